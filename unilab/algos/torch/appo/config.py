@@ -1,0 +1,110 @@
+"""Every setting of asynchronous PPO, documented once beside its default."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid")
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The actor (diagonal Gaussian) and the critic, both multi-layer perceptrons."""
+
+    __pydantic_config__ = STRICT
+
+    hidden_dims: tuple[PositiveInt, ...] = (256, 256)
+    """widths of the actor's hidden layers"""
+    critic_hidden_dims: tuple[PositiveInt, ...] = (256, 256)
+    """widths of the critic's hidden layers"""
+    activation: Literal["elu", "relu", "tanh", "silu"] = "elu"
+    init_noise_std: PositiveFloat = 1.0
+    """standard deviation of the actions before any learning"""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """The update: IMPACT (arXiv:1912.00167) with V-trace (arXiv:1802.01561)."""
+
+    __pydantic_config__ = STRICT
+
+    num_learning_epochs: PositiveInt = 5
+    """passes over each rollout"""
+    num_mini_batches: PositiveInt = 4
+    """optimizer steps a pass; every sample is in exactly one minibatch of a pass"""
+    clip_param: PositiveFloat = 0.2
+    """surrogate and value clipping range"""
+    gamma: Fraction = 0.99
+    """discount an environment step"""
+    lam: Fraction = 0.95
+    """lambda of the V-trace return"""
+    value_loss_coef: float = 1.0
+    entropy_coef: float = 0.01
+    learning_rate: PositiveFloat = 1e-3
+    """initial; stays so when schedule is fixed"""
+    max_grad_norm: PositiveFloat = 1.0
+    use_clipped_value_loss: bool = True
+    schedule: Literal["fixed", "adaptive"] = "fixed"
+    """adaptive: the learning rate follows the KL divergence between target and learned policy"""
+    desired_kl: PositiveFloat = 0.01
+    adaptive_kl_factor: Annotated[float, Field(ge=1)] = 1.2
+    """the learning rate changes when KL leaves desired_kl / factor .. desired_kl * factor"""
+    adaptive_lr_factor: Annotated[float, Field(ge=1)] = 1.1
+    """by how much the learning rate changes at a time"""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    tau: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """target network: fraction of the way to the learned policy at each target update"""
+    target_update_freq: PositiveInt = 1
+    """iterations between target updates"""
+    vtrace_clip_rho: PositiveFloat = 1.0
+    vtrace_clip_c: PositiveFloat = 1.0
+    behavior_ratio_clip: PositiveFloat = 2.0
+    """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
+    enable_compile: bool = False
+    """torch.compile the loss"""
+
+
+@dataclass(frozen=True)
+class APPOConfig:
+    """All settings of an APPO run."""
+
+    __pydantic_config__ = STRICT
+
+    env: str = "HalfCheetah"
+    """registered name, module:attribute or gymnasium id"""
+    env_cfg: dict[str, Any] = field(default_factory=dict)
+    """overrides of the environment's own settings"""
+    sim_backend: str = "mujoco"
+    num_envs: PositiveInt = 256
+    """environments stepped together by the collector"""
+    steps_per_env: PositiveInt = 32
+    """environment steps of one rollout, T"""
+    mode: Literal["async", "sync"] = "async"
+    """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""
+    num_slots: PositiveInt = 2
+    """rollouts the ring can hold (async)"""
+    when_full: Literal["drop_oldest", "wait"] = "wait"
+    """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
+    collector_device: str = "cpu"
+    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
+    learner_device: str = "cpu"
+    env_threads: PositiveInt | None = None
+    """physics threads; None: from the cores there are"""
+    inference_threads: PositiveInt | None = None
+    """threads of the collector's policy; None: from the cores there are"""
+    learner_threads: PositiveInt | None = None
+    """data-parallel learner threads on a CPU; None: from the cores there are"""
+    learner_dtype: Literal["float32", "bfloat16"] = "float32"
+    """arithmetic of the update's matrix products; parameters stay float32"""
+    obs_normalization: bool = True
+    """running mean and variance of observations, updated by the learner and published with the weights"""
+    stagger_episodes: bool = True
+    """start the first episodes at random points of the time limit, so that not all end at once"""
+    seed: int = 0
+    policy: PolicyConfig = PolicyConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()

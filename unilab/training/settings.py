@@ -1,0 +1,86 @@
+"""Settings: frozen dataclasses inside the program, plain dictionaries at its edges.
+
+A dataclass states each default once. ``parse`` turns a nested dictionary (from YAML, from the command line or
+from a caller's ``rl_cfg``) into one and answers a bad key or value with what, where and the nearest valid name.
+``flatten`` gives the dotted names (``algorithm.learning_rate``) under which suites and records know the settings.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown, of the wrong type or impossible.
+
+    ``key`` is its dotted name, so that a caller who knows the file can add the line.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}" if key else problem)
+        self.key = key
+        self.problem = problem
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the closest known one, or all of them when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"algorithm.gamma": 0.99}`` to ``{"algorithm": {"gamma": 0.99}}``; nested input stays as it is."""
+    result: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *path, last = dotted.split(".")
+        inner = result
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(dotted, f"'{part}' is given both as a value and as a group of settings")
+        if isinstance(value, Mapping):
+            value = nest(value)
+        if isinstance(value, dict) and isinstance(inner.get(last), dict):
+            inner[last] = inner[last] | value
+        else:
+            inner[last] = value
+    return result
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """Dotted names and values of a dataclass instance; a dictionary-valued field is one value, not a group."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            result |= {f"{field.name}.{name}": inner for name, inner in flatten(value).items()}
+        else:
+            result[field.name] = value
+    return result
+
+
+def names(cls: type) -> list[str]:
+    """The dotted names of all settings of a dataclass type."""
+    return list(flatten(cls()))
+
+
+def parse(cls: type[T], given: Mapping[str, Any]) -> T:
+    """Build ``cls`` from a nested or dotted dictionary.
+
+    Raises:
+        SettingsError: an unknown key, a wrong type or a value out of range, by its dotted name.
+    """
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(nest(given))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.isidentifier())
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise SettingsError(key, f"unknown setting; {nearest(key, names(cls))}") from None
+        raise SettingsError(key, f"{first['msg']}, got {first['input']!r}") from None
