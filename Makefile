@@ -1,0 +1,46 @@
+# `make run` and `make test` need only Python and set up everything else themselves, in .venv.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+# The stamp names this checkout: an environment that was copied from another one is installed again.
+STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' ' -f 1)
+
+.PHONY: help run test test-all lint benchmarks clean
+help:
+	@echo "make run        find the best configuration for this machine (suites/appo_throughput.yaml, about 5 minutes);"
+	@echo "                make run ARGS='--minutes 2' passes options on"
+	@echo "make test       the tests; make test-all adds those that take minutes"
+	@echo "make lint       ruff and mypy"
+	@echo "make benchmarks the micro-benchmarks, through asv"
+	@echo "make clean      remove .venv and caches; results stay"
+
+run: $(STAMP)
+	$(VENV_PYTHON) -m harness run suites/appo_throughput.yaml $(ARGS)
+
+test: $(STAMP)
+	$(VENV_PYTHON) -m pytest $(ARGS)
+
+test-all: $(STAMP)
+	$(VENV_PYTHON) -m pytest -m '' --timeout 1800 $(ARGS)
+
+lint: $(STAMP)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+
+benchmarks: $(STAMP)
+	$(VENV_PYTHON) -m asv machine --yes
+	$(VENV_PYTHON) -m asv run --python=same --quick --show-stderr $(ARGS)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$(PYTHON) is `$(PYTHON) --version 2>&1`, needed is 3.11, 3.12 or 3.13: make run PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .asv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

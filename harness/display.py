@@ -1,0 +1,153 @@
+"""Progress while a study or a training runs: one live line on a terminal, plain lines in a pipe."""
+
+import math
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from harness.plan import Plan, describe_minutes
+from harness.record import Record
+from harness.tables import number_text, settings_text
+
+PLAIN_SECONDS = 5.0
+"""between plain lines of a pipe"""
+
+
+class StudyDisplay:
+    """Trial k of n, throughput now, best so far, return, time left.
+
+    Use as a context manager around ``Sweep.run``. Everything goes to ``console``.
+    """
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._plan = plan
+        self._console = console
+        self._objective = plan.suite.objectives[0]
+        self._best: float | None = None
+        self._what = "starting"
+        self._began = 0.0
+        self._rate = Rate()
+        self._next_plain = 0.0
+        self._run_began = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "StudyDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note_existing(self, records: list[Record]) -> None:
+        """Records of earlier runs of this study count for the best so far."""
+        for record in records:
+            self._note_best(record)
+        if records:
+            self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
+
+    def started(self, record: Record, what: str) -> None:
+        self._what = f"{what}{' (baseline)' if record.baseline else ''}"
+        self._began = time.monotonic()
+        self._rate = Rate()
+        self._next_plain = 0.0
+        self._console.print(Text(f"{self._what}: {settings_text(record.params)}"), soft_wrap=True)
+        self._show("starting")
+
+    def progress(self, progress: dict[str, Any]) -> None:
+        speed = self._rate.add(progress["wall_seconds"], progress["env_steps"])
+        phase = "measuring" if progress.get("measuring") else "warm-up"
+        self._show(f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
+
+    def finished(self, record: Record) -> None:
+        self._note_best(record)
+        if record.state == "complete":
+            text = f"  {number_text(record.env_steps_per_second)} steps/s, return {number_text(record.episode_return)}"
+            text += f", policy lag {number_text(record.policy_lag_mean)}, {record.peak_host_bytes / 2**20:,.0f} MiB"
+            self._console.print(Text(text))
+        else:
+            self._console.print(Text(f"  {record.state}: {record.error}", style="yellow"), soft_wrap=True)
+
+    def _note_best(self, record: Record) -> None:
+        value = record.metric(self._objective.metric)
+        if record.state == "complete" and not math.isnan(value):
+            if self._best is None or self._objective.better(value, self._best):
+                self._best = value
+
+    def _show(self, state: str) -> None:
+        best = f"best {number_text(self._best)}" if self._best is not None else "no best yet"
+        line = f"{self._what}: {state}, {best}, {self._left()} left"
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() >= self._next_plain:
+            self._next_plain = time.monotonic() + PLAIN_SECONDS
+            if state != "starting":
+                self._console.print(Text(f"  {line}"), soft_wrap=True)
+
+    def _left(self) -> str:
+        return describe_minutes(max(0.0, self._plan.seconds - (time.monotonic() - self._run_began)))
+
+
+class Rate:
+    """Steps a second between the last two of a cumulative counter's readings."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+
+    def add(self, seconds: float, count: float) -> float:
+        last, self._last = self._last, (seconds, count)
+        if last is None or seconds <= last[0]:
+            return math.nan
+        return (count - last[1]) / (seconds - last[0])
+
+
+class TrainDisplay:
+    """Iteration, throughput now, return and time left of one training."""
+
+    def __init__(self, console: Console, max_iterations: int | None, max_seconds: float | None) -> None:
+        self._console = console
+        self._iterations, self._seconds = max_iterations, max_seconds
+        self._rate = Rate()
+        self._speed = math.nan
+        self._next = 0.0
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "TrainDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def progress(self, progress: dict[str, float]) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + (0.5 if self._live else PLAIN_SECONDS)
+        seconds = progress["wall_seconds"]
+        self._speed = self._rate.add(seconds, progress["env_steps"])
+        line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
+        line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, {self._left(progress)}"
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        else:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def _left(self, progress: dict[str, float]) -> str:
+        seconds, done = progress["wall_seconds"], progress["iteration"]
+        left = [self._seconds - seconds] if self._seconds else []
+        if self._iterations and done:
+            left.append((self._iterations - done) * seconds / done)
+        return f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+
+
+def console(stderr: bool = False) -> Console:
+    """80 columns and no colours in a pipe, so that output can be compared and grepped."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 100)

@@ -1,0 +1,241 @@
+"""One repeat in a fresh process group, watched from outside: progress, deadlines, memory, and an end that is sure.
+
+Beside the trial runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
+the guard ends the whole group, even if the trial holds the GIL or ignores signals.
+"""
+
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.memory import MemorySample, PeakMemory
+from harness.record import State
+from harness.stop import Stopped, StopSignal
+from harness.trainers import calm_thread_pools
+from harness.trial import TrialSpec, write_spec
+from unilab.ipc import segments
+
+GRACE_SECONDS = 2.0
+"""between SIGTERM and SIGKILL"""
+DUMP_SECONDS = 2.0
+"""for a hanging process to write its stack dump"""
+GUARD = 'trap "" TERM INT HUP; read line || { kill -TERM 0; sleep 2; kill -KILL 0; }'
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one repeat may take; seconds of monotonic time, bytes."""
+
+    timeout_seconds: float
+    progress_timeout_seconds: float
+    host_bytes: int | None = None
+
+
+@dataclass
+class Outcome:
+    """How a repeat ended."""
+
+    state: State
+    error: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    peak: MemorySample = field(default_factory=MemorySample)
+    memory_accounting: str = "pss"
+    wall_seconds: float = 0.0
+
+
+def execute(
+    spec: TrialSpec,
+    limits: Limits,
+    stop: StopSignal,
+    on_progress: Callable[[dict[str, Any]], None] = lambda progress: None,
+) -> Outcome:
+    """Run ``spec`` (its ``report_fd`` is set here) and wait for its end.
+
+    Raises:
+        Stopped: a signal came; the trial is gone, nothing is known of it.
+    """
+    folder = Path(spec.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with _Group(spec, folder, stop) as group:
+        with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory) as memory:
+            outcome = _Watch(group, limits, stop, on_progress, started).wait()
+            group.end()
+        outcome.peak, outcome.memory_accounting = memory.peak, memory.accounting
+    if outcome.state != "complete":
+        segments.remove_leftovers()
+    outcome.wall_seconds = time.monotonic() - started
+    return outcome
+
+
+class _Group:
+    """The trial and its guard in a process group of their own."""
+
+    def __init__(self, spec: TrialSpec, folder: Path, stop: StopSignal) -> None:
+        self.folder = folder
+        self.exceeded: int | None = None
+        """host bytes seen over the limit"""
+        self._stop = stop
+        environment = dict(os.environ)
+        calm_thread_pools(environment)
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            process_group=0,
+        )  # fmt: skip
+        self.id = self._guard.pid
+        stop.groups.add(self.id)
+        self.reports, report_fd = os.pipe()
+        write_spec(TrialSpec(**{**vars(spec), "report_fd": report_fd}), folder / "spec.json")
+        with (folder / "stdout.log").open("wb") as stdout, (folder / "stderr.log").open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.trial", str(folder / "spec.json")], stdin=subprocess.DEVNULL,
+                stdout=stdout, stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment,
+            )  # fmt: skip
+        os.close(report_fd)
+
+    def __enter__(self) -> "_Group":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        os.close(self.reports)
+
+    def out_of_memory(self, seen: int) -> None:
+        """Called on the sampling thread: end the trial at once, before the machine runs out."""
+        self.exceeded = seen
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+    def dump_stacks(self) -> None:
+        """Ask every process of the group that has a handler for it to write its stacks to stderr.log."""
+        log = self.folder / "stderr.log"
+        before = log.stat().st_size
+        for pid in _members_catching(self.id, signal.SIGUSR1):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        deadline = time.monotonic() + DUMP_SECONDS
+        size = before
+        # the handler writes on its own; there is nothing to wait on but the file
+        while time.monotonic() < deadline and (size == before or size != log.stat().st_size):
+            size = log.stat().st_size
+            time.sleep(0.1)
+
+    def end(self) -> None:
+        """Nothing of the group is left afterwards."""
+        if self._guard.returncode is not None:
+            return
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.id, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE_SECONDS)
+        # the guard is not reaped yet, so the group's number cannot have been given to anybody else
+        os.killpg(self.id, signal.SIGKILL)
+        self.process.wait()
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+        self._stop.groups.discard(self.id)
+
+
+class _Watch:
+    """Waits for reports, signals and deadlines of one group."""
+
+    def __init__(
+        self,
+        group: _Group,
+        limits: Limits,
+        stop: StopSignal,
+        on_progress: Callable[[dict[str, Any]], None],
+        started: float,
+    ) -> None:
+        self.group, self.limits, self.stop, self.on_progress = group, limits, stop, on_progress
+        self.deadline = started + limits.timeout_seconds
+        self.progress_deadline = started + limits.progress_timeout_seconds
+        self._buffer = b""
+        self._final: Outcome | None = None
+
+    def wait(self) -> Outcome:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.group.reports, selectors.EVENT_READ)
+            selector.register(self.stop.fd, selectors.EVENT_READ)
+            while True:
+                self.stop.check()
+                remaining = min(self.deadline, self.progress_deadline) - time.monotonic()
+                if remaining <= 0:
+                    return self._timed_out()
+                for key, _ in selector.select(min(remaining, 3600.0)):
+                    if key.fd == self.group.reports and not self._read():
+                        return self._ended()
+
+    def _read(self) -> bool:
+        """False at the end of the pipe."""
+        chunk = os.read(self.group.reports, 65536)
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            self._handle(json.loads(line))
+        return bool(chunk)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        self.progress_deadline = time.monotonic() + self.limits.progress_timeout_seconds
+        if message["event"] == "progress":
+            self.on_progress(message["progress"])
+        elif message["event"] == "result":
+            result = {k: math.nan if v is None else v for k, v in message["result"].items()}
+            self._final = Outcome("complete", result=result)
+        elif message["event"] == "error":
+            (self.group.folder / "traceback.txt").write_text(message["traceback"], encoding="utf-8")
+            self._final = Outcome("failed", error=message["error"])
+
+    def _ended(self) -> Outcome:
+        with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone
+            self.group.process.wait(GRACE_SECONDS)
+        code = self.group.process.poll()
+        if self.group.exceeded is not None:
+            limit = (self.limits.host_bytes or 0) / 2**20
+            seen = self.group.exceeded / 2**20
+            return Outcome("failed", error=f"out of memory: {seen:,.0f} MiB used, the limit is {limit:,.0f} MiB")
+        if self._final is not None:
+            return self._final
+        if code is None:
+            return Outcome("failed", error="closed its report pipe without a result and went on running")
+        if code < 0:
+            hint = " (the system may be out of memory)" if code == -signal.SIGKILL else ""
+            return Outcome("failed", error=f"killed by {signal.Signals(-code).name}{hint}; log: {self._log()}")
+        return Outcome("failed", error=f"exit code {code} without a result; log: {self._log()}")
+
+    def _timed_out(self) -> Outcome:
+        self.group.dump_stacks()
+        if time.monotonic() >= self.deadline:
+            reason = f"took longer than trial_timeout_seconds = {self.limits.timeout_seconds:g}"
+        else:
+            reason = f"no progress for progress_timeout_seconds = {self.limits.progress_timeout_seconds:g}"
+        return Outcome("timeout", error=f"{reason}; stack dump: {self._log()}")
+
+    def _log(self) -> str:
+        return f"{self.group.folder / 'stderr.log'}"
+
+
+def _members_catching(group: int, signum: int) -> list[int]:
+    """Processes of the group that have a handler for the signal: without one it would kill them (Linux)."""
+    pids = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        pid = int(status.parent.name)
+        with suppress(OSError):  # ended meanwhile
+            caught = next((line for line in status.read_text().splitlines() if line.startswith("SigCgt:")), "SigCgt:\t0")
+            if os.getpgid(pid) == group and int(caught.split()[1], 16) >> (signum - 1) & 1:
+                pids.append(pid)
+    return pids
+
+
+__all__ = ["Limits", "Outcome", "Stopped", "execute"]

@@ -1,0 +1,150 @@
+"""What the measurements were made on: the machine's description for records, manifests and people."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import textwrap
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from unilab.training.cgroups import memory_limit
+from unilab.training.devices import usable_cores
+
+PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "optuna", "pandas", "ray")
+FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
+    *("asimd", "sve", "sve2", "bf16", "i8mm"),
+)
+"""instruction sets that change how fast matrix products are"""
+
+
+def describe() -> dict[str, Any]:
+    """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch."""
+    memory = psutil.virtual_memory()
+    limit = memory_limit()
+    shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
+    return {
+        "name": platform.node(),
+        "cpu": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": os.cpu_count(),
+        "cores_usable": usable_cores(),
+        "cpu_features": _cpu_features(),
+        "ram_total": min(memory.total, limit.limit) if limit else memory.total,
+        "ram_available": min(memory.available, limit.free) if limit else memory.available,
+        "shm_total": shm.total if shm else None,
+        "shm_free": shm.free if shm else None,
+        "gpus": _gpus(),
+        "os": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+    }
+
+
+def fingerprint(machine: dict[str, Any] | None = None) -> str:
+    """A short name for records, such as ``node7-3f9a2c``: equal while host name and hardware stay the same.
+
+    Records of two machines that share a host name differ in the last six digits; versions of software do not count.
+    """
+    machine = machine or describe()
+    hardware = {
+        "cpu": machine["cpu"],
+        "cores": machine["cores_usable"],
+        "ram_gib": round(machine["ram_total"] / 2**30),
+        "gpus": [gpu["name"] for gpu in machine["gpus"]],
+    }
+    digest = hashlib.sha256(json.dumps(hardware, sort_keys=True).encode()).hexdigest()[:6]
+    host = re.sub(r"[^a-z0-9]+", "-", machine["name"].split(".")[0].lower()).strip("-")
+    return f"{host or 'machine'}-{digest}"
+
+
+def table(machine: dict[str, Any]) -> str:
+    """The description for people, at most 80 columns wide."""
+    shm = machine["shm_total"]
+    gpus = [f"{gpu['name']}, {_size(gpu['memory_total'])}" for gpu in machine["gpus"]]
+    cores = f"{machine['cores_physical'] or '?'} physical, {machine['cores_logical']} logical"
+    rows = {
+        "machine": f"{machine['name']} ({fingerprint(machine)})",
+        "system": f"{machine['os']}, {machine['architecture']}",
+        "cpu": machine["cpu"],
+        "cores": f"{cores}, {machine['cores_usable']} usable",
+        "features": " ".join(machine["cpu_features"]) or "-",
+        "memory": f"{_size(machine['ram_total'])}, {_size(machine['ram_available'])} available",
+        "/dev/shm": "absent" if shm is None else f"{_size(shm)}, {_size(machine['shm_free'])} free",
+        "gpu": "; ".join(gpus) or "none",
+        "python": machine["python"],
+        "packages": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+    }
+    indent = " " * 11
+    return "\n".join(textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows.items())
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # an extra that is not installed
+            continue
+    return versions
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo; empty elsewhere than on Linux."""
+    path = Path("/proc/cpuinfo")
+    first = path.read_text().split("\n\n")[0] if path.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_model() -> str:
+    if platform.system() == "Darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
+    return [feature for feature in FEATURES if feature in flags]
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """NVIDIA devices as the driver lists them, without starting CUDA in this process."""
+    gpus = []
+    query = ("--query-gpu=index,memory.total,memory.free,driver_version,name", "--format=csv,noheader,nounits")
+    for line in _output("nvidia-smi", *query).splitlines():
+        index, total, free, driver, name = (word.strip() for word in line.split(",", 4))
+        gpus.append(
+            {
+                "index": int(index),
+                "name": name,
+                "memory_total": int(total) * 2**20,
+                "memory_free": int(free) * 2**20,
+                "driver": driver,
+            }
+        )
+    return gpus
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing when it is absent or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

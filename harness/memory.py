@@ -1,0 +1,229 @@
+"""Peak memory of a trial: what all of its processes together take from the machine.
+
+The proportional set size (PSS) divides a page that several processes share among them, so the sum over a trial's
+processes counts libraries and shared memory once. Only Linux reports it; elsewhere the sampler falls back to the
+unique set size (USS: too low, as shared pages are missing) or the resident set size (RSS: too high), and says which.
+"""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+Accounting = Literal["pss", "uss", "rss"]
+
+PROC = Path("/proc")
+SHM = Path("/dev/shm")
+DEVICE_INTERVAL = 2.0
+"""seconds between two questions to nvidia-smi, which takes about 0.1 s to answer"""
+
+
+@dataclass(frozen=True)
+class MemorySample:
+    """Bytes at one moment, summed over the trial's processes."""
+
+    host: int = 0
+    """RAM, with shared memory counted once"""
+    shm: int = 0
+    """the part of ``host`` that lies in /dev/shm"""
+    device: int = 0
+    """accelerator memory; 0 when nvidia-smi is absent"""
+    processes: int = 0
+
+    def peak(self, other: "MemorySample") -> "MemorySample":
+        """The larger of each figure."""
+        return MemorySample(
+            max(self.host, other.host),
+            max(self.shm, other.shm),
+            max(self.device, other.device),
+            max(self.processes, other.processes),
+        )
+
+
+class PeakMemory:
+    """Samples the process ``pid``, its descendants and its process group from a thread until closed.
+
+    Args:
+        pid: the trial's first process; when it leads a group or session, their members count even after their
+            parent has died.
+        interval: seconds between samples. One costs about a millisecond for each process (``cost_seconds`` has it).
+        limit: host bytes from which ``on_exceed`` is called, once, on the sampling thread, with the bytes seen.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        interval: float = 0.25,
+        limit: int | None = None,
+        on_exceed: Callable[[int], None] | None = None,
+    ) -> None:
+        self.pid = pid
+        self.accounting = accounting()
+        self.cost_seconds = 0.0
+        """CPU time of all samples so far"""
+        self.samples = 0
+        self._interval = interval
+        self._limit = limit
+        self._on_exceed = on_exceed
+        self._peak = MemorySample()
+        self._device = _DeviceMemory()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
+        self._thread.start()
+
+    @property
+    def peak(self) -> MemorySample:
+        """The largest of each figure so far."""
+        return self._peak
+
+    def sample(self) -> MemorySample:
+        """Measure once, now, and count it into the peak."""
+        started = time.thread_time()
+        pids = trial_processes(self.pid)
+        private, mapped_shm = 0, 0
+        for pid in pids:
+            own, shared = process_memory(pid, self.accounting)
+            private += own
+            mapped_shm += shared
+        shm = owned_shm(pids)
+        # Pages of a segment that no process has touched, or that all have unmapped, are in no process's figures.
+        sample = MemorySample(private + max(shm, mapped_shm), shm, self._device.used_by(pids), len(pids))
+        self._peak = self._peak.peak(sample)
+        self.samples += 1
+        self.cost_seconds += time.thread_time() - started
+        return sample
+
+    def close(self) -> None:
+        """Stop sampling; the peak stays readable. May be called more than once."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> "PeakMemory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            host = self.sample().host
+            if self._limit is not None and self._on_exceed is not None and host > self._limit:
+                on_exceed, self._on_exceed = self._on_exceed, None
+                on_exceed(host)
+            if self._stop.wait(self._interval):
+                return
+
+
+def accounting() -> Accounting:
+    """The most truthful figure this operating system gives about a process."""
+    if (PROC / "self/smaps_rollup").exists():
+        return "pss"
+    return "uss" if hasattr(psutil.Process().memory_full_info(), "uss") else "rss"
+
+
+def process_memory(pid: int, how: Accounting) -> tuple[int, int]:
+    """Bytes of a process: (all but shared memory, its share of shared memory); zeros once it has ended."""
+    try:
+        if how == "pss":
+            fields = _rollup(pid)
+            shared = fields.get("Pss_Shmem", 0)
+            return fields.get("Pss", 0) - shared, shared
+        process = psutil.Process(pid)
+        if how == "uss":
+            return int(process.memory_full_info().uss), 0
+        return int(process.memory_info().rss), 0
+    except (OSError, psutil.Error):  # ended, or is not ours, between listing and reading
+        return 0, 0
+
+
+def trial_processes(pid: int) -> set[int]:
+    """Processes alive now that are ``pid``, descend from it, or are in the group or session that it leads."""
+    parents: dict[int, int] = {}
+    members = set()
+    for other, parent, group, session in _process_table():
+        parents[other] = parent
+        if pid in (other, group, session):
+            members.add(other)
+    grown = True
+    while grown:
+        children = {child for child, parent in parents.items() if parent in members} - members
+        members |= children
+        grown = bool(children)
+    return members
+
+
+def owned_shm(pids: Iterable[int]) -> int:
+    """Bytes in /dev/shm of the shared memory that these processes created; its names carry the creator's id."""
+    total = 0
+    for pid in pids:
+        for path in SHM.glob(f"unilab.*.{pid}.*"):
+            try:
+                total += path.stat().st_blocks * 512
+            except OSError:  # unlinked since it was listed
+                continue
+    return total
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    """The fields of smaps_rollup, in bytes."""
+    fields = {}
+    for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]:
+        name, kibibytes, _ = line.split(maxsplit=2)
+        fields[name.rstrip(":")] = int(kibibytes) * 1024
+    return fields
+
+
+def _process_table() -> list[tuple[int, int, int, int]]:
+    """(pid, parent, process group, session) of every process; -1 where the system does not say."""
+    if not (PROC / "self/stat").exists():
+        return [(process.pid, process.info["ppid"] or -1, -1, -1) for process in psutil.process_iter(["ppid"])]
+    table = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:  # ended since it was listed
+                continue
+            state, parent, group, session = stat[stat.rindex(")") + 2 :].split(maxsplit=4)[:4]
+            if state != "Z":  # a zombie holds no memory
+                table.append((int(entry.name), int(parent), int(group), int(session)))
+    return table
+
+
+class _DeviceMemory:
+    """Accelerator memory by process, from nvidia-smi, asked seldom because it is slow."""
+
+    def __init__(self) -> None:
+        self._command = shutil.which("nvidia-smi")
+        self._next = 0.0
+        self._used: dict[int, int] = {}
+
+    def used_by(self, pids: Iterable[int]) -> int:
+        if self._command is None:
+            return 0
+        if time.monotonic() >= self._next:
+            self._used = self._ask(self._command)
+            self._next = time.monotonic() + DEVICE_INTERVAL
+        return sum(self._used.get(pid, 0) for pid in pids)
+
+    @staticmethod
+    def _ask(command: str) -> dict[int, int]:
+        query = [command, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+        try:
+            lines = subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.splitlines()
+        except (OSError, subprocess.TimeoutExpired):  # no driver, or it hangs: no figure rather than a stuck trial
+            return {}
+        used: dict[int, int] = {}
+        for line in lines:
+            pid, _, mebibytes = line.partition(",")
+            if pid.strip().isdigit() and mebibytes.strip().isdigit():
+                used[int(pid)] = used.get(int(pid), 0) + int(mebibytes) * 2**20
+        return used

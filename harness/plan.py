@@ -1,0 +1,208 @@
+"""What a suite comes to on this machine: the settings checked, the devices there are, trials, time and memory.
+
+Nothing is started and nothing is created.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import budget, trainers
+from harness.budget import Verdict
+from harness.space import Space
+from harness.suite import Key, Suite, SuiteError, SuiteSource, load
+from harness.trainers import Trainer, TrainerError
+from unilab.training.devices import DeviceError, check_device
+from unilab.training.settings import SettingsError, nearest
+
+PROCESS_SECONDS = 6.0
+"""for processes to start and end around warm-up and window"""
+CORNERS = 32
+"""configurations whose memory a plan predicts, at most"""
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite made concrete. ``suite`` is as it applies here: without the devices that are not there."""
+
+    suite: Suite
+    source: SuiteSource
+    trainer: Trainer
+    space: Space
+    baseline: Settings
+    """the baseline's value of everything that is searched or that it sets"""
+    dropped: tuple[str, ...]
+    """what was left out of the search, in words"""
+
+    @property
+    def study_id(self) -> str:
+        return self.suite.study_id()
+
+    def folder(self, results: Path) -> Path:
+        return results / self.suite.name / self.study_id
+
+    def settings(self, params: Settings) -> Settings:
+        """All that a trial's settings differ in from the trainer's defaults."""
+        return {"env": self.suite.env} | self.suite.fixed | params
+
+    @property
+    def trials(self) -> int:
+        return int(min(self.suite.limits.trials, max(1.0, self.space.size)))
+
+    @property
+    def repeat_seconds(self) -> float:
+        return PROCESS_SECONDS + self.suite.measure.warmup_seconds + self.suite.measure.seconds
+
+    @property
+    def confirm_repeats(self) -> int:
+        """Repeats of the confirmation in total, the baseline's included."""
+        if self.suite.confirm is None:
+            return 0
+        return (min(self.suite.confirm.top, self.trials - 1) + 1) * self.suite.confirm.repeats
+
+    @property
+    def seconds(self) -> float:
+        """Estimated length of a whole run."""
+        search = self.trials * self.suite.measure.repeats
+        return min((search + self.confirm_repeats) * self.repeat_seconds, self.suite.limits.minutes * 60)
+
+    def verdict(self, params: Settings) -> Verdict:
+        """Whether a configuration fits into this machine."""
+        return budget.judge(
+            self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction
+        )
+
+    def memory(self) -> list[tuple[str, Verdict]]:
+        """The budgets of the baseline and of the smallest and the largest corner of the search space."""
+        rows = [("baseline", self.verdict(self.baseline))]
+        names = list(self.space.dimensions)
+        corners = itertools.islice(itertools.product(*(self.space.ends(name) for name in names)), CORNERS)
+        judged = [self.verdict(dict(zip(names, corner, strict=True))) for corner in corners] if names else []
+        if len(judged) > 1:
+            judged.sort(key=lambda verdict: verdict.host_bytes)
+            rows += [("smallest", judged[0]), ("largest", judged[-1])]
+        return rows
+
+
+def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
+    """Read, check and complete a suite.
+
+    Raises:
+        SuiteError: whatever keeps it from running here.
+    """
+    source = load(path, overrides)
+    try:
+        trainer = trainers.get(source.suite.trainer)
+    except TrainerError as error:
+        raise source.error(("trainer",), str(error)) from None
+    _check_settings(source, trainer)
+    suite, dropped = _drop_devices(source, trainer)
+    space = Space(dict(suite.search))
+    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), dropped)
+    _check_value(source, trainer, ("baseline",), plan.settings(plan.baseline))
+    _check_environment(source, plan.settings(plan.baseline))
+    return plan
+
+
+def _check_settings(source: SuiteSource, trainer: Trainer) -> None:
+    """Every name and every value, each on its own, so that an error names its line."""
+    suite = source.suite
+    known = trainer.defaults()
+    for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
+        for name, value in settings.items():
+            key: Key = (group, name)
+            if name not in known:
+                raise source.error(key, f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}")
+            if name == "env":
+                raise source.error(key, "the environment is set by 'env' at the top of the suite")
+            if group == "search" and name in suite.fixed:
+                raise source.error(key, "is fixed as well; leave it out of one of the two")
+            values = _samples(value) if group == "search" else [value]
+            for index, sample in enumerate(values):
+                _check_value(source, trainer, (*key, index), {name: sample})
+
+
+def _samples(dimension: Any) -> list[Any]:
+    return list(dimension) if isinstance(dimension, tuple) else [dimension.low, dimension.high]
+
+
+def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
+    try:
+        trainer.check(settings)
+    except SettingsError as error:
+        named = error.key in settings and len(settings) == 1
+        raise source.error(key[:2], error.problem if named else str(error)) from None
+
+
+def _drop_devices(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
+    suite = source.suite
+    search, dropped = dict(suite.search), []
+    for name in trainer.device_settings:
+        for group, settings in (("fixed", suite.fixed), ("baseline", suite.baseline)):
+            if name in settings:
+                _require_device(source, (group, name), settings[name])
+        dimension = search.get(name)
+        if not isinstance(dimension, tuple):
+            continue
+        there = tuple(device for device in dimension if _device_problem(device, name) is None)
+        if not there:
+            _require_device(source, ("search", name), dimension[0])
+        dropped += [f"{name}: {device} (not on this machine)" for device in dimension if device not in there]
+        search[name] = there
+    return dataclasses.replace(suite, search=search), tuple(dropped)
+
+
+def _device_problem(device: str, setting: str) -> str | None:
+    try:
+        check_device(device, setting)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def _require_device(source: SuiteSource, key: Key, device: str) -> None:
+    problem = _device_problem(device, str(key[-1]))
+    if problem is not None:
+        raise source.error(key, problem)
+
+
+def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
+    """What the suite says; else the trainer's default if it is searched at all; else the first value there is."""
+    defaults = trainer.defaults()
+    baseline = dict(suite.baseline)
+    for name in space.dimensions:
+        if name not in baseline:
+            baseline[name] = defaults[name] if space.contains(name, defaults[name]) else space.ends(name)[0]
+        elif not space.contains(name, baseline[name]):
+            raise source.error(("baseline", name), f"{baseline[name]!r} is not in the search space; add it to search.{name}")
+    return baseline
+
+
+def _check_environment(source: SuiteSource, settings: Settings) -> None:
+    """An unknown name is found now, not by the first trial; what is not registered is imported by the trial."""
+    from unilab.envs import registry
+
+    name = str(settings["env"])
+    if source.suite.trainer in trainers.REGISTRY and not _resolvable(name, registry.names()):
+        raise source.error(("env",), f"unknown environment; {nearest(name, registry.names())}")
+
+
+def _resolvable(name: str, registered: Sequence[str]) -> bool:
+    if name in registered or ":" in name:
+        return True
+    import gymnasium
+
+    return name in gymnasium.registry
+
+
+def describe_minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"
+
+
+__all__ = ["Plan", "SuiteError", "describe_minutes", "make"]

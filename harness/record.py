@@ -1,0 +1,242 @@
+"""What a repeat leaves: one JSON line, appended and flushed when it ends. Everything else is made from these lines."""
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
+Phase = Literal["search", "confirm"]
+
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "env_steps_per_second": "maximize",
+    "updates_per_second": "maximize",
+    "episode_return": "maximize",
+    "episodes": "maximize",
+    "collector_busy_fraction": "maximize",
+    "learner_busy_fraction": "maximize",
+    "policy_lag_mean": "minimize",
+    "dropped_rollouts": "minimize",
+    "peak_host_bytes": "minimize",
+    "peak_shm_bytes": "minimize",
+    "peak_device_bytes": "minimize",
+    "wall_seconds": "minimize",
+}
+"""what an objective or a constraint may name, and the direction that is better"""
+
+
+class RecordError(OSError):
+    """A record could not be written; what was acknowledged before stays valid."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One repeat of one trial. Rates and fractions are over the steady window; NaN is what was not measured."""
+
+    study: str
+    trial: int
+    repeat: int
+    state: State
+    phase: Phase = "search"
+    baseline: bool = False
+    error: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    """what the search or the baseline set, by dotted names"""
+    seed: int = 0
+    env_steps_per_second: float = math.nan
+    """trained on, each counted once"""
+    updates_per_second: float = math.nan
+    episode_return: float = math.nan
+    """mean of the last 100 finished episodes, at the end"""
+    episodes: int = 0
+    policy_lag_mean: float = math.nan
+    dropped_rollouts: int = 0
+    collector_busy_fraction: float = math.nan
+    learner_busy_fraction: float = math.nan
+    learner_wait_fraction: float = math.nan
+    collector_wait_fraction: float = math.nan
+    budget_host_bytes: int = 0
+    budget_shm_bytes: int = 0
+    budget_device_bytes: int = 0
+    peak_host_bytes: int = 0
+    peak_shm_bytes: int = 0
+    peak_device_bytes: int = 0
+    memory_accounting: str = "pss"
+    """how the peak was counted: pss, uss (too low) or rss (too high)"""
+    env_steps: int = 0
+    wall_seconds: float = 0.0
+    """life of the process, its start included"""
+    steady_seconds: float = 0.0
+    started_at: str = ""
+    """UTC, ISO 8601"""
+    commit: str = ""
+    machine: str = ""
+    log: str = ""
+    """folder of the repeat's output, relative to the study"""
+
+    def flat(self) -> dict[str, Any]:
+        """One level, settings as ``params.<dotted name>``; numbers that JSON does not have become None."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "params"}
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        return values | {f"params.{name}": value for name, value in self.params.items()}
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> "Record":
+        """Back from ``flat``; fields of a newer version are left out.
+
+        Raises:
+            ValueError, TypeError: not a record.
+        """
+        if not isinstance(flat, Mapping):
+            raise TypeError(f"expected a record, got {type(flat).__name__}")
+        params = {key.removeprefix("params."): value for key, value in flat.items() if key.startswith("params.")}
+        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "params"}
+        values = {key: value for key, value in flat.items() if key in known}
+        for name, value in values.items():
+            if value is None and known[name].type is float:
+                values[name] = math.nan
+        if not isinstance(values.get("trial"), int) or not isinstance(values.get("repeat"), int):
+            raise ValueError("a record needs the numbers of its trial and repeat")
+        return cls(params=params, **values)
+
+    def metric(self, name: str) -> float:
+        """The value of a metric of ``METRICS``."""
+        return float(getattr(self, name))
+
+
+def median(records: Iterable[Record], metric: str) -> float:
+    """Median over the complete repeats that have the metric; NaN when none has."""
+    values = [r.metric(metric) for r in records if r.state == "complete"]
+    return statistics.median([v for v in values if not math.isnan(v)] or [math.nan])
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` as a whole: readers and a crash see the old version or the new one.
+
+    Raises:
+        RecordError: the disk is full or refuses; the old version stays.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"{path}: cannot be written ({error.strerror or error}); records up to here are safe. "
+        "Free some space or fix the permissions, then run the same command again: it goes on from here"
+    )
+
+
+def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:
+    """Move lines of a JSON-lines file that are no JSON objects into a new file beside it, and return its path.
+
+    A crash in the middle of an append leaves such a last line. ``cut`` moves everything after the first bad line too:
+    for logs whose lines build on each other.
+    """
+    if not path.exists():
+        return None
+    lines = path.read_bytes().splitlines(keepends=True)
+    readable = [_is_object(line) for line in lines]
+    if all(readable):
+        return None
+    if cut:
+        first = readable.index(False)
+        readable = [index < first for index in range(len(lines))]
+    number = 1
+    while (aside := path.with_name(f"{path.name}.bad-{number}")).exists():
+        number += 1
+    try:
+        aside.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if not good))
+        repaired = path.with_name(f".{path.name}.repaired")
+        repaired.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if good))
+        repaired.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return aside
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+class RecordFile:
+    """``trials.jsonl`` of a study. ``set_aside`` names the file that unreadable lines were moved to, if any were."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set_aside = set_bad_lines_aside(path)
+        self.records = read_records(path)
+
+    def append(self, record: Record) -> None:
+        """On disk when this returns.
+
+        Raises:
+            RecordError: it could not be written; the file ends with the last whole record.
+        """
+        line = json.dumps(record.flat(), allow_nan=False) + "\n"
+        end = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, end)
+            raise _refused(self.path, error) from error
+        self.records.append(record)
+
+    def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
+        return [r for r in self.records if r.trial == trial and phase in (None, r.phase)]
+
+
+def read_records(path: Path) -> list[Record]:
+    """The readable records of a ``trials.jsonl``, in order; changes nothing."""
+    records: list[Record] = []
+    if not path.exists():
+        return records
+    for line in path.read_bytes().splitlines():
+        try:
+            records.append(Record.from_flat(json.loads(line)))
+        except (ValueError, TypeError):  # a line that a crash or a bad disk cut; RecordFile sets such lines aside
+            continue
+    return records
+
+
+def write_tables(folder: Path, records: list[Record]) -> None:
+    """``trials.csv`` and ``curves.csv`` from the records and from the curves that their repeats left."""
+    import pandas as pd
+
+    trials = pd.DataFrame([record.flat() for record in records])
+    write_atomic(folder / "trials.csv", trials.to_csv(index=False))
+    curves = []
+    for record in records:
+        source = folder / record.log / "curve.jsonl"
+        if record.log and source.exists() and source.stat().st_size:
+            lines = [json.loads(line) for line in source.read_bytes().splitlines() if _is_object(line + b"\n")]
+            curve = pd.DataFrame(lines)
+            curve.insert(0, "trial", record.trial)
+            curve.insert(1, "repeat", record.repeat)
+            curves.append(curve)
+    if curves:
+        write_atomic(folder / "curves.csv", pd.concat(curves, ignore_index=True).to_csv(index=False))

@@ -1,0 +1,60 @@
+"""SIGINT and SIGTERM: the first asks for an orderly end within a deadline, the second ends at once."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+DEADLINE_SECONDS = 5.0
+
+
+class Stopped(Exception):
+    """An orderly end was asked for; ``exit_code`` is 130 or 143."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+class StopSignal:
+    """While entered, the first signal is remembered and makes ``fd`` readable; the second kills ``groups`` and us."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.groups: set[int] = set()
+        """process groups to take along"""
+        self._read, self._write = os.pipe()
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def fd(self) -> int:
+        """Readable from the first signal on, for selectors."""
+        return self._read
+
+    def check(self) -> None:
+        """Raises ``Stopped`` after a signal."""
+        if self.signum is not None:
+            raise Stopped(self.signum)
+
+    def __enter__(self) -> "StopSignal":
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def _handle(self, signum: int, _: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = signum
+            os.write(self._write, b"x")
+            return
+        for group in self.groups:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        os._exit(128 + signum)

@@ -1,0 +1,177 @@
+"""The folder of a study: held by one process at a time, described by a manifest, opened again after any end."""
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from harness import machine
+from harness.plan import Plan
+from harness.record import Phase, Record, RecordError, RecordFile, median, set_bad_lines_aside, write_atomic, write_tables
+from harness.suite import Suite
+
+JOURNAL = "optuna.journal"
+
+
+class StudyLocked(RuntimeError):
+    """Another harness process works on this study."""
+
+
+class Study:
+    """Opened by one process: a second one gets ``StudyLocked``; the lock goes with its process, however that ends.
+
+    Args:
+        folder: ``results/<suite>/<study id>``, made when it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            self.records = RecordFile(folder / "trials.jsonl")
+            self.set_aside = [path for path in (self.records.set_aside, self._repair_journal()) if path]
+        except RecordError:
+            raise
+        except OSError as error:
+            raise RecordError(f"{folder}: cannot be used: {error.strerror or error}") from error
+        description = machine.describe()
+        self.machine = machine.fingerprint(description)
+        self._machine = description
+        self.commit, self._dirty = commit()
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._lock.close()
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.folder / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise StudyLocked(f"{self.folder}: {holder} works on this study; wait for its end or stop it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
+        lock.flush()
+        return lock
+
+    def _repair_journal(self) -> Path | None:
+        (self.folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
+        return set_bad_lines_aside(self.folder / JOURNAL, cut=True)
+
+    def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
+        """The sampler's memory, kept in a journal that nobody else writes to."""
+        path = str(self.folder / JOURNAL)
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        return optuna.create_study(
+            storage=storage, study_name=self.folder.name, directions=list(directions), load_if_exists=True
+        )
+
+    def describe(self, plan: Plan, command: Sequence[str]) -> None:
+        """Write ``suite.yaml`` as it runs and add this run to ``manifest.json``."""
+        write_atomic(self.folder / "suite.yaml", to_yaml(plan.suite.to_dict()))
+        path = self.folder / "manifest.json"
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+        run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self._dirty}
+        manifest = {
+            "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self._dirty,
+            "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
+            "versions": self._machine["versions"], "dropped": list(plan.dropped), "command": run["command"],
+            "runs": [*runs, run],
+        }  # fmt: skip
+        write_atomic(path, json.dumps(manifest, indent=2) + "\n")
+
+    def write_tables(self) -> None:
+        write_tables(self.folder, self.records.records)
+
+    @property
+    def trials(self) -> int:
+        """Trials with at least one record of the search."""
+        return 1 + max((record.trial for record in self.records.records), default=-1)
+
+    def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
+        return self.records.of_trial(trial, phase)
+
+    def params(self, trial: int) -> dict[str, Any]:
+        return self.of_trial(trial)[0].params
+
+    def measured(self, trial: int) -> bool:
+        return any(record.state == "complete" for record in self.of_trial(trial, "search"))
+
+    def ranking(self, suite: Suite) -> list[int]:
+        return ranking(self.records.records, suite, "search")
+
+
+def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
+    """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
+
+    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise.
+    """
+    scores: dict[int, list[float]] = {}
+    for trial in sorted({record.trial for record in records}):
+        own = judged_by([r for r in records if r.trial == trial], phase)
+        values = [median(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
+        feasible = all(bounds.excess(median(own, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
+        if feasible and all(value == value for value in values):
+            scores[trial] = values
+    front = [t for t, own in scores.items() if not any(_dominates(other, own) for other in scores.values())]
+    best = front if len(suite.objectives) > 1 else list(scores)
+    confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
+    return sorted(best, key=lambda trial: (trial in confirmed, scores[trial][0]), reverse=True)
+
+
+def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
+    """The repeats of one trial that count."""
+    confirmed = [r for r in records if r.phase == "confirm"]
+    if phase is None:
+        phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
+    return [r for r in records if r.phase == phase]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+
+def commit() -> tuple[str, bool]:
+    """Commit of the repository this code lies in and whether it has changes; empty outside of one."""
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a repository that does not answer
+        return "", False
+    if head.returncode != 0:
+        return "", False
+    return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def to_yaml(content: dict[str, Any]) -> str:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = None
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

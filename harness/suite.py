@@ -1,0 +1,369 @@
+"""The suite file: what is measured, read from YAML into frozen dataclasses.
+
+Every mistake is a ``SuiteError`` with file, line, key, what was expected and the nearest valid key; reading a suite
+creates nothing. The settings named in ``fixed``, ``search`` and ``baseline`` belong to the trainer and are checked
+against it by ``harness.plan``, through ``SuiteSource.error`` so that they carry their line as well.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from harness.record import METRICS
+from unilab.training.settings import nearest
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Key = tuple[str | int, ...]
+MAX_DEPTH = 20
+
+
+class SuiteError(ValueError):
+    """A suite that cannot be run as it is written: where, and what to do."""
+
+    def __init__(self, file: str, line: int | None, key: str, problem: str) -> None:
+        place = f"{file}:{line}" if line else file
+        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
+        self.file, self.line, self.key, self.problem = file, line, key, problem
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends, both included; whole numbers if both ends are."""
+
+    __pydantic_config__ = STRICT
+
+    low: Number
+    high: Number
+    log: bool = False
+    """search on a logarithmic scale"""
+    step: Number | None = None
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, got {self.low} > {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
+        if self.step is not None and self.log:
+            raise ValueError("expected either log or step, not both")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"expected step > 0, got {self.step}")
+        if self.whole and isinstance(self.step, float):
+            raise ValueError("expected a whole step between whole numbers")
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+def _choices(values: Any) -> Any:
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError("expected at least one value")
+    texts = [json.dumps(value) for value in values]
+    if len(set(texts)) < len(texts) or any(a == b for i, a in enumerate(values) for b in values[:i]):
+        raise ValueError("expected different values, one is there twice")
+    return tuple(values)
+
+
+def _kind_of_search(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        return "list"
+    return "range" if isinstance(value, dict | Range) else None
+
+
+Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
+Dimension = Annotated[
+    Annotated[Choices, Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(
+        _kind_of_search,
+        custom_error_type="search_kind",
+        custom_error_message="expected a list of values or {low, high, log, step}",
+    ),
+]
+
+
+def _known_metric(name: Any) -> Any:
+    if name not in METRICS:
+        raise ValueError(f"unknown metric '{name}'; {nearest(str(name), METRICS)}")
+    return name
+
+
+Metric = Annotated[str, BeforeValidator(_known_metric)]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
+
+    __pydantic_config__ = STRICT
+
+    metric: Metric
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    @classmethod
+    def read(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {"metric": given}
+        if isinstance(given, dict) and given.get("metric") in METRICS:
+            return {"direction": METRICS[given["metric"]]} | given
+        return given
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.direction == "maximize" else value < than
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a metric has to stay for a configuration to count as feasible."""
+
+    __pydantic_config__ = STRICT
+
+    min: Number | None = None
+    max: Number | None = None
+
+    def excess(self, value: float) -> float:
+        """How far ``value`` is outside, 0 or less when inside; a metric that is missing is outside."""
+        if math.isnan(value):
+            return math.inf
+        over = [value - self.max] if self.max is not None else []
+        under = [self.min - value] if self.min is not None else []
+        return max(over + under, default=0.0)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    __pydantic_config__ = STRICT
+
+    host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """part of this machine's memory that a trial may use"""
+    metrics: dict[Metric, Bounds] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: Any) -> Any:
+        """The file has metrics beside the fraction, not in a group of their own."""
+        if not isinstance(given, dict) or "metrics" in given:
+            return given
+        fraction = {key: value for key, value in given.items() if key == "host_memory_fraction"}
+        return fraction | {"metrics": {key: value for key, value in given.items() if key not in fraction}}
+
+
+@dataclass(frozen=True)
+class Measure:
+    __pydantic_config__ = STRICT
+
+    warmup_seconds: NotNegative = 5.0
+    """left out of the steady window, at least three iterations as well"""
+    seconds: Positive = 20.0
+    """length of the steady window"""
+    repeats: Count = 1
+    """fresh processes a trial"""
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """After the search the best configurations and the baseline again, in turns."""
+
+    __pydantic_config__ = STRICT
+
+    top: Count = 2
+    repeats: Count = 6
+
+
+@dataclass(frozen=True)
+class Sampler:
+    __pydantic_config__ = STRICT
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    __pydantic_config__ = STRICT
+
+    trials: Count = 20
+    """trials of the study in total, over all runs of it"""
+    minutes: Positive = 60.0
+    """wall time of one run, confirmation included"""
+    trial_timeout_seconds: Positive = 300.0
+    """longest life of one repeat, start of its process included"""
+    progress_timeout_seconds: Positive = 120.0
+    """a repeat that reports nothing for so long hangs"""
+
+
+@dataclass(frozen=True)
+class Suite:
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    trainer: Annotated[str, Field(min_length=1)]
+    env: Annotated[str, Field(min_length=1)]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Dimension] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    objectives: Annotated[tuple[Annotated[Objective, BeforeValidator(Objective.read)], ...], Field(min_length=1)] = (
+        Objective("env_steps_per_second"),
+    )
+    constraints: Annotated[Constraints, BeforeValidator(Constraints.read)] = Constraints()
+    measure: Measure = Measure()
+    confirm: Confirm | None = None
+    sampler: Sampler = Sampler()
+    limits: Limits = Limits()
+
+    def study_id(self) -> str:
+        """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
+
+        Limits and confirmation are left out: a study may be extended.
+        """
+        content = dataclasses.asdict(self)
+        for extendable in ("name", "limits", "confirm"):
+            del content[extendable]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a suite file has it; reading it back gives an equal suite."""
+        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        content["constraints"] |= content["constraints"].pop("metrics")
+        if self.confirm is None:
+            del content["confirm"]
+        return content
+
+
+SECTIONS: dict[str, type] = {
+    "measure": Measure, "confirm": Confirm, "sampler": Sampler, "limits": Limits, "objectives": Objective,
+    "search": Range, "constraints": Bounds,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SuiteSource:
+    """A suite and where each of its keys stands in the file."""
+
+    suite: Suite
+    file: str
+    raw: Any
+
+    def error(self, key: Key, problem: str) -> SuiteError:
+        return _error(self.file, self.raw, key, problem)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
+    """Read a suite file; ``overrides`` are ``key=value`` texts as given with ``--set``.
+
+    Raises:
+        SuiteError: anything that is wrong with the file or an override.
+    """
+    file = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SuiteError(file, None, "", f"cannot be read: {reason}") from None
+    return parse(text, file, overrides)
+
+
+def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
+    """As ``load``, from text."""
+    raw = _read_yaml(text, file)
+    if not isinstance(raw, Mapping):
+        raise SuiteError(file, 1, "", "expected keys and values, as in 'name: my_suite'")
+    content = _plain(raw, file, raw, ())
+    for override in overrides:
+        _apply(content, override)
+    try:
+        suite = pydantic.TypeAdapter(Suite).validate_python(content)
+    except pydantic.ValidationError as error:
+        raise _first_error(error, file, raw) from None
+    return SuiteSource(suite, file, raw)
+
+
+def _read_yaml(text: str, file: str) -> Any:
+    try:
+        return YAML().load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = (error.problem or str(error)).splitlines()[0]
+        raise SuiteError(file, mark.line + 1 if mark else None, "", f"is not valid YAML: {problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SuiteError(file, None, "", f"is not valid YAML: {reason}") from None
+
+
+def _plain(value: Any, file: str, raw: Any, key: Key) -> Any:
+    """Plain dicts, lists and scalars out of the reader's own types; anything else is no suite."""
+    if len(key) > MAX_DEPTH:
+        raise _error(file, raw, key[:3], f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise _error(file, raw, key, f"expected names as keys, got {name!r}")
+        return {str(name): _plain(inner, file, raw, (*key, name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, file, raw, (*key, index)) for index, inner in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise _error(file, raw, key, f"expected a finite number, got {value}")
+            return kind(value)
+    raise _error(file, raw, key, f"expected text, a number, true, false, a list or keys, got {type(value).__name__}")
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    file = "--set"
+    if not separator or not name:
+        raise SuiteError(file, None, override, "expected key=value, as in limits.trials=5")
+    value = _plain(_read_yaml(text, file), file, None, ())
+    # the names of trainer settings have dots of their own
+    depth = 1 if name.split(".")[0] in ("fixed", "search", "baseline") else -1
+    *path, last = name.split(".", depth)
+    for part in path:
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise SuiteError(file, None, name, f"'{part}' is a value, not a group")
+    content[last] = value
+
+
+def _line(raw: Any, key: Key) -> int | None:
+    """Line of the deepest part of ``key`` that the file has."""
+    line: int | None = None
+    for part in key:
+        if isinstance(raw, Mapping) and part in raw and hasattr(raw, "lc"):
+            line, raw = raw.lc.key(part)[0] + 1, raw[part]
+        elif isinstance(raw, list) and isinstance(part, int) and part < len(raw) and hasattr(raw, "lc"):
+            line, raw = raw.lc.item(part)[0] + 1, raw[part]
+    return line
+
+
+def _error(file: str, raw: Any, key: Key, problem: str) -> SuiteError:
+    return SuiteError(file, _line(raw, key), ".".join(map(str, key)), problem)
+
+
+def _first_error(error: pydantic.ValidationError, file: str, raw: Any) -> SuiteError:
+    first = error.errors()[0]
+    inside = {"list", "range", "metrics", "[key]"}  # names of ours that the file does not have
+    key = tuple(part for part in first["loc"] if part not in inside)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = SECTIONS[str(key[0])] if len(key) > 1 else Suite
+        known = [f.name for f in dataclasses.fields(owner)]
+        return _error(file, raw, key, f"unknown key; {nearest(str(key[-1]), known)}")
+    if first["type"] in ("missing", "missing_argument"):
+        return _error(file, raw, key, "is missing")
+    problem = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return _error(file, raw, key, f"{problem}{got}"[:300])

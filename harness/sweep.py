@@ -1,0 +1,232 @@
+"""The search of a study: ask, run every repeat, record, tell; then the confirmation.
+
+Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
+is brought up to them. An unfinished trial keeps its number and its finished repeats.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from harness.budget import Verdict
+from harness.execute import Limits, Outcome, execute
+from harness.plan import Plan
+from harness.record import Phase, Record, median
+from harness.space import propose
+from harness.stop import StopSignal
+from harness.study import Study
+from harness.trial import TrialSpec
+from unilab.training.settings import SettingsError
+
+
+class Display(Protocol):
+    """What is shown while a study runs."""
+
+    def started(self, record: Record, what: str) -> None: ...
+
+    def progress(self, progress: dict[str, Any]) -> None: ...
+
+    def finished(self, record: Record) -> None: ...
+
+
+Execute = Callable[[TrialSpec, Limits, StopSignal, Callable[[dict[str, Any]], None]], Outcome]
+
+
+@dataclass
+class Sweep:
+    """Runs a plan in a study until its limits."""
+
+    plan: Plan
+    study: Study
+    stop: StopSignal
+    display: Display
+    execute: Execute = execute
+
+    def run(self) -> None:
+        """Search, then confirm.
+
+        Raises:
+            Stopped: by a signal; ``run`` on the same study goes on from here.
+            RecordError: a record could not be written.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._deadline = time.monotonic() + self.plan.suite.limits.minutes * 60
+        self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
+        self._catch_up()
+        while (trial := self._next()) is not None:
+            self._finish(trial)
+        self._confirm()
+
+    # -- the search
+
+    def _catch_up(self) -> None:
+        """Bring a journal that was cut short up to the records."""
+        distributions = self.plan.space.distributions
+        for number in range(len(self._optuna.trials), self.study.trials):
+            params = self.plan.space.encode(self.study.params(number))
+            state, values, constraints = self._judge(number)
+            attributes = {f"constraints:{key}": value for key, value in constraints.items()}
+            self._optuna.add_trial(
+                create_trial(
+                    params=params, distributions={name: distributions[name] for name in params}, state=state,
+                    values=values, system_attrs=attributes,
+                )
+            )  # fmt: skip
+
+    def _next(self) -> FrozenTrial | None:
+        """The trial that a crash left unfinished, or a new one, or None at a limit."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        unfinished = next((t for t in trials if not t.state.is_finished()), None)
+        if unfinished is not None:
+            return self._ask() if unfinished.state == TrialState.WAITING else self._complete_params(unfinished)
+        if len(trials) >= self.plan.suite.limits.trials:
+            return None
+        if not trials:
+            self._optuna.enqueue_trial(self._encoded_baseline(), user_attrs={"baseline": True})
+            return self._ask()
+        if self._left() < self._needed():
+            return None
+        params = propose(self._optuna, self.plan.space, self.plan.suite.sampler)
+        if params is None:
+            return None
+        self._optuna.enqueue_trial(params)
+        return self._ask()
+
+    def _ask(self) -> FrozenTrial:
+        trial = self._optuna.ask(self.plan.space.distributions)
+        return self._optuna.get_trials(deepcopy=False)[trial.number]
+
+    def _complete_params(self, running: FrozenTrial) -> FrozenTrial:
+        """A trial interrupted while its parameters were being written gets the rest of them."""
+        trial = optuna.trial.Trial(self._optuna, running._trial_id)
+        for name, distribution in self.plan.space.distributions.items():
+            if name not in running.params:
+                trial._suggest(name, distribution)
+        return self._optuna.get_trials(deepcopy=False)[running.number]
+
+    def _encoded_baseline(self) -> dict[str, Any]:
+        searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}
+        return self.plan.space.encode(searched)
+
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _needed(self) -> float:
+        """Seconds for one more trial and the confirmation."""
+        return (self.plan.suite.measure.repeats + self.plan.confirm_repeats) * self.plan.repeat_seconds
+
+    def _finish(self, trial: FrozenTrial) -> None:
+        """Run the repeats that have no record, then tell."""
+        baseline = trial.number == 0
+        params = self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {})
+        verdict, problem = self._verdict(params)
+        done = {record.repeat for record in self.study.of_trial(trial.number, "search")}
+        if problem is not None or not verdict.fits:
+            if not done:
+                state = "failed" if problem is not None else "infeasible"
+                record = self._record(trial.number, 0, "search", params, verdict)
+                self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
+        else:
+            for repeat in range(self.plan.suite.measure.repeats):
+                if repeat not in done:
+                    self._measure(trial.number, repeat, "search", params, verdict)
+        self._tell(trial)
+
+    def _verdict(self, params: dict[str, Any]) -> tuple[Verdict, str | None]:
+        """The budget of a configuration; or that its settings contradict each other."""
+        try:
+            self.plan.trainer.check(self.plan.settings(params))
+            return self.plan.verdict(params), None
+        except SettingsError as error:
+            return Verdict(), str(error)
+
+    def _tell(self, frozen: FrozenTrial) -> None:
+        state, values, constraints = self._judge(frozen.number)
+        trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
+        for key, value in constraints.items():
+            trial.set_constraint(key, value)
+        if state == TrialState.PRUNED:
+            trial.set_user_attr("infeasible", self.study.of_trial(frozen.number)[0].error)
+        self._optuna.tell(frozen.number, values, state)
+
+    def _judge(self, number: int) -> tuple[TrialState, list[float] | None, dict[str, float]]:
+        """What the records of a trial's search mean to the sampler: state, values, constraints (0 or less is met)."""
+        records = self.study.of_trial(number, "search")
+        objectives, bounds = self.plan.suite.objectives, self.plan.suite.constraints.metrics
+        values = [median(records, objective.metric) for objective in objectives]
+        if any(record.state == "infeasible" for record in records):
+            return TrialState.PRUNED, None, {"memory": 1.0} | dict.fromkeys(bounds, 0.0)
+        constraints = {"memory": 0.0} | {m: min(b.excess(median(records, m)), 1e30) for m, b in bounds.items()}
+        if any(math.isnan(value) for value in values):
+            return TrialState.FAIL, None, constraints
+        return TrialState.COMPLETE, values, constraints
+
+    # -- the confirmation
+
+    def _confirm(self) -> None:
+        """The best trials and the baseline once more, in turns (ABBA), so that drift of the machine hits all alike."""
+        confirm = self.plan.suite.confirm
+        if confirm is None:
+            return
+        trials = self.study.ranking(self.plan.suite)[: confirm.top]
+        trials = [0, *(trial for trial in trials if trial != 0)] if self.study.measured(0) else trials
+        first = self.plan.suite.measure.repeats
+        for turn in range(confirm.repeats):
+            for trial in trials if turn % 2 == 0 else reversed(trials):
+                repeat = first + turn
+                if any(record.repeat == repeat for record in self.study.of_trial(trial, "confirm")):
+                    continue
+                params = self.study.params(trial)
+                self._measure(trial, repeat, "confirm", params, self.plan.verdict(params))
+
+    # -- one repeat
+
+    def _measure(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> None:
+        """Run one repeat and record it."""
+        self.stop.check()
+        record = self._record(trial, repeat, phase, params, verdict)
+        self.display.started(record, self._what(record))
+        suite, defaults = self.plan.suite, self.plan.trainer.defaults()
+        settings = self.plan.settings(params) | ({"seed": record.seed} if "seed" in defaults else {})
+        spec = TrialSpec(
+            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.seconds,
+            str(self.study.folder / record.log), report_fd=-1,
+        )  # fmt: skip
+        limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
+        outcome = self.execute(spec, limits, self.stop, self.display.progress)
+        self._save(
+            dataclasses.replace(
+                record, state=outcome.state, error=outcome.error, **outcome.result,
+                peak_host_bytes=outcome.peak.host, peak_shm_bytes=outcome.peak.shm,
+                peak_device_bytes=outcome.peak.device, memory_accounting=outcome.memory_accounting,
+                wall_seconds=outcome.wall_seconds,
+            )
+        )  # fmt: skip
+
+    def _what(self, record: Record) -> str:
+        suite = self.plan.suite
+        if record.phase == "confirm":
+            return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}"
+        repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
+        return f"trial {record.trial + 1} of {self.plan.trials}{repeat}"
+
+    def _record(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> Record:
+        base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
+        return Record(
+            study=self.plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase, baseline=trial == 0,
+            params=params, seed=base + repeat, budget_host_bytes=verdict.host_bytes,
+            budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
+            machine=self.study.machine, log=f"logs/{trial}-{repeat}",
+        )  # fmt: skip
+
+    def _save(self, record: Record) -> None:
+        self.study.records.append(record)
+        self.display.finished(record)

@@ -1,0 +1,215 @@
+"""What a study says to people: the best configuration, by how much, what limited it, what did not fit."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.plan import Plan, describe_minutes
+from harness.record import Record, median
+from harness.study import Study, judged_by, ranking, to_yaml
+
+ROWS = 12
+"""trials in the final table"""
+NARROW = 4
+"""settings that get a column; more are shown below the table"""
+
+UNITS = {"env_steps_per_second": "steps/s", "updates_per_second": "updates/s", "episode_return": "return"}
+
+
+def summary(plan: Plan, study: Study) -> dict[str, Any]:
+    """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
+    records = study.records.records
+    order = ranking(records, plan.suite)
+    trials = [_trial_summary(plan, [r for r in records if r.trial == trial]) for trial in range(study.trials)]
+    best = trials[order[0]] if order else None
+    metric = plan.suite.objectives[0].metric
+    baseline = trials[0]["metrics"][metric] if trials else math.nan
+    gain = best["metrics"][metric] / baseline - 1 if best is not None and baseline not in (0, None) else None
+    return {
+        "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
+        "gain_over_baseline": gain if gain is not None and math.isfinite(gain) else None,
+        "best_config": str(study.folder / "best.yaml") if order else None,
+    }  # fmt: skip
+
+
+def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
+    counted = judged_by(records)
+    names = [o.metric for o in plan.suite.objectives]
+    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
+    last = records[-1]
+    return {
+        "trial": last.trial,
+        "baseline": last.baseline,
+        "state": next((r.state for r in counted if r.state == "complete"), counted[-1].state),
+        "repeats": sum(r.state == "complete" for r in counted),
+        "of": len(counted),
+        "confirmed": counted[0].phase == "confirm",
+        "params": last.params,
+        "metrics": {name: median(counted, name) for name in dict.fromkeys(names)},
+        "budget_host_bytes": last.budget_host_bytes,
+        "limited_by": limited_by(plan.settings(last.params), plan.trainer.defaults(), counted),
+        "error": next((r.error for r in records if r.error), None),
+    }
+
+
+def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
+    """Which side the time went to, from the fractions of the steady window that each was busy."""
+    collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
+    if math.isnan(collector) or math.isnan(learner):
+        return "not known"
+    busy = f"collector {collector:.0%}, learner {learner:.0%} busy"
+    if (defaults | settings).get("mode") == "sync":  # the two take turns: their fractions add up
+        idle = max(0.0, 1 - collector - learner)
+        if idle > max(collector, learner):
+            return f"waiting ({busy}, in turns)"
+        return f"{'collector' if collector > learner else 'learner'} ({busy}, in turns)"
+    if max(collector, learner) < 0.7:
+        return f"waiting ({busy})"
+    if min(collector, learner) > 0.9:
+        return f"both, well balanced ({busy})"
+    return f"{'collector' if collector > learner else 'learner'} ({busy})"
+
+
+def write_best(plan: Plan, study: Study) -> Path | None:
+    """``best.yaml``: what ``train`` takes, every setting stated so that a later default cannot change it."""
+    from harness.record import write_atomic
+
+    order = ranking(study.records.records, plan.suite)
+    if not order:
+        return None
+    settings = plan.trainer.defaults() | plan.settings(study.params(order[0]))
+    env = settings.pop("env")
+    config = {"trainer": plan.suite.trainer, "env": env, "settings": _plain(settings)}
+    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; python -m harness train {study.folder / 'best.yaml'}\n"
+    path = study.folder / "best.yaml"
+    write_atomic(path, head + to_yaml(config))
+    return path
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def show(plan: Plan, study: Study, console: Console) -> None:
+    """The table at the end of a run."""
+    result = summary(plan, study)
+    metric = plan.suite.objectives[0]
+    order = result["order"]
+    rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
+    table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
+    for name in ("trial", f"{UNITS.get(metric.metric, metric.metric)}", "vs base", "return", "lag", "repeats", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    baseline = result["trials"][0]["metrics"][metric.metric]
+    for number in (order + rest)[:ROWS]:
+        trial = result["trials"][number]
+        values = trial["metrics"]
+        value = values[metric.metric]
+        relative = "base" if trial["baseline"] else f"{value / baseline - 1:+.0%}" if value and baseline else "-"
+        table.add_row(
+            str(number) + ("*" if order and number == order[0] else ""),
+            number_text(value) if trial["repeats"] else trial["state"],
+            relative if math.isfinite(value) and math.isfinite(baseline) or trial["baseline"] else "-",
+            number_text(values["episode_return"]), number_text(values["policy_lag_mean"]),
+            f"{trial['repeats']}/{trial['of']}", settings_text(trial["params"]),
+        )  # fmt: skip
+    console.print(table)
+    _show_best(plan, result, console)
+    _show_problems(result, console)
+    where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
+    console.print(Text(where))
+    if result["best_config"]:
+        console.print(Text(f"Train with it: python -m harness train {result['best_config']}", style="bold"), soft_wrap=True)
+
+
+def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
+    best, metric = result["best"], plan.suite.objectives[0]
+    if best is None:
+        console.print(Text("No trial was measured to its end within the constraints.", style="bold red"))
+        return
+    text = f"Best ({metric.direction} {metric.metric}): trial {best['trial']}"
+    text += f" with {number_text(best['metrics'][metric.metric])}"
+    text += f", median of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
+    if best["baseline"]:
+        text += "; it is the baseline"
+    elif result["gain_over_baseline"] is not None:
+        text += f", {result['gain_over_baseline']:+.1%} against the baseline"
+    console.print(Text(text, style="bold"))
+    if len(plan.suite.objectives) > 1:
+        console.print(Text(f"Pareto front: trials {', '.join(map(str, result['order']))}; ordered by {metric.metric}"))
+    console.print(Text(f"Limited by: {best['limited_by']}"))
+
+
+def _show_problems(result: dict[str, Any], console: Console) -> None:
+    for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
+        for trial in [t for t in result["trials"] if t["state"] == state][:3]:
+            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {trial['error']}"))
+
+
+def show_plan(plan: Plan, folder: Path, console: Console) -> None:
+    """What a run would do."""
+    suite = plan.suite
+    repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
+    console.print(Text(f"{suite.name}/{plan.study_id}: trainer {suite.trainer}, environment {suite.env}", style="bold"))
+    size = f"{plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else "a continuous space"
+    console.print(f"{plan.trials} trials{repeats} of {size}, then {plan.confirm_repeats} repeats to confirm")
+    console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
+    console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
+    for name, dimension in plan.space.dimensions.items():
+        console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
+    for dropped in plan.dropped:
+        console.print(Text(f"left out: {dropped}", style="yellow"))
+    table = Table(title="memory", title_justify="left")
+    for name in ("", "host", "of it shm", "device", "fits"):
+        table.add_column(name, justify="right")
+    rows = plan.memory()
+    for name, verdict in rows:
+        sizes = (bytes_text(b) for b in (verdict.host_bytes, verdict.shm_bytes, verdict.device_bytes))
+        table.add_row(name, *sizes, "yes" if verdict.fits else "no")
+    console.print(table)
+    for name, verdict in (rows[0], rows[-1]) if len(rows) > 1 else rows:
+        if verdict.table and (name == "baseline" or not verdict.fits):
+            console.print(Text(f"{name}:\n{verdict.table}"))
+        if verdict.reason:
+            console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
+
+
+def plan_dict(plan: Plan, folder: Path) -> dict[str, Any]:
+    """As ``show_plan``, for a program."""
+    return {
+        "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
+        "repeats": plan.suite.measure.repeats, "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
+        "baseline": plan.baseline, "dropped": list(plan.dropped),
+        "memory": [
+            {"what": name, "fits": v.fits, "host_bytes": v.host_bytes, "shm_bytes": v.shm_bytes,
+             "device_bytes": v.device_bytes, "reason": v.reason}
+            for name, v in plan.memory()
+        ],
+    }  # fmt: skip
+
+
+def dimension_text(dimension: Any) -> str:
+    if isinstance(dimension, tuple):
+        return ", ".join(map(str, dimension))
+    return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
+
+
+def settings_text(params: dict[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return " ".join(f"{name.rpartition('.')[2]}={short(value)}" for name, value in params.items()) or "defaults"
+
+
+def number_text(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def bytes_text(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size else "-"

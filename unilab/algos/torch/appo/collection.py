@@ -1,0 +1,258 @@
+"""Where the learner's rollouts come from: a collector in this process, or one in a process of its own."""
+
+import queue
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
+from unilab.envs import make
+from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
+from unilab.ipc.mailbox import LatestValue
+from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.training.devices import Threads
+from unilab.training.seeding import derive_seed
+
+Weights = Mapping[str, Mapping[str, Tensor]]
+WAKE_SECONDS = 0.2  # how long one wait for a rollout lasts before the collector's health is looked at again
+
+
+@dataclass(frozen=True)
+class EnvDims:
+    """Sizes that networks and buffers need to know of an environment."""
+
+    obs: int
+    action: int
+    critic: int
+
+
+@dataclass(frozen=True)
+class CollectorCounters:
+    """What the collector has done since training began, cumulative."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    episode_return: float = float("nan")
+    episode_length: float = float("nan")
+    busy_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    dropped_rollouts: int = 0
+    fault_count: int = 0
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout on the learner's device and the version of the weights that acted."""
+
+    fields: dict[str, Tensor]
+    policy_version: int
+
+
+class Collection(Protocol):
+    """A source of rollouts. ``publish`` comes before the first ``next_rollout``."""
+
+    def publish(self, weights: Weights) -> int:
+        """Hand new weights to the collector; returns their version."""
+
+    def next_rollout(self, check: Callable[[], None]) -> Rollout:
+        """The next rollout; ``check`` is called while waiting and may raise."""
+
+    def counters(self) -> CollectorCounters:
+        """The newest counters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+
+    def close(self) -> None:
+        """End everything that was started; idempotent."""
+
+
+class InProcessCollection:
+    """Collects and learns in turn: repeatable bit for bit with one seed, and resumed bit for bit."""
+
+    def __init__(self, config: APPOConfig, threads: Threads, state: Mapping[str, Any] | None = None) -> None:
+        self._env = make(
+            config.env,
+            config.num_envs,
+            config.sim_backend,
+            config.env_cfg,
+            derive_seed(config.seed, "environment"),
+            threads.env,
+        )
+        dims = EnvDims(self._env.obs_dim, self._env.action_dim, self._env.critic_dim)
+        actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
+        self._collector = RolloutCollector(
+            self._env,
+            actor.to(config.collector_device),
+            critic.to(config.collector_device),
+            steps=config.steps_per_env,
+            gamma=config.algorithm.gamma,
+            device=config.collector_device,
+            seed=config.seed,
+            stagger=config.stagger_episodes,
+        )
+        self._fields = {
+            name: np.zeros(shape, np.float32)
+            for name, shape in slot_fields(
+                config.num_envs, config.steps_per_env, dims.obs, dims.action, dims.critic
+            ).items()
+        }
+        self._learner_device = config.learner_device
+        self._version = 0
+        self._busy_seconds = 0.0
+        if state is not None:
+            self._collector.load_state_dict(state["collector"])
+            self._version = state["version"]
+            self._busy_seconds = state["busy_seconds"]
+
+    def publish(self, weights: Weights) -> int:
+        """Copy the weights into the collector's networks."""
+        self._collector.actor.load_state_dict(weights["actor"])
+        self._collector.critic.load_state_dict(weights["critic"])
+        self._version += 1
+        return self._version
+
+    def next_rollout(self, check: Callable[[], None]) -> Rollout:
+        """Collect one rollout now."""
+        check()
+        started = time.monotonic()
+        self._collector.collect(self._fields)
+        self._busy_seconds += time.monotonic() - started
+        fields = {name: torch.from_numpy(array).to(self._learner_device) for name, array in self._fields.items()}
+        return Rollout(fields, self._version)
+
+    def counters(self) -> CollectorCounters:
+        """The collector's counters; it never waits for a slot."""
+        return _counters(self._collector.metrics() | {"busy_seconds": self._busy_seconds})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state of environments and collector."""
+        return {
+            "collector": self._collector.state_dict(),
+            "version": self._version - 1,  # the resumed run publishes the same weights once more
+            "busy_seconds": self._busy_seconds,
+        }
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+
+class ProcessCollection:
+    """A spawned collector that fills a ring in shared memory while the learner learns.
+
+    What it was doing cannot be saved from here: a resumed run starts its episodes anew, with random streams of
+    their own, and goes on counting where the old one stopped.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        config: APPOConfig,
+        rl_cfg: Mapping[str, Any],
+        dims: EnvDims,
+        weights: Weights,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._before = _counters(state["counters"]) if state is not None else CollectorCounters()
+        self._newest: dict[str, Any] = {}
+        self._started = False
+        self._runner = runner
+        self._ring = RolloutRingBuffer(
+            config.num_envs,
+            config.steps_per_env,
+            dims.obs,
+            dims.action,
+            critic_dim=dims.critic,
+            num_slots=config.num_slots,
+            when_full=config.when_full,
+        )
+        self._weights = {key: SharedWeightSync.from_state_dict(weights[key]) for key in ("actor", "critic")}
+        self._metrics = LatestValue()
+        self._fields = {
+            name: torch.zeros(shape, device=config.learner_device) for name, shape in self._ring.slot_shapes.items()
+        }
+        seed = config.seed if state is None else derive_seed(config.seed, f"resumed at {self._before.env_steps}")
+        actor, critic = self._weights["actor"], self._weights["critic"]
+        self._arguments: dict[str, Any] = {
+            "stop_event": runner.stop_event,
+            "env_name": config.env,
+            "rl_cfg": dict(rl_cfg),
+            "num_envs": config.num_envs,
+            "steps_per_env": config.steps_per_env,
+            "shm_rollout_ring_buffer_name": self._ring.name,
+            "sync_primitives": self._ring.sync_primitives,
+            "obs_dim": dims.obs,
+            "action_dim": dims.action,
+            "critic_dim": dims.critic,
+            "actor_weight_sync_name": actor.name,
+            "actor_weight_param_shapes": actor.param_shapes,
+            "critic_weight_sync_name": critic.name,
+            "critic_weight_param_shapes": critic.param_shapes,
+            "metrics_queue": self._metrics,
+            "collector_device": config.collector_device,
+            "sim_backend": config.sim_backend,
+            "env_cfg_override": config.env_cfg,
+            "seed": seed,
+        }
+
+    def publish(self, weights: Weights) -> int:
+        """Write the weights to shared memory; the collector takes them before its next rollout."""
+        self._weights["critic"].write_weights(weights["critic"])
+        version = self._weights["actor"].write_weights(weights["actor"])
+        if not self._started:
+            self._runner.start_collector(appo_collector_fn, kwargs=self._arguments, name="collector")
+            self._started = True
+        return version
+
+    def next_rollout(self, check: Callable[[], None]) -> Rollout:
+        """Wait for the collector's next rollout and copy it to the learner's device."""
+        while not self._ring.wait_for_data(WAKE_SECONDS):
+            check()
+        version = self._ring.copy_read_slot_to_torch(self._fields)
+        self._ring.advance_read()
+        return Rollout(self._fields, version)
+
+    def counters(self) -> CollectorCounters:
+        """The newest counters that the collector has sent, on top of those of the run that was resumed."""
+        try:
+            self._newest = self._metrics.get_nowait()
+        except queue.Empty:
+            pass  # nothing new since the last look
+        now, before = _counters(self._newest), self._before
+        return CollectorCounters(
+            env_steps=before.env_steps + now.env_steps,
+            episodes=before.episodes + now.episodes,
+            episode_return=now.episode_return if now.episodes else before.episode_return,
+            episode_length=now.episode_length if now.episodes else before.episode_length,
+            busy_seconds=before.busy_seconds + now.busy_seconds,
+            wait_seconds=before.wait_seconds + now.wait_seconds,
+            dropped_rollouts=before.dropped_rollouts + self._ring.dropped,
+            fault_count=before.fault_count + now.fault_count,
+            faults=now.faults,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters."""
+        counters = asdict(self.counters())
+        return {"counters": counters | {"faults": list(counters["faults"])}}
+
+    def close(self) -> None:
+        """Stop the collector and free the shared memory."""
+        self._runner.stop_collectors()
+        for sync in self._weights.values():
+            sync.cleanup()
+        self._metrics.cleanup()
+        self._ring.cleanup()
+
+
+def _counters(message: Mapping[str, Any]) -> CollectorCounters:
+    known = {name: message[name] for name in CollectorCounters.__dataclass_fields__ if name in message}
+    return CollectorCounters(**known | {"faults": tuple(message.get("faults", ()))})

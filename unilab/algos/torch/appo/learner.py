@@ -1,0 +1,413 @@
+"""The learner of asynchronous PPO: V-trace targets and the clipped update of IMPACT.
+
+Papers: Luo et al. 2020, IMPACT (arXiv:1912.00167); Espeholt et al. 2018, IMPALA and V-trace (arXiv:1802.01561);
+Schulman et al. 2017, PPO (arXiv:1707.06347).
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
+from unilab.algos.torch.networks import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
+from unilab.training.data_parallel import DataParallelThreads
+from unilab.training.settings import nearest
+
+LEARNING_RATE_RANGE = (1e-5, 1e-2)
+STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
+
+
+@torch.no_grad()
+def vtrace_advantages(
+    behavior_log_probs: Tensor,
+    target_log_probs: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    bootstrap_values: Tensor,
+    dones: Tensor,
+    gamma: float = 0.99,
+    clip_rho: float = 1.0,
+    clip_c: float = 1.0,
+    *,
+    lam: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """V-trace value targets and policy-gradient advantages (Espeholt et al. 2018, section 4 and remark 2).
+
+    With rho_t = min(clip_rho, pi/mu), c_t = lam * min(clip_c, pi/mu) and
+    delta_t = rho_t (r_t + gamma V_{t+1} - V_t)::
+
+        vs_t        = V_t + delta_t + gamma c_t (vs_{t+1} - V_{t+1})
+        advantage_t = rho_t (r_t + gamma (V_{t+1} + lam (vs_{t+1} - V_{t+1})) - V_t)
+
+    With lam = 1 both are those of the paper; when behaviour and target agree, the advantage is GAE(lam).
+
+    Args:
+        behavior_log_probs: [T, N] log probability of the actions under the policy that acted.
+        target_log_probs: [T, N] the same under the target policy.
+        rewards: [T, N], time-out bootstrap already added where an episode was truncated.
+        values: [T, N] V(x_t).
+        bootstrap_values: [N] V(x_T), of the observation behind the last step.
+        dones: [T, N] 1 where the episode ended at that step, by termination or truncation.
+        gamma: discount a step.
+        clip_rho: bound of the importance weight of a temporal difference.
+        clip_c: bound of the importance weights that carry a difference back in time.
+        lam: lambda of the trace.
+
+    Returns:
+        vs [T, N] and advantages [T, N].
+    """
+    ratios = torch.exp(target_log_probs - behavior_log_probs)
+    rhos = ratios.clamp(max=clip_rho)
+    discounts = gamma * (1 - dones)
+    next_values = torch.cat([values[1:], bootstrap_values[None]])
+    deltas = rhos * (rewards + discounts * next_values - values)
+    carries = discounts * lam * ratios.clamp(max=clip_c)
+    excess = torch.zeros_like(values)  # vs_t - V_t
+    following = torch.zeros_like(bootstrap_values)
+    for t in reversed(range(len(rewards))):
+        following = torch.addcmul(deltas[t], carries[t], following)
+        excess[t] = following
+    next_excess = torch.cat([excess[1:], torch.zeros_like(bootstrap_values)[None]])
+    return values + excess, deltas + rhos * discounts * lam * next_excess
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One rollout flattened to rows, B = T * N, ready for the update."""
+
+    obs: Tensor
+    """[B, O] normalized"""
+    critic_obs: Tensor
+    """[B, C] normalized"""
+    actions: Tensor
+    """[B, A]"""
+    behavior_log_probs: Tensor
+    """[B]"""
+    target_mean: Tensor
+    """[B, A] of the target policy"""
+    target_log_probs: Tensor
+    """[B]"""
+    values: Tensor
+    """[B] before the update"""
+    value_targets: Tensor
+    """[B]"""
+    advantages: Tensor
+    """[B] normalized"""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+class Networks(nn.ModuleDict):
+    """Actor and critic as one module, so that one optimizer and one set of replicas serve both."""
+
+    actor: Actor
+    critic: Critic
+
+    def __init__(self, actor: Actor, critic: Critic) -> None:
+        super().__init__({"actor": actor, "critic": critic})
+
+
+class APPOLearner:
+    """IMPACT with V-trace. ``update`` learns from one rollout; ``get_weights`` is what the collector acts with.
+
+    The networks are moved to ``device``; every parameter becomes a view of one flat tensor (see
+    ``DataParallelThreads``). ``num_threads`` data-parallel threads share each minibatch on a CPU.
+
+    Raises:
+        TypeError: an unknown keyword argument.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        critic: Critic,
+        num_learning_epochs: int = Defaults.num_learning_epochs,
+        num_mini_batches: int = Defaults.num_mini_batches,
+        clip_param: float = Defaults.clip_param,
+        gamma: float = Defaults.gamma,
+        lam: float = Defaults.lam,
+        value_loss_coef: float = Defaults.value_loss_coef,
+        entropy_coef: float = Defaults.entropy_coef,
+        learning_rate: float = Defaults.learning_rate,
+        max_grad_norm: float = Defaults.max_grad_norm,
+        use_clipped_value_loss: bool = Defaults.use_clipped_value_loss,
+        schedule: str = Defaults.schedule,
+        desired_kl: float = Defaults.desired_kl,
+        adaptive_kl_factor: float = Defaults.adaptive_kl_factor,
+        adaptive_lr_factor: float = Defaults.adaptive_lr_factor,
+        device: str = "cpu",
+        optimizer: str = Defaults.optimizer,
+        tau: float = Defaults.tau,
+        target_update_freq: int = Defaults.target_update_freq,
+        vtrace_clip_rho: float = Defaults.vtrace_clip_rho,
+        vtrace_clip_c: float = Defaults.vtrace_clip_c,
+        enable_compile: bool = Defaults.enable_compile,
+        *,
+        behavior_ratio_clip: float = Defaults.behavior_ratio_clip,
+        num_threads: int = 1,
+        dtype: str = "float32",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            name = next(iter(kwargs))
+            known = [n for n in APPOLearner.__init__.__annotations__ if n not in ("kwargs", "return")]
+            raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
+        self.num_learning_epochs = num_learning_epochs
+        self.num_mini_batches = num_mini_batches
+        self.clip_param = clip_param
+        self.gamma = gamma
+        self.lam = lam
+        self.value_loss_coef = value_loss_coef
+        self.entropy_coef = entropy_coef
+        self.learning_rate = learning_rate
+        self.max_grad_norm = max_grad_norm
+        self.use_clipped_value_loss = use_clipped_value_loss
+        self.schedule = schedule
+        self.desired_kl = desired_kl
+        self.adaptive_kl_factor = adaptive_kl_factor
+        self.adaptive_lr_factor = adaptive_lr_factor
+        self.device = torch.device(device)
+        self.tau = tau
+        self.target_update_freq = target_update_freq
+        self.vtrace_clip_rho = vtrace_clip_rho
+        self.vtrace_clip_c = vtrace_clip_c
+        self.behavior_ratio_clip = behavior_ratio_clip
+        self.dtype = getattr(torch, dtype)
+
+        self.actor = actor.to(self.device)
+        self.critic = critic.to(self.device)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self._parallel = DataParallelThreads(
+            Networks(self.actor, self.critic), num_threads if self.device.type == "cpu" else 1
+        )
+        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+        self.optimizer = optimizer_class(
+            [self._parallel.parameters], lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+        self._loss: Callable[[Networks, Samples], tuple[Tensor, Tensor]] = (
+            torch.compile(self._minibatch_loss, dynamic=True) if enable_compile else self._minibatch_loss
+        )
+        self.iteration = 0
+        self.updates = 0
+
+    def update(
+        self, rollout: Mapping[str, Tensor], *, on_minibatch: Callable[[], None] | None = None
+    ) -> dict[str, float]:
+        """Learn from one rollout: fields of ``RolloutRingBuffer``, time-major, on the learner's device.
+
+        Args:
+            rollout: obs [T, N, O], actions [T, N, A], log_probs, rewards, dones [T, N], last_obs [N, O] and,
+                with privileged observations, critic [T, N, C] and last_critic [N, C].
+            on_minibatch: called before each optimizer step; what it raises ends the update there.
+
+        Returns:
+            Losses, KL divergence to the target policy, learning rate and the like, means over the update.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the parameters are those of the last good optimizer step.
+        """
+        self._update_normalizers(rollout)
+        samples = self._prepare(rollout)
+        totals = torch.zeros(len(STATISTICS), device=self.device)
+        gradient_norm = torch.zeros((), device=self.device)
+        steps = 0
+        for rows in self._minibatches(len(samples)):
+            if on_minibatch is not None:
+                on_minibatch()
+            statistics = self._gradient(samples, rows)
+            self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
+            gradient_norm += self._step()
+            totals += statistics
+            steps += 1
+        self.iteration += 1
+        self.updates += steps
+        if self.iteration % self.target_update_freq == 0:
+            self.update_target_network()
+        means = dict(zip(STATISTICS, (totals / steps).tolist(), strict=True))
+        return means | {
+            "gradient_norm": float(gradient_norm / steps),
+            "learning_rate": self.learning_rate,
+            "action_std": float(self.actor.log_std.detach().exp().mean()),
+            "value_mean": float(samples.values.mean()),
+        }
+
+    def update_target_network(self) -> None:
+        """Move the target actor a fraction ``tau`` of the way to the learned one; copy the normalization."""
+        with torch.no_grad():
+            for target, learned in zip(self.target_actor.parameters(), self.actor.parameters(), strict=True):
+                target.lerp_(learned, self.tau)
+        self.sync_target_actor_buffers()
+
+    def sync_target_actor_buffers(self) -> None:
+        """Give the target actor the learned actor's observation normalization."""
+        for target, learned in zip(self.target_actor.buffers(), self.actor.buffers(), strict=True):
+            target.copy_(learned)
+
+    def get_weights(self) -> dict[str, dict[str, Tensor]]:
+        """Parameters and normalization of ``actor`` and ``critic``, detached, not copied."""
+        return {"actor": self.actor.state_dict(), "critic": self.critic.state_dict()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed learner needs to go on bit for bit."""
+        return {
+            **self.get_weights(),
+            "target_actor": self.target_actor.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "learning_rate": self.learning_rate,
+            "generator": self._generator.get_state(),
+            "iteration": self.iteration,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; raises RuntimeError when the networks differ."""
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        self.target_actor.load_state_dict(state["target_actor"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.learning_rate = state["learning_rate"]
+        self._generator.set_state(state["generator"])
+        self.iteration = state["iteration"]
+        self.updates = state["updates"]
+
+    def close(self) -> None:
+        """End the learner's threads; idempotent."""
+        self._parallel.close()
+
+    def _update_normalizers(self, rollout: Mapping[str, Tensor]) -> None:
+        for network, key in ((self.actor, "obs"), (self.critic, _critic_key(rollout))):
+            if hasattr(network.normalizer, "update"):
+                network.normalizer.update(rollout[key].flatten(0, 1))
+        self.sync_target_actor_buffers()
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Mapping[str, Tensor]) -> Samples:
+        """Evaluate the target policy and the critic on the whole rollout, and trace the returns."""
+        key = _critic_key(rollout)
+        steps, envs = rollout["rewards"].shape
+        obs = self.actor.normalizer(rollout["obs"].flatten(0, 1))
+        critic_obs = self.critic.normalizer(torch.cat([rollout[key].flatten(0, 1), rollout[f"last_{key}"]]))
+        actions = rollout["actions"].flatten(0, 1)
+
+        def evaluate(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
+            torch.set_grad_enabled(False)  # the mode belongs to the thread
+            with self._autocast():
+                mean = self.target_actor.body(self._share(obs, share))
+                values = networks["critic"].body(self._share(critic_obs, share)).squeeze(-1)
+            torch.set_grad_enabled(True)
+            return mean.float(), values.float()
+
+        means, values_parts = zip(*self._parallel.map(evaluate), strict=True)
+        target_mean, values = torch.cat(means), torch.cat(values_parts)
+        target_log_probs = gaussian_log_prob(actions, target_mean, self.target_actor.log_std)
+        value_targets, advantages = vtrace_advantages(
+            rollout["log_probs"],
+            target_log_probs.view(steps, envs),
+            rollout["rewards"],
+            values[:-envs].view(steps, envs),
+            values[-envs:],
+            rollout["dones"],
+            self.gamma,
+            self.vtrace_clip_rho,
+            self.vtrace_clip_c,
+            lam=self.lam,
+        )
+        return Samples(
+            obs=obs,
+            critic_obs=critic_obs[:-envs],
+            actions=actions,
+            behavior_log_probs=rollout["log_probs"].flatten(),
+            target_mean=target_mean,
+            target_log_probs=target_log_probs,
+            values=values[:-envs],
+            value_targets=value_targets.flatten(),
+            advantages=((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
+        )
+
+    def _minibatches(self, rows: int) -> Iterator[Tensor]:
+        """Row indices of each optimizer step: every row once an epoch, sizes that differ by at most one."""
+        for _ in range(self.num_learning_epochs):
+            order = torch.randperm(rows, generator=self._generator).to(self.device)
+            yield from order.tensor_split(min(self.num_mini_batches, rows))
+
+    def _share(self, rows: Tensor, share: int) -> Tensor:
+        return rows.tensor_split(self._parallel.num_threads)[share]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _gradient(self, samples: Samples, rows: Tensor) -> Tensor:
+        """Gradient of the mean loss over one minibatch, into the flat parameters; returns mean statistics."""
+
+        def loss(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
+            mine = self._share(rows, share)
+            batch = Samples(*(getattr(samples, name)[mine] for name in Samples.__dataclass_fields__))
+            with self._autocast():
+                total, statistics = self._loss(networks, batch)
+            return total / len(rows), statistics / len(rows)
+
+        return self._parallel.backward(loss)
+
+    def _minibatch_loss(self, networks: Networks, batch: Samples) -> tuple[Tensor, Tensor]:
+        """Sum over rows of the IMPACT loss, and of ``STATISTICS``."""
+        mean = networks["actor"].body(batch.obs).float()
+        log_std = networks["actor"].log_std
+        values = networks["critic"].body(batch.critic_obs).float().squeeze(-1)
+
+        log_probs = gaussian_log_prob(batch.actions, mean, log_std)
+        behavior_ratio = torch.exp(batch.behavior_log_probs - batch.target_log_probs).clamp(
+            max=self.behavior_ratio_clip
+        )
+        ratio = behavior_ratio * torch.exp(log_probs - batch.behavior_log_probs)
+        clipped_ratio = ratio.clamp(1 - self.clip_param, 1 + self.clip_param)
+        policy_loss = -torch.minimum(ratio * batch.advantages, clipped_ratio * batch.advantages)
+
+        value_error = (values - batch.value_targets).square()
+        if self.use_clipped_value_loss:
+            near = batch.values + (values - batch.values).clamp(-self.clip_param, self.clip_param)
+            value_error = torch.maximum(value_error, (near - batch.value_targets).square())
+        entropy = gaussian_entropy(log_std).expand(len(values))
+
+        loss = policy_loss + self.value_loss_coef * value_error - self.entropy_coef * entropy
+        with torch.no_grad():
+            kl = gaussian_kl(batch.target_mean, self.target_actor.log_std, mean, log_std)
+            clipped = (ratio != clipped_ratio).float()
+            statistics = torch.stack([policy_loss.sum(), value_error.sum(), entropy.sum(), kl.sum(), clipped.sum()])
+        return loss.sum(), statistics
+
+    def _adapt_learning_rate(self, kl: float) -> None:
+        """Keep the policy about ``desired_kl`` away from the target policy."""
+        if self.schedule != "adaptive":
+            return
+        low, high = LEARNING_RATE_RANGE
+        if kl > self.desired_kl * self.adaptive_kl_factor:
+            self.learning_rate = max(low, self.learning_rate / self.adaptive_lr_factor)
+        elif kl < self.desired_kl / self.adaptive_kl_factor:
+            self.learning_rate = min(high, self.learning_rate * self.adaptive_lr_factor)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+
+    def _step(self) -> Tensor:
+        """Clip the gradient and take one optimizer step; returns the norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_([self._parallel.parameters], self.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient of update {self.updates + 1} is not finite (iteration {self.iteration + 1}): "
+                "lower algorithm.learning_rate or look at the rewards; the last checkpoint is unaffected"
+            )
+        self.optimizer.step()
+        return norm
+
+
+def _critic_key(rollout: Mapping[str, Tensor]) -> str:
+    return "critic" if "critic" in rollout else "obs"

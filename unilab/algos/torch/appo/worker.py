@@ -1,0 +1,313 @@
+"""The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
+
+import queue
+import time
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
+from unilab.envs import SimulationFault, VecEnv, make
+from unilab.ipc import RolloutRingBuffer, SharedWeightSync
+from unilab.training.episodes import EpisodeStatistics
+from unilab.training.seeding import derive_seed
+from unilab.training.settings import parse
+
+WAIT_SECONDS = 0.5  # how long one wait for a free slot lasts before the stop event is looked at again
+
+
+class LatestQueue(Protocol):
+    """What the collector needs of the channel for its metrics."""
+
+    def put_nowait(self, item: Any, /) -> None:
+        """Add or raise queue.Full."""
+
+    def get_nowait(self) -> Any:
+        """Take or raise queue.Empty."""
+
+
+def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
+    """Offer ``msg`` (with ``worker_name`` in it) without ever blocking; a full queue gives up its oldest entry."""
+    named = {**msg, "worker_name": worker_name}
+    try:
+        metrics_queue.put_nowait(named)
+    except queue.Full:
+        try:
+            metrics_queue.get_nowait()
+        except queue.Empty:
+            pass  # the reader took it meanwhile: there is room again
+        try:
+            metrics_queue.put_nowait(named)
+        except queue.Full:
+            pass  # another writer was faster: its message is as new as ours
+
+
+@torch.no_grad()
+def compute_timeout_bootstrap_correction(
+    critic: Critic,
+    collector_device: str | torch.device,
+    gamma: float,
+    timeout_mask: Tensor,
+    final_obs: Tensor,
+    final_critic: Tensor | None,
+) -> Tensor:
+    """``gamma * V(final observation)`` for the rows that a time limit cut off, 0 for the others.
+
+    Added to the reward of the truncated step, it stands for all the rewards behind it (Pardo et al. 2018,
+    arXiv:1712.00378), so that the observation after the reset is never bootstrapped from.
+
+    Args:
+        critic: V, on ``collector_device``.
+        collector_device: where the critic computes.
+        gamma: discount a step.
+        timeout_mask: [K] bool, truncated and not terminated.
+        final_obs: [K, O] observations before the reset.
+        final_critic: [K, C] privileged ones if the critic sees those, else None.
+
+    Returns:
+        [K] float32 on ``timeout_mask``'s device.
+    """
+    correction = torch.zeros(timeout_mask.shape, dtype=torch.float32, device=timeout_mask.device)
+    if not bool(timeout_mask.any()):
+        return correction
+    seen = final_obs if final_critic is None else final_critic
+    values = critic(seen[timeout_mask.to(seen.device)].to(collector_device)).float()
+    correction[timeout_mask] = gamma * values.to(correction.device)
+    return correction
+
+
+class RolloutCollector:
+    """Fills rollouts ``[T, N, ...]`` in place; the same object serves a process of its own and the synchronous mode.
+
+    Args:
+        env: the environments; stays the caller's to close.
+        actor: the policy, on ``device``.
+        critic: V for the time-out bootstrap, on ``device``.
+        steps: T.
+        gamma: discount a step.
+        device: where the policy computes.
+        seed: of environments and actions.
+        stagger: spread the first episodes over the time limit.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        actor: Actor,
+        critic: Critic,
+        *,
+        steps: int,
+        gamma: float,
+        device: str = "cpu",
+        seed: int = 0,
+        stagger: bool = True,
+    ) -> None:
+        self.env = env
+        self.actor = actor
+        self.critic = critic
+        self.steps = steps
+        self.gamma = gamma
+        self.device = torch.device(device)
+        self.episodes = EpisodeStatistics(env.num_envs)
+        self.env_steps = 0
+        self.faults: list[SimulationFault] = []
+        self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
+        obs, critic_obs = env.reset(derive_seed(seed, "environment"))
+        self._obs, self._critic_obs = obs.copy(), None if critic_obs is None else critic_obs.copy()
+        if stagger and env.max_episode_steps is not None:
+            env.stagger()
+            self.episodes.discard_running()
+        self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
+
+    @torch.no_grad()
+    def collect(self, rollout: Mapping[str, np.ndarray]) -> None:
+        """Act for T steps and write every field of ``rollout`` (those of ``RolloutRingBuffer``)."""
+        env = self.env
+        log_std = self.actor.log_std
+        std = log_std.exp()
+        noise = torch.randn(
+            self.steps, env.num_envs, env.action_dim, generator=self._generator, device=self.device
+        )
+        log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * env.action_dim)
+        rollout["log_probs"][:] = log_probs.cpu().numpy()
+        for t in range(self.steps):
+            rollout["obs"][t] = self._obs
+            if self._critic_obs is not None:
+                rollout["critic"][t] = self._critic_obs
+            mean = self.actor(torch.from_numpy(rollout["obs"][t]).to(self.device))
+            actions = torch.addcmul(mean, noise[t], std).cpu().numpy()
+            rollout["actions"][t] = actions
+            np.clip(actions, env.action_low, env.action_high, out=self._clipped)
+            self._step(rollout, t)
+        rollout["last_obs"][:] = self._obs
+        if self._critic_obs is not None:
+            rollout["last_critic"][:] = self._critic_obs
+        self.env_steps += self.steps * env.num_envs
+
+    def _step(self, rollout: Mapping[str, np.ndarray], t: int) -> None:
+        """Advance the environments and record what they answered at step ``t``."""
+        result = self.env.step(self._clipped)
+        rewards = rollout["rewards"][t]
+        rewards[:] = result.reward
+        np.logical_or(result.terminated, result.truncated, out=rollout["dones"][t], casting="unsafe")
+        rollout["truncated"][t] = result.truncated
+        self.episodes.step(result.reward, result.final_ids)
+        if len(result.final_ids):
+            ended = result.final_ids
+            timeouts = result.truncated[ended] & ~result.terminated[ended]
+            rewards[ended] += compute_timeout_bootstrap_correction(
+                self.critic,
+                self.device,
+                self.gamma,
+                torch.from_numpy(timeouts),
+                torch.from_numpy(result.final_obs),
+                None if result.final_critic is None else torch.from_numpy(result.final_critic),
+            ).numpy()
+        self.faults.extend(result.faults)
+        self._obs[:] = result.obs
+        if self._critic_obs is not None:
+            self._critic_obs[:] = result.critic
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters since the start and the mean of recent episodes."""
+        return {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes.finished,
+            "episode_return": self.episodes.mean_return,
+            "episode_length": self.episodes.mean_length,
+            "faults": [f"environment {f.env_id}, step {f.step}, {f.field}: {f.message}" for f in self.faults[-10:]],
+            "fault_count": len(self.faults),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed collector needs to go on bit for bit."""
+        return {
+            "env": self.env.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "env_steps": self.env_steps,
+            "generator": self._generator.get_state(),
+            "obs": torch.from_numpy(self._obs.copy()),
+            "critic_obs": None if self._critic_obs is None else torch.from_numpy(self._critic_obs.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self.env.load_state_dict(state["env"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.env_steps = state["env_steps"]
+        self._generator.set_state(state["generator"])
+        self._obs[:] = state["obs"].numpy()
+        if self._critic_obs is not None:
+            self._critic_obs[:] = state["critic_obs"].numpy()
+
+
+def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
+    """The actor and critic that ``config`` describes, on the CPU; the critic sees the privileged observation if any."""
+    policy = config.policy
+    actor = Actor(
+        obs_dim,
+        action_dim,
+        hidden_dims=policy.hidden_dims,
+        activation=policy.activation,
+        init_noise_std=policy.init_noise_std,
+        obs_normalization=config.obs_normalization,
+    )
+    critic = Critic(
+        critic_dim or obs_dim,
+        hidden_dims=policy.critic_hidden_dims,
+        activation=policy.activation,
+        obs_normalization=config.obs_normalization,
+    )
+    return actor, critic
+
+
+def appo_collector_fn(
+    stop_event: Any,
+    env_name: str,
+    rl_cfg: Mapping[str, Any],
+    num_envs: int,
+    steps_per_env: int,
+    shm_rollout_ring_buffer_name: str,
+    sync_primitives: tuple[Any, Any],
+    obs_dim: int,
+    action_dim: int,
+    critic_dim: int,
+    actor_weight_sync_name: str,
+    actor_weight_param_shapes: Mapping[str, Any],
+    critic_weight_sync_name: str,
+    critic_weight_param_shapes: Mapping[str, Any],
+    metrics_queue: LatestQueue,
+    collector_device: str = "cpu",
+    sim_backend: str = "mujoco",
+    env_cfg_override: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> None:
+    """The collector process: attach to the shared memory, then collect with the newest weights until told to stop."""
+    config = parse(APPOConfig, rl_cfg)
+    torch.set_num_threads(config.inference_threads or 1)
+    ring = RolloutRingBuffer(
+        num_envs,
+        steps_per_env,
+        obs_dim,
+        action_dim,
+        critic_dim=critic_dim,
+        num_slots=config.num_slots,
+        create=False,
+        shm_name_prefix=shm_rollout_ring_buffer_name,
+    )
+    ring.attach_sync_primitives(*sync_primitives)
+    actor, critic = (n.to(collector_device) for n in build_networks(config, obs_dim, action_dim, critic_dim))
+    weights: MutableMapping[str, tuple[SharedWeightSync, dict[str, Tensor]]] = {
+        "actor": (SharedWeightSync(actor_weight_param_shapes, create=False, shm_name=actor_weight_sync_name), actor.state_dict()),
+        "critic": (SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name), critic.state_dict()),
+    }
+    seed = config.seed if seed is None else seed
+    env = make(env_name, num_envs, sim_backend, env_cfg_override, derive_seed(seed, "environment"), config.env_threads)
+    collector = RolloutCollector(
+        env,
+        actor,
+        critic,
+        steps=steps_per_env,
+        gamma=config.algorithm.gamma,
+        device=collector_device,
+        seed=seed,
+        stagger=config.stagger_episodes,
+    )
+    try:
+        _collect_until_stopped(stop_event, collector, ring, weights, metrics_queue)
+    finally:
+        env.close()
+        for sync, _ in weights.values():
+            sync.close()
+        ring.close()
+
+
+def _collect_until_stopped(
+    stop_event: Any,
+    collector: RolloutCollector,
+    ring: RolloutRingBuffer,
+    weights: Mapping[str, tuple[SharedWeightSync, dict[str, Tensor]]],
+    metrics_queue: LatestQueue,
+) -> None:
+    version = -1
+    busy_seconds = wait_seconds = 0.0
+    while not stop_event.is_set():
+        waiting_since = time.monotonic()
+        has_space = ring.wait_for_space(WAIT_SECONDS)
+        busy_since = time.monotonic()
+        wait_seconds += busy_since - waiting_since
+        if not has_space:
+            continue
+        if weights["actor"][0].version != version:
+            weights["critic"][0].read_weights_into(weights["critic"][1])
+            version = weights["actor"][0].read_weights_into(weights["actor"][1])
+        collector.collect(ring.write_buffer)
+        ring.policy_version = version
+        busy_seconds += time.monotonic() - busy_since
+        message = collector.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
+        put_latest_metrics(metrics_queue, message, worker_name="collector")
+        ring.signal_write_done()

@@ -1,0 +1,284 @@
+"""What all MuJoCo tasks share: the physics batch, threads, actions, frame skip, partial reset, faults, exact state.
+
+A task subclasses ``MujocoVecEnv`` and states its observation, reward, termination and reset noise over all rows at
+once; see ``tasks/half_cheetah.py``.
+"""
+
+import importlib.util
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch, SimulationError
+from numpy.typing import NDArray
+from pydantic import AfterValidator, ConfigDict, Field
+
+from unilab.envs.autoreset import AutoresetVecEnv, Failures
+from unilab.envs.vec_env import FloatArray
+from unilab.training.settings import parse
+
+STRICT = ConfigDict(extra="forbid")
+Rows = slice | NDArray[np.int64]
+"""all rows (a slice, so that indexing gives a view) or the ids of some"""
+
+# MuJoCo resets a simulation by itself when it finds one of these, and only counts a warning.
+_BAD = {
+    "qpos": mujoco.mjtWarning.mjWARN_BADQPOS.value,
+    "qvel": mujoco.mjtWarning.mjWARN_BADQVEL.value,
+    "qacc": mujoco.mjtWarning.mjWARN_BADQACC.value,
+    "action": mujoco.mjtWarning.mjWARN_BADCTRL.value,
+}
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"the lower bound must be below the upper one, got {bounds[0]} and {bounds[1]}")
+    return bounds
+
+
+Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class MujocoSettings:
+    """Settings that every task has; a task adds its own and may change these defaults."""
+
+    __pydantic_config__ = STRICT
+
+    frame_skip: PositiveInt = 5
+    """physics steps of one env step"""
+    max_episode_steps: PositiveInt | None = 1000
+    """time limit in env steps; None: episodes end by termination only"""
+    reset_noise_scale: NonNegative = 0.1
+    """size of the noise on the initial positions and velocities"""
+
+
+def gymnasium_assets() -> Path:
+    """Folder of gymnasium's model files, found without importing gymnasium."""
+    spec = importlib.util.find_spec("gymnasium")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("gymnasium carries the MuJoCo models and is not installed; pip install gymnasium")
+    return Path(spec.origin).parent / "envs" / "mujoco" / "assets"
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_warnings_out_of_files() -> None:
+    """Stop MuJoCo from appending to MUJOCO_LOG.TXT in the working directory; a file that the user chose stays."""
+    log = mujoco.MjLogConfig.get()
+    if log.logfile == "MUJOCO_LOG.TXT":
+        log.logto_file = False
+        mujoco.MjLogConfig.set(log)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Load a model without compiler warnings: the user can do nothing about an installed package's models."""
+    log = mujoco.MjLogConfig.get()
+    before, log.logto_console = log.logto_console, False
+    mujoco.MjLogConfig.set(log)
+    try:
+        yield
+    finally:
+        log.logto_console = before
+        mujoco.MjLogConfig.set(log)
+
+
+class MujocoVecEnv(AutoresetVecEnv):
+    """N simulations of one model on ``mujoco.batch.Batch``.
+
+    Attributes for tasks, live views of the physics state (float64, nq positions and nv velocities):
+    ``qpos`` [N, nq], ``qvel`` [N, nv], ``qpos_before`` [N, nq] (before the step), ``init_qpos`` [nq],
+    ``init_qvel`` [nv], ``dt`` (seconds of an env step), ``model``, ``batch``, ``settings``.
+    """
+
+    settings_class: ClassVar[type[MujocoSettings]] = MujocoSettings
+    model_file: ClassVar[str]
+    """path of the model's XML file; a bare name is one of gymnasium's"""
+    persistent: ClassVar[bool] = False
+    """keep one MjData a simulation; costs memory, needed to read more of it than the batch binds"""
+
+    def __init__(self, num_envs: int, *, num_threads: int | None = None, seed: int | None = None, **cfg: Any) -> None:
+        """Load the model and allocate all buffers.
+
+        Args:
+            num_envs: number of simulations, N.
+            num_threads: physics threads, the caller's included; None: all cores this process may use.
+            seed: of the reset noise; None: from the operating system.
+            cfg: overrides of the task's settings.
+
+        Raises:
+            SettingsError: an unknown or impossible setting.
+            ValueError: ``num_envs`` or ``num_threads`` below 1.
+        """
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1 (or None for all cores), got {num_threads}")
+        self.settings = parse(self.settings_class, cfg)
+        keep_warnings_out_of_files()
+        with _quiet():
+            self.model = self.load_model()
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        low, high = self.model.actuator_ctrlrange.T
+        super().__init__(
+            num_envs,
+            obs_dim=self.observation_size(),
+            action_low=np.where(limited, low, -np.inf),
+            action_high=np.where(limited, high, np.inf),
+            critic_dim=self.critic_size(),
+            max_episode_steps=self.settings.max_episode_steps,
+            num_threads=num_threads or usable_cores(),
+            seed=seed,
+        )
+        self.dt = self.model.opt.timestep * self.settings.frame_skip
+        self.batch = Batch(self.model, num_envs, self.num_threads, persistent=self.persistent)
+        self.carried: dict[str, np.ndarray] = {}
+        """arrays of the task that outlive a step; saved and loaded with the state"""
+        self._bind()
+
+    def _bind(self) -> None:
+        self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
+        self.init_qpos, self.init_qvel = self.qpos[0].copy(), self.qvel[0].copy()
+        self._ctrl = self.batch.bind("ctrl")
+        self._warnings = self.batch.warning[:, :, 1]
+        self._before = self.batch.state.copy()
+        start = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME.value)  # positions follow the time
+        self.qpos_before = self._before[:, start : start + self.model.nq]
+        self._fresh_obs, self._fresh_critic = np.zeros_like(self._obs), np.zeros_like(self._critic)
+        self._squares = np.zeros((self.num_envs, self.action_dim), dtype=np.float32)
+
+    # What a task provides.
+
+    @abstractmethod
+    def observation_size(self) -> int:
+        """O, from ``model`` and ``settings``: the rest does not exist yet when this is asked."""
+
+    @abstractmethod
+    def observe(self, rows: Rows, out: FloatArray) -> None:
+        """Write the observation of ``rows`` into ``out`` [len(rows), O]."""
+
+    @abstractmethod
+    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
+        """Write ``reward`` [N] and ``terminated`` [N] of the step that ``actions`` [N, A] made."""
+
+    @abstractmethod
+    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions [count, nq] and velocities [count, nv] of ``count`` new episodes, with reset noise."""
+
+    def load_model(self) -> mujoco.MjModel:
+        """The compiled model, by default that of ``model_file``."""
+        return mujoco.MjModel.from_xml_path(str(gymnasium_assets() / self.model_file))
+
+    def critic_size(self) -> int:
+        """C, asked like ``observation_size``; 0: no privileged observation."""
+        return 0
+
+    def observe_critic(self, rows: Rows, out: FloatArray) -> None:
+        """Write the privileged observation of ``rows`` into ``out`` [len(rows), C]."""
+
+    def after_reset(self, ids: NDArray[np.int64]) -> None:
+        """New episodes were placed in rows ``ids`` and their derived fields computed; nothing observed yet."""
+
+    def after_physics(self) -> None:
+        """All rows were stepped; nothing evaluated or observed yet."""
+
+    # For tasks and their users.
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The random stream; all of a task's randomness comes from it."""
+        return self._rng
+
+    def action_cost(self, actions: FloatArray) -> FloatArray:
+        """[N] sum of the squared actions."""
+        return np.square(actions, out=self._squares).sum(axis=1)
+
+    def uniform_noise(self, count: int, size: int) -> np.ndarray:
+        """[count, size] uniform within ``reset_noise_scale`` of zero."""
+        scale = self.settings.reset_noise_scale
+        return self._rng.uniform(-scale, scale, (count, size))
+
+    def normal_noise(self, count: int, size: int) -> np.ndarray:
+        """[count, size] normal with standard deviation ``reset_noise_scale``."""
+        return self.settings.reset_noise_scale * self._rng.standard_normal((count, size))
+
+    def set_state(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> FloatArray:
+        """Begin new episodes in rows ``ids`` (ascending) at qpos [K, nq], qvel [K, nv].
+
+        Returns:
+            The observation of all rows, [N, O].
+
+        Raises:
+            ValueError: a NaN or infinity in the state.
+        """
+        self._check_open()
+        if not (np.isfinite(qpos).all() and np.isfinite(qvel).all()):
+            raise ValueError(f"{self._name}: set_state needs finite qpos and qvel")
+        self.elapsed_steps[ids] = 0
+        self._place(np.asarray(ids), qpos, qvel)
+        return self._obs
+
+    # The steps of ``AutoresetVecEnv``.
+
+    def _advance(self, actions: FloatArray) -> Failures:
+        self._ctrl[...] = actions
+        np.copyto(self._before, self.batch.state)
+        failures: Failures = {}
+        try:
+            self.batch.step(nstep=self.settings.frame_skip)
+        except SimulationError as error:
+            failures = {int(row): ("simulation", self.batch.error(int(row))) for row in error.ids}
+        self.after_physics()
+        self.evaluate(actions, self._reward, self._terminated)
+        self.observe(slice(None), self._obs)
+        if self.critic_dim:
+            self.observe_critic(slice(None), self._critic)
+        if self._warnings.any():
+            for field, kind in _BAD.items():
+                for row in self._warnings[:, kind].nonzero()[0].tolist():
+                    failures.setdefault(row, (field, "NaN, infinite or beyond 1e10"))
+        return failures
+
+    def _begin(self, ids: NDArray[np.int64]) -> None:
+        self._place(ids, *self.initial_state(ids.size))
+
+    def _place(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> None:
+        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.qpos[ids], self.qvel[ids] = qpos, qvel
+        self.batch.forward(ids)
+        self.after_reset(ids)
+        self.observe(ids, self._fresh_obs[: ids.size])
+        self._obs[ids] = self._fresh_obs[: ids.size]
+        if self.critic_dim:
+            self.observe_critic(ids, self._fresh_critic[: ids.size])
+            self._critic[ids] = self._fresh_critic[: ids.size]
+
+    def _state_before(self, row: int) -> np.ndarray:
+        return self._before[row].copy()
+
+    def _state(self) -> dict[str, Any]:
+        return {"physics": self.batch.state.copy()} | {name: array.copy() for name, array in self.carried.items()}
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.batch.state[:] = np.asarray(state["physics"])
+        for name, array in self.carried.items():
+            array[...] = np.asarray(state[name])
+
+    def close(self) -> None:
+        super().close()
+        # The batch's threads end with the last view of its memory.
+        for name in [name for name, value in vars(self).items() if isinstance(value, Batch | np.ndarray)]:
+            delattr(self, name)

@@ -1,0 +1,129 @@
+"""Names of environments.
+
+A name is a registered one (``HalfCheetah``), ``module:attribute``, or a gymnasium id (``Pendulum-v1``). Processes
+are spawned: what ``register`` adds is known only where it ran, ``module:attribute`` works everywhere.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from unilab.envs.vec_env import VecEnv
+from unilab.training.settings import SettingsError, nearest
+
+
+class Factory(Protocol):
+    """Makes an environment; a ``VecEnv`` class with this constructor is one."""
+
+    def __call__(self, num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> VecEnv: ...
+
+
+_FACTORIES: dict[str, Factory | str] = {
+    "Ant": "unilab.envs.tasks.ant:Ant",
+    "HalfCheetah": "unilab.envs.tasks.half_cheetah:HalfCheetah",
+    "Hopper": "unilab.envs.tasks.hopper:Hopper",
+    "Walker2d": "unilab.envs.tasks.walker2d:Walker2d",
+}
+
+
+def register(name: str, factory: Factory | str) -> None:
+    """Give a factory, or ``module:attribute`` of one, a name.
+
+    Raises:
+        ValueError: the name is taken by another factory, or contains a colon.
+    """
+    if ":" in name:
+        raise ValueError(f"environment name '{name}' contains a colon; names with one are module:attribute")
+    if _FACTORIES.get(name, factory) != factory:
+        raise ValueError(f"environment name '{name}' is taken by {_FACTORIES[name]}; choose another")
+    _FACTORIES[name] = factory
+
+
+def names() -> list[str]:
+    """Registered names, sorted."""
+    return sorted(_FACTORIES)
+
+
+def make(
+    name: str,
+    num_envs: int,
+    sim_backend: str = "mujoco",
+    env_cfg_override: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    num_threads: int | None = None,
+) -> VecEnv:
+    """Make a batched environment.
+
+    Args:
+        name: a registered name, ``module:attribute`` or a gymnasium id.
+        num_envs: number of environments, N.
+        sim_backend: the physics engine, ``mujoco``.
+        env_cfg_override: overrides of the environment's own settings.
+        seed: of all its randomness; None: from the operating system.
+        num_threads: physics threads, the caller's included; None: all cores this process may use.
+
+    Raises:
+        ValueError: an unknown name or backend; the nearest known one is named.
+        SettingsError: an unknown or impossible setting in ``env_cfg_override``.
+    """
+    if sim_backend != "mujoco":
+        raise ValueError(f"unknown sim_backend '{sim_backend}'; there is: mujoco")
+    override = dict(env_cfg_override or {})
+    for reserved in {"num_envs", "num_threads", "seed"} & override.keys():
+        raise SettingsError(reserved, "is an argument of make(), not a setting of the environment")
+    factory = _find(name)
+    return factory(num_envs, num_threads=num_threads, seed=seed, **override)
+
+
+def _find(name: str) -> Factory:
+    entry = _FACTORIES.get(name)
+    if entry is None:
+        return _import(name) if ":" in name else _gymnasium(name)
+    return _import(entry) if isinstance(entry, str) else entry
+
+
+def _import(path: str) -> Factory:
+    """The factory at ``module:attribute``; a gymnasium environment class or id there is adapted."""
+    module_name, attribute = path.split(":", 1)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, something that it imports is not
+        raise ValueError(f"environment '{path}': no module '{error.name}'; is it installed or on PYTHONPATH?") from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        there = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        return _gymnasium(attribute, f"'{path}': module '{module_name}' has no '{attribute}'", there)
+    if isinstance(found, type) and not issubclass(found, VecEnv):
+        return _adapted(found)
+    if not callable(found):
+        raise ValueError(f"environment '{path}' is a {type(found).__name__}; it must be a factory or a class")
+    return found
+
+
+def _adapted(cls: type) -> Factory:
+    from unilab.envs.gymnasium_adapter import adapter_of_class
+
+    return adapter_of_class(cls)
+
+
+def _gymnasium(env_id: str, problem: str | None = None, others: Iterable[str] = ()) -> Factory:
+    """A factory for a gymnasium id."""
+    import gymnasium
+
+    from unilab.envs.gymnasium_adapter import adapter_of_id
+
+    if env_id in gymnasium.registry:
+        return adapter_of_id(env_id)
+    # An id without its version is the usual slip; difflib alone may prefer a short unrelated name.
+    versions = [known for known in gymnasium.registry if known.rpartition("-v")[0].lower() == env_id.lower()]
+    known = [*names(), *others, *gymnasium.registry]
+    by_lower = {one.lower(): one for one in known}
+    close = versions[-1:] or [by_lower[m] for m in difflib.get_close_matches(env_id.lower(), by_lower, n=1)]
+    remedy = f"did you mean '{close[0]}'?" if close else nearest(env_id, names())
+    raise ValueError(
+        f"unknown environment {problem or repr(env_id)}; {remedy} "
+        "(registered names, module:attribute and gymnasium ids are known)"
+    )

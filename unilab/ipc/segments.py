@@ -1,0 +1,285 @@
+"""Named blocks of shared memory that survive crashes of the processes that use them.
+
+A segment is a file in ``/dev/shm`` (memory, not disk) mapped by every process that attaches to it. Its name carries
+the owner's process id, start time and process namespace, so that the segments of a crashed run can be told from
+those of a running one. Three things remove a segment: the owner (``unlink``, or its end), the resource tracker of
+multiprocessing when the owner is killed, and ``remove_leftovers`` when everything was killed together.
+
+Memory is mapped until the last array that views it is gone: closing a handle while somebody still holds a view
+invalidates the handle, never the memory.
+"""
+
+import errno
+import fcntl
+import functools
+import itertools
+import mmap
+import os
+import re
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import DTypeLike
+
+ALIGNMENT = 64
+"""bytes; one cache line, so that neighbouring fields do not share one"""
+
+_MEMORY = Path("/dev/shm")
+_TRACKED = _MEMORY.is_dir()
+ROOT = _MEMORY if _TRACKED else Path(tempfile.gettempdir())
+_NAME = re.compile(r"unilab\.(?P<namespace>[0-9a-f]+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P<kind>[\w-]+?)(\.\d+)?")
+_numbers = itertools.count()
+_fence_lock = threading.Lock()
+
+
+class SharedMemoryFullError(OSError):
+    """The file system that holds shared memory is too small for what is asked: bytes needed and bytes free."""
+
+    def __init__(self, kind: str, need: int, free: int) -> None:
+        super().__init__(
+            errno.ENOSPC,
+            f"{kind}: needs {need} bytes ({need / 2**20:.1f} MiB) of shared memory in {ROOT}, {free} bytes "
+            f"({free / 2**20:.1f} MiB) are free. Use fewer environments, steps or slots, remove what other runs left "
+            f"there, or enlarge it (`docker run --shm-size=4g`, `mount -o remount,size=4G {ROOT}`)",
+        )
+        self.need = need
+        self.free = free
+
+
+class SegmentClosedError(RuntimeError):
+    """Shared memory was used through a handle after its close()."""
+
+
+def align(size: int) -> int:
+    """``size`` in bytes, rounded up to whole cache lines."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def fence() -> None:
+    """Order the memory accesses before this call with those after it, as other processes see them.
+
+    x86-64 keeps stores in order and loads in order; a taken lock is a full barrier there. On ARM64 releasing a lock
+    and then taking one is (release followed by acquire), hence twice.
+    """
+    with _fence_lock:
+        pass
+    with _fence_lock:
+        pass
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, or None if there is no such process (a zombie counts as gone).
+
+    Linux: clock ticks since boot, which a change of the wall clock does not touch. Elsewhere: milliseconds since 1970.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        if sys.platform == "linux":
+            return None
+        try:
+            return int(psutil.Process(pid).create_time() * 1000)
+        except psutil.NoSuchProcess:
+            return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+@functools.cache
+def _namespace() -> int:
+    """The process-id namespace: containers may share /dev/shm and still count processes differently."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def _owner_prefix(pid: int, started: int) -> str:
+    return f"unilab.{_namespace():x}.{pid}.{started}."
+
+
+class FileLock:
+    """Mutual exclusion between processes and threads that the kernel ends when its holder dies.
+
+    Meant for a few stores into a header (microseconds), never for copying data.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+
+class Segment:
+    """One mapped block of shared memory; made by ``create`` and ``attach``."""
+
+    def __init__(self, name: str, fd: int, *, owner: bool) -> None:
+        self.name = name
+        self.size = os.fstat(fd).st_size
+        self.lock = FileLock(fd)
+        self._memory: mmap.mmap | None = mmap.mmap(fd, self.size)
+        self._close_fd = weakref.finalize(self, os.close, fd)
+        self._unlink = weakref.finalize(self, _unlink_if_owner, name, os.getpid()) if owner else None
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The mapped bytes; raises SegmentClosedError after close()."""
+        if self._memory is None:
+            raise SegmentClosedError(f"shared memory {self.name} was used after close(); keep it open while it is in use")
+        return self._memory
+
+    def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """A view of ``shape`` at ``offset`` bytes; it keeps the memory mapped even after close()."""
+        return np.ndarray(shape, dtype, self.memory, offset)
+
+    def words(self, offset: int, count: int) -> memoryview:
+        """``count`` int64 words at ``offset`` bytes (a multiple of 8); each is stored in one piece."""
+        return memoryview(self.memory)[offset : offset + 8 * count].cast("q")
+
+    def close(self) -> None:
+        """Give up this handle (idempotent). The memory itself stays as long as arrays view it."""
+        self._memory = None
+        self._close_fd()
+
+    def unlink(self) -> None:
+        """Remove the name, so that the memory is freed when the last process unmaps it. Owner only, idempotent."""
+        if self._unlink is not None:
+            self._unlink()
+
+
+def create(size: int, kind: str, *, label: str | None = None) -> Segment:
+    """Make a segment of ``size`` bytes, zero-filled and with its memory reserved.
+
+    Args:
+        size: bytes.
+        kind: what it is for, part of the name (letters, digits, ``_`` and ``-``).
+        label: a name of the caller's choice in place of kind; ``attach`` finds the segment by it.
+
+    Raises:
+        SharedMemoryFullError: not enough free space, found here and not as a bus error later.
+    """
+    _require_space(kind, size)
+    pid = os.getpid()
+    kind = re.sub(r"[^\w-]", "-", label if label is not None else kind)
+    suffix = "" if label is not None else f".{next(_numbers)}"
+    name = f"{_owner_prefix(pid, start_time(pid) or 0)}{kind}{suffix}"
+    path = ROOT / name
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    _track(name)
+    try:
+        _reserve(fd, size, kind)
+        return Segment(name, fd, owner=True)
+    except BaseException:
+        os.close(fd)
+        _remove_tracked(name)
+        raise
+
+
+def attach(name: str) -> Segment:
+    """Map an existing segment, given its full name or the label that it was created with.
+
+    Raises:
+        FileNotFoundError: there is none, or its owner has removed it.
+    """
+    if not (ROOT / name).exists():
+        label = re.sub(r"[^\w-]", "-", name)
+        found = [path.name for path in ROOT.glob(f"unilab.*.{label}")]
+        if len(found) != 1:
+            raise FileNotFoundError(
+                errno.ENOENT,
+                f"{len(found)} shared-memory segments are called {name!r}; pass the `name` of the object that created it",
+                str(ROOT / name),
+            )
+        name = found[0]
+    return Segment(name, os.open(ROOT / name, os.O_RDWR), owner=False)
+
+
+def remove_leftovers() -> list[str]:
+    """Remove the segments of processes that are dead (process id and start time agree); their names."""
+    removed = []
+    for path, match in _segments():
+        alive = start_time(int(match["pid"])) == int(match["started"])
+        foreign = int(match["namespace"], 16) != _namespace()
+        if not alive and not foreign and _remove(path.name):
+            removed.append(path.name)
+    return removed
+
+
+def remove_owned_by(pid: int, started: int) -> list[str]:
+    """Remove every segment of one process, for a child whose parent is gone; their names."""
+    prefix = _owner_prefix(pid, started)
+    return [path.name for path, _ in _segments() if path.name.startswith(prefix) and _remove_tracked(path.name)]
+
+
+def _segments() -> Iterator[tuple[Path, re.Match[str]]]:
+    for path in ROOT.glob("unilab.*"):
+        if match := _NAME.fullmatch(path.name):
+            yield path, match
+
+
+def _require_space(kind: str, size: int) -> None:
+    status = os.statvfs(ROOT)
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        raise SharedMemoryFullError(kind, size, free)
+
+
+def _reserve(fd: int, size: int, kind: str) -> None:
+    """Make the kernel set the pages aside: a full file system is an error now instead of a bus error later."""
+    if not hasattr(os, "posix_fallocate"):
+        os.truncate(fd, size)
+        return
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        status = os.statvfs(ROOT)
+        raise SharedMemoryFullError(kind, size, status.f_bavail * status.f_frsize) from None
+
+
+def _track(name: str) -> None:
+    if _TRACKED:
+        resource_tracker.register(f"/{name}", "shared_memory")
+
+
+def _remove(name: str) -> bool:
+    """Remove a name; False if somebody else did."""
+    try:
+        (ROOT / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_tracked(name: str) -> bool:
+    """Remove a name that this process or its parent made. Exactly one process wins, and it alone tells the tracker."""
+    removed = _remove(name)
+    if removed and _TRACKED:
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+    return removed
+
+
+def _unlink_if_owner(name: str, owner: int) -> None:
+    if os.getpid() == owner:
+        _remove_tracked(name)
