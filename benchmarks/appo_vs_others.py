@@ -110,9 +110,11 @@ def compare(ours: Contestant, other: Contestant, rounds: int, warmup_seconds: fl
 def print_table(comparison: dict[str, Any]) -> None:
     print(f"\n{comparison['epochs']} epochs, env steps trained on per second (higher is better)")
     for name, rates in comparison["env_steps_per_second"].items():
-        print(f"  {name:<28} median {statistics.median(rates):>9,.0f}   {min(rates):,.0f} to {max(rates):,.0f}")
+        print(f"  {name:<24} median {statistics.median(rates):>9,.0f}   {min(rates):,.0f} to {max(rates):,.0f}")
     ratios = comparison["ratios"]
-    print(f"  ratio of each round          median {statistics.median(ratios):>9.2f}   {min(ratios):.2f} to {max(ratios):.2f}")
+    print(
+        f"  ratio of each round      median {statistics.median(ratios):>9.2f}   {min(ratios):.2f} to {max(ratios):.2f}"
+    )
 
 
 def options() -> argparse.Namespace:

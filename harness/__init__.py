@@ -1,0 +1,1 @@
+"""The harness: plans, sweeps, measures and records training configurations on the machine at hand."""

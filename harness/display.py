@@ -71,13 +71,15 @@ class StudyDisplay:
             text += f", policy lag {number_text(record.policy_lag_mean)}, {record.peak_host_bytes / 2**20:,.0f} MiB"
             self._console.print(Text(text))
         else:
-            self._console.print(Text(f"  {record.state}: {record.error}", style="yellow"), soft_wrap=True)
+            reason = (record.error or "").partition("\n")[0]
+            self._console.print(Text(f"  {record.state}: {reason}", style="yellow"), soft_wrap=True)
 
     def _note_best(self, record: Record) -> None:
         value = record.metric(self._objective.metric)
-        if record.state == "complete" and not math.isnan(value):
-            if self._best is None or self._objective.better(value, self._best):
-                self._best = value
+        if record.state != "complete" or math.isnan(value):
+            return
+        if self._best is None or self._objective.better(value, self._best):
+            self._best = value
 
     def _show(self, state: str) -> None:
         best = f"best {number_text(self._best)}" if self._best is not None else "no best yet"
@@ -133,7 +135,8 @@ class TrainDisplay:
         seconds = progress["wall_seconds"]
         self._speed = self._rate.add(seconds, progress["env_steps"])
         line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
-        line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, {self._left(progress)}"
+        line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, "
+        line += self._left(progress)
         if self._live:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
         else:

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.memory import MemorySample, PeakMemory
 from harness.record import State
-from harness.stop import Stopped, StopSignal
+from harness.stop import StopSignal
 from harness.trainers import calm_thread_pools
 from harness.trial import TrialSpec, write_spec
 from unilab.ipc import segments
@@ -232,10 +232,8 @@ def _members_catching(group: int, signum: int) -> list[int]:
     for status in Path("/proc").glob("[0-9]*/status"):
         pid = int(status.parent.name)
         with suppress(OSError):  # ended meanwhile
-            caught = next((line for line in status.read_text().splitlines() if line.startswith("SigCgt:")), "SigCgt:\t0")
-            if os.getpgid(pid) == group and int(caught.split()[1], 16) >> (signum - 1) & 1:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            if os.getpgid(pid) == group and int(fields["SigCgt"], 16) >> (signum - 1) & 1:
                 pids.append(pid)
     return pids
 
-
-__all__ = ["Limits", "Outcome", "Stopped", "execute"]

@@ -16,6 +16,7 @@ import psutil
 
 from unilab.training.cgroups import memory_limit
 from unilab.training.devices import usable_cores
+from unilab.training.nvidia_smi import query
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "optuna", "pandas", "ray")
 FEATURES = (
@@ -87,8 +88,8 @@ def table(machine: dict[str, Any]) -> str:
     return "\n".join(textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows.items())
 
 
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _size(size: int | None) -> str:
+    return "unknown size" if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def _versions() -> dict[str, str]:
@@ -111,7 +112,7 @@ def _cpuinfo() -> dict[str, str]:
 
 def _cpu_model() -> str:
     if platform.system() == "Darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+        return _sysctl("machdep.cpu.brand_string") or platform.machine()
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
@@ -122,29 +123,18 @@ def _cpu_features() -> list[str]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA devices as the driver lists them, without starting CUDA in this process."""
-    gpus = []
-    query = ("--query-gpu=index,memory.total,memory.free,driver_version,name", "--format=csv,noheader,nounits")
-    for line in _output("nvidia-smi", *query).splitlines():
-        index, total, free, driver, name = (word.strip() for word in line.split(",", 4))
-        gpus.append(
-            {
-                "index": int(index),
-                "name": name,
-                "memory_total": int(total) * 2**20,
-                "memory_free": int(free) * 2**20,
-                "driver": driver,
-            }
-        )
-    return gpus
+    """NVIDIA devices as the driver lists them; sizes in bytes."""
+    rows = query("gpu", "index", "memory.total", "memory.free", "driver_version", "name")
+    return [
+        {"index": int(index), "name": name, "memory_total": _mib(total), "memory_free": _mib(free), "driver": driver}
+        for index, total, free, driver, name in rows
+    ]
 
 
-def _output(*command: str) -> str:
-    """What a program prints; nothing when it is absent or fails."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _mib(text: str) -> int | None:
+    """Bytes; None where the driver has no such figure (memory that is shared with the CPU)."""
+    return int(text) * 2**20 if text.isdigit() else None
+
+
+def _sysctl(name: str) -> str:
+    return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10).stdout.strip()

@@ -6,15 +6,17 @@ unique set size (USS: too low, as shared pages are missing) or the resident set 
 """
 
 import shutil
-import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
+
+from unilab.training.nvidia_smi import query
 
 Accounting = Literal["pss", "uss", "rss"]
 
@@ -199,31 +201,20 @@ def _process_table() -> list[tuple[int, int, int, int]]:
 
 
 class _DeviceMemory:
-    """Accelerator memory by process, from nvidia-smi, asked seldom because it is slow."""
+    """Accelerator memory by process, from the driver, asked seldom because that is slow."""
 
     def __init__(self) -> None:
-        self._command = shutil.which("nvidia-smi")
+        self._present = shutil.which("nvidia-smi") is not None
         self._next = 0.0
         self._used: dict[int, int] = {}
 
     def used_by(self, pids: Iterable[int]) -> int:
-        if self._command is None:
+        if not self._present:
             return 0
         if time.monotonic() >= self._next:
-            self._used = self._ask(self._command)
+            self._used = defaultdict(int)
+            for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
+                if mebibytes.isdigit():
+                    self._used[int(pid)] += int(mebibytes) * 2**20
             self._next = time.monotonic() + DEVICE_INTERVAL
         return sum(self._used.get(pid, 0) for pid in pids)
-
-    @staticmethod
-    def _ask(command: str) -> dict[int, int]:
-        query = [command, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-        try:
-            lines = subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.splitlines()
-        except (OSError, subprocess.TimeoutExpired):  # no driver, or it hangs: no figure rather than a stuck trial
-            return {}
-        used: dict[int, int] = {}
-        for line in lines:
-            pid, _, mebibytes = line.partition(",")
-            if pid.strip().isdigit() and mebibytes.strip().isdigit():
-                used[int(pid)] = used.get(int(pid), 0) + int(mebibytes) * 2**20
-        return used

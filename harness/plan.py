@@ -13,8 +13,9 @@ from typing import Any
 
 from harness import budget, trainers
 from harness.budget import Verdict
+from harness.document import Document, Key
 from harness.space import Space
-from harness.suite import Key, Suite, SuiteError, SuiteSource, load
+from harness.suite import Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
@@ -94,7 +95,7 @@ def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     """Read, check and complete a suite.
 
     Raises:
-        SuiteError: whatever keeps it from running here.
+        InputError: whatever keeps it from running here.
     """
     source = load(path, overrides)
     try:
@@ -106,7 +107,7 @@ def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     space = Space(dict(suite.search))
     plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), dropped)
     _check_value(source, trainer, ("baseline",), plan.settings(plan.baseline))
-    _check_environment(source, plan.settings(plan.baseline))
+    check_environment(source.document, source.suite.trainer, source.suite.env)
     return plan
 
 
@@ -180,17 +181,17 @@ def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space)
         if name not in baseline:
             baseline[name] = defaults[name] if space.contains(name, defaults[name]) else space.ends(name)[0]
         elif not space.contains(name, baseline[name]):
-            raise source.error(("baseline", name), f"{baseline[name]!r} is not in the search space; add it to search.{name}")
+            problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
+            raise source.error(("baseline", name), problem)
     return baseline
 
 
-def _check_environment(source: SuiteSource, settings: Settings) -> None:
-    """An unknown name is found now, not by the first trial; what is not registered is imported by the trial."""
-    from unilab.envs import registry
+def check_environment(document: Document, trainer: str, env: str) -> None:
+    """An unknown name is found now and not by the first trial; ``module:attribute`` is imported only there."""
+    from unilab.envs import names
 
-    name = str(settings["env"])
-    if source.suite.trainer in trainers.REGISTRY and not _resolvable(name, registry.names()):
-        raise source.error(("env",), f"unknown environment; {nearest(name, registry.names())}")
+    if trainer in trainers.REGISTRY and not _resolvable(env, names()):
+        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
 
 
 def _resolvable(name: str, registered: Sequence[str]) -> bool:
@@ -203,6 +204,3 @@ def _resolvable(name: str, registered: Sequence[str]) -> bool:
 
 def describe_minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"
-
-
-__all__ = ["Plan", "SuiteError", "describe_minutes", "make"]

@@ -17,8 +17,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from harness import machine
+from harness.document import to_yaml
 from harness.plan import Plan
-from harness.record import Phase, Record, RecordError, RecordFile, median, set_bad_lines_aside, write_atomic, write_tables
+from harness.record import (
+    Phase,
+    Record,
+    RecordError,
+    RecordFile,
+    median,
+    set_bad_lines_aside,
+    write_atomic,
+    write_tables,
+)
 from harness.suite import Suite
 
 JOURNAL = "optuna.journal"
@@ -159,18 +169,6 @@ def commit() -> tuple[str, bool]:
     if head.returncode != 0:
         return "", False
     return head.stdout.strip(), bool(status.stdout.strip())
-
-
-def to_yaml(content: dict[str, Any]) -> str:
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.default_flow_style = None
-    text = StringIO()
-    yaml.dump(content, text)
-    return text.getvalue()
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """The suite file: what is measured, read from YAML into frozen dataclasses.
 
-Every mistake is a ``SuiteError`` with file, line, key, what was expected and the nearest valid key; reading a suite
+Every mistake is an ``InputError`` with file, line, key, what was expected and the nearest valid key; reading a suite
 creates nothing. The settings named in ``fixed``, ``search`` and ``baseline`` belong to the trainer and are checked
 against it by ``harness.plan``, through ``SuiteSource.error`` so that they carry their line as well.
 """
@@ -9,16 +9,15 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from harness.document import Document, InputError, Key
 from harness.record import METRICS
 from unilab.training.settings import nearest
 
@@ -27,17 +26,8 @@ Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Key = tuple[str | int, ...]
-MAX_DEPTH = 20
-
-
-class SuiteError(ValueError):
-    """A suite that cannot be run as it is written: where, and what to do."""
-
-    def __init__(self, file: str, line: int | None, key: str, problem: str) -> None:
-        place = f"{file}:{line}" if line else file
-        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
-        self.file, self.line, self.key, self.problem = file, line, key, problem
+FLAT_GROUPS = ("fixed", "search", "baseline")
+"""groups whose keys are dotted names of trainer settings"""
 
 
 @dataclass(frozen=True)
@@ -250,120 +240,46 @@ SECTIONS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class SuiteSource:
-    """A suite and where each of its keys stands in the file."""
+    """A suite and the file it stands in."""
 
     suite: Suite
-    file: str
-    raw: Any
+    document: Document
 
-    def error(self, key: Key, problem: str) -> SuiteError:
-        return _error(self.file, self.raw, key, problem)
+    def error(self, key: Key, problem: str) -> InputError:
+        return self.document.error(key, problem)
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
     """Read a suite file; ``overrides`` are ``key=value`` texts as given with ``--set``.
 
     Raises:
-        SuiteError: anything that is wrong with the file or an override.
+        InputError: anything that is wrong with the file or an override.
     """
-    file = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise SuiteError(file, None, "", f"cannot be read: {reason}") from None
-    return parse(text, file, overrides)
+    return _build(Document.load(path, overrides, FLAT_GROUPS))
 
 
 def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
     """As ``load``, from text."""
-    raw = _read_yaml(text, file)
-    if not isinstance(raw, Mapping):
-        raise SuiteError(file, 1, "", "expected keys and values, as in 'name: my_suite'")
-    content = _plain(raw, file, raw, ())
-    for override in overrides:
-        _apply(content, override)
+    return _build(Document.parse(text, file, overrides, FLAT_GROUPS))
+
+
+def _build(document: Document) -> SuiteSource:
     try:
-        suite = pydantic.TypeAdapter(Suite).validate_python(content)
+        return SuiteSource(pydantic.TypeAdapter(Suite).validate_python(document.content), document)
     except pydantic.ValidationError as error:
-        raise _first_error(error, file, raw) from None
-    return SuiteSource(suite, file, raw)
+        raise _first_error(error, document) from None
 
 
-def _read_yaml(text: str, file: str) -> Any:
-    try:
-        return YAML().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or str(error)).splitlines()[0]
-        raise SuiteError(file, mark.line + 1 if mark else None, "", f"is not valid YAML: {problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SuiteError(file, None, "", f"is not valid YAML: {reason}") from None
-
-
-def _plain(value: Any, file: str, raw: Any, key: Key) -> Any:
-    """Plain dicts, lists and scalars out of the reader's own types; anything else is no suite."""
-    if len(key) > MAX_DEPTH:
-        raise _error(file, raw, key[:3], f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise _error(file, raw, key, f"expected names as keys, got {name!r}")
-        return {str(name): _plain(inner, file, raw, (*key, name)) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner, file, raw, (*key, index)) for index, inner in enumerate(value)]
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            if isinstance(value, float) and not math.isfinite(value):
-                raise _error(file, raw, key, f"expected a finite number, got {value}")
-            return kind(value)
-    raise _error(file, raw, key, f"expected text, a number, true, false, a list or keys, got {type(value).__name__}")
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    file = "--set"
-    if not separator or not name:
-        raise SuiteError(file, None, override, "expected key=value, as in limits.trials=5")
-    value = _plain(_read_yaml(text, file), file, None, ())
-    # the names of trainer settings have dots of their own
-    depth = 1 if name.split(".")[0] in ("fixed", "search", "baseline") else -1
-    *path, last = name.split(".", depth)
-    for part in path:
-        content = content.setdefault(part, {})
-        if not isinstance(content, dict):
-            raise SuiteError(file, None, name, f"'{part}' is a value, not a group")
-    content[last] = value
-
-
-def _line(raw: Any, key: Key) -> int | None:
-    """Line of the deepest part of ``key`` that the file has."""
-    line: int | None = None
-    for part in key:
-        if isinstance(raw, Mapping) and part in raw and hasattr(raw, "lc"):
-            line, raw = raw.lc.key(part)[0] + 1, raw[part]
-        elif isinstance(raw, list) and isinstance(part, int) and part < len(raw) and hasattr(raw, "lc"):
-            line, raw = raw.lc.item(part)[0] + 1, raw[part]
-    return line
-
-
-def _error(file: str, raw: Any, key: Key, problem: str) -> SuiteError:
-    return SuiteError(file, _line(raw, key), ".".join(map(str, key)), problem)
-
-
-def _first_error(error: pydantic.ValidationError, file: str, raw: Any) -> SuiteError:
+def _first_error(error: pydantic.ValidationError, document: Document) -> InputError:
     first = error.errors()[0]
     inside = {"list", "range", "metrics", "[key]"}  # names of ours that the file does not have
     key = tuple(part for part in first["loc"] if part not in inside)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner = SECTIONS[str(key[0])] if len(key) > 1 else Suite
         known = [f.name for f in dataclasses.fields(owner)]
-        return _error(file, raw, key, f"unknown key; {nearest(str(key[-1]), known)}")
+        return document.error(key, f"unknown key; {nearest(str(key[-1]), known)}")
     if first["type"] in ("missing", "missing_argument"):
-        return _error(file, raw, key, "is missing")
+        return document.error(key, "is missing")
     problem = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return _error(file, raw, key, f"{problem}{got}"[:300])
+    return document.error(key, f"{problem}{got}"[:300])

@@ -19,7 +19,7 @@ from harness.budget import Verdict
 from harness.execute import Limits, Outcome, execute
 from harness.plan import Plan
 from harness.record import Phase, Record, median
-from harness.space import propose
+from harness.sampling import distributions, propose
 from harness.stop import StopSignal
 from harness.study import Study
 from harness.trial import TrialSpec
@@ -68,14 +68,14 @@ class Sweep:
 
     def _catch_up(self) -> None:
         """Bring a journal that was cut short up to the records."""
-        distributions = self.plan.space.distributions
+        space = distributions(self.plan.space)
         for number in range(len(self._optuna.trials), self.study.trials):
             params = self.plan.space.encode(self.study.params(number))
             state, values, constraints = self._judge(number)
             attributes = {f"constraints:{key}": value for key, value in constraints.items()}
             self._optuna.add_trial(
                 create_trial(
-                    params=params, distributions={name: distributions[name] for name in params}, state=state,
+                    params=params, distributions={name: space[name] for name in params}, state=state,
                     values=values, system_attrs=attributes,
                 )
             )  # fmt: skip
@@ -100,13 +100,13 @@ class Sweep:
         return self._ask()
 
     def _ask(self) -> FrozenTrial:
-        trial = self._optuna.ask(self.plan.space.distributions)
+        trial = self._optuna.ask(distributions(self.plan.space))
         return self._optuna.get_trials(deepcopy=False)[trial.number]
 
     def _complete_params(self, running: FrozenTrial) -> FrozenTrial:
         """A trial interrupted while its parameters were being written gets the rest of them."""
         trial = optuna.trial.Trial(self._optuna, running._trial_id)
-        for name, distribution in self.plan.space.distributions.items():
+        for name, distribution in distributions(self.plan.space).items():
             if name not in running.params:
                 trial._suggest(name, distribution)
         return self._optuna.get_trials(deepcopy=False)[running.number]

@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.document import to_yaml
 from harness.plan import Plan, describe_minutes
-from harness.record import Record, median
-from harness.study import Study, judged_by, ranking, to_yaml
+from harness.record import Record, median, write_atomic
+from harness.study import Study, judged_by, ranking
 
 ROWS = 12
 """trials in the final table"""
-NARROW = 4
-"""settings that get a column; more are shown below the table"""
-
 UNITS = {"env_steps_per_second": "steps/s", "updates_per_second": "updates/s", "episode_return": "return"}
 
 
@@ -77,16 +75,14 @@ def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequ
 
 def write_best(plan: Plan, study: Study) -> Path | None:
     """``best.yaml``: what ``train`` takes, every setting stated so that a later default cannot change it."""
-    from harness.record import write_atomic
-
     order = ranking(study.records.records, plan.suite)
     if not order:
         return None
     settings = plan.trainer.defaults() | plan.settings(study.params(order[0]))
     env = settings.pop("env")
     config = {"trainer": plan.suite.trainer, "env": env, "settings": _plain(settings)}
-    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; python -m harness train {study.folder / 'best.yaml'}\n"
     path = study.folder / "best.yaml"
+    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; python -m harness train {path}\n"
     write_atomic(path, head + to_yaml(config))
     return path
 
@@ -102,7 +98,8 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     order = result["order"]
     rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
     table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
-    for name in ("trial", f"{UNITS.get(metric.metric, metric.metric)}", "vs base", "return", "lag", "repeats", "settings"):
+    unit = UNITS.get(metric.metric, metric.metric)
+    for name in ("trial", unit, "vs base", "return", "lag", "repeats", "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     baseline = result["trials"][0]["metrics"][metric.metric]
     for number in (order + rest)[:ROWS]:
@@ -113,7 +110,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         table.add_row(
             str(number) + ("*" if order and number == order[0] else ""),
             number_text(value) if trial["repeats"] else trial["state"],
-            relative if math.isfinite(value) and math.isfinite(baseline) or trial["baseline"] else "-",
+            relative if (math.isfinite(value) and math.isfinite(baseline)) or trial["baseline"] else "-",
             number_text(values["episode_return"]), number_text(values["policy_lag_mean"]),
             f"{trial['repeats']}/{trial['of']}", settings_text(trial["params"]),
         )  # fmt: skip
@@ -123,7 +120,8 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
     console.print(Text(where))
     if result["best_config"]:
-        console.print(Text(f"Train with it: python -m harness train {result['best_config']}", style="bold"), soft_wrap=True)
+        text = Text(f"Train with it: python -m harness train {result['best_config']}", style="bold")
+        console.print(text, soft_wrap=True)
 
 
 def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
@@ -147,7 +145,8 @@ def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
 def _show_problems(result: dict[str, Any], console: Console) -> None:
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
         for trial in [t for t in result["trials"] if t["state"] == state][:3]:
-            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {trial['error']}"))
+            reason = (trial["error"] or "").replace("\n", "\n  ")
+            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
 
 
 def show_plan(plan: Plan, folder: Path, console: Console) -> None:

@@ -4,11 +4,14 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.training.progress import Progress, Summary
 from unilab.training.settings import flatten, nearest, parse
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.ipc.budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
 
@@ -34,8 +37,8 @@ class Trainer(Protocol):
         """Raises ``unilab.training.settings.SettingsError`` for a name or value that cannot be."""
         ...
 
-    def budget(self, settings: Mapping[str, Any]) -> Any:
-        """The ``unilab.ipc.memory_budget.MemoryBudget`` of a run, or None when it cannot be predicted."""
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+        """What a run will hold in memory, or None when it cannot be predicted."""
         ...
 
     def run(
@@ -64,7 +67,7 @@ class APPOTrainer:
     def check(self, settings: Mapping[str, Any]) -> None:
         parse(APPOConfig, settings)
 
-    def budget(self, settings: Mapping[str, Any]) -> Any:
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         from unilab.ipc.memory_budget import estimate_appo
 
         return estimate_appo(parse(APPOConfig, settings))

@@ -154,9 +154,7 @@ def main(job: dict[str, Any]) -> None:
     settings = job["settings"]
     appo.TensorRolloutStagingPool = CountingPool
     torch.set_num_threads(settings["learner_threads"])
-    factory = partial(
-        make_env, env_threads=settings["env_threads"], inference_threads=settings["inference_threads"]
-    )
+    factory = partial(make_env, env_threads=settings["env_threads"], inference_threads=settings["inference_threads"])
     runner = MeasuredRunner(
         "HalfCheetah",
         {},

@@ -116,7 +116,8 @@ class AutoresetVecEnv(VecEnv):
         # Rows that blow up overflow on their way; they are found below and end as faults.
         with np.errstate(over="ignore", invalid="ignore"):
             failures = self._advance(actions)
-            failures |= {row: why for row, why in self._not_finite().items() if row not in failures}
+            # what is nearest to the cause names the fault
+            failures = self._not_finite() | failures | self._not_finite_actions(actions)
         self.elapsed_steps += 1
         if self.max_episode_steps is not None:
             self._truncated |= self.elapsed_steps >= self.max_episode_steps
@@ -186,9 +187,15 @@ class AutoresetVecEnv(VecEnv):
             raise ValueError(f"{self._name}: actions must have shape {expected}, got {list(actions.shape)}")
         return actions
 
+    def _not_finite_actions(self, actions: FloatArray) -> Failures:
+        # A sum is one cheap pass and is not finite if any term is not. It may overflow; the second look decides.
+        if np.isfinite(actions.sum()):
+            return {}
+        rows = np.unique(np.argwhere(~np.isfinite(actions))[:, 0])
+        return {row: ("action", f"{actions[row].tolist()} is not finite") for row in rows.tolist()}
+
     def _not_finite(self) -> Failures:
         """Rows with a NaN or infinity in what the step is about to return."""
-        # A sum is one cheap pass and is not finite if any term is not. It may overflow; the second look decides.
         if np.isfinite(self._obs.sum() + self._critic.sum() + self._reward.sum()):
             return {}
         failures: Failures = {}

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
+from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
 from unilab.envs.registry import Factory
 from unilab.envs.vec_env import FloatArray
 from unilab.training.settings import SettingsError
@@ -37,7 +38,9 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         Raises:
             ValueError: an observation or action space without a fixed size.
         """
-        self._envs = [make_one() for _ in range(num_envs)]
+        keep_warnings_out_of_files()  # for the environments that are MuJoCo's
+        with quiet():
+            self._envs = [make_one() for _ in range(num_envs)]
         if not self._envs:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         first = self._envs[0]
@@ -63,14 +66,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         return self._label
 
     def _advance(self, actions: FloatArray) -> Failures:
-        failures: Failures = {}
-        usable = np.all(np.isfinite(actions), axis=1, keepdims=True)
         for row, env in enumerate(self._envs):
             self._terminated[row] = False
             self._reward[row] = 0
-            if not usable[row, 0]:
-                failures[row] = ("action", f"{actions[row].tolist()} is not finite; the environment was not stepped")
-                continue
+            if not np.isfinite(actions[row]).all():
+                continue  # ends as a fault; no environment of another's is asked to stand it
             action, _ = unflatten_action(env.action_space, actions[row])
             try:
                 obs, reward, terminated, truncated, _ = env.step(action)
@@ -80,7 +80,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             self._obs[row] = spaces.flatten(env.observation_space, obs)
             self._reward[row] = reward
             self._terminated[row], self._truncated[row] = terminated, truncated
-        return failures
+        return {}
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
         for row in ids.tolist():

@@ -7,8 +7,7 @@ once; see ``tasks/half_cheetah.py``.
 import importlib.util
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, Field
 
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
+from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
 from unilab.envs.vec_env import FloatArray
 from unilab.training.settings import parse
 
@@ -76,27 +76,6 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def keep_warnings_out_of_files() -> None:
-    """Stop MuJoCo from appending to MUJOCO_LOG.TXT in the working directory; a file that the user chose stays."""
-    log = mujoco.MjLogConfig.get()
-    if log.logfile == "MUJOCO_LOG.TXT":
-        log.logto_file = False
-        mujoco.MjLogConfig.set(log)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Load a model without compiler warnings: the user can do nothing about an installed package's models."""
-    log = mujoco.MjLogConfig.get()
-    before, log.logto_console = log.logto_console, False
-    mujoco.MjLogConfig.set(log)
-    try:
-        yield
-    finally:
-        log.logto_console = before
-        mujoco.MjLogConfig.set(log)
-
-
 class MujocoVecEnv(AutoresetVecEnv):
     """N simulations of one model on ``mujoco.batch.Batch``.
 
@@ -128,7 +107,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             raise ValueError(f"num_threads must be at least 1 (or None for all cores), got {num_threads}")
         self.settings = parse(self.settings_class, cfg)
         keep_warnings_out_of_files()
-        with _quiet():
+        with quiet():
             self.model = self.load_model()
         limited = self.model.actuator_ctrllimited.astype(bool)
         low, high = self.model.actuator_ctrlrange.T

@@ -12,6 +12,9 @@ from unilab.ipc.latest import LatestBuffer, latest_bytes
 _LENGTH = 8
 """bytes in front of the pickled value: its length"""
 
+DEFAULT_CAPACITY = 65536
+"""bytes of the largest pickled value"""
+
 
 def mailbox_bytes(capacity: int) -> int:
     """Bytes of shared memory that a mailbox of this capacity takes."""
@@ -35,7 +38,7 @@ class LatestValue:
         SegmentClosedError: from any use after close().
     """
 
-    def __init__(self, ctx: BaseContext | None = None, *, capacity: int = 65536) -> None:
+    def __init__(self, ctx: BaseContext | None = None, *, capacity: int = DEFAULT_CAPACITY) -> None:
         self._open(segments.create(mailbox_bytes(capacity), "mailbox"), capacity)
 
     def _open(self, segment: segments.Segment, capacity: int) -> None:

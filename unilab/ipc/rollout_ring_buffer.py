@@ -125,7 +125,8 @@ class RolloutRingBuffer:
             size = ring_bytes(num_envs, num_steps, obs_dim, action_dim, critic_dim=critic_dim, num_slots=num_slots)
             self._segment = segments.create(size, "rollouts", label=shm_name_prefix)
             self._map()
-            self._words[1 : 1 + len(self._sizes)] = memoryview(np.array(self._sizes, np.int64))
+            for word, size in enumerate(self._sizes, start=1):
+                self._words[word] = size
             self._words[_MODE] = _MODES.index(when_full)
             self._words[_HELD] = FREE
             for slot in range(self._physical):

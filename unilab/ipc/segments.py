@@ -145,7 +145,7 @@ class Segment:
     def memory(self) -> mmap.mmap:
         """The mapped bytes; raises SegmentClosedError after close()."""
         if self._memory is None:
-            raise SegmentClosedError(f"shared memory {self.name} was used after close(); keep it open while it is in use")
+            raise SegmentClosedError(f"shared memory {self.name} was used after close(); close it when all is done")
         return self._memory
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
@@ -207,7 +207,7 @@ def attach(name: str) -> Segment:
         if len(found) != 1:
             raise FileNotFoundError(
                 errno.ENOENT,
-                f"{len(found)} shared-memory segments are called {name!r}; pass the `name` of the object that created it",
+                f"{len(found)} shared-memory segments are called {name!r}; pass the `name` of the creator's object",
                 str(ROOT / name),
             )
         name = found[0]

@@ -177,7 +177,7 @@ class SharedWeightSync:
             value = state_dict[key]
             if value.shape != shape or value.dtype != dtype:
                 raise ValueError(
-                    f"{self.name}: {key} is {list(value.shape)} {value.dtype}, but was announced as {list(shape)} {dtype}"
+                    f"{self.name}: {key} is {list(value.shape)} {value.dtype}, announced as {list(shape)} {dtype}"
                 )
 
     def close(self) -> None:

@@ -1,16 +1,24 @@
 """Actor and critic networks, and the running normalization of what they see."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": lambda: nn.ELU(inplace=True),  # in place: one pass over memory less
+    "relu": lambda: nn.ReLU(inplace=True),
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+}
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
-def mlp(input_dim: int, hidden_dims: Sequence[int], output_dim: int, activation: str, output_gain: float) -> nn.Sequential:
+def mlp(
+    input_dim: int, hidden_dims: Sequence[int], output_dim: int, activation: str, output_gain: float
+) -> nn.Sequential:
     """Linear layers with an activation between them, orthogonal weights and zero biases.
 
     A small ``output_gain`` on the actor keeps the first actions near zero (Andrychowicz et al. 2021,
@@ -18,7 +26,7 @@ def mlp(input_dim: int, hidden_dims: Sequence[int], output_dim: int, activation:
     """
     layers: list[nn.Module] = []
     widths = [input_dim, *hidden_dims]
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in itertools.pairwise(widths):
         layers += [_linear(width_in, width_out, math.sqrt(2)), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, _linear(widths[-1], output_dim, output_gain))
 

@@ -1,6 +1,5 @@
 """Where the learner's rollouts come from: a collector in this process, or one in a process of its own."""
 
-import queue
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from unilab.training.devices import Threads
 from unilab.training.seeding import derive_seed
 
 Weights = Mapping[str, Mapping[str, Tensor]]
-WAKE_SECONDS = 0.2  # how long one wait for a rollout lasts before the collector's health is looked at again
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ class ProcessCollection:
 
     def next_rollout(self, check: Callable[[], None]) -> Rollout:
         """Wait for the collector's next rollout and copy it to the learner's device."""
-        while not self._ring.wait_for_data(WAKE_SECONDS):
+        while not self._ring.wait_for_data(unless=self._runner.interrupt):
             check()
         version = self._ring.copy_read_slot_to_torch(self._fields)
         self._ring.advance_read()
@@ -222,10 +220,7 @@ class ProcessCollection:
 
     def counters(self) -> CollectorCounters:
         """The newest counters that the collector has sent, on top of those of the run that was resumed."""
-        try:
-            self._newest = self._metrics.get_nowait()
-        except queue.Empty:
-            pass  # nothing new since the last look
+        self._newest = self._metrics.get() or self._newest
         now, before = _counters(self._newest), self._before
         return CollectorCounters(
             env_steps=before.env_steps + now.env_steps,

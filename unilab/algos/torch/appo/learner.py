@@ -103,14 +103,13 @@ class Samples:
         return len(self.actions)
 
 
-class Networks(nn.ModuleDict):
+class Networks(nn.Module):
     """Actor and critic as one module, so that one optimizer and one set of replicas serve both."""
 
-    actor: Actor
-    critic: Critic
-
     def __init__(self, actor: Actor, critic: Critic) -> None:
-        super().__init__({"actor": actor, "critic": critic})
+        super().__init__()
+        self.actor = actor
+        self.critic = critic
 
 
 class APPOLearner:
@@ -301,7 +300,7 @@ class APPOLearner:
             torch.set_grad_enabled(False)  # the mode belongs to the thread
             with self._autocast():
                 mean = self.target_actor.body(self._share(obs, share))
-                values = networks["critic"].body(self._share(critic_obs, share)).squeeze(-1)
+                values = networks.critic.body(self._share(critic_obs, share)).squeeze(-1)
             torch.set_grad_enabled(True)
             return mean.float(), values.float()
 
@@ -360,9 +359,9 @@ class APPOLearner:
 
     def _minibatch_loss(self, networks: Networks, batch: Samples) -> tuple[Tensor, Tensor]:
         """Sum over rows of the IMPACT loss, and of ``STATISTICS``."""
-        mean = networks["actor"].body(batch.obs).float()
-        log_std = networks["actor"].log_std
-        values = networks["critic"].body(batch.critic_obs).float().squeeze(-1)
+        mean = networks.actor.body(batch.obs).float()
+        log_std = networks.actor.log_std
+        values = networks.critic.body(batch.critic_obs).float().squeeze(-1)
 
         log_probs = gaussian_log_prob(batch.actions, mean, log_std)
         behavior_ratio = torch.exp(batch.behavior_log_probs - batch.target_log_probs).clamp(

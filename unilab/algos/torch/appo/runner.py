@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 
-from unilab.algos.torch.appo.collection import Collection, CollectorCounters, EnvDims, InProcessCollection, ProcessCollection
+from unilab.algos.torch.appo.collection import (
+    Collection,
+    EnvDims,
+    InProcessCollection,
+    ProcessCollection,
+)
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
@@ -48,7 +53,12 @@ class APPORunner(AsyncRunner):
         sim_backend: str = "mujoco",
         num_envs: int = 4096,
     ) -> None:
-        given = {"env": env_name, "env_cfg": dict(env_cfg_overrides or {}), "sim_backend": sim_backend, "num_envs": num_envs}
+        given = {
+            "env": env_name,
+            "env_cfg": dict(env_cfg_overrides or {}),
+            "sim_backend": sim_backend,
+            "num_envs": num_envs,
+        }
         if device is not None:
             given["learner_device"] = device
         if collector_device is not None:
@@ -110,7 +120,7 @@ class APPORunner(AsyncRunner):
             FloatingPointError: the update became non-finite; likewise.
         """
         stopped_by = "iterations"
-        with TrainingRun(self, log_dir, resume) as run, stop_on_signals() as signals:
+        with TrainingRun(self, log_dir, resume) as run, stop_on_signals(self.interrupt) as signals:
 
             def check() -> None:
                 self.check_collectors()

@@ -2,7 +2,8 @@
 
 import queue
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,12 +13,11 @@ from torch import Tensor
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
 from unilab.envs import SimulationFault, VecEnv, make
-from unilab.ipc import RolloutRingBuffer, SharedWeightSync
+from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.collector_process import report_step
 from unilab.training.episodes import EpisodeStatistics
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
-
-WAIT_SECONDS = 0.5  # how long one wait for a free slot lasts before the stop event is looked at again
 
 
 class LatestQueue(Protocol):
@@ -36,14 +36,10 @@ def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worke
     try:
         metrics_queue.put_nowait(named)
     except queue.Full:
-        try:
+        with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
             metrics_queue.get_nowait()
-        except queue.Empty:
-            pass  # the reader took it meanwhile: there is room again
-        try:
+        with suppress(queue.Full):  # another writer was faster: its message is as new as ours
             metrics_queue.put_nowait(named)
-        except queue.Full:
-            pass  # another writer was faster: its message is as new as ours
 
 
 @torch.no_grad()
@@ -129,9 +125,7 @@ class RolloutCollector:
         env = self.env
         log_std = self.actor.log_std
         std = log_std.exp()
-        noise = torch.randn(
-            self.steps, env.num_envs, env.action_dim, generator=self._generator, device=self.device
-        )
+        noise = torch.randn(self.steps, env.num_envs, env.action_dim, generator=self._generator, device=self.device)
         log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * env.action_dim)
         rollout["log_probs"][:] = log_probs.cpu().numpy()
         for t in range(self.steps):
@@ -226,7 +220,7 @@ def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim
 
 
 def appo_collector_fn(
-    stop_event: Any,
+    stop_event: SharedFlag,
     env_name: str,
     rl_cfg: Mapping[str, Any],
     num_envs: int,
@@ -260,17 +254,15 @@ def appo_collector_fn(
         shm_name_prefix=shm_rollout_ring_buffer_name,
     )
     ring.attach_sync_primitives(*sync_primitives)
-    actor, critic = (n.to(collector_device) for n in build_networks(config, obs_dim, action_dim, critic_dim))
-    weights: MutableMapping[str, tuple[SharedWeightSync, dict[str, Tensor]]] = {
-        "actor": (SharedWeightSync(actor_weight_param_shapes, create=False, shm_name=actor_weight_sync_name), actor.state_dict()),
-        "critic": (SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name), critic.state_dict()),
-    }
+    actor, critic = build_networks(config, obs_dim, action_dim, critic_dim)
+    actor_sync = SharedWeightSync(actor_weight_param_shapes, create=False, shm_name=actor_weight_sync_name)
+    critic_sync = SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name)
     seed = config.seed if seed is None else seed
     env = make(env_name, num_envs, sim_backend, env_cfg_override, derive_seed(seed, "environment"), config.env_threads)
     collector = RolloutCollector(
         env,
-        actor,
-        critic,
+        actor.to(collector_device),
+        critic.to(collector_device),
         steps=steps_per_env,
         gamma=config.algorithm.gamma,
         device=collector_device,
@@ -278,35 +270,36 @@ def appo_collector_fn(
         stagger=config.stagger_episodes,
     )
     try:
-        _collect_until_stopped(stop_event, collector, ring, weights, metrics_queue)
+        _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)
     finally:
         env.close()
-        for sync, _ in weights.values():
-            sync.close()
+        actor_sync.close()
+        critic_sync.close()
         ring.close()
 
 
 def _collect_until_stopped(
-    stop_event: Any,
+    stop_event: SharedFlag,
     collector: RolloutCollector,
     ring: RolloutRingBuffer,
-    weights: Mapping[str, tuple[SharedWeightSync, dict[str, Tensor]]],
+    actor_sync: SharedWeightSync,
+    critic_sync: SharedWeightSync,
     metrics_queue: LatestQueue,
 ) -> None:
     version = -1
     busy_seconds = wait_seconds = 0.0
     while not stop_event.is_set():
         waiting_since = time.monotonic()
-        has_space = ring.wait_for_space(WAIT_SECONDS)
+        if ring.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
+            continue
         busy_since = time.monotonic()
         wait_seconds += busy_since - waiting_since
-        if not has_space:
-            continue
-        if weights["actor"][0].version != version:
-            weights["critic"][0].read_weights_into(weights["critic"][1])
-            version = weights["actor"][0].read_weights_into(weights["actor"][1])
+        if actor_sync.version != version:
+            critic_sync.read_weights_into(collector.critic.state_dict())
+            version = actor_sync.read_weights_into(collector.actor.state_dict())
         collector.collect(ring.write_buffer)
         ring.policy_version = version
+        report_step(collector.env_steps)
         busy_seconds += time.monotonic() - busy_since
         message = collector.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
         put_latest_metrics(metrics_queue, message, worker_name="collector")

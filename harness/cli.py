@@ -1,0 +1,292 @@
+"""The command line: ``python -m harness VERB``.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+FAILURE = 1
+
+DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously on this machine."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and run one command; errors that the user can mend are one line on stderr."""
+    arguments = parser().parse_args(argv)
+    errors = _user_errors()
+    try:
+        return int(arguments.verb(arguments))
+    except errors as error:
+        return _fail(arguments, error)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Errors that say what to do; all others keep their traceback."""
+    from harness.document import InputError
+    from harness.record import RecordError
+    from harness.trainers import TrainerError
+    from unilab.training.settings import SettingsError
+
+    return (InputError, TrainerError, SettingsError, RecordError, _Refused)
+
+
+class _Refused(Exception):
+    """A command that cannot be carried out, with its reason."""
+
+
+def _fail(arguments: argparse.Namespace, error: Exception) -> int:
+    if getattr(arguments, "json", False):
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+    print(f"error: {error}", file=sys.stderr)
+    return FAILURE
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(_finite(content), indent=2, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, as null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# -- verbs
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    from harness import plan
+
+    made = plan.make(arguments.suite, arguments.set)
+    if arguments.json:
+        _print_json({"suite": made.suite.name, "study": made.study_id, "valid": True, "dropped": made.dropped})
+        return 0
+    print(f"{arguments.suite}: valid; study {made.suite.name}/{made.study_id}")
+    for dropped in made.dropped:
+        print(f"left out of the search: {dropped}")
+    return 0
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    from harness import plan, tables
+    from harness.display import console
+
+    made = plan.make(arguments.suite, _overrides(arguments))
+    folder = made.folder(arguments.results)
+    if arguments.json:
+        _print_json(tables.plan_dict(made, folder))
+    else:
+        tables.show_plan(made, folder, console())
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from harness import plan
+
+    made = plan.make(arguments.suite, _overrides(arguments))  # before anything slow is imported
+
+    from harness import tables
+    from harness.display import StudyDisplay, console
+    from harness.stop import Stopped, StopSignal
+    from harness.study import Study, StudyLocked
+    from harness.sweep import Sweep
+    from unilab.ipc import segments
+
+    out = console(stderr=arguments.json)
+    try:
+        study = Study(made.folder(arguments.results))
+    except StudyLocked as error:
+        raise _Refused(str(error)) from None
+    with study, StopSignal() as stop:
+        for aside in study.set_aside:
+            out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
+        for name in segments.remove_leftovers():
+            out.print(f"removed {name}, left in shared memory by a crashed run")
+        study.describe(made, [Path(sys.executable).name, "-m", "harness", *sys.argv[1:]])
+        exit_code = 0
+        try:
+            with StudyDisplay(made, out) as display:
+                display.note_existing(study.records.records)
+                Sweep(made, study, stop, display).run()
+        except Stopped as stopped:
+            exit_code = stopped.exit_code
+            out.print(f"{stopped}; run the same command again to go on from here")
+        if study.records.records:
+            study.write_tables()
+            tables.write_best(made, study)
+            tables.show(made, study, out)
+            if arguments.json:
+                _print_json(tables.summary(made, study))
+            if exit_code == 0 and not study.ranking(made.suite):
+                exit_code = FAILURE
+    return exit_code
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    """Options that stand for keys of the suite file."""
+    options = {"limits.trials": arguments.trials, "limits.minutes": arguments.minutes, "sampler.seed": arguments.seed}
+    return [*arguments.set, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from harness import training
+    from harness.display import TrainDisplay, console
+
+    job = training.load(arguments.config, arguments.set)
+    out = console(stderr=arguments.json)
+    seconds = arguments.minutes * 60 if arguments.minutes else None
+    with TrainDisplay(out, arguments.iterations, seconds) as display:
+        summary = training.run(
+            job, arguments.out or Path("runs") / job.name, iterations=arguments.iterations, seconds=seconds,
+            resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
+        )  # fmt: skip
+    if arguments.json:
+        _print_json(training.as_dict(summary))
+    out.print(training.describe(summary), soft_wrap=True)
+    return training.exit_code(summary)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    from unilab.algos.torch.appo.evaluate import evaluate as play
+    from unilab.training.checkpoint import CheckpointError
+
+    if arguments.episodes < 1:
+        raise _Refused(f"--episodes must be at least 1, got {arguments.episodes}")
+    try:
+        result = play(arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs)
+    except CheckpointError as error:
+        raise _Refused(str(error)) from None
+    if arguments.json:
+        _print_json(result)
+        return 0
+    print(f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),")
+    print(f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes")
+    return 0
+
+
+def list_all(arguments: argparse.Namespace) -> int:
+    from harness import listing
+
+    content = listing.collect(arguments.results, Path("suites"))
+    if arguments.json:
+        _print_json(content)
+    else:
+        print(listing.text(content))
+    return 0
+
+
+def show_machine(arguments: argparse.Namespace) -> int:
+    from harness import machine
+
+    description = machine.describe()
+    if arguments.json:
+        _print_json(description)
+    else:
+        print(machine.table(description))
+    return 0
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    from unilab.ipc import segments
+
+    removed = segments.remove_leftovers()
+    if arguments.json:
+        _print_json({"removed": removed})
+        return 0
+    for name in removed:
+        print(f"removed {name}")
+    print(f"{len(removed)} left-over segments of shared memory removed" if removed else "nothing was left over")
+    return 0
+
+
+# -- the parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """Verbs and their options."""
+    top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _suite_verb(verbs, "run", run, "measure what a suite says, or go on with its study", limits=True)
+    _suite_verb(verbs, "plan", show_plan, "trials, time and memory of a suite; nothing is started", limits=True)
+    _suite_verb(verbs, "validate", validate, "check a suite file; nothing is started", limits=False)
+    _train_verb(_verb(verbs, "train", train, "train one configuration, best.yaml included"))
+    _evaluate_verb(_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise"))
+    _results(_verb(verbs, "list", list_all, "studies, suites and environments there are"))
+    _verb(verbs, "machine", show_machine, "describe this machine")
+    _verb(verbs, "clean", clean, "remove shared memory that crashed runs left")
+    return top
+
+
+def _verb(verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.set_defaults(verb=function)
+    verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    return verb
+
+
+def _results(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+
+def _set(verb: argparse.ArgumentParser, example: str) -> None:
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"over the file, as {example}; may be repeated"
+    )
+
+
+def _suite_verb(
+    verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, *, limits: bool
+) -> None:
+    verb = _verb(verbs, name, function, text)
+    verb.add_argument("suite", type=Path, metavar="SUITE", help="a suite file")
+    _set(verb, "fixed.num_envs=512")
+    if limits:
+        _results(verb)
+        verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
+        verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
+        verb.add_argument("--seed", type=int, metavar="S", help="of the sampler and of the first repeat")
+
+
+def _train_verb(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("config", type=Path, metavar="CONFIG", help="YAML with trainer, env and settings")
+    verb.add_argument("--iterations", type=_positive_int, metavar="N", help="in total, those before a resume included")
+    verb.add_argument("--minutes", type=_positive, metavar="M", help="of training, those before a resume included")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")
+    verb.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on from here")
+    _set(verb, "settings.num_envs=512")
+
+
+def _evaluate_verb(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    verb.add_argument("--episodes", type=int, default=16, metavar="N", help="default: 16")
+    verb.add_argument("--seed", type=int, default=0, metavar="S", help="of the environments; default: 0")
+    verb.add_argument("--num-envs", type=_positive_int, metavar="N", help="default: as many as episodes")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0 or math.isinf(value):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return value

@@ -1,0 +1,137 @@
+"""A YAML file as plain values that still know their lines, and the error that names them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+Key = tuple[str | int, ...]
+MAX_DEPTH = 20
+
+
+class InputError(ValueError):
+    """A file or option that cannot be used as it is written: where, and what to do."""
+
+    def __init__(self, file: str, line: int | None, key: str, problem: str) -> None:
+        place = f"{file}:{line}" if line else file
+        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
+        self.file, self.line, self.key, self.problem = file, line, key, problem
+
+
+@dataclass(frozen=True)
+class Document:
+    """Keys and values of a file, with what ``--set`` changed in them."""
+
+    file: str
+    raw: Any
+    """as read, with line numbers"""
+    content: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = (), flat_groups: Sequence[str] = ()) -> "Document":
+        """Read a file; ``flat_groups`` are top-level groups whose keys contain dots.
+
+        Raises:
+            InputError: it cannot be read, or is no YAML with keys and values.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InputError(str(path), None, "", f"cannot be read: {reason}") from None
+        return cls.parse(text, str(path), overrides, flat_groups)
+
+    @classmethod
+    def parse(
+        cls, text: str, file: str, overrides: Sequence[str] = (), flat_groups: Sequence[str] = ()
+    ) -> "Document":
+        """As ``load``, from text."""
+        raw = _read(text, file)
+        if not isinstance(raw, Mapping):
+            raise InputError(file, 1, "", "expected keys and values, as in 'name: value'")
+        content = _plain(raw, file, raw, ())
+        for override in overrides:
+            _apply(content, override, flat_groups)
+        return cls(file, raw, content)
+
+    def error(self, key: Key, problem: str) -> InputError:
+        """An error at the deepest part of ``key`` that the file has."""
+        return _error(self.file, self.raw, key, problem)
+
+
+def to_yaml(content: dict[str, Any]) -> str:
+    """YAML text that reads back as ``content``."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 110
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
+def _read(text: str, file: str) -> Any:
+    try:
+        return YAML().load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = (error.problem or str(error)).splitlines()[0]
+        raise InputError(file, mark.line + 1 if mark else None, "", f"is not valid YAML: {problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(file, None, "", f"is not valid YAML: {reason}") from None
+
+
+def _plain(value: Any, file: str, raw: Any, key: Key) -> Any:
+    """Plain dicts, lists and scalars out of the reader's own types; nothing else is allowed."""
+    if len(key) > MAX_DEPTH:
+        raise _error(file, raw, key[:3], f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise _error(file, raw, key, f"expected names as keys, got {name!r}")
+        return {str(name): _plain(inner, file, raw, (*key, name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, file, raw, (*key, index)) for index, inner in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise _error(file, raw, key, f"expected a finite number, got {value}")
+            return kind(value)
+    raise _error(file, raw, key, f"expected text, a number, true, false, a list or keys, got {type(value).__name__}")
+
+
+def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -> None:
+    name, separator, text = override.partition("=")
+    file = "--set"
+    if not separator or not name:
+        raise InputError(file, None, override, "expected key=value, as in limits.trials=5")
+    value = _plain(_read(text, file), file, None, ())
+    depth = 1 if name.split(".")[0] in flat_groups else -1
+    *path, last = name.split(".", depth)
+    for part in path:
+        inner = content.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise InputError(file, None, name, f"'{part}' is a value, not a group")
+        content = inner
+    content[last] = value
+
+
+def _line(raw: Any, key: Key) -> int | None:
+    line: int | None = None
+    for part in key:
+        if isinstance(raw, Mapping) and part in raw and hasattr(raw, "lc"):
+            line, raw = raw.lc.key(part)[0] + 1, raw[part]
+        elif isinstance(raw, list) and isinstance(part, int) and part < len(raw) and hasattr(raw, "lc"):
+            line, raw = raw.lc.item(part)[0] + 1, raw[part]
+    return line
+
+
+def _error(file: str, raw: Any, key: Key, problem: str) -> InputError:
+    return InputError(file, _line(raw, key), ".".join(map(str, key)), problem)

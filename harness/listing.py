@@ -1,0 +1,49 @@
+"""What there is: studies under a results folder, suite files, environments."""
+
+from pathlib import Path
+from typing import Any
+
+from harness import suite as suites
+from harness.document import InputError
+from harness.record import median, read_records
+from harness.study import judged_by, ranking
+from harness.tables import number_text
+
+
+def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
+    """Studies, suites and environments, for ``list``."""
+    from unilab.envs import names
+
+    studies = [study for path in sorted(results.glob("*/*/trials.jsonl")) if (study := _study(path.parent)) is not None]
+    files = sorted(suite_folder.glob("*.yaml"))
+    return {"studies": studies, "suites": [str(path) for path in files], "environments": list(names())}
+
+
+def _study(folder: Path) -> dict[str, Any] | None:
+    records = read_records(folder / "trials.jsonl")
+    content = {"folder": str(folder), "records": len(records), "started_at": records[0].started_at if records else ""}
+    try:
+        suite = suites.load(folder / "suite.yaml").suite
+    except InputError as error:
+        return content | {"problem": str(error)}
+    metric = suite.objectives[0].metric
+    order = ranking(records, suite)
+    best = median(judged_by([r for r in records if r.trial == order[0]]), metric) if order else None
+    return content | {"metric": metric, "best": best, "trials": len({r.trial for r in records})}
+
+
+def text(content: dict[str, Any]) -> str:
+    """As lines for people."""
+    lines = ["studies:"]
+    for study in content["studies"]:
+        if "problem" in study:
+            lines.append(f"  {study['folder']}  {study['records']} records, {study['problem']}")
+            continue
+        best = "nothing complete"
+        if study["best"] is not None:
+            best = f"best {study['metric']} {number_text(study['best'])}"
+        lines.append(f"  {study['folder']}  {study['trials']} trials, {best}, {study['started_at']}")
+    lines += ["  none"] if not content["studies"] else []
+    lines += ["suites:", *(f"  {path}" for path in content["suites"] or ["none here"])]
+    lines += ["environments:", *(f"  {name}" for name in content["environments"])]
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""Optuna's side of a search: distributions, and what to measure next."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from harness.space import Dimension, Params, Space, encode
+from harness.suite import Range, Sampler
+
+ATTEMPTS = 50
+"""proposals before a sampler that repeats itself is helped out"""
+ENUMERABLE = 10_000
+"""spaces up to this size are listed when a sampler finds nothing new"""
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna samples it."""
+    return {name: _distribution(dimension) for name, dimension in space.dimensions.items()}
+
+
+def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | None:
+    """The next configuration to measure, encoded, never one that the study has; None when all have been.
+
+    The proposal depends on the study's trials and the seed alone, so an interrupted study goes on as it would have.
+    """
+    trials = study.get_trials(deepcopy=False)
+    seen = {_identity(trial.params) for trial in trials}
+    if len(seen) >= space.size:
+        return None
+    if sampler.name != "grid":
+        seed = (sampler.seed * 1_000_003 + len(trials)) % 2**32
+        kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        probe = optuna.create_study(directions=study.directions, sampler=kinds[sampler.name](seed=seed))
+        probe.add_trials(trials)
+        for _ in range(ATTEMPTS):
+            trial = probe.ask(distributions(space))
+            if _identity(trial.params) not in seen:
+                return trial.params
+            probe.tell(trial, state=optuna.trial.TrialState.FAIL)
+    if space.size > ENUMERABLE and sampler.name != "grid":
+        return None
+    return next((params for params in space.grid() if _identity(params) not in seen), None)
+
+
+def _identity(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if not isinstance(dimension, Range):
+        return CategoricalDistribution([encode(value) for value in dimension])
+    if dimension.whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
+    return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)

@@ -1,0 +1,107 @@
+"""``train``: one configuration from a file such as best.yaml, in this process."""
+
+import dataclasses
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import trainers
+from harness.document import Document
+from harness.plan import check_environment
+from harness.tables import number_text
+from harness.trainers import Trainer, TrainerError
+from harness.trial import UNLIMITED
+from unilab.training.devices import DeviceError, check_device
+from unilab.training.progress import Progress, Summary
+from unilab.training.settings import SettingsError, nearest
+
+KEYS = ("trainer", "env", "settings")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration that was checked."""
+
+    name: str
+    trainer: Trainer
+    settings: dict[str, Any]
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names.
+
+    Raises:
+        InputError: anything that keeps it from running here.
+    """
+    document = Document.load(path, overrides, flat_groups=("settings",))
+    content = document.content
+    for key in content:
+        if key not in KEYS:
+            raise document.error((key,), f"unknown key; {nearest(key, KEYS)}")
+    for key in ("trainer", "env"):
+        if not isinstance(content.get(key), str):
+            raise document.error((key,), "expected a name" if key in content else "is missing")
+    settings = content.get("settings", {})
+    if not isinstance(settings, dict):
+        raise document.error(("settings",), "expected keys and values")
+    try:
+        trainer = trainers.get(content["trainer"])
+        trainer.check({"env": content["env"]} | settings)
+    except TrainerError as error:
+        raise document.error(("trainer",), str(error)) from None
+    except SettingsError as error:
+        raise document.error(("settings", error.key), error.problem) from None
+    for name in trainer.device_settings:
+        try:
+            check_device(str(settings.get(name, "cpu")), name)
+        except DeviceError as error:
+            raise document.error(("settings", name), str(error)) from None
+    check_environment(document, content["trainer"], content["env"])
+    name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
+    return Job(name, trainer, {"env": content["env"]} | settings)
+
+
+def run(
+    job: Job,
+    out: Path,
+    *,
+    iterations: int | None,
+    seconds: float | None,
+    resume: Path | None,
+    on_progress: Callable[[Progress], None],
+) -> Summary:
+    """Train until a limit or a signal; checkpoints and metrics go to ``out``."""
+    trainers.calm_thread_pools()
+
+    def more(progress: Progress) -> bool:
+        on_progress(progress)
+        return True
+
+    out.mkdir(parents=True, exist_ok=True)
+    return job.trainer.run(
+        job.settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
+    )
+
+
+def exit_code(summary: Summary) -> int:
+    """0, or 128 + the signal's number when one ended the training."""
+    known = {member.name: int(member) for member in signal.Signals}
+    return 128 + known[summary.stopped_by] if summary.stopped_by in known else 0
+
+
+def as_dict(summary: Summary) -> dict[str, Any]:
+    return dataclasses.asdict(summary)
+
+
+def describe(summary: Summary) -> str:
+    """The end of a training in words."""
+    progress = summary.progress
+    seconds = max(progress.wall_seconds, 1e-9)
+    text = f"stopped by {summary.stopped_by} after {progress.iteration} iterations, {progress.env_steps:,} steps, "
+    text += f"{progress.wall_seconds:.1f} s ({progress.env_steps / seconds:,.0f} steps/s); "
+    text += f"return {number_text(progress.episode_return)}"
+    if summary.checkpoint is not None:
+        text += f"\ncheckpoint: {summary.checkpoint}\nTry it: python -m harness eval {summary.checkpoint}"
+    return text

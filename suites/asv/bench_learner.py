@@ -1,0 +1,65 @@
+"""The learner: one update from one rollout of HalfCheetah's shape, for asv."""
+
+import torch
+
+from unilab.algos.torch.appo.config import PolicyConfig
+from unilab.algos.torch.appo.learner import APPOLearner, vtrace_advantages
+from unilab.algos.torch.networks import Actor, Critic
+
+STEPS, OBS_DIM, ACTION_DIM = 24, 17, 6
+POLICY = PolicyConfig()
+
+
+def rollout(num_envs: int) -> dict[str, torch.Tensor]:
+    """Random fields of a rollout, with an episode's end in one of a hundred steps."""
+    torch.manual_seed(0)
+    return {
+        "obs": torch.randn(STEPS, num_envs, OBS_DIM),
+        "last_obs": torch.randn(num_envs, OBS_DIM),
+        "actions": torch.randn(STEPS, num_envs, ACTION_DIM),
+        "log_probs": torch.full((STEPS, num_envs), -8.5),
+        "rewards": torch.randn(STEPS, num_envs),
+        "dones": (torch.rand(STEPS, num_envs) < 0.01).float(),
+        "truncated": torch.zeros(STEPS, num_envs),
+    }
+
+
+class Update:
+    """5 epochs of 4 minibatches; networks [256, 256]."""
+
+    param_names = ("num_envs", "num_threads", "dtype")
+    params = ([256, 1024], [1, 2], ["float32", "bfloat16"])
+    timeout = 120
+
+    def setup(self, num_envs: int, num_threads: int, dtype: str) -> None:
+        torch.set_num_threads(1)
+        shared = {"activation": POLICY.activation, "obs_normalization": True}
+        actor = Actor(
+            OBS_DIM, ACTION_DIM, hidden_dims=POLICY.hidden_dims, init_noise_std=POLICY.init_noise_std, **shared
+        )
+        critic = Critic(OBS_DIM, hidden_dims=POLICY.critic_hidden_dims, **shared)
+        self.learner = APPOLearner(actor, critic, num_threads=num_threads, dtype=dtype)
+        self.rollout = rollout(num_envs)
+
+    def teardown(self, num_envs: int, num_threads: int, dtype: str) -> None:
+        self.learner.close()
+
+    def time_update(self, num_envs: int, num_threads: int, dtype: str) -> None:
+        self.learner.update(self.rollout)
+
+
+class Vtrace:
+    """Targets and advantages of one rollout, without networks."""
+
+    param_names = ("num_envs",)
+    params = ([256, 1024],)
+
+    def setup(self, num_envs: int) -> None:
+        torch.set_num_threads(1)
+        self.fields = torch.randn(4, STEPS, num_envs)
+        self.bootstrap = torch.randn(num_envs)
+        self.dones = torch.zeros(STEPS, num_envs)
+
+    def time_vtrace_advantages(self, num_envs: int) -> None:
+        behavior, target, rewards, values = self.fields
+        vtrace_advantages(behavior, target, rewards, values, self.bootstrap, self.dones, lam=0.95)

@@ -1,0 +1,297 @@
+"""The update of asynchronous PPO."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Normal, kl_divergence
+
+from unilab.algos.torch.appo.learner import APPOLearner, Networks, Samples
+from unilab.algos.torch.networks import (
+    Actor,
+    Critic,
+    RunningNormalizer,
+    gaussian_entropy,
+    gaussian_kl,
+    gaussian_log_prob,
+)
+
+OBS, ACTIONS, CRITIC = 5, 2, 7
+
+
+def build(critic_dim=0, obs_normalization=True, seed=0, **settings):
+    torch.manual_seed(seed)
+    actor = Actor(
+        OBS,
+        ACTIONS,
+        hidden_dims=(16, 16),
+        activation="elu",
+        init_noise_std=0.8,
+        obs_normalization=obs_normalization,
+    )
+    critic = Critic(critic_dim or OBS, hidden_dims=(16,), activation="elu", obs_normalization=obs_normalization)
+    return APPOLearner(actor, critic, **settings)
+
+
+def random_rollout(steps=6, envs=5, critic_dim=0, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    rollout = {
+        "obs": draw(steps, envs, OBS),
+        "actions": draw(steps, envs, ACTIONS),
+        "log_probs": -2 + 0.1 * draw(steps, envs),
+        "rewards": draw(steps, envs),
+        "dones": (draw(steps, envs) > 1.5).float(),
+        "truncated": torch.zeros(steps, envs),
+        "last_obs": draw(envs, OBS),
+    }
+    if critic_dim:
+        rollout |= {"critic": draw(steps, envs, critic_dim), "last_critic": draw(envs, critic_dim)}
+    return rollout
+
+
+def parameters(learner):
+    return torch.cat([p.detach().flatten() for p in (*learner.actor.parameters(), *learner.critic.parameters())])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 200), epochs=st.integers(1, 3), minibatches=st.integers(1, 9))
+def test_every_row_is_in_exactly_one_minibatch_of_an_epoch(rows, epochs, minibatches):
+    learner = build(num_learning_epochs=epochs, num_mini_batches=minibatches)
+    parts = list(learner._minibatches(rows))
+    per_epoch = min(minibatches, rows)
+    assert len(parts) == epochs * per_epoch
+    for epoch in range(epochs):
+        mine = parts[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(torch.cat(mine).tolist()) == list(range(rows))
+        sizes = [len(part) for part in mine]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("critic_dim", [0, CRITIC])
+def test_threads_do_not_change_the_update(critic_dim):
+    rollout = random_rollout(critic_dim=critic_dim)
+    one, two = build(critic_dim), build(critic_dim, num_threads=2)
+    metrics_one, metrics_two = one.update(rollout), two.update(rollout)
+    torch.testing.assert_close(parameters(two), parameters(one), rtol=1e-4, atol=1e-5)
+    assert metrics_two == pytest.approx(metrics_one, rel=1e-3, abs=1e-4)
+    two.close()
+
+
+def test_same_seed_same_bits():
+    first, second = build(num_threads=2), build(num_threads=2)
+    for _ in range(3):
+        first.update(random_rollout())
+        second.update(random_rollout())
+    assert torch.equal(parameters(first), parameters(second))
+
+
+def test_resumed_learner_goes_on_bit_for_bit():
+    straight, stopped = build(schedule="adaptive"), build(schedule="adaptive")
+    for seed in range(4):
+        straight.update(random_rollout(seed=seed))
+    for seed in range(2):
+        stopped.update(random_rollout(seed=seed))
+    resumed = build(seed=99, schedule="adaptive")
+    resumed.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    for seed in range(2, 4):
+        resumed.update(random_rollout(seed=seed))
+    assert torch.equal(parameters(resumed), parameters(straight))
+    assert resumed.learning_rate == straight.learning_rate
+    assert resumed.updates == straight.updates == 80
+    for wanted, found in zip(straight.target_actor.buffers(), resumed.target_actor.buffers(), strict=True):
+        assert torch.equal(wanted, found)
+
+
+@torch.no_grad()
+def impact_loss_by_hand(learner, batch):
+    """The loss of IMPACT for one row at a time, with torch.distributions, in float64."""
+    networks = copy.deepcopy(Networks(learner.actor, learner.critic)).double()
+    target_std = learner.target_actor.log_std.detach().double().exp()
+    total = 0.0
+    for row in range(len(batch)):
+        mean = networks.actor.body(batch.obs[row].double())
+        policy = Normal(mean, networks.actor.log_std.exp())
+        target = Normal(batch.target_mean[row].double(), target_std)
+        action = batch.actions[row].double()
+        pi, pi_target = policy.log_prob(action).sum(), target.log_prob(action).sum()
+        behavior = batch.behavior_log_probs[row].double()
+        ratio = min(math.exp(behavior - pi_target), learner.behavior_ratio_clip) * math.exp(pi - behavior)
+        clipped = min(max(ratio, 1 - learner.clip_param), 1 + learner.clip_param)
+        advantage = float(batch.advantages[row])
+        policy_loss = -min(ratio * advantage, clipped * advantage)
+        value = float(networks.critic.body(batch.critic_obs[row].double()))
+        old, goal = float(batch.values[row]), float(batch.value_targets[row])
+        near = old + min(max(value - old, -learner.clip_param), learner.clip_param)
+        value_loss = max((value - goal) ** 2, (near - goal) ** 2)
+        entropy = float(policy.entropy().sum())
+        total += policy_loss + learner.value_loss_coef * value_loss - learner.entropy_coef * entropy
+    return total
+
+
+def test_the_loss_is_that_of_impact():
+    learner = build(entropy_coef=0.05, value_loss_coef=0.7)
+    learner.update(random_rollout())  # so that learned and target policy could differ ...
+    with torch.no_grad():
+        learner.target_actor.log_std.add_(0.1)  # ... and do
+        for parameter in learner.target_actor.body.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    rollout = random_rollout(seed=5)
+    rollout["log_probs"] += torch.linspace(-3, 3, 30).view(6, 5)  # some ratios on each side of each clip
+    batch = learner._prepare(rollout)
+    loss, _ = learner._minibatch_loss(Networks(learner.actor, learner.critic), batch)
+    assert loss.item() == pytest.approx(impact_loss_by_hand(learner, batch), rel=1e-4)
+
+
+def test_target_network_follows_by_tau_at_its_frequency():
+    learner = build(tau=0.25, target_update_freq=2, num_learning_epochs=1)
+    start = [p.clone() for p in learner.target_actor.parameters()]
+    learner.update(random_rollout(seed=1))
+    for before, now in zip(start, learner.target_actor.parameters(), strict=True):
+        assert torch.equal(before, now)
+    learner.update(random_rollout(seed=2))
+    for before, now, learned in zip(start, learner.target_actor.parameters(), learner.actor.parameters(), strict=True):
+        torch.testing.assert_close(now, before + 0.25 * (learned - before))
+
+
+def test_target_normalization_is_always_the_learned_one():
+    learner = build(target_update_freq=1000)
+    learner.update(random_rollout())
+    for learned, target in zip(learner.actor.buffers(), learner.target_actor.buffers(), strict=True):
+        assert torch.equal(learned, target)
+    assert learner.actor.normalizer.count.item() == 30
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(1.0, 1 / 1.1), (0.01, 1.0), (0.0, 1.1)])
+def test_learning_rate_follows_kl(kl, factor):
+    learner = build(schedule="adaptive", desired_kl=0.01, learning_rate=1e-3)
+    learner._adapt_learning_rate(kl)
+    assert learner.learning_rate == pytest.approx(1e-3 * factor)
+    assert learner.optimizer.param_groups[0]["lr"] == learner.learning_rate
+
+
+def test_fixed_schedule_keeps_the_learning_rate():
+    learner = build(schedule="fixed", learning_rate=2e-3)
+    learner.update(random_rollout())
+    assert learner.learning_rate == 2e-3
+
+
+def test_gradients_are_clipped():
+    learner = build(max_grad_norm=1e-3)
+    learner._parallel.parameters.grad = torch.full_like(learner._parallel.parameters, 5.0)
+    learner._step()
+    assert learner._parallel.parameters.grad.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_lambda_is_used():
+    rollout = random_rollout()
+    short, long = build(lam=0.0)._prepare(rollout), build(lam=1.0)._prepare(rollout)
+    assert not torch.allclose(short.value_targets, long.value_targets)
+
+
+def test_bfloat16_is_near_float32_and_keeps_float32_parameters():
+    rollout = random_rollout(steps=32, envs=16)
+    wide, narrow = build(num_learning_epochs=1), build(num_learning_epochs=1, dtype="bfloat16")
+    metrics_wide, metrics_narrow = wide.update(rollout), narrow.update(rollout)
+    assert narrow._parallel.parameters.dtype == torch.float32
+    assert metrics_narrow["value_loss"] == pytest.approx(metrics_wide["value_loss"], rel=0.05)
+    assert metrics_narrow["value_loss"] != metrics_wide["value_loss"]
+
+
+def test_a_reward_that_is_not_finite_stops_the_update_and_spares_the_parameters():
+    learner = build()
+    rollout = random_rollout()
+    before = parameters(learner).clone()
+    rollout["rewards"][2, 1] = math.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        learner.update(rollout)
+    assert torch.equal(parameters(learner), before)
+
+
+def test_what_on_minibatch_raises_ends_the_update():
+    learner = build()
+    calls = []
+
+    def stop_at_third():
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner.update(random_rollout(), on_minibatch=stop_at_third)
+    assert len(calls) == 3
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(TypeError, match="did you mean 'clip_param'"):
+        build(clip_parm=0.1)
+
+
+def test_learns_a_simple_task():
+    """One step, reward -(action - observation)^2: the policy must learn the identity."""
+    learner = build(learning_rate=5e-3, entropy_coef=0.0, gamma=0.0, num_mini_batches=2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        obs = torch.randn(8, 32, OBS, generator=generator)
+        with torch.no_grad():
+            mean = learner.actor(obs)
+            actions = mean + learner.actor.log_std.exp() * torch.randn(mean.shape, generator=generator)
+            log_probs = gaussian_log_prob(actions, mean, learner.actor.log_std)
+        rollout = {
+            "obs": obs,
+            "actions": actions,
+            "log_probs": log_probs,
+            "rewards": -(actions - obs[..., :ACTIONS]).square().sum(-1),
+            "dones": torch.ones(8, 32),
+            "last_obs": obs[-1],
+        }
+        learner.update(rollout)
+    test = torch.randn(256, OBS, generator=generator)
+    assert (learner.actor(test) - test[:, :ACTIONS]).square().mean().item() < 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=6),
+    shift=st.floats(-100, 100),
+    scale=st.floats(0.01, 100),
+    seed=st.integers(0, 1000),
+)
+def test_normalizer_has_the_moments_of_all_data(sizes, shift, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    batches = [shift + scale * torch.randn(size, 3, generator=generator) for size in sizes]
+    normalizer = RunningNormalizer(3)
+    for batch in batches:
+        normalizer.update(batch)
+    everything = torch.cat(batches).double()
+    assert normalizer.count.item() == len(everything)
+    torch.testing.assert_close(normalizer.mean.double(), everything.mean(0), rtol=1e-4, atol=1e-4 * scale)
+    torch.testing.assert_close(
+        normalizer.var.double(), everything.var(0, correction=0), rtol=1e-3, atol=1e-4 * scale**2 + 1e-5
+    )
+
+
+def test_gaussians_against_torch_distributions():
+    generator = torch.Generator().manual_seed(0)
+    mean_p, mean_q, actions = (torch.randn(9, 4, generator=generator) for _ in range(3))
+    log_std_p, log_std_q = torch.randn(4, generator=generator), torch.randn(4, generator=generator)
+    p, q = Normal(mean_p, log_std_p.exp()), Normal(mean_q, log_std_q.exp())
+    torch.testing.assert_close(gaussian_log_prob(actions, mean_p, log_std_p), p.log_prob(actions).sum(-1))
+    torch.testing.assert_close(gaussian_entropy(log_std_p).expand(9), p.entropy().sum(-1))
+    torch.testing.assert_close(
+        gaussian_kl(mean_p, log_std_p, mean_q, log_std_q), kl_divergence(p, q).sum(-1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_samples_have_one_row_a_step_and_environment():
+    batch = build()._prepare(random_rollout(steps=4, envs=3))
+    assert isinstance(batch, Samples)
+    assert {len(getattr(batch, name)) for name in Samples.__dataclass_fields__} == {12}
+    assert batch.advantages.mean().item() == pytest.approx(0, abs=1e-6)

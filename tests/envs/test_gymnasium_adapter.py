@@ -1,0 +1,101 @@
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from unilab.envs import make
+from unilab.envs.gymnasium_adapter import unflatten_action
+
+
+def test_rows_are_gymnasium_environments_step_for_step() -> None:
+    """Pendulum with its own time limit of 200, so that every row resets once."""
+    rows = 2
+    singles = [gymnasium.make("Pendulum-v1") for _ in range(rows)]
+    seeds = np.random.default_rng(3)
+
+    def begin(row: int) -> np.ndarray:
+        return singles[row].reset(seed=int(seeds.integers(2**31)))[0]
+
+    with make("Pendulum-v1", rows, seed=3) as env:
+        obs, _ = env.reset()
+        np.testing.assert_array_equal(obs, [begin(row) for row in range(rows)])
+        assert (env.max_episode_steps, env.action_low, env.action_high) == (200, -2, 2)
+        rng = np.random.default_rng(0)
+        for step in range(1, 251):
+            actions = rng.uniform(-2, 2, (rows, 1)).astype(np.float32)
+            result = env.step(actions)
+            for row, single in enumerate(singles):
+                obs, reward, terminated, truncated, _ = single.step(actions[row])
+                assert result.reward[row] == np.float32(reward)
+                assert (result.terminated[row], result.truncated[row]) == (terminated, truncated)
+                assert truncated == (step == 200)
+                if truncated:
+                    np.testing.assert_array_equal(result.final_obs[row], obs)
+                    obs = begin(row)
+                np.testing.assert_array_equal(result.obs[row], obs)
+    for single in singles:
+        single.close()
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_episodes_that_end_by_themselves(truncate: bool) -> None:
+    with make("tests.envs.cart:Countdown", 2, env_cfg_override={"steps": 4, "truncate": truncate}, seed=0) as env:
+        start = env.reset()[0][:, 0].copy()
+        for step in range(1, 5):
+            result = env.step(np.full((2, 1), 0.5, dtype=np.float32))
+            assert result.terminated.tolist() == [step == 4 and not truncate] * 2
+            assert result.truncated.tolist() == [step == 4 and truncate] * 2
+            assert result.reward.tolist() == [0.5, 0.5]
+        np.testing.assert_allclose(result.final_obs[:, 0], start - 4, rtol=1e-6)
+        assert ((result.obs >= 10) & (result.obs <= 20)).all()
+        assert env.elapsed_steps.tolist() == [0, 0]
+
+
+def test_an_error_of_an_environment_names_its_row_and_step() -> None:
+    with make("tests.envs.cart:Countdown", 2, env_cfg_override={"break_at": 1}, seed=0) as env:
+        env.reset()
+        actions = np.zeros((2, 1), dtype=np.float32)
+        env.step(actions)
+        env.step(actions)
+        with pytest.raises(ZeroDivisionError) as caught:
+            env.step(actions)
+        assert caught.value.__notes__ == ["Countdown: environment 0, env step 3, action [0.]"]
+
+
+@pytest.mark.parametrize(
+    ("space", "flat", "expected"),
+    [
+        (spaces.Box(-1, 1, (2, 2)), [1, 2, 3, 4], [[1, 2], [3, 4]]),
+        (spaces.Box(0, 9, (2,), dtype=np.int64), [1.4, 2.6], [1, 3]),
+        (spaces.Discrete(3, start=5), [0.1, 0.9, 0.3], 6),
+        (spaces.MultiDiscrete([2, 3]), [0, 1, 5, 2, 7], [1, 2]),
+        (spaces.MultiBinary(3), [-1, 0.2, 3], [0, 1, 1]),
+    ],
+)
+def test_actions_of_every_space(space: spaces.Space[Any], flat: list[float], expected: Any) -> None:
+    values = np.array([*flat, 99], dtype=np.float32)
+    action, rest = unflatten_action(space, values)
+    np.testing.assert_array_equal(action, expected)
+    assert rest.tolist() == [99]
+    assert spaces.flatdim(space) == len(flat)
+
+
+def test_actions_of_nested_spaces() -> None:
+    space = spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple((spaces.Box(-1, 1, (1,)), spaces.Discrete(2)))})
+    action, rest = unflatten_action(space, np.array([1, 0, 0.5, 0, 1], dtype=np.float32))
+    assert action["a"] == 0 and action["b"][0].tolist() == [0.5] and action["b"][1] == 1
+    assert rest.size == 0
+    assert space.contains(action)
+
+
+def test_a_space_without_a_fixed_size_is_refused() -> None:
+    class Lists(gymnasium.Env[Any, Any]):
+        observation_space = spaces.Sequence(spaces.Discrete(3))
+        action_space = spaces.Discrete(2)
+
+    from unilab.envs.gymnasium_adapter import adapter_of_class
+
+    with pytest.raises(ValueError, match=r"Lists: the observation space .* has no fixed size"):
+        adapter_of_class(Lists)(2, num_threads=1, seed=0)

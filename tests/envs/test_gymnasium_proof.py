@@ -1,0 +1,144 @@
+"""The tasks against gymnasium's own: same states and actions in, same numbers out."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from unilab.envs import make
+from unilab.envs.mujoco_env import MujocoVecEnv
+
+TASKS = ["HalfCheetah", "Hopper", "Walker2d", "Ant"]
+
+
+def own(name: str, num_envs: int, **cfg: Any) -> MujocoVecEnv:
+    env = make(name, num_envs, env_cfg_override=cfg, seed=0, num_threads=2)
+    assert isinstance(env, MujocoVecEnv)
+    env.reset()
+    return env
+
+
+def place(env: MujocoVecEnv, row: int, reference: Any) -> np.ndarray:
+    """Begin row's episode where gymnasium's began; the observation of the row."""
+    data = reference.unwrapped.data
+    return env.set_state(np.array([row]), data.qpos[None], data.qvel[None])[row]
+
+
+def compare(name: str, steps: int, limit: int, rows: int = 1, **cfg: Any) -> tuple[int, int]:
+    """Step ours and gymnasium's together; the number of terminations and of truncations seen."""
+    references = [gymnasium.make(f"{name}-v5", max_episode_steps=limit, **cfg) for _ in range(rows)]
+    ends = np.zeros(2, dtype=int)
+    with own(name, rows + 1, max_episode_steps=limit, **cfg) as env:
+        close = {"rtol": 1e-6, "atol": 1e-6}
+        actions = np.zeros((rows + 1, env.action_dim), dtype=np.float32)
+        for row, reference in enumerate(references):
+            reference.action_space.seed(row)
+            obs, _ = reference.reset(seed=row)
+            np.testing.assert_allclose(place(env, row, reference), obs, **close)
+        for _ in range(steps):
+            expected = []
+            for row, reference in enumerate(references):
+                actions[row] = reference.action_space.sample()
+                expected.append(reference.step(actions[row])[:4])
+            result = env.step(actions)
+            assert result.faults == ()
+            seen = result.obs.copy()
+            seen[result.final_ids] = result.final_obs
+            for row, (obs, reward, terminated, truncated) in enumerate(expected):
+                np.testing.assert_allclose(seen[row], obs, **close)
+                np.testing.assert_allclose(result.reward[row], reward, **close)
+                assert (result.terminated[row], result.truncated[row]) == (terminated, truncated)
+            for row, (_, _, terminated, truncated) in enumerate(expected):
+                if terminated or truncated:
+                    ends += (terminated, truncated)
+                    obs, _ = references[row].reset()
+                    np.testing.assert_allclose(place(env, row, references[row]), obs, **close)
+    for reference in references:
+        reference.close()
+    return int(ends[0]), int(ends[1])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_thousand_random_steps(name: str) -> None:
+    terminations, truncations = compare(name, steps=1000, limit=1000, rows=2)
+    if name == "HalfCheetah":
+        assert (terminations, truncations) == (0, 2)
+    else:
+        assert terminations > 5
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_time_limit(name: str) -> None:
+    terminations, truncations = compare(name, steps=120, limit=12, rows=2)
+    assert truncations == 20 if name == "HalfCheetah" else truncations >= 5
+    assert (terminations > 0) == (name in ("Hopper", "Walker2d"))
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "HalfCheetah": {"frame_skip": 3, "forward_reward_weight": 2.0, "ctrl_cost_weight": 0.3},
+    "Hopper": {
+        "healthy_reward": 0.5,
+        "healthy_state_range": (-3.0, 3.0),
+        "healthy_z_range": (1.0, 1.4),
+        "healthy_angle_range": (-0.1, 0.05),
+        "ctrl_cost_weight": 0.2,
+    },
+    "Walker2d": {
+        "terminate_when_unhealthy": False,
+        "healthy_z_range": (1.1, 1.3),
+        "healthy_angle_range": (-0.3, 0.3),
+        "forward_reward_weight": 0.5,
+    },
+    "Ant": {
+        "contact_force_range": (-30.0, 30.0),
+        "contact_cost_weight": 1e-2,
+        "main_body": "front_left_leg",
+        "healthy_z_range": (0.4, 0.9),
+        "healthy_reward": 2.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_changed_settings(name: str) -> None:
+    cfg = CHANGED[name] | {"exclude_current_positions_from_observation": False, "reset_noise_scale": 0.02}
+    compare(name, steps=200, limit=50, **cfg)
+
+
+def test_ant_without_forces_in_the_observation() -> None:
+    compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False)
+    compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False, contact_cost_weight=0.0)
+
+
+def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance between the empirical distributions of two samples."""
+    at = np.concatenate((a, b))
+    below_a = np.searchsorted(np.sort(a), at, side="right") / a.size
+    below_b = np.searchsorted(np.sort(b), at, side="right") / b.size
+    return float(np.abs(below_a - below_b).max())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_initial_states_have_the_same_distribution(name: str) -> None:
+    reference = gymnasium.make(f"{name}-v5")
+    reference.reset(seed=0)
+    theirs = np.array([reference.reset()[0] for _ in range(600)])
+    with own(name, 600, max_episode_steps=1) as env:
+        at_reset = env.obs.copy()
+        after_an_episode = env.step(np.zeros((600, env.action_dim), dtype=np.float32)).obs
+        for ours in (at_reset, after_an_episode):
+            varying = theirs.std(axis=0) > 0
+            np.testing.assert_array_equal(ours[:, ~varying], theirs[:, ~varying].astype(np.float32))
+            for column in np.flatnonzero(varying):
+                # the two-sample test rejects at level 1e-5 beyond 2.47 * sqrt((n + m) / (n * m))
+                distance = kolmogorov_smirnov(ours[:, column], theirs[:, column])
+                assert distance < 2.47 * np.sqrt(2 / 600), (column, distance)
+            uniform = np.arange(env.model.nq - (2 if name == "Ant" else 1))
+            if name in ("Hopper", "Walker2d"):
+                uniform = np.arange(env.obs_dim)
+            scale = env.settings.reset_noise_scale
+            offsets = ours[:, uniform] - theirs.mean(axis=0)[uniform]
+            assert np.abs(offsets).max() <= 1.1 * scale
+            assert (offsets.max(axis=0) > 0.9 * scale).all() and (offsets.min(axis=0) < -0.9 * scale).all()
+    reference.close()

@@ -1,0 +1,116 @@
+"""A deterministic trainer for harness tests: real processes, made-up physics, a clock that counts iterations.
+
+``speed`` decides the throughput exactly, ``behaviour`` how a repeat ends. Clocks are counted, not read, so that
+measured values do not depend on the machine.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from unilab.ipc.budget import BudgetItem, MemoryBudget
+from unilab.training.progress import Progress, Summary
+from unilab.training.settings import flatten, parse
+
+ITERATION_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Inner:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    rate: Annotated[float, Field(gt=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    env: str = "Fake"
+    speed: Annotated[int, Field(ge=1)] = 100
+    seed: int = 0
+    mode: Literal["async", "sync"] = "async"
+    device: str = "cpu"
+    host_bytes: int = 1000
+    layers: tuple[int, ...] = (1,)
+    behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless"] = "good"
+    marker: str = ""
+    inner: Inner = Inner()
+
+
+class FakeTrainer:
+    device_settings = ("device",)
+
+    def defaults(self) -> dict[str, Any]:
+        return flatten(FakeConfig())
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        parse(FakeConfig, settings)
+
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget:
+        config = parse(FakeConfig, settings)
+        return MemoryBudget((BudgetItem("ring", "host", config.host_bytes),))
+
+    def run(
+        self,
+        settings: Mapping[str, Any],
+        on_progress: Callable[[Progress], bool],
+        *,
+        log_dir: Path,
+        max_iterations: int,
+        max_seconds: float | None = None,
+        save_interval: int = 50,
+        resume: Path | None = None,
+    ) -> Summary:
+        config = parse(FakeConfig, settings)
+        if config.marker:  # shows that a repeat was started, by whom, and that it is alive
+            with Path(config.marker).open("a") as file:
+                file.write(f"{os.getpid()} {config.speed}\n")
+        progress = Progress()
+        for iteration in range(1, max_iterations + 1):
+            progress = progress_after(iteration, config)
+            more = on_progress(progress)
+            if iteration == 2:
+                misbehave(config.behaviour)
+            if config.behaviour == "endless":
+                time.sleep(0.01)
+                continue
+            if not more or (max_seconds is not None and progress.wall_seconds >= max_seconds):
+                break
+        return Summary(progress, "callback", None)
+
+
+def progress_after(iteration: int, config: FakeConfig) -> Progress:
+    seconds = iteration * ITERATION_SECONDS
+    return Progress(
+        iteration=iteration, updates=20 * iteration, env_steps=config.speed * iteration,
+        collected_env_steps=config.speed * iteration, wall_seconds=seconds, learner_busy_seconds=0.75 * seconds,
+        learner_wait_seconds=0.25 * seconds, collector_busy_seconds=0.5 * seconds, episodes=iteration,
+        episode_return=10.0 * config.speed + config.seed, policy_lag_mean=config.speed / 100, metrics={"loss": 1.0},
+    )  # fmt: skip
+
+
+def misbehave(behaviour: str) -> None:
+    if behaviour == "fail":
+        raise ValueError("the physics exploded in environment 3")
+    if behaviour == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "exit":
+        os._exit(7)
+    if behaviour == "hang":
+        signal.pause()
+    if behaviour == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pause()
+    if behaviour == "hold_gil":
+        pow(3, 10**9)  # minutes inside one C call
+    if behaviour == "eat":
+        eaten = bytearray(400 * 2**20)
+        eaten[::4096] = b"x" * len(eaten[::4096])
+        signal.pause()

@@ -1,0 +1,221 @@
+"""Exported studies, seen through asv itself: publish, show and discovery in a git repository of their own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asv.results import Results
+
+from harness.asv_export import ExportError, describe, export
+from harness.record import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+THROUGHPUT = "bench_studies.appo_throughput.track_seconds_per_env_step"
+REWARD = "bench_studies.appo_throughput.track_negated_episode_return"
+BASELINE = {"num_envs": 1024, "num_slots": 4}
+FOUND = {"num_envs": 512, "learner_device": "cpu"}
+SUITE = "name: appo_throughput\ntrainer: appo\nenv: HalfCheetah\nfixed: {steps_per_env: 32}\nmeasure: {seconds: 20}\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=tester", "-c", "user.email=tester@example.org")
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def asv(folder: Path, *arguments: str) -> str:
+    """Run asv in ``folder`` with a home of its own; its output."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "asv", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with this project's asv configuration and the stubs, at one commit."""
+    folder = tmp_path / "repository"
+    (folder / "suites" / "asv").mkdir(parents=True)
+    for name in ("__init__.py", "bench_studies.py"):
+        shutil.copy(ROOT / "suites" / "asv" / name, folder / "suites" / "asv" / name)
+    shutil.copy(ROOT / "asv.conf.json", folder)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "first")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def record(study: str, commit: str, **values: Any) -> Record:
+    defaults: dict[str, Any] = {"trial": 0, "repeat": 0, "state": "complete", "started_at": "2026-01-02T03:04:05+00:00"}
+    return Record(**{"study": study, "commit": commit} | defaults | values)
+
+
+def write_study(repository: Path, records: list[Record], *, dirty: bool = False, suite: str = SUITE) -> Path:
+    """The folder that a study leaves, as far as the export reads it."""
+    commit = records[-1].commit
+    folder = repository / "results" / "appo_throughput" / records[0].study
+    folder.mkdir(parents=True)
+    machine = {
+        "name": "node7", "os": "Linux 6", "architecture": "x86_64", "cpu": "EPYC", "cores_usable": 2,
+        "ram_total": 2**33, "gpus": [],
+    }  # fmt: skip
+    manifest = {
+        "study": records[0].study, "suite": "appo_throughput", "commit": commit, "dirty": dirty, "machine": machine,
+        "machine_name": "node7-3f9a2c", "python": "3.11.7", "versions": {"torch": "2.13.0"},
+        "runs": [{"commit": commit, "dirty": dirty}],
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "suite.yaml").write_text(suite)
+    (folder / "trials.jsonl").write_text("".join(json.dumps(r.flat()) + "\n" for r in records))
+    return folder
+
+
+def example(repository: Path, study: str = "study-1") -> list[Record]:
+    """Baseline and one better trial, both confirmed twice; a third one that was measured once; a failed repeat."""
+    commit = git(repository, "rev-parse", "HEAD")
+    baseline: dict[str, Any] = {"trial": 0, "params": BASELINE, "baseline": True}
+    found: dict[str, Any] = {"trial": 1, "params": FOUND}
+    return [
+        record(study, commit, **baseline, env_steps_per_second=9_000.0),
+        record(study, commit, **found, env_steps_per_second=22_000.0),
+        record(study, commit, trial=2, params={"num_envs": 8}, env_steps_per_second=5_000.0),
+        record(study, commit, **baseline, phase="confirm", env_steps_per_second=10_000.0, episode_return=-100.0),
+        record(
+            study, commit, **baseline, phase="confirm", repeat=1, env_steps_per_second=12_500.0, episode_return=50.0
+        ),
+        record(study, commit, **found, phase="confirm", env_steps_per_second=20_000.0, episode_return=float("nan")),
+        record(study, commit, **found, phase="confirm", repeat=1, env_steps_per_second=25_000.0),
+        record(study, commit, **found, phase="confirm", repeat=2, state="failed", error="killed"),
+    ]
+
+
+def values(results: Results, name: str, index: Path) -> dict[str, Any]:
+    parameters = json.loads(index.read_text())[name]["params"]
+    return dict(zip(parameters[0], results.get_result_value(name, parameters), strict=True))
+
+
+def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    path = export(write_study(repository, example(repository)), asv_dir)
+    results = Results.load(str(path), machine_name="node7-3f9a2c")
+    assert path.name == f"{results.commit_hash[:8]}-study-1.json"
+    seconds = values(results, THROUGHPUT, asv_dir / "benchmarks.json")
+    assert seconds == {
+        "'best'": pytest.approx(4.5e-5),
+        "'baseline'": pytest.approx(9e-5),
+        repr(describe(BASELINE)): pytest.approx(9e-5),
+        repr(describe(FOUND)): pytest.approx(4.5e-5),
+    }
+    negated = values(results, REWARD, asv_dir / "benchmarks.json")
+    assert negated["'baseline'"] == pytest.approx(25.0)
+    assert negated[repr(describe(FOUND))] != negated[repr(describe(FOUND))], "a return that is missing is not a number"
+    samples = results.get_result_samples(
+        THROUGHPUT, json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"]
+    )
+    assert [pytest.approx(1 / 10_000), pytest.approx(1 / 12_500)] in samples
+    assert results.date == 1000 * int(git(repository, "show", "-s", "--format=%at"))
+
+
+def test_asv_publishes_and_shows_a_study_at_its_commit(repository: Path) -> None:
+    export(write_study(repository, example(repository)), repository / "results" / "asv")
+    asv(repository, "publish")
+    published = json.loads((repository / ".asv" / "html" / "index.json").read_text())
+    assert {THROUGHPUT, REWARD} <= published["benchmarks"].keys()
+    assert "node7-3f9a2c" in published["machines"]
+    graphs = list((repository / ".asv" / "html" / "graphs").rglob(f"{THROUGHPUT}.json"))
+    points = [point for graph in graphs for point in json.loads(graph.read_text())]
+    assert points, "asv drew no graph of the study"
+    shown = asv(repository, "show", git(repository, "rev-parse", "HEAD"))
+    assert THROUGHPUT in shown and REWARD in shown
+    assert "45" in shown and "90" in shown and "μs" in shown
+    assert "learner_device='cpu', num_envs=512" in shown
+
+
+def test_asvs_discovery_keeps_what_was_exported(repository: Path) -> None:
+    index = repository / "results" / "asv" / "benchmarks.json"
+    export(write_study(repository, example(repository)), index.parent)
+    before = json.loads(index.read_text())
+    asv(repository, "machine", "--yes")
+    asv(repository, "run", "--python=same", "--bench", "just-discover")
+    after = json.loads(index.read_text())
+    assert before.keys() == after.keys()
+    for name in (THROUGHPUT, REWARD):
+        for key in ("params", "param_names", "version", "unit", "type"):
+            assert after[name][key] == before[name][key]
+    assert THROUGHPUT in asv(repository, "show", git(repository, "rev-parse", "HEAD"))
+
+
+def test_exporting_twice_changes_nothing(repository: Path) -> None:
+    study = write_study(repository, example(repository))
+    path = export(study, repository / "results" / "asv")
+    index = path.parent.parent / "benchmarks.json"
+    first = (json.loads(path.read_text()), index.read_text())
+    assert export(study, repository / "results" / "asv") == path
+    assert (json.loads(path.read_text()), index.read_text()) == first
+
+
+def test_later_studies_keep_earlier_configurations(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    export(write_study(repository, example(repository)), asv_dir)
+    other = [r for r in example(repository, "study-2") if r.trial != 1]
+    export(write_study(repository, other), asv_dir)
+    parameters = json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"][0]
+    assert parameters == ["'best'", "'baseline'", repr(describe(FOUND)), repr(describe(BASELINE))]
+    assert len(list((asv_dir / "node7-3f9a2c").glob("*-study-*.json"))) == 2
+
+
+def test_a_suite_that_measures_something_else_starts_a_new_history(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    export(write_study(repository, example(repository)), asv_dir)
+    first = json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["version"]
+    export(write_study(repository, example(repository, "study-2"), suite=SUITE.replace("32", "64")), asv_dir)
+    assert json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["version"] != first
+
+
+def test_all_trials_are_exported_when_none_was_confirmed(repository: Path) -> None:
+    records = [r for r in example(repository) if r.phase == "search"]
+    path = export(write_study(repository, records), repository / "results" / "asv")
+    exported = values(
+        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
+    )
+    assert exported[repr("num_envs=8")] == pytest.approx(1 / 5_000)
+    assert exported["'best'"] == pytest.approx(1 / 22_000)
+
+
+def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
+    failed = [record("s", git(repository, "rev-parse", "HEAD"), trial=1, params=FOUND, state="failed", error="killed")]
+    records = [r for r in example(repository) if r.trial == 0] + failed
+    records = [r for r in records if r.phase == "search"]
+    path = export(write_study(repository, records), repository / "results" / "asv")
+    exported = values(
+        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
+    )
+    assert exported[repr(describe(FOUND))] is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda repo: write_study(repo, example(repo), dirty=True), "commit the changes and start a new study"),
+        (lambda repo: write_study(repo, [record("s", "")]), "inside a git repository"),
+        (lambda repo: write_study(repo, [record("s", "0" * 40, state="failed")]), "nothing to export"),
+        (lambda repo: repo, "not the folder of a study"),
+    ],
+)
+def test_what_asv_cannot_show_is_refused(repository: Path, make: Any, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(make(repository), repository / "results" / "asv")
+    assert not (repository / "results" / "asv").exists()

@@ -1,0 +1,27 @@
+"""Where MuJoCo's warnings go."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mujoco
+
+
+def keep_warnings_out_of_files() -> None:
+    """Stop MuJoCo from appending to MUJOCO_LOG.TXT in the working directory; a file that the user chose stays."""
+    log = mujoco.MjLogConfig.get()
+    if log.logfile == "MUJOCO_LOG.TXT":
+        log.logto_file = False
+        mujoco.MjLogConfig.set(log)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Load a model without compiler warnings: the user can do nothing about an installed package's models."""
+    log = mujoco.MjLogConfig.get()
+    before, log.logto_console = log.logto_console, False
+    mujoco.MjLogConfig.set(log)
+    try:
+        yield
+    finally:
+        log.logto_console = before
+        mujoco.MjLogConfig.set(log)

@@ -1,0 +1,194 @@
+"""The parent's end of supervision: starting collectors, noticing at once when one fails, ending all of them."""
+
+import atexit
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing import connection, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from unilab.ipc import segments
+from unilab.ipc.collector_error import CollectorError
+from unilab.ipc.collector_process import STOP_SIGNALS, Call, Failure, Supervision, run_collector
+from unilab.ipc.wakeup import Deadline, SharedFlag
+
+logger = logging.getLogger(__name__)
+
+_NO_STEP = -1
+_DUMP_SECONDS = 0.2
+"""how long a collector that does not stop gets to write its stacks before it is killed"""
+
+
+@dataclass
+class _Collector:
+    process: BaseProcess
+    steps: segments.Segment
+    log: Path | None
+    monitor: threading.Thread = field(init=False)
+
+    def last_step(self) -> int | None:
+        step = self.steps.words(0, 1)[0]
+        return None if step == _NO_STEP else step
+
+
+class CollectorGroup:
+    """Spawned collector processes, each watched by a thread that waits for its end.
+
+    Attributes:
+        context: the multiprocessing context (spawn).
+        stop_event: set to ask all collectors to stop.
+        interrupt: set when a collector has failed; end waits with it (``ring.wait_for_data(unless=group.interrupt)``).
+    """
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.stop_event = SharedFlag(self.context)
+        self.interrupt = SharedFlag(self.context)
+        self._collectors: list[_Collector] = []
+        self._failures: list[CollectorError] = []
+        segments.remove_leftovers()
+
+    def start(
+        self,
+        target: Callable[..., object],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        *,
+        log: Path | None = None,
+    ) -> BaseProcess:
+        """Start ``target(*args, **kwargs)`` in a process of its own; ``log``: the file that its output goes to.
+
+        The function must run until ``stop_event`` is set; ending earlier is a failure, whatever the exit code.
+        """
+        name = name or f"collector-{len(self._collectors)}"
+        steps = segments.create(8, "steps")
+        steps.words(0, 1)[0] = _NO_STEP
+        receive, send = self.context.Pipe(duplex=False)
+        pid = os.getpid()
+        supervision = Supervision(send, steps.name, pid, segments.start_time(pid) or 0, log)
+        process = self.context.Process(
+            target=run_collector, args=(Call(target, args, kwargs or {}), supervision), name=name
+        )
+        try:
+            _start_shielded(process)
+        except BaseException:
+            receive.close()
+            steps.unlink()
+            raise
+        finally:
+            send.close()
+        collector = _Collector(process, steps, log)
+        collector.monitor = threading.Thread(
+            target=self._watch, args=(collector, receive), name=f"monitor of {name}", daemon=True
+        )
+        self._collectors.append(collector)
+        atexit.register(self.stop)
+        collector.monitor.start()
+        return process
+
+    def check(self) -> None:
+        """Raise the first failure, if there is one; cheap enough for every minibatch.
+
+        Raises:
+            CollectorError: a collector failed or ended without being asked.
+        """
+        if self._failures:
+            raise self._failures[0]
+
+    def stop(self, deadline_seconds: float = 5.0) -> None:
+        """Ask all collectors to stop, wait, and kill those that have not ended by the deadline (idempotent)."""
+        self.stop_event.set()
+        deadline = Deadline(deadline_seconds)
+        for collector in self._collectors:
+            collector.monitor.join(deadline.left())
+        late = [collector for collector in self._collectors if collector.monitor.is_alive()]
+        _kill(late)
+        for collector in self._collectors:
+            collector.monitor.join()
+            collector.steps.close()
+            collector.steps.unlink()
+            collector.process.close()
+        self._collectors.clear()
+        atexit.unregister(self.stop)
+
+    def _watch(self, collector: _Collector, receive: Connection) -> None:
+        """Monitor thread: wait for a report or the end; remember a failure and wake whoever waits."""
+        process = collector.process
+        with receive:
+            connection.wait([receive, process.sentinel])
+            report = _receive(receive)
+        exit_code = _exit_code(process)
+        asked = self.stop_event.is_set()
+        if report is None and asked:
+            return
+        error = CollectorError(
+            process.name,
+            process.pid or 0,
+            exit_code,
+            traceback_text=report.traceback_text if report else None,
+            last_step=collector.last_step(),
+            log=collector.log,
+        )
+        error.__cause__ = _unpickled(report.exception) if report else None
+        self._failures.append(error)
+        self.interrupt.set()
+
+
+def _start_shielded(process: BaseProcess) -> None:
+    """Start it with SIGINT and SIGTERM blocked, so that one meant for the group cannot hit it half started.
+
+    The resource tracker must be up before: starting it would unblock them.
+    """
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(late: list[_Collector]) -> None:
+    """End collectors that did not stop when asked, with their stacks on their error output."""
+    for collector in late:
+        logger.warning("%s did not stop in time and is killed; its stacks are in its log", collector.process.name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(collector.process.pid or 0, signal.SIGUSR1)
+    deadline = Deadline(_DUMP_SECONDS)
+    for collector in late:
+        collector.monitor.join(deadline.left())
+        collector.process.kill()
+
+
+def _receive(receive: Connection) -> Failure | None:
+    try:
+        return receive.recv()
+    except EOFError:  # it ended without a report
+        return None
+
+
+def _exit_code(process: BaseProcess) -> int:
+    process.join()
+    while (code := process.exitcode) is None:  # another thread of this process is just fetching it
+        time.sleep(0.001)
+    return code
+
+
+def _unpickled(data: bytes | None) -> BaseException | None:
+    if data is None:
+        return None
+    try:
+        return pickle.loads(data)
+    except Exception as error:  # noqa: BLE001 - a foreign class may raise anything; the traceback text is there anyway
+        logger.debug("the collector's exception cannot be unpickled here: %r", error)
+        return None
