@@ -10,6 +10,7 @@
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import random
@@ -62,7 +63,7 @@ def measure_wakeups(count: int) -> dict[str, float]:
 
 def network(sizes: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """State dict of a multi-layer perceptron of these widths."""
-    layers = [torch.nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False)]
+    layers = [torch.nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
     return {key: value.clone() for key, value in torch.nn.Sequential(*layers).state_dict().items()}
 
 

@@ -55,7 +55,7 @@ TRACKED = (
 
 
 def export(study_dir: Path, asv_dir: Path) -> Path:
-    """Write the study's records at its last commit to ``asv_dir``; doing it again replaces what it wrote.
+    """Write the records of the study's last measured commit to ``asv_dir``; doing it again replaces what it wrote.
 
     Args:
         study_dir: ``results/<suite>/<study id>``.
@@ -68,15 +68,17 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         ExportError: there is no commit, the working tree had changes, or nothing was measured.
     """
     manifest = _read_manifest(study_dir)
-    records = [r for r in read_records(study_dir / "trials.jsonl") if r.commit == manifest["commit"]]
-    configurations = _configurations(records)
-    if not any(record.state == "complete" for own in configurations.values() for record in own):
-        raise ExportError(f"{study_dir}: no repeat was measured at commit {manifest['commit'][:8]}, nothing to export")
+    records = read_records(study_dir / "trials.jsonl")
+    if not any(record.state == "complete" for record in records):
+        raise ExportError(f"{study_dir}: no repeat was measured, nothing to export")
+    commit = records[-1].commit
+    _check_commit(study_dir, manifest, commit)
+    configurations = _configurations([record for record in records if record.commit == commit])
     machine = _machine(manifest)
     with _locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
         write_atomic(asv_dir / machine["machine"] / "machine.json", _json(machine, Machine.api_version))
-        return _write_results(asv_dir, manifest, machine, benchmarks, configurations)
+        return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations)
 
 
 def _read_manifest(study_dir: Path) -> dict[str, Any]:
@@ -87,15 +89,17 @@ def _read_manifest(study_dir: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: not the folder of a study ({error.strerror})") from error
     except ValueError as error:
         raise ExportError(f"{path}: not readable as JSON ({error}); restore the file or run the study again") from error
-    commit = manifest["commit"]
+    return manifest
+
+
+def _check_commit(study_dir: Path, manifest: dict[str, Any], commit: str) -> None:
     if not commit:
-        raise ExportError(f"{study_dir}: asv shows results by commit; run the study inside a git repository")
+        raise ExportError(f"{study_dir}: asv shows results by commit; run the study from a git repository")
     if any(run["dirty"] for run in manifest["runs"] if run["commit"] == commit):
         raise ExportError(
             f"{study_dir}: the working tree had changes that are not in commit {commit[:8]}, so its history must not "
-            "show these numbers; commit the changes and start a new study"
+            "show these numbers; commit the changes and measure again in a new study"
         )
-    return manifest
 
 
 def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:

@@ -10,7 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.study import Study
 
 FAILURE = 1
 
@@ -100,19 +104,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     made = plan.make(arguments.suite, _overrides(arguments))  # before anything slow is imported
 
-    from harness import tables
-    from harness.display import StudyDisplay, console
-    from harness.stop import Stopped, StopSignal
     from harness.study import Study, StudyLocked
-    from harness.sweep import Sweep
-    from unilab.ipc import segments
 
-    out = console(stderr=arguments.json)
     try:
         study = Study(made.folder(arguments.results))
     except StudyLocked as error:
         raise _Refused(str(error)) from None
-    with study, StopSignal() as stop:
+    with study:
+        return _run(arguments, made, study)
+
+
+def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
+    from harness import tables
+    from harness.display import StudyDisplay, console
+    from harness.stop import Stopped, StopSignal
+    from harness.sweep import Sweep
+    from unilab.ipc import segments
+
+    out = console(stderr=arguments.json)
+    with StopSignal() as stop:
         for aside in study.set_aside:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
         for name in segments.remove_leftovers():
@@ -150,11 +160,14 @@ def train(arguments: argparse.Namespace) -> int:
     job = training.load(arguments.config, arguments.set)
     out = console(stderr=arguments.json)
     seconds = arguments.minutes * 60 if arguments.minutes else None
-    with TrainDisplay(out, arguments.iterations, seconds) as display:
-        summary = training.run(
-            job, arguments.out or Path("runs") / job.name, iterations=arguments.iterations, seconds=seconds,
-            resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
-        )  # fmt: skip
+    try:
+        with TrainDisplay(out, arguments.iterations, seconds) as display:
+            summary = training.run(
+                job, arguments.out or Path("runs") / job.name, iterations=arguments.iterations, seconds=seconds,
+                resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
+            )  # fmt: skip
+    except training.expected_errors() as error:
+        raise _Refused(str(error)) from error
     if arguments.json:
         _print_json(training.as_dict(summary))
     out.print(training.describe(summary), soft_wrap=True)

@@ -29,6 +29,10 @@ class StudyDisplay:
         self._objective = plan.suite.objectives[0]
         self._best: float | None = None
         self._what = "starting"
+        self._repeats = plan.trials * plan.suite.measure.repeats + plan.confirm_repeats
+        """still to be finished"""
+        self._taken: list[float] = []
+        """seconds of the repeats that this run measured"""
         self._began = 0.0
         self._rate = Rate()
         self._next_plain = 0.0
@@ -48,6 +52,7 @@ class StudyDisplay:
         """Records of earlier runs of this study count for the best so far."""
         for record in records:
             self._note_best(record)
+        self._repeats = max(0, self._repeats - len(records))
         if records:
             self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
 
@@ -65,6 +70,9 @@ class StudyDisplay:
         self._show(f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
+        self._repeats = max(0, self._repeats - 1)
+        if record.wall_seconds:
+            self._taken.append(record.wall_seconds)
         self._note_best(record)
         if record.state == "complete":
             text = f"  {number_text(record.env_steps_per_second)} steps/s, return {number_text(record.episode_return)}"
@@ -92,7 +100,12 @@ class StudyDisplay:
                 self._console.print(Text(f"  {line}"), soft_wrap=True)
 
     def _left(self) -> str:
-        return describe_minutes(max(0.0, self._plan.seconds - (time.monotonic() - self._run_began)))
+        """From the planned length of a repeat, or from what repeats took on this machine so far."""
+        plan, finished = self._plan, len(self._taken)
+        repeat = sum(self._taken) / finished if finished else plan.repeat_seconds
+        left = self._repeats * repeat - (time.monotonic() - self._began)
+        limit = plan.suite.limits.minutes * 60 - (time.monotonic() - self._run_began)
+        return describe_minutes(max(0.0, min(left, limit)))
 
 
 class Rate:

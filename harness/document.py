@@ -47,9 +47,7 @@ class Document:
         return cls.parse(text, str(path), overrides, flat_groups)
 
     @classmethod
-    def parse(
-        cls, text: str, file: str, overrides: Sequence[str] = (), flat_groups: Sequence[str] = ()
-    ) -> "Document":
+    def parse(cls, text: str, file: str, overrides: Sequence[str] = (), flat_groups: Sequence[str] = ()) -> "Document":
         """As ``load``, from text."""
         raw = _read(text, file)
         if not isinstance(raw, Mapping):

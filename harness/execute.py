@@ -236,4 +236,3 @@ def _members_catching(group: int, signum: int) -> list[int]:
             if os.getpgid(pid) == group and int(fields["SigCgt"], 16) >> (signum - 1) & 1:
                 pids.append(pid)
     return pids
-

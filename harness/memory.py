@@ -1,8 +1,10 @@
 """Peak memory of a trial: what all of its processes together take from the machine.
 
 The proportional set size (PSS) divides a page that several processes share among them, so the sum over a trial's
-processes counts libraries and shared memory once. Only Linux reports it; elsewhere the sampler falls back to the
-unique set size (USS: too low, as shared pages are missing) or the resident set size (RSS: too high), and says which.
+processes counts shared memory once. Library code is different: what other programs on the machine happen to load must
+not change a measurement, so pages of files count as if the trial ran alone. Only Linux reports PSS; elsewhere the
+sampler falls back to the unique set size (USS: too low, as shared pages are missing) or the resident set size (RSS:
+too high), and says which.
 """
 
 import shutil
@@ -22,6 +24,8 @@ Accounting = Literal["pss", "uss", "rss"]
 
 PROC = Path("/proc")
 SHM = Path("/dev/shm")
+DUTY = 0.02
+"""part of one core that sampling may take: it must not slow down what it measures"""
 DEVICE_INTERVAL = 2.0
 """seconds between two questions to nvidia-smi, which takes about 0.1 s to answer"""
 
@@ -54,7 +58,8 @@ class PeakMemory:
     Args:
         pid: the trial's first process; when it leads a group or session, their members count even after their
             parent has died.
-        interval: seconds between samples. One costs about a millisecond for each process (``cost_seconds`` has it).
+        interval: seconds between samples; longer when sampling would take more than ``DUTY`` of a core, as the kernel
+            walks all pages of a process to add them up (5 to 10 ms for one of 600 MiB).
         limit: host bytes from which ``on_exceed`` is called, once, on the sampling thread, with the bytes seen.
     """
 
@@ -89,14 +94,16 @@ class PeakMemory:
         """Measure once, now, and count it into the peak."""
         started = time.thread_time()
         pids = trial_processes(self.pid)
-        private, mapped_shm = 0, 0
-        for pid in pids:
-            own, shared = process_memory(pid, self.accounting)
-            private += own
-            mapped_shm += shared
+        parts = [process_memory(pid, self.accounting) for pid in pids]
         shm = owned_shm(pids)
-        # Pages of a segment that no process has touched, or that all have unmapped, are in no process's figures.
-        sample = MemorySample(private + max(shm, mapped_shm), shm, self._device.used_by(pids), len(pids))
+        host = (
+            sum(part.private for part in parts)
+            # The processes of a trial load the same libraries: the largest has about all that any of them has.
+            + max([sum(part.files for part in parts), *(part.all_files for part in parts)])
+            # Pages of a segment that nobody has touched yet, or that are unmapped again, are in no process's figures.
+            + max(shm, sum(part.shared for part in parts))
+        )
+        sample = MemorySample(host, shm, self._device.used_by(pids), len(pids))
         self._peak = self._peak.peak(sample)
         self.samples += 1
         self.cost_seconds += time.thread_time() - started
@@ -120,7 +127,7 @@ class PeakMemory:
             if self._limit is not None and self._on_exceed is not None and host > self._limit:
                 on_exceed, self._on_exceed = self._on_exceed, None
                 on_exceed(host)
-            if self._stop.wait(self._interval):
+            if self._stop.wait(max(self._interval, self.cost_seconds / self.samples / DUTY)):
                 return
 
 
@@ -131,19 +138,31 @@ def accounting() -> Accounting:
     return "uss" if hasattr(psutil.Process().memory_full_info(), "uss") else "rss"
 
 
-def process_memory(pid: int, how: Accounting) -> tuple[int, int]:
-    """Bytes of a process: (all but shared memory, its share of shared memory); zeros once it has ended."""
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Bytes of one process."""
+
+    private: int = 0
+    """memory of its own, its part of what it shares with parent or children since a fork included"""
+    shared: int = 0
+    """its part of shared memory"""
+    files: int = 0
+    """its part of the pages of files, libraries above all"""
+    all_files: int = 0
+    """those pages as if nobody shared them"""
+
+
+def process_memory(pid: int, how: Accounting) -> ProcessMemory:
+    """What a process holds now; zeros once it has ended."""
     try:
         if how == "pss":
-            fields = _rollup(pid)
-            shared = fields.get("Pss_Shmem", 0)
-            return fields.get("Pss", 0) - shared, shared
+            part = _fields(PROC / str(pid) / "smaps_rollup")
+            files = _fields(PROC / str(pid) / "status")["RssFile"]
+            return ProcessMemory(part["Pss_Anon"], part["Pss_Shmem"], part["Pss_File"], files)
         process = psutil.Process(pid)
-        if how == "uss":
-            return int(process.memory_full_info().uss), 0
-        return int(process.memory_info().rss), 0
-    except (OSError, psutil.Error):  # ended, or is not ours, between listing and reading
-        return 0, 0
+        return ProcessMemory(process.memory_full_info().uss if how == "uss" else process.memory_info().rss)
+    except (OSError, KeyError, psutil.Error):  # ended, or is not ours, between listing and reading
+        return ProcessMemory()
 
 
 def trial_processes(pid: int) -> set[int]:
@@ -174,13 +193,10 @@ def owned_shm(pids: Iterable[int]) -> int:
     return total
 
 
-def _rollup(pid: int) -> dict[str, int]:
-    """The fields of smaps_rollup, in bytes."""
-    fields = {}
-    for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]:
-        name, kibibytes, _ = line.split(maxsplit=2)
-        fields[name.rstrip(":")] = int(kibibytes) * 1024
-    return fields
+def _fields(path: Path) -> dict[str, int]:
+    """The sizes in a file of /proc, in bytes."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in words if len(line) == 3 and line[2] == "kB"}
 
 
 def _process_table() -> list[tuple[int, int, int, int]]:

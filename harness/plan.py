@@ -75,9 +75,7 @@ class Plan:
 
     def verdict(self, params: Settings) -> Verdict:
         """Whether a configuration fits into this machine."""
-        return budget.judge(
-            self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction
-        )
+        return budget.judge(self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction)
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest corner of the search space."""

@@ -271,10 +271,12 @@ def _build(document: Document) -> SuiteSource:
 
 
 def _first_error(error: pydantic.ValidationError, document: Document) -> InputError:
-    first = error.errors()[0]
+    unknown = ("unexpected_keyword_argument", "extra_forbidden")
+    # a misspelt key is unknown and leaves another one missing: the former is the cause
+    first = min(error.errors(), key=lambda one: one["type"] not in unknown)
     inside = {"list", "range", "metrics", "[key]"}  # names of ours that the file does not have
     key = tuple(part for part in first["loc"] if part not in inside)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if first["type"] in unknown:
         owner = SECTIONS[str(key[0])] if len(key) > 1 else Suite
         known = [f.name for f in dataclasses.fields(owner)]
         return document.error(key, f"unknown key; {nearest(str(key[-1]), known)}")

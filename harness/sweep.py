@@ -151,7 +151,8 @@ class Sweep:
         state, values, constraints = self._judge(frozen.number)
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
         for key, value in constraints.items():
-            trial.set_constraint(key, value)
+            if key not in frozen.constraints:  # a crash may have come between this and telling
+                trial.set_constraint(key, value)
         if state == TrialState.PRUNED:
             trial.set_user_attr("infeasible", self.study.of_trial(frozen.number)[0].error)
         self._optuna.tell(frozen.number, values, state)

@@ -72,8 +72,17 @@ def run(
     resume: Path | None,
     on_progress: Callable[[Progress], None],
 ) -> Summary:
-    """Train until a limit or a signal; checkpoints and metrics go to ``out``."""
+    """Train until a limit or a signal; checkpoints and metrics go to ``out``.
+
+    Raises:
+        one of ``expected_errors()``, whose text says what to do.
+    """
     trainers.calm_thread_pools()
+    from unilab.ipc.budget import MemoryAvailable
+
+    predicted = job.trainer.budget(job.settings)
+    if predicted is not None:
+        predicted.check(MemoryAvailable.here())
 
     def more(progress: Progress) -> bool:
         on_progress(progress)
@@ -83,6 +92,15 @@ def run(
     return job.trainer.run(
         job.settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
     )
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """What may happen to any training: it does not fit, a process dies, numbers explode, a file is no checkpoint."""
+    from unilab.ipc import CollectorError, SharedMemoryFullError
+    from unilab.ipc.budget import MemoryBudgetError
+    from unilab.training.checkpoint import CheckpointError
+
+    return (CollectorError, SharedMemoryFullError, MemoryBudgetError, CheckpointError, FloatingPointError)
 
 
 def exit_code(summary: Summary) -> int:

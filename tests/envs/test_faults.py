@@ -161,3 +161,17 @@ def test_a_log_file_that_the_user_chose_stays(tmp_path: Path) -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", choose], cwd=tmp_path, env=environment, check=True, timeout=60)
+
+
+def test_a_state_that_goes_bad_unseen_by_observation_and_reward() -> None:
+    """Ant observes and rewards nothing of y; a NaN that the last physics step leaves there is found all the same."""
+    with new("Ant") as env:
+        before = env.obs.copy()
+        after_physics = env.after_physics
+
+        def spoil() -> None:
+            after_physics()
+            env.qpos[BAD, 1] = np.nan
+
+        env.after_physics = spoil  # type: ignore[method-assign]
+        assert_row_failed(env.step(actions(env, 1)), "qpos", 1, before)

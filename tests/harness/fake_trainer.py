@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from unilab.ipc.budget import BudgetItem, MemoryBudget
 from unilab.training.progress import Progress, Summary
 from unilab.training.settings import flatten, parse
+
+if TYPE_CHECKING:  # the harness process asks for budgets, the trials have no use for torch
+    from unilab.ipc.budget import MemoryBudget
 
 ITERATION_SECONDS = 0.01
 
@@ -53,7 +55,9 @@ class FakeTrainer:
     def check(self, settings: Mapping[str, Any]) -> None:
         parse(FakeConfig, settings)
 
-    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget:
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
+        from unilab.ipc.budget import BudgetItem, MemoryBudget
+
         config = parse(FakeConfig, settings)
         return MemoryBudget((BudgetItem("ring", "host", config.host_bytes),))
 

@@ -195,6 +195,15 @@ def test_all_trials_are_exported_when_none_was_confirmed(repository: Path) -> No
     assert exported["'best'"] == pytest.approx(1 / 22_000)
 
 
+def test_a_finished_study_that_was_run_again_at_a_later_commit_stays_where_it_was_measured(repository: Path) -> None:
+    study = write_study(repository, example(repository))
+    manifest = json.loads((study / "manifest.json").read_text())
+    manifest |= {"commit": "f" * 40, "dirty": True, "runs": [*manifest["runs"], {"commit": "f" * 40, "dirty": True}]}
+    (study / "manifest.json").write_text(json.dumps(manifest))
+    path = export(study, repository / "results" / "asv")
+    assert path.name.startswith(git(repository, "rev-parse", "HEAD")[:8])
+
+
 def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
     failed = [record("s", git(repository, "rev-parse", "HEAD"), trial=1, params=FOUND, state="failed", error="killed")]
     records = [r for r in example(repository) if r.trial == 0] + failed
@@ -209,8 +218,8 @@ def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda repo: write_study(repo, example(repo), dirty=True), "commit the changes and start a new study"),
-        (lambda repo: write_study(repo, [record("s", "")]), "inside a git repository"),
+        (lambda repo: write_study(repo, example(repo), dirty=True), "commit the changes and measure again"),
+        (lambda repo: write_study(repo, [record("s", "")]), "from a git repository"),
         (lambda repo: write_study(repo, [record("s", "0" * 40, state="failed")]), "nothing to export"),
         (lambda repo: repo, "not the folder of a study"),
     ],

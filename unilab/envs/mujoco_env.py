@@ -43,6 +43,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -86,7 +87,7 @@ class MujocoVecEnv(AutoresetVecEnv):
 
     settings_class: ClassVar[type[MujocoSettings]] = MujocoSettings
     model_file: ClassVar[str]
-    """path of the model's XML file; a bare name is one of gymnasium's"""
+    """absolute path of the model's XML file, or the name of one of gymnasium's"""
     persistent: ClassVar[bool] = False
     """keep one MjData a simulation; costs memory, needed to read more of it than the batch binds"""
 
@@ -107,8 +108,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             raise ValueError(f"num_threads must be at least 1 (or None for all cores), got {num_threads}")
         self.settings = parse(self.settings_class, cfg)
         keep_warnings_out_of_files()
-        with quiet():
-            self.model = self.load_model()
+        self.model = self.load_model()
         limited = self.model.actuator_ctrllimited.astype(bool)
         low, high = self.model.actuator_ctrlrange.T
         super().__init__(
@@ -121,6 +121,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             num_threads=num_threads or usable_cores(),
             seed=seed,
         )
+        self._without_physics = frozenset(vars(self))
         self.dt = self.model.opt.timestep * self.settings.frame_skip
         self.batch = Batch(self.model, num_envs, self.num_threads, persistent=self.persistent)
         self.carried: dict[str, np.ndarray] = {}
@@ -158,7 +159,11 @@ class MujocoVecEnv(AutoresetVecEnv):
 
     def load_model(self) -> mujoco.MjModel:
         """The compiled model, by default that of ``model_file``."""
-        return mujoco.MjModel.from_xml_path(str(gymnasium_assets() / self.model_file))
+        path = Path(self.model_file)
+        if path.is_absolute():
+            return mujoco.MjModel.from_xml_path(str(path))
+        with quiet():
+            return mujoco.MjModel.from_xml_path(str(gymnasium_assets() / path))
 
     def critic_size(self) -> int:
         """C, asked like ``observation_size``; 0: no privileged observation."""
@@ -224,10 +229,20 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.observe(slice(None), self._obs)
         if self.critic_dim:
             self.observe_critic(slice(None), self._critic)
-        if self._warnings.any():
-            for field, kind in _BAD.items():
-                for row in self._warnings[:, kind].nonzero()[0].tolist():
-                    failures.setdefault(row, (field, "NaN, infinite or beyond 1e10"))
+        # A sum is one cheap pass and is not finite if any term is not.
+        if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
+            failures = self._bad_states() | failures
+        return failures
+
+    def _bad_states(self) -> Failures:
+        """Rows that MuJoCo found bad during the step, or that its last physics step left so."""
+        failures: Failures = {}
+        for field, values in (("qpos", self.qpos), ("qvel", self.qvel)):
+            for row in (~np.isfinite(values)).any(axis=1).nonzero()[0].tolist():
+                failures.setdefault(row, (field, "not finite"))
+        for field, kind in reversed(_BAD.items()):
+            for row in self._warnings[:, kind].nonzero()[0].tolist():
+                failures[row] = (field, "NaN, infinite or beyond 1e10")
         return failures
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
@@ -259,5 +274,6 @@ class MujocoVecEnv(AutoresetVecEnv):
     def close(self) -> None:
         super().close()
         # The batch's threads end with the last view of its memory.
-        for name in [name for name, value in vars(self).items() if isinstance(value, Batch | np.ndarray)]:
-            delattr(self, name)
+        for name in vars(self).keys() - self._without_physics:
+            if isinstance(getattr(self, name), Batch | np.ndarray):
+                delattr(self, name)

@@ -16,7 +16,7 @@ def keep_warnings_out_of_files() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Load a model without compiler warnings: the user can do nothing about an installed package's models."""
+    """No warnings on the console, for compiling models of installed packages: their user cannot mend them."""
     log = mujoco.MjLogConfig.get()
     before, log.logto_console = log.logto_console, False
     mujoco.MjLogConfig.set(log)

@@ -101,8 +101,13 @@ class AsyncRunner(ABC):
             raise
 
     def stop_collectors(self, deadline_seconds: float = 5.0) -> None:
-        """Ask the collectors to stop and wait; what has not ended by the deadline is killed (idempotent)."""
+        """Ask the collectors to stop and wait; what has not ended by the deadline is killed (idempotent).
+
+        Unless one has failed, the runner can start collectors again.
+        """
         self._collectors.stop(deadline_seconds)
+        if not self._collectors.failed:
+            self._collectors = CollectorGroup()
 
     def close(self) -> None:
         """End the collectors (idempotent). Subclasses free their shared memory after this."""

@@ -141,7 +141,7 @@ class MemoryBudget:
             return
         changes = self._changes_that_fit(available, host_fraction)
         remedies = [f"{name} {self.settings[name]} -> {value} fits" for name, value in changes.items()]
-        remedy = ", or ".join(remedies) or "no single change of " + ", ".join(self.settings or ["a setting"]) + " fits"
+        remedy = ", or ".join(remedies) or "and no change of one setting alone fits"
         raise MemoryBudgetError(f"{'; '.join(shortages)}; {remedy}\n{self.table()}", self, changes)
 
     def _changes_that_fit(self, available: MemoryAvailable, host_fraction: float) -> dict[str, int]:

@@ -42,7 +42,7 @@ class LatestBuffer:
         _ = self._segment.memory
         return self._words[0]
 
-    def write(self, fill: Callable[[int], None]) -> int:
+    def write(self, fill: Callable[[int], object]) -> int:
         """Call ``fill(buffer)`` for the buffer to be written and publish it; its version. One writer at a time.
 
         When ``fill`` raises, nothing is published.

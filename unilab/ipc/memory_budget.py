@@ -190,7 +190,7 @@ def _learner_items(
     per_row = _FLOAT * (observations + dims.action_dim + 5)
     return [
         BudgetItem("models", place, networks.total + networks.actor, "actor, critic, target actor"),
-        BudgetItem("gradients", place, gradients * networks.total, f"{threads} threads" + ", sum" * (threads > 1)),
+        BudgetItem("gradients", place, gradients * networks.total, f"{gradients} of them: one a thread and their sum" if threads > 1 else ""),
         BudgetItem("optimizer state", place, 2 * networks.total, "two moments of every parameter"),
         BudgetItem("samples", place, rows * per_row, f"{rows} rows prepared for the update"),
         _activations(config, dims, threads, place),
@@ -237,7 +237,7 @@ def _physics_items(config: APPOConfig, dims: EnvDims, threads: int) -> list[Budg
     rows = config.num_envs * (dims.row_bytes + 40)  # 40: episode statistics
     return [
         BudgetItem("physics model", HOST, dims.model_bytes, "the environment's and the batch's"),
-        BudgetItem("physics data", HOST, threads * dims.thread_bytes, f"{threads} threads"),
+        BudgetItem("physics data", HOST, threads * dims.thread_bytes, f"physics threads: {threads}"),
         BudgetItem("environments", HOST, rows, f"states and buffers, {dims.row_bytes:,} bytes each"),
     ]
 
@@ -245,7 +245,7 @@ def _physics_items(config: APPOConfig, dims: EnvDims, threads: int) -> list[Budg
 def _process_items(config: APPOConfig, costs: ProcessCosts, threads: Threads) -> list[BudgetItem]:
     """What the processes cost before they hold any of the above."""
     if config.mode == "sync":
-        processes = {"process": (costs.sync, {config.learner_device, config.collector_device})}
+        processes = {"process": (costs.learner, {config.learner_device, config.collector_device})}
     else:
         processes = {
             "learner process": (costs.learner, {config.learner_device}),

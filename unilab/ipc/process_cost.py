@@ -19,11 +19,12 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+import pydantic
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "tensorboard", "psutil", "pydantic")
-TIMEOUT = 120.0
+TIMEOUT = 180.0
 """seconds"""
 
 
@@ -41,19 +42,19 @@ class ProcessCost:
 class ProcessCosts:
     """Bytes of each kind of process that a run consists of."""
 
-    sync: ProcessCost
-    """the only process of a synchronous run"""
     learner: ProcessCost
+    """also the only process of a synchronous run: it loads and sets up the same"""
     collector: ProcessCost
     tracker: ProcessCost
     """Python's resource tracker, which every run that shares memory starts"""
 
 
+_COSTS = pydantic.TypeAdapter(ProcessCosts)
+
 FALLBACK = ProcessCosts(
-    sync=ProcessCost(private=236 * 2**20, libraries=106 * 2**20),
-    learner=ProcessCost(private=236 * 2**20, libraries=106 * 2**20),
-    collector=ProcessCost(private=165 * 2**20, libraries=92 * 2**20),
-    tracker=ProcessCost(private=5 * 2**20, libraries=5 * 2**20),
+    learner=ProcessCost(private=234 * 2**20, libraries=116 * 2**20),
+    collector=ProcessCost(private=161 * 2**20, libraries=109 * 2**20),
+    tracker=ProcessCost(private=6 * 2**20, libraries=6 * 2**20),
 )
 """where nothing can be measured: Linux x86-64, Python 3.11, torch 2.13 (CPU), mujoco 4.0, numpy 2.4"""
 
@@ -69,14 +70,14 @@ def measure_process_cost(*, refresh: bool = False) -> ProcessCosts:
     path = cache_path()
     if not refresh:
         try:
-            return _from_json(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):  # never measured, or a damaged file: measure
+            return _COSTS.validate_json(path.read_bytes())
+        except (OSError, ValueError):  # never measured, or a damaged file: measure
             pass
     if not Path("/proc/self/smaps_rollup").exists():
         return FALLBACK
     try:
         costs = _measure()
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning("the fixed cost of a process could not be measured, constants are used: %s", detail[-2000:])
         return FALLBACK
@@ -118,35 +119,18 @@ def _write(path: Path, text: str) -> None:
         logger.warning("the cost of a process is measured again next time: %s", error)
 
 
-def _from_json(content: dict[str, dict[str, int]]) -> ProcessCosts:
-    return ProcessCosts(**{name: ProcessCost(**cost) for name, cost in content.items()})
-
-
 def _measure() -> ProcessCosts:
-    """Train in the smallest size there is in both modes, side by side, and read what the processes hold."""
+    """Train in the smallest size there is, and read what the processes hold."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-m", __name__, mode, folder],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
-            for mode in ("sync", "async")
-        ]
-        costs: dict[str, dict[str, int]] = {}
-        try:
-            for run in runs:
-                out, err = run.communicate(timeout=TIMEOUT)
-                if run.returncode != 0:
-                    raise subprocess.CalledProcessError(run.returncode, run.args, out, err)
-                costs |= json.loads(out.splitlines()[-1])
-        finally:
-            for run in runs:
-                run.kill()
-                run.wait()
-    return _from_json(costs)
+        run = subprocess.run(
+            [sys.executable, "-m", __name__, folder],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+    return _COSTS.validate_json(run.stdout.splitlines()[-1])
 
 
 def read_process_cost(pid: int) -> ProcessCost:
@@ -166,10 +150,8 @@ def _children() -> Iterable[tuple[str, int]]:
         yield ("tracker" if "resource_tracker" in " ".join(child.cmdline()) else "collector"), child.pid
 
 
-def _train_and_print(mode: str, folder: str) -> None:
+def _train_and_print(folder: str) -> None:
     """Entry of the measuring child: one line of JSON on standard output."""
-    import torch
-
     from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
     from unilab.algos.torch.appo.runner import APPORunner
     from unilab.training.progress import Progress
@@ -179,15 +161,12 @@ def _train_and_print(mode: str, folder: str) -> None:
     def look(progress: Progress) -> bool:
         if progress.iteration < 3:
             return True
-        costs["sync" if mode == "sync" else "learner"] = asdict(read_process_cost(os.getpid()))
-        if mode == "async":
-            costs.update({kind: asdict(read_process_cost(pid)) for kind, pid in _children()})
+        costs.update({kind: asdict(read_process_cost(pid)) for kind, pid in [("learner", os.getpid()), *_children()]})
         return False
 
-    torch.set_num_threads(1)
     small = PolicyConfig(hidden_dims=(8,), critic_hidden_dims=(8,))
     config = APPOConfig(
-        mode="sync" if mode == "sync" else "async",
+        mode="async",
         num_envs=4,
         steps_per_env=4,
         env_threads=1,
@@ -196,7 +175,7 @@ def _train_and_print(mode: str, folder: str) -> None:
         policy=small,
     )
     with APPORunner.from_config(config) as runner:
-        runner.learn(5, log_dir=f"{folder}/{mode}", on_iteration=look)
+        runner.learn(5, log_dir=folder, on_iteration=look)
     print(json.dumps(costs))
 
 

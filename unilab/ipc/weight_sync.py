@@ -98,14 +98,14 @@ class SharedWeightSync:
         """One for tensors like these (names, shapes, dtypes); publishes nothing yet. ``kwargs`` as for the class."""
         return cls({key: (tuple(value.shape), value.dtype) for key, value in state_dict.items()}, **kwargs)
 
-    def _tensors(self, offset: int) -> dict[str, torch.Tensor]:
-        """Views of one buffer, made once."""
-        views = {}
-        for key, spec in self._specs.items():
+    def _tensors(self, offset: int) -> list[torch.Tensor]:
+        """Views of one buffer, made once, because a small tensor costs more to view than to copy."""
+        views = []
+        for spec in self._specs.values():
             shape, dtype = spec
             size = _bytes(spec)
             flat = torch.from_numpy(self._segment.array(offset, (size,), "uint8"))
-            views[key] = flat.view(dtype).view(shape)
+            views.append(flat.view(dtype).view(shape))
             offset += segments.align(size)
         return views
 
@@ -139,14 +139,9 @@ class SharedWeightSync:
         Raises:
             ValueError: a tensor is missing, unknown, or of another shape or dtype; nothing is published.
         """
-        self._check(state_dict)
-
-        def fill(buffer: int) -> None:
-            for key, view in self._buffers[buffer].items():
-                view.copy_(state_dict[key])
-
+        weights = self._checked(state_dict)
         with self._lock, torch.no_grad():
-            return self._latest.write(fill)
+            return self._latest.write(lambda buffer: torch._foreach_copy_(self._buffers[buffer], weights))
 
     def read_weights_into(self, state_dict: Mapping[str, torch.Tensor]) -> int:
         """Copy the newest whole version into the tensors, on any device; that version, 0 if there is none yet.
@@ -156,29 +151,27 @@ class SharedWeightSync:
         Raises:
             ValueError: a tensor is missing, unknown, or of another shape or dtype.
         """
-        self._check(state_dict)
+        weights = self._checked(state_dict)
         if self.version == 0:
             return 0
-
-        def copy(buffer: int) -> None:
-            for key, view in self._buffers[buffer].items():
-                state_dict[key].copy_(view)
-
         with torch.no_grad():
-            return self._latest.read(copy)[0]
+            return self._latest.read(lambda buffer: torch._foreach_copy_(weights, self._buffers[buffer]))[0]
 
-    def _check(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        if not self._buffers:
-            _ = self._segment.memory
+    def _checked(self, state_dict: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors in the order of the buffers."""
+        _ = self._segment.memory
         if state_dict.keys() != self._specs.keys():
             different = ", ".join(sorted(state_dict.keys() ^ self._specs.keys()))
             raise ValueError(f"{self.name}: missing or unknown parameters: {different}")
+        weights = []
         for key, (shape, dtype) in self._specs.items():
             value = state_dict[key]
-            if value.shape != shape or value.dtype != dtype:
+            if value.shape != shape or value.dtype is not dtype:
                 raise ValueError(
                     f"{self.name}: {key} is {list(value.shape)} {value.dtype}, announced as {list(shape)} {dtype}"
                 )
+            weights.append(value)
+        return weights
 
     def close(self) -> None:
         """Give up this handle (idempotent). The other processes are not disturbed."""

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 FORMAT = 1
@@ -16,7 +17,9 @@ class CheckpointError(RuntimeError):
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` so that ``path`` is, at every instant, either the old file or the complete new one.
+    """Write ``content`` (tensors, arrays, numbers, text, nested).
+
+    At every instant ``path`` is either the old file or the complete new one.
 
     Raises:
         OSError: the disk is full or not writable; an older checkpoint at ``path`` is untouched.
@@ -25,12 +28,21 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save({"format": FORMAT, **_loadable(content)}, file)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _loadable(value: Any) -> Any:
+    """Arrays as tensors, because a load without execution of code does not know NumPy's types."""
+    if isinstance(value, dict):
+        return {key: _loadable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_loadable(inner) for inner in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -43,7 +55,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: truncated or corrupted ({error}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this program (format {FORMAT})")

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import Bounds, MujocoSettings, MujocoVecEnv, Rows
+from unilab.envs.mujoco_env import Bounds, Finite, MujocoSettings, MujocoVecEnv, Rows
 from unilab.envs.vec_env import FloatArray
 from unilab.training.settings import SettingsError
 
@@ -16,13 +16,13 @@ from unilab.training.settings import SettingsError
 class AntSettings(MujocoSettings):
     """Defaults of Ant-v5."""
 
-    forward_reward_weight: float = 1.0
+    forward_reward_weight: Finite = 1.0
     """reward for each metre per second"""
-    ctrl_cost_weight: float = 0.5
+    ctrl_cost_weight: Finite = 0.5
     """cost of the sum of squared actions"""
-    contact_cost_weight: float = 5e-4
+    contact_cost_weight: Finite = 5e-4
     """cost of the sum of squared contact forces; with 0 and no forces observed they are not computed"""
-    healthy_reward: float = 1.0
+    healthy_reward: Finite = 1.0
     """for each env step that ends healthy"""
     main_body: int | str = 1
     """the body whose forward speed counts"""

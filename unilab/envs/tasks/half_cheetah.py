@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import MujocoSettings, MujocoVecEnv, Rows
+from unilab.envs.mujoco_env import Finite, MujocoSettings, MujocoVecEnv, Rows
 from unilab.envs.vec_env import FloatArray
 
 
@@ -13,9 +13,9 @@ from unilab.envs.vec_env import FloatArray
 class HalfCheetahSettings(MujocoSettings):
     """Defaults of HalfCheetah-v5."""
 
-    forward_reward_weight: float = 1.0
+    forward_reward_weight: Finite = 1.0
     """reward for each metre per second"""
-    ctrl_cost_weight: float = 0.1
+    ctrl_cost_weight: Finite = 0.1
     """cost of the sum of squared actions"""
     exclude_current_positions_from_observation: bool = True
     """leave x out of the observation"""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import MujocoSettings, MujocoVecEnv, PositiveInt, Rows
+from unilab.envs.mujoco_env import Finite, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, Rows
 from unilab.envs.vec_env import FloatArray
 
 MAX_OBSERVED_SPEED = 10.0
@@ -17,12 +17,12 @@ class PlanarWalkerSettings(MujocoSettings):
     """Defaults that Hopper-v5 and Walker2d-v5 have in common."""
 
     frame_skip: PositiveInt = 4
-    reset_noise_scale: float = 5e-3
-    forward_reward_weight: float = 1.0
+    reset_noise_scale: NonNegative = 5e-3
+    forward_reward_weight: Finite = 1.0
     """reward for each metre per second"""
-    ctrl_cost_weight: float = 1e-3
+    ctrl_cost_weight: Finite = 1e-3
     """cost of the sum of squared actions"""
-    healthy_reward: float = 1.0
+    healthy_reward: Finite = 1.0
     """for each env step that ends healthy"""
     terminate_when_unhealthy: bool = True
     exclude_current_positions_from_observation: bool = True

@@ -42,7 +42,8 @@ class CollectorCounters:
     wait_seconds: float = 0.0
     dropped_rollouts: int = 0
     fault_count: int = 0
-    faults: tuple[str, ...] = ()
+    faults: tuple[dict[str, Any], ...] = ()
+    """the latest simulation faults: env_id, step, field, message and the state before"""
 
 
 @dataclass(frozen=True)

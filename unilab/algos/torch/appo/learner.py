@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
-from unilab.algos.torch.networks import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
+from unilab.algos.torch.networks import (
+    Actor,
+    Critic,
+    RunningNormalizer,
+    gaussian_entropy,
+    gaussian_kl,
+    gaussian_log_prob,
+)
 from unilab.training.data_parallel import DataParallelThreads
 from unilab.training.settings import nearest
 
@@ -283,7 +290,7 @@ class APPOLearner:
 
     def _update_normalizers(self, rollout: Mapping[str, Tensor]) -> None:
         for network, key in ((self.actor, "obs"), (self.critic, _critic_key(rollout))):
-            if hasattr(network.normalizer, "update"):
+            if isinstance(network.normalizer, RunningNormalizer):
                 network.normalizer.update(rollout[key].flatten(0, 1))
         self.sync_target_actor_buffers()
 

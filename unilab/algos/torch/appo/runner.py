@@ -23,6 +23,7 @@ from unilab.envs import make
 from unilab.ipc import AsyncRunner
 from unilab.training.checkpoint import load_checkpoint, save_checkpoint
 from unilab.training.devices import check_device, split_threads, usable_cores
+from unilab.training.fault_log import FaultLog
 from unilab.training.metric_writer import MetricWriter
 from unilab.training.progress import Progress, Summary
 from unilab.training.seeding import derive_seed
@@ -162,6 +163,7 @@ class TrainingRun:
         self._collection = self._collect(runner, dims, None if saved is None else saved["collection"])
         self._version = self._collection.publish(self._learner.get_weights())
         self._writer = MetricWriter(directory)
+        self._faults = FaultLog(None if directory is None else directory / "faults.jsonl")
 
     def iterate(self, check: Callable[[], None]) -> Progress:
         """Learn from the next rollout and publish what was learned."""
@@ -194,6 +196,7 @@ class TrainingRun:
             metrics=metrics | {"simulation_faults": float(collector.fault_count)},
         )
         self._writer.write(self.progress)
+        self._faults.report(collector.fault_count, collector.faults)
         return self.progress
 
     def save(self) -> None:

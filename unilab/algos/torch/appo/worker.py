@@ -1,7 +1,9 @@
 """The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
 
+import dataclasses
 import queue
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -18,6 +20,8 @@ from unilab.ipc.collector_process import report_step
 from unilab.training.episodes import EpisodeStatistics
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
+
+KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
 
 
 class LatestQueue(Protocol):
@@ -110,10 +114,10 @@ class RolloutCollector:
         self.device = torch.device(device)
         self.episodes = EpisodeStatistics(env.num_envs)
         self.env_steps = 0
-        self.faults: list[SimulationFault] = []
+        self.fault_count = 0
+        self.faults: deque[SimulationFault] = deque(maxlen=KEPT_FAULTS)
         self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
-        obs, critic_obs = env.reset(derive_seed(seed, "environment"))
-        self._obs, self._critic_obs = obs.copy(), None if critic_obs is None else critic_obs.copy()
+        env.reset(derive_seed(seed, "environment"))
         if stagger and env.max_episode_steps is not None:
             env.stagger()
             self.episodes.discard_running()
@@ -129,17 +133,17 @@ class RolloutCollector:
         log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * env.action_dim)
         rollout["log_probs"][:] = log_probs.cpu().numpy()
         for t in range(self.steps):
-            rollout["obs"][t] = self._obs
-            if self._critic_obs is not None:
-                rollout["critic"][t] = self._critic_obs
+            rollout["obs"][t] = env.obs
+            if env.critic is not None:
+                rollout["critic"][t] = env.critic
             mean = self.actor(torch.from_numpy(rollout["obs"][t]).to(self.device))
             actions = torch.addcmul(mean, noise[t], std).cpu().numpy()
             rollout["actions"][t] = actions
             np.clip(actions, env.action_low, env.action_high, out=self._clipped)
             self._step(rollout, t)
-        rollout["last_obs"][:] = self._obs
-        if self._critic_obs is not None:
-            rollout["last_critic"][:] = self._critic_obs
+        rollout["last_obs"][:] = env.obs
+        if env.critic is not None:
+            rollout["last_critic"][:] = env.critic
         self.env_steps += self.steps * env.num_envs
 
     def _step(self, rollout: Mapping[str, np.ndarray], t: int) -> None:
@@ -161,20 +165,18 @@ class RolloutCollector:
                 torch.from_numpy(result.final_obs),
                 None if result.final_critic is None else torch.from_numpy(result.final_critic),
             ).numpy()
+        self.fault_count += len(result.faults)
         self.faults.extend(result.faults)
-        self._obs[:] = result.obs
-        if self._critic_obs is not None:
-            self._critic_obs[:] = result.critic
 
     def metrics(self) -> dict[str, Any]:
-        """Counters since the start and the mean of recent episodes."""
+        """Counters since the start, the mean of recent episodes and the latest simulation faults."""
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes.finished,
             "episode_return": self.episodes.mean_return,
             "episode_length": self.episodes.mean_length,
-            "faults": [f"environment {f.env_id}, step {f.step}, {f.field}: {f.message}" for f in self.faults[-10:]],
-            "fault_count": len(self.faults),
+            "faults": [_plain(fault) for fault in self.faults],
+            "fault_count": self.fault_count,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,8 +186,7 @@ class RolloutCollector:
             "episodes": self.episodes.state_dict(),
             "env_steps": self.env_steps,
             "generator": self._generator.get_state(),
-            "obs": torch.from_numpy(self._obs.copy()),
-            "critic_obs": None if self._critic_obs is None else torch.from_numpy(self._critic_obs.copy()),
+            "fault_count": self.fault_count,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,9 +195,12 @@ class RolloutCollector:
         self.episodes.load_state_dict(state["episodes"])
         self.env_steps = state["env_steps"]
         self._generator.set_state(state["generator"])
-        self._obs[:] = state["obs"].numpy()
-        if self._critic_obs is not None:
-            self._critic_obs[:] = state["critic_obs"].numpy()
+        self.fault_count = state["fault_count"]
+
+
+def _plain(fault: SimulationFault) -> dict[str, Any]:
+    """A fault in types that JSON can hold."""
+    return dataclasses.asdict(fault) | {"state": fault.state.tolist()}
 
 
 def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:

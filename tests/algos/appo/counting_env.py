@@ -1,0 +1,66 @@
+"""An environment whose every number is known beforehand."""
+
+import numpy as np
+
+from unilab.envs import SimulationFault, StepResult, VecEnv
+
+
+class CountingEnv(VecEnv):
+    """The observation is the number of steps of the running episode, the reward is 1.
+
+    Episodes are cut off after ``limit`` steps; those of odd rows terminate one step earlier. ``explode_at`` makes row 0
+    report a fault at that env step; ``fail_at`` raises there.
+    """
+
+    def __init__(self, num_envs, *, num_threads=None, seed=None, limit=4, explode_at=None, fail_at=None, critic_dim=0):
+        self.num_envs, self.obs_dim, self.action_dim, self.critic_dim = num_envs, 1, 1, critic_dim
+        self.action_low, self.action_high = np.full(1, -1, np.float32), np.full(1, 1, np.float32)
+        self.max_episode_steps, self.num_threads = limit, 1
+        self.elapsed_steps = np.zeros(num_envs, np.int64)
+        self.explode_at, self.fail_at, self.steps = explode_at, fail_at, 0
+        self.seen_actions = []
+
+    @property
+    def obs(self):
+        return self.elapsed_steps[:, None].astype(np.float32)
+
+    @property
+    def critic(self):
+        return np.repeat(self.obs * 10, self.critic_dim, axis=1) if self.critic_dim else None
+
+    def reset(self, seed=None):
+        self.elapsed_steps[:] = 0
+        return self.obs, self.critic
+
+    def stagger(self):
+        self.elapsed_steps[:] = np.arange(self.num_envs) % self.max_episode_steps
+
+    def step(self, actions):
+        self.steps += 1
+        if self.steps == self.fail_at:
+            raise ArithmeticError(f"planned failure at step {self.steps}")
+        self.seen_actions.append(actions.copy())
+        self.elapsed_steps += 1
+        odd = np.arange(self.num_envs) % 2 == 1
+        terminated = odd & (self.elapsed_steps >= self.max_episode_steps - 1)
+        reward = np.ones(self.num_envs, np.float32)
+        faults = ()
+        if self.steps == self.explode_at:
+            terminated[0], reward[0] = True, 0
+            faults = (SimulationFault(0, self.steps, "qpos", f"environment 0, env step {self.steps}", np.arange(3.0)),)
+        truncated = self.elapsed_steps >= self.max_episode_steps
+        ids = (terminated | truncated).nonzero()[0]
+        final_obs = self.obs[ids]
+        final_critic = None if self.critic is None else self.critic[ids]
+        self.elapsed_steps[ids] = 0
+        return StepResult(self.obs, reward, terminated, truncated, ids, final_obs, self.critic, final_critic, faults)
+
+    def state_dict(self):
+        return {"elapsed": self.elapsed_steps.copy(), "steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.elapsed_steps[:] = np.asarray(state["elapsed"])
+        self.steps = int(state["steps"])
+
+    def close(self):
+        pass

@@ -1,0 +1,203 @@
+"""The runner: both modes, resume, stopping and failing."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.evaluate import evaluate
+from unilab.algos.torch.appo.runner import APPORunner
+from unilab.ipc import CollectorError
+from unilab.training.checkpoint import CheckpointError, load_checkpoint
+from unilab.training.devices import DeviceError
+from unilab.training.settings import SettingsError, parse
+
+SMALL = {
+    "num_envs": 8,
+    "steps_per_env": 8,
+    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "algorithm": {"num_learning_epochs": 2, "num_mini_batches": 2, "schedule": "adaptive"},
+    "env_threads": 1,
+    "learner_threads": 1,
+}
+COUNTING = {"env": "tests.algos.appo.counting_env:CountingEnv"}
+
+
+def config(**changes):
+    return parse(APPOConfig, {**SMALL, **changes})
+
+
+def learn(iterations=3, log_dir=None, **changes):
+    options = {
+        key: changes.pop(key) for key in ("resume", "on_iteration", "save_interval", "max_seconds") if key in changes
+    }
+    runner = APPORunner.from_config(config(**changes))
+    return runner.learn(iterations, log_dir=log_dir, **options)
+
+
+def weights(path):
+    saved = load_checkpoint(path)["learner"]
+    return torch.cat([saved[network][name].flatten() for network in ("actor", "critic") for name in saved[network]])
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("env", ["HalfCheetah", "Hopper"])
+def test_trains_and_counts(mode, env, tmp_path):
+    seen = []
+    summary = learn(4, tmp_path, mode=mode, env=env, on_iteration=lambda p: seen.append(p) or True)
+    assert summary.stopped_by == "iterations"
+    assert [p.iteration for p in seen] == [1, 2, 3, 4]
+    last = summary.progress
+    assert last.env_steps == 4 * 64
+    assert last.updates == 4 * 2 * 2
+    assert last.collected_env_steps >= last.env_steps
+    assert 0 < last.learner_busy_seconds <= last.wall_seconds
+    assert last.collector_busy_seconds > 0
+    assert all(earlier.wall_seconds < later.wall_seconds for earlier, later in itertools.pairwise(seen))
+    if mode == "sync":
+        assert last.policy_lag_mean == 0
+        assert last.collected_env_steps == last.env_steps
+    else:
+        assert 0 <= last.policy_lag <= 4
+    assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
+
+
+@pytest.mark.parametrize("when_full", ["wait", "drop_oldest"])
+def test_full_ring(when_full):
+    summary = learn(5, mode="async", when_full=when_full, num_slots=1, **COUNTING)
+    progress = summary.progress
+    assert progress.env_steps == 5 * 64
+    if when_full == "wait":
+        assert progress.dropped_rollouts == 0
+
+
+def test_synchronous_mode_is_repeatable_bit_for_bit(tmp_path):
+    for name in ("first", "second"):
+        learn(3, tmp_path / name, mode="sync", env="Hopper", learner_threads=2)
+    first, second = weights(tmp_path / "first/checkpoint.pt"), weights(tmp_path / "second/checkpoint.pt")
+    assert torch.equal(first, second)
+    learn(3, tmp_path / "other", mode="sync", env="Hopper", learner_threads=2, seed=1)
+    assert not torch.equal(first, weights(tmp_path / "other/checkpoint.pt"))
+
+
+def test_synchronous_resume_is_exact(tmp_path):
+    straight = learn(5, tmp_path / "straight", mode="sync", env="Hopper")
+    learn(2, tmp_path / "stopped", mode="sync", env="Hopper")
+    resumed = learn(5, tmp_path / "resumed", mode="sync", env="Hopper", resume=tmp_path / "stopped/checkpoint.pt")
+    assert torch.equal(weights(tmp_path / "straight/checkpoint.pt"), weights(tmp_path / "resumed/checkpoint.pt"))
+    for name in ("iteration", "updates", "env_steps", "collected_env_steps", "episodes", "policy_lag_mean"):
+        assert getattr(straight.progress, name) == getattr(resumed.progress, name), name
+    assert straight.progress.metrics == resumed.progress.metrics
+
+
+def test_asynchronous_resume_goes_on_counting(tmp_path):
+    learn(3, tmp_path, mode="async", **COUNTING)
+    before = load_checkpoint(tmp_path / "checkpoint.pt")
+    summary = learn(5, tmp_path / "resumed", mode="async", resume=tmp_path / "checkpoint.pt", **COUNTING)
+    after = load_checkpoint(tmp_path / "resumed/checkpoint.pt")
+    assert summary.progress.iteration == 5
+    assert summary.progress.env_steps == 5 * 64
+    assert summary.progress.updates == 5 * 4
+    assert summary.progress.collected_env_steps > before["progress"]["collected_env_steps"]
+    assert summary.progress.wall_seconds > before["progress"]["wall_seconds"]
+    count = "normalizer.count"
+    assert after["learner"]["actor"][count] == before["learner"]["actor"][count] + 2 * 64
+
+
+def test_a_failing_collector_raises_its_own_traceback(tmp_path):
+    with pytest.raises(CollectorError, match="planned failure at step 20") as raised:
+        learn(1000, tmp_path, mode="async", env_cfg={"fail_at": 20}, save_interval=1, **COUNTING)
+    assert "counting_env.py" in str(raised.value)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] >= 1
+
+
+def test_a_killed_collector_is_noticed_and_never_reported_as_completed(tmp_path):
+    def kill(progress):
+        if progress.iteration == 2:
+            import multiprocessing
+
+            os.kill(next(p.pid for p in multiprocessing.active_children() if p.name == "collector"), signal.SIGKILL)
+        return True
+
+    with pytest.raises(CollectorError, match="SIGKILL"):
+        learn(100000, tmp_path, mode="async", on_iteration=kill, save_interval=1, **COUNTING)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] >= 2
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_signal_ends_training_with_a_checkpoint(mode, tmp_path):
+    def interrupt(progress):
+        if progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    summary = learn(100000, tmp_path, mode=mode, on_iteration=interrupt, **COUNTING)
+    assert summary.stopped_by == "SIGTERM"
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] == summary.progress.iteration
+
+
+def test_on_iteration_and_time_can_stop():
+    assert learn(1000, mode="sync", on_iteration=lambda p: p.iteration < 3, **COUNTING).progress.iteration == 3
+    assert learn(10**6, mode="sync", max_seconds=0.2, **COUNTING).stopped_by == "seconds"
+
+
+def test_a_runner_can_learn_again(tmp_path):
+    runner = APPORunner.from_config(config(mode="async", **COUNTING))
+    runner.learn(2, log_dir=tmp_path)
+    assert runner.learn(4, log_dir=tmp_path, resume=tmp_path / "checkpoint.pt").progress.iteration == 4
+
+
+def test_privileged_observations_reach_the_critic(tmp_path):
+    learn(2, tmp_path, mode="async", env_cfg={"critic_dim": 3}, **COUNTING)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")["learner"]
+    assert saved["critic"]["normalizer.mean"].shape == (3,)
+    assert saved["actor"]["normalizer.mean"].shape == (1,)
+
+
+def test_tensorboard_has_the_metrics(tmp_path):
+    learn(3, tmp_path, mode="sync", **COUNTING)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"episode_return", "policy_lag", "learner_busy_seconds", "kl", "learning_rate"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [point.step for point in events.Scalars("iteration")] == [64, 128, 192]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_simulation_faults_are_kept_with_their_state(mode, tmp_path):
+    summary = learn(4, tmp_path, mode=mode, env_cfg={"explode_at": 3}, **COUNTING)
+    assert summary.progress.metrics["simulation_faults"] == 1
+    lines = (tmp_path / "faults.jsonl").read_text().splitlines()
+    assert [json.loads(line)["state"] for line in lines] == [[0.0, 1.0, 2.0]]
+
+
+def test_evaluate_plays_whole_episodes_of_the_saved_policy(tmp_path):
+    learn(2, tmp_path, mode="sync", **COUNTING)
+    result = evaluate(tmp_path / "checkpoint.pt", episodes=6, num_envs=2)
+    assert result["episodes"] == 6
+    assert result["return_mean"] == pytest.approx(3.5)  # rows play 4 and 3 steps, each as many episodes
+    assert result["iteration"] == 2
+    with pytest.raises(ValueError, match="at least 1"):
+        evaluate(tmp_path / "checkpoint.pt", episodes=0)
+
+
+def test_bad_settings_and_devices_are_refused_at_once():
+    with pytest.raises(SettingsError, match=r"did you mean 'algorithm\.learning_rate'"):
+        APPORunner("Hopper", None, {"algorithm": {"learning_rat": 1.0}})
+    with pytest.raises(DeviceError, match="cuda:7"):
+        APPORunner("Hopper", None, {}, device="cuda:7")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        learn(1, mode="sync", resume="/nowhere/checkpoint.pt", **COUNTING)
+
+
+def test_arguments_win_over_rl_cfg():
+    runner = APPORunner("Hopper", {"healthy_reward": 2.0}, {"num_envs": 3, **SMALL}, num_envs=5)
+    assert runner.config.num_envs == 5
+    assert runner.config.env_cfg == {"healthy_reward": 2.0}
+    assert dataclasses.asdict(runner.config)["algorithm"]["num_learning_epochs"] == 2

@@ -1,0 +1,246 @@
+"""The command line as a user has it: real processes, signals, exit codes, files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from harness import cli
+from harness.record import read_records
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def start(*arguments: object, **more) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *map(str, arguments)], cwd=REPOSITORY, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, **more,
+    )  # fmt: skip
+
+
+def harness(*arguments: object) -> tuple[int, str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def endless(suite_file: Path, tmp_path: Path) -> list[str]:
+    """Arguments with which every trial goes on until it is stopped, and says that it has started."""
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    return ["run", str(suite_file), "--results", str(tmp_path / "r"), "--set", f"fixed.marker={fifo}"]
+
+
+def wait_for_trial(tmp_path: Path) -> int:
+    """The process id of a trial, as soon as one has started."""
+    return int((tmp_path / "started").read_text().split()[0])
+
+
+def test_every_verb_has_help(capsys) -> None:
+    for verb in ("run", "plan", "validate", "train", "eval", "list", "machine", "clean"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([verb, "--help"])
+        assert end.value.code == 0
+        assert "--json" in capsys.readouterr().out
+
+
+def test_a_wrong_suite_is_one_line_and_creates_nothing(tmp_path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: a\ntrainer: appo\nenv: Ant\nserach: {}\n")
+    for verb in ("run", "plan", "validate"):
+        code, out, err = harness(verb, tmp_path / "bad.yaml")
+        assert code == 1 and out == ""
+        assert err == f"error: {tmp_path / 'bad.yaml'}:4: serach: unknown key; did you mean 'search'?\n"
+    code, out, _ = harness("validate", tmp_path / "bad.yaml", "--json")
+    assert code == 1 and json.loads(out)["kind"] == "InputError"
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_wrong_usage_is_exit_code_2(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["measure"])
+    assert end.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_checking_a_suite_does_not_wait_for_torch(suite_file) -> None:
+    script = "import sys, harness.cli as c; c.main(['validate', sys.argv[1]]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script, suite_file], cwd=REPOSITORY, check=True)
+
+
+def test_plan_starts_and_creates_nothing(suite_file, tmp_path, capsys) -> None:
+    arguments = [str(suite_file), "--results", str(tmp_path / "r"), "--trials", "2", "--seed", "3", "--minutes", "9"]
+    assert cli.main(["plan", *arguments, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["trials"] == 2 and content["baseline"] == {"speed": 20}
+    assert content["memory"][0] == {
+        "what": "baseline", "fits": True, "host_bytes": 1000, "shm_bytes": 0, "device_bytes": 0, "reason": None,
+    }  # fmt: skip
+    assert cli.main(["plan", *arguments]) == 0
+    assert "2 trials of 4 configurations" in capsys.readouterr().out
+    assert not (tmp_path / "r").exists()
+
+
+def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_path, capsys) -> None:
+    arguments = ["run", str(suite_file), "--results", str(tmp_path / "r"), "--trials", "2", "--json"]
+    assert cli.main(arguments) == 0
+    content = json.loads(capsys.readouterr().out)
+    folder = Path(content["folder"])
+    assert folder.parent == tmp_path / "r" / "fake" and len(folder.name) == 8
+    files = {"suite.yaml", "manifest.json", "trials.jsonl", "trials.csv", "curves.csv", "best.yaml", "logs"}
+    assert files <= {path.name for path in folder.iterdir()}
+    assert list(pd.read_csv(folder / "trials.csv")["trial"]) == [0, 1]
+    assert {"trial", "repeat", "wall_seconds", "env_steps", "loss"} <= set(pd.read_csv(folder / "curves.csv").columns)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"commit", "dirty", "machine", "versions", "command"} <= set(manifest) and len(manifest["runs"]) == 1
+    before = (folder / "trials.jsonl").read_bytes()
+    assert cli.main(arguments) == 0
+    assert (folder / "trials.jsonl").read_bytes() == before
+    assert len(json.loads((folder / "manifest.json").read_text())["runs"]) == 2
+    assert cli.main(["validate", str(folder / "suite.yaml")]) == 0
+    capsys.readouterr()
+    assert cli.main(["list", "--results", str(tmp_path / "r"), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["studies"][0]["trials"] == 2 and "HalfCheetah" in listed["environments"]
+
+    assert cli.main(["train", str(folder / "best.yaml"), "--iterations", "7", "--out", str(tmp_path / "t")]) == 0
+    assert "after 7 iterations" in capsys.readouterr().out
+
+
+def test_run_where_nothing_can_be_measured_fails(suite_file, tmp_path, capsys) -> None:
+    arguments = ["run", str(suite_file), "--results", str(tmp_path), "--trials", "1", "--set", "fixed.behaviour=fail"]
+    assert cli.main(arguments) == 1
+    out = capsys.readouterr().out
+    assert "failed: ValueError: the physics exploded in environment 3" in out
+    assert "No trial was measured to its end" in out
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_the_next_run_finishes_it(endless, tmp_path, signum: int, code: int) -> None:
+    process = start(*endless, "--set", "fixed.behaviour=endless")
+    trial = wait_for_trial(tmp_path)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == code, err
+    assert "run the same command again to go on" in out
+    assert not psutil.pid_exists(trial)
+    assert list((tmp_path / "r").rglob("trials.jsonl")) == []
+
+
+def test_a_second_signal_kills_at_once(endless, tmp_path) -> None:
+    process = start(*endless, "--set", "fixed.behaviour=deaf")
+    trial = wait_for_trial(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) in (130, 143)
+    psutil.wait_procs([psutil.Process(trial)] if psutil.pid_exists(trial) else [], timeout=5)
+    assert not psutil.pid_exists(trial)
+
+
+def test_trials_die_with_a_killed_harness_and_the_next_run_finishes_each_once(suite_file, tmp_path) -> None:
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    arguments = ["run", str(suite_file), "--results", str(tmp_path / "r"), "--set", f"fixed.marker={fifo}"]
+    process = start(*arguments)
+    wait_for_trial(tmp_path)  # the baseline
+    trial = psutil.Process(wait_for_trial(tmp_path))  # it waits for the fifo's reader, so the baseline is recorded
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs([trial], timeout=5)
+    assert not alive
+    records = next((tmp_path / "r").rglob("trials.jsonl"))
+    assert [r.trial for r in read_records(records)] == [0]
+    again = start(*arguments)
+    wait_for_trial(tmp_path)
+    wait_for_trial(tmp_path)
+    _, err = again.communicate(timeout=30)
+    assert again.returncode == 0, err
+    assert [(r.trial, r.state) for r in read_records(records)] == [(0, "complete"), (1, "complete"), (2, "complete")]
+
+
+def test_a_killed_trial_is_recorded_and_the_study_goes_on(suite_file, tmp_path) -> None:
+    arguments = [suite_file, "--results", tmp_path / "r", "--set", "search={behaviour: [good, die]}"]
+    code, _, err = harness("run", *arguments, "--set", "baseline={}", "--trials", "2")
+    assert code == 0, err
+    records = read_records(next((tmp_path / "r").rglob("trials.jsonl")))
+    assert [r.state for r in records] == ["complete", "failed"]
+    assert records[1].error.startswith("killed by SIGKILL")
+
+
+def test_a_second_harness_on_the_study_is_refused_and_told_who_has_it(endless, tmp_path) -> None:
+    process = start(*endless, "--set", "fixed.behaviour=endless")
+    wait_for_trial(tmp_path)
+    code, _, err = harness(*endless, "--set", "fixed.behaviour=endless")
+    assert code == 1 and f"process {process.pid} on " in err
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 143
+
+
+def test_a_run_goes_on_after_unreadable_lines(suite_file, tmp_path, capsys) -> None:
+    arguments = ["run", str(suite_file), "--results", str(tmp_path / "r"), "--trials", "1"]
+    assert cli.main(arguments) == 0
+    path = next((tmp_path / "r").rglob("trials.jsonl"))
+    path.write_bytes(path.read_bytes() + b'{"trial": 1, "repe')
+    capsys.readouterr()
+    assert cli.main([*arguments, "--trials", "2"]) == 0
+    assert "trials.jsonl.bad-1" in capsys.readouterr().out.replace("\n", "")
+    assert [r.trial for r in read_records(path)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainer: appo\nenv: Ant\nsettings: {num_envs: 0}\n", "c.yaml:3: settings.num_envs: Input should be greater"),
+        ("trainer: appo\nenv: Ant\nsetings: {}\n", "c.yaml:3: setings: unknown key; did you mean 'settings'?"),
+        ("trainer: appo\n", "env: is missing"),
+        ("trainer: apo\nenv: Ant\n", "c.yaml:1: trainer: unknown trainer 'apo'"),
+        ("trainer: appo\nenv: Antt\n", "c.yaml:2: env: unknown environment 'Antt'; did you mean 'Ant'?"),
+        ("trainer: appo\nenv: Ant\nsettings: {learner_device: 'cuda:9'}\n", "no device 'cuda:9'"),
+    ],
+)
+def test_train_refuses_a_wrong_configuration(tmp_path, capsys, text: str, words: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert cli.main(["train", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_of_what_is_no_checkpoint_is_an_error(tmp_path, capsys) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    assert cli.main(["eval", str(tmp_path / "checkpoint.pt")]) == 1
+    assert str(tmp_path / "checkpoint.pt") in capsys.readouterr().err
+
+
+def test_machine_and_clean(capsys) -> None:
+    assert cli.main(["machine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cores_usable"] >= 1
+    assert cli.main(["clean", "--json"]) == 0
+    assert "removed" in json.loads(capsys.readouterr().out)
+
+
+def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path) -> None:
+    code, out, err = harness("run", "suites/smoke.yaml", "--results", tmp_path, "--json")
+    assert code == 0, err
+    content = json.loads(out)
+    records = read_records(Path(content["folder"]) / "trials.jsonl")
+    assert {r.state for r in records} == {"complete"}
+    assert {r.params["mode"] for r in records} == {"async", "sync"}
+    for record in records:
+        assert record.env_steps_per_second > 0 and record.updates_per_second > 0
+        assert 0 < record.learner_busy_fraction <= 1.01 and record.peak_host_bytes > 2**27
+        assert record.budget_host_bytes > 2**27 and record.steady_seconds >= 1.5
+    best = content["best_config"]
+    code, out, err = harness("train", best, "--iterations", 3, "--out", tmp_path / "t", "--json")
+    assert code == 0, err
+    trained = json.loads(out)
+    assert trained["progress"]["iteration"] == 3
+    code, out, err = harness("eval", trained["checkpoint"], "--episodes", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["episodes"] == 2

@@ -1,0 +1,131 @@
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.execute import Limits, execute
+from harness.stop import Stopped, StopSignal
+from harness.trial import Trial, TrialSpec, Window, describe
+from unilab.training.progress import Progress
+
+PATIENT = Limits(30, 30)
+
+
+def spec(folder: Path, behaviour: str = "good", **settings) -> TrialSpec:
+    settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
+    return TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
+
+
+def pid_of(folder: Path) -> int:
+    return int((folder / "started").read_text().split()[0])
+
+
+def run(one: TrialSpec, limits: Limits = PATIENT, **more):
+    with StopSignal() as stop:
+        outcome = execute(one, limits, stop, **more)
+        assert stop.groups == set()
+    return outcome
+
+
+def test_window_leaves_warm_up_out_and_divides_differences() -> None:
+    window = Window(warmup_seconds=1.0, seconds=2.0)
+    counters = [(0.5, 10), (0.9, 20), (1.5, 30), (3.0, 90), (3.5, 110)]
+    progress = [Progress(wall_seconds=s, env_steps=n, updates=2 * n, learner_busy_seconds=s / 2) for s, n in counters]
+    more = [window.add(one) for one in progress]
+    assert more == [True, True, True, True, False]
+    result = window.result()
+    assert result["steady_seconds"] == 2.0
+    assert result["env_steps_per_second"] == (110 - 30) / 2.0
+    assert result["updates_per_second"] == 80.0
+    assert result["learner_busy_fraction"] == 0.5
+    assert result["env_steps"] == 110
+
+
+def test_window_leaves_three_iterations_out_however_short_the_warm_up() -> None:
+    window = Window(warmup_seconds=0.0, seconds=1.0)
+    for seconds in (1.0, 2.0):
+        assert window.add(Progress(wall_seconds=seconds))
+    with pytest.raises(RuntimeError, match="before the steady window began"):
+        window.result()
+    assert window.add(Progress(wall_seconds=3.0))
+    assert window.first is not None and window.first.wall_seconds == 3.0
+
+
+def test_a_trial_runs_in_process_as_well(tmp_path) -> None:
+    messages: list = []
+    assert Trial(spec(tmp_path, speed=50), messages.append).run()
+    assert messages[-1]["event"] == "result"
+    assert messages[-1]["result"]["env_steps_per_second"] == pytest.approx(5000)
+    assert json.loads((tmp_path / "log/curve.jsonl").read_text().splitlines()[0])["iteration"] == 1
+    assert not Trial(spec(tmp_path, "fail"), messages.append).run()
+    assert messages[-1]["error"] == "ValueError: the physics exploded in environment 3"
+    assert "in misbehave" in messages[-1]["traceback"]
+
+
+def test_running_out_of_memory_is_named_as_such() -> None:
+    assert describe(MemoryError("no room")).startswith("out of memory (MemoryError")
+    assert describe(RuntimeError("CUDA out of memory. Tried")).startswith("out of memory (RuntimeError")
+    assert describe(RuntimeError("other")) == "RuntimeError: other"
+
+
+def test_a_good_repeat_is_measured_in_a_process_of_its_own(tmp_path) -> None:
+    seen: list = []
+    outcome = run(spec(tmp_path, speed=70), on_progress=seen.append)
+    assert outcome.state == "complete" and outcome.error is None
+    assert outcome.result["env_steps_per_second"] == pytest.approx(7000)
+    assert outcome.result["learner_busy_fraction"] == pytest.approx(0.75)
+    assert seen and seen[-1]["measuring"]
+    assert outcome.peak.host > 2**20
+    assert outcome.wall_seconds > 0
+    assert pid_of(tmp_path) != os.getpid() and not psutil.pid_exists(pid_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        ("fail", "ValueError: the physics exploded in environment 3"),
+        ("die", "killed by SIGKILL"),
+        ("exit", "exit code 7 without a result"),
+    ],
+)
+def test_a_failing_repeat_says_how(tmp_path, behaviour: str, error: str) -> None:
+    outcome = run(spec(tmp_path, behaviour))
+    assert outcome.state == "failed"
+    assert error in outcome.error
+    assert math.isnan(outcome.result.get("env_steps_per_second", math.nan))
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "hold_gil", "deaf"])
+def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -> None:
+    outcome = run(spec(tmp_path, behaviour), Limits(60, 3.0))
+    assert outcome.state == "timeout"
+    assert "no progress for progress_timeout_seconds = 3" in outcome.error
+    dump = Path(outcome.error.rpartition("stack dump: ")[2]).read_text()
+    assert "fake_trainer.py" in dump and "in misbehave" in dump
+    assert not psutil.pid_exists(pid_of(tmp_path))
+
+
+def test_a_repeat_that_goes_on_for_ever_is_ended(tmp_path) -> None:
+    outcome = run(spec(tmp_path, "endless"), Limits(3.0, 30))
+    assert outcome.state == "timeout"
+    assert "longer than trial_timeout_seconds = 3" in outcome.error
+    assert not psutil.pid_exists(pid_of(tmp_path))
+
+
+def test_a_repeat_over_its_memory_limit_is_ended_as_out_of_memory(tmp_path) -> None:
+    outcome = run(spec(tmp_path, "eat"), Limits(30, 30, host_bytes=300 * 2**20))
+    assert outcome.state == "failed"
+    assert outcome.error.startswith("out of memory:") and "the limit is 300 MiB" in outcome.error
+    assert outcome.peak.host > 300 * 2**20
+
+
+def test_a_signal_ends_the_repeat_and_leaves_nothing(tmp_path) -> None:
+    with StopSignal() as stop, pytest.raises(Stopped) as caught:
+        execute(spec(tmp_path, "endless"), PATIENT, stop, lambda progress: os.kill(os.getpid(), signal.SIGTERM))
+    assert caught.value.exit_code == 143
+    assert not psutil.pid_exists(pid_of(tmp_path))
+    assert stop.groups == set()

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+
+from harness import plan as plans
+from harness.document import InputError
+
+HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (HEAD + "fixed: {num_env: 3}\n", 4, "did you mean 'num_envs'?"),
+        (HEAD + "fixed:\n  num_envs: 0\n", 5, "fixed.num_envs: Input should be greater than or equal to 1, got 0"),
+        (HEAD + "search:\n  learner_dtype: [float32, float16]\n", 5, "'float16'"),
+        (HEAD + "search:\n  num_envs: {low: 0, high: 9}\n", 5, "greater than or equal to 1"),
+        (HEAD + "search:\n  algorithm.learning_rat: [0.1]\n", 5, "did you mean 'algorithm.learning_rate'?"),
+        (HEAD + "baseline: {algorithm.gamma: 2}\n", 4, "less than or equal to 1"),
+        (HEAD + "search: {num_envs: [8, 16]}\nbaseline: {num_envs: 12}\n", 5, "12 is not in the search space"),
+        (HEAD + "fixed: {num_envs: 8}\nsearch: {num_envs: [8, 16]}\n", 5, "fixed as well"),
+        (HEAD.replace("appo", "apo"), 2, "did you mean 'appo'?"),
+        (HEAD.replace("appo", "nowhere:Trainer"), 2, "No module named 'nowhere'"),
+        (HEAD.replace("HalfCheetah", "HalfCheeta"), 3, "did you mean 'HalfCheetah'?"),
+    ],
+)
+def test_settings_are_checked_against_the_trainer(tmp_path, text: str, line: int, words: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        plans.make(path)
+    assert f"suite.yaml:{line}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["suite.yaml"]
+
+
+def test_absent_device_drops_out_of_the_search_and_is_an_error_when_asked_for(make_plan) -> None:
+    plan = make_plan("search.device=[cpu, 'cuda:7']")
+    assert plan.space.dimensions["device"] == ("cpu",)
+    assert plan.dropped == ("device: cuda:7 (not on this machine)",)
+    assert plan.study_id == make_plan("search.device=[cpu]").study_id
+    for asked in ("fixed.device='cuda:7'", "search.device=['cuda:7']", "baseline.device='cuda:7'"):
+        with pytest.raises(InputError, match="there is no device 'cuda:7' on this machine"):
+            make_plan(asked)
+
+
+def test_baseline_is_completed_from_defaults_or_the_first_value(make_plan) -> None:
+    plan = make_plan("search.mode=[sync, async]", "search.inner.rate=[3.0, 2.0]", "baseline.seed=4")
+    assert plan.baseline == {"speed": 20, "mode": "async", "inner.rate": 3.0, "seed": 4}
+    assert plan.settings(plan.baseline)["env"] == "Fake"
+
+
+def test_trials_and_time(make_plan) -> None:
+    plan = make_plan("limits.trials=9", "measure.repeats=2", "confirm={top: 2, repeats: 3}")
+    assert plan.space.size == 4
+    assert plan.trials == 4  # no more configurations than there are
+    assert plan.confirm_repeats == 9
+    assert plan.seconds == pytest.approx(17 * (plans.PROCESS_SECONDS + 0.3))
+    assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
+
+
+def test_memory_of_baseline_and_corners(make_plan) -> None:
+    plan = make_plan("search.host_bytes=[1000, 2000000000000000]", "baseline.host_bytes=1000")
+    rows = dict(plan.memory())
+    assert rows["baseline"].fits and rows["smallest"].fits
+    assert not rows["largest"].fits
+    assert rows["largest"].host_bytes == 2_000_000_000_000_000
+    assert "ring" in rows["largest"].reason
+
+
+@pytest.mark.parametrize("name", ["smoke", "appo_throughput", "appo_reward"])
+def test_shipped_suites_are_valid_and_fit(name: str) -> None:
+    plan = plans.make(f"suites/{name}.yaml")
+    assert plan.suite.name == name
+    assert plan.verdict(plan.baseline).fits

@@ -1,0 +1,92 @@
+import json
+import math
+import resource
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.record import Record, RecordError, RecordFile, median, read_records, set_bad_lines_aside, write_atomic
+
+FIELDS = """
+study trial repeat state error seed env_steps_per_second updates_per_second episode_return episodes
+policy_lag_mean collector_busy_fraction learner_busy_fraction budget_host_bytes budget_shm_bytes budget_device_bytes
+peak_host_bytes peak_shm_bytes peak_device_bytes wall_seconds steady_seconds started_at commit machine
+"""
+
+
+def record(trial: int, repeat: int = 0, **more) -> Record:
+    return Record(study="s", trial=trial, repeat=repeat, **{"state": "complete", **more})
+
+
+@given(
+    st.dictionaries(st.text("abc.", min_size=1), st.integers() | st.text() | st.lists(st.integers()), max_size=3),
+    st.floats(), st.text() | st.none(),
+)  # fmt: skip
+def test_a_record_survives_json(params, value, error) -> None:
+    one = record(1, params=params, error=error, episode_return=value)
+    again = Record.from_flat(json.loads(json.dumps(one.flat(), allow_nan=False)))
+    expected = value if math.isfinite(value) else math.nan
+    assert repr(again) == repr(record(1, params=params, error=error, episode_return=expected))
+
+
+def test_a_record_has_the_agreed_fields() -> None:
+    flat = record(0, params={"algorithm.gamma": 0.9}).flat()
+    assert set(FIELDS.split()) <= set(flat)
+    assert flat["params.algorithm.gamma"] == 0.9
+
+
+@pytest.mark.parametrize("tail", [b'{"study": "s", "tri', b"\x00\xff\x00\n", b'{"trial": 1}', b"[1]\n"])
+def test_bad_last_line_is_set_aside_and_the_rest_stays(tmp_path, tail: bytes) -> None:
+    path = tmp_path / "trials.jsonl"
+    file = RecordFile(path)
+    file.append(record(0))
+    file.append(record(1))
+    good = path.read_bytes()
+    path.write_bytes(good + tail)
+    assert [r.trial for r in read_records(path)][:2] == [0, 1]
+    opened = RecordFile(path)
+    assert opened.set_aside is not None and opened.set_aside.read_bytes() == tail
+    assert path.read_bytes() == good
+    opened.append(record(2))
+    assert [r.trial for r in RecordFile(path).records] == [0, 1, 2]
+    path.write_bytes(path.read_bytes() + tail)
+    second = RecordFile(path).set_aside
+    assert second is not None and second != opened.set_aside and opened.set_aside.read_bytes() == tail
+
+
+def test_a_bad_line_in_the_middle_costs_that_line_only_or_the_rest_of_a_log(tmp_path) -> None:
+    text = b'{"a": 1}\nrubbish\n{"a": 2}\n'
+    records, log = tmp_path / "r", tmp_path / "l"
+    for path in (records, log):
+        path.write_bytes(text)
+    assert set_bad_lines_aside(records).read_bytes() == b"rubbish\n"
+    assert records.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+    assert set_bad_lines_aside(log, cut=True).read_bytes() == b'rubbish\n{"a": 2}\n'
+    assert log.read_bytes() == b'{"a": 1}\n'
+    assert set_bad_lines_aside(records) is None
+
+
+def test_a_full_disk_leaves_whole_records_and_says_what_to_do(tmp_path) -> None:
+    path = tmp_path / "trials.jsonl"
+    file = RecordFile(path)
+    file.append(record(0))
+    size = path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))  # the next line is cut in its middle
+    try:
+        with pytest.raises(RecordError, match=r"cannot be written .* run the same command again"):
+            file.append(record(1))
+        with pytest.raises(RecordError):
+            write_atomic(tmp_path / "best.yaml", "x" * (size + 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == size
+    assert [r.trial for r in RecordFile(path).records] == [0]
+    assert [left.name for left in tmp_path.iterdir()] == ["trials.jsonl"]
+
+
+def test_median_counts_complete_repeats_only() -> None:
+    records = [record(0, i, env_steps_per_second=v) for i, v in enumerate([1.0, 5.0, 3.0, math.nan])]
+    assert median([*records, record(0, 4, state="failed", env_steps_per_second=100.0)], "env_steps_per_second") == 3.0
+    assert math.isnan(median([], "episode_return"))

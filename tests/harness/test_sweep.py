@@ -1,0 +1,251 @@
+"""The search with a trainer that costs nothing; ``Executed`` runs the trial's own object in this process."""
+
+import json
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+
+from harness import sampling
+from harness.execute import Limits, Outcome
+from harness.plan import Plan
+from harness.record import Record
+from harness.space import Space
+from harness.stop import Stopped, StopSignal
+from harness.study import JOURNAL, Study, StudyLocked, ranking
+from harness.suite import Range, Sampler
+from harness.sweep import Sweep
+from harness.tables import limited_by, write_best
+from harness.trial import Trial, TrialSpec
+
+
+class Quiet:
+    def started(self, record: Record, what: str) -> None:
+        pass
+
+    def progress(self, progress: dict) -> None:
+        pass
+
+    def finished(self, record: Record) -> None:
+        pass
+
+
+class Crash(BaseException):
+    """The harness dies here."""
+
+
+class Executed:
+    """Counts repeats; crashes instead of running the repeat numbered ``crash_at``."""
+
+    def __init__(self, crash_at: int | None = None) -> None:
+        self.specs: list[TrialSpec] = []
+        self.crash_at = crash_at
+
+    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+        if len(self.specs) == self.crash_at:
+            raise Crash
+        self.specs.append(spec)
+        messages: list = []
+        if not Trial(spec, messages.append).run():
+            return Outcome("failed", error=messages[-1]["error"])
+        return Outcome("complete", result=messages[-1]["result"])
+
+
+def sweep(plan: Plan, results: Path, executed: Executed | None = None) -> list[Record]:
+    with Study(plan.folder(results)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Quiet(), executed or Executed()).run()
+        return study.records.records
+
+
+def speeds(records: list[Record]) -> list[int]:
+    return [record.params["speed"] for record in records]
+
+
+def test_baseline_first_then_new_configurations_up_to_the_limit(make_plan, tmp_path) -> None:
+    records = sweep(make_plan(), tmp_path)
+    assert [(r.trial, r.repeat, r.state, r.baseline) for r in records] == [
+        (0, 0, "complete", True),
+        (1, 0, "complete", False),
+        (2, 0, "complete", False),
+    ]
+    assert records[0].params == {"speed": 20}
+    assert len(set(speeds(records))) == 3
+    assert [r.env_steps_per_second for r in records] == pytest.approx([100 * s for s in speeds(records)])
+    assert records[0].budget_host_bytes == 1000 and records[0].commit and records[0].machine
+
+
+def test_a_small_space_is_exhausted_and_no_more(make_plan, tmp_path) -> None:
+    assert sorted(speeds(sweep(make_plan("limits.trials=9"), tmp_path))) == [10, 20, 40, 80]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_the_same_seed_asks_the_same(make_plan, tmp_path, sampler: str) -> None:
+    plan = make_plan(f"sampler.name={sampler}", "search.speed={low: 1, high: 500, log: true}", "limits.trials=5")
+    assert speeds(sweep(plan, tmp_path / "a")) == speeds(sweep(plan, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("crash_at", range(6))
+def test_after_a_crash_each_repeat_is_recorded_once_and_the_search_is_the_same(make_plan, tmp_path, crash_at) -> None:
+    plan = make_plan("measure.repeats=2", "search.speed={low: 1, high: 500}")
+    whole = sweep(plan, tmp_path / "whole")
+    with pytest.raises(Crash):
+        sweep(plan, tmp_path / "cut", Executed(crash_at))
+    executed = Executed()
+    records = sweep(plan, tmp_path / "cut", executed)
+    assert len(executed.specs) == 6 - crash_at
+    assert [(r.trial, r.repeat, r.params) for r in records] == [(r.trial, r.repeat, r.params) for r in whole]
+    assert sweep(plan, tmp_path / "cut", Executed(crash_at=0)) == records  # nothing is left to do
+
+
+def test_a_crash_between_record_and_journal_is_made_good(make_plan, tmp_path) -> None:
+    plan = make_plan()
+    folder = plan.folder(tmp_path)
+    first = sweep(make_plan("limits.trials=2"), tmp_path)
+    lines = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    for kept in range(len(lines)):  # a journal that lost its last lines, and is cut in the middle of one
+        (folder / JOURNAL).write_bytes(b"".join(lines[:kept]) + lines[kept][:7])
+        (folder / "trials.jsonl").write_text("".join(json.dumps(r.flat()) + "\n" for r in first))
+        records = sweep(plan, tmp_path)
+        assert [r.trial for r in records] == [0, 1, 2]
+        assert records[:2] == first
+        with Study(folder) as study:
+            told = study.open_optuna(["maximize"]).trials
+        assert [t.state for t in told] == [optuna.trial.TrialState.COMPLETE] * 3
+        assert [t.params["speed"] for t in told] == speeds(records)
+
+
+def test_over_budget_is_infeasible_with_its_items_and_is_never_started(make_plan, tmp_path) -> None:
+    plan = make_plan("search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000", "limits.trials=8")
+    executed = Executed()
+    records = sweep(plan, tmp_path, executed)
+    infeasible = [r for r in records if r.state == "infeasible"]
+    assert len(infeasible) == 4 and len(executed.specs) == 4
+    assert all(spec.settings["host_bytes"] == 1000 for spec in executed.specs)
+    assert "ring" in infeasible[0].error and infeasible[0].budget_host_bytes == 9_000_000_000_000_000
+    with Study(plan.folder(tmp_path)) as study:
+        trials = study.open_optuna(["maximize"]).trials
+    assert [t.state.name for t in trials].count("PRUNED") == 4
+    pruned = next(t for t in trials if t.state.name == "PRUNED")
+    assert pruned.constraints["memory"] > 0 and "ring" in pruned.user_attrs["infeasible"]
+
+
+def test_a_failing_trial_is_recorded_and_the_study_goes_on(make_plan, tmp_path) -> None:
+    plan = make_plan("search.behaviour=[good, fail]", "search.speed=[20]", "limits.trials=2")
+    records = sweep(plan, tmp_path)
+    assert [r.state for r in records] == ["complete", "failed"]
+    assert records[1].error == "ValueError: the physics exploded in environment 3"
+    assert math.isnan(records[1].env_steps_per_second)
+
+
+def test_constraints_keep_a_fast_but_infeasible_trial_from_being_best(make_plan, tmp_path) -> None:
+    plan = make_plan("constraints={policy_lag_mean: {max: 0.5}}", "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    best = ranking(records, plan.suite)[0]
+    assert records[best].params == {"speed": 40}  # a speed of 80 has a lag of 0.8
+
+
+def test_two_objectives_rank_the_pareto_front(make_plan, tmp_path) -> None:
+    plan = make_plan("objectives=[env_steps_per_second, policy_lag_mean]", "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    assert [records[t].params["speed"] for t in ranking(records, plan.suite)] == [80, 40, 20, 10]
+    one = make_plan("objectives=[env_steps_per_second, episode_return]", "limits.trials=4")
+    records = sweep(one, tmp_path)
+    assert [records[t].params["speed"] for t in ranking(records, one.suite)] == [80]
+
+
+def test_confirmation_takes_turns_and_decides(make_plan, tmp_path) -> None:
+    plan = make_plan("confirm={top: 2, repeats: 2}", "limits.trials=4")
+    records = [r for r in sweep(plan, tmp_path) if r.phase == "confirm"]
+    turns = [(r.params["speed"], r.repeat) for r in records]
+    assert turns == [(20, 1), (80, 1), (40, 1), (40, 2), (80, 2), (20, 2)]
+    with pytest.raises(Crash):
+        sweep(plan, tmp_path / "cut", Executed(crash_at=6))
+    resumed = [r for r in sweep(plan, tmp_path / "cut") if r.phase == "confirm"]
+    assert [(r.params["speed"], r.repeat) for r in resumed] == turns
+
+
+def test_repeats_have_seeds_of_their_own(make_plan, tmp_path) -> None:
+    records = sweep(make_plan("search={}", "baseline={}", "measure.repeats=3", "fixed.seed=5"), tmp_path)
+    assert [r.seed for r in records] == [5, 6, 7]
+    assert [r.episode_return for r in records] == [1005.0, 1006.0, 1007.0]
+
+
+def test_contradicting_settings_fail_their_trial_only(make_plan, tmp_path, monkeypatch) -> None:
+    from tests.harness.fake_trainer import FakeTrainer
+    from unilab.training.settings import SettingsError
+
+    plan = make_plan("limits.trials=4")
+
+    def check(self: FakeTrainer, settings: dict) -> None:
+        if settings["speed"] == 80:
+            raise SettingsError("speed", "80 does not go with this environment")
+
+    monkeypatch.setattr(FakeTrainer, "check", check)
+    states = {r.params["speed"]: (r.state, r.error) for r in sweep(plan, tmp_path)}
+    assert states[80] == ("failed", "speed: 80 does not go with this environment")
+    assert states[40] == ("complete", None)
+
+
+def test_time_limit_stops_the_search_but_not_before_the_baseline(make_plan, tmp_path) -> None:
+    assert [r.trial for r in sweep(make_plan("limits.minutes=0.001"), tmp_path)] == [0]
+
+
+def test_a_signal_before_a_repeat_leaves_the_study_resumable(make_plan, tmp_path) -> None:
+    plan = make_plan()
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        stop.signum = 2
+        with pytest.raises(Stopped):
+            Sweep(plan, study, stop, Quiet(), Executed()).run()
+    assert [r.trial for r in sweep(plan, tmp_path)] == [0, 1, 2]
+
+
+def test_one_process_holds_a_study(make_plan, tmp_path) -> None:
+    folder = make_plan().folder(tmp_path)
+    with Study(folder), pytest.raises(StudyLocked, match=r"process \d+ on .* works on this study"):
+        Study(folder)
+    with Study(folder):
+        pass
+
+
+def test_lists_travel_through_optuna(make_plan, tmp_path) -> None:
+    plan = make_plan("search={layers: [[8], [16, 16]]}", "baseline={}", "limits.trials=2")
+    assert [r.params["layers"] for r in sweep(plan, tmp_path)] == [[8], [16, 16]]
+
+
+def test_proposals_are_new_until_the_space_is_empty() -> None:
+    space = Space({"a": (1, "x", None), "b": Range(0.0, 1.0, step=0.5), "c": Range(2, 8, step=3)})
+    for sampler in (Sampler("tpe"), Sampler("random"), Sampler("grid")):
+        study = optuna.create_study()
+        seen = []
+        while (params := sampling.propose(study, space, sampler)) is not None:
+            assert params not in seen
+            seen.append(params)
+            study.enqueue_trial(params)
+            study.tell(study.ask(sampling.distributions(space)), 1.0)
+        assert len(seen) == space.size == 27
+
+
+def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
+    from harness import training
+
+    plan = make_plan("limits.trials=4", "fixed.layers=[3, 4]")
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Quiet(), Executed()).run()
+        path = write_best(plan, study)
+    job = training.load(path)
+    assert job.settings == plan.trainer.defaults() | {"speed": 80, "layers": [3, 4], "env": "Fake"}
+
+
+def test_what_limits_a_configuration() -> None:
+    def busy(collector: float, learner: float, **settings) -> str:
+        record = Record("s", 0, 0, "complete", collector_busy_fraction=collector, learner_busy_fraction=learner)
+        return limited_by(settings, {"mode": "async"}, [record]).partition(" (")[0]
+
+    assert busy(0.99, 0.5) == "collector"
+    assert busy(0.4, 0.95) == "learner"
+    assert busy(0.95, 0.96) == "both, well balanced"
+    assert busy(0.3, 0.4) == "waiting"
+    assert busy(0.3, 0.6, mode="sync") == "learner"
+    assert busy(0.1, 0.2, mode="sync") == "waiting"
+    assert busy(math.nan, 0.2) == "not known"

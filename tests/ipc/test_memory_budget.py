@@ -1,0 +1,238 @@
+"""Budgets: sizes against what is really allocated, refusals, and the change that would fit."""
+
+import dataclasses
+import json
+import logging
+import subprocess
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unilab.algos.torch.appo.collection import EnvDims as RunDims
+from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
+from unilab.algos.torch.appo.runner import build_learner
+from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync, process_cost, segments
+from unilab.ipc.memory_budget import (
+    BudgetItem,
+    EnvDims,
+    MemoryAvailable,
+    MemoryBudget,
+    MemoryBudgetError,
+    env_dims,
+    estimate_appo,
+)
+from unilab.ipc.process_cost import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
+
+MIB = 2**20
+DIMS = EnvDims(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
+PLENTY = MemoryAvailable(host_total=2**50, host_free=2**50, shm_free=2**50)
+
+
+def budget_of(**changes: object) -> MemoryBudget:
+    return estimate_appo(dataclasses.replace(APPOConfig(), **changes), DIMS, cores=2, costs=FALLBACK)
+
+
+def item(budget: MemoryBudget, name: str) -> BudgetItem:
+    return next(item for item in budget.items if item.name == name)
+
+
+def test_totals_by_place():
+    items = (
+        BudgetItem("a", "host", 1),
+        BudgetItem("b", "shm", 10),
+        BudgetItem("c", "cuda:0", 100),
+        BudgetItem("d", "cuda:1", 1000),
+        BudgetItem("e", "mps", 10000),
+    )
+    budget = MemoryBudget(items)
+    assert budget.host_bytes == 10011  # /dev/shm and an Apple accelerator's memory are RAM
+    assert budget.shm_bytes == 10
+    assert budget.devices == {"cuda:0": 100, "cuda:1": 1000, "mps": 10000}
+    assert budget.device_bytes == 11100
+
+
+def test_shared_memory_is_exactly_what_a_run_creates():
+    config = APPOConfig(num_envs=48, steps_per_env=7, num_slots=3, policy=PolicyConfig((32, 16), (24,)))
+    learner = build_learner(config, RunDims(17, 6, 5))
+    ring = RolloutRingBuffer(48, 7, 17, 6, critic_dim=5, num_slots=3)
+    syncs = [SharedWeightSync.from_state_dict(weights) for weights in learner.get_weights().values()]
+    mailbox = LatestValue()
+    try:
+        names = [ring.name, *(sync.name for sync in syncs), mailbox.name]
+        created = sum((segments.ROOT / name).stat().st_size for name in names)
+        assert estimate_appo(config, DIMS, cores=2, costs=FALLBACK).shm_bytes == created
+    finally:
+        for shared in (ring, *syncs, mailbox):
+            shared.cleanup()
+        learner.close()
+
+
+def test_models_and_optimizer_are_those_of_the_learner():
+    config = APPOConfig(policy=PolicyConfig((64, 32), (48,)), learner_threads=2)
+    learner = build_learner(config, RunDims(17, 6, 5))
+    budget = estimate_appo(config, DIMS, cores=2, costs=FALLBACK)
+    try:
+        states = [network.state_dict() for network in (learner.actor, learner.critic, learner.target_actor)]
+        assert item(budget, "models").bytes == sum(v.numel() * v.itemsize for state in states for v in state.values())
+        parameters = 4 * sum(p.numel() for network in (learner.actor, learner.critic) for p in network.parameters())
+        # The budget counts the normalization's few statistics as if they had moments and gradients as well.
+        assert item(budget, "optimizer state").bytes == pytest.approx(2 * parameters, rel=0.03)
+        assert item(budget, "gradients").bytes == pytest.approx(3 * parameters, rel=0.03)
+    finally:
+        learner.close()
+
+
+def test_physics_sizes_are_those_of_mujoco():
+    dims = env_dims("HalfCheetah")
+    assets = Path(gymnasium.__file__).parent / "envs/mujoco/assets"
+    model = mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))
+    data = mujoco.MjData(model)
+    state = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION.value)
+    assert (dims.obs_dim, dims.action_dim, dims.critic_dim) == (17, 6, 0)
+    assert dims.model_bytes == 2 * model.nbuffer
+    assert data.nbuffer < dims.thread_bytes < data.nbuffer + data.narena
+    assert 2 * 8 * state < dims.row_bytes < 2 * 8 * state + 1024
+
+
+def test_an_environment_that_keeps_its_simulations_has_larger_rows():
+    assert env_dims("Ant").row_bytes > 5 * env_dims("HalfCheetah").row_bytes
+
+
+def test_a_gymnasium_environment_has_measured_rows():
+    dims = env_dims("Pendulum-v1")
+    assert (dims.obs_dim, dims.action_dim) == (3, 1)
+    assert 0 < dims.row_bytes < 50 * MIB
+
+
+def test_a_synchronous_run_is_one_process_without_shared_memory():
+    budget = budget_of(mode="sync")
+    assert budget.shm_bytes == 0
+    names = [item.name for item in budget.items]
+    assert "process" in names and "collector process" not in names and "resource tracker" not in names
+    assert "num_slots" not in budget.settings
+
+
+def test_a_learner_on_an_accelerator_takes_its_arrays_there():
+    on_cpu, on_cuda = budget_of(num_envs=4096), budget_of(num_envs=4096, learner_device="cuda")
+    assert on_cpu.device_bytes == 0
+    for name in ("staging", "models", "gradients", "optimizer state", "samples", "activations"):
+        assert item(on_cuda, name).place == "cuda:0"
+    assert item(on_cuda, "ring") == item(on_cpu, "ring")
+    assert item(on_cuda, "CUDA context").bytes > 0
+
+
+def test_bfloat16_halves_the_activations():
+    ratio = item(budget_of(num_envs=512, learner_dtype="bfloat16"), "activations").bytes
+    assert ratio < 0.6 * item(budget_of(num_envs=512), "activations").bytes
+
+
+def test_table_fits_80_columns_and_names_every_item():
+    budget = budget_of(num_envs=4096, steps_per_env=128, num_slots=64, learner_device="cuda:3")
+    table = budget.table()
+    assert max(len(line) for line in table.splitlines()) <= 80
+    for one in budget.items:
+        assert one.bytes == 0 or one.name[:24] in table
+
+
+def test_what_fits_is_not_refused():
+    budget = budget_of()
+    budget.check(PLENTY, host_fraction=0.8)
+    budget.check(MemoryAvailable(budget.host_bytes, budget.host_bytes, budget.shm_bytes))
+
+
+def test_refusal_names_need_room_items_and_the_smallest_change():
+    budget = budget_of(num_envs=1000, num_slots=8)
+    ring = item(budget, "ring").bytes
+    with pytest.raises(MemoryBudgetError) as refusal:
+        budget.check(dataclasses.replace(PLENTY, shm_free=budget.shm_bytes - ring // 20))
+    # 9.5 of 10 physical slots' room: one slot less, or 5 % fewer environments or steps; the least change comes first
+    changes = refusal.value.changes
+    assert changes == {"num_envs": pytest.approx(950, abs=3), "steps_per_env": 30, "num_slots": 7}
+    assert list(changes) == ["num_envs", "steps_per_env", "num_slots"]
+    text = str(refusal.value)
+    assert "/dev/shm needs" in text and f"num_envs 1000 -> {changes['num_envs']} fits" in text and "ring" in text
+
+
+def test_refusal_says_when_no_change_helps():
+    with pytest.raises(MemoryBudgetError, match="no change of one setting alone fits"):
+        budget_of().check(MemoryAvailable(100 * MIB, 100 * MIB))
+
+
+def test_the_part_of_the_machine_and_what_is_free_both_limit():
+    budget = budget_of()
+    need = budget.host_bytes
+    assert budget.shortages(MemoryAvailable(2 * need, 2 * need), 0.6) == []
+    assert len(budget.shortages(MemoryAvailable(2 * need, 2 * need), 0.4)) == 1
+    assert len(budget.shortages(MemoryAvailable(2 * need, need - 1), 0.6)) == 1
+
+
+def test_a_device_without_room_is_named():
+    budget = budget_of(learner_device="cuda:1")
+    shortages = budget.shortages(dataclasses.replace(PLENTY, devices={"cuda:0": 2**50, "cuda:1": MIB}))
+    assert len(shortages) == 1 and shortages[0].startswith("cuda:1 needs")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    num_envs=st.integers(1, 20_000),
+    steps=st.integers(1, 256),
+    slots=st.integers(1, 16),
+    mode=st.sampled_from(["sync", "async"]),
+    host=st.integers(500 * MIB, 4000 * MIB),
+    shm=st.integers(MIB, 2000 * MIB),
+)
+def test_every_proposed_change_fits_and_is_smaller(num_envs, steps, slots, mode, host, shm):
+    budget = budget_of(num_envs=num_envs, steps_per_env=steps, num_slots=slots, mode=mode)
+    available = MemoryAvailable(host, host, shm)
+    try:
+        budget.check(available, host_fraction=0.8)
+    except MemoryBudgetError as refusal:
+        for name, value in refusal.changes.items():
+            assert 1 <= value < budget.settings[name]
+            assert budget_of(
+                **{"num_envs": num_envs, "steps_per_env": steps, "num_slots": slots, "mode": mode, name: value}
+            ).shortages(available, 0.8) == []
+    else:
+        assert budget.host_bytes <= 0.8 * host and budget.shm_bytes <= shm
+
+
+COSTS = ProcessCosts(ProcessCost(3, 2), ProcessCost(2, 2), ProcessCost(1, 1))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_process_cost_is_measured_once(cache, monkeypatch):
+    measured = []
+    monkeypatch.setattr(process_cost, "_measure", lambda: measured.append(1) or COSTS)
+    assert [measure_process_cost() for _ in range(3)] == [COSTS] * 3
+    assert len(measured) == 1
+    assert process_cost.cache_path().is_relative_to(cache)
+    measure_process_cost(refresh=True)
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"learner": {"private": 1}}', json.dumps([1])])
+def test_a_damaged_cache_is_measured_again(cache, monkeypatch, content):
+    process_cost.cache_path().parent.mkdir(parents=True)
+    process_cost.cache_path().write_text(content)
+    monkeypatch.setattr(process_cost, "_measure", lambda: COSTS)
+    assert measure_process_cost() == COSTS
+
+
+def test_a_measurement_that_fails_falls_back_and_says_so(cache, monkeypatch, caplog):
+    def fail() -> ProcessCosts:
+        raise subprocess.CalledProcessError(1, "python", stderr="ImportError: no torch")
+
+    monkeypatch.setattr(process_cost, "_measure", fail)
+    with caplog.at_level(logging.WARNING):
+        assert measure_process_cost() == FALLBACK
+    assert "no torch" in caplog.text
+    assert not process_cost.cache_path().exists()

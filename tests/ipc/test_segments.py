@@ -1,0 +1,158 @@
+"""Shared-memory segments: names, free space, leftovers, use after close."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unilab.ipc import segments
+from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError
+
+
+def test_the_name_carries_the_owner() -> None:
+    segment = segments.create(100, "test")
+    match = segments._NAME.fullmatch(segment.name)
+    assert match is not None
+    assert int(match["pid"]) == os.getpid()
+    assert int(match["started"]) == segments.start_time(os.getpid())
+    assert match["kind"] == "test"
+    segment.close()
+    segment.unlink()
+
+
+def test_attached_handles_see_the_same_bytes_and_only_the_owner_unlinks() -> None:
+    owner = segments.create(64, "test")
+    other = segments.attach(owner.name)
+    owner.array(0, (4,), np.int64)[:] = [1, 2, 3, 4]
+    assert other.words(8, 3).tolist() == [2, 3, 4]
+    other.unlink()
+    other.close()
+    assert (segments.ROOT / owner.name).exists()
+    owner.unlink()
+    owner.unlink()
+    assert not (segments.ROOT / owner.name).exists()
+
+
+def test_a_label_serves_to_attach() -> None:
+    owner = segments.create(8, "test", label="my ring")
+    assert segments.attach("my ring").name == owner.name
+    with pytest.raises(FileNotFoundError, match="0 shared-memory segments are called 'another'"):
+        segments.attach("another")
+    owner.unlink()
+
+
+def test_an_owner_that_is_collected_leaves_nothing() -> None:
+    name = segments.create(8, "test").name
+    assert not (segments.ROOT / name).exists()
+
+
+def test_views_outlive_close_and_access_raises() -> None:
+    segment = segments.create(1 << 16, "test")
+    view = segment.array(0, (1 << 13,), np.int64)
+    view[:] = 7
+    segment.close()
+    segment.close()
+    segment.unlink()
+    assert view.sum() == 7 << 13
+    for access in (lambda: segment.memory, lambda: segment.array(0, (1,), np.int64), lambda: segment.words(0, 1)):
+        with pytest.raises(SegmentClosedError, match="after close"):
+            access()
+
+
+def test_too_large_is_refused_with_need_free_and_remedy() -> None:
+    status = os.statvfs(segments.ROOT)
+    need = status.f_blocks * status.f_frsize + 1
+    before = set(segments.ROOT.iterdir())
+    with pytest.raises(SharedMemoryFullError, match=r"fewer environments.*--shm-size") as caught:
+        segments.create(need, "rollouts")
+    assert caught.value.need == need
+    assert 0 <= caught.value.free < need
+    assert f"needs {need} bytes" in str(caught.value)
+    assert set(segments.ROOT.iterdir()) - before == set()
+
+
+TINY_SHM = """
+import os, pathlib, subprocess, sys
+root = pathlib.Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(root)], check=True)
+from unilab.ipc import segments
+segments.ROOT, segments._TRACKED = root, False
+checked = segments._require_space
+segments._require_space = lambda kind, size: None   # as if another process took the space after the check
+try:
+    segments.create(2 << 20, "rollouts")
+except segments.SharedMemoryFullError as error:
+    print("refused", error.need, error.free, len(list(root.iterdir())))
+segments._require_space = checked
+first = segments.create(700 << 10, "first")
+try:
+    segments.create(700 << 10, "second")
+except segments.SharedMemoryFullError as error:
+    print("refused", error.need, error.free)
+first.array(0, (700 << 10,), "uint8")[:] = 1
+print("written")
+"""
+
+
+def test_a_full_file_system_is_an_error_and_no_bus_error(tmp_path: Path) -> None:
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if sys.platform != "linux" or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    command = [*unshare, sys.executable, "-c", TINY_SHM, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["refused", str(2 << 20), str(1 << 20), "0"]
+    assert lines[1][:2] == ["refused", str(700 << 10)]
+    assert int(lines[1][2]) < 700 << 10
+    assert lines[2] == ["written"]
+
+
+CRASH = """
+import os, signal
+from unilab.ipc import segments
+segment = segments.create(4096, "test")
+print(segment.name, flush=True)
+os.killpg(0, signal.SIGKILL)
+"""
+
+
+def test_leftovers_of_a_crashed_run_are_removed_and_those_of_a_running_one_stay() -> None:
+    crashed = subprocess.run(
+        [sys.executable, "-c", CRASH], capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert crashed.returncode == -signal.SIGKILL
+    name = crashed.stdout.strip()
+    mine = segments.create(8, "test")
+    same_pid_earlier = f"unilab.{segments._namespace():x}.{os.getpid()}.1.test.0"
+    foreign = f"unilab.{segments._namespace() + 1:x}.999999999.1.test.0"
+    unrelated = "unilab.txt"
+    for extra in (same_pid_earlier, foreign, unrelated):
+        (segments.ROOT / extra).touch()
+    try:
+        assert (segments.ROOT / name).exists()
+        removed = segments.remove_leftovers()
+        assert {name, same_pid_earlier} <= set(removed)
+        assert not {mine.name, foreign, unrelated} & set(removed)
+        assert not (segments.ROOT / name).exists()
+        assert (segments.ROOT / mine.name).exists()
+    finally:
+        for extra in (foreign, unrelated):
+            (segments.ROOT / extra).unlink()
+    mine.unlink()
+
+
+def test_a_dead_process_has_no_start_time() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = segments.start_time(process.pid)
+    assert started is not None
+    assert started == segments.start_time(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert segments.start_time(process.pid) is None, "a zombie is dead"
+    process.communicate()
+    assert segments.start_time(process.pid) is None
