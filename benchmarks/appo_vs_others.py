@@ -2,6 +2,8 @@
 
     python benchmarks/appo_vs_others.py --unilab-rl-python OTHER/bin/python --sample-factory-python ANOTHER/bin/python
 
+Without another interpreter it measures this project alone, with 5 epochs.
+
 HalfCheetah, networks [256, 256], float32. Against unilab-rl both use 5 epochs, 4 minibatches and rollouts of 24 steps;
 against Sample Factory 2 epochs. Every env step is counted once, however often it is trained on. Each contestant runs in
 a fresh process a round, one after the other, and only its steady window counts, so that what disturbs the machine for
@@ -95,26 +97,27 @@ def measure(contestant: Contestant, warmup_seconds: float, seconds: float) -> di
     raise RuntimeError(f"{contestant.name} failed with exit code {process.returncode}:\n{output[-2000:]}")
 
 
-def compare(ours: Contestant, other: Contestant, rounds: int, warmup_seconds: float, seconds: float) -> dict[str, Any]:
-    """Measure both in turns, and the ratio of each round; the order changes every round."""
-    rates: dict[str, list[float]] = {ours.name: [], other.name: []}
+def compare(contestants: list[Contestant], rounds: int, warmup_seconds: float, seconds: float) -> dict[str, Any]:
+    """Measure them in turns, in an order that changes every round; ours comes first in ``contestants``."""
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     for number in range(rounds):
-        for contestant in (ours, other) if number % 2 == 0 else (other, ours):
+        for contestant in contestants if number % 2 == 0 else reversed(contestants):
             rate = measure(contestant, warmup_seconds, seconds)["env_steps_per_second"]
             rates[contestant.name].append(rate)
-            print(f"round {number + 1}: {contestant.name:<28} {rate:>9,.0f} env steps/s", file=sys.stderr, flush=True)
-    ratios = [a / b for a, b in zip(rates[ours.name], rates[other.name], strict=True)]
-    return {"epochs": ours.epochs, "env_steps_per_second": rates, "ratios": ratios}
+            print(f"round {number + 1}: {contestant.name:<24} {rate:>9,.0f} env steps/s", file=sys.stderr, flush=True)
+    ours, *others = rates
+    ratios = {f"ours / {other}": [a / b for a, b in zip(rates[ours], rates[other], strict=True)] for other in others}
+    return {"epochs": contestants[0].epochs, "env_steps_per_second": rates, "ratios": ratios}
 
 
 def print_table(comparison: dict[str, Any]) -> None:
-    print(f"\n{comparison['epochs']} epochs, env steps trained on per second (higher is better)")
+    print(f"\n{comparison['epochs']} epochs, env steps trained on per second (higher is better), median and range")
     for name, rates in comparison["env_steps_per_second"].items():
-        print(f"  {name:<24} median {statistics.median(rates):>9,.0f}   {min(rates):,.0f} to {max(rates):,.0f}")
-    ratios = comparison["ratios"]
-    print(
-        f"  ratio of each round      median {statistics.median(ratios):>9.2f}   {min(ratios):.2f} to {max(ratios):.2f}"
-    )
+        print(f"  {name:<24} {statistics.median(rates):>9,.0f}   {min(rates):,.0f} to {max(rates):,.0f}")
+    for name, ratios in comparison["ratios"].items():
+        print(
+            f"  {name:<24} {statistics.median(ratios):>9.2f}   {min(ratios):.2f} to {max(ratios):.2f}, round by round"
+        )
 
 
 def options() -> argparse.Namespace:
@@ -143,26 +146,31 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
+def ours(epochs: int, args: argparse.Namespace) -> Contestant:
+    return Contestant("unilab-harness", "appo_driver.py", sys.executable, epochs, OURS | settings(args.set))
+
+
+def matches(args: argparse.Namespace) -> list[list[Contestant]]:
+    """Who is measured beside whom."""
+    others = [
+        Contestant(name, driver, python, epochs, defaults | settings(args.set_other))
+        for name, driver, python, epochs, defaults in (
+            ("unilab-rl", "unilab_rl_driver.py", args.unilab_rl_python, 5, UNILAB_RL),
+            ("Sample Factory", "sample_factory_driver.py", args.sample_factory_python, 2, SAMPLE_FACTORY),
+        )
+        if python
+    ]
+    return [[ours(other.epochs, args), other] for other in others] or [[ours(5, args)]]
+
+
 def main() -> None:
     args = options()
-    others = []
-    if args.unilab_rl_python:
-        given = UNILAB_RL | settings(args.set_other)
-        others.append(Contestant("unilab-rl", "unilab_rl_driver.py", args.unilab_rl_python, 5, given))
-    if args.sample_factory_python:
-        given = SAMPLE_FACTORY | settings(args.set_other)
-        others.append(Contestant("Sample Factory", "sample_factory_driver.py", args.sample_factory_python, 2, given))
-    if not others:
-        sys.exit("nothing to compare with: give --unilab-rl-python or --sample-factory-python")
-    comparisons = []
-    for other in others:
-        ours = Contestant("unilab-harness", "appo_driver.py", sys.executable, other.epochs, OURS | settings(args.set))
-        comparisons.append(compare(ours, other, args.rounds, args.warmup_seconds, args.seconds))
+    comparisons = [compare(match, args.rounds, args.warmup_seconds, args.seconds) for match in matches(args)]
     if args.json:
         print(json.dumps(comparisons))
-    else:
-        for comparison in comparisons:
-            print_table(comparison)
+        return
+    for comparison in comparisons:
+        print_table(comparison)
 
 
 if __name__ == "__main__":

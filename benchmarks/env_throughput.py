@@ -4,7 +4,8 @@
         [--gymnasium] [--envpool-python OTHER/bin/python] [--json]
 
 - ours: ``step`` with observations, rewards and resets; the episodes are staggered, so that rows end in every step.
-- bare: ``mujoco.batch.Batch.step`` alone on the same states with the same actions: the physics that nothing can beat.
+- bare: ``mujoco.batch.Batch.step`` alone on the same states with the same actions, the model as its file has it.
+- bare, our options: the same with the options that the environment sets, so that only its own work is between them.
 - gymnasium (``--gymnasium``): its SyncVectorEnv.
 - EnvPool: in a process of its own, which is asleep while the others run; from this interpreter if it has envpool, or
   from the one named (``pip install envpool`` in a fresh environment). Of the settings in ENVPOOL_SETTINGS, synchronous
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
@@ -81,20 +83,25 @@ def ours_and_bare(task: str, num_envs: int, threads: int) -> dict[str, Run]:
     env.reset()
     env.stagger()
     actions = np.random.default_rng(0).uniform(-1, 1, (16, num_envs, env.action_dim)).astype(np.float32)
-    bare = Batch(env.model, num_envs, threads, persistent=env.persistent)
-    ctrl, frame_skip = bare.bind("ctrl"), env.settings.frame_skip
 
-    def step_bare(call: int) -> None:
-        ctrl[...] = actions[call % 16]
-        bare.step(nstep=frame_skip)
+    def bare(model: mujoco.MjModel) -> Run:
+        batch = Batch(model, num_envs, threads, persistent=env.persistent)
+        ctrl, frame_skip = batch.bind("ctrl"), env.settings.frame_skip
 
-    def run_bare(seconds: float) -> Turn:
-        bare.state[:] = env.batch.state
-        return take_turn(step_bare, num_envs, seconds)
+        def step(call: int) -> None:
+            ctrl[...] = actions[call % 16]
+            batch.step(nstep=frame_skip)
+
+        def run(seconds: float) -> Turn:
+            batch.state[:] = env.batch.state
+            return take_turn(step, num_envs, seconds)
+
+        return run
 
     return {
         "ours": lambda seconds: take_turn(lambda call: env.step(actions[call % 16]), num_envs, seconds),
-        "bare": run_bare,
+        "bare": bare(env.load_model()),
+        "bare, our options": bare(env.model),
     }
 
 

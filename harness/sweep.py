@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from harness.budget import Verdict
 from harness.execute import Limits, Outcome, execute
 from harness.plan import Plan
-from harness.record import Phase, Record, median
+from harness.record import Phase, Record, State, median
 from harness.sampling import distributions, propose
 from harness.stop import StopSignal
 from harness.study import Study
@@ -130,7 +130,7 @@ class Sweep:
         done = {record.repeat for record in self.study.of_trial(trial.number, "search")}
         if problem is not None or not verdict.fits:
             if not done:
-                state = "failed" if problem is not None else "infeasible"
+                state: State = "failed" if problem is not None else "infeasible"
                 record = self._record(trial.number, 0, "search", params, verdict)
                 self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
         else:

@@ -59,7 +59,7 @@ class Trainer(Protocol):
 class APPOTrainer:
     """Asynchronous PPO."""
 
-    device_settings = ("collector_device", "learner_device")
+    device_settings: tuple[str, ...] = ("collector_device", "learner_device")
 
     def defaults(self) -> dict[str, Any]:
         return flatten(APPOConfig())
@@ -96,7 +96,7 @@ class APPOTrainer:
             )
 
 
-REGISTRY: dict[str, type[Trainer]] = {"appo": APPOTrainer}
+REGISTRY: dict[str, Callable[[], Trainer]] = {"appo": APPOTrainer}
 
 
 def get(name: str) -> Trainer:

@@ -41,7 +41,7 @@ def test_throughput_script_as_json(tmp_path: Path) -> None:
     told = json.loads(out)
     assert (told["task"], told["envs"], told["threads"]) == ("HalfCheetah", 4, 1)
     rows = told["contestants"]
-    assert [row["name"].split()[0] for row in rows] == ["ours", "bare", "gymnasium", "EnvPool"]
+    assert [row["name"].split()[0] for row in rows] == ["ours", "bare", "bare,", "gymnasium", "EnvPool"]
     for row in rows:
         assert len(row["rounds"]) == 3 and all(rate > 0 for rate in row["rounds"])
         assert row["quartiles"][0] <= row["median"] <= row["quartiles"][1]

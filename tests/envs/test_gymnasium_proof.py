@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from mujoco.batch import Batch
 
 from unilab.envs import make
 from unilab.envs.mujoco_env import MujocoVecEnv
@@ -109,6 +110,22 @@ def test_changed_settings(name: str) -> None:
 def test_ant_without_forces_in_the_observation() -> None:
     compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False)
     compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False, contact_cost_weight=0.0)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_options_that_save_work_change_no_bit(name: str) -> None:
+    """Random episodes on the model as its file has it, beside the environment's own."""
+    with own(name, 32, max_episode_steps=None) as env:
+        plain = Batch(env.load_model(), 32, 2)
+        assert plain.model.opt.disableflags != env.model.opt.disableflags
+        rng = np.random.default_rng(0)
+        for _ in range(150):
+            plain.state[:] = env.batch.state
+            actions = rng.uniform(-1, 1, (32, env.action_dim)).astype(np.float32)
+            plain.bind("ctrl")[:] = actions
+            plain.step(nstep=env.settings.frame_skip)
+            going = ~env.step(actions).terminated
+            np.testing.assert_array_equal(env.batch.state[going], plain.state[going])
 
 
 def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:

@@ -244,3 +244,12 @@ def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path) -> None:
     code, out, err = harness("eval", trained["checkpoint"], "--episodes", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["episodes"] == 2
+
+
+def test_train_refuses_what_does_not_fit(tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    trainer = "tests.harness.fake_trainer:FakeTrainer"
+    path.write_text(f"trainer: {trainer}\nenv: Fake\nsettings: {{host_bytes: 9000000000000000}}\n")
+    assert cli.main(["train", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "host needs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

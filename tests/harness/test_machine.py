@@ -52,14 +52,15 @@ def test_table_fits_80_columns_and_says_it_all():
     table = machine.table(DESCRIBED)
     assert max(len(line) for line in table.splitlines()) <= 80
     words = " ".join(table.split())
-    for part in ("Node_7", "16 logical, 12 usable", "avx512_bf16", "64.0 GiB", "absent", "GPU X, 24.0 GiB", "mujoco 4.0.0"):
+    for part in ("Node_7", "16 logical, 12 usable", "avx512_bf16", "64.0 GiB", "absent", "GPU X, 24.0 GiB", "mujoco"):
         assert part in words
     assert DESCRIBED["cpu"] in words
 
 
 def test_gpus_are_those_that_the_driver_lists(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, 143771, 143000, 570.1, NVIDIA H200, special'\necho '1, [N/A], [N/A], 570.1, GB10'\n")
+    lines = ("0, 143771, 143000, 570.1, NVIDIA H200, special", "1, [N/A], [N/A], 570.1, GB10")
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     first, second = machine.describe()["gpus"]

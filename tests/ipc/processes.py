@@ -1,20 +1,15 @@
 """What the tests run in spawned processes."""
 
-import contextlib
-import faulthandler
 import os
 import pickle
 import signal
-import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.collector_process import report_step
 
 
 def stamp(ring: RolloutRingBuffer, number: int) -> None:
@@ -93,71 +88,3 @@ def get_once(mailbox: LatestValue, answer: Connection) -> None:
 
 def wait_for_flag(flag: SharedFlag) -> None:
     flag.wait()
-
-
-# Collectors
-
-
-def step_then_raise(stop: SharedFlag, error: Callable[[], Exception]) -> None:
-    report_step(1234)
-    raise error()
-
-
-def step_until_stopped(stop: SharedFlag, step: int, pids: Connection | None = None) -> None:
-    report_step(step)
-    if pids is not None:
-        pids.send(os.getpid())
-    stop.wait()
-
-
-def return_at_once() -> None:
-    """Ends by itself, which no collector may."""
-
-
-def exit_with(code: int) -> None:
-    sys.exit(code)
-
-
-def print_then_crash() -> None:
-    print("loading the terrain", flush=True)
-    faulthandler._sigsegv()
-
-
-def ignore_the_stop(ready: SharedFlag) -> None:
-    ready.set()
-    with contextlib.suppress(KeyboardInterrupt):
-        time.sleep(600)
-
-
-def compute_for_ever(pids: Connection) -> None:
-    """A collector that never looks at anything."""
-    pids.send(os.getpid())
-    while True:
-        sum(range(10_000))
-
-
-class UnpicklableError(Exception):
-    """Cannot be made from its args, so unpickling it fails."""
-
-    def __init__(self, first: int, *, second: int) -> None:
-        super().__init__(f"{first} and {second}")
-        self.hook = lambda: None
-
-
-def unpicklable() -> Exception:
-    return UnpicklableError(1, second=2)
-
-
-def plain_error() -> Exception:
-    return ValueError("joint 3 has no limits")
-
-
-class BrokenArgument:
-    """Fails where it is unpickled, in the collector."""
-
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return _fail_to_load, ("the argument is broken",)
-
-
-def _fail_to_load(text: str) -> object:
-    raise RuntimeError(text)

@@ -12,17 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.ipc import processes
+from tests.ipc import collectors
+from tests.ipc.collectors import Runner
 from tests.ipc.conftest import SPAWN_SECONDS
 from unilab.ipc import AsyncRunner, CollectorError, SharedFlag, segments
-
-
-class Runner(AsyncRunner):
-    """A trainer that only waits."""
-
-    def learn(self, max_iterations: int, save_interval: int = 50, log_dir: str = "logs") -> None:
-        assert self.interrupt.wait(SPAWN_SECONDS), "nothing happened"
-        self.check_collectors()
 
 
 def runner() -> Runner:
@@ -45,7 +38,7 @@ def test_learn_is_abstract() -> None:
 
 
 def test_an_exception_arrives_with_traceback_cause_and_step() -> None:
-    error = failure_of(processes.step_then_raise, SharedFlag(), processes.plain_error)
+    error = failure_of(collectors.step_then_raise, SharedFlag(), collectors.plain_error)
     assert (error.collector, error.exit_code, error.signal_name, error.last_step) == ("collector-7", 1, None, 1234)
     assert isinstance(error.__cause__, ValueError)
     assert error.traceback_text is not None
@@ -57,33 +50,33 @@ def test_an_exception_arrives_with_traceback_cause_and_step() -> None:
 
 
 def test_an_exception_that_cannot_be_pickled_arrives_with_traceback() -> None:
-    error = failure_of(processes.step_then_raise, SharedFlag(), processes.unpicklable)
+    error = failure_of(collectors.step_then_raise, SharedFlag(), collectors.unpicklable)
     assert error.__cause__ is None
     assert error.traceback_text is not None
     assert "UnpicklableError: 1 and 2" in error.traceback_text
 
 
 def test_an_argument_that_cannot_be_loaded_arrives_with_traceback() -> None:
-    error = failure_of(processes.step_until_stopped, processes.BrokenArgument(), 1)
+    error = failure_of(collectors.step_until_stopped, collectors.BrokenArgument(), 1)
     assert isinstance(error.__cause__, RuntimeError)
     assert "the argument is broken" in str(error)
 
 
 def test_a_collector_that_returns_unasked_is_an_error() -> None:
-    error = failure_of(processes.return_at_once)
+    error = failure_of(collectors.return_at_once)
     assert error.exit_code == 0
     assert "ended by itself with exit code 0 before it reported a step" in str(error)
 
 
 def test_a_collector_that_exits_is_an_error() -> None:
-    error = failure_of(processes.exit_with, 5)
+    error = failure_of(collectors.exit_with, 5)
     assert isinstance(error.__cause__, SystemExit)
     assert error.exit_code == 5
 
 
 def test_a_native_crash_names_the_signal_and_the_end_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "collector.log"
-    error = failure_of(processes.print_then_crash, log=log)
+    error = failure_of(collectors.print_then_crash, log=log)
     assert error.signal_name == "SIGSEGV"
     message = str(error)
     assert str(log) in message
@@ -94,7 +87,7 @@ def test_a_native_crash_names_the_signal_and_the_end_of_the_log(tmp_path: Path) 
 def test_a_killed_collector_names_process_signal_and_step() -> None:
     with pytest.raises(CollectorError, match="was killed by SIGKILL after env step 42") as caught, runner() as running:
         receive, send = running.ctx.Pipe(duplex=False)
-        process = running.start_collector(processes.step_until_stopped, (running.stop_event, 42, send))
+        process = running.start_collector(collectors.step_until_stopped, (running.stop_event, 42, send))
         assert receive.poll(SPAWN_SECONDS)
         assert receive.recv() == process.pid
         running.check_collectors()
@@ -106,8 +99,8 @@ def test_a_killed_collector_names_process_signal_and_step() -> None:
 
 def test_one_of_several_fails_and_the_others_are_stopped() -> None:
     with pytest.raises(CollectorError, match="joint 3"), runner() as running:
-        others = [running.start_collector(processes.step_until_stopped, (running.stop_event, 1)) for _ in range(2)]
-        running.start_collector(processes.step_then_raise, (running.stop_event, processes.plain_error))
+        others = [running.start_collector(collectors.step_until_stopped, (running.stop_event, 1)) for _ in range(2)]
+        running.start_collector(collectors.step_then_raise, (running.stop_event, collectors.plain_error))
         pids = [other.pid for other in others]
         running.learn(1)
     assert not any(psutil.pid_exists(pid) for pid in pids if pid is not None)
@@ -115,7 +108,7 @@ def test_one_of_several_fails_and_the_others_are_stopped() -> None:
 
 def test_a_clean_end_raises_nothing_and_close_is_idempotent() -> None:
     with runner() as running:
-        running.start_collector(processes.step_until_stopped, (running.stop_event, 1))
+        running.start_collector(collectors.step_until_stopped, (running.stop_event, 1))
         assert not running.interrupt.is_set()
     running.close()
     running.check_collectors()
@@ -123,58 +116,60 @@ def test_a_clean_end_raises_nothing_and_close_is_idempotent() -> None:
 
 def test_a_failure_that_nobody_saw_is_raised_at_the_end() -> None:
     with pytest.raises(CollectorError, match="joint 3"), runner() as running:
-        running.start_collector(processes.step_then_raise, (running.stop_event, processes.plain_error))
+        running.start_collector(collectors.step_then_raise, (running.stop_event, collectors.plain_error))
         assert running.interrupt.wait(SPAWN_SECONDS)
 
 
 def test_an_exception_of_the_learner_ends_the_collectors_and_comes_through() -> None:
     with pytest.raises(FloatingPointError, match="loss"), runner() as running:
-        process = running.start_collector(processes.step_until_stopped, (running.stop_event, 1))
+        process = running.start_collector(collectors.step_until_stopped, (running.stop_event, 1))
         pid = process.pid
         raise FloatingPointError("loss is NaN")
     assert pid is not None
     assert not psutil.pid_exists(pid)
 
 
-def test_a_collector_that_does_not_stop_is_killed_and_its_stacks_are_in_the_log(tmp_path: Path) -> None:
+def test_a_collector_that_does_not_stop_is_killed_and_its_stacks_are_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = tmp_path / "collector.log"
-    with pytest.raises(CollectorError, match="SIGKILL"), runner() as running:
+    with runner() as running:
         ready = SharedFlag(running.ctx)
-        running.start_collector(processes.ignore_the_stop, (ready,), log=log)
+        running.start_collector(collectors.ignore_the_stop, (ready,), log=log)
         assert ready.wait(SPAWN_SECONDS)
         running.stop_collectors(deadline_seconds=0.1)
+    assert f"did not stop in time and is killed; its stacks are in {log}" in caplog.text
     assert "in ignore_the_stop" in log.read_text()
 
 
 SCRIPT = """
 import sys, time
-from tests.ipc import processes
-from tests.ipc.test_async_runner import Runner
-from unilab.ipc import RolloutRingBuffer
+from tests.ipc import collectors
+from tests.ipc.collectors import Runner
+from tests.ipc.collectors import Runner
+from unilab.ipc import LatestValue
 from unilab.training.signals import stop_on_signals
 
 def main():
     with Runner("HalfCheetah", None, {}) as runner, stop_on_signals(runner.interrupt) as signals:
-        ring = RolloutRingBuffer(4, 4, 4, 4, ctx=runner.ctx)
+        mailbox = LatestValue()
         receive, send = runner.ctx.Pipe(duplex=False)
-        for _ in range(2):
-            runner.start_collector(COLLECTOR)
-        pids = [receive.recv() for _ in range(2)]
-        print(ring.name, *pids, flush=True)
-        assert not ring.wait_for_data(60, unless=runner.interrupt)
+        runner.start_collector(COLLECTOR)
+        print(mailbox.name, receive.recv(), flush=True)
+        assert runner.interrupt.wait(60)
         print("interrupted", flush=True)
         AFTERWARDS
         runner.check_collectors()
         runner.close()
-        ring.cleanup()
+        mailbox.cleanup()
         print(f"clean end after {signals.signal.name}", flush=True)
     sys.exit(signals.exit_code)
 
 if __name__ == "__main__":
     main()
 """
-WAITING = "processes.step_until_stopped, (runner.stop_event, 1, send)"
-COMPUTING = "processes.compute_for_ever, (send,)"
+WAITING = "collectors.step_until_stopped, (runner.stop_event, 1, send)"
+COMPUTING = "collectors.compute_for_ever, (send,)"
 
 
 def start_script(tmp_path: Path, collector: str = WAITING, afterwards: str = "pass") -> subprocess.Popen[str]:
@@ -192,7 +187,7 @@ def start_script(tmp_path: Path, collector: str = WAITING, afterwards: str = "pa
 
 
 def started(script: subprocess.Popen[str]) -> tuple[str, list[psutil.Process]]:
-    """Name of its ring, and its collectors."""
+    """Name of some shared memory of its, and its collectors."""
     assert script.stdout is not None
     name, *pids = script.stdout.readline().split() or [""]
     assert name, script.communicate()[1]
@@ -200,8 +195,8 @@ def started(script: subprocess.Popen[str]) -> tuple[str, list[psutil.Process]]:
     return name, [psutil.Process(int(pid)) for pid in pids]
 
 
-def assert_nothing_left(name: str, collectors: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(collectors, timeout=SPAWN_SECONDS)
+def assert_nothing_left(name: str, children: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(children, timeout=SPAWN_SECONDS)
     assert not alive
     owner = re.match(r"unilab\.\w+\.\d+\.", name)
     assert owner is not None
@@ -212,40 +207,40 @@ def assert_nothing_left(name: str, collectors: list[psutil.Process]) -> None:
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_whole_group_ends_it_cleanly(tmp_path: Path, number: signal.Signals, exit_code: int) -> None:
     script = start_script(tmp_path)
-    name, collectors = started(script)
+    name, children = started(script)
     os.killpg(script.pid, number)
     output, errors = script.communicate(timeout=SPAWN_SECONDS)
     assert output.splitlines() == ["interrupted", f"clean end after {number.name}"]
     assert (script.returncode, errors) == (exit_code, "")
-    assert_nothing_left(name, collectors)
+    assert_nothing_left(name, children)
 
 
 def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     script = start_script(tmp_path, afterwards="time.sleep(600)")
-    name, collectors = started(script)
+    name, children = started(script)
     assert script.stdout is not None
     script.send_signal(signal.SIGINT)
     assert script.stdout.readline() == "interrupted\n"
     script.send_signal(signal.SIGINT)
     script.communicate(timeout=SPAWN_SECONDS)
     assert script.returncode == -signal.SIGINT
-    assert_nothing_left(name, collectors)
+    assert_nothing_left(name, children)
 
 
 @pytest.mark.parametrize("collector", [WAITING, COMPUTING])
 def test_a_killed_runner_takes_its_collectors_and_shared_memory_along(tmp_path: Path, collector: str) -> None:
     script = start_script(tmp_path, collector)
-    name, collectors = started(script)
+    name, children = started(script)
     script.kill()
     script.communicate(timeout=SPAWN_SECONDS)
-    assert_nothing_left(name, collectors)
+    assert_nothing_left(name, children)
 
 
 def test_an_uncaught_exception_ends_the_collectors_at_exit(tmp_path: Path) -> None:
     script = start_script(tmp_path, afterwards="raise OSError('disk full')")
-    name, collectors = started(script)
+    name, children = started(script)
     script.send_signal(signal.SIGINT)
     _, errors = script.communicate(timeout=SPAWN_SECONDS)
     assert script.returncode == 1
     assert errors.rstrip().endswith("OSError: disk full")
-    assert_nothing_left(name, collectors)
+    assert_nothing_left(name, children)

@@ -27,7 +27,7 @@ def test_absent_device_is_named_with_the_setting_and_what_exists():
 
 
 def test_checking_the_cpu_loads_no_torch():
-    code = "import sys; from unilab.training.devices import check_device; check_device('cpu'); print('torch' in sys.modules)"
+    code = "import sys; from unilab.training import devices; devices.check_device('cpu'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

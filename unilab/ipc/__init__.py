@@ -1,13 +1,20 @@
-"""Shared memory between collectors and learner: rollouts, weights, latest values, and the processes themselves."""
+"""Shared memory between collectors and learner: rollouts, weights, latest values, and the processes themselves.
 
-from unilab.ipc.async_runner import AsyncRunner
-from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.mailbox import LatestValue
-from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
-from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
-from unilab.ipc.shared_obs_stats import SharedObsNormStats
-from unilab.ipc.wakeup import SharedFlag
-from unilab.ipc.weight_sync import SharedWeightSync
+Names are imported when they are first used: supervision and the removal of leftovers work without loading torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unilab.ipc.async_runner import AsyncRunner
+    from unilab.ipc.collector_error import CollectorError
+    from unilab.ipc.mailbox import LatestValue
+    from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
+    from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
+    from unilab.ipc.shared_obs_stats import SharedObsNormStats
+    from unilab.ipc.wakeup import SharedFlag
+    from unilab.ipc.weight_sync import SharedWeightSync
 
 __all__ = [
     "AsyncRunner",
@@ -21,3 +28,22 @@ __all__ = [
     "SharedWeightSync",
     "remove_leftovers",
 ]
+
+_MODULES = {
+    "AsyncRunner": "async_runner",
+    "CollectorError": "collector_error",
+    "LatestValue": "mailbox",
+    "RolloutRingBuffer": "rollout_ring_buffer",
+    "SegmentClosedError": "segments",
+    "SharedFlag": "wakeup",
+    "SharedMemoryFullError": "segments",
+    "SharedObsNormStats": "shared_obs_stats",
+    "SharedWeightSync": "weight_sync",
+    "remove_leftovers": "segments",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-_LOG_LINES = 20
+_LOG_LINES = 40
 
 
 class CollectorError(RuntimeError):

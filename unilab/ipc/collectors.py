@@ -34,6 +34,7 @@ class _Collector:
     process: BaseProcess
     steps: segments.Segment
     log: Path | None
+    killed: bool = False
     monitor: threading.Thread = field(init=False)
 
     def last_step(self) -> int | None:
@@ -135,7 +136,7 @@ class CollectorGroup:
             report = _receive(receive)
         exit_code = _exit_code(process)
         asked = self.stop_event.is_set()
-        if report is None and asked:
+        if report is None and asked and (exit_code == 0 or collector.killed):
             return
         error = CollectorError(
             process.name,
@@ -145,6 +146,9 @@ class CollectorGroup:
             last_step=collector.last_step(),
             log=collector.log,
         )
+        if report is None and asked:
+            logger.warning("while it was stopping: %s", error)
+            return
         error.__cause__ = _unpickled(report.exception) if report else None
         self._failures.append(error)
         self.interrupt.set()
@@ -166,7 +170,9 @@ def _start_shielded(process: BaseProcess) -> None:
 def _kill(late: list[_Collector]) -> None:
     """End collectors that did not stop when asked, with their stacks on their error output."""
     for collector in late:
-        logger.warning("%s did not stop in time and is killed; its stacks are in its log", collector.process.name)
+        collector.killed = True
+        where = collector.log or "the error output"
+        logger.warning("%s did not stop in time and is killed; its stacks are in %s", collector.process.name, where)
         with contextlib.suppress(ProcessLookupError):
             os.kill(collector.process.pid or 0, signal.SIGUSR1)
     deadline = Deadline(_DUMP_SECONDS)

@@ -7,8 +7,11 @@ documentation and was never measured here (``CUDA_CONTEXT_HOST`` and below).
 """
 
 import dataclasses
+import inspect
 import math
+import mmap
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -81,7 +84,7 @@ class EnvDims:
     """for each environment, the step's buffers included"""
 
 
-def env_dims(env: str, env_cfg: dict[str, object] | None = None, sim_backend: str = "mujoco") -> EnvDims:
+def env_dims(env: str, env_cfg: dict[str, Any] | None = None, sim_backend: str = "mujoco") -> EnvDims:
     """The sizes of an environment, from instances of a few rows that are closed again. Takes well under a second.
 
     Raises:
@@ -108,7 +111,7 @@ def _mujoco_bytes(env: MujocoVecEnv) -> tuple[int, int, int]:
     return model, in_use, states + outputs + (in_use if env.persistent else 0)
 
 
-def _measured_row_bytes(env: str, env_cfg: dict[str, object] | None, sim_backend: str, rows: int = 16) -> int:
+def _measured_row_bytes(env: str, env_cfg: dict[str, Any] | None, sim_backend: str, rows: int = 16) -> int:
     """Growth of this process by an environment of whose inside nothing is known."""
     process = psutil.Process()
     before = process.memory_info().rss
@@ -153,7 +156,8 @@ def estimate_appo(
         settings["num_slots"] = config.num_slots
 
     def changed(name: str, value: int) -> MemoryBudget:
-        return estimate_appo(dataclasses.replace(config, **{name: value}), dims, cores=cores, costs=costs)
+        change: dict[str, Any] = {name: value}
+        return estimate_appo(dataclasses.replace(config, **change), dims, cores=cores, costs=costs)
 
     return MemoryBudget(tuple(items), settings, changed)
 
@@ -166,15 +170,15 @@ def _exchange_items(config: APPOConfig, dims: EnvDims, learner: str) -> list[Bud
         items = [BudgetItem("rollout", HOST, rollout, f"{config.steps_per_env} x {config.num_envs} transitions")]
         return items if learner == HOST else [*items, BudgetItem("staging", learner, rollout, "the rollout")]
     ring = ring_bytes(*sizes, critic_dim=dims.critic_dim, num_slots=config.num_slots)
-    weights = sum(
+    weights = [
         weight_sync_bytes({name: (tuple(value.shape), value.dtype) for name, value in network.state_dict().items()})
         for network in _networks(config, dims)
-    )
-    metrics = mailbox_bytes(LatestValue.__init__.__kwdefaults__["capacity"])
+    ]
+    metrics = mailbox_bytes(inspect.signature(LatestValue).parameters["capacity"].default)
     return [
-        BudgetItem("ring", SHM, ring, f"{config.num_slots} + 2 slots of {rollout / MIB:,.1f} MiB"),
-        BudgetItem("weight sync", SHM, weights, "3 buffers of actor and critic"),
-        BudgetItem("mailbox", SHM, metrics, "the newest metrics"),
+        BudgetItem("ring", SHM, _pages(ring), f"{config.num_slots} + 2 slots of {rollout / MIB:,.1f} MiB"),
+        BudgetItem("weight sync", SHM, _pages(*weights), "3 buffers of actor and of critic"),
+        BudgetItem("mailbox", SHM, _pages(metrics, 8), "the newest metrics, and a counter of steps"),
         BudgetItem("staging", learner, rollout, "the rollout that is learned from"),
     ]
 
@@ -185,12 +189,12 @@ def _learner_items(
     """The update: what it keeps between rollouts, and what it needs while it runs."""
     rows = config.num_envs * config.steps_per_env
     critic_dim = dims.critic_dim or dims.obs_dim
-    gradients = threads + (threads > 1)
+    gradients, shares = threads + (threads > 1), "one a thread and their sum" if threads > 1 else ""
     observations = critic_dim + (dims.obs_dim if config.obs_normalization else 0)
     per_row = _FLOAT * (observations + dims.action_dim + 5)
     return [
         BudgetItem("models", place, networks.total + networks.actor, "actor, critic, target actor"),
-        BudgetItem("gradients", place, gradients * networks.total, f"{gradients} of them: one a thread and their sum" if threads > 1 else ""),
+        BudgetItem("gradients", place, gradients * networks.total, shares),
         BudgetItem("optimizer state", place, 2 * networks.total, "two moments of every parameter"),
         BudgetItem("samples", place, rows * per_row, f"{rows} rows prepared for the update"),
         _activations(config, dims, threads, place),
@@ -291,6 +295,11 @@ def _network_bytes(config: APPOConfig, dims: EnvDims) -> _NetworkBytes:
         for network in _networks(config, dims)
     )
     return _NetworkBytes(actor, critic)
+
+
+def _pages(*sizes: int) -> int:
+    """What segments of these sizes take of /dev/shm: whole pages."""
+    return sum(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes)
 
 
 def _place(device: str) -> str:

@@ -9,15 +9,28 @@ class CountingEnv(VecEnv):
     """The observation is the number of steps of the running episode, the reward is 1.
 
     Episodes are cut off after ``limit`` steps; those of odd rows terminate one step earlier. ``explode_at`` makes row 0
-    report a fault at that env step; ``fail_at`` raises there.
+    report a fault at that env step; ``fail_at`` raises there; from ``bad_from`` on the reward is ``reward``.
     """
 
-    def __init__(self, num_envs, *, num_threads=None, seed=None, limit=4, explode_at=None, fail_at=None, critic_dim=0):
+    def __init__(
+        self,
+        num_envs,
+        *,
+        num_threads=None,
+        seed=None,
+        limit=4,
+        explode_at=None,
+        fail_at=None,
+        bad_from=None,
+        reward=1.0,
+        critic_dim=0,
+    ):
         self.num_envs, self.obs_dim, self.action_dim, self.critic_dim = num_envs, 1, 1, critic_dim
         self.action_low, self.action_high = np.full(1, -1, np.float32), np.full(1, 1, np.float32)
         self.max_episode_steps, self.num_threads = limit, 1
         self.elapsed_steps = np.zeros(num_envs, np.int64)
-        self.explode_at, self.fail_at, self.steps = explode_at, fail_at, 0
+        self.explode_at, self.fail_at, self.bad_from, self.reward = explode_at, fail_at, bad_from, reward
+        self.steps = 0
         self.seen_actions = []
 
     @property
@@ -44,6 +57,8 @@ class CountingEnv(VecEnv):
         odd = np.arange(self.num_envs) % 2 == 1
         terminated = odd & (self.elapsed_steps >= self.max_episode_steps - 1)
         reward = np.ones(self.num_envs, np.float32)
+        if self.bad_from is not None and self.steps >= self.bad_from:
+            reward[:] = self.reward
         faults = ()
         if self.steps == self.explode_at:
             terminated[0], reward[0] = True, 0

@@ -177,6 +177,15 @@ def test_simulation_faults_are_kept_with_their_state(mode, tmp_path):
     assert [json.loads(line)["state"] for line in lines] == [[0.0, 1.0, 2.0]]
 
 
+def test_a_non_finite_update_keeps_its_rollout(tmp_path):
+    with pytest.raises(FloatingPointError, match="not finite") as raised:
+        learn(50, tmp_path, mode="sync", env_cfg={"reward": float("nan"), "bad_from": 20}, save_interval=1, **COUNTING)
+    assert "failed_update.pt" in "".join(raised.value.__notes__)
+    assert torch.isnan(load_checkpoint(tmp_path / "failed_update.pt")["rollout"]["rewards"]).any()
+    assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] == 2
+
+
 def test_evaluate_plays_whole_episodes_of_the_saved_policy(tmp_path):
     learn(2, tmp_path, mode="sync", **COUNTING)
     result = evaluate(tmp_path / "checkpoint.pt", episodes=6, num_envs=2)

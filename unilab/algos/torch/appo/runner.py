@@ -15,6 +15,7 @@ from unilab.algos.torch.appo.collection import (
     EnvDims,
     InProcessCollection,
     ProcessCollection,
+    Rollout,
 )
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
@@ -172,7 +173,7 @@ class TrainingRun:
         rollout = self._collection.next_rollout(check)
         learning_since = time.monotonic()
         lag = self._version - rollout.policy_version
-        metrics = self._learner.update(rollout.fields, on_minibatch=check)
+        metrics = self._update(rollout, check)
         self._version = self._collection.publish(self._learner.get_weights())
         now = time.monotonic()
         collector = self._collection.counters()
@@ -203,13 +204,26 @@ class TrainingRun:
         """Write the checkpoint, if this run has a directory."""
         if self.checkpoint_path is None:
             return
-        content = {
+        save_checkpoint(self.checkpoint_path, self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "config": _plain(self._config),
             "learner": self._learner.state_dict(),
             "collection": self._collection.state_dict(),
             "progress": dataclasses.asdict(self.progress),
         }
-        save_checkpoint(self.checkpoint_path, content)
+
+    def _update(self, rollout: Rollout, check: Callable[[], None]) -> dict[str, float]:
+        """Learn from the rollout; one that makes the update non-finite is kept beside the checkpoint."""
+        try:
+            return self._learner.update(rollout.fields, on_minibatch=check)
+        except FloatingPointError as error:
+            if self.checkpoint_path is not None:
+                path = self.checkpoint_path.with_name("failed_update.pt")
+                save_checkpoint(path, self._content() | {"rollout": rollout.fields})
+                error.add_note(f"the rollout and the learner as they were are in {path}")
+            raise
 
     def _collect(self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None) -> Collection:
         if self._config.mode == "sync":

@@ -1,0 +1,140 @@
+"""The README, run as a newcomer would: every command, every file and every script in it, from top to bottom.
+
+A block of commands runs as it stands, unless a comment in front of it says otherwise: ``tested as`` gives the same
+command with smaller limits, ``run by .ci/run`` leaves it to CI, which must have that very line. A block whose first
+line is a comment with a file name is that file.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from harness.cli import parser
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.training.settings import flatten
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- (?P<comment>.+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+COPIED = ("suites", "benchmarks", "asv.conf.json", ".gitignore", "Makefile", "pyproject.toml", "constraints.txt")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of the README."""
+
+    language: str
+    text: str
+    comment: str
+
+    @property
+    def file(self) -> str | None:
+        match = re.match(r"# (\w+\.\w+)\n", self.text)
+        return match and match[1]
+
+
+BLOCKS = [Block(m["language"], m["text"], m["comment"] or "") for m in BLOCK.finditer(README)]
+COMMANDS = [(block, line) for block in BLOCKS if block.language == "bash" for line in block.text.strip().splitlines()]
+SCRIPTS = [block for block in BLOCKS if block.language == "python"]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of its own, at one commit, with the README's files in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    for block in BLOCKS:
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+    identity = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for arguments in (
+        ["init", "--quiet", "--initial-branch", "main"],
+        ["add", "."],
+        ["commit", "--quiet", "-m", "first"],
+    ):
+        subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a line in bash, with this environment's programs first and a home of its own; its output."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def recipe(command: str, folder: Path) -> str:
+    """The last command of a make target, for this environment's Python: the set-up before it is tested by CI."""
+    line = run(f"{command} --dry-run", folder).strip().splitlines()[-1]
+    return line.replace(".venv/bin/python", "python", 1)
+
+
+@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
+def test_commands(block: Block, line: str, workspace: Path) -> None:
+    if block.comment == "run by .ci/run":
+        assert line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+        return
+    if block.comment:
+        kind, _, shorter = block.comment.partition(": ")
+        assert kind == "tested as", f"unknown comment in front of a block: {block.comment}"
+        assert shorter.startswith(line), "a shorter run may only add options"
+        line = shorter
+    run(recipe(line, workspace) if line.startswith("make ") else line, workspace)
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=[block.file or "script" for block in SCRIPTS])
+def test_scripts(block: Block, workspace: Path) -> None:
+    script = workspace / (block.file or "script_of_the_readme.py")
+    script.write_text(block.text, encoding="utf-8")
+    run(f"python {script.name}", workspace)
+
+
+def test_every_verb_and_its_options_are_in_the_reference() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)[^`]*` \| (.+) \|$", README.split("## Commands")[1], re.MULTILINE))
+    verbs: dict[str, Any] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]
+    assert rows.keys() == verbs.keys()
+    for verb, description in rows.items():
+        options = verbs[verb]._option_string_actions
+        for option in re.findall(r"--[\w-]+", description):
+            assert option in options, f"{verb} has no {option}"
+
+
+def test_settings_are_listed_with_their_defaults() -> None:
+    table = README.split("| Setting | Default | Meaning |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.+?)` \|", table, re.MULTILINE)
+    known = flatten(APPOConfig())
+    assert len(rows) > 10
+    for name, default in rows:
+        value = known[name]
+        assert YAML(typ="safe").load(default) == (list(value) if isinstance(value, tuple) else value), name
+
+
+def test_files_and_folders_that_are_named_exist() -> None:
+    for name in re.findall(r"`((?:suites|unilab|benchmarks|\.ci)/[\w./]+)`", README):
+        assert (ROOT / name).exists(), name
