@@ -4,7 +4,6 @@ Nothing is started and nothing is created.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from unilab.training.settings import SettingsError, nearest
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
-CORNERS = 32
-"""configurations whose memory a plan predicts, at most"""
 
 Settings = dict[str, Any]
 
@@ -78,14 +75,19 @@ class Plan:
         return budget.judge(self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction)
 
     def memory(self) -> list[tuple[str, Verdict]]:
-        """The budgets of the baseline and of the smallest and the largest corner of the search space."""
+        """The budgets of the baseline and of the smallest and the largest configuration of the search space.
+
+        Each setting's share is judged on its own, from the baseline: a product of all of them would take minutes.
+        """
         rows = [("baseline", self.verdict(self.baseline))]
-        names = list(self.space.dimensions)
-        corners = itertools.islice(itertools.product(*(self.space.ends(name) for name in names)), CORNERS)
-        judged = [self.verdict(dict(zip(names, corner, strict=True))) for corner in corners] if names else []
-        if len(judged) > 1:
-            judged.sort(key=lambda verdict: verdict.host_bytes)
-            rows += [("smallest", judged[0]), ("largest", judged[-1])]
+        smallest, largest = dict(self.baseline), dict(self.baseline)
+        for name in self.space.dimensions:
+            ends = self.space.ends(name)
+            if len(ends) > 1:
+                by_size = sorted(ends, key=lambda value: self.verdict(self.baseline | {name: value}).host_bytes)
+                smallest[name], largest[name] = by_size[0], by_size[-1]
+        if smallest != largest:
+            rows += [("smallest", self.verdict(smallest)), ("largest", self.verdict(largest))]
         return rows
 
 

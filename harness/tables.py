@@ -154,8 +154,10 @@ def show_plan(plan: Plan, folder: Path, console: Console) -> None:
     suite = plan.suite
     repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
     console.print(Text(f"{suite.name}/{plan.study_id}: trainer {suite.trainer}, environment {suite.env}", style="bold"))
-    size = f"{plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else "a continuous space"
-    console.print(f"{plan.trials} trials{repeats} of {size}, then {plan.confirm_repeats} repeats to confirm")
+    size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
+    size = size if plan.space.dimensions else ""
+    trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
+    console.print(trials + (f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""))
     console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
     for name, dimension in plan.space.dimensions.items():

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import runpy
 
 import torch
 
@@ -37,6 +38,10 @@ class Ring:
         self.ring.copy_read_slot_to_torch(self.fields)
 
 
+ANSWERING = "answering process"
+"""name under which this file is run there: asv imports it as part of a package that a spawned process cannot find"""
+
+
 def answer(requests: RolloutRingBuffer, answers: RolloutRingBuffer, stop: SharedFlag) -> None:
     """The other process: sends a rollout back for each one that comes."""
     while not stop.is_set():
@@ -52,7 +57,8 @@ class WakeUp:
         context = multiprocessing.get_context("spawn")
         self.stop = SharedFlag(context)
         self.requests, self.answers = (RolloutRingBuffer(1, 1, 1, 1, ctx=context) for _ in range(2))
-        self.process = context.Process(target=answer, args=(self.requests, self.answers, self.stop))
+        names = {"requests": self.requests, "answers": self.answers, "stop": self.stop}
+        self.process = context.Process(target=runpy.run_path, args=(__file__, names, ANSWERING))
         self.process.start()
         self.time_round_trip()
 
@@ -114,3 +120,7 @@ class Mailbox:
     def time_put_and_get(self) -> None:
         self.mailbox.put(self.message)
         self.mailbox.get()
+
+
+if __name__ == ANSWERING:
+    answer(*(globals()[name] for name in ("requests", "answers", "stop")))
