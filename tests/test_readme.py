@@ -8,6 +8,7 @@ line is a comment with a file name is that file.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from unilab.training.settings import flatten
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- (?P<comment>.+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+SECONDS = 160
+"""for one command, below the time limit of a test"""
 COPIED = ("suites", "benchmarks", "asv.conf.json", ".gitignore", "Makefile", "pyproject.toml", "constraints.txt")
 
 
@@ -75,7 +78,7 @@ def run(command: str, folder: Path) -> str:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
     }
-    done = subprocess.run(
+    process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
         env=environment,
@@ -83,10 +86,16 @@ def run(command: str, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
+        start_new_session=True,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
-    return done.stdout
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"{command}: still running after {SECONDS} s\n{output}")
+    assert process.returncode == 0, f"{command}\n{output}"
+    return output
 
 
 def recipe(command: str, folder: Path) -> str:

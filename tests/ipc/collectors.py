@@ -3,7 +3,9 @@
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -34,6 +36,12 @@ def step_until_stopped(stop: SharedFlag, step: int, pids: Connection | None = No
     stop.wait()
 
 
+def raise_beside_a_thread() -> None:
+    """The thread keeps the process from exiting."""
+    threading.Thread(target=time.sleep, args=(SECONDS,)).start()
+    raise plain_error()
+
+
 def return_at_once() -> None:
     """Ends by itself, which no collector may."""
 
@@ -51,6 +59,16 @@ def ignore_the_stop(ready: SharedFlag) -> None:
     ready.set()
     with contextlib.suppress(KeyboardInterrupt):
         time.sleep(600)
+
+
+def fork_then_be_killed(pids: Connection) -> None:
+    """The forked process inherits every pipe and so outlives the collector with them."""
+    forked = os.fork()
+    if forked == 0:
+        time.sleep(SECONDS)
+        os._exit(0)
+    pids.send(forked)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compute_for_ever(pids: Connection) -> None:

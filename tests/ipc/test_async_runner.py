@@ -1,6 +1,7 @@
 """Supervision of collectors: every way to fail reaches the caller, and every way to end leaves nothing behind."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -62,6 +63,18 @@ def test_an_argument_that_cannot_be_loaded_arrives_with_traceback() -> None:
     assert "the argument is broken" in str(error)
 
 
+def test_an_exception_arrives_although_a_thread_keeps_the_collector_from_exiting() -> None:
+    error = failure_of(collectors.raise_beside_a_thread)
+    assert isinstance(error.__cause__, ValueError)
+
+
+def test_the_error_can_be_sent_on() -> None:
+    error = CollectorError("collector-0", 12, -9, traceback_text="Error: x", last_step=5, log=Path("/nowhere/log"))
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert (copy.pid, copy.signal_name, copy.last_step) == (12, "SIGKILL", 5)
+
+
 def test_a_collector_that_returns_unasked_is_an_error() -> None:
     error = failure_of(collectors.return_at_once)
     assert error.exit_code == 0
@@ -95,6 +108,16 @@ def test_a_killed_collector_names_process_signal_and_step() -> None:
         running.learn(1)
     assert caught.value.exit_code == -signal.SIGKILL
     assert caught.value.pid > 0
+
+
+def test_a_killed_collector_is_noticed_although_its_own_child_lives_on() -> None:
+    with pytest.raises(CollectorError, match="was killed by SIGKILL"), runner() as running:
+        receive, send = running.ctx.Pipe(duplex=False)
+        running.start_collector(collectors.fork_then_be_killed, (send,))
+        try:
+            running.learn(1)
+        finally:
+            os.kill(receive.recv(), signal.SIGKILL)
 
 
 def test_one_of_several_fails_and_the_others_are_stopped() -> None:

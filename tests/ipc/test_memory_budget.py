@@ -101,7 +101,8 @@ def test_physics_sizes_are_those_of_mujoco():
 
 
 def test_an_environment_that_keeps_its_simulations_has_larger_rows():
-    assert env_dims("Ant").row_bytes > 5 * env_dims("HalfCheetah").row_bytes
+    dims = env_dims("Ant")
+    assert dims.thread_bytes < dims.row_bytes < dims.thread_bytes + 10_000
 
 
 def test_a_gymnasium_environment_has_measured_rows():

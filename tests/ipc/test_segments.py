@@ -1,6 +1,7 @@
 """Shared-memory segments: names, free space, leftovers, use after close."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def test_too_large_is_refused_with_need_free_and_remedy() -> None:
     assert caught.value.need == need
     assert 0 <= caught.value.free < need
     assert f"needs {need} bytes" in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert set(segments.ROOT.iterdir()) - before == set()
 
 

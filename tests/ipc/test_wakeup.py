@@ -1,13 +1,17 @@
 """Flags and bells: wake-ups that no death and no order of events can lose."""
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.context import SpawnContext
 from typing import Any
 
+import pytest
+
 from tests.ipc.conftest import SPAWN_SECONDS
 from tests.ipc.processes import wait_for_flag
-from unilab.ipc import SharedFlag
+from unilab.ipc import SharedFlag, segments
 from unilab.ipc.wakeup import Bell, Deadline
 
 
@@ -53,6 +57,12 @@ def test_a_bell_says_when_the_flag_ended_the_wait() -> None:
     assert not bell.wait(SPAWN_SECONDS, unless=flag)
 
 
-def test_a_deadline_ends_at_zero() -> None:
+def test_a_deadline_ends_at_zero_and_ignores_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Deadline(-1).left() == 0
-    assert 0 < Deadline(60).left() <= 60
+    deadline, started = Deadline(60), segments.start_time(os.getpid())
+    for jump in (-86400, 86400):
+        now = time.time() + jump
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda now=now: now)
+            assert 0 < deadline.left() <= 60
+            assert segments.start_time(os.getpid()) == started

@@ -1,7 +1,9 @@
 """The one error that a user reads when a collector fails."""
 
+import functools
 import signal
 from pathlib import Path
+from typing import Any
 
 _LOG_LINES = 40
 
@@ -40,6 +42,10 @@ class CollectorError(RuntimeError):
         self.last_step = last_step
         self.log = log
         super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        details: dict[str, Any] = {"traceback_text": self.traceback_text, "last_step": self.last_step, "log": self.log}
+        return functools.partial(CollectorError, **details), (self.collector, self.pid, self.exit_code)
 
     def _message(self) -> str:
         step = "before it reported a step" if self.last_step is None else f"after env step {self.last_step}"

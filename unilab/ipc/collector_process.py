@@ -1,5 +1,6 @@
 """The collector's end of supervision: what runs in the spawned process around the collector function."""
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unilab.ipc import segments
+from unilab.ipc.wakeup import exit_descriptor
 
 PARENT_DIED = 3
 """exit code of a collector whose parent is gone"""
@@ -97,7 +99,7 @@ def run_collector(call: PickledCall, supervision: Supervision) -> None:
 def watch_parent(pid: int, started: int) -> None:
     """End this process within moments of its parent's end, and free the parent's shared memory.
 
-    The thread waits on a pipe that only the parent holds open; it takes no lock that another process could keep.
+    The thread waits on what the kernel signals; it takes no lock that another process could keep.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -105,7 +107,10 @@ def watch_parent(pid: int, started: int) -> None:
     sentinel = parent.sentinel
 
     def watch() -> None:
-        connection.wait([sentinel])
+        with contextlib.suppress(ProcessLookupError):  # it is gone already
+            descriptor = exit_descriptor(pid)
+            if segments.start_time(pid) == started:  # and not another process that got its number
+                connection.wait([sentinel if descriptor is None else descriptor])
         try:
             segments.remove_owned_by(pid, started)
         finally:

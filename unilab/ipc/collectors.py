@@ -20,13 +20,16 @@ from typing import Any
 from unilab.ipc import segments
 from unilab.ipc.collector_error import CollectorError
 from unilab.ipc.collector_process import STOP_SIGNALS, Call, Failure, Supervision, run_collector
-from unilab.ipc.wakeup import Deadline, SharedFlag
+from unilab.ipc.wakeup import Deadline, SharedFlag, exit_descriptor
 
 logger = logging.getLogger(__name__)
 
 _NO_STEP = -1
 _DUMP_SECONDS = 0.2
 """how long a collector that does not stop gets to write its stacks before it is killed"""
+
+_EXIT_SECONDS = 0.5
+"""how long a collector that has reported its failure may take to exit, with threads of its own still running, say"""
 
 
 @dataclass
@@ -132,8 +135,11 @@ class CollectorGroup:
         """Monitor thread: wait for a report or the end; remember a failure and wake whoever waits."""
         process = collector.process
         with receive:
-            connection.wait([receive, process.sentinel])
+            _wait_for_report_or_end(process, receive)
             report = _receive(receive)
+        if report is not None:
+            process.join(_EXIT_SECONDS)
+            process.kill()
         exit_code = _exit_code(process)
         asked = self.stop_event.is_set()
         if report is None and asked and (exit_code == 0 or collector.killed):
@@ -181,9 +187,21 @@ def _kill(late: list[_Collector]) -> None:
         collector.process.kill()
 
 
+def _wait_for_report_or_end(process: BaseProcess, receive: Connection) -> None:
+    try:
+        descriptor = exit_descriptor(process.pid or 0)
+    except ProcessLookupError:  # another thread of this process has already fetched its end
+        return
+    try:
+        connection.wait([receive, process.sentinel if descriptor is None else descriptor])
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _receive(receive: Connection) -> Failure | None:
     try:
-        return receive.recv()
+        return receive.recv() if receive.poll() else None
     except EOFError:  # it ended without a report
         return None
 

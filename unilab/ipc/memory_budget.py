@@ -66,6 +66,8 @@ CUBLAS_WORKSPACE = 2 * 32 * MIB
 _ACTIVATION_COPIES = {"elu": 2, "silu": 2, "relu": 1, "tanh": 1}
 """tensors a hidden layer that the backward pass needs: the output alone, or the input of the activation as well"""
 _FLOAT = 4
+_SOLVER_STATISTICS = 40
+"""bytes of one mjSolverStat, three doubles and four integers; a simulation has thousands of them"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def _mujoco_bytes(env: MujocoVecEnv) -> tuple[int, int, int]:
     """Bytes of the model, of each thread and of each row."""
     data = mujoco.MjData(env.model)
     mujoco.mj_step(env.model, data)
-    in_use = data.nbuffer + data.maxuse_arena  # most of the arena is address space that is never touched
+    statistics = _SOLVER_STATISTICS * len(data.solver)
+    in_use = data.nbuffer + data.maxuse_arena + statistics  # the rest of the arena is address space, never touched
     states = 2 * env.batch.state[0].nbytes  # the batch's and the one before the step, for faults
     outputs = env.model.nbody * 6 * 8 if env.persistent else 0
     model = 2 * env.model.nbuffer  # the batch has a copy

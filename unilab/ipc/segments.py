@@ -49,8 +49,12 @@ class SharedMemoryFullError(OSError):
             f"({free / 2**20:.1f} MiB) are free. Use fewer environments, steps or slots, remove what other runs left "
             f"there, or enlarge it (`docker run --shm-size=4g`, `mount -o remount,size=4G {ROOT}`)",
         )
+        self.kind = kind
         self.need = need
         self.free = free
+
+    def __reduce__(self) -> tuple[type["SharedMemoryFullError"], tuple[str, int, int]]:
+        return SharedMemoryFullError, (self.kind, self.need, self.free)
 
 
 class SegmentClosedError(RuntimeError):

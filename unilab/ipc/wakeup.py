@@ -4,6 +4,7 @@ Waits end by the kernel's relative timeouts, which a change of the wall clock do
 """
 
 import contextlib
+import errno
 import os
 import select
 import time
@@ -31,6 +32,24 @@ def _readable(fds: list[int], timeout: float | None) -> set[int]:
         poll.register(fd, select.POLLIN)
     milliseconds = None if timeout is None else max(0.0, timeout) * 1000
     return {fd for fd, _ in poll.poll(milliseconds)}
+
+
+def exit_descriptor(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process ends, to be closed by the caller.
+
+    Unlike the end of a pipe it is not kept open by what that process forked. None: the system has no such thing.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox
+            return None
+        raise
 
 
 class SharedFlag:

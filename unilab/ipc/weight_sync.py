@@ -89,6 +89,7 @@ class SharedWeightSync:
                 raise ValueError("SharedWeightSync: create=False needs shm_name, the name of the one to attach to")
             self._segment = segments.attach(shm_name)
             self._check_layout()
+        self._expected = list(self._specs.values())
         self._lock = self._segment.lock if lock is None else lock
         self._latest = LatestBuffer(self._segment, _weights_offset(self._specs), _weights_bytes(self._specs))
         self._buffers = [self._tensors(offset) for offset in self._latest.offsets]
@@ -140,7 +141,7 @@ class SharedWeightSync:
             ValueError: a tensor is missing, unknown, or of another shape or dtype; nothing is published.
         """
         weights = self._checked(state_dict)
-        with self._lock, torch.no_grad():
+        with self._lock:
             return self._latest.write(lambda buffer: torch._foreach_copy_(self._buffers[buffer], weights))
 
     def read_weights_into(self, state_dict: Mapping[str, torch.Tensor]) -> int:
@@ -154,24 +155,25 @@ class SharedWeightSync:
         weights = self._checked(state_dict)
         if self.version == 0:
             return 0
-        with torch.no_grad():
-            return self._latest.read(lambda buffer: torch._foreach_copy_(weights, self._buffers[buffer]))[0]
+        return self._latest.read(lambda buffer: torch._foreach_copy_(weights, self._buffers[buffer]))[0]
 
     def _checked(self, state_dict: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The tensors in the order of the buffers."""
+        """The tensors in the order of the buffers, without autograd; whole lists at once, since this is every call."""
         _ = self._segment.memory
+        weights = [state_dict[key] for key in self._specs if key in state_dict]
+        if len(weights) != len(state_dict) or [(value.shape, value.dtype) for value in weights] != self._expected:
+            raise ValueError(f"{self.name}: {self._difference(state_dict)}")
+        return [value.detach() if value.requires_grad else value for value in weights]
+
+    def _difference(self, state_dict: Mapping[str, torch.Tensor]) -> str:
         if state_dict.keys() != self._specs.keys():
             different = ", ".join(sorted(state_dict.keys() ^ self._specs.keys()))
-            raise ValueError(f"{self.name}: missing or unknown parameters: {different}")
-        weights = []
-        for key, (shape, dtype) in self._specs.items():
-            value = state_dict[key]
-            if value.shape != shape or value.dtype is not dtype:
-                raise ValueError(
-                    f"{self.name}: {key} is {list(value.shape)} {value.dtype}, announced as {list(shape)} {dtype}"
-                )
-            weights.append(value)
-        return weights
+            return f"missing or unknown parameters: {different}"
+        return "; ".join(
+            f"{key} is {list(state_dict[key].shape)} {state_dict[key].dtype}, announced as {list(shape)} {dtype}"
+            for key, (shape, dtype) in self._specs.items()
+            if state_dict[key].shape != shape or state_dict[key].dtype != dtype
+        )
 
     def close(self) -> None:
         """Give up this handle (idempotent). The other processes are not disturbed."""

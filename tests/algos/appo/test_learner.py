@@ -295,23 +295,3 @@ def test_samples_have_one_row_a_step_and_environment():
     assert isinstance(batch, Samples)
     assert {len(getattr(batch, name)) for name in Samples.__dataclass_fields__} == {12}
     assert batch.advantages.mean().item() == pytest.approx(0, abs=1e-6)
-
-
-def test_rescaling_the_critic_changes_no_value():
-    learner = build(value_normalization=True)
-    obs = torch.randn(20, OBS)
-    before = learner.critic(obs)
-    learner.critic.rescale(torch.tensor(7.0))
-    torch.testing.assert_close(learner.critic(obs), before)
-    assert learner.critic.scale.item() == 7.0
-    assert learner.critic.body(learner.critic.normalizer(obs)).abs().max() < before.abs().max()
-
-
-def test_value_scale_follows_the_size_of_the_returns():
-    learner = build(value_normalization=True, gamma=0.0, lam=0.0)
-    rollout = random_rollout()
-    rollout["rewards"] = torch.full((6, 5), 50.0)
-    rollout["log_probs"] -= 1000  # every importance weight is at its bound of 1: the targets are the rewards
-    samples = learner._prepare(rollout)
-    assert learner.critic.scale.item() == pytest.approx(50, rel=1e-4)
-    assert samples.value_targets.tolist() == pytest.approx([1.0] * 30, rel=1e-4)

@@ -99,33 +99,18 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """State values: the output of ``body`` times ``scale``.
-
-    The scale lets the body predict numbers of order one whatever the rewards are (see ``rescale``).
-    """
+    """State values."""
 
     normalizer: nn.Module
-    scale: Tensor
 
     def __init__(self, obs_dim: int, *, hidden_dims: Sequence[int], activation: str, obs_normalization: bool) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if obs_normalization else nn.Identity()
         self.body = mlp(obs_dim, hidden_dims, 1, activation, output_gain=1.0)
-        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Values [...] of observations [..., O]."""
-        return self.body(self.normalizer(observations)).squeeze(-1) * self.scale
-
-    @torch.no_grad()
-    def rescale(self, scale: Tensor) -> None:
-        """Change the scale and the last layer together, so that no value changes (PopArt, arXiv:1602.07714)."""
-        last = self.body[-1]
-        assert isinstance(last, nn.Linear)
-        ratio = self.scale / scale
-        last.weight.mul_(ratio)
-        last.bias.mul_(ratio)
-        self.scale.copy_(scale)
+        return self.body(self.normalizer(observations)).squeeze(-1)
 
 
 def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

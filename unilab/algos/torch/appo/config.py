@@ -49,8 +49,7 @@ class AlgorithmConfig:
     """initial; stays so when schedule is fixed"""
     max_grad_norm: PositiveFloat = 1.0
     use_clipped_value_loss: bool = True
-    value_normalization: bool = False
-    """the critic predicts values in units of the running root mean square of the returns (PopArt, arXiv:1602.07714)"""
+    """bound each value's change by clip_param, as PPO's first code did; switch it off when returns are far above 1"""
     schedule: Literal["fixed", "adaptive"] = "fixed"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
     desired_kl: PositiveFloat = 0.01

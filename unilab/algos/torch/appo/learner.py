@@ -26,7 +26,6 @@ from unilab.training.data_parallel import DataParallelThreads
 from unilab.training.settings import nearest
 
 LEARNING_RATE_RANGE = (1e-5, 1e-2)
-VALUE_SCALE_RATE = 0.02  # of the average of squared returns, an iteration
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
 
 
@@ -101,9 +100,9 @@ class Samples:
     target_log_probs: Tensor
     """[B]"""
     values: Tensor
-    """[B] before the update, in units of the critic's scale"""
+    """[B] before the update"""
     value_targets: Tensor
-    """[B] in the same units"""
+    """[B]"""
     advantages: Tensor
     """[B] normalized"""
 
@@ -157,7 +156,6 @@ class APPOLearner:
         enable_compile: bool = Defaults.enable_compile,
         *,
         behavior_ratio_clip: float = Defaults.behavior_ratio_clip,
-        value_normalization: bool = Defaults.value_normalization,
         num_threads: int = 1,
         dtype: str = "float32",
         seed: int = 0,
@@ -187,7 +185,6 @@ class APPOLearner:
         self.vtrace_clip_rho = vtrace_clip_rho
         self.vtrace_clip_c = vtrace_clip_c
         self.behavior_ratio_clip = behavior_ratio_clip
-        self.value_normalization = value_normalization
         self.dtype = getattr(torch, dtype)
 
         self.actor = actor.to(self.device)
@@ -200,7 +197,6 @@ class APPOLearner:
         self.optimizer = optimizer_class(
             [self._parallel.parameters], lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
-        self._return_square = torch.zeros((), device=self.device)  # running mean of squared returns
         self._generator = torch.Generator().manual_seed(seed)
         self._loss: Callable[[Networks, Samples], tuple[Tensor, Tensor]] = (
             torch.compile(self._minibatch_loss, dynamic=True) if enable_compile else self._minibatch_loss
@@ -246,7 +242,7 @@ class APPOLearner:
             "gradient_norm": float(gradient_norm / steps),
             "learning_rate": self.learning_rate,
             "action_std": float(self.actor.log_std.detach().exp().mean()),
-            "value_mean": float(samples.values.mean() * self.critic.scale),
+            "value_mean": float(samples.values.mean()),
         }
 
     def update_target_network(self) -> None:
@@ -272,7 +268,6 @@ class APPOLearner:
             "target_actor": self.target_actor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate,
-            "return_square": self._return_square,
             "generator": self._generator.get_state(),
             "iteration": self.iteration,
             "updates": self.updates,
@@ -285,7 +280,6 @@ class APPOLearner:
         self.target_actor.load_state_dict(state["target_actor"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate = state["learning_rate"]
-        self._return_square.copy_(state["return_square"])
         self._generator.set_state(state["generator"])
         self.iteration = state["iteration"]
         self.updates = state["updates"]
@@ -313,7 +307,7 @@ class APPOLearner:
             with torch.no_grad(), self._autocast():  # both belong to the thread
                 mean = self.target_actor.body(self._share(obs, share))
                 values = networks.critic.body(self._share(critic_obs, share)).squeeze(-1)
-            return mean.float(), values.float() * self.critic.scale
+            return mean.float(), values.float()
 
         means, values_parts = zip(*self._parallel.map(evaluate), strict=True)
         target_mean, values = torch.cat(means), torch.cat(values_parts)
@@ -330,8 +324,6 @@ class APPOLearner:
             self.vtrace_clip_c,
             lam=self.lam,
         )
-        if self.value_normalization:
-            self._update_value_scale(value_targets)
         return Samples(
             obs=obs,
             critic_obs=critic_obs[:-envs],
@@ -339,16 +331,10 @@ class APPOLearner:
             behavior_log_probs=rollout["log_probs"].flatten(),
             target_mean=target_mean,
             target_log_probs=target_log_probs,
-            values=values[:-envs] / self.critic.scale,
-            value_targets=value_targets.flatten() / self.critic.scale,
+            values=values[:-envs],
+            value_targets=value_targets.flatten(),
             advantages=((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
         )
-
-    def _update_value_scale(self, value_targets: Tensor) -> None:
-        """Follow the root mean square of the returns with an unbiased exponential average."""
-        rate = max(VALUE_SCALE_RATE, 1 / (self.iteration + 1))
-        self._return_square.lerp_(value_targets.square().mean(), rate)
-        self.critic.rescale(self._return_square.sqrt().clamp(min=1e-4))
 
     def _minibatches(self, rows: int) -> Iterator[Tensor]:
         """Row indices of each optimizer step: every row once an epoch, sizes that differ by at most one."""
