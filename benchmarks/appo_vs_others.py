@@ -44,13 +44,14 @@ class Contestant:
 OURS: dict[str, Any] = {}
 """settings over the defaults of APPOConfig"""
 
-# Of 1 and 2 threads for each pool, 256 to 2,048 environments and pools of 1 to 4 rollouts, the fastest on two cores.
+# Small rollouts, of which the package's default pool of 3 makes a large batch, beat large ones and a pool of 1; more
+# threads fight for the two cores. Try others with --set-other.
 UNILAB_RL: dict[str, Any] = {
-    "num_envs": 1024,
+    "num_envs": 256,
     "env_threads": 1,
     "inference_threads": 1,
     "learner_threads": 1,
-    "replay_queue_size": 1,
+    "replay_queue_size": 3,
 }
 # Two sampling processes, one for each core.
 SAMPLE_FACTORY: dict[str, Any] = {

@@ -172,7 +172,7 @@ def test_no_set_is_torn_while_another_process_writes(spawn: Callable[..., Any], 
     writer = spawn(write_weights_for_ever, sync, stop)
     received = {key: torch.zeros(shape, dtype=dtype) for key, (shape, dtype) in specs.items()}
     last, changes = 0, 0
-    while changes < 500:
+    while changes < 200:
         version = sync.read_weights_into(received)
         assert version >= last
         changes += version > last

@@ -5,7 +5,6 @@ once; see ``tasks/half_cheetah.py``.
 """
 
 import importlib.util
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
 from unilab.envs.vec_env import FloatArray
+from unilab.training.devices import usable_cores
 from unilab.training.settings import parse
 
 STRICT = ConfigDict(extra="forbid")
@@ -68,13 +68,6 @@ def gymnasium_assets() -> Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("gymnasium carries the MuJoCo models and is not installed; pip install gymnasium")
     return Path(spec.origin).parent / "envs" / "mujoco" / "assets"
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class MujocoVecEnv(AutoresetVecEnv):

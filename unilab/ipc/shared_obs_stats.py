@@ -25,8 +25,5 @@ class SharedObsNormStats(LatestValue):
     def put(self, stats: Mapping[str, Any]) -> None:
         """Replace the latest statistics; never blocks, however often it is called without a reader."""
         super().put(
-            {
-                key: value.detach().cpu() if isinstance(value, torch.Tensor) else value
-                for key, value in stats.items()
-            }
+            {key: value.detach().cpu() if isinstance(value, torch.Tensor) else value for key, value in stats.items()}
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,6 +148,8 @@ class InProcessCollection:
 class ProcessCollection:
     """A spawned collector that fills a ring in shared memory while the learner learns.
 
+    Its output goes to the file ``log`` (None: to this process' output).
+
     What it was doing cannot be saved from here: a resumed run starts its episodes anew, with random streams of
     their own, and goes on counting where the old one stopped.
     """
@@ -159,11 +162,13 @@ class ProcessCollection:
         dims: EnvDims,
         weights: Weights,
         state: Mapping[str, Any] | None = None,
+        log: Path | None = None,
     ) -> None:
         self._before = _counters(state["counters"]) if state is not None else CollectorCounters()
         self._newest: dict[str, Any] = {}
         self._started = False
         self._runner = runner
+        self._log = log
         self._ring = RolloutRingBuffer(
             config.num_envs,
             config.steps_per_env,
@@ -207,7 +212,7 @@ class ProcessCollection:
         self._weights["critic"].write_weights(weights["critic"])
         version = self._weights["actor"].write_weights(weights["actor"])
         if not self._started:
-            self._runner.start_collector(appo_collector_fn, kwargs=self._arguments, name="collector")
+            self._runner.start_collector(appo_collector_fn, kwargs=self._arguments, name="collector", log=self._log)
             self._started = True
         return version
 

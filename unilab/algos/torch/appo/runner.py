@@ -66,8 +66,8 @@ class APPORunner(AsyncRunner):
         if collector_device is not None:
             given["collector_device"] = collector_device
         config = parse(APPOConfig, {**rl_cfg, **given})
-        check_device(config.learner_device)
-        check_device(config.collector_device)
+        check_device(config.learner_device, "learner_device")
+        check_device(config.collector_device, "collector_device")
         self.threads = split_threads(config, usable_cores())
         self.config = dataclasses.replace(
             config,
@@ -161,7 +161,10 @@ class TrainingRun:
         self._learner = build_learner(self._config, dims)
         if saved is not None:
             self._learner.load_state_dict(saved["learner"])
-        self._collection = self._collect(runner, dims, None if saved is None else saved["collection"])
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        log = None if directory is None else directory / "collector.log"
+        self._collection = self._collect(runner, dims, None if saved is None else saved["collection"], log)
         self._version = self._collection.publish(self._learner.get_weights())
         self._writer = MetricWriter(directory)
         self._faults = FaultLog(None if directory is None else directory / "faults.jsonl")
@@ -225,10 +228,12 @@ class TrainingRun:
                 error.add_note(f"the rollout and the learner as they were are in {path}")
             raise
 
-    def _collect(self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None) -> Collection:
+    def _collect(
+        self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None, log: Path | None
+    ) -> Collection:
         if self._config.mode == "sync":
             return InProcessCollection(self._config, runner.threads, state)
-        return ProcessCollection(runner, self._config, runner.rl_cfg, dims, self._learner.get_weights(), state)
+        return ProcessCollection(runner, self._config, runner.rl_cfg, dims, self._learner.get_weights(), state, log)
 
     def __enter__(self) -> "TrainingRun":
         return self

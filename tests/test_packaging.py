@@ -1,0 +1,42 @@
+"""What `make` installs is what pyproject.toml asks for, in versions that are pinned."""
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(
+        r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+}
+REQUIREMENTS = [
+    Requirement(text)
+    for text in (
+        *PROJECT["dependencies"],
+        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+    )
+]
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
+def test_every_requirement_has_a_pin_that_satisfies_it(requirement: Requirement) -> None:
+    name = canonicalize_name(requirement.name)
+    if name == PROJECT["name"]:
+        return
+    assert requirement.specifier.contains(PINS[name]), f"{requirement} against {PINS[name]}"
+
+
+def test_the_console_script_and_the_licence_are_installed() -> None:
+    distribution = metadata.distribution(PROJECT["name"])
+    scripts = {entry.name: entry.value for entry in distribution.entry_points if entry.group == "console_scripts"}
+    assert scripts["unilab-harness"] == "harness.cli:main"
+    assert distribution.metadata["License-Expression"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text(encoding="utf-8")
