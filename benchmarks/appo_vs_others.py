@@ -38,11 +38,14 @@ class Contestant:
     driver: str
     python: str
     epochs: int
+    activation: str
     settings: dict[str, Any]
 
 
-OURS: dict[str, Any] = {}
-"""settings over the defaults of APPOConfig"""
+OURS: dict[str, Any] = {
+    "num_envs": 512,
+    "num_slots": 1,
+}
 
 # Small rollouts, of which the package's default pool of 3 makes a large batch, beat large ones and a pool of 1; more
 # threads fight for the two cores. Try others with --set-other.
@@ -71,6 +74,7 @@ def measure(contestant: Contestant, warmup_seconds: float, seconds: float) -> di
         "steps_per_env": 24,
         "minibatches": 4,
         "hidden_dims": [256, 256],
+        "activation": contestant.activation,
         "epochs": contestant.epochs,
         "settings": contestant.settings,
         "warmup_seconds": warmup_seconds,
@@ -128,6 +132,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup-seconds", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=15.0, help="length of the steady window")
+    parser.add_argument("--activation", choices=("relu", "elu"), default="relu", help="of all networks")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours, JSON value")
     parser.add_argument("--set-other", action="append", default=[], metavar="KEY=VALUE", help="a setting of the others")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -148,13 +153,13 @@ def _json_or_text(text: str) -> Any:
 
 
 def ours(epochs: int, args: argparse.Namespace) -> Contestant:
-    return Contestant("unilab-harness", "appo_driver.py", sys.executable, epochs, OURS | settings(args.set))
+    return Contestant("unilab-harness", "appo_driver.py", sys.executable, epochs, args.activation, OURS | settings(args.set))
 
 
 def matches(args: argparse.Namespace) -> list[list[Contestant]]:
     """Who is measured beside whom."""
     others = [
-        Contestant(name, driver, python, epochs, defaults | settings(args.set_other))
+        Contestant(name, driver, python, epochs, args.activation, defaults | settings(args.set_other))
         for name, driver, python, epochs, defaults in (
             ("unilab-rl", "unilab_rl_driver.py", args.unilab_rl_python, 5, UNILAB_RL),
             ("Sample Factory", "sample_factory_driver.py", args.sample_factory_python, 2, SAMPLE_FACTORY),

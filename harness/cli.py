@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.plan import Plan
     from harness.study import Study
 
@@ -140,11 +142,24 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             study.write_tables()
             tables.write_best(made, study)
             tables.show(made, study, out)
+            if exit_code == 0:
+                _export(study.folder, arguments.results / "asv", out)
             if arguments.json:
                 _print_json(tables.summary(made, study))
             if exit_code == 0 and not study.ranking(made.suite):
                 exit_code = FAILURE
     return exit_code
+
+
+def _export(study: Path, asv: Path, out: "Console") -> None:
+    from harness.asv_export import ExportError, export
+
+    try:
+        export(study, asv)
+    except ExportError as error:
+        out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
+    else:
+        out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import budget, trainers
+from harness import budget, provenance, trainers
 from harness.budget import Verdict
 from harness.document import Document, Key
 from harness.space import Space
@@ -40,7 +40,9 @@ class Plan:
 
     @property
     def study_id(self) -> str:
-        return self.suite.study_id()
+        """Of the suite and the commit: numbers of different code are never mixed in one study."""
+        commit, _ = provenance.commit()
+        return f"{self.suite.study_id()}-{commit[:7]}" if commit else self.suite.study_id()
 
     def folder(self, results: Path) -> Path:
         return results / self.suite.name / self.study_id

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from harness import machine
 from harness.document import to_yaml
 from harness.plan import Plan
+from harness.provenance import commit
 from harness.record import (
     Phase,
     Record,
@@ -156,19 +156,6 @@ def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Rec
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
-
-
-def commit() -> tuple[str, bool]:
-    """Commit of the repository this code lies in and whether it has changes; empty outside of one."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):  # no git, or a repository that does not answer
-        return "", False
-    if head.returncode != 0:
-        return "", False
-    return head.stdout.strip(), bool(status.stdout.strip())
 
 
 def _now() -> str:

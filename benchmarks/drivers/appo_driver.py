@@ -18,6 +18,7 @@ def main(job: dict[str, Any]) -> None:
         {
             "env": "HalfCheetah",
             "steps_per_env": job["steps_per_env"],
+            "policy.activation": job["activation"],
             "policy.hidden_dims": job["hidden_dims"],
             "policy.critic_hidden_dims": job["hidden_dims"],
             "algorithm.num_learning_epochs": job["epochs"],

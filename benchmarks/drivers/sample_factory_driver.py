@@ -33,7 +33,7 @@ def arguments(job: dict[str, Any], train_dir: str) -> list[str]:
         "experiment": "measured",
         "train_dir": train_dir,
         "device": "cpu",
-        "nonlinearity": "elu",
+        "nonlinearity": job["activation"],
         "rollout": job["steps_per_env"],
         "num_epochs": job["epochs"],
         "num_batches_per_epoch": job["minibatches"],

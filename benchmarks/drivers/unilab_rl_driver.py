@@ -134,7 +134,7 @@ def rl_config(job: dict[str, Any]) -> dict[str, Any]:
     network = {
         "class_name": "rsl_rl.models.MLPModel",
         "hidden_dims": job["hidden_dims"],
-        "activation": "elu",
+        "activation": job["activation"],
         "obs_normalization": True,
     }
     gaussian = {"class_name": "rsl_rl.modules.distribution.GaussianDistribution", "init_std": 1.0}

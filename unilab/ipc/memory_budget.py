@@ -2,8 +2,8 @@
 
 Sizes of arrays follow from the configuration. The fixed cost of the processes is measured once on each machine
 (``process_cost``). Two kinds of figures are neither: how much the C allocator keeps or loses to fragmentation was
-fitted to measured runs (``FRAGMENTATION``), and what CUDA costs comes from published reports and NVIDIA's
-documentation and was never measured here (``CUDA_CONTEXT_HOST`` and below).
+fitted to measured runs (``FRAGMENTATION``), and what CUDA costs is assumed and was never measured by us
+(``CUDA_CONTEXT_DEVICE`` and below).
 """
 
 import dataclasses
@@ -57,9 +57,9 @@ THREAD = 4 * MIB
 """stack, allocator arena and matrix-product scratch memory of one busy learner thread (torch 2.13, x86-64)"""
 
 CUDA_CONTEXT_DEVICE = 512 * MIB
-"""reports range from 300 MiB, where kernels are loaded on first use, to 725 MiB"""
+"""an assumption on the safe side of what is usual, not measured"""
 CUDA_CONTEXT_HOST = 512 * MIB
-"""driver and libraries in the process; reports range from 200 MiB to above 1 GiB"""
+"""driver and libraries in the process: an assumption, not measured"""
 CUBLAS_WORKSPACE = 2 * 32 * MIB
 """cuBLAS and cuBLASLt, at the size that NVIDIA recommends for compute capability 9.0; 4 MiB each on older ones"""
 
