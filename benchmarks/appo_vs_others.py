@@ -47,14 +47,13 @@ OURS: dict[str, Any] = {
     "num_slots": 1,
 }
 
-# Small rollouts, of which the package's default pool of 3 makes a large batch, beat large ones and a pool of 1; more
-# threads fight for the two cores. Try others with --set-other.
+# One rollout an update and one thread a process: larger pools, more threads and more environments were slower.
 UNILAB_RL: dict[str, Any] = {
     "num_envs": 256,
     "env_threads": 1,
     "inference_threads": 1,
     "learner_threads": 1,
-    "replay_queue_size": 3,
+    "replay_queue_size": 1,
 }
 # Two sampling processes, one for each core.
 SAMPLE_FACTORY: dict[str, Any] = {
@@ -132,7 +131,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup-seconds", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=15.0, help="length of the steady window")
-    parser.add_argument("--activation", choices=("relu", "elu"), default="relu", help="of all networks")
+    parser.add_argument("--activation", choices=("elu", "relu"), default="elu", help="of all networks")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours, JSON value")
     parser.add_argument("--set-other", action="append", default=[], metavar="KEY=VALUE", help="a setting of the others")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -153,7 +152,9 @@ def _json_or_text(text: str) -> Any:
 
 
 def ours(epochs: int, args: argparse.Namespace) -> Contestant:
-    return Contestant("unilab-harness", "appo_driver.py", sys.executable, epochs, args.activation, OURS | settings(args.set))
+    return Contestant(
+        "unilab-harness", "appo_driver.py", sys.executable, epochs, args.activation, OURS | settings(args.set)
+    )
 
 
 def matches(args: argparse.Namespace) -> list[list[Contestant]]:

@@ -14,7 +14,8 @@ def commit() -> tuple[str, bool]:
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run([*git, "status", "--porcelain", "--", ":/", ":(top,exclude)results"], capture_output=True, text=True, timeout=10)
+        changed = [*git, "status", "--porcelain", "--", ":/", ":(top,exclude)results"]
+        status = subprocess.run(changed, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):  # no git, or a repository that does not answer
         return "", False
     if head.returncode != 0:

@@ -40,15 +40,11 @@ class DataParallelThreads(Generic[Module]):
         for replica, gradient in zip(self.replicas, self._gradients, strict=True):
             _view_flat(replica, flat, gradient)
         _share_buffers(self.replicas)
-        self._pool = (
-            ThreadPoolExecutor(num_threads, "learner", initializer=torch.set_num_threads, initargs=(1,))
-            if num_threads > 1
-            else None
-        )
+        self._pool = ThreadPoolExecutor(num_threads, "learner", initializer=torch.set_num_threads, initargs=(1,))
 
     def map(self, work: Callable[[Module, int], Result]) -> list[Result]:
         """``work(replica, share)`` for each share of the rows, at the same time; results in the order of shares."""
-        if self._pool is None:
+        if self.num_threads == 1:  # in the calling thread, whose intra-op threads may serve
             return [work(self.replicas[0], 0)]
         return list(self._pool.map(work, self.replicas, range(self.num_threads)))
 
@@ -74,8 +70,7 @@ class DataParallelThreads(Generic[Module]):
 
     def close(self) -> None:
         """End the threads; idempotent."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
 
 
 def _view_flat(module: nn.Module, flat: Tensor, gradient: Tensor) -> None:

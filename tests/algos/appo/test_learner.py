@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from unilab.algos.torch.appo.learner import APPOLearner, Networks, Samples
+from unilab.algos.torch.appo.learner import APPOLearner, Networks
+from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
 from unilab.algos.torch.networks import (
     Actor,
     Critic,
@@ -111,7 +112,7 @@ def test_resumed_learner_goes_on_bit_for_bit():
 
 
 @torch.no_grad()
-def impact_loss_by_hand(learner, batch):
+def impact_loss_by_hand(learner, batch, behavior_log_probs):
     """The loss of IMPACT for one row at a time, with torch.distributions, in float64."""
     networks = copy.deepcopy(Networks(learner.actor, learner.critic)).double()
     target_std = learner.target_actor.log_std.detach().double().exp()
@@ -122,7 +123,7 @@ def impact_loss_by_hand(learner, batch):
         target = Normal(batch.target_mean[row].double(), target_std)
         action = batch.actions[row].double()
         pi, pi_target = policy.log_prob(action).sum(), target.log_prob(action).sum()
-        behavior = batch.behavior_log_probs[row].double()
+        behavior = behavior_log_probs[row].double()
         ratio = min(math.exp(behavior - pi_target), learner.behavior_ratio_clip) * math.exp(pi - behavior)
         clipped = min(max(ratio, 1 - learner.clip_param), 1 + learner.clip_param)
         advantage = float(batch.advantages[row])
@@ -147,7 +148,7 @@ def test_the_loss_is_that_of_impact():
     rollout["log_probs"] += torch.linspace(-3, 3, 30).view(6, 5)  # some ratios on each side of each clip
     batch = learner._prepare(rollout)
     loss, _ = learner._minibatch_loss(Networks(learner.actor, learner.critic), batch)
-    assert loss.item() == pytest.approx(impact_loss_by_hand(learner, batch), rel=1e-4)
+    assert loss.item() == pytest.approx(impact_loss_by_hand(learner, batch, rollout["log_probs"].flatten()), rel=1e-4)
 
 
 def test_target_network_follows_by_tau_at_its_frequency():
@@ -295,3 +296,20 @@ def test_samples_have_one_row_a_step_and_environment():
     assert isinstance(batch, Samples)
     assert {len(getattr(batch, name)) for name in Samples.__dataclass_fields__} == {12}
     assert batch.advantages.mean().item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("critic_dim", [0, CRITIC])
+def test_packed_samples_are_the_samples(critic_dim):
+    samples = build(critic_dim)._prepare(random_rollout(critic_dim=critic_dim))
+    rows = torch.tensor([3, 0, 17, 3])
+    taken = PackedSamples(samples).take(rows)
+    for name in Samples.__dataclass_fields__:
+        assert torch.equal(getattr(taken, name), getattr(samples, name)[rows]), name
+
+
+def test_reference_is_impacts_clipped_ratio():
+    generator = torch.Generator().manual_seed(0)
+    behavior, target, learned = (torch.randn(50, generator=generator).double() for _ in range(3))
+    wanted = (behavior - target).exp().clamp(max=2.0) * (learned - behavior).exp()
+    found = (learned - reference_log_probs(behavior, target, 2.0)).exp()
+    torch.testing.assert_close(found, wanted)

@@ -5,15 +5,16 @@ Schulman et al. 2017, PPO (arXiv:1707.06347).
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
+from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
 from unilab.algos.torch.networks import (
     Actor,
     Critic,
@@ -81,33 +82,6 @@ def vtrace_advantages(
         excess[t] = following
     next_excess = torch.cat([excess[1:], torch.zeros_like(bootstrap_values)[None]])
     return values + excess, deltas + rhos * discounts * lam * next_excess
-
-
-@dataclass(frozen=True)
-class Samples:
-    """One rollout flattened to rows, B = T * N, ready for the update."""
-
-    obs: Tensor
-    """[B, O] normalized"""
-    critic_obs: Tensor
-    """[B, C] normalized"""
-    actions: Tensor
-    """[B, A]"""
-    behavior_log_probs: Tensor
-    """[B]"""
-    target_mean: Tensor
-    """[B, A] of the target policy"""
-    target_log_probs: Tensor
-    """[B]"""
-    values: Tensor
-    """[B] before the update"""
-    value_targets: Tensor
-    """[B]"""
-    advantages: Tensor
-    """[B] normalized"""
-
-    def __len__(self) -> int:
-        return len(self.actions)
 
 
 class Networks(nn.Module):
@@ -222,13 +196,14 @@ class APPOLearner:
         """
         self._update_normalizers(rollout)
         samples = self._prepare(rollout)
+        packed = PackedSamples(samples)
         totals = torch.zeros(len(STATISTICS), device=self.device)
-        gradient_norm = torch.zeros((), device=self.device)
+        gradient_norm = 0.0
         steps = 0
         for rows in self._minibatches(len(samples)):
             if on_minibatch is not None:
                 on_minibatch()
-            statistics = self._gradient(samples, rows)
+            statistics = self._gradient(packed, rows)
             self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
             gradient_norm += self._step()
             totals += statistics
@@ -239,7 +214,7 @@ class APPOLearner:
             self.update_target_network()
         means = dict(zip(STATISTICS, (totals / steps).tolist(), strict=True))
         return means | {
-            "gradient_norm": float(gradient_norm / steps),
+            "gradient_norm": gradient_norm / steps,
             "learning_rate": self.learning_rate,
             "action_std": float(self.actor.log_std.detach().exp().mean()),
             "value_mean": float(samples.values.mean()),
@@ -299,8 +274,10 @@ class APPOLearner:
         """Evaluate the target policy and the critic on the whole rollout, and trace the returns."""
         key = _critic_key(rollout)
         steps, envs = rollout["rewards"].shape
-        obs = self.actor.normalizer(rollout["obs"].flatten(0, 1))
         critic_obs = self.critic.normalizer(torch.cat([rollout[key].flatten(0, 1), rollout[f"last_{key}"]]))
+        sampled_critic_obs = critic_obs[:-envs]
+        shared = key == "obs" and _same_buffers(self.actor.normalizer, self.critic.normalizer)
+        obs = sampled_critic_obs if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
         actions = rollout["actions"].flatten(0, 1)
 
         def evaluate(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
@@ -326,11 +303,12 @@ class APPOLearner:
         )
         return Samples(
             obs=obs,
-            critic_obs=critic_obs[:-envs],
+            critic_obs=sampled_critic_obs,
             actions=actions,
-            behavior_log_probs=rollout["log_probs"].flatten(),
             target_mean=target_mean,
-            target_log_probs=target_log_probs,
+            reference_log_probs=reference_log_probs(
+                rollout["log_probs"].flatten(), target_log_probs, self.behavior_ratio_clip
+            ),
             values=values[:-envs],
             value_targets=value_targets.flatten(),
             advantages=((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
@@ -350,14 +328,12 @@ class APPOLearner:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def _gradient(self, samples: Samples, rows: Tensor) -> Tensor:
+    def _gradient(self, samples: PackedSamples, rows: Tensor) -> Tensor:
         """Gradient of the mean loss over one minibatch, into the flat parameters; returns mean statistics."""
 
         def loss(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
-            mine = self._share(rows, share)
-            batch = Samples(*(getattr(samples, name)[mine] for name in Samples.__dataclass_fields__))
             with self._autocast():
-                total, statistics = self._loss(networks, batch)
+                total, statistics = self._loss(networks, samples.take(self._share(rows, share)))
             return total / len(rows), statistics / len(rows)
 
         return self._parallel.backward(loss)
@@ -369,10 +345,7 @@ class APPOLearner:
         values = networks.critic.body(batch.critic_obs).float().squeeze(-1)
 
         log_probs = gaussian_log_prob(batch.actions, mean, log_std)
-        behavior_ratio = torch.exp(batch.behavior_log_probs - batch.target_log_probs).clamp(
-            max=self.behavior_ratio_clip
-        )
-        ratio = behavior_ratio * torch.exp(log_probs - batch.behavior_log_probs)
+        ratio = torch.exp(log_probs - batch.reference_log_probs)
         clipped_ratio = ratio.clamp(1 - self.clip_param, 1 + self.clip_param)
         policy_loss = -torch.minimum(ratio * batch.advantages, clipped_ratio * batch.advantages)
 
@@ -401,17 +374,27 @@ class APPOLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
 
-    def _step(self) -> Tensor:
+    def _step(self) -> float:
         """Clip the gradient and take one optimizer step; returns the norm before clipping."""
-        norm = torch.nn.utils.clip_grad_norm_([self._parallel.parameters], self.max_grad_norm)
-        if not torch.isfinite(norm):
+        gradient = self._parallel.parameters.grad
+        assert gradient is not None
+        norm = float(gradient.norm())
+        if not math.isfinite(norm):
             raise FloatingPointError(
                 f"the gradient of update {self.updates + 1} is not finite (iteration {self.iteration + 1}): "
                 "lower algorithm.learning_rate or look at the rewards; the last checkpoint is unaffected"
             )
+        if norm > self.max_grad_norm:
+            gradient.mul_(self.max_grad_norm / norm)
         self.optimizer.step()
         return norm
 
 
 def _critic_key(rollout: Mapping[str, Tensor]) -> str:
     return "critic" if "critic" in rollout else "obs"
+
+
+def _same_buffers(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two normalizers do the same."""
+    ours, theirs = dict(one.named_buffers()), dict(other.named_buffers())
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

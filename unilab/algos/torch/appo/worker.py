@@ -1,6 +1,7 @@
 """The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
 
 import dataclasses
+import os
 import queue
 import time
 from collections import deque
@@ -17,10 +18,12 @@ from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
 from unilab.envs import SimulationFault, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
+from unilab.training.devices import usable_cores
 from unilab.training.episodes import EpisodeStatistics
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
 
+COLLECTOR_NICENESS = 5
 KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
 
 
@@ -247,6 +250,7 @@ def appo_collector_fn(
     """The collector process: attach to the shared memory, then collect with the newest weights until told to stop."""
     config = parse(APPOConfig, rl_cfg)
     torch.set_num_threads(config.inference_threads or 1)
+    _yield_to_learner(config)
     ring = RolloutRingBuffer(
         num_envs,
         steps_per_env,
@@ -280,6 +284,14 @@ def appo_collector_fn(
         actor_sync.close()
         critic_sync.close()
         ring.close()
+
+
+def _yield_to_learner(config: APPOConfig) -> None:
+    """Where both share cores, let the learner go first: its threads wait for each other in every minibatch, and one
+    that is kept from its core stops them all, while the collector's work is only put off."""
+    wanted = (config.env_threads or 1) + (config.learner_threads or 1)
+    if config.learner_device == "cpu" and wanted > usable_cores():
+        os.nice(COLLECTOR_NICENESS)
 
 
 def _collect_until_stopped(
