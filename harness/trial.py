@@ -76,13 +76,16 @@ class Window:
         def rate(counter: str) -> float:
             return (getattr(last, counter) - getattr(first, counter)) / seconds
 
+        def fraction(counter: str) -> float:
+            return min(1.0, rate(counter))  # the collector counts by whole rollouts: one may reach over the window
+
         return {
             "env_steps_per_second": rate("env_steps"),
             "updates_per_second": rate("updates"),
-            "collector_busy_fraction": rate("collector_busy_seconds"),
-            "collector_wait_fraction": rate("collector_wait_seconds"),
-            "learner_busy_fraction": rate("learner_busy_seconds"),
-            "learner_wait_fraction": rate("learner_wait_seconds"),
+            "collector_busy_fraction": fraction("collector_busy_seconds"),
+            "collector_wait_fraction": fraction("collector_wait_seconds"),
+            "learner_busy_fraction": fraction("learner_busy_seconds"),
+            "learner_wait_fraction": fraction("learner_wait_seconds"),
             "episode_return": last.episode_return,
             "episodes": last.episodes,
             "policy_lag_mean": last.policy_lag_mean,
