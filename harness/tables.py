@@ -98,8 +98,9 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     order = result["order"]
     rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
     table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
-    unit = UNITS.get(metric.metric, metric.metric)
-    for name in ("trial", unit, "vs base", "return", "lag", "repeats", "settings"):
+    other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
+    unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
+    for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     baseline = result["trials"][0]["metrics"][metric.metric]
     for number in (order + rest)[:ROWS]:
@@ -111,7 +112,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
             str(number) + ("*" if order and number == order[0] else ""),
             number_text(value) if trial["repeats"] else trial["state"],
             relative if (math.isfinite(value) and math.isfinite(baseline)) or trial["baseline"] else "-",
-            number_text(values["episode_return"]), number_text(values["policy_lag_mean"]),
+            number_text(values[other]), number_text(values["policy_lag_mean"]),
             f"{trial['repeats']}/{trial['of']}", settings_text(trial["params"]),
         )  # fmt: skip
     console.print(table)

@@ -73,8 +73,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: str, folder: Path) -> str:
-    """Run a line in bash, with this environment's programs first and a home of its own; its output."""
-    environment = os.environ | {
+    """Run a line in bash, with this environment's programs first and a home of its own; its output.
+
+    What a surrounding ``make test`` tells its children is left out.
+    """
+    outside_make = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    environment = outside_make | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
     }

@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.evaluate import evaluate
 from unilab.algos.torch.appo.runner import APPORunner
+from unilab.algos.torch.appo.worker import COLLECTOR_NICENESS
 from unilab.ipc import CollectorError
 from unilab.training.checkpoint import CheckpointError, load_checkpoint
 from unilab.training.devices import DeviceError
@@ -210,3 +213,18 @@ def test_arguments_win_over_rl_cfg():
     assert runner.config.num_envs == 5
     assert runner.config.env_cfg == {"healthy_reward": 2.0}
     assert dataclasses.asdict(runner.config)["algorithm"]["num_learning_epochs"] == 2
+
+
+@pytest.mark.parametrize(("learner_threads", "niceness"), [(1000, COLLECTOR_NICENESS), (1, 0)])
+def test_the_collector_yields_only_where_it_shares_cores(learner_threads, niceness):
+    """In a process of its own, because niceness cannot be taken back."""
+    code = (
+        "import os; from unilab.algos.torch.appo.worker import _yield_to_learner\n"
+        "from unilab.algos.torch.appo.config import APPOConfig\n"
+        "from unilab.algos.torch.appo import worker; worker.usable_cores = lambda: 2\n"
+        f"_yield_to_learner(APPOConfig(env_threads=1, learner_threads={learner_threads}))\n"
+        "print(os.nice(0))"
+    )
+    before = os.nice(0)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) - before == niceness
