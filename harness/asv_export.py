@@ -188,7 +188,7 @@ def _write_results(
         manifest["commit"],
         _commit_milliseconds(manifest["commit"], started),
         minor_version,
-        manifest["study"],
+        manifest["study"].removesuffix(f"-{manifest['commit'][:7]}"),  # the same name at every commit
         {},
     )
     for tracked in TRACKED:

@@ -107,6 +107,12 @@ def values(results: Results, name: str, index: Path) -> dict[str, Any]:
     return dict(zip(parameters[0], results.get_result_value(name, parameters), strict=True))
 
 
+def test_a_suite_has_one_name_at_every_commit(repository: Path) -> None:
+    commit = example(repository)[0].commit
+    path = export(write_study(repository, example(repository, f"study-{commit[:7]}")), repository / "results" / "asv")
+    assert path.name == f"{commit[:8]}-study.json"
+
+
 def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> None:
     asv_dir = repository / "results" / "asv"
     path = export(write_study(repository, example(repository)), asv_dir)
