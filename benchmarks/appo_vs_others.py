@@ -43,8 +43,8 @@ class Contestant:
 
 
 OURS: dict[str, Any] = {
-    "num_envs": 512,
-    "num_slots": 1,
+    "num_envs": 1024,
+    "num_slots": 2,
 }
 
 # One rollout an update and one thread a process: larger pools, more threads and more environments were slower.
