@@ -22,7 +22,7 @@ from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.envs import make
 from unilab.ipc import AsyncRunner
-from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from unilab.training.devices import check_device, split_threads, usable_cores
 from unilab.training.fault_log import FaultLog
 from unilab.training.metric_writer import MetricWriter
@@ -117,7 +117,7 @@ class APPORunner(AsyncRunner):
             resume: a checkpoint to continue; its networks must be those of this configuration.
 
         Raises:
-            CheckpointError: ``resume`` cannot be read.
+            CheckpointError: ``resume`` cannot be read, or is of another mode, environment or network.
             CollectorError: the collector failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
@@ -152,6 +152,8 @@ class TrainingRun:
         self._began = time.monotonic()
         saved = None if resume is None else load_checkpoint(Path(resume))
         self._config = runner.config
+        if saved is not None:
+            _check_resumable(saved["config"], _plain(self._config), Path(str(resume)))
         self.progress = Progress() if saved is None else Progress(**saved["progress"])
         self._wall_seconds_before = self.progress.wall_seconds
         directory = None if log_dir is None else Path(log_dir)
@@ -266,6 +268,18 @@ def build_learner(config: APPOConfig, dims: EnvDims) -> APPOLearner:
         dtype=config.learner_dtype,
         seed=derive_seed(config.seed, "minibatches"),
     )
+
+
+def _check_resumable(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    names = ["mode", "env", "policy", "obs_normalization"]
+    if wanted["mode"] == "sync":  # which goes on in the very same environments
+        names += ["num_envs", "env_cfg"]
+    for name in names:
+        if saved[name] != wanted[name]:
+            raise CheckpointError(
+                f"{path}: saved with {name} = {saved[name]}, this run has {wanted[name]}; "
+                "use the saved value or start anew"
+            )
 
 
 def _plain(config: APPOConfig) -> dict[str, Any]:
