@@ -71,6 +71,8 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
     records = read_records(study_dir / "trials.jsonl")
     if not any(record.state == "complete" for record in records):
         raise ExportError(f"{study_dir}: no repeat was measured, nothing to export")
+    if any(record.traced for record in records):
+        raise ExportError(f"{study_dir}: tracing takes some of the speed; run the suite without --trace to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
     configurations = _configurations([record for record in records if record.commit == commit])

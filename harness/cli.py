@@ -42,10 +42,11 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that say what to do; all others keep their traceback."""
     from harness.document import InputError
     from harness.record import RecordError
+    from harness.timelines import TraceError
     from harness.trainers import TrainerError
     from unilab.training.settings import SettingsError
 
-    return (InputError, TrainerError, SettingsError, RecordError, _Refused)
+    return (InputError, TrainerError, SettingsError, RecordError, TraceError, _Refused)
 
 
 class _Refused(Exception):
@@ -102,9 +103,11 @@ def show_plan(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from harness import plan
+    from harness import plan, timelines
 
     made = plan.make(arguments.suite, _overrides(arguments))  # before anything slow is imported
+    if arguments.trace:
+        timelines.check_trainer(made.trainer)
 
     from harness.study import Study, StudyLocked
 
@@ -113,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     except StudyLocked as error:
         raise _Refused(str(error)) from None
     with study:
+        timelines.check_study(study.records.records, arguments.trace)
         return _run(arguments, made, study)
 
 
@@ -134,7 +138,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
         try:
             with StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)
-                Sweep(made, study, stop, display).run()
+                Sweep(made, study, stop, display, trace=arguments.trace).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")
@@ -142,6 +146,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             study.write_tables()
             tables.write_best(made, study)
             tables.show(made, study, out)
+            if arguments.trace:
+                _show_timeline(study.folder / "logs" / "*", out)
             if exit_code == 0:
                 _export(study.folder, arguments.results / "asv", out)
             if arguments.json:
@@ -162,6 +168,12 @@ def _export(study: Path, asv: Path, out: "Console") -> None:
         out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)
 
 
+def _show_timeline(folder: Path, out: "Console") -> None:
+    from harness.timelines import TRACE_FILE, VIEWER
+
+    out.print(f"timeline: {folder / TRACE_FILE} (open it in {VIEWER})", soft_wrap=True)
+
+
 def _overrides(arguments: argparse.Namespace) -> list[str]:
     """Options that stand for keys of the suite file."""
     options = {"limits.trials": arguments.trials, "limits.minutes": arguments.minutes, "sampler.seed": arguments.seed}
@@ -175,17 +187,21 @@ def train(arguments: argparse.Namespace) -> int:
     job = training.load(arguments.config, arguments.set)
     out = console(stderr=arguments.json)
     seconds = arguments.minutes * 60 if arguments.minutes else None
+    folder = arguments.out or Path("runs") / job.name
     try:
         with TrainDisplay(out, arguments.iterations, seconds) as display:
             summary = training.run(
-                job, arguments.out or Path("runs") / job.name, iterations=arguments.iterations, seconds=seconds,
+                job, folder, iterations=arguments.iterations, seconds=seconds,
                 resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
+                trace=arguments.trace,
             )  # fmt: skip
     except training.expected_errors() as error:
         raise _Refused(str(error)) from error
     if arguments.json:
         _print_json(training.as_dict(summary))
     out.print(training.describe(summary), soft_wrap=True)
+    if arguments.trace:
+        _show_timeline(folder, out)
     return training.exit_code(summary)
 
 
@@ -249,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
     """Verbs and their options."""
     top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _suite_verb(verbs, "run", run, "measure what a suite says, or go on with its study", limits=True)
+    _trace(_suite_verb(verbs, "run", run, "measure what a suite says, or go on with its study", limits=True))
     _suite_verb(verbs, "plan", show_plan, "trials, time and memory of a suite; nothing is started", limits=True)
     _suite_verb(verbs, "validate", validate, "check a suite file; nothing is started", limits=False)
     _train_verb(_verb(verbs, "train", train, "train one configuration, best.yaml included"))
@@ -277,9 +293,13 @@ def _set(verb: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def _trace(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--trace", action="store_true", help="keep a timeline, which costs a little speed")
+
+
 def _suite_verb(
     verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, *, limits: bool
-) -> None:
+) -> argparse.ArgumentParser:
     verb = _verb(verbs, name, function, text)
     verb.add_argument("suite", type=Path, metavar="SUITE", help="a suite file")
     _set(verb, "fixed.num_envs=512")
@@ -288,6 +308,7 @@ def _suite_verb(
         verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
         verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
         verb.add_argument("--seed", type=int, metavar="S", help="of the sampler and of the first repeat")
+    return verb
 
 
 def _train_verb(verb: argparse.ArgumentParser) -> None:
@@ -297,6 +318,7 @@ def _train_verb(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")
     verb.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on from here")
     _set(verb, "settings.num_envs=512")
+    _trace(verb)
 
 
 def _evaluate_verb(verb: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ Nothing is started and nothing is created.
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,12 @@ class Plan:
         return min((search + self.confirm_repeats) * self.repeat_seconds, self.suite.limits.minutes * 60)
 
     def verdict(self, params: Settings) -> Verdict:
-        """Whether a configuration fits into this machine."""
+        """Whether a configuration fits into this machine.
+
+        Raises:
+            SettingsError: its settings contradict each other.
+        """
+        self.trainer.check_together(self.settings(params))
         return budget.judge(self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction)
 
     def memory(self) -> list[tuple[str, Verdict]]:
@@ -84,13 +90,22 @@ class Plan:
         rows = [("baseline", self.verdict(self.baseline))]
         smallest, largest = dict(self.baseline), dict(self.baseline)
         for name in self.space.dimensions:
-            ends = self.space.ends(name)
-            if len(ends) > 1:
-                by_size = sorted(ends, key=lambda value: self.verdict(self.baseline | {name: value}).host_bytes)
+            by_size = self._by_size(name)
+            if len(by_size) > 1:
                 smallest[name], largest[name] = by_size[0], by_size[-1]
         if smallest != largest:
-            rows += [("smallest", self.verdict(smallest)), ("largest", self.verdict(largest))]
+            for what, params in (("smallest", smallest), ("largest", largest)):
+                with suppress(SettingsError):  # what goes with the baseline need not go together
+                    rows.append((what, self.verdict(params)))
         return rows
+
+    def _by_size(self, name: str) -> list[Any]:
+        """The ends of a dimension that go with the baseline, by the memory that they need."""
+        sized = []
+        for value in self.space.ends(name):
+            with suppress(SettingsError):
+                sized.append((self.verdict(self.baseline | {name: value}).host_bytes, value))
+        return [value for _, value in sorted(sized, key=lambda pair: pair[0])]
 
 
 def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
@@ -105,10 +120,11 @@ def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     except TrainerError as error:
         raise source.error(("trainer",), str(error)) from None
     _check_settings(source, trainer)
-    suite, dropped = _drop_devices(source, trainer)
+    suite, absent = _drop_devices(source, trainer)
+    suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
-    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), dropped)
-    _check_value(source, trainer, ("baseline",), plan.settings(plan.baseline))
+    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible)
+    _check_baseline(plan)
     check_environment(source.document, source.suite.trainer, source.suite.env)
     return plan
 
@@ -159,6 +175,48 @@ def _drop_devices(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[s
         dropped += [f"{name}: {device} (not on this machine)" for device in dimension if device not in there]
         search[name] = there
     return dataclasses.replace(suite, search=search), tuple(dropped)
+
+
+def _drop_impossible(suite: Suite, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
+    """Leave out the choices that contradict the rest of the suite, whatever any other choice is."""
+    search, dropped = dict(suite.search), []
+    base = {"env": suite.env} | suite.fixed | suite.baseline
+    for name, dimension in suite.search.items():
+        if isinstance(dimension, tuple):
+            others = [{other: value} for other in search if other != name for value in _samples(search[other])]
+            problems = [_contradiction(trainer, base | {name: value}, others) for value in dimension]
+            possible = tuple(value for value, problem in zip(dimension, problems, strict=True) if problem is None)
+            if possible:
+                search[name] = possible
+                dropped += [
+                    f"{name}: {value} ({problem})"
+                    for value, problem in zip(dimension, problems, strict=True)
+                    if problem is not None
+                ]
+    return dataclasses.replace(suite, search=search), tuple(dropped)
+
+
+def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settings]) -> str | None:
+    """Why these settings cannot be used, unless one of the other choices makes them possible."""
+    problem = None
+    for other in ({}, *others):
+        try:
+            trainer.check_together(settings | other)
+            return None
+        except SettingsError as error:
+            problem = problem or error.problem
+    return problem
+
+
+def _check_baseline(plan: Plan) -> None:
+    settings = plan.settings(plan.baseline)
+    _check_value(plan.source, plan.trainer, ("baseline",), settings)
+    try:
+        plan.trainer.check_together(settings)
+    except SettingsError as error:
+        group = next((g for g in ("baseline", "fixed") if error.key in getattr(plan.suite, g)), None)
+        key = ("baseline",) if group is None else (group, error.key)
+        raise plan.source.error(key, error.problem if group else str(error)) from None
 
 
 def _device_problem(device: str, setting: str) -> str | None:

@@ -79,6 +79,8 @@ class Record:
     machine: str = ""
     log: str = ""
     """folder of the repeat's output, relative to the study"""
+    traced: bool = False
+    """measured with --trace, which takes some of the speed; the timeline is trace.json in ``log``"""
 
     def flat(self) -> dict[str, Any]:
         """One level, settings as ``params.<dotted name>``; numbers that JSON does not have become None."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from harness import timelines
 from harness.budget import Verdict
 from harness.execute import Limits, Outcome, execute
 from harness.plan import Plan
@@ -48,6 +49,8 @@ class Sweep:
     stop: StopSignal
     display: Display
     execute: Execute = execute
+    trace: bool = False
+    """keep a timeline of each repeat"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -195,19 +198,22 @@ class Sweep:
         record = self._record(trial, repeat, phase, params, verdict)
         self.display.started(record, self._what(record))
         suite, defaults = self.plan.suite, self.plan.trainer.defaults()
+        folder = self.study.folder / record.log
         settings = self.plan.settings(params) | ({"seed": record.seed} if "seed" in defaults else {})
+        settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec(
-            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.seconds,
-            str(self.study.folder / record.log), report_fd=-1,
-        )  # fmt: skip
+            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.seconds, str(folder), report_fd=-1
+        )
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
         outcome = self.execute(spec, limits, self.stop, self.display.progress)
+        if self.trace:
+            timelines.end(folder)
         self._save(
             dataclasses.replace(
                 record, state=outcome.state, error=outcome.error, **outcome.result,
                 peak_host_bytes=outcome.peak.host, peak_shm_bytes=outcome.peak.shm,
                 peak_device_bytes=outcome.peak.device, memory_accounting=outcome.memory_accounting,
-                wall_seconds=outcome.wall_seconds,
+                wall_seconds=outcome.wall_seconds, traced=self.trace,
             )
         )  # fmt: skip
 

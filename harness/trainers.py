@@ -1,16 +1,22 @@
 """What the harness asks of a trainer, and where trainers come from: by name, or ``package.module:Class``."""
 
+import functools
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.training.progress import Progress, Summary
-from unilab.training.settings import flatten, nearest, parse
+from unilab.training.settings import SettingsError, flatten, nearest, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.algos.torch.appo.runner import APPORunner
+    from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
     from unilab.ipc.budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
@@ -37,6 +43,10 @@ class Trainer(Protocol):
         """Raises ``unilab.training.settings.SettingsError`` for a name or value that cannot be."""
         ...
 
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
+        ...
+
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         """What a run will hold in memory, or None when it cannot be predicted."""
         ...
@@ -56,21 +66,25 @@ class Trainer(Protocol):
         ...
 
 
-class APPOTrainer:
-    """Asynchronous PPO."""
+class OwnTrainer(ABC):
+    """A trainer of this project: settings are a dataclass, which its runner and its budget take."""
 
     device_settings: tuple[str, ...] = ("collector_device", "learner_device")
 
+    def __init__(self, config_type: type) -> None:
+        self._config_type = config_type
+
     def defaults(self) -> dict[str, Any]:
-        return flatten(APPOConfig())
+        return flatten(self._config_type())
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        parse(APPOConfig, settings)
+        parse(self._config_type, settings)
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        self.contradictions(parse(self._config_type, settings))
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
-        from unilab.ipc.memory_budget import estimate_appo
-
-        return estimate_appo(parse(APPOConfig, settings))
+        return self.estimate(parse(self._config_type, settings))
 
     def run(
         self,
@@ -83,9 +97,7 @@ class APPOTrainer:
         save_interval: int = 50,
         resume: Path | None = None,
     ) -> Summary:
-        from unilab.algos.torch.appo.runner import APPORunner
-
-        with APPORunner.from_config(parse(APPOConfig, settings)) as runner:
+        with self.runner(parse(self._config_type, settings)) as runner:
             return runner.learn(
                 max_iterations,
                 save_interval,
@@ -95,8 +107,68 @@ class APPOTrainer:
                 resume=resume,
             )
 
+    @abstractmethod
+    def contradictions(self, config: Any) -> None:
+        """See ``Trainer.check_together``."""
 
-REGISTRY: dict[str, Callable[[], Trainer]] = {"appo": APPOTrainer}
+    @abstractmethod
+    def estimate(self, config: Any) -> "MemoryBudget":
+        """What a run of ``config`` will hold in memory."""
+
+    @abstractmethod
+    def runner(self, config: Any) -> "APPORunner | OffPolicyRunner":
+        """What trains ``config``."""
+
+
+class APPOTrainer(OwnTrainer):
+    """Asynchronous PPO."""
+
+    def __init__(self) -> None:
+        super().__init__(APPOConfig)
+
+    def contradictions(self, config: APPOConfig) -> None:
+        """Any settings go together."""
+
+    def estimate(self, config: APPOConfig) -> "MemoryBudget":
+        from unilab.ipc.memory_budget import estimate_appo
+
+        return estimate_appo(config)
+
+    def runner(self, config: APPOConfig) -> "APPORunner":
+        from unilab.algos.torch.appo.runner import APPORunner
+
+        return APPORunner.from_config(config)
+
+
+class OffPolicyTrainer(OwnTrainer):
+    """SAC or TD3, as ``config_type`` says."""
+
+    def contradictions(self, config: OffPolicyConfig) -> None:
+        from unilab.algos.torch.offpolicy.runner import check_replay_capacity
+
+        if config.pipeline == "device" and config.learner_device == "cpu":
+            raise SettingsError(
+                "pipeline",
+                "'device' keeps the replay buffer on an accelerator, but learner_device is cpu; use auto, direct or "
+                "prefetch, or a learner_device such as cuda",
+            )
+        check_replay_capacity(config)
+
+    def estimate(self, config: OffPolicyConfig) -> "MemoryBudget":
+        from unilab.ipc.memory_budget import estimate_offpolicy
+
+        return estimate_offpolicy(config)
+
+    def runner(self, config: OffPolicyConfig) -> "OffPolicyRunner":
+        from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+
+        return OffPolicyRunner.from_config(config)
+
+
+REGISTRY: dict[str, Callable[[], Trainer]] = {
+    "appo": APPOTrainer,
+    **{name: functools.partial(OffPolicyTrainer, config_type) for name, config_type in OFF_POLICY.items()},
+}
 
 
 def get(name: str) -> Trainer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import trainers
+from harness import timelines, trainers
 from harness.document import Document
 from harness.plan import check_environment
 from harness.tables import number_text
@@ -71,12 +71,16 @@ def run(
     seconds: float | None,
     resume: Path | None,
     on_progress: Callable[[Progress], None],
+    trace: bool = False,
 ) -> Summary:
-    """Train until a limit or a signal; checkpoints and metrics go to ``out``.
+    """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
 
     Raises:
+        TraceError: the trainer cannot be traced.
         one of ``expected_errors()``, whose text says what to do.
     """
+    if trace:
+        timelines.check_trainer(job.trainer)
     trainers.calm_thread_pools()
     from unilab.ipc.budget import MemoryAvailable
 
@@ -89,8 +93,9 @@ def run(
         return True
 
     out.mkdir(parents=True, exist_ok=True)
+    settings = job.settings | (timelines.begin(out) if trace else {})
     return job.trainer.run(
-        job.settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
+        settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
     )
 
 

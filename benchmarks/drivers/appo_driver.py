@@ -32,7 +32,7 @@ def main(job: dict[str, Any]) -> None:
             sys.maxsize,
             save_interval=sys.maxsize,
             log_dir=log_dir,
-            on_iteration=lambda progress: not window.report(progress.env_steps),
+            on_iteration=lambda progress: not window.report(env_steps=progress.env_steps),
         )
     window.print_result()
 

@@ -23,7 +23,7 @@ class Measure(AlgoObserver):
         self._window = window
 
     def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
-        if self._window.report(sum(runner.env_steps.values())):
+        if self._window.report(env_steps=sum(runner.env_steps.values())):
             runner.cfg.train_for_env_steps = 0
 
 

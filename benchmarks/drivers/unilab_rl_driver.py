@@ -122,7 +122,7 @@ class MeasuredRunner(appo.APPORunner):
             nonlocal trained
             metrics = update(batch)
             trained += CountingPool.instance.take_new() * self.num_envs * self.steps_per_env
-            if self.window.report(trained):
+            if self.window.report(env_steps=trained):
                 raise WindowOver
             return metrics
 

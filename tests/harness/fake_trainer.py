@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 
 from unilab.training.progress import Progress, Summary
 from unilab.training.settings import flatten, parse
+from unilab.training.tracing import span, timeline
 
 if TYPE_CHECKING:  # the harness process asks for budgets, the trials have no use for torch
     from unilab.ipc.budget import MemoryBudget
@@ -43,6 +44,10 @@ class FakeConfig:
     layers: tuple[int, ...] = (1,)
     behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless"] = "good"
     marker: str = ""
+    trace_enabled: bool = False
+    trace_output_dir: str | None = None
+    trace_thread_time: bool = False
+    trace_cuda_events: bool = False
     inner: Inner = Inner()
 
 
@@ -54,6 +59,9 @@ class FakeTrainer:
 
     def check(self, settings: Mapping[str, Any]) -> None:
         parse(FakeConfig, settings)
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        """Any settings go together."""
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.ipc.budget import BudgetItem, MemoryBudget
@@ -76,18 +84,26 @@ class FakeTrainer:
         if config.marker:  # shows that a repeat was started, by whom, and that it is alive
             with Path(config.marker).open("a") as file:
                 file.write(f"{os.getpid()} {config.speed}\n")
-        progress = Progress()
-        for iteration in range(1, max_iterations + 1):
+        with timeline("trainer", config):
+            return Summary(iterate(config, on_progress, max_iterations, max_seconds), "callback", None)
+
+
+def iterate(
+    config: FakeConfig, on_progress: Callable[[Progress], bool], max_iterations: int, max_seconds: float | None
+) -> Progress:
+    progress = Progress()
+    for iteration in range(1, max_iterations + 1):
+        with span("iteration"):
             progress = progress_after(iteration, config)
             more = on_progress(progress)
-            if iteration == 2:
-                misbehave(config.behaviour)
-            if config.behaviour == "endless":
-                time.sleep(0.01)
-                continue
-            if not more or (max_seconds is not None and progress.wall_seconds >= max_seconds):
-                break
-        return Summary(progress, "callback", None)
+        if iteration == 2:
+            misbehave(config.behaviour)
+        if config.behaviour == "endless":
+            time.sleep(0.01)
+            continue
+        if not more or (max_seconds is not None and progress.wall_seconds >= max_seconds):
+            break
+    return progress
 
 
 def progress_after(iteration: int, config: FakeConfig) -> Progress:

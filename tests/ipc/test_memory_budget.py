@@ -13,28 +13,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unilab.algos.torch.appo.collection import EnvDims as RunDims
 from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
 from unilab.algos.torch.appo.runner import build_learner
+from unilab.envs import EnvDims
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync, process_cost, segments
 from unilab.ipc.memory_budget import (
     BudgetItem,
-    EnvDims,
+    EnvSizes,
     MemoryAvailable,
     MemoryBudget,
     MemoryBudgetError,
-    env_dims,
+    env_sizes,
     estimate_appo,
 )
 from unilab.ipc.process_cost import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
 
 MIB = 2**20
-DIMS = EnvDims(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
+SIZES = EnvSizes(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
 PLENTY = MemoryAvailable(host_total=2**50, host_free=2**50, shm_free=2**50)
 
 
 def budget_of(**changes: object) -> MemoryBudget:
-    return estimate_appo(dataclasses.replace(APPOConfig(), **changes), DIMS, cores=2, costs=FALLBACK)
+    return estimate_appo(dataclasses.replace(APPOConfig(), **changes), SIZES, cores=2, costs=FALLBACK)
 
 
 def item(budget: MemoryBudget, name: str) -> BudgetItem:
@@ -58,7 +58,7 @@ def test_totals_by_place():
 
 def test_shared_memory_is_exactly_what_a_run_creates():
     config = APPOConfig(num_envs=48, steps_per_env=7, num_slots=3, policy=PolicyConfig((32, 16), (24,)))
-    learner = build_learner(config, RunDims(17, 6, 5))
+    learner = build_learner(config, EnvDims(17, 6, 5))
     ring = RolloutRingBuffer(48, 7, 17, 6, critic_dim=5, num_slots=3)
     syncs = [SharedWeightSync.from_state_dict(weights) for weights in learner.get_weights().values()]
     mailbox = LatestValue()
@@ -66,7 +66,7 @@ def test_shared_memory_is_exactly_what_a_run_creates():
         names = [ring.name, *(sync.name for sync in syncs), mailbox.name]
         created = sum((segments.ROOT / name).stat().st_blocks * 512 for name in names)
         created += mmap.PAGESIZE  # the collector's counter of steps
-        assert estimate_appo(config, DIMS, cores=2, costs=FALLBACK).shm_bytes == created
+        assert estimate_appo(config, SIZES, cores=2, costs=FALLBACK).shm_bytes == created
     finally:
         for shared in (ring, *syncs, mailbox):
             shared.cleanup()
@@ -75,8 +75,8 @@ def test_shared_memory_is_exactly_what_a_run_creates():
 
 def test_models_and_optimizer_are_those_of_the_learner():
     config = APPOConfig(policy=PolicyConfig((64, 32), (48,)), learner_threads=2)
-    learner = build_learner(config, RunDims(17, 6, 5))
-    budget = estimate_appo(config, DIMS, cores=2, costs=FALLBACK)
+    learner = build_learner(config, EnvDims(17, 6, 5))
+    budget = estimate_appo(config, SIZES, cores=2, costs=FALLBACK)
     try:
         states = [network.state_dict() for network in (learner.actor, learner.critic, learner.target_actor)]
         assert item(budget, "models").bytes == sum(v.numel() * v.itemsize for state in states for v in state.values())
@@ -89,7 +89,7 @@ def test_models_and_optimizer_are_those_of_the_learner():
 
 
 def test_physics_sizes_are_those_of_mujoco():
-    dims = env_dims("HalfCheetah")
+    dims = env_sizes("HalfCheetah")
     assets = Path(gymnasium.__file__).parent / "envs/mujoco/assets"
     model = mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))
     data = mujoco.MjData(model)
@@ -101,12 +101,12 @@ def test_physics_sizes_are_those_of_mujoco():
 
 
 def test_an_environment_that_keeps_its_simulations_has_larger_rows():
-    dims = env_dims("Ant")
+    dims = env_sizes("Ant")
     assert dims.thread_bytes < dims.row_bytes < dims.thread_bytes + 10_000
 
 
 def test_a_gymnasium_environment_has_measured_rows():
-    dims = env_dims("Pendulum-v1")
+    dims = env_sizes("Pendulum-v1")
     assert (dims.obs_dim, dims.action_dim) == (3, 1)
     assert 0 < dims.row_bytes < 50 * MIB
 

@@ -1,6 +1,6 @@
 """Batched environments: ``make(name, num_envs)`` gives a ``VecEnv``."""
 
-from unilab.envs.registry import make, names, register
-from unilab.envs.vec_env import SimulationFault, StepResult, VecEnv
+from unilab.envs.registry import env_dims, make, names, register
+from unilab.envs.vec_env import EnvDims, SimulationFault, StepResult, VecEnv
 
-__all__ = ["SimulationFault", "StepResult", "VecEnv", "make", "names", "register"]
+__all__ = ["EnvDims", "SimulationFault", "StepResult", "VecEnv", "env_dims", "make", "names", "register"]

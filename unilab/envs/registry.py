@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from unilab.envs.vec_env import VecEnv
+from unilab.envs.vec_env import EnvDims, VecEnv
 from unilab.training.settings import SettingsError, nearest
 
 
@@ -74,6 +74,12 @@ def make(
         raise SettingsError(reserved, "is an argument of make(), not a setting of the environment")
     factory = _find(name)
     return factory(num_envs, num_threads=num_threads, seed=seed, **override)
+
+
+def env_dims(name: str, sim_backend: str = "mujoco", env_cfg_override: Mapping[str, Any] | None = None) -> EnvDims:
+    """Sizes of an environment's observations and actions, from one instance that is closed again."""
+    with make(name, 1, sim_backend, env_cfg_override, num_threads=1) as env:
+        return EnvDims(env.obs_dim, env.action_dim, env.critic_dim)
 
 
 def _find(name: str) -> Factory:

@@ -22,6 +22,16 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class EnvDims:
+    """Sizes that networks and buffers need to know of an environment."""
+
+    obs: int
+    action: int
+    critic: int
+    """0: no privileged observation"""
+
+
 @dataclass(frozen=True, eq=False)
 class SimulationFault:
     """A numerical failure that ended one environment's episode."""

@@ -1,4 +1,4 @@
-"""Shared memory between collectors and learner: rollouts, weights, latest values, and the processes themselves.
+"""Shared memory between collectors and learner: rollouts, replay, weights, latest values, and the processes themselves.
 
 Names are imported when they are first used: supervision and the removal of leftovers work without loading torch.
 """
@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from unilab.ipc.async_runner import AsyncRunner
     from unilab.ipc.collector_error import CollectorError
     from unilab.ipc.mailbox import LatestValue
+    from unilab.ipc.replay_buffer import ReplayBuffer
+    from unilab.ipc.replay_window import ReplayEmptyError
     from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
     from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
+    from unilab.ipc.shared_buffer import SharedBufferBase
     from unilab.ipc.shared_obs_stats import SharedObsNormStats
     from unilab.ipc.wakeup import SharedFlag
     from unilab.ipc.weight_sync import SharedWeightSync
@@ -20,8 +23,11 @@ __all__ = [
     "AsyncRunner",
     "CollectorError",
     "LatestValue",
+    "ReplayBuffer",
+    "ReplayEmptyError",
     "RolloutRingBuffer",
     "SegmentClosedError",
+    "SharedBufferBase",
     "SharedFlag",
     "SharedMemoryFullError",
     "SharedObsNormStats",
@@ -33,8 +39,11 @@ _MODULES = {
     "AsyncRunner": "async_runner",
     "CollectorError": "collector_error",
     "LatestValue": "mailbox",
+    "ReplayBuffer": "replay_buffer",
+    "ReplayEmptyError": "replay_window",
     "RolloutRingBuffer": "rollout_ring_buffer",
     "SegmentClosedError": "segments",
+    "SharedBufferBase": "shared_buffer",
     "SharedFlag": "wakeup",
     "SharedMemoryFullError": "segments",
     "SharedObsNormStats": "shared_obs_stats",

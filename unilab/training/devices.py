@@ -6,18 +6,41 @@ torch is imported only when a device other than the CPU is asked about: a plan f
 import math
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
-from unilab.algos.torch.appo.config import APPOConfig
 from unilab.training.cgroups import cpu_quota
 
 # Core time of one environment step of HalfCheetah with networks [256, 256], in microseconds, as measured on two
-# AVX-512 cores. Only their ratio matters here.
+# AVX-512 cores. Only the ratio to the configurations' learning_cost matters here.
 PHYSICS_COST = 27.0
 INFERENCE_COST = 3.0
-LEARNING_COST_PER_EPOCH = 12.0
 
 FEW_CORES = 4
 """up to here whole cores are too coarse to divide between collector and learner"""
+
+
+class Workload(Protocol):
+    """What a configuration says of the work that threads are to share."""
+
+    @property
+    def learner_device(self) -> str: ...
+    @property
+    def env_threads(self) -> int | None: ...
+    @property
+    def inference_threads(self) -> int | None: ...
+    @property
+    def learner_threads(self) -> int | None: ...
+    @property
+    def alternates(self) -> bool:
+        """Whether collecting and learning take turns."""
+
+    @property
+    def learning_cost(self) -> float:
+        """Core time of learning from one env step, in microseconds, as ``PHYSICS_COST`` counts it."""
+
+    @property
+    def most_learner_threads(self) -> int:
+        """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
 
 
 class DeviceError(ValueError):
@@ -66,10 +89,10 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
-def split_threads(config: APPOConfig, cores: int) -> Threads:
+def split_threads(config: Workload, cores: int) -> Threads:
     """Divide ``cores``; a thread count that ``config`` states is taken as it is."""
     learner_on_cpu = config.learner_device == "cpu"
-    if config.mode == "sync":  # the phases alternate, so each may have every core
+    if config.alternates:  # the phases alternate, so each may have every core
         env, learner = cores, cores if learner_on_cpu else 1
     elif not learner_on_cpu:  # one core feeds the accelerator, all others simulate
         env, learner = max(1, cores - 1), 1
@@ -81,20 +104,20 @@ def split_threads(config: APPOConfig, cores: int) -> Threads:
     # Intra-op threads hardly speed up networks of this size and their pool spins: one suffices until the physics,
     # which costs nine times as much, has eight threads.
     inference = config.inference_threads or max(1, env // 8)
-    return Threads(env, inference, config.learner_threads or learner)
+    return Threads(env, inference, config.learner_threads or min(learner, config.most_learner_threads))
 
 
-def _divide(config: APPOConfig, cores: int) -> tuple[int, int]:
+def _divide(config: Workload, cores: int) -> tuple[int, int]:
     """Threads of physics and learner, together ``cores``, for which the slower of the two sides is fastest."""
-    learning = LEARNING_COST_PER_EPOCH * config.algorithm.num_learning_epochs
 
     def seconds_per_step(env: int) -> float:
-        return max(PHYSICS_COST / env + INFERENCE_COST / max(1, env // 8), learning / (cores - env))
+        return max(PHYSICS_COST / env + INFERENCE_COST / max(1, env // 8), config.learning_cost / (cores - env))
 
     if config.env_threads or config.learner_threads:  # the side that is not stated gets what the other leaves
         return (
             config.env_threads or max(1, cores - (config.learner_threads or 1)),
             config.learner_threads or max(1, cores - (config.env_threads or 1)),
         )
-    env = min(range(1, cores), key=seconds_per_step)
+    least = max(1, cores - config.most_learner_threads)
+    env = min(range(least, cores), key=seconds_per_step)
     return env, cores - env

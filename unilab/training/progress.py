@@ -1,8 +1,10 @@
 """What a training run reports while it goes, and what it leaves when it ends."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,9 @@ class Progress:
 
     iteration: int = 0
     updates: int = 0
-    """optimizer steps"""
+    """optimizer steps, those that an actor and its critics take together counted once"""
+    samples: int = 0
+    """transitions that went through an update, each as often as it did"""
     env_steps: int = 0
     """environment steps that were trained on, each counted once"""
     collected_env_steps: int = 0
@@ -23,10 +27,10 @@ class Progress:
     """monotonic seconds of training, summed over resumed runs"""
     learner_busy_seconds: float = 0.0
     learner_wait_seconds: float = 0.0
-    """time that the learner waited for a rollout"""
+    """time that the learner waited for the collector"""
     collector_busy_seconds: float = 0.0
     collector_wait_seconds: float = 0.0
-    """time that the collector waited for a free slot"""
+    """time that the collector waited for the learner"""
     episodes: int = 0
     """finished episodes; those that a staggered start cut short are not counted"""
     episode_return: float = float("nan")
@@ -46,10 +50,50 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class CollectorCounters:
+    """What the collector has done since training began, cumulative."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    episode_return: float = float("nan")
+    episode_length: float = float("nan")
+    busy_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    dropped_rollouts: int = 0
+    fault_count: int = 0
+    faults: tuple[dict[str, Any], ...] = ()
+    """the latest simulation faults: env_id, step, field, message and the state before"""
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Self:
+        """The counters in a collector's message; what it does not say is 0."""
+        known = {name: message[name] for name in cls.__dataclass_fields__ if name in message}
+        return cls(**known | {"faults": tuple(message.get("faults", ()))})
+
+    def after(self, before: "CollectorCounters") -> "CollectorCounters":
+        """These counters on top of those of the run that was resumed."""
+        return CollectorCounters(
+            env_steps=before.env_steps + self.env_steps,
+            episodes=before.episodes + self.episodes,
+            episode_return=self.episode_return if self.episodes else before.episode_return,
+            episode_length=self.episode_length if self.episodes else before.episode_length,
+            busy_seconds=before.busy_seconds + self.busy_seconds,
+            wait_seconds=before.wait_seconds + self.wait_seconds,
+            dropped_rollouts=before.dropped_rollouts + self.dropped_rollouts,
+            fault_count=before.fault_count + self.fault_count,
+            faults=self.faults,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """In types that a checkpoint can hold."""
+        return dataclasses.asdict(self) | {"faults": list(self.faults)}
+
+
+@dataclass(frozen=True)
 class Summary:
     """The end of a run."""
 
     progress: Progress
     stopped_by: str
-    """iterations | seconds | callback | signal"""
+    """iterations | seconds | callback, or the signal's name"""
     checkpoint: Path | None

@@ -13,9 +13,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.evaluate import evaluate
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.appo.worker import COLLECTOR_NICENESS
+from unilab.algos.torch.collector import COLLECTOR_NICENESS
+from unilab.algos.torch.evaluate import evaluate
 from unilab.ipc import CollectorError
 from unilab.training.checkpoint import CheckpointError, load_checkpoint
 from unilab.training.devices import DeviceError
@@ -226,10 +226,10 @@ def test_arguments_win_over_rl_cfg():
 def test_the_collector_yields_only_where_it_shares_cores(learner_threads, niceness):
     """In a process of its own, because niceness cannot be taken back."""
     code = (
-        "import os; from unilab.algos.torch.appo.worker import _yield_to_learner\n"
+        "import os; from unilab.algos.torch.collector import yield_to_learner\n"
         "from unilab.algos.torch.appo.config import APPOConfig\n"
-        "from unilab.algos.torch.appo import worker; worker.usable_cores = lambda: 2\n"
-        f"_yield_to_learner(APPOConfig(env_threads=1, learner_threads={learner_threads}))\n"
+        "from unilab.algos.torch import collector; collector.usable_cores = lambda: 2\n"
+        f"yield_to_learner(APPOConfig(env_threads=1, learner_threads={learner_threads}))\n"
         "print(os.nice(0))"
     )
     before = os.nice(0)

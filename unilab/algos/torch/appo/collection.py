@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,39 +12,15 @@ from torch import Tensor
 
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
-from unilab.envs import make
+from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
 from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.training.devices import Threads
+from unilab.training.progress import CollectorCounters
 from unilab.training.seeding import derive_seed
 
 Weights = Mapping[str, Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class EnvDims:
-    """Sizes that networks and buffers need to know of an environment."""
-
-    obs: int
-    action: int
-    critic: int
-
-
-@dataclass(frozen=True)
-class CollectorCounters:
-    """What the collector has done since training began, cumulative."""
-
-    env_steps: int = 0
-    episodes: int = 0
-    episode_return: float = float("nan")
-    episode_length: float = float("nan")
-    busy_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    dropped_rollouts: int = 0
-    fault_count: int = 0
-    faults: tuple[dict[str, Any], ...] = ()
-    """the latest simulation faults: env_id, step, field, message and the state before"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +106,7 @@ class InProcessCollection:
 
     def counters(self) -> CollectorCounters:
         """The collector's counters; it never waits for a slot."""
-        return _counters(self._collector.metrics() | {"busy_seconds": self._busy_seconds})
+        return CollectorCounters.of(self._collector.metrics() | {"busy_seconds": self._busy_seconds})
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state of environments and collector."""
@@ -164,7 +140,7 @@ class ProcessCollection:
         state: Mapping[str, Any] | None = None,
         log: Path | None = None,
     ) -> None:
-        self._before = _counters(state["counters"]) if state is not None else CollectorCounters()
+        self._before = CollectorCounters.of(state["counters"]) if state is not None else CollectorCounters()
         self._newest: dict[str, Any] = {}
         self._started = False
         self._runner = runner
@@ -227,23 +203,12 @@ class ProcessCollection:
     def counters(self) -> CollectorCounters:
         """The newest counters that the collector has sent, on top of those of the run that was resumed."""
         self._newest = self._metrics.get() or self._newest
-        now, before = _counters(self._newest), self._before
-        return CollectorCounters(
-            env_steps=before.env_steps + now.env_steps,
-            episodes=before.episodes + now.episodes,
-            episode_return=now.episode_return if now.episodes else before.episode_return,
-            episode_length=now.episode_length if now.episodes else before.episode_length,
-            busy_seconds=before.busy_seconds + now.busy_seconds,
-            wait_seconds=before.wait_seconds + now.wait_seconds,
-            dropped_rollouts=before.dropped_rollouts + self._ring.dropped,
-            fault_count=before.fault_count + now.fault_count,
-            faults=now.faults,
-        )
+        now = self._newest | {"dropped_rollouts": self._ring.dropped}
+        return CollectorCounters.of(now).after(self._before)
 
     def state_dict(self) -> dict[str, Any]:
         """The counters."""
-        counters = asdict(self.counters())
-        return {"counters": counters | {"faults": list(counters["faults"])}}
+        return {"counters": self.counters().plain()}
 
     def close(self) -> None:
         """Stop the collector and free the shared memory."""
@@ -252,8 +217,3 @@ class ProcessCollection:
             sync.cleanup()
         self._metrics.cleanup()
         self._ring.cleanup()
-
-
-def _counters(message: Mapping[str, Any]) -> CollectorCounters:
-    known = {name: message[name] for name in CollectorCounters.__dataclass_fields__ if name in message}
-    return CollectorCounters(**known | {"faults": tuple(message.get("faults", ()))})

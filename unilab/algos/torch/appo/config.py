@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid")
+LEARNING_COST_PER_EPOCH = 12.0
+"""core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
+ROWS_PER_THREAD = 64
+"""a thread's share of a minibatch below which more threads do not pay"""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -106,6 +110,29 @@ class APPOConfig:
     """running mean and variance of observations, updated by the learner and published with the weights"""
     stagger_episodes: bool = True
     """start the first episodes at random points of the time limit, so that not all end at once"""
+    trace_enabled: bool = False
+    """write a timeline of collector and learner that Perfetto opens"""
+    trace_output_dir: str | None = None
+    """folder of the timeline; None: the log folder"""
+    trace_thread_time: bool = False
+    """also record the processor time of each span"""
+    trace_cuda_events: bool = True
+    """also record the time on the device of spans with CUDA work"""
     seed: int = 0
     policy: PolicyConfig = PolicyConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
+
+    @property
+    def alternates(self) -> bool:
+        """Whether collecting and learning take turns."""
+        return self.mode == "sync"
+
+    @property
+    def learning_cost(self) -> float:
+        """Core time of learning from one env step, in microseconds."""
+        return LEARNING_COST_PER_EPOCH * self.algorithm.num_learning_epochs
+
+    @property
+    def most_learner_threads(self) -> int:
+        """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
+        return max(1, self.num_envs * self.steps_per_env // self.algorithm.num_mini_batches // ROWS_PER_THREAD)

@@ -25,6 +25,7 @@ from unilab.algos.torch.networks import (
 )
 from unilab.training.data_parallel import DataParallelThreads
 from unilab.training.settings import nearest
+from unilab.training.tracing import span
 
 LEARNING_RATE_RANGE = (1e-5, 1e-2)
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
@@ -194,18 +195,25 @@ class APPOLearner:
         Raises:
             FloatingPointError: a loss is not finite; the parameters are those of the last good optimizer step.
         """
-        self._update_normalizers(rollout)
-        samples = self._prepare(rollout)
-        packed = PackedSamples(samples)
+        with span("update"):
+            return self._learn(rollout, on_minibatch)
+
+    def _learn(self, rollout: Mapping[str, Tensor], on_minibatch: Callable[[], None] | None) -> dict[str, float]:
+        with span("prepare"):
+            self._update_normalizers(rollout)
+            samples = self._prepare(rollout)
+            packed = PackedSamples(samples)
         totals = torch.zeros(len(STATISTICS), device=self.device)
         gradient_norm = 0.0
         steps = 0
         for rows in self._minibatches(len(samples)):
             if on_minibatch is not None:
                 on_minibatch()
-            statistics = self._gradient(packed, rows)
+            with span("gradient"):
+                statistics = self._gradient(packed, rows)
             self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
-            gradient_norm += self._step()
+            with span("optimizer_step"):
+                gradient_norm += self._step()
             totals += statistics
             steps += 1
         self.iteration += 1

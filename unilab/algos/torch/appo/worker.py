@@ -1,52 +1,22 @@
 """The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
 
-import dataclasses
-import os
-import queue
 import time
-from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
 from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
-from unilab.envs import SimulationFault, VecEnv, make
+from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
-from unilab.training.devices import usable_cores
-from unilab.training.episodes import EpisodeStatistics
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
-
-COLLECTOR_NICENESS = 5
-KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
-
-
-class LatestQueue(Protocol):
-    """What the collector needs of the channel for its metrics."""
-
-    def put_nowait(self, item: Any, /) -> None:
-        """Add or raise queue.Full."""
-
-    def get_nowait(self) -> Any:
-        """Take or raise queue.Empty."""
-
-
-def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
-    """Offer ``msg`` (with ``worker_name`` in it) without ever blocking; a full queue gives up its oldest entry."""
-    named = {**msg, "worker_name": worker_name}
-    try:
-        metrics_queue.put_nowait(named)
-    except queue.Full:
-        with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
-            metrics_queue.get_nowait()
-        with suppress(queue.Full):  # another writer was faster: its message is as new as ours
-            metrics_queue.put_nowait(named)
+from unilab.training.tracing import recording, span
 
 
 @torch.no_grad()
@@ -83,7 +53,7 @@ def compute_timeout_bootstrap_correction(
     return correction
 
 
-class RolloutCollector:
+class RolloutCollector(Collector):
     """Fills rollouts ``[T, N, ...]`` in place; the same object serves a process of its own and the synchronous mode.
 
     Args:
@@ -109,21 +79,11 @@ class RolloutCollector:
         seed: int = 0,
         stagger: bool = True,
     ) -> None:
-        self.env = env
+        super().__init__(env, device=device, seed=seed, stagger=stagger)
         self.actor = actor
         self.critic = critic
         self.steps = steps
         self.gamma = gamma
-        self.device = torch.device(device)
-        self.episodes = EpisodeStatistics(env.num_envs)
-        self.env_steps = 0
-        self.fault_count = 0
-        self.faults: deque[SimulationFault] = deque(maxlen=KEPT_FAULTS)
-        self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
-        env.reset(derive_seed(seed, "environment"))
-        if stagger and env.max_episode_steps is not None:
-            env.stagger()
-            self.episodes.discard_running()
         self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
 
     @torch.no_grad()
@@ -136,27 +96,30 @@ class RolloutCollector:
         log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * env.action_dim)
         rollout["log_probs"][:] = log_probs.cpu().numpy()
         for t in range(self.steps):
-            rollout["obs"][t] = env.obs
-            if env.critic is not None:
-                rollout["critic"][t] = env.critic
-            mean = self.actor(torch.from_numpy(rollout["obs"][t]).to(self.device))
-            actions = torch.addcmul(mean, noise[t], std).cpu().numpy()
+            with span("rollout_write"):
+                rollout["obs"][t] = env.obs
+                if env.critic is not None:
+                    rollout["critic"][t] = env.critic
+            with span("inference"):
+                mean = self.actor(torch.from_numpy(rollout["obs"][t]).to(self.device))
+                actions = torch.addcmul(mean, noise[t], std).cpu().numpy()
             rollout["actions"][t] = actions
             np.clip(actions, env.action_low, env.action_high, out=self._clipped)
-            self._step(rollout, t)
+            with span("env_step"):
+                result = env.step(self._clipped)
+            with span("rollout_write"):
+                self._record(rollout, t, result)
         rollout["last_obs"][:] = env.obs
         if env.critic is not None:
             rollout["last_critic"][:] = env.critic
-        self.env_steps += self.steps * env.num_envs
 
-    def _step(self, rollout: Mapping[str, np.ndarray], t: int) -> None:
-        """Advance the environments and record what they answered at step ``t``."""
-        result = self.env.step(self._clipped)
+    def _record(self, rollout: Mapping[str, np.ndarray], t: int, result: StepResult) -> None:
+        """Write what the environments answered at step ``t``."""
         rewards = rollout["rewards"][t]
         rewards[:] = result.reward
         np.logical_or(result.terminated, result.truncated, out=rollout["dones"][t], casting="unsafe")
         rollout["truncated"][t] = result.truncated
-        self.episodes.step(result.reward, result.final_ids)
+        self.count(result)
         if len(result.final_ids):
             ended = result.final_ids
             timeouts = result.truncated[ended] & ~result.terminated[ended]
@@ -168,42 +131,6 @@ class RolloutCollector:
                 torch.from_numpy(result.final_obs),
                 None if result.final_critic is None else torch.from_numpy(result.final_critic),
             ).numpy()
-        self.fault_count += len(result.faults)
-        self.faults.extend(result.faults)
-
-    def metrics(self) -> dict[str, Any]:
-        """Counters since the start, the mean of recent episodes and the latest simulation faults."""
-        return {
-            "env_steps": self.env_steps,
-            "episodes": self.episodes.finished,
-            "episode_return": self.episodes.mean_return,
-            "episode_length": self.episodes.mean_length,
-            "faults": [_plain(fault) for fault in self.faults],
-            "fault_count": self.fault_count,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed collector needs to go on bit for bit."""
-        return {
-            "env": self.env.state_dict(),
-            "episodes": self.episodes.state_dict(),
-            "env_steps": self.env_steps,
-            "generator": self._generator.get_state(),
-            "fault_count": self.fault_count,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``."""
-        self.env.load_state_dict(state["env"])
-        self.episodes.load_state_dict(state["episodes"])
-        self.env_steps = state["env_steps"]
-        self._generator.set_state(state["generator"])
-        self.fault_count = state["fault_count"]
-
-
-def _plain(fault: SimulationFault) -> dict[str, Any]:
-    """A fault in types that JSON can hold."""
-    return dataclasses.asdict(fault) | {"state": fault.state.tolist()}
 
 
 def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
@@ -250,7 +177,7 @@ def appo_collector_fn(
     """The collector process: attach to the shared memory, then collect with the newest weights until told to stop."""
     config = parse(APPOConfig, rl_cfg)
     torch.set_num_threads(config.inference_threads or 1)
-    _yield_to_learner(config)
+    yield_to_learner(config)
     ring = RolloutRingBuffer(
         num_envs,
         steps_per_env,
@@ -278,20 +205,13 @@ def appo_collector_fn(
         stagger=config.stagger_episodes,
     )
     try:
-        _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)
+        with recording("collector", config):
+            _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)
     finally:
         env.close()
         actor_sync.close()
         critic_sync.close()
         ring.close()
-
-
-def _yield_to_learner(config: APPOConfig) -> None:
-    """Where both share cores, let the learner go first: its threads wait for each other in every minibatch, and one
-    that is kept from its core stops them all, while the collector's work is only put off."""
-    wanted = (config.env_threads or 1) + (config.learner_threads or 1)
-    if config.learner_device == "cpu" and wanted > usable_cores():
-        os.nice(COLLECTOR_NICENESS)
 
 
 def _collect_until_stopped(
@@ -306,14 +226,18 @@ def _collect_until_stopped(
     busy_seconds = wait_seconds = 0.0
     while not stop_event.is_set():
         waiting_since = time.monotonic()
-        if ring.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
+        with span("wait"):
+            space = ring.when_full != "wait" or ring.wait_for_space(unless=stop_event)
+        if not space:
             continue
         busy_since = time.monotonic()
         wait_seconds += busy_since - waiting_since
         if actor_sync.version != version:
-            critic_sync.read_weights_into(collector.critic.state_dict())
-            version = actor_sync.read_weights_into(collector.actor.state_dict())
-        collector.collect(ring.write_buffer)
+            with span("weight_read"):
+                critic_sync.read_weights_into(collector.critic.state_dict())
+                version = actor_sync.read_weights_into(collector.actor.state_dict())
+        with span("collect"):
+            collector.collect(ring.write_buffer)
         ring.policy_version = version
         report_step(collector.env_steps)
         busy_seconds += time.monotonic() - busy_since

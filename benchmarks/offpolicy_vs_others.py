@@ -1,0 +1,184 @@
+"""SAC and TD3 against others, on this machine. HalfCheetah, float32, networks [256, 256].
+
+    python benchmarks/offpolicy_vs_others.py throughput --sb3-python OTHER/bin/python
+    python benchmarks/offpolicy_vs_others.py update
+    python benchmarks/offpolicy_vs_others.py learning --sb3-python OTHER/bin/python --study results/sac_reward/ID
+
+- throughput: gradient updates a second with batches of 256, environments stepped beside them, measured in turns with
+  Stable-Baselines3, which makes as many updates as env steps. Its best number of environments and of threads is found
+  beforehand.
+- update: the learner's update alone on large batches, beside the same update in plain PyTorch (drivers/
+  plain_offpolicy.py) with its best number of threads.
+- learning: returns over wall time beside one run of Stable-Baselines3; ours is recorded now, or is that of a study.
+
+Without another interpreter, throughput and learning measure this project alone. Its environment needs:
+
+    Stable-Baselines3   pip install stable-baselines3==2.9.2 gymnasium[mujoco]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contest import (
+    Contestant,
+    Window,
+    add_options,
+    add_settings,
+    compare,
+    conduct,
+    fastest,
+    print_table,
+    run,
+    settings,
+)
+from learning_curves import Curve, compare_curves, print_curves, read_curve, read_study
+
+ALGORITHMS = ("sac", "td3")
+HIDDEN_DIMS = [256, 256]
+SB3 = "Stable-Baselines3"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="throughput | update | learning")
+    throughput = verbs.add_parser("throughput", help="updates a second in training, beside Stable-Baselines3")
+    throughput.add_argument("--batch-size", type=int, default=256)
+    add_options(throughput)
+    _add_sb3(throughput)
+    throughput.set_defaults(function=compare_throughput)
+
+    update = verbs.add_parser("update", help="the update alone, beside plain PyTorch")
+    update.add_argument("--batch-size", type=int, default=8192)
+    update.add_argument("--device", default="cpu", help="of both: cpu, cuda, mps")
+    update.add_argument("--plain-threads", type=_numbers, default=[1, 2], metavar="N,...", help="the best of these")
+    add_options(update)
+    update.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours, JSON value")
+    update.set_defaults(function=compare_update)
+
+    learning = verbs.add_parser("learning", help="returns over wall time, beside Stable-Baselines3")
+    learning.add_argument("--seconds", type=float, default=600.0, help="of training")
+    learning.add_argument("--study", type=Path, help="take ours from a study's folder, of one algorithm")
+    learning.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder for the curves, as CSV")
+    learning.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_sb3(learning)
+    learning.set_defaults(function=compare_learning, batch_size=256)
+
+    for verb in (throughput, update, learning):
+        verb.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    return top
+
+
+def _add_sb3(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--sb3-python", metavar="PATH", help="interpreter that has stable-baselines3 installed")
+    verb.add_argument("--sb3-envs", type=_numbers, default=[4, 8, 16], metavar="N,...", help="the best of these")
+    verb.add_argument("--sb3-threads", type=_numbers, default=[1, 2], metavar="N,...", help="the best of these")
+    verb.add_argument("--choose-seconds", type=float, default=8.0, help="length of each trial that finds the best")
+    add_settings(verb)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def job(args: argparse.Namespace, algorithm: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a driver is told."""
+    return {"algorithm": algorithm, "batch_size": args.batch_size, "hidden_dims": HIDDEN_DIMS, "settings": given}
+
+
+def ours(args: argparse.Namespace, algorithm: str) -> Contestant:
+    """This project's runner with the settings that it ships."""
+    return Contestant("unilab-harness", "offpolicy_driver.py", sys.executable, job(args, algorithm, settings(args.set)))
+
+
+def stable_baselines3(args: argparse.Namespace, algorithm: str) -> list[Contestant]:
+    """Stable-Baselines3 in its fastest setting, if there is an interpreter that has it."""
+    if not args.sb3_python:
+        return []
+    given = settings(args.set_other)
+    candidates = [
+        Contestant(
+            f"{SB3}, {envs} envs, {threads} thread{'s'[: threads > 1]}",
+            "sb3_driver.py",
+            args.sb3_python,
+            job(args, algorithm, {"num_envs": envs, "threads": threads} | given),
+        )
+        for envs in args.sb3_envs
+        for threads in args.sb3_threads
+    ]
+    return [fastest(candidates, "updates", Window(2.0, args.choose_seconds))]
+
+
+def compare_throughput(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
+    """Updates a second, environments stepped beside them."""
+    contestants = [ours(args, algorithm), *stable_baselines3(args, algorithm)]
+    comparison = compare(contestants, "updates", args.rounds, Window(args.warmup_seconds, args.seconds))
+    if not args.json:
+        print_table(f"{algorithm}, updates a second in training, batch {args.batch_size}", comparison)
+    return comparison
+
+
+def compare_update(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
+    """Updates a second of the learners alone."""
+    window = Window(args.warmup_seconds, args.seconds)
+
+    def learner(name: str, kind: str, given: dict[str, Any]) -> Contestant:
+        told = {**job(args, algorithm, given), "learner": kind, "device": args.device}
+        return Contestant(name, "learner_driver.py", sys.executable, told)
+
+    plain = [
+        learner(f"plain PyTorch, {threads} thread{'s'[: threads > 1]}", "plain", {"threads": threads})
+        for threads in args.plain_threads
+    ]
+    contestants = [learner("unilab-harness", "ours", settings(args.set)), fastest(plain, "updates", window)]
+    comparison = compare(contestants, "updates", args.rounds, window)
+    if not args.json:
+        print_table(f"{algorithm}, updates a second alone, batch {args.batch_size}", comparison)
+    return comparison
+
+
+def compare_learning(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
+    """Returns over wall time."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    mine: dict[str, Sequence[Curve]] = {}
+    if args.study:
+        mine |= read_study(args.study)
+    else:
+        path = record(args, ours(args, algorithm), args.out / f"{algorithm}_ours.csv")
+        mine["ours, one run"] = [read_curve(path)]
+    others = {}
+    for contestant in stable_baselines3(args, algorithm):
+        path = record(args, contestant, args.out / f"{algorithm}_stable_baselines3.csv")
+        others[contestant.name] = [read_curve(path)]
+        others[f"{contestant.name}, its latest episodes alone"] = [read_curve(path, "latest_return")]
+    comparison = compare_curves(mine, others, args.seconds)
+    if not args.json:
+        print_curves(algorithm, comparison)
+    return comparison
+
+
+def record(args: argparse.Namespace, contestant: Contestant, path: Path) -> Path:
+    """Run a contestant once for its learning curve."""
+    print(f"{contestant.name}: {args.seconds:.0f} s of training, as it goes in {path}", file=sys.stderr, flush=True)
+    run(contestant, {"curve": str(path.absolute()), "seconds": args.seconds}, args.seconds)
+    return path
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.verb == "learning" and args.study:
+        if len(args.algorithms) > 1:
+            raise SystemExit("--study is of one algorithm: say which, with --algorithms sac or --algorithms td3")
+        if not (args.study / "curves.csv").exists():
+            raise SystemExit(f"--study {args.study}: there is no curves.csv; give the folder of a finished study")
+    results = {algorithm: args.function(args, algorithm) for algorithm in args.algorithms}
+    if args.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    conduct(main)

@@ -1,0 +1,151 @@
+"""What tracing costs: a span in ns, and APPO's training with and without, in turns.
+
+    python benchmarks/tracing_cost.py [--rounds 3] [--seconds 15] [--blocks 40] [--json]
+
+- span: of one block that does nothing, the loop around it taken off; on includes what writing it costs later.
+- one process (``mode: sync``): blocks of some iterations with tracing off and on in turns within one training, by wall
+  time; starting, writing and closing count as tracing. So a disturbed machine disturbs both alike.
+- two processes (``mode: async``): whole trainings in turns, env steps trained on a second.
+- share: spans a second of those trainings times the cost of a span, which is what the other two should show.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contest import Contestant, Window, add_options, add_settings, compare, conduct, print_table, settings
+
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.runner import APPORunner
+from unilab.training import tracing
+from unilab.training.progress import Progress
+from unilab.training.settings import parse
+from unilab.training.trace_file import merge
+from unilab.training.tracing import span
+
+SPANS = 100_000
+BLOCK_ITERATIONS = 5
+JOB: dict[str, Any] = {
+    "steps_per_env": 32, "minibatches": 4, "hidden_dims": [256, 256], "activation": "elu", "epochs": 5,
+}  # fmt: skip
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=40, help="with tracing on, in one process; as many with it off")
+    add_options(parser)
+    add_settings(parser)
+    return parser.parse_args()
+
+
+def loop_ns(body: Callable[[int], None]) -> float:
+    """Nanoseconds of one turn; the fastest of several loops."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter_ns()
+        body(SPANS)
+        times.append((time.perf_counter_ns() - began) / SPANS)
+    return min(times)
+
+
+def empty_loop(count: int) -> None:
+    for _ in range(count):
+        pass
+
+
+def span_loop(count: int) -> None:
+    for _ in range(count):
+        with span("span"):
+            pass
+
+
+def measure_span() -> dict[str, float]:
+    """Nanoseconds of a span: off, on, on with thread time."""
+    empty = loop_ns(empty_loop)
+    costs = {"off": loop_ns(span_loop) - empty}
+    for name, thread_time in (("on", False), ("on, with thread time", True)):
+        with tempfile.TemporaryDirectory() as folder:
+            tracing.start("benchmark", Path(folder), thread_time=thread_time, max_spans=sys.maxsize)
+            costs[name] = loop_ns(span_loop) - empty
+            tracing.stop()
+    return costs
+
+
+class Turns:
+    """Turns tracing on and off between blocks of iterations (off on on off ...) and times each block."""
+
+    def __init__(self, blocks: int, folder: Path) -> None:
+        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        self._order = [turn in (1, 2) for pair in range(blocks) for turn in ((0, 1) if pair % 2 == 0 else (2, 3))]
+        self._folder = folder
+        self._began = 0.0
+
+    def on_iteration(self, progress: Progress) -> bool:
+        """The first block is a warm-up."""
+        if progress.iteration % BLOCK_ITERATIONS:
+            return True
+        if self._began:
+            traced = self._order.pop(0)
+            tracing.stop()
+            self.seconds[traced].append(time.monotonic() - self._began)
+        self._began = time.monotonic()
+        if self._order and self._order[0]:
+            tracing.start("learner", self._folder)
+        return bool(self._order)
+
+
+def measure_one_process(blocks: int, given: dict[str, Any]) -> dict[str, float]:
+    """Wall time of blocks with tracing over that of their neighbours without, and spans a second."""
+    config = parse(
+        APPOConfig, {"num_envs": 64, "stagger_episodes": True, "trace_cuda_events": False, **given, "mode": "sync"}
+    )
+    with tempfile.TemporaryDirectory() as folder, APPORunner.from_config(config) as runner:
+        turns = Turns(blocks, Path(folder))
+        runner.learn(sys.maxsize, sys.maxsize, None, on_iteration=turns.on_iteration)
+        events = json.loads(merge(Path(folder)).read_text())["traceEvents"]  # of the last block
+    ratios = [on / off for on, off in zip(turns.seconds[True], turns.seconds[False], strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return {
+        "median": statistics.median(ratios),
+        "low": quartiles[0],
+        "high": quartiles[2],
+        "spans_per_second": sum(event["ph"] == "X" for event in events) / turns.seconds[True][-1],
+    }
+
+
+def contestants(given: dict[str, Any]) -> list[Contestant]:
+    """The same training, traced and not."""
+    defaults = {"num_envs": 1024, "num_slots": 2}
+    return [
+        Contestant(name, "appo_driver.py", sys.executable, JOB | {"settings": defaults | given | more})
+        for name, more in (("tracing on", {"trace_enabled": True}), ("tracing off", {}))
+    ]
+
+
+def main() -> None:
+    args = options()
+    given = settings(args.set)
+    costs = measure_span()
+    one = measure_one_process(args.blocks, given)
+    share = {name: one["spans_per_second"] * cost / 1e9 for name, cost in costs.items()}
+    two = compare(contestants(given), "env_steps", args.rounds, Window(args.warmup_seconds, args.seconds))
+    if args.json:
+        print(json.dumps({"span_ns": costs, "one_process": one, "share": share, "two_processes": two}))
+        return
+    print("\nspan, ns")
+    for name, cost in costs.items():
+        print(f"  {name:<47} {cost:>11,.0f}   {share[name]:.3%} of the training's time in one process")
+    print("\none process, wall time with tracing over without, median and quartiles")
+    name = f"{one['spans_per_second']:,.0f} spans a second"
+    print(f"  {name:<47} {one['median']:>11.4f}   {one['low']:.4f} to {one['high']:.4f}")
+    print_table("two processes, env steps trained on per second", two)
+
+
+if __name__ == "__main__":
+    conduct(main)

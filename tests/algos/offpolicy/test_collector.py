@@ -1,0 +1,275 @@
+"""What the collector adds to a replay buffer."""
+
+import dataclasses
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from tests.algos.appo.counting_env import CountingEnv
+from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
+from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.worker import TransitionCollector, build_collector
+from unilab.envs import make
+from unilab.ipc import ReplayBuffer
+from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.settings import parse
+
+GAMMA = 0.5
+
+
+class NoiseActor(torch.nn.Module):
+    """Acts as the noise says; from step ``bad_from`` on the first row's action is NaN."""
+
+    def __init__(self, bad_from=None):
+        super().__init__()
+        self.bad_from, self.seen, self.noise = bad_from, [], []
+
+    def act(self, obs, noise):
+        self.seen.append(obs.clone())
+        self.noise.append(noise.clone())
+        actions = noise.clamp(-1, 1)
+        if self.bad_from is not None and len(self.seen) >= self.bad_from:
+            actions[0] = math.nan
+        return actions
+
+
+class EndsBothWays(CountingEnv):
+    """At the time limit the rows terminate as well."""
+
+    def step(self, actions):
+        result = super().step(actions)
+        return result._replace(terminated=result.terminated | result.truncated)
+
+
+@contextmanager
+def collector_of(env, actor=None, capacity=1000, **settings):
+    """A collector and its replay buffer."""
+    replay = ReplayBuffer(
+        capacity,
+        env.obs_dim,
+        env.action_dim,
+        "cpu",
+        critic_dim=env.critic_dim,
+        multi_step=settings.get("n_step", 1) > 1,
+    )
+    try:
+        yield TransitionCollector(env, actor or NoiseActor(), replay, gamma=GAMMA, seed=3, **settings)
+    finally:
+        replay.cleanup()
+
+
+def rows_of(collector):
+    """All columns of the replay buffer, as arrays."""
+    replay = collector.replay
+    fields = replay.fields(replay.rows(0, replay.written))
+    return {name: column.numpy().copy() for name, column in fields.items()}
+
+
+def collect(env, steps, **settings):
+    with collector_of(env, **settings) as collector:
+        collector.collect(steps)
+        return collector, rows_of(collector)
+
+
+def of_env(column, row, envs=2):
+    """The entries of one environment, where every step added one row of each."""
+    return column[row::envs].reshape(len(column) // envs, -1)[:, 0].tolist()
+
+
+def test_rows_follow_the_episodes_and_end_at_the_true_final_observation():
+    collector, rows = collect(CountingEnv(2, critic_dim=2), 8)
+    assert of_env(rows["obs"], 0) == [0, 1, 2, 3, 0, 1, 2, 3]  # cut off after 4 steps
+    assert of_env(rows["next_obs"], 0) == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert of_env(rows["dones"], 0) == of_env(rows["truncated"], 0) == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert of_env(rows["obs"], 1) == [0, 1, 2, 0, 1, 2, 0, 1]  # terminates after 3
+    assert of_env(rows["next_obs"], 1) == [1, 2, 3, 1, 2, 3, 1, 2]
+    assert of_env(rows["dones"], 1) == [0, 0, 1, 0, 0, 1, 0, 0]
+    assert of_env(rows["truncated"], 1) == [0] * 8
+    assert rows["rewards"].tolist() == [1] * 16
+    np.testing.assert_array_equal(rows["critic"], np.repeat(10 * rows["obs"], 2, axis=1))
+    np.testing.assert_array_equal(rows["next_critic"], np.repeat(10 * rows["next_obs"], 2, axis=1))
+    np.testing.assert_array_equal(rows["actions"].ravel(), np.concatenate(collector.env.seen_actions).ravel())
+
+
+def test_an_end_that_is_both_is_stored_as_a_termination():
+    _, rows = collect(EndsBothWays(1), 4)
+    assert rows["dones"].tolist() == [0, 0, 0, 1]
+    assert rows["truncated"].tolist() == [0, 0, 0, 0]
+
+
+def test_several_step_returns_stop_at_both_ends():
+    _, rows = collect(CountingEnv(2), 4, n_step=3)
+    names = ("obs", "next_obs", "rewards", "steps", "dones", "truncated")
+    assert list(zip(*(rows[name].ravel().tolist() for name in names), strict=True)) == [
+        (0, 3, 1.75, 3, 0, 0),  # of row 0
+        (0, 3, 1.75, 3, 1, 0),  # row 1 terminates after its third step
+        (1, 3, 1.5, 2, 1, 0),
+        (2, 3, 1, 1, 1, 0),
+        (1, 4, 1.75, 3, 1, 1),  # row 0 is cut off after its fourth
+        (2, 4, 1.5, 2, 1, 1),
+        (3, 4, 1, 1, 1, 1),
+    ]
+
+
+def test_rewards_are_scaled_in_the_buffer_and_not_in_the_statistics():
+    collector, rows = collect(CountingEnv(2), 8, reward_scale=0.25)
+    assert rows["rewards"].tolist() == [0.25] * 16
+    metrics = collector.metrics()
+    assert metrics["episodes"] == 4  # two of each row
+    assert metrics["episode_return"] == metrics["episode_length"] == (4 + 4 + 3 + 3) / 4
+    assert metrics["env_steps"] == 16
+
+
+def test_staggered_episodes_do_not_count_when_they_are_cut_short():
+    collector, rows = collect(CountingEnv(4), 3, stagger=True)
+    assert of_env(rows["obs"], 1, envs=4)[0] == 1
+    assert collector.metrics()["episodes"] == 0
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_failed_step_is_reported_and_left_out(n_step):
+    collector, rows = collect(CountingEnv(1, explode_at=3), 4, n_step=n_step)
+    assert rows["obs"].ravel().tolist() == [0, 1, 0] if n_step == 1 else [0, 1]
+    if n_step == 3:  # what was open ends before the failure, and is to be bootstrapped there
+        assert rows["next_obs"].ravel().tolist() == [2, 2]
+        assert rows["rewards"].tolist() == [1.5, 1]
+        assert rows["steps"].tolist() == [2, 1]
+        assert rows["dones"].tolist() == rows["truncated"].tolist() == [1, 1]
+    metrics = collector.metrics()
+    assert metrics["fault_count"] == 1
+    assert metrics["faults"] == [
+        {"env_id": 0, "step": 3, "field": "qpos", "message": "environment 0, env step 3", "state": [0.0, 1.0, 2.0]}
+    ]
+
+
+def test_an_action_that_is_not_finite_never_enters_the_buffer():
+    with make("HalfCheetah", 3, num_threads=1) as env:
+        collector, rows = collect(env, 5, actor=NoiseActor(bad_from=4))
+    assert all(np.isfinite(column).all() for column in rows.values())
+    assert len(rows["obs"]) == 3 * 3 + 2 * 2
+    assert collector.metrics()["fault_count"] == 2
+    assert collector.metrics()["faults"][0]["field"] == "action"
+
+
+def test_the_first_steps_are_uniformly_random_and_the_policy_is_not_asked():
+    actor = NoiseActor()
+    _, rows = collect(CountingEnv(50), 41, actor=actor, random_steps=40, capacity=3000)
+    random = rows["actions"][: 40 * 50]
+    assert random.min() >= -1 and random.max() <= 1
+    assert abs(random.mean()) < 0.05
+    assert np.quantile(random, [0.25, 0.75]) == pytest.approx([-0.5, 0.5], abs=0.05)
+    assert len(actor.seen) == 1
+    np.testing.assert_array_equal(rows["actions"][40 * 50 :], actor.noise[0].clamp(-1, 1).numpy())
+    np.testing.assert_array_equal(actor.seen[0].numpy(), rows["obs"][40 * 50 :])
+
+
+def test_td3_explores_more_from_environment_to_environment_and_sac_alike_everywhere():
+    wide = {"exploration_noise_min": 0.0, "exploration_noise_max": 0.8}
+    for config, wanted in (
+        (parse(TD3Config, {"num_envs": 5, "learning_starts": 0, "algorithm": wide}), [0, 0.2, 0.4, 0.6, 0.8]),
+        (SACConfig(num_envs=5, learning_starts=0), [1] * 5),
+    ):
+        actor, env = NoiseActor(), CountingEnv(5)
+        with collector_of(env, capacity=5000) as known:
+            build_collector(config, env, actor, known.replay, seed=0).collect(1000)
+        noise = torch.stack(actor.noise)[..., 0]
+        assert noise.std(0).tolist() == pytest.approx(wanted, rel=0.1)
+        assert noise.mean(0).tolist() == pytest.approx([0] * 5, abs=0.1)
+
+
+def test_actions_are_scaled_to_the_bounds_of_the_environment():
+    env = CountingEnv(4)
+    env.action_low, env.action_high = np.array([-2], np.float32), np.array([4], np.float32)
+    _, rows = collect(env, 5)
+    seen = np.concatenate(env.seen_actions)
+    np.testing.assert_allclose(seen, -2 + (rows["actions"] + 1) / 2 * 6, rtol=1e-6)
+    assert np.abs(rows["actions"]).max() == 1
+
+
+def test_unbounded_actions_are_refused():
+    env = CountingEnv(1)
+    env.action_high = np.array([np.inf], np.float32)
+    with (
+        pytest.raises(ValueError, match=r"CountingEnv: actions range from \[-1.0\] to \[inf\]"),
+        collector_of(env),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("name", "ends"), [("HalfCheetah", "truncated"), ("Hopper", "terminated")])
+def test_rows_are_what_the_simulation_did(name, ends):
+    """Replayed in a second batch of simulations, step for step."""
+    settings = {"max_episode_steps": 7} if ends == "truncated" else {}
+    with make(name, 3, env_cfg_override=settings, num_threads=1) as env:
+        collector, rows = collect(env, 60)
+        seed_state = rows["obs"][:3]
+    with make(name, 3, env_cfg_override=settings, num_threads=1) as again, collector_of(again) as twin:
+        np.testing.assert_array_equal(again.obs, seed_state)
+        for step in range(60):
+            now = slice(3 * step, 3 * step + 3)
+            np.testing.assert_array_equal(rows["obs"][now], again.obs)
+            result = again.step(rows["actions"][now])
+            final = result.obs.copy()
+            final[result.final_ids] = result.final_obs
+            np.testing.assert_array_equal(rows["next_obs"][now], final)
+            np.testing.assert_array_equal(rows["rewards"][now], result.reward)
+            np.testing.assert_array_equal(rows["dones"][now], result.terminated | result.truncated)
+            np.testing.assert_array_equal(rows["truncated"][now], result.truncated)
+        assert twin.env_steps == 0
+    assert rows["dones"].sum() >= 3
+    assert rows["truncated"].sum() == (rows["dones"].sum() if ends == "truncated" else 0)
+    assert collector.metrics()["episodes"] == rows["dones"].sum()
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_resumed_collector_goes_on_bit_for_bit(tmp_path, n_step):
+    config = SACConfig(policy=dataclasses.replace(SACConfig().policy, hidden_dims=(8,)))
+    torch.manual_seed(0)
+    settings = {"n_step": n_step, "random_steps": 3, "reward_scale": 0.5, "stagger": True}
+
+    @contextmanager
+    def cheetahs(actor):
+        with (
+            make("HalfCheetah", 4, env_cfg_override={"max_episode_steps": 9}, num_threads=1) as env,
+            collector_of(env, actor, **settings) as collector,
+        ):
+            yield collector
+
+    actor = build_actor(config, 17, 6)
+    with cheetahs(actor) as whole, cheetahs(actor) as resumed:
+        whole.collect(7)
+        save_checkpoint(tmp_path / "collector.pt", whole.state_dict())
+        before = whole.replay.written
+        whole.collect(20)
+        resumed.collect(2)  # of what is forgotten now
+        forgotten = resumed.replay.written
+        resumed.load_state_dict(load_checkpoint(tmp_path / "collector.pt"))
+        resumed.collect(20)
+        wanted = whole.replay.rows(before, whole.replay.written)
+        assert len(wanted) > 60
+        torch.testing.assert_close(
+            resumed.replay.rows(forgotten, resumed.replay.written), wanted, rtol=0, atol=0, equal_nan=False
+        )
+        assert resumed.metrics() == whole.metrics()
+
+
+def test_nothing_reaches_over_episodes_that_a_resume_begins_anew():
+    with (
+        make("Pendulum-v1", 2) as env,
+        collector_of(env, n_step=3) as collector,
+    ):
+        collector.collect(2)
+        collector.load_state_dict(collector.state_dict())  # gymnasium cannot save the episode
+        collector.collect(2)
+        assert collector.replay.written == 0
+        collector.collect(1)
+        assert rows_of(collector)["steps"].tolist() == [3, 3]
+
+
+def test_one_seed_one_buffer():
+    first, second = (collect(CountingEnv(3), 20, random_steps=5, n_step=2)[1] for _ in range(2))
+    for name, column in first.items():
+        np.testing.assert_array_equal(column, second[name])

@@ -1,0 +1,234 @@
+"""The collector in a process of its own: lock step, free running, and every way to end."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from multiprocessing import connection
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.ipc.collectors import Runner
+from tests.ipc.conftest import SPAWN_SECONDS, nothing_left
+from unilab.algos.torch.offpolicy.config import SACConfig
+from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.worker import build_collector, off_policy_collector_fn
+from unilab.envs import make
+from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync, segments
+from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.settings import parse
+from unilab.training.tracing import TRACE_FILE, merge
+
+COUNTING = {"env": "tests.algos.appo.counting_env:CountingEnv", "env_threads": 1}
+CHEETAH = {"env": "HalfCheetah", "env_cfg": {"max_episode_steps": 9}, "env_threads": 1}
+
+__all__ = ["nothing_left"]  # a fixture that every test uses
+
+
+def settings_of(**given):
+    small = {"num_envs": 2, "learning_starts": 2, "learner_threads": 1, "policy": {"hidden_dims": (8,)}}
+    return parse(SACConfig, small | given)
+
+
+def dims_of(config):
+    with make(config.env, 1, env_cfg_override=config.env_cfg, num_threads=1) as env:
+        return env.obs_dim, env.action_dim, env.critic_dim
+
+
+def replay_of(config, dims, capacity=2000):
+    return ReplayBuffer(capacity, dims[0], dims[1], "cpu", critic_dim=dims[2], multi_step=config.algorithm.n_step > 1)
+
+
+def actor_of(config, dims, seed=0):
+    torch.manual_seed(seed)
+    return build_actor(config, *dims[:2])
+
+
+class Trainer(Runner):
+    """A runner with what it shares with one collector."""
+
+    def __init__(self, config, state=None, **kwargs):
+        super().__init__(config.env, None, {}, num_envs=config.num_envs)
+        dims = dims_of(config)
+        self.replay = replay_of(config, dims)
+        self.sync = SharedWeightSync.from_state_dict(actor_of(config, dims).state_dict())
+        self.mailbox = LatestValue()
+        self.commands, theirs = self.ctx.Pipe()
+        with theirs:
+            self.process = self.start_collector(
+                off_policy_collector_fn,
+                (self.stop_event, dataclasses.asdict(config), "sac", self.replay, dims, self.sync.name),
+                {
+                    "weight_param_shapes": self.sync.param_shapes,
+                    "metrics_queue": self.mailbox,
+                    "commands": theirs if config.sync_collection else None,
+                    "seed": 5,
+                    "state": state,
+                    **kwargs,
+                },
+                name="collector",
+            )
+
+    def publish(self, actor):
+        return self.sync.write_weights(actor.state_dict())
+
+    def order(self, *command):
+        """Send a command and take its answer; a failure of the collector is raised."""
+        self.commands.send(command)
+        ready = connection.wait([self.commands, self.interrupt.fileno()], SPAWN_SECONDS)
+        assert ready, "no answer"
+        self.check_collectors()
+        try:
+            return self.commands.recv()
+        except (EOFError, ConnectionError):  # it is ending, and what it failed with is about to be known
+            assert self.interrupt.wait(SPAWN_SECONDS)
+            self.check_collectors()
+            raise
+
+    def close(self):
+        super().close()
+        self.commands.close()
+        for shared in (self.replay, self.sync, self.mailbox):
+            shared.cleanup()
+
+
+@contextmanager
+def in_process(config, actor):
+    """The same collector without a process."""
+    dims = dims_of(config)
+    replay = replay_of(config, dims)
+    with make(config.env, config.num_envs, env_cfg_override=config.env_cfg, num_threads=1) as env:
+        try:
+            yield build_collector(config, env, actor, replay, seed=5)
+        finally:
+            replay.cleanup()
+
+
+def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
+    config = settings_of(**CHEETAH, env_steps_per_sync=3, algorithm={"n_step": 3})
+    first, second = (actor_of(config, dims_of(config), seed) for seed in (1, 2))
+    with in_process(config, actor_of(config, dims_of(config))) as twin:
+        for weights, times in ((first, 2), (second, 4)):
+            twin.actor.load_state_dict(weights.state_dict())
+            twin.collect(3 * times)
+        wanted = twin.replay.rows(0, twin.replay.written)
+        metrics = twin.metrics()
+    with Trainer(config) as trainer:
+        assert trainer.publish(first) == 1
+        assert trainer.order("collect") == ("collected", 1)
+        assert trainer.order("collect") == ("collected", 1)
+        trainer.publish(second)
+        assert trainer.order("collect") == ("collected", 2)
+        answer, state = trainer.order("state")
+        assert answer == "state"
+        save_checkpoint(tmp_path / "collector.pt", state)
+        reported = trainer.mailbox.get()
+        before = trainer.replay.rows(0, trainer.replay.written)
+        trainer.commands.close()  # the collector waits for the stop then, and ends as it should
+    assert (reported["env_steps"], reported["policy_version"], reported["worker_name"]) == (18, 2, "collector")
+    assert reported["busy_seconds"] > 0
+    assert reported["wait_seconds"] > 0
+    with Trainer(config, load_checkpoint(tmp_path / "collector.pt")) as trainer:
+        trainer.publish(second)
+        for _ in range(3):
+            assert trainer.order("collect") == ("collected", 1)
+        reported = trainer.mailbox.get()
+        after = trainer.replay.rows(0, trainer.replay.written)
+    torch.testing.assert_close(torch.cat([before, after]), wanted, rtol=0, atol=0)
+    assert {name: reported[name] for name in metrics} == metrics
+
+
+def test_free_running_takes_new_weights_and_leaves_a_timeline(tmp_path):
+    config = settings_of(**COUNTING, sync_collection=False, learning_starts=0, trace_enabled=True)
+    with Trainer(config, trace_folder=str(tmp_path)) as trainer:
+        for version in (1, 2):
+            trainer.publish(actor_of(config, (1, 1, 0), version))
+            while (metrics := trainer.mailbox.get() or {}).get("policy_version") != version:
+                trainer.check_collectors()
+        fields = trainer.replay.fields(trainer.replay.rows(0, trainer.replay.written))
+    assert metrics["wait_seconds"] == 0
+    assert metrics["episode_return"] == pytest.approx(3.5, abs=0.5)
+    # row 1 terminates after 3 steps, row 0 is cut off after 4
+    assert set(fields["next_obs"][fields["truncated"] == 1].ravel().tolist()) == {4}
+    assert set(fields["next_obs"][fields["dones"] > fields["truncated"]].ravel().tolist()) == {3}
+    merge(tmp_path)
+    events = json.loads((tmp_path / TRACE_FILE).read_text())["traceEvents"]
+    assert {"inference", "env_step", "replay_add", "weight_read"} <= {event["name"] for event in events}
+
+
+def test_an_error_inside_reaches_the_runner_with_its_traceback():
+    config = settings_of(**COUNTING, env_cfg={"fail_at": 3})
+    with pytest.raises(CollectorError, match="planned failure at step 3") as caught, Trainer(config) as trainer:
+        while True:
+            assert trainer.order("collect") == ("collected", 0)
+    assert caught.value.last_step == 4
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+
+
+def call(config, dims, *commands):
+    """The function of the process, in this one, with these commands waiting."""
+    # neither the threads nor the niceness of this process are to change
+    config = dataclasses.replace(config, inference_threads=torch.get_num_threads(), learner_device="elsewhere")
+    ours, theirs = multiprocessing.Pipe()
+    sync = SharedWeightSync.from_state_dict(actor_of(config, dims).state_dict())
+    replay, mailbox = replay_of(config, dims), LatestValue()
+    for command in commands:
+        ours.send(command)
+    arguments = (replay, dims, sync.name, sync.param_shapes, mailbox, theirs, 5)
+    try:
+        off_policy_collector_fn(SharedFlag(), dataclasses.asdict(config), "sac", *arguments)
+    finally:
+        for shared in (replay, sync, mailbox):
+            shared.cleanup()
+        ours.close()
+        theirs.close()
+
+
+def test_an_unknown_command_is_an_error():
+    with pytest.raises(ValueError, match=r"command \('dance',\); it knows \('collect',\) and \('state',\)"):
+        call(settings_of(**COUNTING), (1, 1, 0), ("collect",), ("dance",))
+
+
+def test_sizes_other_than_announced_are_refused():
+    with pytest.raises(ValueError, match=r"have sizes \(1, 1, 0\), announced were \(1, 1, 2\)"):
+        call(settings_of(**COUNTING), (1, 1, 2))
+
+
+SCRIPT = """
+from tests.algos.offpolicy.test_collector_process import COUNTING, Trainer, settings_of
+
+def main():
+    with Trainer(settings_of(**COUNTING)) as trainer:
+        trainer.order("collect")
+        print(trainer.replay.name, trainer.process.pid, flush=True)
+        trainer.interrupt.wait(60)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_killed_runner_takes_its_collector_and_shared_memory_along(tmp_path):
+    path = tmp_path / "trainer.py"
+    path.write_text(SCRIPT)
+    root = str(Path(__file__).parents[3])
+    with subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
+    ) as script:
+        name, pid = script.stdout.readline().split()
+        assert (segments.ROOT / name).exists()
+        collector = psutil.Process(int(pid))
+        script.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs([collector], timeout=SPAWN_SECONDS)
+    assert not alive
+    assert not (segments.ROOT / name).exists()

@@ -1,0 +1,238 @@
+"""SAC and TD3: their explicit gradients against autograd, targets of known value, determinism, exact resume."""
+
+import dataclasses
+import io
+
+import pytest
+import torch
+
+from tests.algos.offpolicy.reference import Reference
+from unilab.algos.torch.offpolicy.config import CONFIGS
+from unilab.algos.torch.offpolicy.sac import SAC
+from unilab.algos.torch.offpolicy.td3 import TD3
+from unilab.training.settings import parse
+
+OBS, ACTIONS, BATCH = 5, 2, 32
+CLASSES = {"sac": SAC, "td3": TD3}
+
+
+def make(algorithm, critic_dim=0, **changes):
+    given = {
+        "batch_size": BATCH,
+        "learner_threads": 1,
+        "policy": {"hidden_dims": [16, 8], "critic_hidden_dims": [12, 16]},
+        "algorithm.actor_learning_rate": 1e-2,
+        "algorithm.critic_learning_rate": 1e-2,
+        **changes,
+    }
+    config = parse(CONFIGS[algorithm], given)
+    return CLASSES[algorithm](config, OBS, ACTIONS, critic_dim)
+
+
+def make_batch(seed=0, critic_dim=0, steps=False):
+    """Random transitions, packed as the replay buffer packs them, with ends of every kind."""
+    generator = torch.Generator().manual_seed(seed)
+    width = 2 * OBS + ACTIONS + 3
+    packed = torch.randn(BATCH, width, generator=generator)
+    batch = {"obs": packed[:, :OBS], "actions": packed[:, OBS : OBS + ACTIONS].tanh()}
+    batch |= {"rewards": packed[:, 7], "next_obs": packed[:, 10:]}
+    ends = torch.randint(4, (BATCH,), generator=generator)
+    batch["dones"], batch["truncated"] = (ends >= 2).float(), (ends == 3).float()
+    if critic_dim:
+        batch["critic"], batch["next_critic"] = torch.randn(2, BATCH, critic_dim, generator=generator)
+    if steps:
+        batch["steps"] = torch.randint(1, 4, (BATCH,), generator=generator).float()
+    return batch
+
+
+def noise_of(learner):
+    """What the learner's next update will draw."""
+    generator = torch.Generator()
+    generator.set_state(learner._generator.get_state())
+    return torch.randn(2, BATCH, ACTIONS, generator=generator)
+
+
+def parameters(*modules):
+    return torch.cat([parameter.detach().flatten() for module in modules for parameter in module.parameters()])
+
+
+VARIANTS = {
+    "plain": {},
+    "layer norm": {"policy.layer_norm": True},
+    "mean of three critics": {"algorithm.num_critics": 3, "algorithm.target_reduction": "mean"},
+    "distribution": {"algorithm.num_atoms": 11, "algorithm.value_min": -4.0, "algorithm.value_max": 4.0},
+    "mean of distributions": {
+        "algorithm.num_atoms": 11,
+        "algorithm.value_min": -4.0,
+        "algorithm.value_max": 4.0,
+        "algorithm.target_reduction": "mean",
+    },
+    "rare actor updates": {"algorithm.policy_frequency": 3},
+    "one hidden layer": {"policy": {"hidden_dims": [16], "critic_hidden_dims": [12], "layer_norm": True}},
+    "fixed temperature": {"algorithm.auto_alpha": False, "algorithm.init_alpha": 0.3},
+    "one critic": {"algorithm.num_critics": 1},
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_updates_are_those_of_autograd(algorithm, variant, threads):
+    if algorithm == "td3" and variant == "fixed temperature":
+        pytest.skip("TD3 has no temperature")
+    learner = make(algorithm, **{"learner_threads": threads, "algorithm.policy_frequency": 2, **VARIANTS[variant]})
+    check_against_reference(learner, [make_batch(seed) for seed in range(6)])
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_updates_with_privileged_critics_and_n_step_rows_are_those_of_autograd(algorithm):
+    learner = make(algorithm, critic_dim=4, **{"algorithm.n_step": 3, "learner_threads": 2})
+    check_against_reference(learner, [make_batch(seed, critic_dim=4, steps=True) for seed in range(4)])
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_updates_with_normalized_observations_are_those_of_autograd(algorithm):
+    learner = make(algorithm, obs_normalization=True)
+    learner.update_normalizers(torch.randn(100, OBS) * 3 + 1)
+    check_against_reference(learner, [make_batch(seed) for seed in range(4)])
+
+
+def check_against_reference(learner, batches):
+    reference = Reference(learner, ACTIONS)
+    untrained = parameters(learner.actor.body, learner.critics.body)
+    for batch in batches:
+        noise = noise_of(learner)
+        learner.update(batch)
+        reference.update(batch, noise)
+    learner.close()
+    # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; hence not closer.
+    close = {"rtol": 1e-3, "atol": 2e-4}
+    torch.testing.assert_close(parameters(learner.actor.body), parameters(reference.actor.body), **close)
+    torch.testing.assert_close(parameters(learner.critics.body), parameters(reference.critics.body), **close)
+    torch.testing.assert_close(parameters(learner.target_critics.body), parameters(reference.target_critics.body))
+    if isinstance(learner, SAC):
+        torch.testing.assert_close(learner.log_alpha, reference.log_alpha)
+    else:
+        torch.testing.assert_close(parameters(learner.target_actor.body), parameters(reference.target_actor.body))
+    moved = (parameters(learner.actor.body, learner.critics.body) - untrained).abs()
+    assert moved.mean() > 1e-2  # or the comparison above would say nothing
+
+
+def _sure(learner, value):
+    """Make every target critic say ``value`` whatever it sees."""
+    learner.target_parameters.values.data.zero_()
+    learner.target_critics.body.get_parameter("bias2").data.fill_(value)
+    learner.target_parameters.changed()
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_termination_stops_the_return_and_truncation_does_not(algorithm):
+    """A chain with rewards 1, 2, 3 and a value of 10 behind it; gamma 0.5, returns of up to two steps."""
+    changes = {"algorithm.gamma": 0.5, "algorithm.n_step": 2}
+    if algorithm == "sac":
+        changes |= {"algorithm.init_alpha": 1e-12}  # no entropy bonus: the values are those of the chain
+    learner = make(algorithm, **changes)
+    _sure(learner, 10.0)
+    batch = make_batch(steps=True)
+    rows = {
+        # reward already summed over its steps, steps, done, truncated -> target
+        "goes on, two steps: 1 + 0.5 * 2 + 0.25 * 10": (2.0, 2, 0, 0, 4.5),
+        "goes on, one step: 2 + 0.5 * 10": (2.0, 1, 0, 0, 7.0),
+        "truncated after two steps": (2.0, 2, 1, 1, 4.5),
+        "truncated after one step": (3.0, 1, 1, 1, 8.0),
+        "terminated after two steps": (3.5, 2, 1, 0, 3.5),
+        "terminated after one step": (3.0, 1, 1, 0, 3.0),
+    }
+    for row, (reward, steps, done, truncated, _) in enumerate(rows.values()):
+        batch["rewards"][row], batch["steps"][row] = reward, steps
+        batch["dones"][row], batch["truncated"][row] = done, truncated
+    learner.update(batch)
+    targets = learner.shares[0]._wanted[: len(rows)]
+    torch.testing.assert_close(targets, torch.tensor([row[-1] for row in rows.values()]))
+
+
+def test_clipped_double_q_takes_the_lower_target_and_the_average_the_mean():
+    for reduction, expected in (("min", 2.0), ("mean", 3.0)):
+        learner = make("td3", **{"algorithm.target_reduction": reduction, "algorithm.gamma": 1.0})
+        _sure(learner, 2.0)
+        learner.target_critics.body.get_parameter("bias2").data[1].fill_(4.0)
+        batch = make_batch() | {"rewards": torch.zeros(BATCH), "dones": torch.zeros(BATCH)}
+        learner.update(batch)
+        torch.testing.assert_close(learner.shares[0]._wanted, torch.full((BATCH,), expected))
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_same_bits_and_resume_goes_on_with_them(algorithm, threads):
+    batches = [make_batch(seed) for seed in range(6)]
+    through = make(algorithm, learner_threads=threads)
+    for batch in batches:
+        through.update(batch)
+
+    half = make(algorithm, learner_threads=threads)
+    for batch in batches[:3]:
+        half.update(batch)
+    file = io.BytesIO()
+    torch.save(half.state_dict(), file)
+    file.seek(0)
+    resumed = make(algorithm, learner_threads=threads, seed=99)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for batch in batches[3:]:
+        resumed.update(batch)
+    assert torch.equal(parameters(through.actor, through.critics), parameters(resumed.actor, resumed.critics))
+    assert torch.equal(parameters(through.target_critics), parameters(resumed.target_critics))
+    assert resumed.updates == 6
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_bfloat16_computes_nearly_the_same_gradient(algorithm):
+    gradients = []
+    for dtype in ("float32", "bfloat16"):
+        learner = make(algorithm, learner_dtype=dtype, **{"algorithm.policy_frequency": 1})
+        learner.update(make_batch())
+        gradients.append(torch.cat([learner.actor_parameters.values.grad, learner.critic_parameters.values.grad]))
+        assert learner.actor_parameters.values.dtype == torch.float32
+    precise, coarse = gradients
+    assert torch.nn.functional.cosine_similarity(precise, coarse, dim=0) > 0.995
+    assert 0 < (precise - coarse).norm() < 0.1 * precise.norm()
+
+
+def test_a_value_that_is_not_finite_is_named():
+    learner = make("sac")
+    batch = make_batch()
+    batch["rewards"][3] = float("inf")
+    learner.update(batch)
+    with pytest.raises(FloatingPointError, match="critic_loss is inf after update 1"):
+        learner.metrics()
+
+
+def test_metrics_are_means_over_the_batch():
+    learner = make("sac", learner_threads=2)
+    batch = make_batch()
+    values = learner.critics(batch["obs"], batch["actions"]).detach().mean()
+    learner.update(batch)
+    metrics = learner.metrics()
+    assert metrics["value_mean"] == pytest.approx(float(values), rel=1e-4)
+    assert metrics["alpha"] == pytest.approx(float(learner.alpha), rel=1e-6)
+    assert set(metrics) == set(SAC.STATISTICS)
+
+
+def test_the_temperature_rises_while_the_policy_is_less_random_than_wanted():
+    """Entropy of the first policy, in nats, lies between the two targets."""
+    for scale, rises in ((-5.0, True), (5.0, False)):
+        learner = make("sac", **{"algorithm.target_entropy_scale": scale, "algorithm.init_alpha": 0.5})
+        for seed in range(3):
+            learner.update(make_batch(seed))
+        assert (float(learner.alpha) > 0.5) == rises
+
+
+def test_a_distribution_needs_a_range():
+    with pytest.raises(ValueError, match=r"value_min is 1\.0; it must be below value_max, 1\.0"):
+        make("td3", **{"algorithm.num_atoms": 5, "algorithm.value_min": 1.0, "algorithm.value_max": 1.0})
+
+
+def test_settings_are_not_changed_by_learning():
+    learner = make("td3")
+    before = dataclasses.asdict(learner.config)
+    learner.update(make_batch())
+    assert dataclasses.asdict(learner.config) == before

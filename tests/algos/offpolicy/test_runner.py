@@ -1,0 +1,235 @@
+"""The runner of SAC and TD3: both kinds of collection, resume, stopping and failing."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from unilab.algos.torch.offpolicy.config import CONFIGS, SACAlgorithmConfig, SACConfig
+from unilab.algos.torch.offpolicy.runner import (
+    OffPolicyRunner,
+    build_reward_comparison_metrics,
+    compute_train_start_threshold,
+    replay_buffer_ready_for_learning,
+)
+from unilab.algos.torch.offpolicy.sac import SAC
+from unilab.ipc import CollectorError
+from unilab.training.checkpoint import CheckpointError, load_checkpoint
+from unilab.training.devices import DeviceError
+from unilab.training.settings import SettingsError, parse
+
+SMALL = {
+    "num_envs": 4,
+    "batch_size": 16,
+    "learning_starts": 6,
+    "updates_per_step": 2,
+    "replay_capacity": 60,  # wraps within a test
+    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "env_threads": 1,
+    "learner_threads": 2,
+}
+COUNTING = {"env": "tests.algos.appo.counting_env:CountingEnv"}
+
+
+def learn(algorithm="sac", iterations=3, log_dir=None, **changes):
+    options = {
+        key: changes.pop(key) for key in ("resume", "on_iteration", "save_interval", "max_seconds") if key in changes
+    }
+    config = parse(CONFIGS[algorithm], {**SMALL, **COUNTING, **changes})
+    return OffPolicyRunner.from_config(config).learn(iterations, log_dir=log_dir, **options)
+
+
+def weights(path):
+    saved = load_checkpoint(path)["learner"]
+    networks = ("actor", "critics", "target_critics")
+    return torch.cat([saved[network][name].flatten().float() for network in networks for name in saved[network]])
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_trains_on_real_physics_and_counts(algorithm, sync, tmp_path):
+    seen = []
+    summary = learn(
+        algorithm, 5, tmp_path, env="Hopper", sync_collection=sync, on_iteration=lambda p: seen.append(p) or True
+    )
+    assert summary.stopped_by == "iterations"
+    assert [p.iteration for p in seen] == [1, 2, 3, 4, 5]
+    assert [p.updates for p in seen] == [2, 4, 6, 8, 10]
+    last = summary.progress
+    assert last.samples == 5 * 2 * 16
+    assert 0 < last.learner_busy_seconds <= last.wall_seconds
+    assert all(earlier.wall_seconds < later.wall_seconds for earlier, later in itertools.pairwise(seen))
+    assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
+    if sync:  # six random steps of 4 environments are ready at the first iteration, then one more each
+        assert [p.env_steps for p in seen] == [24, 28, 32, 36, 40]
+        assert [p.policy_lag for p in seen][1:] == [1, 1, 1, 1]
+    else:
+        assert seen[0].env_steps >= 24
+        assert last.collected_env_steps >= last.env_steps
+
+
+def test_lock_step_is_repeatable_bit_for_bit(tmp_path):
+    changes = {"env": "Hopper", "obs_normalization": True, "algorithm.n_step": 3, "learning_starts": 10}
+    for name in ("first", "second"):
+        learn("sac", 8, tmp_path / name, **changes)
+    first, second = weights(tmp_path / "first/checkpoint.pt"), weights(tmp_path / "second/checkpoint.pt")
+    assert torch.equal(first, second)
+    learn("sac", 8, tmp_path / "other", seed=1, **changes)
+    assert not torch.equal(first, weights(tmp_path / "other/checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("td3", {"pipeline": "prefetch", "obs_normalization": True}),
+        ("sac", {"algorithm.n_step": 2, "env_steps_per_sync": 2, "replay_capacity": 80}),
+    ],
+)
+def test_lock_step_resumes_exactly_with_its_replay_buffer(algorithm, changes, tmp_path):
+    changes |= {"env": "Hopper", "save_replay": True}
+    straight = learn(algorithm, 12, tmp_path / "straight", **changes)
+    learn(algorithm, 7, tmp_path / "stopped", save_interval=3, **changes)
+    checkpoint = tmp_path / "stopped/checkpoint.pt"
+    resumed = learn(algorithm, 12, tmp_path / "resumed", resume=checkpoint, **changes)
+    assert torch.equal(weights(tmp_path / "straight/checkpoint.pt"), weights(tmp_path / "resumed/checkpoint.pt"))
+    for name in ("iteration", "updates", "samples", "env_steps", "collected_env_steps", "episodes", "policy_lag_mean"):
+        assert getattr(straight.progress, name) == getattr(resumed.progress, name), name
+    assert straight.progress.metrics == resumed.progress.metrics
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
+def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting(sync, tmp_path):
+    learn("sac", 4, tmp_path, sync_collection=sync, obs_normalization=True)
+    before = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert before["collection"]["replay"].get("rows") is None
+    summary = learn(
+        "sac",
+        6,
+        tmp_path / "resumed",
+        sync_collection=sync,
+        obs_normalization=True,
+        resume=tmp_path / "checkpoint.pt",
+    )
+    assert summary.progress.iteration == 6
+    assert summary.progress.updates == 12
+    assert summary.progress.env_steps >= before["progress"]["env_steps"] + 24
+    assert summary.progress.wall_seconds > before["progress"]["wall_seconds"]
+    after = load_checkpoint(tmp_path / "resumed/checkpoint.pt")["learner"]["actor"]["normalizer.count"]
+    assert after > before["learner"]["actor"]["normalizer.count"]
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
+def test_a_failing_collector_raises_its_own_traceback(sync, tmp_path):
+    changes = {"env_cfg": {"fail_at": 40}, "save_interval": 1, "sync_collection": sync}
+    with pytest.raises(CollectorError, match="planned failure at step 40") as raised:
+        learn("td3", 10**6, tmp_path, **changes)
+    assert "counting_env.py" in str(raised.value)
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
+def test_a_killed_collector_is_noticed_and_never_reported_as_completed(sync, tmp_path):
+    def kill(progress):
+        if progress.iteration == 2:
+            os.kill(next(p.pid for p in multiprocessing.active_children() if p.name == "collector"), signal.SIGKILL)
+        return True
+
+    with pytest.raises(CollectorError, match="SIGKILL"):
+        learn("sac", 10**6, tmp_path, on_iteration=kill, save_interval=1, sync_collection=sync)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] >= 1
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
+def test_a_signal_ends_training_with_a_checkpoint(sync, tmp_path):
+    def interrupt(progress):
+        if progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    summary = learn("sac", 10**6, tmp_path, on_iteration=interrupt, sync_collection=sync)
+    assert summary.stopped_by == "SIGINT"
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] == summary.progress.iteration
+
+
+def test_an_update_that_is_not_finite_ends_training_and_keeps_the_last_checkpoint(tmp_path):
+    changes = {"algorithm.critic_learning_rate": 1e30, "save_interval": 1}
+    with pytest.raises(FloatingPointError, match="is nan|is inf") as raised:
+        learn("td3", 1000, tmp_path, **changes)
+    assert "failed_update.pt" in "".join(raised.value.__notes__)
+    if (tmp_path / "checkpoint.pt").exists():
+        assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
+
+
+def test_privileged_observations_reach_the_critics_alone(tmp_path):
+    learn("sac", 2, tmp_path, env_cfg={"critic_dim": 3}, obs_normalization=True)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")["learner"]
+    assert saved["critics"]["normalizer.mean"].shape == (3,)
+    assert saved["critics"]["body.weight0"].shape == (2, 3 + 1, 8)
+    assert saved["actor"]["normalizer.mean"].shape == (1,)
+
+
+def test_a_runner_can_learn_again_with_a_learner_of_the_callers(tmp_path):
+    changes = {"batch_size": 16, "learner_threads": 1, "policy": {"hidden_dims": [8, 8], "critic_hidden_dims": [8, 8]}}
+    config = parse(SACConfig, {**changes, "algorithm.policy_frequency": 2})
+    learner = SAC(config, 1, 1)
+    runner = OffPolicyRunner(
+        learner,
+        COUNTING["env"],
+        "sac",
+        num_envs=4,
+        replay_buffer_n=20,
+        batch_size=16,
+        updates_per_step=3,
+        policy_frequency=2,
+        actor_hidden_dim=8,
+        use_layer_norm=False,
+    )
+    assert runner.config.replay_capacity == 80
+    runner.learn(2, log_dir=tmp_path)
+    assert learner.updates == 6
+    runner.learn(4, log_dir=tmp_path, resume=tmp_path / "checkpoint.pt")
+    assert learner.updates == 12
+
+
+def test_a_learner_for_other_settings_is_refused():
+    learner = SAC(SACConfig(batch_size=16, algorithm=SACAlgorithmConfig(policy_frequency=4)), 17, 6)
+    with pytest.raises(ValueError, match="made with batch_size = 16, the runner with 8192"):
+        OffPolicyRunner(learner, "HalfCheetah", "sac")
+    with pytest.raises(ValueError, match="made with policy = "):
+        OffPolicyRunner(learner, "HalfCheetah", "sac", batch_size=16)
+    with pytest.raises(ValueError, match=r"actor has body\.weight0 \[1, 17, 256\], 'Hopper' needs \[1, 11, 256\]"):
+        OffPolicyRunner(learner, "Hopper", "sac", batch_size=16, actor_hidden_dim=256, use_layer_norm=False)
+
+
+def test_bad_settings_and_devices_are_refused_at_once():
+    with pytest.raises(SettingsError, match="did you mean 'sac'"):
+        OffPolicyRunner(None, "Hopper", "sack")
+    with pytest.raises(SettingsError, match=r"did you mean 'algorithm\.gamma'"):
+        OffPolicyRunner(None, "Hopper", "td3", rl_cfg={"algorithm.gama": 1.0})
+    with pytest.raises(DeviceError, match="cuda:7"):
+        OffPolicyRunner(None, "Hopper", "td3", device="cuda:7")
+    with pytest.raises(SettingsError, match="replay_capacity: 60 transitions are too few: learning starts at 400"):
+        learn("sac", 1, learning_starts=100)
+    with pytest.raises(SettingsError, match="logger_type"):
+        OffPolicyRunner(None, "Hopper", "td3").learn(1, logger_type="paper")
+
+
+@pytest.mark.parametrize("change", [{"policy": {"hidden_dims": [9]}}, {"num_envs": 2}, {"sync_collection": False}])
+def test_a_checkpoint_of_another_configuration_is_refused(change, tmp_path):
+    learn("sac", 1, tmp_path)
+    with pytest.raises(CheckpointError, match=f"saved with {next(iter(change))} = "):
+        learn("sac", 2, resume=tmp_path / "checkpoint.pt", **change)
+
+
+def test_when_learning_starts():
+    assert compute_train_start_threshold(256, 10, 16) == 256
+    assert compute_train_start_threshold(256, 100, 16) == 1600
+    assert not replay_buffer_ready_for_learning(1599, batch_size=256, learning_starts=100, num_envs=16)
+    assert replay_buffer_ready_for_learning(1600, batch_size=256, learning_starts=100, num_envs=16)
+
+
+def test_what_runs_are_compared_by():
+    assert build_reward_comparison_metrics([1.0, 2.5], 99.0) == {"mean_ep100": 2.5}
+    assert build_reward_comparison_metrics([], 99.0) == {}

@@ -1,0 +1,160 @@
+"""Contestants take turns and their failures are told; how fast they are is not a test's business."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import contest
+import pytest
+from contest import Contestant, ContestError, Window, compare, fastest, measure, print_table
+from learning_curves import Curve, ahead_from, compare_curves, marks, read_curve, read_study
+from steady_window import SteadyWindow
+
+from unilab.training.settings import nest
+
+ROOT = Path(__file__).parents[2]
+WINDOW = Window(0.0, 0.0)
+DRIVER = """
+import json, sys
+job = json.loads(sys.argv[1])
+with open(job["log"], "a") as log:
+    print(job["name"], file=log)
+print("noise")
+print("steady window:", json.dumps({"updates": 8, "updates_per_second": job["rate"], "env_steps_per_second": 5.0}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(contest, "DRIVERS", tmp_path)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    return tmp_path
+
+
+def contestant(folder: Path, name: str, rate: float) -> Contestant:
+    return Contestant(name, "driver.py", sys.executable, {"name": name, "rate": rate, "log": str(folder / "log")})
+
+
+def test_turns_change_their_order_and_ratios_are_of_a_round(drivers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compare([contestant(drivers, "a", 6.0), contestant(drivers, "b", 4.0)], "updates", 2, WINDOW)
+    assert (drivers / "log").read_text().split() == ["a", "b", "b", "a"]
+    assert comparison["ratios"] == {"ours / b": [1.5, 1.5]}
+    assert comparison["rates"]["a"] == {"updates": [6.0, 6.0], "env_steps": [5.0, 5.0]}
+    print_table("a title", comparison)
+    out = capsys.readouterr().out
+    assert "a title" in out and "6.0 to 6.0; 5 env steps/s" in out and "1.50 to 1.50, round by round" in out
+
+
+def test_the_fastest_is_chosen_and_a_single_one_is_not_measured(drivers: Path) -> None:
+    slow, fast = contestant(drivers, "slow", 1.0), contestant(drivers, "fast", 2.0)
+    assert fastest([slow], "updates", WINDOW) is slow
+    assert not (drivers / "log").exists()
+    assert fastest([slow, fast], "updates", WINDOW) is fast
+
+
+def test_failures_are_told(drivers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (drivers / "fails.py").write_text("raise ValueError('the reason')")
+    with pytest.raises(ContestError, match=r"x failed with exit code 1:(?s:.*)ValueError: the reason"):
+        measure(Contestant("x", "fails.py", sys.executable, {}), WINDOW)
+    (drivers / "silent.py").write_text("print('done')")
+    with pytest.raises(ContestError, match="x ended without a result"):
+        measure(Contestant("x", "silent.py", sys.executable, {}), WINDOW)
+    with pytest.raises(ContestError, match=r"x did not start: .*no_such_python"):
+        measure(Contestant("x", "silent.py", str(drivers / "no_such_python"), {}), WINDOW)
+
+
+def test_one_that_hangs_is_ended_with_its_children(drivers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (drivers / "hangs.py").write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(drivers / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "print('so far', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setattr(contest, "STARTUP_SECONDS", 3.0)
+    with pytest.raises(ContestError, match=r"did not end in time; its output ends:\nso far"):
+        measure(Contestant("x", "hangs.py", sys.executable, {}), WINDOW)
+    state = subprocess.run(["ps", "-o", "stat=", "-p", (drivers / "pid").read_text()], capture_output=True, text=True)
+    assert state.stdout.strip() in ("", "Z")
+
+
+def test_steady_window_counts_after_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
+    window = SteadyWindow(0.0, 0.0)
+    assert not window.report(updates=3, env_steps=10)
+    assert window.report(updates=5, env_steps=30)
+    window.print_result()
+    told = json.loads(capsys.readouterr().out.removeprefix("steady window: "))
+    assert (told["updates"], told["env_steps"]) == (2, 20)
+    assert told["updates_per_second"] == pytest.approx(2 / told["seconds"])
+    with pytest.raises(RuntimeError, match="train for longer"):
+        SteadyWindow(0.0, 0.0).print_result()
+
+
+def test_curves_at_their_marks() -> None:
+    assert marks(180.0) == [60, 120, 180]
+    assert marks(150.0) == [60, 120, 150]
+    assert marks(5.0) == [5]
+    curve = Curve([0, 50, 100], [math.nan, 1.0, 2.0])
+    assert math.isnan(curve.at(40)) and curve.at(60) == 1.0 and curve.at(110) == 2.0
+    assert math.isnan(curve.at(180)), "the run ended before"
+
+
+def test_who_is_ahead_and_stays_so() -> None:
+    times = [60.0, 120.0, 180.0, 240.0]
+    assert ahead_from(times, [1, 5, 6, 7], [2, 3, 4, 5]) == 120
+    assert ahead_from(times, [3, 5, 3, 7], [2, 3, 4, 5]) == 240
+    assert ahead_from(times, [3, 5, 6, 4], [2, 3, 4, 5]) is None
+    assert ahead_from(times, [3, 5, None, 7], [None, 3, 4, 5]) == 120, "only marks where both have a return"
+
+
+def test_curves_of_a_study_and_of_a_driver(tmp_path: Path) -> None:
+    (tmp_path / "curves.csv").write_text(
+        "trial,repeat,env_steps,wall_seconds,episode_return\n"
+        "0,0,1,10.0,\n0,0,2,58.0,100.0\n0,1,1,10.0,50.0\n0,1,2,59.5,300.0\n"
+    )
+    (tmp_path / "other.csv").write_text(
+        "wall_seconds,env_steps,updates,episode_return,latest_return\n0.1,0,0,,\n59,5,5,150,210\n"
+    )
+    comparison = compare_curves(
+        read_study(tmp_path),
+        {"other": [read_curve(tmp_path / "other.csv")], "newer": [read_curve(tmp_path / "other.csv", "latest_return")]},
+        60.0,
+    )
+    assert comparison["returns"] == {
+        "ours, trial 0, 2 repeats": [[200, 100, 300]],
+        "other": [[150, 150, 150]],
+        "newer": [[210, 210, 210]],
+    }
+    assert comparison["ahead_from"] == {
+        "ours, trial 0, 2 repeats / other": 60,
+        "ours, trial 0, 2 repeats / newer": None,
+    }
+
+
+def test_settings_on_the_command_line() -> None:
+    given = contest.settings(
+        ["num_envs=8", "pipeline=prefetch", 'env_cfg={"max_episode_steps": 20}', "policy.layer_norm=true"]
+    )
+    assert nest(given) == {
+        "num_envs": 8,
+        "pipeline": "prefetch",
+        "env_cfg": {"max_episode_steps": 20},
+        "policy": {"layer_norm": True},
+    }
+
+
+def run_script(*arguments: str) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / "offpolicy_vs_others.py"), *arguments]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_update_beside_plain_pytorch() -> None:
+    options = ["--rounds", "1", "--warmup-seconds", "0", "--seconds", "0.2", "--batch-size", "32", "--json"]
+    told = json.loads(run_script("update", "--algorithms", "td3", "--plain-threads", "1", *options))
+    assert list(told["td3"]["rates"]) == ["unilab-harness", "plain PyTorch, 1 thread"]
+    assert told["td3"]["ratios"]["ours / plain PyTorch, 1 thread"][0] > 0

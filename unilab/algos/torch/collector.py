@@ -1,0 +1,128 @@
+"""What the collectors of all algorithms have in common: environments, counters, faults, exact state, their process."""
+
+import dataclasses
+import os
+import queue
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+import torch
+
+from unilab.envs import SimulationFault, StepResult, VecEnv
+from unilab.training.devices import usable_cores
+from unilab.training.episodes import EpisodeStatistics
+from unilab.training.seeding import derive_seed
+
+COLLECTOR_NICENESS = 5
+KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
+
+
+class LatestQueue(Protocol):
+    """What the collector needs of the channel for its metrics."""
+
+    def put_nowait(self, item: Any, /) -> None:
+        """Add or raise queue.Full."""
+
+    def get_nowait(self) -> Any:
+        """Take or raise queue.Empty."""
+
+
+def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
+    """Offer ``msg`` (with ``worker_name`` in it) without ever blocking; a full queue gives up its oldest entry."""
+    named = {**msg, "worker_name": worker_name}
+    try:
+        metrics_queue.put_nowait(named)
+    except queue.Full:
+        with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
+            metrics_queue.get_nowait()
+        with suppress(queue.Full):  # another writer was faster: its message is as new as ours
+            metrics_queue.put_nowait(named)
+
+
+class SharedCores(Protocol):
+    """The settings that say whether collector and learner share cores."""
+
+    @property
+    def env_threads(self) -> int | None: ...
+    @property
+    def learner_threads(self) -> int | None: ...
+    @property
+    def learner_device(self) -> str: ...
+
+
+def yield_to_learner(config: SharedCores) -> None:
+    """Where both share cores, let the learner go first: its threads wait for each other in every minibatch, and one
+    that is kept from its core stops them all, while the collector's work is only put off."""
+    wanted = (config.env_threads or 1) + (config.learner_threads or 1)
+    if config.learner_device == "cpu" and wanted > usable_cores():
+        os.nice(COLLECTOR_NICENESS)
+
+
+class Collector:
+    """Environments that a policy acts in, with what is counted of them.
+
+    Args:
+        env: the environments; stays the caller's to close.
+        device: of the policy and of the random numbers that its actions are drawn with.
+        seed: of environments and actions.
+        stagger: spread the first episodes over the time limit.
+    """
+
+    def __init__(self, env: VecEnv, *, device: str = "cpu", seed: int = 0, stagger: bool = True) -> None:
+        self.env = env
+        self.device = torch.device(device)
+        self.episodes = EpisodeStatistics(env.num_envs)
+        self.env_steps = 0
+        self.fault_count = 0
+        self.faults: deque[SimulationFault] = deque(maxlen=KEPT_FAULTS)
+        self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
+        env.reset(derive_seed(seed, "environment"))
+        if stagger and env.max_episode_steps is not None:
+            env.stagger()
+            self.episodes.discard_running()
+
+    def count(self, result: StepResult) -> None:
+        """Take a step of all environments into the counters."""
+        self.env_steps += self.env.num_envs
+        self.episodes.step(result.reward, result.final_ids)
+        self.fault_count += len(result.faults)
+        self.faults.extend(result.faults)
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters since the start, the mean of recent episodes and the latest simulation faults."""
+        return {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes.finished,
+            "episode_return": self.episodes.mean_return,
+            "episode_length": self.episodes.mean_length,
+            "faults": [_plain(fault) for fault in self.faults],
+            "fault_count": self.fault_count,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed collector needs to go on bit for bit."""
+        return {
+            "env": self.env.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "env_steps": self.env_steps,
+            # an array: between processes a tensor would travel as shared memory that ends with its sender
+            "generator": self._generator.get_state().numpy(),
+            "fault_count": self.fault_count,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; its arrays may come back as CPU tensors."""
+        self.env.load_state_dict(state["env"])
+        self.episodes.load_state_dict(state["episodes"])
+        if not self.env.exact_resume:  # the episodes that were under way have begun anew
+            self.episodes.discard_running()
+        self.env_steps = state["env_steps"]
+        self._generator.set_state(torch.as_tensor(state["generator"]))
+        self.fault_count = state["fault_count"]
+
+
+def _plain(fault: SimulationFault) -> dict[str, Any]:
+    """A fault in types that JSON can hold."""
+    return dataclasses.asdict(fault) | {"state": fault.state.tolist()}

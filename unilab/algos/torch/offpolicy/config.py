@@ -1,0 +1,198 @@
+"""Every setting of SAC and TD3, documented once beside its default."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid")
+LEARNING_COST_PER_SAMPLE = 33.0
+"""core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
+ROWS_PER_THREAD = 64
+"""a thread's share of a batch below which more threads do not pay"""
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The actor and the critics: multi-layer perceptrons with ReLU."""
+
+    __pydantic_config__ = STRICT
+
+    hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
+    """widths of the actor's hidden layers"""
+    critic_hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
+    """widths of each critic's hidden layers"""
+    layer_norm: bool = False
+    """normalize each hidden layer before its activation, in actor and critics"""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """What SAC and TD3 have in common."""
+
+    __pydantic_config__ = STRICT
+
+    gamma: Fraction = 0.99
+    """discount an env step"""
+    n_step: PositiveInt = 1
+    """env steps of a return before the critic takes over; ends early where an episode does"""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """how far each target critic moves towards its critic after an update"""
+    actor_learning_rate: PositiveFloat = 3e-4
+    critic_learning_rate: PositiveFloat = 3e-4
+    num_critics: PositiveInt = 2
+    target_reduction: Literal["min", "mean"] = "min"
+    """over the target critics: min is clipped double Q, mean the average"""
+    num_atoms: PositiveInt = 1
+    """1: critics predict the expected return; more: its distribution over as many values (C51, arXiv:1707.06887)"""
+    value_min: float = -100.0
+    """smallest return that a distributional critic can predict"""
+    value_max: float = 100.0
+    """largest return that a distributional critic can predict"""
+    reward_scale: PositiveFloat = 1.0
+    """factor of the rewards that are learned from; reported returns are the environment's own"""
+    enable_compile: bool = False
+    """torch.compile the update"""
+    cuda_graphs: bool = True
+    """on CUDA: record the update once and replay it, so that launching its kernels costs nothing"""
+
+
+@dataclass(frozen=True)
+class SACAlgorithmConfig(AlgorithmConfig):
+    """Soft actor-critic (arXiv:1812.05905)."""
+
+    __pydantic_config__ = STRICT
+
+    policy_frequency: PositiveInt = 1
+    """critic updates for each update of actor and temperature"""
+    alpha_learning_rate: PositiveFloat = 3e-4
+    """of the temperature"""
+    init_alpha: PositiveFloat = 1.0
+    """temperature before any learning"""
+    auto_alpha: bool = True
+    """adapt the temperature so that the policy keeps the target entropy"""
+    target_entropy_scale: float = 1.0
+    """target entropy in nats is minus this times the number of actions"""
+
+
+@dataclass(frozen=True)
+class TD3AlgorithmConfig(AlgorithmConfig):
+    """Twin delayed deep deterministic policy gradient (arXiv:1802.09477)."""
+
+    __pydantic_config__ = STRICT
+
+    policy_frequency: PositiveInt = 2
+    """critic updates for each update of the actor and of the targets"""
+    target_noise: NonNegativeFloat = 0.2
+    """standard deviation of the noise on the target policy's actions"""
+    target_noise_clip: NonNegativeFloat = 0.5
+    exploration_noise_min: NonNegativeFloat = 0.1
+    """standard deviation of the exploring noise of the first environment; the others are spread up to the maximum"""
+    exploration_noise_max: NonNegativeFloat = 0.1
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig:
+    """What runs of SAC and TD3 have in common."""
+
+    __pydantic_config__ = STRICT
+
+    env: str = "HalfCheetah"
+    """registered name, module:attribute or gymnasium id"""
+    env_cfg: dict[str, Any] = field(default_factory=dict)
+    """overrides of the environment's own settings"""
+    sim_backend: str = "mujoco"
+    num_envs: PositiveInt = 16
+    """environments stepped together by the collector"""
+    replay_capacity: PositiveInt = 1_000_000
+    """transitions that the replay buffer holds"""
+    batch_size: PositiveInt = 256
+    """transitions an update"""
+    learning_starts: NonNegativeInt = 500
+    """steps of all environments with random actions before the first update"""
+    updates_per_step: PositiveInt = 4
+    """updates of one iteration"""
+    sync_collection: bool = True
+    """true: each iteration trains while the collector makes its next env_steps_per_sync steps, repeatable;
+    false: the collector runs freely"""
+    env_steps_per_sync: PositiveInt = 1
+    """steps of all environments between two looks at new weights; with sync_collection: of one iteration"""
+    pipeline: Literal["auto", "direct", "prefetch", "device"] = "auto"
+    """how batches reach the learner: sampled when asked for, sampled and copied while the update before runs, or from
+    a replay buffer on the learner's device; auto: direct on a CPU, device where it fits, else prefetch"""
+    save_replay: bool = False
+    """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
+    collector_device: str = "cpu"
+    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
+    learner_device: str = "cpu"
+    env_threads: PositiveInt | None = None
+    """physics threads; None: from the cores there are"""
+    inference_threads: PositiveInt | None = None
+    """threads of the collector's policy; None: from the cores there are"""
+    learner_threads: PositiveInt | None = None
+    """data-parallel learner threads on a CPU; None: from the cores there are"""
+    learner_dtype: Literal["float32", "bfloat16"] = "float32"
+    """arithmetic of the update's matrix products; parameters stay float32"""
+    obs_normalization: bool = False
+    """running mean and variance of observations, updated by the learner and published with the weights"""
+    stagger_episodes: bool = False
+    """start the first episodes at random points of the time limit, so that not all end at once"""
+    trace_enabled: bool = False
+    """write a timeline of collector and learner that Perfetto opens"""
+    trace_output_dir: str | None = None
+    """folder of the timeline; None: the log folder"""
+    trace_thread_time: bool = False
+    """also record the processor time of each span"""
+    trace_cuda_events: bool = True
+    """also record the time on the device of spans with CUDA work"""
+    seed: int = 0
+    policy: PolicyConfig = PolicyConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+
+    @property
+    def alternates(self) -> bool:
+        """Collecting and learning run side by side, in both kinds of collection."""
+        return False
+
+    @property
+    def learning_cost(self) -> float:
+        """Core time of learning for one env step, in microseconds."""
+        samples = self.updates_per_step * self.batch_size
+        return LEARNING_COST_PER_SAMPLE * samples / (self.env_steps_per_sync * self.num_envs)
+
+    @property
+    def most_learner_threads(self) -> int:
+        """Beyond so many data-parallel threads the shares of a batch are too small to pay."""
+        return max(1, self.batch_size // ROWS_PER_THREAD)
+
+    @property
+    def lead_rows(self) -> int:
+        """Rows at most that a collector adds in one iteration; n-step returns end late, and all at once."""
+        return self.num_envs * (self.env_steps_per_sync + self.algorithm.n_step - 1)
+
+
+@dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    """All settings of a SAC run."""
+
+    __pydantic_config__ = STRICT
+
+    algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
+
+
+@dataclass(frozen=True)
+class TD3Config(OffPolicyConfig):
+    """All settings of a TD3 run."""
+
+    __pydantic_config__ = STRICT
+
+    algorithm: TD3AlgorithmConfig = TD3AlgorithmConfig()
+
+
+CONFIGS: dict[str, type[SACConfig] | type[TD3Config]] = {"sac": SACConfig, "td3": TD3Config}

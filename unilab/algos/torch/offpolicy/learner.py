@@ -1,0 +1,226 @@
+"""What the learners of SAC and TD3 share: networks, optimizers, threads, targets, checkpoints."""
+
+import copy
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unilab.algos.torch.networks import RunningNormalizer
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.cuda_graphs import CudaGraphs
+from unilab.algos.torch.offpolicy.flat_parameters import FlatParameters
+from unilab.algos.torch.offpolicy.networks import Critics, build_actor
+from unilab.algos.torch.offpolicy.value_heads import build_head
+from unilab.training.seeding import derive_seed
+from unilab.training.thread_team import ThreadTeam
+
+Batch = Mapping[str, Tensor]
+
+
+class Share(Protocol):
+    """One thread's part of every batch: the algorithm itself. The learner sums the shares' gradients."""
+
+    def critic_gradient(self, batch: Batch, noise: Tensor, with_actor: bool) -> None:
+        """Write the critics' gradient for this share's rows.
+
+        Args:
+            batch: all rows.
+            noise: [2, B, A] standard normal, for the actions of this and of the next observations.
+            with_actor: whether an actor update follows.
+        """
+
+    def actor_gradient(self) -> None:
+        """Write the actor's gradient for the same rows, with the critics as they are after their update."""
+
+    def statistics(self) -> Tensor:
+        """Sums over this share's rows of the learner's ``STATISTICS`` in the latest update."""
+
+
+class OffPolicyLearner(ABC):
+    """Learns from batches of transitions; ``update`` is one gradient step of the critics, and of the actor when due.
+
+    Args:
+        config: all settings of the run.
+        obs_dim, action_dim: O and A.
+        critic_dim: width C of the privileged observation that the critics see instead; 0: none.
+
+    Attributes:
+        actor, critics: on the learner's device; their parameters are views of flat tensors.
+        updates: gradient steps so far.
+    """
+
+    STATISTICS: tuple[str, ...]
+    """names of what ``Share.statistics`` sums"""
+
+    def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
+        self.config = config
+        self.action_dim = action_dim
+        self.device = torch.device(config.learner_device)
+        self.updates = 0
+        on_cpu = self.device.type == "cpu"
+        self.team = ThreadTeam(min(config.learner_threads or 1, config.batch_size) if on_cpu else 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "networks"))
+            self.actor = build_actor(config, obs_dim, action_dim).to(self.device)
+            self.critics = Critics(config, critic_dim or obs_dim, action_dim).to(self.device)
+        if not critic_dim:
+            self.critics.normalizer = self.actor.normalizer  # they see the same
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.head = build_head(config.algorithm, self.device)
+        dtype = getattr(torch, config.learner_dtype)
+        self.actor_parameters = FlatParameters(self.actor.body, self.team.num_threads, dtype)
+        self.critic_parameters = FlatParameters(self.critics.body, self.team.num_threads, dtype)
+        self.target_parameters = FlatParameters(self.target_critics.body, 0, dtype)
+        self.critic_optimizer = self._adam(
+            [{"params": [self.critic_parameters.values], "lr": config.algorithm.critic_learning_rate}]
+        )
+        self.actor_optimizer = self._adam(self._actor_groups())
+        self._generator = torch.Generator(self.device).manual_seed(derive_seed(config.seed, "updates"))
+        self.shares = self._build_shares()
+        graphs = config.algorithm.cuda_graphs and self.device.type == "cuda"
+        self._run = CudaGraphs(self._update, self._generator) if graphs else self._update
+
+    @abstractmethod
+    def _actor_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the actor's optimizer."""
+
+    @abstractmethod
+    def _build_shares(self) -> Sequence[Share]:
+        """One share for each thread."""
+
+    @abstractmethod
+    def _step_actor(self) -> None:
+        """Actor update, from the shares' gradients."""
+
+    @abstractmethod
+    def _policy_frequency(self) -> int:
+        """Critic updates for each actor update."""
+
+    def update(self, batch: Batch) -> None:
+        """One update from a batch [B, ...] as ``ReplayBuffer.sample`` returns it, on the learner's device.
+
+        Nothing is read back from an accelerator here; ``metrics`` does that.
+        """
+        self.updates += 1
+        self._run(batch, self.updates % self._policy_frequency() == 0)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the latest batch.
+
+        Raises:
+            FloatingPointError: one of them is not finite.
+        """
+        sums = torch.stack([share.statistics() for share in self.shares]).sum(0)
+        means = dict(zip(self.STATISTICS, (sums / self.config.batch_size).tolist(), strict=True))
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} is {value} after update {self.updates}: lower the learning rates or look at the rewards; "
+                    "the last checkpoint is unaffected"
+                )
+        return means
+
+    def update_normalizers(self, obs: Tensor, critic: Tensor | None = None) -> None:
+        """Merge new observations [M, O], and privileged ones [M, C], into the running statistics."""
+        if isinstance(self.actor.normalizer, RunningNormalizer) and len(obs):
+            self.actor.normalizer.update(obs)
+        if critic is not None and isinstance(self.critics.normalizer, RunningNormalizer) and len(critic):
+            self.critics.normalizer.update(critic)
+
+    def get_weights(self) -> dict[str, dict[str, Tensor]]:
+        """What the collector acts with; detached, not copied."""
+        return {"actor": self.actor.state_dict()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed learner needs to go on bit for bit."""
+        return {
+            "actor": self.actor.state_dict(),
+            "critics": self.critics.state_dict(),
+            "target_critics": self.target_critics.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; raises RuntimeError when the networks differ."""
+        self.actor.load_state_dict(state["actor"])
+        self.critics.load_state_dict(state["critics"])
+        self.target_critics.load_state_dict(state["target_critics"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self._generator.set_state(state["generator"])
+        self.updates = state["updates"]
+        for parameters in (self.actor_parameters, self.critic_parameters, self.target_parameters):
+            parameters.changed()
+
+    def close(self) -> None:
+        """End the learner's threads; idempotent."""
+        self.team.close()
+
+    def _update(self, batch: Batch, with_actor: bool) -> None:
+        rows = len(batch["rewards"])
+        noise = torch.randn(2, rows, self.action_dim, generator=self._generator, device=self.device)
+        self.team.map(lambda share: self.shares[share].critic_gradient(batch, noise, with_actor))
+        self.step(self.critic_parameters, self.critic_optimizer)
+        if with_actor:
+            self.team.map(lambda share: self.shares[share].actor_gradient())
+            self._step_actor()
+        self._move_targets(with_actor)
+
+    def step(self, parameters: FlatParameters, optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step with the gradients that the shares wrote."""
+        parameters.sum_gradients()
+        optimizer.step()
+        parameters.changed()
+
+    def _move_targets(self, with_actor: bool) -> None:
+        self.target_parameters.move_towards(self.critic_parameters.values, self.config.algorithm.tau)
+
+    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        cuda = self.device.type == "cuda"
+        capturable = cuda and self.config.algorithm.cuda_graphs
+        return torch.optim.Adam(groups, fused=cuda or self.device.type == "cpu", capturable=capturable)
+
+    def rows(self) -> list[slice]:
+        """The rows of each share: sizes that differ by at most one."""
+        threads = self.team.num_threads
+        bounds = [self.config.batch_size * share // threads for share in range(threads + 1)]
+        return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+class Inputs:
+    """Reads one share's rows of a batch."""
+
+    def __init__(self, learner: OffPolicyLearner, rows: slice) -> None:
+        algorithm = learner.config.algorithm
+        self.rows = rows
+        self.count = rows.stop - rows.start
+        self._actor_normalizer, self._critic_normalizer = learner.actor.normalizer, learner.critics.normalizer
+        self._gamma = algorithm.gamma
+
+    def obs(self, batch: Batch) -> Tensor:
+        """What the actor sees, normalized [R, O]."""
+        return self._actor_normalizer(batch["obs"][self.rows])
+
+    def next_obs(self, batch: Batch) -> Tensor:
+        """What the actor sees next, normalized [R, O]."""
+        return self._actor_normalizer(batch["next_obs"][self.rows])
+
+    def critic_obs(self, batch: Batch, prefix: str = "") -> Tensor:
+        """What the critics see, normalized [R, C]."""
+        key = "critic" if "critic" in batch else "obs"
+        return self._critic_normalizer(batch[prefix + key][self.rows])
+
+    def discounts(self, batch: Batch) -> Tensor:
+        """[R] factor of the value behind each row: 0 where the episode terminated, not where it was truncated."""
+        goes_on = 1 - batch["dones"][self.rows] * (1 - batch["truncated"][self.rows])
+        if "steps" in batch:
+            return goes_on * torch.pow(self._gamma, batch["steps"][self.rows])
+        return goes_on * self._gamma

@@ -1,0 +1,183 @@
+"""From the steps of a batch of environments to the transitions that a critic learns from."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class Transitions(NamedTuple):
+    """B transitions, valid until the next step: they may be views of the arrays that the step was given."""
+
+    obs: FloatArray
+    """[B, O] where the transition starts"""
+    actions: FloatArray
+    """[B, A] the first action"""
+    rewards: FloatArray
+    """[B] discounted sum over the steps"""
+    next_obs: FloatArray
+    """[B, O] after the last step; the final observation where the episode ended with it"""
+    dones: BoolArray
+    """[B] the episode ended with the last step"""
+    truncated: BoolArray
+    """[B] it was cut there: nothing is known of what follows, so bootstrap from ``next_obs``"""
+    critic: FloatArray | None = None
+    """[B, C] privileged observation at the start; None without one"""
+    next_critic: FloatArray | None = None
+    """[B, C]"""
+    steps: NDArray[np.int64] | None = None
+    """[B] env steps from ``obs`` to ``next_obs``, the exponent of the discount; None where each is one step"""
+
+    def select(self, rows: BoolArray | NDArray[np.int64]) -> "Transitions":
+        """Copies of some of them."""
+        return Transitions._make(None if column is None else column[rows] for column in self)
+
+
+class NStepReturns:
+    """Sums rewards over up to n steps (Sutton 1988; for replay: Hessel et al. 2018, arXiv:1710.02298).
+
+    A start of row i at step t becomes the transition over m steps with reward::
+
+        R = sum over k < m of gamma^k r_{t+k}
+
+    m is n in the middle of an episode. Where the episode ends, all starts that are still open become transitions
+    over the fewer steps that there were, so no step is lost and none reaches into the next episode.
+
+    A step that failed (``failed``, a numerical fault of the simulation) is no observation of what the action does:
+    it is left out, and what was open in its row ends before it, as if cut by a time limit. Its action may be what is
+    not finite, and to call the failure a termination would teach that it is worth 0: a reward where returns are
+    negative. With n = 1 steps pass through untouched.
+
+    Args:
+        n: the most steps that a transition spans.
+        gamma: discount an env step.
+        num_envs, obs_dim, action_dim, critic_dim: N, O, A and C; C = 0: no privileged observation.
+    """
+
+    def __init__(self, n: int, gamma: float, num_envs: int, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
+        if n < 1:
+            raise ValueError(f"NStepReturns: n is {n}; a transition spans at least 1 step")
+        self.n = n
+        if n == 1:
+            return
+        # The last n steps; step t of a row is in slot t % n.
+        self._obs = np.zeros((n, num_envs, obs_dim), np.float32)
+        self._actions = np.zeros((n, num_envs, action_dim), np.float32)
+        self._critic = np.zeros((n, num_envs, critic_dim), np.float32) if critic_dim else None
+        self._sums = np.zeros((n, num_envs), np.float32)
+        self._open = np.zeros(num_envs, np.int64)  # starts of each row that are not complete, at most n
+        self._slot = 0
+        ages = np.arange(n - 1, -1, -1)  # oldest start first
+        self._ages = ages[:, None]
+        self._slots = (np.arange(n)[:, None] - ages) % n  # [newest slot, order of age]
+        self._discounts = np.zeros((n, n, 1), np.float32)  # [newest slot, slot]: of the newest reward in its sum
+        np.put_along_axis(self._discounts[..., 0], self._slots, (np.float64(gamma) ** ages)[None], axis=1)
+        self._weighted = np.empty_like(self._sums)
+        self._all_n = np.full(num_envs, n)
+
+    def step(self, step: Transitions, failed: BoolArray | None = None) -> Transitions:
+        """Take one step of all rows and give the transitions that it completes, those of older starts first.
+
+        Args:
+            step: the N rows' own transitions over one step.
+            failed: [N] rows whose step is not to be learned from; the next one begins an episode. None: no row.
+        """
+        if self.n == 1:
+            return step if failed is None else step.select(~failed)
+        self._push(step, failed)
+        if failed is None and self._open.min() == self.n and not step.dones.any():
+            transitions = self._oldest(step)
+        else:
+            transitions = self._complete(step, failed)
+        self._slot = (self._slot + 1) % self.n
+        return transitions
+
+    def _push(self, step: Transitions, failed: BoolArray | None) -> None:
+        """Open a start in each row and add the rewards to all open ones."""
+        slot = self._slot
+        self._obs[slot] = step.obs
+        self._actions[slot] = step.actions
+        if self._critic is not None:
+            self._critic[slot] = step.critic
+        self._sums[slot] = 0
+        rewards = step.rewards if failed is None else np.where(failed, np.float32(0), step.rewards)
+        self._sums += np.multiply(self._discounts[slot], rewards, out=self._weighted)
+        np.minimum(self._open + 1, self.n, out=self._open)
+
+    def _oldest(self, step: Transitions) -> Transitions:
+        """Every row's oldest start spans n steps now: nothing to pick, nothing to copy."""
+        oldest = (self._slot + 1) % self.n
+        return step._replace(
+            obs=self._obs[oldest],
+            actions=self._actions[oldest],
+            rewards=self._sums[oldest],
+            critic=None if self._critic is None else self._critic[oldest],
+            steps=self._all_n,
+        )
+
+    def _complete(self, step: Transitions, failed: BoolArray | None) -> Transitions:
+        """Whatever spans n steps or ends with its episode."""
+        ends = step.dones if failed is None else step.dones | failed
+        complete = (self._ages < self._open) & (ends | (self._ages == self.n - 1))
+        if failed is not None:
+            complete[-1] &= ~failed  # the start of the failed step itself
+            step = _cut_before(failed, step)
+        order, rows = complete.nonzero()
+        slots = self._slots[self._slot, order]
+        self._open[ends] = 0
+        return Transitions(
+            obs=self._obs[slots, rows],
+            actions=self._actions[slots, rows],
+            rewards=self._sums[slots, rows],
+            next_obs=step.next_obs[rows],
+            dones=ends[rows],
+            truncated=step.truncated[rows],
+            critic=None if self._critic is None else self._critic[slots, rows],
+            next_critic=None if step.next_critic is None else step.next_critic[rows],
+            steps=self.n - order - (0 if failed is None else failed[rows]),
+        )
+
+    def forget(self) -> None:
+        """Drop every open start: the next step begins an episode in all rows."""
+        if self.n > 1:
+            self._open[:] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All open starts."""
+        if self.n == 1:
+            return {}
+        return {"slot": self._slot} | {name: array.copy() for name, array in self._arrays().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict`` of the same n, N and sizes; arrays may come back as CPU tensors."""
+        if self.n == 1:
+            return
+        self._slot = state["slot"]
+        for name, array in self._arrays().items():
+            array[...] = np.asarray(state[name])
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {
+            "obs": self._obs,
+            "actions": self._actions,
+            "sums": self._sums,
+            "open": self._open,
+        }
+        return arrays if self._critic is None else arrays | {"critic": self._critic}
+
+
+def _cut_before(failed: BoolArray, step: Transitions) -> Transitions:
+    """The step in which the rows that failed stayed where they were and were cut off."""
+    column = failed[:, None]
+    next_critic = step.next_critic
+    if step.critic is not None and next_critic is not None:
+        next_critic = np.where(column, step.critic, next_critic)
+    return step._replace(
+        next_obs=np.where(column, step.obs, step.next_obs),
+        next_critic=next_critic,
+        truncated=step.truncated | failed,
+    )

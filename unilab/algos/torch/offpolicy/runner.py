@@ -1,0 +1,407 @@
+"""The runner of SAC and TD3: a collector fills the replay buffer while the learner trains from it."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unilab.algos.torch.offpolicy.collection import TransitionCollection
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
+from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
+from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.sac import SAC
+from unilab.algos.torch.offpolicy.td3 import TD3
+from unilab.envs import EnvDims, env_dims
+from unilab.ipc import AsyncRunner
+from unilab.ipc.replay_pipelines import build_pipeline
+from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.devices import check_device, split_threads, usable_cores
+from unilab.training.progress import Progress, Summary
+from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
+from unilab.training.seeding import derive_seed
+from unilab.training.settings import SettingsError, nearest, nest, parse
+from unilab.training.tracing import place, span, timeline
+
+LEARNERS: dict[str, type[OffPolicyLearner]] = {"sac": SAC, "td3": TD3}
+RESUMABLE = ("env", "policy", "obs_normalization", "sync_collection", "num_envs", "env_cfg")
+"""settings that a checkpoint must share with the run that continues it"""
+
+
+def compute_train_start_threshold(batch_size: int, learning_starts: int, num_envs: int) -> int:
+    """Transitions that the replay buffer must hold before the first update: a batch, and ``learning_starts`` steps of
+    all environments."""
+    return max(batch_size, learning_starts * num_envs)
+
+
+def replay_buffer_ready_for_learning(
+    replay_buffer_size: int, *, batch_size: int, learning_starts: int, num_envs: int
+) -> bool:
+    """Whether the replay buffer holds enough transitions for the first update."""
+    return replay_buffer_size >= compute_train_start_threshold(batch_size, learning_starts, num_envs)
+
+
+def build_reward_comparison_metrics(reward_history: Sequence[float], smoothed_reward: float) -> dict[str, float]:
+    """What runs are compared by: the newest mean return of the last 100 episodes, as ``mean_ep100``.
+
+    Empty before the first episode ended, whatever ``smoothed_reward`` says: a display may smooth over iterations, but
+    a value that mixes episodes of different age with a display's settings must not decide between runs.
+    """
+    return {"mean_ep100": float(reward_history[-1])} if reward_history else {}
+
+
+class OffPolicyRunner(AsyncRunner):
+    """Trains SAC or TD3, with the collector in a process of its own.
+
+    ``from_config`` takes a complete configuration. Here, the arguments are the settings of that name in
+    ``OffPolicyConfig``, with
+
+    Args:
+        learner: a ``SAC`` or ``TD3`` for these very settings, which then stays the caller's to close; None: it is
+            built.
+        algo_type: sac or td3.
+        replay_buffer_n: transitions that the replay buffer holds for each environment.
+        device: the learner's; None: cpu.
+        actor_hidden_dim: width of the two hidden layers of the actor; the critics' as well unless ``rl_cfg`` says.
+        use_layer_norm: ``policy.layer_norm``.
+        actor_kwargs: other settings of ``policy``, such as ``hidden_dims``.
+        seed: None: 0.
+        rl_cfg: further settings, nested or dotted; the other arguments win over them.
+
+    Raises:
+        SettingsError: an unknown or impossible setting.
+        DeviceError: a device that this machine does not have.
+        ValueError: the learner was made for other settings.
+    """
+
+    def __init__(
+        self,
+        learner: OffPolicyLearner | None,
+        env_name: str,
+        algo_type: str,
+        num_envs: int = 4096,
+        replay_buffer_n: int = 1024,
+        batch_size: int = 8192,
+        learning_starts: int = 0,
+        updates_per_step: int = 8,
+        policy_frequency: int = 4,
+        sync_collection: bool = True,
+        env_steps_per_sync: int = 1,
+        device: str | None = None,
+        actor_hidden_dim: int = 512,
+        use_layer_norm: bool = True,
+        obs_normalization: bool = False,
+        sim_backend: str = "mujoco",
+        env_cfg_override: Mapping[str, Any] | None = None,
+        actor_kwargs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        trace_enabled: bool = False,
+        trace_output_dir: str | None = None,
+        trace_thread_time: bool = False,
+        trace_cuda_events: bool = True,
+        *,
+        rl_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        if algo_type not in CONFIGS:
+            raise SettingsError("algo_type", f"unknown algorithm '{algo_type}'; {nearest(algo_type, CONFIGS)}")
+        widths = (actor_hidden_dim, actor_hidden_dim)
+        settings = nest(dict(rl_cfg or {}))
+        policy = {"hidden_dims": widths, "critic_hidden_dims": widths} | settings.get("policy", {})
+        algorithm = settings.get("algorithm", {})
+        if learner is not None:
+            algorithm = dataclasses.asdict(learner.config.algorithm) | algorithm
+        given = settings | {
+            "env": env_name,
+            "env_cfg": dict(env_cfg_override or {}),
+            "sim_backend": sim_backend,
+            "num_envs": num_envs,
+            "replay_capacity": num_envs * replay_buffer_n,
+            "batch_size": batch_size,
+            "learning_starts": learning_starts,
+            "updates_per_step": updates_per_step,
+            "sync_collection": sync_collection,
+            "env_steps_per_sync": env_steps_per_sync,
+            "obs_normalization": obs_normalization,
+            "seed": 0 if seed is None else seed,
+            "trace_enabled": trace_enabled,
+            "trace_output_dir": trace_output_dir,
+            "trace_thread_time": trace_thread_time,
+            "trace_cuda_events": trace_cuda_events,
+            "policy": policy | {"layer_norm": use_layer_norm} | dict(actor_kwargs or {}),
+            "algorithm": algorithm | {"policy_frequency": policy_frequency},
+        }
+        if device is not None:
+            given["learner_device"] = device
+        self._prepare(parse(CONFIGS[algo_type], given), algo_type, learner)
+
+    @classmethod
+    def from_config(cls, config: OffPolicyConfig) -> "OffPolicyRunner":
+        """A runner for a complete configuration, which builds its learner."""
+        runner = cls.__new__(cls)
+        algo_type = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
+        runner._prepare(config, algo_type, None)
+        return runner
+
+    def _prepare(self, config: OffPolicyConfig, algo_type: str, learner: OffPolicyLearner | None) -> None:
+        check_device(config.learner_device, "learner_device")
+        check_device(config.collector_device, "collector_device")
+        check_replay_capacity(config)
+        self.threads = split_threads(config, usable_cores())
+        self.algo_type = algo_type
+        self.learner = learner
+        self.config = dataclasses.replace(
+            config,
+            env_threads=self.threads.env,
+            inference_threads=self.threads.inference,
+            learner_threads=self.threads.learner,
+        )
+        if learner is not None:
+            check_learner(learner, self.config)
+        super().__init__(
+            config.env,
+            config.env_cfg,
+            dataclasses.asdict(self.config),
+            device=config.learner_device,
+            collector_device=config.collector_device,
+            sim_backend=config.sim_backend,
+            num_envs=config.num_envs,
+        )
+
+    def learn(
+        self,
+        max_iterations: int = 1500,
+        save_interval: int = 50,
+        log_dir: str | Path | None = "logs",
+        logger_type: str = "tensorboard",
+        *,
+        max_seconds: float | None = None,
+        on_iteration: OnIteration | None = None,
+        resume: str | Path | None = None,
+    ) -> Summary:
+        """Train until ``max_iterations``, ``max_seconds``, a signal or ``on_iteration`` returning False.
+
+        An iteration is ``updates_per_step`` updates; steps with random actions before the first belong to the first.
+
+        Args:
+            max_iterations: in total, those before a resume included.
+            save_interval: iterations between checkpoints; the last one is always saved.
+            log_dir: for checkpoints and metrics; None writes neither.
+            logger_type: tensorboard is the only one.
+            max_seconds: wall time in total, that before a resume included.
+            on_iteration: called with the progress after each iteration.
+            resume: a checkpoint to continue; its networks must be those of this configuration.
+
+        Raises:
+            CheckpointError: ``resume`` cannot be read, or is of other settings.
+            CollectorError: the collector failed or died; the last checkpoint is on disk.
+            FloatingPointError: the update became non-finite; likewise.
+        """
+        if logger_type != "tensorboard":
+            raise SettingsError("logger_type", f"unknown logger '{logger_type}'; use tensorboard")
+        settings = place(self.config, log_dir)
+        with timeline("learner", settings):
+            return train(
+                OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume)),
+                self,
+                max_iterations=max_iterations,
+                save_interval=save_interval,
+                max_seconds=max_seconds,
+                on_iteration=on_iteration,
+            )
+
+
+class OffPolicyRun(TrainingRun):
+    """One call of ``OffPolicyRunner.learn``."""
+
+    _config: OffPolicyConfig
+
+    def __init__(
+        self, runner: OffPolicyRunner, config: OffPolicyConfig, log_dir: str | Path | None, resume: Path | None
+    ) -> None:
+        saved = None if resume is None else load_checkpoint(resume)
+        if saved is not None and resume is not None:
+            check_resumable(saved["config"], config, RESUMABLE, resume)
+        super().__init__(config, log_dir, saved)
+        torch.set_num_threads(runner.threads.inference)
+        dims = env_dims(config.env, config.sim_backend, config.env_cfg)
+        self._runner = runner
+        self._owned = contextlib.ExitStack()  # what close() ends, newest first
+        self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
+        log = None if self.directory is None else self.directory / "collector.log"
+        state = None if saved is None else saved["collection"]
+        self._collection = self._own(
+            TransitionCollection(runner, config, runner.algo_type, dims, self._actor_weights(), state, log)
+        )
+        self._pipeline = self._own(
+            build_pipeline(
+                config.pipeline,
+                self._collection.replay,
+                config.batch_size,
+                config.learner_device,
+                seed=derive_seed(config.seed, "device replay"),
+            )
+        )
+        self._normalized = self._collection.replay.written  # rows that the normalizers have seen
+        self._env_steps = self.progress.env_steps
+        self._acted_ago = 0
+        if saved is not None:
+            self._restore(saved)
+        self._version = self._collection.acted_version = self._collection.publish(self._actor_weights())
+
+    def _own(self, part: Any) -> Any:
+        self._owned.callback(part.close)
+        return part
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self._learner.load_state_dict(saved["learner"])
+        run = saved["run"]
+        if self._config.save_replay and len(self._collection.replay):
+            self._pipeline.load_state_dict(saved["pipeline"])
+            self._normalized = run["normalized"]
+        self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
+
+    def iterate(self, check: Check) -> Progress:
+        """Train while the collector makes its next steps, and publish what was learned."""
+        before = self.progress
+        waiting_since = time.monotonic()
+        with span("wait"):
+            self._next_experience(check)
+        learning_since = time.monotonic()
+        for _ in range(self._config.updates_per_step):
+            check()
+            with span("sample"):
+                batch = self._pipeline.next_batch()
+            with span("update"):
+                self._learner.update(batch)
+        metrics = self._metrics()
+        if not self._config.sync_collection:
+            self._publish()
+        counters = self._collection.counters()
+        self.advance(
+            counters,
+            waiting_since=waiting_since,
+            learning_since=learning_since,
+            updates=before.updates + self._config.updates_per_step,
+            samples=before.samples + self._config.updates_per_step * self._config.batch_size,
+            env_steps=self._env_steps if self._config.sync_collection else counters.env_steps,
+            policy_lag=self._acted_ago,
+            metrics=metrics | {"replay_rows": float(len(self._collection.replay))},
+        )
+        return self.progress
+
+    def _next_experience(self, check: Check) -> None:
+        """Lock step: take the steps that were made and order the next, until there is enough to learn from.
+        Running freely: wait only until there is enough."""
+        enough = compute_train_start_threshold(
+            self._config.batch_size, self._config.learning_starts, self._config.num_envs
+        )
+        if not self._config.sync_collection:
+            self._collection.proceed()
+            self._collection.wait_for_rows(enough, check)
+            self._acted_ago = self._version - self._collection.acted_version
+            self._pipeline.refresh()
+            self._normalize()
+            return
+        while True:
+            made = self._collection.take(check)
+            self._env_steps += made * self._config.num_envs * self._config.env_steps_per_sync
+            check()
+            self._pipeline.refresh()
+            self._collection.replay.hold(self._config.lead_rows)
+            ready = len(self._collection.replay) >= enough
+            self._normalize()
+            # Weights change only here, while the collector waits: what it acts with does not depend on timing.
+            self._publish()
+            if made:
+                self._acted_ago = self._version - self._collection.acted_version
+            self._collection.proceed()
+            if ready:
+                return
+
+    def _normalize(self) -> None:
+        """Merge the observations that are new into the learner's running statistics, each once."""
+        if not self._config.obs_normalization:
+            return
+        replay = self._collection.replay
+        written = replay.written
+        fields = replay.fields(replay.rows(self._normalized, written).to(self._config.learner_device))
+        self._learner.update_normalizers(fields["obs"], fields.get("critic"))
+        self._normalized = written
+
+    def _publish(self) -> None:
+        with span("weight_publish"):
+            self._version = self._collection.publish(self._actor_weights())
+
+    def _actor_weights(self) -> Mapping[str, torch.Tensor]:
+        return self._learner.get_weights()["actor"]
+
+    def _metrics(self) -> dict[str, float]:
+        """The learner's metrics; when they are not finite, learner and settings are kept beside the checkpoint."""
+        try:
+            return self._learner.metrics()
+        except FloatingPointError as error:
+            if self.checkpoint_path is not None:
+                path = self.checkpoint_path.with_name("failed_update.pt")
+                save_checkpoint(path, {"learner": self._learner.state_dict(), "updates": self._learner.updates})
+                error.add_note(f"the learner as it was is in {path}")
+            raise
+
+    def content(self) -> dict[str, Any]:
+        self._pipeline.refresh()
+        pipeline = self._pipeline.state_dict()  # before the buffer's: see ReplayPipeline
+        return {
+            "learner": self._learner.state_dict(),
+            "collection": self._collection.state_dict(
+                self._runner.check_collectors, with_rows=self._config.save_replay
+            ),
+            "pipeline": pipeline,
+            "run": {"normalized": self._normalized, "env_steps": self._env_steps, "acted_ago": self._acted_ago},
+        }
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+def build_learner(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> OffPolicyLearner:
+    """The learner that ``config`` describes, its networks drawn from the run's seed."""
+    return LEARNERS[algo_type](config, dims.obs, dims.action, dims.critic)
+
+
+def check_learner(learner: OffPolicyLearner, config: OffPolicyConfig) -> None:
+    """Refuse a learner that was made for other settings.
+
+    Raises:
+        ValueError: naming the first setting or the actor's first parameter that differs.
+    """
+    for name in ("batch_size", "learner_device", "obs_normalization", "policy", "algorithm"):
+        theirs, ours = getattr(learner.config, name), getattr(config, name)
+        if theirs != ours:
+            raise ValueError(f"OffPolicyRunner: the learner was made with {name} = {theirs}, the runner with {ours}")
+    dims = env_dims(config.env, config.sim_backend, config.env_cfg)
+    wanted = build_actor(config, dims.obs, dims.action).state_dict()
+    found = learner.actor.state_dict()
+    for name, value in wanted.items():
+        if name not in found or found[name].shape != value.shape:
+            shape = list(found[name].shape) if name in found else "missing"
+            raise ValueError(
+                f"OffPolicyRunner: the learner's actor has {name} {shape}, '{config.env}' needs {list(value.shape)}"
+            )
+
+
+def check_replay_capacity(config: OffPolicyConfig) -> None:
+    """Refuse a replay buffer that never fills to where learning starts.
+
+    Raises:
+        SettingsError: with the smallest capacity that does.
+    """
+    start = compute_train_start_threshold(config.batch_size, config.learning_starts, config.num_envs)
+    needed = max(start, config.num_envs) + config.lead_rows
+    if config.replay_capacity < needed:
+        raise SettingsError(
+            "replay_capacity",
+            f"{config.replay_capacity} transitions are too few: learning starts at {start}, and "
+            f"{config.lead_rows} more are added meanwhile; use at least {needed}",
+        )

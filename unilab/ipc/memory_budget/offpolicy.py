@@ -1,0 +1,235 @@
+"""The memory of SAC and TD3: the replay buffer, its pipeline, and an update in memory that is allocated once."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
+from unilab.algos.torch.offpolicy.networks import Critics, build_actor
+from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
+from unilab.ipc.budget import HOST, SHM, BudgetItem, MemoryAvailable, MemoryBudget
+from unilab.ipc.memory_budget.items import (
+    FLOAT,
+    EnvSizes,
+    env_sizes,
+    learner_and_collector,
+    mailbox_item,
+    pages,
+    physics_items,
+    place_of,
+    process_items,
+    published_bytes,
+    state_bytes,
+)
+from unilab.ipc.process_cost import ProcessCosts, measure_process_cost
+from unilab.ipc.replay_buffer import replay_bytes
+from unilab.ipc.replay_mirror import CHUNK
+from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind
+from unilab.ipc.replay_rows import RowLayout
+from unilab.training.devices import split_threads, usable_cores
+from unilab.training.settings import SettingsError
+
+_BFLOAT16 = 2
+_ROW_NUMBER = 8
+
+
+def estimate_offpolicy(
+    config: OffPolicyConfig,
+    sizes: EnvSizes | None = None,
+    *,
+    cores: int | None = None,
+    costs: ProcessCosts | None = None,
+    free: Mapping[str, int] | None = None,
+) -> MemoryBudget:
+    """The memory of a run with ``config``, before anything is allocated.
+
+    Args:
+        config: the run, a ``SACConfig`` or a ``TD3Config``.
+        sizes: its environment's sizes; asked from the environment when None.
+        cores: that the run's threads are split over; those that this process may use when None.
+        costs: fixed costs of the processes; this machine's when None.
+        free: bytes free on the accelerators, by name, which pipeline 'auto' decides by; what this machine has when
+            None. On one that is not named the replay buffer is taken to fit.
+
+    Raises:
+        ValueError, SettingsError: see ``env_sizes``; or pipeline 'device' for a learner on the CPU.
+    """
+    sizes = sizes or env_sizes(config.env, config.env_cfg, config.sim_backend)
+    costs = costs or measure_process_cost()
+    threads = split_threads(config, cores or usable_cores())
+    learner = place_of(config.learner_device)
+    if free is None:
+        free = {} if learner == HOST else MemoryAvailable.here().devices
+    layout = RowLayout(sizes.obs_dim, sizes.action_dim, sizes.critic_dim, config.algorithm.n_step > 1)
+    kind = _pipeline(config, layout, free.get(learner))
+    shares = threads.learner if learner == HOST else 1
+    items = [
+        *_exchange_items(config, sizes, layout),
+        *_pipeline_items(config, layout, kind, learner),
+        *_learner_items(config, sizes, layout, shares, learner),
+        *_collector_items(config, sizes, layout),
+        *physics_items(config.num_envs, sizes, threads.env),
+        *process_items(
+            learner_and_collector(costs, config.learner_device, config.collector_device),
+            shares + (kind == "prefetch"),
+        ),
+    ]
+    settings = {name: getattr(config, name) for name in ("replay_capacity", "num_envs", "batch_size")}
+
+    def changed(name: str, value: int) -> MemoryBudget:
+        change: dict[str, Any] = {name: value}
+        return estimate_offpolicy(dataclasses.replace(config, **change), sizes, cores=cores, costs=costs, free=free)
+
+    return MemoryBudget(tuple(items), settings, changed)
+
+
+def _exchange_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -> list[BudgetItem]:
+    """What passes between collector and learner, and the copy of it that a checkpoint may need."""
+    capacity, rows = config.replay_capacity, FLOAT * config.replay_capacity * layout.width
+    widths = (sizes.obs_dim, sizes.action_dim)
+    replay = replay_bytes(capacity, *widths, critic_dim=sizes.critic_dim, multi_step=layout.multi_step)
+    actor, _ = _networks(config, sizes)
+    items = [
+        BudgetItem("replay buffer", SHM, pages(replay), f"{capacity:,} transitions of {layout.width} numbers"),
+        BudgetItem("weight sync", SHM, pages(published_bytes(actor)), "3 buffers of the actor"),
+        mailbox_item(),
+    ]
+    if config.save_replay:
+        items.append(BudgetItem("checkpoint", HOST, rows, "a copy of the transitions while it is written"))
+    return items
+
+
+def _pipeline(config: OffPolicyConfig, layout: RowLayout, free: int | None) -> str:
+    """The kind of pipeline that the run will have."""
+    mirror = FLOAT * config.replay_capacity * layout.width
+    budget = mirror if free is None else int(FREE_MEMORY_FRACTION * free)
+    try:
+        return choose_kind(config.pipeline, mirror, config.learner_device, device_budget_bytes=budget)
+    except ValueError as error:
+        raise SettingsError("pipeline", str(error).removeprefix("pipeline: ")) from None
+
+
+def _pipeline_items(config: OffPolicyConfig, layout: RowLayout, kind: str, learner: str) -> list[BudgetItem]:
+    """The batches on their way to the learner."""
+    batch = config.batch_size * layout.width * FLOAT
+    if kind == "device":
+        mirror, staging = FLOAT * config.replay_capacity * layout.width, 2 * FLOAT * CHUNK * layout.width
+        return [
+            BudgetItem("replay on the device", learner, mirror, "every transition once more"),
+            BudgetItem("staging", HOST, staging, f"2 times {CHUNK:,} transitions on their way"),
+            BudgetItem("batches", learner, 2 * batch, "this one and the one before"),
+        ]
+    count = 2 if kind == "prefetch" else 1
+    numbers = 2 * _ROW_NUMBER * config.batch_size
+    detail = "one is learned from while the next is filled" if kind == "prefetch" else "the one that is learned from"
+    items = [BudgetItem("batches", HOST, count * batch + numbers, detail)]
+    return items if learner == HOST else [*items, BudgetItem("batches", learner, count * batch, "the same")]
+
+
+def _learner_items(
+    config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout, shares: int, learner: str
+) -> list[BudgetItem]:
+    """The update: what it keeps between batches, and the memory that it computes in."""
+    actor, critics = map(state_bytes, _networks(config, sizes))
+    trained, targets, detail = actor + critics, critics, "actor, critics, target critics"
+    if not isinstance(config, SACConfig):
+        targets, detail = trained, f"{detail}, target actor"
+    width = _BFLOAT16 if config.learner_dtype == "bfloat16" else FLOAT
+    copies = (trained + targets) // 2 if width < FLOAT else 0
+    gradients = shares * trained * width // FLOAT
+    if shares > 1 or copies:
+        gradients += 2 * trained  # the sum in float32, and the one before until the new one is complete
+    workspace = width * sum(one.numbers for one in workspaces(config, sizes, config.batch_size))
+    items = [
+        BudgetItem("models", learner, trained + targets + copies, detail),
+        BudgetItem("gradients", learner, gradients, "one a thread and their sum" if shares > 1 else ""),
+        BudgetItem("optimizer state", learner, 2 * trained, "two moments of every parameter"),
+        BudgetItem("workspace", learner, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
+        BudgetItem("temporaries", learner, _temporaries(config, sizes), "actions, noise, targets of one update"),
+    ]
+    if config.obs_normalization:
+        size = 2 * FLOAT * _new_rows(config) * layout.width
+        items.append(BudgetItem("new transitions", learner, size, "on their way to the running mean and variance"))
+    return items
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The memory of one ``ExplicitPass``, and what its layer normalization keeps and needs beside it."""
+
+    members: int
+    widths: Sequence[int]
+    """inputs, hidden layers, outputs"""
+    rows: int
+    gradient_rows: int
+    layer_norm: bool = False
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        inputs, *hidden, outputs = self.widths
+        each_row = self.members * (sum(hidden) + outputs) + inputs
+        each_gradient = self.members * sum(hidden)
+        total = self.rows * each_row + self.gradient_rows * each_gradient
+        if self.layer_norm:
+            # The normalized values and two statistics of each layer; while one is computed, its predecessor as well.
+            kept = self.members * self.rows * (sum(hidden) + 2 * len(hidden))
+            total += kept + self.members * (self.rows + self.gradient_rows) * max(hidden)
+        return total
+
+
+def workspaces(config: OffPolicyConfig, sizes: EnvSizes, rows: int) -> list[Workspace]:
+    """Those of the learner's passes over ``rows`` transitions; threads share the rows."""
+    policy, algorithm = config.policy, config.algorithm
+    norm, critics = policy.layer_norm, algorithm.num_critics
+    is_sac = isinstance(config, SACConfig)
+    acting = (sizes.obs_dim, *policy.hidden_dims, sizes.action_dim * (2 if is_sac else 1))
+    judging = ((sizes.critic_dim or sizes.obs_dim) + sizes.action_dim, *policy.critic_hidden_dims, algorithm.num_atoms)
+    first_only = not is_sac and algorithm.target_reduction != "mean"
+    return [
+        Workspace(1, acting, 2 * rows if is_sac else rows, rows, norm),  # both observations in one pass
+        Workspace(1, acting, rows, 0, norm),  # the next observations alone, or the target actor
+        Workspace(critics, judging, rows, 0, norm),  # targets
+        Workspace(critics, judging, rows, rows, norm),  # critics
+        Workspace(1 if first_only else critics, judging, rows, rows, norm),  # critics of the actor's actions
+    ]
+
+
+def _temporaries(config: OffPolicyConfig, sizes: EnvSizes) -> int:
+    """What an update allocates and frees, about: few numbers a row beside the workspace's thousands."""
+    observations = 2 * (sizes.obs_dim + (sizes.critic_dim or sizes.obs_dim))
+    outputs = config.algorithm.num_critics * config.algorithm.num_atoms
+    return FLOAT * config.batch_size * (observations + 16 * sizes.action_dim + 8 * outputs)
+
+
+def _new_rows(config: OffPolicyConfig) -> int:
+    """Transitions at most that come together from the collector."""
+    if config.sync_collection:
+        return config.lead_rows
+    return compute_train_start_threshold(config.batch_size, config.learning_starts, config.num_envs)
+
+
+def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -> list[BudgetItem]:
+    """The policy that acts, and the transitions that are not in the replay buffer yet."""
+    actor, _ = _networks(config, sizes)
+    place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
+    inference = FLOAT * count * (2 * max(config.policy.hidden_dims) + 8 * sizes.action_dim + sizes.obs_dim)
+    packed = (FLOAT + 1) * count * steps * layout.width  # with a flag for each number: is it finite?
+    open_steps = FLOAT * count * (steps + 1) * layout.width if steps > 1 else FLOAT * count * layout.width
+    return [
+        BudgetItem("collector's model", place, state_bytes(actor), "actor"),
+        BudgetItem("inference", place, inference, "noise and activations of a step"),
+        BudgetItem("transitions", HOST, packed + open_steps, f"of the last {steps} steps" if steps > 1 else ""),
+    ]
+
+
+def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Actor and critics without memory: only their shapes."""
+    with torch.device("meta"):
+        return (
+            build_actor(config, sizes.obs_dim, sizes.action_dim),
+            Critics(config, sizes.critic_dim or sizes.obs_dim, sizes.action_dim),
+        )

@@ -1,0 +1,84 @@
+"""Which pipeline suits the learner's device and its memory."""
+
+from typing import Literal, get_args
+
+import torch
+
+from unilab.ipc.replay_buffer import ReplayBuffer
+from unilab.ipc.replay_pipelines.device_resident import DeviceResidentPipeline, mirror_bytes
+from unilab.ipc.replay_pipelines.direct import DirectPipeline
+from unilab.ipc.replay_pipelines.pipeline import ReplayPipeline
+from unilab.ipc.replay_pipelines.prefetch import PrefetchPipeline
+
+PipelineKind = Literal["auto", "direct", "prefetch", "device"]
+
+FREE_MEMORY_FRACTION = 0.5
+"""part of the device's free memory that a copy of the replay buffer may take; the networks need the rest"""
+
+
+def build_pipeline(
+    kind: PipelineKind,
+    replay: ReplayBuffer,
+    batch_size: int,
+    device: torch.device | str,
+    *,
+    device_budget_bytes: int | None = None,
+    seed: int = 0,
+) -> ReplayPipeline:
+    """The pipeline of this kind, for a learner on ``device``.
+
+    Args:
+        kind: as ``choose_kind`` takes it; any but auto is built whatever the budget says.
+        replay: where the rows come from.
+        batch_size: transitions a batch, B.
+        device: the learner's.
+        device_budget_bytes: see ``choose_kind``.
+        seed: of the generator on the device, for the kind that has one; the others draw with the replay buffer's.
+
+    Raises:
+        ValueError: an unknown kind, kind 'device' for a learner on the cpu, or a batch size below 1.
+    """
+    chosen = choose_kind(kind, mirror_bytes(replay), device, device_budget_bytes=device_budget_bytes)
+    if chosen == "device":
+        return DeviceResidentPipeline(replay, batch_size, device, seed=seed)
+    if chosen == "prefetch":
+        return PrefetchPipeline(replay, batch_size, device)
+    return DirectPipeline(replay, batch_size, device)
+
+
+def choose_kind(
+    kind: PipelineKind, replay_bytes: int, device: torch.device | str, *, device_budget_bytes: int | None = None
+) -> Literal["direct", "prefetch", "device"]:
+    """The kind itself, or what auto stands for: direct on the cpu, device where the rows fit, else prefetch.
+
+    Args:
+        kind: auto, direct, prefetch or device.
+        replay_bytes: of all rows.
+        device: the learner's.
+        device_budget_bytes: what the rows may take on the device; None: half of what is free there now (known on
+            CUDA; none on a device that does not tell).
+
+    Raises:
+        ValueError: an unknown kind, or kind 'device' on the cpu.
+    """
+    device = torch.device(device)
+    if kind not in get_args(PipelineKind):
+        raise ValueError(f"pipeline: unknown kind {kind!r}; use one of: {', '.join(get_args(PipelineKind))}")
+    if kind == "device" and device.type == "cpu":
+        raise ValueError(
+            "pipeline: 'device' keeps the rows on an accelerator, but the learner's device is cpu; use 'auto', "
+            "'direct' or 'prefetch', or a learner_device such as cuda"
+        )
+    if kind != "auto":
+        return kind
+    if device.type == "cpu":
+        return "direct"
+    budget = _free_budget(device) if device_budget_bytes is None else device_budget_bytes
+    return "device" if replay_bytes <= budget else "prefetch"
+
+
+def _free_budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(FREE_MEMORY_FRACTION * free)

@@ -1,0 +1,175 @@
+"""The loop that all trainers share: iterate, save, report, stop cleanly."""
+
+import dataclasses
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from unilab.ipc import AsyncRunner
+from unilab.training.checkpoint import CheckpointError, save_checkpoint
+from unilab.training.fault_log import FaultLog
+from unilab.training.metric_writer import MetricWriter
+from unilab.training.progress import CollectorCounters, Progress, Summary
+from unilab.training.signals import StopRequested, stop_on_signals
+
+OnIteration = Callable[[Progress], bool]
+Check = Callable[[], None]
+
+
+class TrainingRun(ABC):
+    """One call of ``learn``: a learner, its source of experience, and the progress so far.
+
+    A context manager: leaving it calls ``close``.
+
+    Args:
+        config: the run's settings, a dataclass.
+        log_dir: for the checkpoint, metrics and logs; None writes none.
+        saved: the content of the checkpoint that is continued.
+
+    Attributes:
+        progress: of the latest iteration.
+        checkpoint_path: where ``save`` writes; None without a log folder.
+    """
+
+    def __init__(self, config: Any, log_dir: str | Path | None, saved: Mapping[str, Any] | None) -> None:
+        self._began = time.monotonic()
+        self._config = config
+        self.progress = Progress() if saved is None else Progress(**saved["progress"])
+        self._wall_seconds_before = self.progress.wall_seconds
+        self.directory = None if log_dir is None else Path(log_dir)
+        self.checkpoint_path = None if self.directory is None else self.directory / "checkpoint.pt"
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._writer = MetricWriter(self.directory)
+        self._faults = FaultLog(None if self.directory is None else self.directory / "faults.jsonl")
+
+    @abstractmethod
+    def iterate(self, check: Check) -> Progress:
+        """Learn once from new experience, publish what was learned, and advance ``progress``.
+
+        ``check`` is called before each update and while waiting; what it raises ends the iteration.
+        """
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """What a resumed run needs of learner and collector, beside settings and progress."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything that was started; idempotent."""
+
+    def save(self, **more: Any) -> None:
+        """Write the checkpoint, if this run has a folder."""
+        if self.checkpoint_path is not None:
+            save_checkpoint(self.checkpoint_path, self.checkpoint(**more))
+
+    def checkpoint(self, **more: Any) -> dict[str, Any]:
+        """Name of the trainer, settings, progress and ``content``."""
+        trainer = type(self._config).__name__.removesuffix("Config").lower()  # appo, sac, td3
+        progress = dataclasses.asdict(self.progress)
+        return {"trainer": trainer, "config": plain(self._config), "progress": progress, **self.content(), **more}
+
+    def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
+        """Set ``progress`` at the end of an iteration, write its metrics and report new simulation faults.
+
+        Args:
+            collector: its newest counters.
+            waiting_since, learning_since: monotonic times at which the iteration began to wait and to learn.
+            now: updates, samples, env_steps, policy_lag and metrics.
+        """
+        before, end = self.progress, time.monotonic()
+        iteration = before.iteration + 1
+        lag = now["policy_lag"]
+        metrics = now.pop("metrics")
+        self.progress = Progress(
+            iteration=iteration,
+            collected_env_steps=collector.env_steps,
+            wall_seconds=self._wall_seconds_before + end - self._began,
+            learner_busy_seconds=before.learner_busy_seconds + end - learning_since,
+            learner_wait_seconds=before.learner_wait_seconds + learning_since - waiting_since,
+            collector_busy_seconds=collector.busy_seconds,
+            collector_wait_seconds=collector.wait_seconds,
+            episodes=collector.episodes,
+            episode_return=collector.episode_return,
+            episode_length=collector.episode_length,
+            policy_lag_mean=before.policy_lag_mean + (lag - before.policy_lag_mean) / iteration,
+            dropped_rollouts=collector.dropped_rollouts,
+            metrics=metrics | {"simulation_faults": float(collector.fault_count)},
+            **now,
+        )
+        self._writer.write(self.progress)
+        self._faults.report(collector.fault_count, collector.faults)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._writer.close()
+
+
+def train(
+    run: TrainingRun,
+    runner: AsyncRunner,
+    *,
+    max_iterations: int,
+    save_interval: int,
+    max_seconds: float | None,
+    on_iteration: OnIteration | None,
+) -> Summary:
+    """Iterate until ``max_iterations``, ``max_seconds``, a signal or ``on_iteration`` returning False; then save.
+
+    Raises:
+        CollectorError: the collector failed or died; the last checkpoint is on disk.
+        FloatingPointError: the update became non-finite; likewise.
+    """
+    stopped_by = "iterations"
+    with run, stop_on_signals(runner.interrupt) as signals:
+
+        def check() -> None:
+            runner.check_collectors()
+            signals.check()
+
+        try:
+            while run.progress.iteration < max_iterations:
+                progress = run.iterate(check)
+                if progress.iteration % save_interval == 0:
+                    run.save()
+                if on_iteration is not None and not on_iteration(progress):
+                    stopped_by = "callback"
+                    break
+                if max_seconds is not None and progress.wall_seconds >= max_seconds:
+                    stopped_by = "seconds"
+                    break
+        except StopRequested as request:
+            stopped_by = request.signal_name
+        run.save()
+    return Summary(run.progress, stopped_by, run.checkpoint_path)
+
+
+def check_resumable(saved: Mapping[str, Any], config: Any, names: Sequence[str], path: Path) -> None:
+    """Refuse a checkpoint whose settings ``names`` differ from ``config``'s.
+
+    Raises:
+        CheckpointError: naming the first that differs.
+    """
+    wanted = plain(config)
+    for name in names:
+        if name not in saved:
+            raise CheckpointError(f"{path}: saved by another trainer, it has no setting '{name}'")
+        if saved[name] != wanted[name]:
+            raise CheckpointError(
+                f"{path}: saved with {name} = {saved[name]}, this run has {wanted[name]}; "
+                "use the saved value or start anew"
+            )
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration in types that a checkpoint can hold."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
