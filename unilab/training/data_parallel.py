@@ -7,11 +7,12 @@ forward and the backward pass release the GIL.
 
 import copy
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from unilab.training.thread_team import ThreadTeam
 
 Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result")
@@ -40,13 +41,11 @@ class DataParallelThreads(Generic[Module]):
         for replica, gradient in zip(self.replicas, self._gradients, strict=True):
             _view_flat(replica, flat, gradient)
         _share_buffers(self.replicas)
-        self._pool = ThreadPoolExecutor(num_threads, "learner", initializer=torch.set_num_threads, initargs=(1,))
+        self._team = ThreadTeam(num_threads)
 
     def map(self, work: Callable[[Module, int], Result]) -> list[Result]:
         """``work(replica, share)`` for each share of the rows, at the same time; results in the order of shares."""
-        if self.num_threads == 1:  # in the calling thread, whose intra-op threads may serve
-            return [work(self.replicas[0], 0)]
-        return list(self._pool.map(work, self.replicas, range(self.num_threads)))
+        return self._team.map(lambda share: work(self.replicas[share], share))
 
     def backward(self, loss: Callable[[Module, int], tuple[Tensor, Tensor]]) -> Tensor:
         """Sum the gradients of every share's loss into ``parameters.grad``.
@@ -70,7 +69,7 @@ class DataParallelThreads(Generic[Module]):
 
     def close(self) -> None:
         """End the threads; idempotent."""
-        self._pool.shutdown()
+        self._team.close()
 
 
 def _view_flat(module: nn.Module, flat: Tensor, gradient: Tensor) -> None:

@@ -232,12 +232,12 @@ class Recorder:
     def _register(self) -> "_Thread":
         """Know the calling thread from now on, and forget those that have ended."""
         thread = _Thread(self, None if self._cuda is None else CudaSpans(self._cuda))
-        for ended in [known for known in self._threads if not known.thread.is_alive()]:
-            self.write(ended, wait=True)
-            self._threads.remove(ended)
         with self._lock:
+            ended = [known for known in self._threads if not known.thread.is_alive()]
+            self._threads = [known for known in self._threads if known not in ended] + [thread]
             self._put({"thread": thread.thread.name, "tid": thread.tid})
-        self._threads.append(thread)
+        for gone in ended:
+            self.write(gone, wait=True)
         return thread
 
     def _write_spans(self, tid: int, spans: Sequence[tuple[Any, ...]]) -> None:

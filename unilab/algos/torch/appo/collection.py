@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.training.devices import Threads
 from unilab.training.progress import CollectorCounters
 from unilab.training.seeding import derive_seed
+from unilab.training.tracing import span
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 
@@ -134,7 +135,6 @@ class ProcessCollection:
         self,
         runner: AsyncRunner,
         config: APPOConfig,
-        rl_cfg: Mapping[str, Any],
         dims: EnvDims,
         weights: Weights,
         state: Mapping[str, Any] | None = None,
@@ -164,7 +164,7 @@ class ProcessCollection:
         self._arguments: dict[str, Any] = {
             "stop_event": runner.stop_event,
             "env_name": config.env,
-            "rl_cfg": dict(rl_cfg),
+            "rl_cfg": asdict(config),
             "num_envs": config.num_envs,
             "steps_per_env": config.steps_per_env,
             "shm_rollout_ring_buffer_name": self._ring.name,
@@ -196,7 +196,8 @@ class ProcessCollection:
         """Wait for the collector's next rollout and copy it to the learner's device."""
         while not self._ring.wait_for_data(unless=self._runner.interrupt):
             check()
-        version = self._ring.copy_read_slot_to_torch(self._fields)
+        with span("copy"):
+            version = self._ring.copy_read_slot_to_torch(self._fields)
         self._ring.advance_read()
         return Rollout(self._fields, version)
 

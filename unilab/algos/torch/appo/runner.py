@@ -20,6 +20,7 @@ from unilab.training.progress import Progress, Summary
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
+from unilab.training.tracing import place, span, timeline
 
 RESUMABLE = {
     "async": ("mode", "env", "policy", "obs_normalization"),
@@ -115,14 +116,16 @@ class APPORunner(AsyncRunner):
             CollectorError: the collector failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
-        return train(
-            APPORun(self, log_dir, None if resume is None else Path(resume)),
-            self,
-            max_iterations=max_iterations,
-            save_interval=save_interval,
-            max_seconds=max_seconds,
-            on_iteration=on_iteration,
-        )
+        config = place(self.config, log_dir)
+        with timeline("learner", config):
+            return train(
+                APPORun(self, config, log_dir, None if resume is None else Path(resume)),
+                self,
+                max_iterations=max_iterations,
+                save_interval=save_interval,
+                max_seconds=max_seconds,
+                on_iteration=on_iteration,
+            )
 
 
 class APPORun(TrainingRun):
@@ -130,8 +133,7 @@ class APPORun(TrainingRun):
 
     _config: APPOConfig
 
-    def __init__(self, runner: APPORunner, log_dir: str | Path | None, resume: Path | None) -> None:
-        config = runner.config
+    def __init__(self, runner: APPORunner, config: APPOConfig, log_dir: str | Path | None, resume: Path | None) -> None:
         saved = None if resume is None else load_checkpoint(resume)
         if saved is not None and resume is not None:
             check_resumable(saved["config"], config, RESUMABLE[config.mode], resume)
@@ -149,11 +151,13 @@ class APPORun(TrainingRun):
         """Learn from the next rollout and publish what was learned."""
         before = self.progress
         waiting_since = time.monotonic()
-        rollout = self._collection.next_rollout(check)
+        with span("wait"):
+            rollout = self._collection.next_rollout(check)
         learning_since = time.monotonic()
         lag = self._version - rollout.policy_version
         metrics = self._update(rollout, check)
-        self._version = self._collection.publish(self._learner.get_weights())
+        with span("weight_publish"):
+            self._version = self._collection.publish(self._learner.get_weights())
         new = self._config.num_envs * self._config.steps_per_env
         self.advance(
             self._collection.counters(),
@@ -186,7 +190,7 @@ class APPORun(TrainingRun):
     ) -> Collection:
         if self._config.mode == "sync":
             return InProcessCollection(self._config, runner.threads, state)
-        return ProcessCollection(runner, self._config, runner.rl_cfg, dims, self._learner.get_weights(), state, log)
+        return ProcessCollection(runner, self._config, dims, self._learner.get_weights(), state, log)
 
     def close(self) -> None:
         self._collection.close()

@@ -79,6 +79,7 @@ class TransitionCollection:
             self.replay.load_state_dict(state["replay"])
             if not self._exact:
                 seed = derive_seed(seed, f"resumed at {self._before.env_steps}")
+                config = dataclasses.replace(config, learning_starts=0)  # the policy has learned: no random actions
         self._arguments: dict[str, Any] = {
             "stop_event": runner.stop_event,
             "config": dataclasses.asdict(config),

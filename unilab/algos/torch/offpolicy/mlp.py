@@ -82,8 +82,8 @@ class EnsembleMLP(nn.Module):
         return [Layer(*(named[f"{kind}{index}"] for kind in self._kinds(index))) for index in range(self.num_layers)]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, inputs], the same for all members, or [k, B, inputs]; returns [k, B, outputs]."""
-        hidden = inputs if inputs.dim() == 3 else inputs.expand(self.members, -1, -1)
+        """[B, inputs], the same for all members; returns [k, B, outputs]."""
+        hidden = inputs.expand(self.members, -1, -1)
         for index in range(self.num_layers):
             named = {kind: self.get_parameter(f"{kind}{index}") for kind in self._kinds(index)}
             hidden = torch.baddbmm(named["bias"], hidden, named["weight"])

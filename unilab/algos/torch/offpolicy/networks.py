@@ -45,7 +45,8 @@ class TanhGaussianActor(Actor):
         super().__init__(config, obs_dim, 2 * action_dim)
 
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        return tanh_gaussian(self.outputs(obs), noise).action
+        mean, raw = self.outputs(obs).chunk(2, -1)
+        return torch.tanh(torch.addcmul(mean, log_std(torch.tanh(raw)).exp_(), noise))
 
     def mode(self, obs: Tensor) -> Tensor:
         return torch.tanh(self.outputs(obs).chunk(2, -1)[0])
@@ -92,6 +93,11 @@ def build_actor(config: OffPolicyConfig, obs_dim: int, action_dim: int) -> Actor
     return actor(config, obs_dim, action_dim)
 
 
+def log_std(squashed: Tensor) -> Tensor:
+    """Log standard deviation for the network's output behind a tanh."""
+    return squashed * (0.5 * (LOG_STD_MAX - LOG_STD_MIN)) + 0.5 * (LOG_STD_MAX + LOG_STD_MIN)
+
+
 class TanhGaussian(NamedTuple):
     """A sample of a squashed Gaussian and what its gradient needs; all [N, A] but the log probability."""
 
@@ -119,10 +125,10 @@ def tanh_gaussian(outputs: Tensor, noise: Tensor) -> TanhGaussian:
     """
     mean, raw = outputs.chunk(2, -1)
     squashed = torch.tanh(raw)
-    log_std = squashed * (0.5 * (LOG_STD_MAX - LOG_STD_MIN)) + 0.5 * (LOG_STD_MAX + LOG_STD_MIN)
-    std_noise = log_std.exp() * noise
+    log_stds = log_std(squashed)
+    std_noise = log_stds.exp() * noise
     before = mean + std_noise
-    slope = 2 * (before + nn.functional.softplus(-2 * before)) - log_std  # log 2 is added to the sum below
+    slope = 2 * (before + nn.functional.softplus(-2 * before)) - log_stds  # log 2 is added to the sum below
     log_prob = torch.addcmul(slope, noise, noise, value=-0.5).sum(-1)
     constant = outputs.shape[-1] / 2 * (LOG_SQRT_2PI + 2 * math.log(2))
     return TanhGaussian(torch.tanh(before), log_prob - constant, std_noise, squashed)
@@ -137,6 +143,6 @@ def tanh_gaussian_gradient(sample: TanhGaussian, action_gradient: Tensor, log_pr
     action = sample.action
     before = torch.addcmul(action_gradient, action_gradient * action, action, value=-1)
     before.addcmul_(action, log_prob_gradient, value=2)
-    log_std = torch.addcmul(-log_prob_gradient, before, sample.std_noise)
-    raw = log_std * (1 - sample.squashed.square()) * (0.5 * (LOG_STD_MAX - LOG_STD_MIN))
+    through_std = torch.addcmul(-log_prob_gradient, before, sample.std_noise)
+    raw = through_std * (1 - sample.squashed.square()) * (0.5 * (LOG_STD_MAX - LOG_STD_MIN))
     return torch.cat([before, raw], -1)

@@ -226,10 +226,17 @@ class OffPolicyRun(TrainingRun):
             check_resumable(saved["config"], config, RESUMABLE, resume)
         super().__init__(config, log_dir, saved)
         torch.set_num_threads(runner.threads.inference)
-        dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._runner = runner
-        self._owned = contextlib.ExitStack()  # what close() ends, newest first
+        with contextlib.ExitStack() as self._owned:  # what has been made is closed if the next thing fails
+            self._build(runner, saved)
+            self._owned = self._owned.pop_all()
+
+    def _build(self, runner: OffPolicyRunner, saved: Mapping[str, Any] | None) -> None:
+        config = self._config
+        dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
+        if saved is not None:
+            self._learner.load_state_dict(saved["learner"])
         log = None if self.directory is None else self.directory / "collector.log"
         state = None if saved is None else saved["collection"]
         self._collection = self._own(
@@ -252,11 +259,11 @@ class OffPolicyRun(TrainingRun):
         self._version = self._collection.acted_version = self._collection.publish(self._actor_weights())
 
     def _own(self, part: Any) -> Any:
+        """Have ``close`` end it; the newest first."""
         self._owned.callback(part.close)
         return part
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        self._learner.load_state_dict(saved["learner"])
         run = saved["run"]
         if self._config.save_replay and len(self._collection.replay):
             self._pipeline.load_state_dict(saved["pipeline"])
