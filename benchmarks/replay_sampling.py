@@ -3,7 +3,7 @@
     python benchmarks/replay_sampling.py [--rows 8192] [--width 111] [--capacity 200000] [--rounds 40] [--json]
 
 Everything is measured in turn within each round, on one intra-op thread unless ``--threads`` says otherwise; the
-figures are the median and the quartiles over the rounds (about 20 seconds with the defaults on two idle cores).
+figures are the median and the quartiles over the rounds (some 8 seconds with the defaults on two idle cores).
 
 - index_select: a bare ``torch.index_select`` of as many random rows of an ordinary tensor with the same contents, into
   memory that is there already; the indices are drawn before. index_select_drawn: drawing them is included.

@@ -3,8 +3,9 @@
     python benchmarks/tracing_cost.py [--rounds 3] [--seconds 15] [--blocks 40] [--json]
 
 - span: of one block that does nothing, the loop around it taken off; on includes what writing it costs later.
-- one process (``mode: sync``): blocks of some iterations with tracing off and on in turns within one training, by wall
-  time; starting, writing and closing count as tracing. So a disturbed machine disturbs both alike.
+- one process (``mode: sync``, one thread): blocks of some iterations with tracing off and on in turns within one
+  training, by wall time and by processor time, which other processes disturb less; starting, writing and closing
+  count as tracing.
 - two processes (``mode: async``): whole trainings in turns, env steps trained on a second.
 - share: spans a second of those trainings times the cost of a span, which is what the other two should show.
 """
@@ -81,42 +82,47 @@ class Turns:
     """Turns tracing on and off between blocks of iterations (off on on off ...) and times each block."""
 
     def __init__(self, blocks: int, folder: Path) -> None:
-        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        self.wall: dict[bool, list[float]] = {False: [], True: []}
+        self.processor: dict[bool, list[float]] = {False: [], True: []}
         self._order = [turn in (1, 2) for pair in range(blocks) for turn in ((0, 1) if pair % 2 == 0 else (2, 3))]
         self._folder = folder
-        self._began = 0.0
+        self._began: tuple[float, float] | None = None
 
     def on_iteration(self, progress: Progress) -> bool:
         """The first block is a warm-up."""
         if progress.iteration % BLOCK_ITERATIONS:
             return True
-        if self._began:
+        if self._began is not None:
             traced = self._order.pop(0)
             tracing.stop()
-            self.seconds[traced].append(time.monotonic() - self._began)
-        self._began = time.monotonic()
+            self.wall[traced].append(time.monotonic() - self._began[0])
+            self.processor[traced].append(time.process_time() - self._began[1])
+        self._began = (time.monotonic(), time.process_time())
         if self._order and self._order[0]:
             tracing.start("learner", self._folder)
         return bool(self._order)
 
 
-def measure_one_process(blocks: int, given: dict[str, Any]) -> dict[str, float]:
-    """Wall time of blocks with tracing over that of their neighbours without, and spans a second."""
-    config = parse(
-        APPOConfig, {"num_envs": 64, "stagger_episodes": True, "trace_cuda_events": False, **given, "mode": "sync"}
-    )
+def measure_one_process(blocks: int, given: dict[str, Any]) -> dict[str, Any]:
+    """Time of blocks with tracing over that of their neighbours without, and spans a second of wall time."""
+    one_thread = {"mode": "sync", "env_threads": 1, "inference_threads": 1, "learner_threads": 1}
+    config = parse(APPOConfig, {"num_envs": 64, **given, **one_thread})
     with tempfile.TemporaryDirectory() as folder, APPORunner.from_config(config) as runner:
         turns = Turns(blocks, Path(folder))
         runner.learn(sys.maxsize, sys.maxsize, None, on_iteration=turns.on_iteration)
         events = json.loads(merge(Path(folder)).read_text())["traceEvents"]  # of the last block
-    ratios = [on / off for on, off in zip(turns.seconds[True], turns.seconds[False], strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4)
     return {
-        "median": statistics.median(ratios),
-        "low": quartiles[0],
-        "high": quartiles[2],
-        "spans_per_second": sum(event["ph"] == "X" for event in events) / turns.seconds[True][-1],
+        "wall": ratios(turns.wall),
+        "processor": ratios(turns.processor),
+        "spans_per_second": sum(event["ph"] == "X" for event in events) / turns.wall[True][-1],
     }
+
+
+def ratios(seconds: dict[bool, list[float]]) -> dict[str, float]:
+    """Median and quartiles of on over off, pair by pair."""
+    pairs = [on / off for on, off in zip(seconds[True], seconds[False], strict=True)]
+    low, median, high = statistics.quantiles(pairs, n=4)
+    return {"median": median, "low": low, "high": high}
 
 
 def contestants(given: dict[str, Any]) -> list[Contestant]:
@@ -141,9 +147,12 @@ def main() -> None:
     print("\nspan, ns")
     for name, cost in costs.items():
         print(f"  {name:<47} {cost:>11,.0f}   {share[name]:.3%} of the training's time in one process")
-    print("\none process, wall time with tracing over without, median and quartiles")
-    name = f"{one['spans_per_second']:,.0f} spans a second"
-    print(f"  {name:<47} {one['median']:>11.4f}   {one['low']:.4f} to {one['high']:.4f}")
+    print(
+        f"\none process, time with tracing over without, median and quartiles; {one['spans_per_second']:,.0f} spans/s"
+    )
+    for name in ("wall", "processor"):
+        told = one[name]
+        print(f"  {name:<47} {told['median']:>11.4f}   {told['low']:.4f} to {told['high']:.4f}")
     print_table("two processes, env steps trained on per second", two)
 
 

@@ -49,9 +49,14 @@ class Tracked:
 
 
 TRACKED = (
-    Tracked("track_seconds_per_env_step", "seconds", lambda record: 1 / record.env_steps_per_second),
+    Tracked("track_seconds_per_env_step", "seconds", lambda record: _seconds_each(record.env_steps_per_second)),
     Tracked("track_negated_episode_return", "negated return", lambda record: -record.episode_return),
 )
+
+
+def _seconds_each(rate: float) -> float:
+    """Infinite, which is not exported, where nothing happened in the window."""
+    return 1 / rate if rate else math.inf
 
 
 def export(study_dir: Path, asv_dir: Path) -> Path:

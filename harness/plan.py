@@ -214,7 +214,7 @@ def _check_baseline(plan: Plan) -> None:
     try:
         plan.trainer.check_together(settings)
     except SettingsError as error:
-        group = next((g for g in ("baseline", "fixed") if error.key in getattr(plan.suite, g)), None)
+        group = next((g for g in ("baseline", "fixed", "search") if error.key in getattr(plan.suite, g)), None)
         key = ("baseline",) if group is None else (group, error.key)
         raise plan.source.error(key, error.problem if group else str(error)) from None
 

@@ -16,7 +16,12 @@ from harness.study import Study, judged_by, ranking
 
 ROWS = 12
 """trials in the final table"""
-UNITS = {"env_steps_per_second": "steps/s", "updates_per_second": "updates/s", "episode_return": "return"}
+UNITS = {
+    "env_steps_per_second": "steps/s",
+    "samples_per_second": "samples/s",
+    "updates_per_second": "updates/s",
+    "episode_return": "return",
+}
 
 
 def summary(plan: Plan, study: Study) -> dict[str, Any]:
@@ -99,6 +104,8 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
     table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
     other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
+    if len(plan.suite.objectives) > 1:
+        other = plan.suite.objectives[1].metric
     unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
     for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")

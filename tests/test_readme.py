@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from harness.cli import parser
 from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
 from unilab.training.settings import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,14 +141,19 @@ def test_every_verb_and_its_options_are_in_the_reference() -> None:
             assert option in options, f"{verb} has no {option}"
 
 
-def test_settings_are_listed_with_their_defaults() -> None:
-    table = README.split("| Setting | Default | Meaning |")[1].split("\n\n")[0]
-    rows = re.findall(r"^\| `([\w.]+)` \| `(.+?)` \|", table, re.MULTILINE)
-    known = flatten(APPOConfig())
-    assert len(rows) > 10
-    for name, default in rows:
+@pytest.mark.parametrize(
+    ("table", "trainer", "config"), [(0, "appo", APPOConfig()), (1, "sac", SACConfig()), (1, "td3", TD3Config())]
+)
+def test_settings_are_listed_with_their_defaults(table: int, trainer: str, config: Any) -> None:
+    """A default that is another for one trainer is followed by it, as in ``1` (`td3`: `2`)``."""
+    text = README.split("| Setting | Default | Meaning |")[1 + table].split("\n\n")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.+?)`(?: \(`(\w+)`: `(.+?)`\))? \|", text, re.MULTILINE)
+    known = flatten(config)
+    assert len(rows) > 10 and len(rows) == text.count("\n| `")
+    for name, default, other, others_default in rows:
         value = known[name]
-        assert YAML(typ="safe").load(default) == (list(value) if isinstance(value, tuple) else value), name
+        stated = YAML(typ="safe").load(others_default if other == trainer else default)
+        assert stated == (list(value) if isinstance(value, tuple) else value), name
 
 
 def test_files_and_folders_that_are_named_exist() -> None:

@@ -1,12 +1,13 @@
-"""Shared memory: the ring, the wake-up of another process, weight sync beside a plain copy, for asv."""
+"""Shared memory: the ring, waking another process, weight sync beside a plain copy, replay beside a gather, for asv."""
 
 import itertools
 import multiprocessing
 import runpy
 
+import numpy as np
 import torch
 
-from unilab.ipc import LatestValue, RolloutRingBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc import LatestValue, ReplayBuffer, RolloutRingBuffer, SharedFlag, SharedWeightSync
 
 RING = (256, 32, 17, 6)
 LAYERS = {"256x256": (17, 256, 256, 6), "1024x1024x512": (376, 1024, 1024, 512, 17)}
@@ -102,6 +103,55 @@ class WeightSync:
 
     def time_read_weights_into(self, network: str) -> None:
         self.sync.read_weights_into(self.received)
+
+
+TRANSITIONS = 300_000
+
+
+class ReplaySample:
+    """Batches of 111-wide rows from a full replay buffer, beside gathering as many random rows with one operation."""
+
+    param_names = ("batch_size",)
+    params = ([256, 8192],)
+
+    def setup(self, batch_size: int) -> None:
+        self.replay = ReplayBuffer(TRANSITIONS, 48, 12, "cpu")
+        rows = torch.randn(TRANSITIONS, 48).numpy()
+        self.replay.add(rows, rows[:, :12], rows[:, 0], rows, *(np.zeros(TRANSITIONS, bool) for _ in range(2)))
+        self.rows = self.replay.rows(0, TRANSITIONS)
+        self.out = torch.empty(batch_size, self.replay.width)
+        self.indices = itertools.cycle(torch.randint(TRANSITIONS, (100, batch_size)))
+
+    def teardown(self, batch_size: int) -> None:
+        self.replay.cleanup()
+
+    def time_index_select(self, batch_size: int) -> None:
+        torch.index_select(self.rows, 0, next(self.indices), out=self.out)
+
+    def time_sample_packed(self, batch_size: int) -> None:
+        self.replay.sample_packed(batch_size, self.out)
+
+    def time_sample(self, batch_size: int) -> None:
+        self.replay.sample(batch_size)
+
+
+class ReplayAdd:
+    """One step of N environments of HalfCheetah's sizes into the replay buffer."""
+
+    param_names = ("environments",)
+    params = ([16, 256, 4096],)
+
+    def setup(self, environments: int) -> None:
+        self.replay = ReplayBuffer(100_000, 17, 6, "cpu")
+        obs = torch.randn(environments, 17).numpy()
+        flags = np.zeros(environments, bool)
+        self.transitions = (obs, obs[:, :6], obs[:, 0], obs, flags, flags)
+
+    def teardown(self, environments: int) -> None:
+        self.replay.cleanup()
+
+    def time_add(self, environments: int) -> None:
+        self.replay.add(*self.transitions)
 
 
 class Mailbox:

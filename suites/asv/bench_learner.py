@@ -1,10 +1,14 @@
-"""The learner: one update from one rollout of HalfCheetah's shape, for asv."""
+"""The learners: one update from data of HalfCheetah's shape, for asv."""
 
 import torch
 
 from unilab.algos.torch.appo.config import PolicyConfig
 from unilab.algos.torch.appo.learner import APPOLearner, vtrace_advantages
 from unilab.algos.torch.networks import Actor, Critic
+from unilab.algos.torch.offpolicy.config import CONFIGS
+from unilab.algos.torch.offpolicy.sac import SAC
+from unilab.algos.torch.offpolicy.td3 import TD3
+from unilab.training.settings import parse
 
 STEPS, OBS_DIM, ACTION_DIM = 24, 17, 6
 POLICY = PolicyConfig()
@@ -46,6 +50,36 @@ class Update:
 
     def time_update(self, num_envs: int, num_threads: int, dtype: str) -> None:
         self.learner.update(self.rollout)
+
+
+class OffPolicyUpdate:
+    """One update of SAC or TD3 from one batch; networks [256, 256]."""
+
+    param_names = ("algorithm", "batch_size", "num_threads")
+    params = (["sac", "td3"], [256, 8192], [1, 2])
+    timeout = 120
+
+    def setup(self, algorithm: str, batch_size: int, num_threads: int) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        config = parse(CONFIGS[algorithm], {"batch_size": batch_size, "learner_threads": num_threads})
+        self.learner = {"sac": SAC, "td3": TD3}[algorithm](config, OBS_DIM, ACTION_DIM)
+        self.batch = {
+            "obs": torch.randn(batch_size, OBS_DIM),
+            "actions": torch.rand(batch_size, ACTION_DIM) * 2 - 1,
+            "rewards": torch.randn(batch_size),
+            "dones": torch.zeros(batch_size),
+            "truncated": torch.zeros(batch_size),
+            "next_obs": torch.randn(batch_size, OBS_DIM),
+        }
+
+    def teardown(self, algorithm: str, batch_size: int, num_threads: int) -> None:
+        self.learner.close()
+
+    def time_two_updates(self, algorithm: str, batch_size: int, num_threads: int) -> None:
+        """Two, because TD3's actor learns in every other one."""
+        self.learner.update(self.batch)
+        self.learner.update(self.batch)
 
 
 class Vtrace:

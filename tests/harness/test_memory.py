@@ -1,5 +1,6 @@
 """Peak memory of real process trees, and the budget of a run against its measured peak."""
 
+import json
 import os
 import signal
 import stat
@@ -13,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import memory
+from harness import memory, trainers
 from harness.memory import PeakMemory, owned_shm, process_memory, trial_processes
-from unilab.algos.torch.appo.config import APPOConfig
-from unilab.ipc.memory_budget import estimate_appo
 
 MIB = 2**20
 linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux reports PSS")
@@ -161,24 +160,36 @@ def test_device_memory_is_that_of_the_trials_processes(tmp_path, monkeypatch):
 
 
 RUN = """
-import sys
-from unilab.algos.torch.appo.config import APPOConfig, AlgorithmConfig
-from unilab.algos.torch.appo.runner import APPORunner
-config = APPOConfig(mode=sys.argv[1], num_envs=512, steps_per_env=16, algorithm=AlgorithmConfig(num_learning_epochs=1))
+import json, sys
+from pathlib import Path
+from harness import trainers
 if __name__ == "__main__":
-    with APPORunner.from_config(config) as runner:
-        runner.learn(8, log_dir=sys.argv[2])
+    trainers.calm_thread_pools()
+    name, settings, folder = sys.argv[1:]
+    run = trainers.get(name).run
+    run(json.loads(settings), lambda progress: True, log_dir=Path(folder), max_iterations=8)
 """
+ROLLOUTS = {"num_envs": 512, "steps_per_env": 16, "algorithm.num_learning_epochs": 1}
+TRANSITIONS = {"learning_starts": 8, "updates_per_step": 2, "replay_capacity": 200_000}
 
 
 @linux
-@pytest.mark.parametrize("mode", ["async", "sync"])
-def test_the_budget_is_near_the_measured_peak(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("appo", ROLLOUTS | {"mode": "async"}),
+        ("appo", ROLLOUTS | {"mode": "sync"}),
+        ("sac", TRANSITIONS | {"batch_size": 4096, "learner_threads": 2}),
+        ("td3", TRANSITIONS | {"sync_collection": False, "pipeline": "prefetch", "learner_threads": 1}),
+    ],
+)
+def test_the_budget_is_near_the_measured_peak(tmp_path, name, settings):
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    budget = estimate_appo(APPOConfig(mode=mode, num_envs=512, steps_per_env=16))
+    budget = trainers.get(name).budget(settings)
+    assert budget is not None
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, str(script), mode, str(tmp_path)]
+    command = [sys.executable, str(script), name, json.dumps(settings), str(tmp_path)]
     process = subprocess.Popen(command, start_new_session=True, env=environment)
     with PeakMemory(process.pid, interval=0.05) as peak:
         assert process.wait(120) == 0

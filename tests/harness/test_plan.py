@@ -68,8 +68,17 @@ def test_memory_of_baseline_and_corners(make_plan) -> None:
     assert "ring" in rows["largest"].reason
 
 
-@pytest.mark.parametrize("name", ["smoke", "appo_throughput", "appo_reward"])
+@pytest.mark.parametrize(
+    "name", ["smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "sac_reward", "td3_reward"]
+)
 def test_shipped_suites_are_valid_and_fit(name: str) -> None:
     plan = plans.make(f"suites/{name}.yaml")
     assert plan.suite.name == name
     assert plan.verdict(plan.baseline).fits
+
+
+@pytest.mark.parametrize("name", ["sac_reward", "td3_reward"])
+def test_reward_suites_repeat_one_configuration(name: str) -> None:
+    plan = plans.make(f"suites/{name}.yaml")
+    assert plan.trials == 1 and plan.suite.measure.repeats == 3
+    assert 1700 < plan.seconds <= 35 * 60

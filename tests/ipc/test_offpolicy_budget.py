@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unilab.algos.torch.offpolicy.config import CONFIGS, AlgorithmConfig, OffPolicyConfig, PolicyConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass
-from unilab.algos.torch.offpolicy.runner import build_learner, check_replay_capacity
+from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.envs import EnvDims
 from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync, segments
 from unilab.ipc.memory_budget import (
@@ -23,6 +23,7 @@ from unilab.ipc.memory_budget import (
 )
 from unilab.ipc.process_cost import FALLBACK
 from unilab.ipc.replay_pipelines import build_pipeline
+from unilab.ipc.replay_rows import RowLayout
 from unilab.training.settings import SettingsError, parse
 
 MIB = 2**20
@@ -32,12 +33,12 @@ SMALL = {"replay_capacity": 5000, "learning_starts": 2, "num_envs": 4}
 algorithms = pytest.mark.parametrize("algorithm", ["sac", "td3"])
 
 
-def config_of(algorithm: str = "sac", **changes: object) -> OffPolicyConfig:
-    return parse(CONFIGS[algorithm], SMALL | changes)
+def config_of(trainer: str = "sac", /, **changes: object) -> OffPolicyConfig:
+    return parse(CONFIGS[trainer], SMALL | changes)
 
 
-def budget_of(algorithm: str = "sac", **changes: object) -> MemoryBudget:
-    return estimate_offpolicy(config_of(algorithm, **changes), SIZES, cores=2, costs=FALLBACK, free={})
+def budget_of(trainer: str = "sac", /, **changes: object) -> MemoryBudget:
+    return estimate_offpolicy(config_of(trainer, **changes), SIZES, cores=2, costs=FALLBACK, free={})
 
 
 def item(budget: MemoryBudget, name: str, place: str | None = None) -> BudgetItem:
@@ -85,12 +86,13 @@ def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, 
         learner_threads=2,
         learner_dtype=dtype,
         policy={"hidden_dims": [64, 32], "critic_hidden_dims": [48], "layer_norm": layer_norm},
-        algorithm={"num_atoms": 3, "policy_frequency": 1},
+        algorithm={"num_atoms": 3, "policy_frequency": 2},
     )
     learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
     try:
-        with ReplayBuffer_of(config) as replay:
-            learner.update(replay.sample(512))
+        batch = RowLayout(17, 6, 5).fields(torch.zeros(512, 53))
+        for _ in range(2):  # the second one updates the actor as well
+            learner.update(batch)
         budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
         flats = [value for value in vars(learner).values() if type(value).__name__ == "FlatParameters"]
         computed = {flat._computed.data_ptr(): flat._computed.nbytes for flat in flats}
@@ -101,9 +103,111 @@ def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, 
         assert item(budget, "gradients").bytes == of_threads + 2 * trained
         assert item(budget, "optimizer state").bytes == 2 * trained
         passes = [part for share in learner.shares for part in vars(share).values() if isinstance(part, ExplicitPass)]
-        # A layer normalization that is under way needs a little more than what it keeps.
-        more = 0.25 if layer_norm else 0.0
-        real = allocated(passes)
-        assert real <= item(budget, "workspace").bytes <= (1 + more) * real
+        # Statistics of the normalization, two numbers a row and layer, may be of another type.
+        assert item(budget, "workspace").bytes == pytest.approx(allocated(passes), rel=0.03 if layer_norm else 0)
     finally:
         learner.close()
+
+
+@pytest.mark.parametrize(("kind", "batches"), [("auto", 1), ("direct", 1), ("prefetch", 2)])
+def test_batches_are_those_of_the_pipeline(kind, batches):
+    config = config_of(pipeline=kind, batch_size=300)
+    replay = ReplayBuffer(5000, 17, 6, "cpu", critic_dim=5)
+    pipeline = build_pipeline(kind, replay, 300, "cpu")
+    try:
+        buffers = [getattr(pipeline, name) for name in ("_buffer", "_front", "_back") if hasattr(pipeline, name)]
+        budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
+        assert len(buffers) == batches
+        numbers = 300 * (8 + 8)  # of the sampled rows, and where these lie
+        assert item(budget, "batches").bytes == sum(buffer.packed.nbytes for buffer in buffers) + numbers
+        assert item(budget, "threads").bytes - item(budget_of(batch_size=300), "threads").bytes == 4 * MIB * (
+            batches - 1
+        )
+    finally:
+        pipeline.close()
+        replay.cleanup()
+
+
+@algorithms
+def test_a_learner_on_an_accelerator_takes_its_arrays_there(algorithm):
+    on_cpu, on_cuda = (budget_of(algorithm, batch_size=4096, learner_device=device) for device in ("cpu", "cuda"))
+    assert on_cpu.device_bytes == 0
+    for name in ("models", "gradients", "optimizer state", "workspace", "temporaries", "replay on the device"):
+        assert item(on_cuda, name).place == "cuda:0"
+    assert item(on_cuda, "replay on the device").bytes == 5000 * 53 * 4
+    assert item(on_cuda, "replay buffer") == item(on_cpu, "replay buffer")
+    assert item(on_cuda, "CUDA context").bytes > 0
+
+
+def test_auto_keeps_the_replay_buffer_on_the_device_only_where_it_fits():
+    def with_free(free: int) -> MemoryBudget:
+        return estimate_offpolicy(
+            config_of(learner_device="cuda"), SIZES, cores=2, costs=FALLBACK, free={"cuda:0": free}
+        )
+
+    mirror = 5000 * 53 * 4
+    assert item(with_free(2 * mirror), "replay on the device").bytes == mirror
+    prefetched = with_free(2 * mirror - 2)
+    assert [one.name for one in prefetched.items].count("replay on the device") == 0
+    batch = 256 * 53 * 4
+    assert item(prefetched, "batches", "cuda:0").bytes == 2 * batch
+    assert item(prefetched, "batches", "host").bytes == 2 * batch + 256 * 16
+
+
+def test_a_replay_buffer_on_the_device_of_a_cpu_is_refused():
+    with pytest.raises(SettingsError, match="pipeline: 'device' keeps the rows on an accelerator"):
+        budget_of(pipeline="device")
+
+
+def test_a_checkpoint_with_the_replay_buffer_needs_it_twice():
+    assert budget_of(save_replay=True).host_bytes - budget_of().host_bytes == 5000 * 53 * 4
+
+
+def test_the_workspace_grows_with_the_batch_and_the_critics():
+    small, large, many = (
+        item(budget_of(**changes), "workspace").bytes
+        for changes in ({}, {"batch_size": 8192}, {"algorithm.num_critics": 10})
+    )
+    assert large == 32 * small
+    per_row = 2 * (17 + 12 + 512) + 512 + (17 + 12 + 512)  # the actor's two passes
+    critics = 11 + 2 * (1 + 512) + (11 + 2 * (1 + 1024)) * 2  # targets; critics and judges with their gradients
+    assert small == 256 * 4 * (per_row + critics)
+    assert many == 256 * 4 * (per_row + 11 + 10 * 513 + (11 + 10 * 1025) * 2)
+
+
+def test_table_fits_80_columns_and_names_every_item():
+    budget = budget_of(num_envs=4096, replay_capacity=10**8, learner_device="cuda:3", obs_normalization=True)
+    table = budget.table()
+    assert max(len(line) for line in table.splitlines()) <= 80
+    for one in budget.items:
+        assert one.bytes == 0 or one.name[:24] in table
+
+
+def test_refusal_names_need_room_items_and_the_smallest_change():
+    budget = budget_of(replay_capacity=1_000_000)
+    replay = item(budget, "replay buffer").bytes
+    with pytest.raises(MemoryBudgetError) as refusal:
+        budget.check(dataclasses.replace(PLENTY, shm_free=budget.shm_bytes - replay // 4))
+    assert refusal.value.changes == {"replay_capacity": pytest.approx(750_000, rel=1e-3)}
+    assert "/dev/shm needs" in str(refusal.value) and "replay_capacity 1000000 -> 7" in str(refusal.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    algorithm=st.sampled_from(["sac", "td3"]),
+    capacity=st.integers(1000, 10_000_000),
+    num_envs=st.integers(1, 20_000),
+    batch=st.integers(1, 32_768),
+    host=st.integers(500 * MIB, 4000 * MIB),
+)
+def test_every_proposed_change_fits_and_is_smaller(algorithm, capacity, num_envs, batch, host):
+    chosen = {"replay_capacity": capacity, "num_envs": num_envs, "batch_size": batch}
+    budget, available = budget_of(algorithm, **chosen), MemoryAvailable(host, host, host // 2)
+    try:
+        budget.check(available, host_fraction=0.8)
+    except MemoryBudgetError as refusal:
+        for name, value in refusal.changes.items():
+            assert 1 <= value < chosen[name]
+            assert budget_of(algorithm, **chosen | {name: value}).shortages(available, 0.8) == []
+    else:
+        assert budget.host_bytes <= 0.8 * host and budget.shm_bytes <= host // 2

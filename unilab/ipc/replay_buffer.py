@@ -63,7 +63,7 @@ class ReplayBuffer(SharedBufferBase):
         multi_step: rows have a field ``steps``, the env steps that each spans.
         seed: of the batches.
         name: attach to the buffer of this name, made by another process with the same sizes; None makes one.
-        max_writers: handles that may add at the same time.
+        max_writers: handles that may add at the same time; one that died in add() counts until the ring has wrapped.
 
     Picklable as an argument of a process that is being started, and arrives there attached, with ``defer_gpu``.
     One thread at a time may sample through one handle; any thread may add.
@@ -135,7 +135,8 @@ class ReplayBuffer(SharedBufferBase):
         """Rows added so far; the n-th row ever has the number n, counted from 0.
 
         All rows below are complete, apart from those of writers that died in add(), or are still at it after
-        capacity / 8 further rows: these are left out of every batch, and no longer waited for here.
+        capacity / 8 further rows: these are left out of every batch, and no longer waited for here. Where a whole ring
+        was added while a writer stood still, its rows are passed over and count once more.
         """
         self._check_open()
         return self._claims.window().high

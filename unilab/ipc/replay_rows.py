@@ -85,13 +85,13 @@ class RowPacker:
             elif value is not None:
                 raise ValueError(f"ReplayBuffer.add: {name} was given; {self._remedy(name)}")
         flags = self._targets
-        if (flags["truncated"] > flags["dones"]).any():
+        if np.count_nonzero(flags["truncated"] > flags["dones"]):
             raise ValueError(
                 "ReplayBuffer.add: truncated is true where dones is false; dones are the ends of episodes of either "
                 "kind, terminated or truncated"
             )
         self._put_finals(mask, finals, batch)
-        if not np.isfinite(self._rows, out=self._finite).all():
+        if np.count_nonzero(np.isfinite(self._rows, out=self._finite)) < self._rows.size:
             raise ValueError(self._describe_non_finite())
         return self._rows
 
@@ -148,11 +148,7 @@ def _batch(obs: Any) -> int:
 
 def _checked(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
     """The value as an array of real numbers of one of the shapes."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        array = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
-    else:
-        array = np.asarray(value)
+    array = _from_tensor(value) if isinstance(value, torch.Tensor) else np.asarray(value)
     if array.shape not in shapes or array.dtype.kind not in "fiub":
         expected = " or ".join(str(list(shape)) for shape in shapes)
         got = "nothing" if value is None else f"{list(array.shape)} {array.dtype}"
@@ -161,7 +157,21 @@ def _checked(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
         other = array[(array != 0) & (array != 1)]
         if other.size:
             raise ValueError(f"ReplayBuffer.add: {name} must be true or false (1 or 0); got {other[0]}")
+    if array.dtype == np.float64:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found with what is not finite
+            return array.astype(np.float32)
     return array
+
+
+def _from_tensor(tensor: torch.Tensor) -> np.ndarray:
+    """Only what is needed: each of these costs a microsecond."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
 
 
 def replay_row_bytes(capacity: int, layout: RowLayout) -> int:

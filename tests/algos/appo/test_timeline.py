@@ -1,16 +1,19 @@
 """The spans of collector and learner, in one process and in two."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from tests.training.traces import inside, process_names, read_trace, spans, tracks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
+from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
 from unilab.envs import make
-from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
+from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
 from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.training.settings import flatten, parse
@@ -94,7 +97,7 @@ def test_a_collector_in_a_process_of_its_own(tmp_path) -> None:
     with Runner(COUNTING, {}, {}, device="cpu") as runner:
         runner.learn(2, log_dir=str(tmp_path))
     events = read_trace(tmp_path / "trace.json")
-    assert process_names(events) == ["learner", "collector"] or process_names(events) == ["collector", "learner"]
+    assert sorted(process_names(events)) == ["collector", "learner"]
     rollouts = count(events, "collect")
     assert rollouts >= 2
     assert count(events, "env_step") == count(events, "inference") == STEPS * rollouts
@@ -102,3 +105,33 @@ def test_a_collector_in_a_process_of_its_own(tmp_path) -> None:
     assert count(events, "weight_read") == 1 and count(events, "wait") >= rollouts
     for step in spans(events, "env_step"):
         assert sum(inside(step, rollout) for rollout in spans(events, "collect")) == 1
+
+
+def run(settings: APPOConfig, log_dir: Path | None) -> None:
+    with APPORunner.from_config(settings) as runner:
+        runner.learn(3, log_dir=log_dir)
+
+
+@pytest.mark.parametrize(("mode", "processes"), [("sync", ["learner"]), ("async", ["collector", "learner"])])
+def test_a_training_leaves_its_timeline_in_the_log_folder(tmp_path, mode: str, processes: list[str]) -> None:
+    run(dataclasses.replace(config(tmp_path), mode=mode, trace_output_dir=None), tmp_path)
+    events = read_trace(tmp_path / "trace.json")
+    assert sorted(process_names(events)) == processes
+    assert count(events, "update") == count(events, "weight_publish") == 3
+    assert count(events, "gradient") == 3 * EPOCHS * MINIBATCHES
+    assert count(events, "env_step") >= 3 * STEPS
+    if mode == "async":
+        assert count(events, "copy") == 3
+
+
+def test_a_failing_collector_leaves_the_timeline_up_to_there(tmp_path) -> None:
+    with pytest.raises(CollectorError):
+        run(dataclasses.replace(config(tmp_path), env_cfg={"fail_at": 6}), None)
+    events = read_trace(tmp_path / "trace.json")
+    assert sorted(process_names(events)) == ["collector", "learner"]
+    assert count(events, "env_step") == 6
+
+
+def test_a_training_that_is_not_traced_leaves_none(tmp_path) -> None:
+    run(dataclasses.replace(config(tmp_path), mode="sync", trace_enabled=False), tmp_path / "logs")
+    assert list(tmp_path.rglob("*trace*")) == []

@@ -10,7 +10,7 @@ import torch
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.networks import Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
-from unilab.ipc.budget import HOST, SHM, BudgetItem, MemoryAvailable, MemoryBudget
+from unilab.ipc.budget import HOST, MIB, SHM, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.ipc.memory_budget.items import (
     FLOAT,
     EnvSizes,
@@ -34,6 +34,8 @@ from unilab.training.settings import SettingsError
 
 _BFLOAT16 = 2
 _ROW_NUMBER = 8
+_BFLOAT16_KERNELS = 15 * MIB
+"""what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
 
 def estimate_offpolicy(
@@ -142,14 +144,18 @@ def _learner_items(
     gradients = shares * trained * width // FLOAT
     if shares > 1 or copies:
         gradients += 2 * trained  # the sum in float32, and the one before until the new one is complete
-    workspace = width * sum(one.numbers for one in workspaces(config, sizes, config.batch_size))
+    passes = workspaces(config, sizes, config.batch_size)
+    workspace = width * sum(one.numbers for one in passes)
+    temporaries = _temporaries(config, sizes) + width * max(one.temporary_numbers for one in passes)
     items = [
         BudgetItem("models", learner, trained + targets + copies, detail),
         BudgetItem("gradients", learner, gradients, "one a thread and their sum" if shares > 1 else ""),
         BudgetItem("optimizer state", learner, 2 * trained, "two moments of every parameter"),
         BudgetItem("workspace", learner, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
-        BudgetItem("temporaries", learner, _temporaries(config, sizes), "actions, noise, targets of one update"),
+        BudgetItem("temporaries", learner, temporaries, "actions, noise, targets of one update"),
     ]
+    if width < FLOAT and learner == HOST:
+        items.append(BudgetItem("kernels", HOST, _BFLOAT16_KERNELS, "compiled for products in bfloat16"))
     if config.obs_normalization:
         size = 2 * FLOAT * _new_rows(config) * layout.width
         items.append(BudgetItem("new transitions", learner, size, "on their way to the running mean and variance"))
@@ -158,7 +164,7 @@ def _learner_items(
 
 @dataclass(frozen=True)
 class Workspace:
-    """The memory of one ``ExplicitPass``, and what its layer normalization keeps and needs beside it."""
+    """The memory of one ``ExplicitPass``."""
 
     members: int
     widths: Sequence[int]
@@ -169,16 +175,19 @@ class Workspace:
 
     @property
     def numbers(self) -> int:
-        """How many numbers it holds."""
+        """How many numbers it keeps."""
         inputs, *hidden, outputs = self.widths
         each_row = self.members * (sum(hidden) + outputs) + inputs
         each_gradient = self.members * sum(hidden)
         total = self.rows * each_row + self.gradient_rows * each_gradient
-        if self.layer_norm:
-            # The normalized values and two statistics of each layer; while one is computed, its predecessor as well.
-            kept = self.members * self.rows * (sum(hidden) + 2 * len(hidden))
-            total += kept + self.members * (self.rows + self.gradient_rows) * max(hidden)
+        if self.layer_norm:  # the normalized values and two statistics of each layer
+            total += self.members * self.rows * (sum(hidden) + 2 * len(hidden))
         return total
+
+    @property
+    def temporary_numbers(self) -> int:
+        """What layer normalization needs while it is under way, beside what it keeps: one layer once more."""
+        return self.members * self.rows * max(self.widths[1:-1]) if self.layer_norm else 0
 
 
 def workspaces(config: OffPolicyConfig, sizes: EnvSizes, rows: int) -> list[Workspace]:

@@ -18,7 +18,7 @@ from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from unilab.training.devices import check_device, split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
@@ -265,8 +265,11 @@ class OffPolicyRun(TrainingRun):
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         run = saved["run"]
-        if self._config.save_replay and len(self._collection.replay):
-            self._pipeline.load_state_dict(saved["pipeline"])
+        if len(self._collection.replay):
+            try:
+                self._pipeline.load_state_dict(saved["pipeline"])
+            except ValueError as error:
+                raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
             self._normalized = run["normalized"]
         self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 

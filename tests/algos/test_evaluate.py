@@ -1,0 +1,94 @@
+"""Playing a checkpoint's policy: that of every trainer, scaled to the environment's actions, whole episodes."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.algos.appo.counting_env import CountingEnv
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.worker import build_networks
+from unilab.algos.torch.evaluate import evaluate
+from unilab.algos.torch.offpolicy.config import CONFIGS
+from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.training.checkpoint import CheckpointError, save_checkpoint
+from unilab.training.run import plain
+from unilab.training.settings import parse
+
+ENV = "tests.algos.test_evaluate:Rewarded"
+SMALL = {"env": ENV, "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]}, "obs_normalization": True}
+LOW, HIGH = 1.0, 5.0
+
+
+class Rewarded(CountingEnv):
+    """Actions range from 1 to 5, and the reward is the action."""
+
+    def __init__(self, num_envs, **options):
+        super().__init__(num_envs, **options)
+        self.action_low, self.action_high = np.full(1, LOW, np.float32), np.full(1, HIGH, np.float32)
+
+    def step(self, actions):
+        assert actions.min() >= LOW and actions.max() <= HIGH
+        return super().step(actions)._replace(reward=actions[:, 0].copy())
+
+
+def write(path, trainer, config, actor):
+    content = {
+        "trainer": trainer,
+        "config": plain(config),
+        "learner": {"actor": actor.state_dict()},
+        "progress": {"iteration": 3, "env_steps": 40},
+    }
+    save_checkpoint(path, content)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trainer", ["appo", "sac", "td3"])
+def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
+    config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
+    obs = torch.arange(4.0)[:, None]  # of an episode
+    if trainer == "appo":
+        actor, _ = build_networks(config, 1, 1, 0)
+        actor.normalizer.update(torch.randn(50, 1) + 2)
+        actions = actor(obs).clamp(LOW, HIGH)
+    else:
+        actor = build_actor(config, 1, 1)
+        actor.normalizer.update(torch.randn(50, 1) + 2)
+        actions = 3 + 2 * actor.mode(obs)
+    write(tmp_path / "checkpoint.pt", trainer, config, actor)
+    result = evaluate(tmp_path / "checkpoint.pt", episodes=6, num_envs=2)
+    long, short = float(actions.sum()), float(actions[:3].sum())  # rows play 4 and 3 steps, each as many episodes
+    assert result == {
+        "trainer": trainer,
+        "env": ENV,
+        "iteration": 3,
+        "env_steps": 40,
+        "episodes": 6,
+        "return_mean": pytest.approx((long + short) / 2),
+        "return_std": pytest.approx(abs(long - short) / 2, abs=1e-5),
+        "return_min": pytest.approx(min(long, short)),
+        "return_max": pytest.approx(max(long, short)),
+        "length_mean": 3.5,
+    }
+
+
+@pytest.mark.parametrize("trainer", ["sac", "td3"])
+def test_a_checkpoint_that_training_wrote(trainer, tmp_path):
+    small = {"num_envs": 2, "batch_size": 4, "learning_starts": 2, "replay_capacity": 100, "learner_threads": 1}
+    with OffPolicyRunner.from_config(parse(CONFIGS[trainer], SMALL | small)) as runner:
+        summary = runner.learn(2, log_dir=tmp_path)
+    result = evaluate(summary.checkpoint, episodes=2)
+    assert (result["trainer"], result["iteration"], result["episodes"]) == (trainer, 2, 2)
+    assert result["env_steps"] == summary.progress.env_steps
+    assert 3 * LOW <= result["return_min"] <= result["return_max"] <= 4 * HIGH
+
+
+def test_what_cannot_be_evaluated_is_said(tmp_path):
+    config = parse(APPOConfig, SMALL)
+    write(tmp_path / "other.pt", "ddpg", config, torch.nn.Linear(1, 1))
+    with pytest.raises(CheckpointError, match="saved by 'ddpg'; only appo, sac, td3"):
+        evaluate(tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        evaluate(tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="at least 1"):
+        evaluate(tmp_path / "none.pt", episodes=0)
