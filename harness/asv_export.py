@@ -1,9 +1,10 @@
 """A study in the result format of asv (airspeed velocity 0.6), so that ``asv publish`` and ``asv show`` display it.
 
-asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env step
-and the negated episode return; the one parameter is the configuration as text, and ``best`` and ``baseline`` name the
-ends of the comparison, whatever their settings are, so that their history goes on from commit to commit. Samples are
-the repeats of the confirmation (of the search, for a trial that was not confirmed).
+asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env
+step, the seconds per sample (a transition that goes through an update) and the negated episode return; the one
+parameter is the configuration as text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their
+settings are, so that their history goes on from commit to commit. Samples of asv's statistics are the repeats of the
+confirmation (of the search, for a trial that was not confirmed).
 
 asv's discovery rewrites ``benchmarks.json``; ``suites/asv/bench_studies.py`` gives it back what is exported here.
 """
@@ -50,6 +51,7 @@ class Tracked:
 
 TRACKED = (
     Tracked("track_seconds_per_env_step", "seconds", lambda record: _seconds_each(record.env_steps_per_second)),
+    Tracked("track_seconds_per_sample", "seconds", lambda record: _seconds_each(record.samples_per_second)),
     Tracked("track_negated_episode_return", "negated return", lambda record: -record.episode_return),
 )
 

@@ -206,7 +206,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    from unilab.algos.torch.appo.evaluate import evaluate as play
+    from unilab.algos.torch.evaluate import evaluate as play
     from unilab.training.checkpoint import CheckpointError
 
     if arguments.episodes < 1:

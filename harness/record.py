@@ -17,6 +17,7 @@ Phase = Literal["search", "confirm"]
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "env_steps_per_second": "maximize",
     "updates_per_second": "maximize",
+    "samples_per_second": "maximize",
     "episode_return": "maximize",
     "episodes": "maximize",
     "collector_busy_fraction": "maximize",
@@ -52,6 +53,8 @@ class Record:
     env_steps_per_second: float = math.nan
     """trained on, each counted once"""
     updates_per_second: float = math.nan
+    samples_per_second: float = math.nan
+    """transitions that went through updates, each as often as it did"""
     episode_return: float = math.nan
     """mean of the last 100 finished episodes, at the end"""
     episodes: int = 0

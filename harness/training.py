@@ -49,6 +49,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     try:
         trainer = trainers.get(content["trainer"])
         trainer.check({"env": content["env"]} | settings)
+        trainer.check_together({"env": content["env"]} | settings)
     except TrainerError as error:
         raise document.error(("trainer",), str(error)) from None
     except SettingsError as error:

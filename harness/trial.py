@@ -82,6 +82,7 @@ class Window:
         return {
             "env_steps_per_second": rate("env_steps"),
             "updates_per_second": rate("updates"),
+            "samples_per_second": rate("samples"),
             "collector_busy_fraction": fraction("collector_busy_seconds"),
             "collector_wait_fraction": fraction("collector_wait_seconds"),
             "learner_busy_fraction": fraction("learner_busy_seconds"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asv.results import Results
 
-from harness.asv_export import ExportError, describe, export
+from harness.asv_export import TRACKED, ExportError, describe, export
 from harness.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,3 +234,8 @@ def test_what_asv_cannot_show_is_refused(repository: Path, make: Any, message: s
     with pytest.raises(ExportError, match=message):
         export(make(repository), repository / "results" / "asv")
     assert not (repository / "results" / "asv").exists()
+
+
+def test_a_window_in_which_nothing_happened_has_no_finite_value() -> None:
+    idle = record("study-1", "abc", env_steps_per_second=0.0)
+    assert TRACKED[0].of(idle) == float("inf")

@@ -69,9 +69,14 @@ class TrainingRun(ABC):
 
     def checkpoint(self, **more: Any) -> dict[str, Any]:
         """Name of the trainer, settings, progress and ``content``."""
-        trainer = type(self._config).__name__.removesuffix("Config").lower()  # appo, sac, td3
         progress = dataclasses.asdict(self.progress)
-        return {"trainer": trainer, "config": plain(self._config), "progress": progress, **self.content(), **more}
+        return {
+            "trainer": trainer_name(self._config),
+            "config": plain(self._config),
+            "progress": progress,
+            **self.content(),
+            **more,
+        }
 
     def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
         """Set ``progress`` at the end of an iteration, write its metrics and report new simulation faults.
@@ -154,20 +159,26 @@ def train(
 
 
 def check_resumable(saved: Mapping[str, Any], config: Any, names: Sequence[str], path: Path) -> None:
-    """Refuse a checkpoint whose settings ``names`` differ from ``config``'s.
+    """Refuse a checkpoint of another trainer, or one whose settings ``names`` differ from ``config``'s.
 
     Raises:
         CheckpointError: naming the first that differs.
     """
-    wanted = plain(config)
-    for name in names:
-        if name not in saved:
-            raise CheckpointError(f"{path}: saved by another trainer, it has no setting '{name}'")
-        if saved[name] != wanted[name]:
+    before, wanted = (
+        {"trainer": saved["trainer"], **saved["config"]},
+        {"trainer": trainer_name(config), **plain(config)},
+    )
+    for name in ("trainer", *names):
+        if before[name] != wanted[name]:
             raise CheckpointError(
-                f"{path}: saved with {name} = {saved[name]}, this run has {wanted[name]}; "
+                f"{path}: saved with {name} = {before[name]}, this run has {wanted[name]}; "
                 "use the saved value or start anew"
             )
+
+
+def trainer_name(config: Any) -> str:
+    """appo, sac or td3: whose settings these are."""
+    return type(config).__name__.removesuffix("Config").lower()
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -223,6 +223,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(change, tmp_path):
         learn("sac", 2, resume=tmp_path / "checkpoint.pt", **change)
 
 
+def test_a_checkpoint_of_another_trainer_is_refused(tmp_path):
+    learn("sac", 1, tmp_path)
+    with pytest.raises(CheckpointError, match="saved with trainer = sac, this run has td3"):
+        learn("td3", 2, resume=tmp_path / "checkpoint.pt")
+
+
 def test_when_learning_starts():
     assert compute_train_start_threshold(256, 10, 16) == 256
     assert compute_train_start_threshold(256, 100, 16) == 1600

@@ -34,6 +34,8 @@ from unilab.training.settings import SettingsError
 
 _BFLOAT16 = 2
 _ROW_NUMBER = 8
+_WASTE = {FLOAT: 0.4, _BFLOAT16: 1.0}
+"""by width of a number: what glibc holds beside blocks that are allocated anew in each pass, over their sum (fitted)"""
 _BFLOAT16_KERNELS = 15 * MIB
 """what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
@@ -147,6 +149,8 @@ def _learner_items(
     passes = workspaces(config, sizes, config.batch_size)
     workspace = width * sum(one.numbers for one in passes)
     temporaries = _temporaries(config, sizes) + width * max(one.temporary_numbers for one in passes)
+    if learner == HOST:
+        temporaries += int(_WASTE[width] * width * sum(one.renewed_numbers for one in passes))
     items = [
         BudgetItem("models", learner, trained + targets + copies, detail),
         BudgetItem("gradients", learner, gradients, "one a thread and their sum" if shares > 1 else ""),
@@ -180,9 +184,14 @@ class Workspace:
         each_row = self.members * (sum(hidden) + outputs) + inputs
         each_gradient = self.members * sum(hidden)
         total = self.rows * each_row + self.gradient_rows * each_gradient
-        if self.layer_norm:  # the normalized values and two statistics of each layer
-            total += self.members * self.rows * (sum(hidden) + 2 * len(hidden))
+        if self.layer_norm:  # the normalized values, and two statistics of each layer
+            total += self.renewed_numbers + self.members * self.rows * 2 * len(hidden)
         return total
+
+    @property
+    def renewed_numbers(self) -> int:
+        """The part of them that layer normalization allocates anew in each pass."""
+        return self.members * self.rows * sum(self.widths[1:-1]) if self.layer_norm else 0
 
     @property
     def temporary_numbers(self) -> int:

@@ -136,7 +136,7 @@ class APPORun(TrainingRun):
     def __init__(self, runner: APPORunner, config: APPOConfig, log_dir: str | Path | None, resume: Path | None) -> None:
         saved = None if resume is None else load_checkpoint(resume)
         if saved is not None and resume is not None:
-            check_resumable(saved["config"], config, RESUMABLE[config.mode], resume)
+            check_resumable(saved, config, RESUMABLE[config.mode], resume)
         super().__init__(config, log_dir, saved)
         torch.set_num_threads(runner.threads.inference)
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)

@@ -223,7 +223,7 @@ class OffPolicyRun(TrainingRun):
     ) -> None:
         saved = None if resume is None else load_checkpoint(resume)
         if saved is not None and resume is not None:
-            check_resumable(saved["config"], config, RESUMABLE, resume)
+            check_resumable(saved, config, RESUMABLE, resume)
         super().__init__(config, log_dir, saved)
         torch.set_num_threads(runner.threads.inference)
         self._runner = runner
