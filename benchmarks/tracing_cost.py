@@ -127,7 +127,7 @@ def ratios(seconds: dict[bool, list[float]]) -> dict[str, float]:
 
 def contestants(given: dict[str, Any]) -> list[Contestant]:
     """The same training, traced and not."""
-    defaults = {"num_envs": 1024, "num_slots": 2}
+    defaults = {"num_envs": 256}  # short iterations, of which the window has many
     return [
         Contestant(name, "appo_driver.py", sys.executable, JOB | {"settings": defaults | given | more})
         for name, more in (("tracing on", {"trace_enabled": True}), ("tracing off", {}))

@@ -236,3 +236,10 @@ def test_settings_are_not_changed_by_learning():
     before = dataclasses.asdict(learner.config)
     learner.update(make_batch())
     assert dataclasses.asdict(learner.config) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_a_compiled_update_is_that_of_autograd(algorithm):
+    learner = make(algorithm, learner_threads=2, **{"algorithm.enable_compile": True})
+    check_against_reference(learner, [make_batch(seed) for seed in range(6)])

@@ -100,7 +100,8 @@ class InProcessCollection:
         """Collect one rollout now."""
         check()
         started = time.monotonic()
-        self._collector.collect(self._fields)
+        with span("collect"):
+            self._collector.collect(self._fields)
         self._busy_seconds += time.monotonic() - started
         fields = {name: torch.from_numpy(array).to(self._learner_device) for name, array in self._fields.items()}
         return Rollout(fields, self._version)
@@ -194,8 +195,9 @@ class ProcessCollection:
 
     def next_rollout(self, check: Callable[[], None]) -> Rollout:
         """Wait for the collector's next rollout and copy it to the learner's device."""
-        while not self._ring.wait_for_data(unless=self._runner.interrupt):
-            check()
+        with span("wait"):
+            while not self._ring.wait_for_data(unless=self._runner.interrupt):
+                check()
         with span("copy"):
             version = self._ring.copy_read_slot_to_torch(self._fields)
         self._ring.advance_read()

@@ -151,8 +151,7 @@ class APPORun(TrainingRun):
         """Learn from the next rollout and publish what was learned."""
         before = self.progress
         waiting_since = time.monotonic()
-        with span("wait"):
-            rollout = self._collection.next_rollout(check)
+        rollout = self._collection.next_rollout(check)
         learning_since = time.monotonic()
         lag = self._version - rollout.policy_version
         metrics = self._update(rollout, check)

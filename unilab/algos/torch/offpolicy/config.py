@@ -58,7 +58,7 @@ class AlgorithmConfig:
     reward_scale: PositiveFloat = 1.0
     """factor of the rewards that are learned from; reported returns are the environment's own"""
     enable_compile: bool = False
-    """torch.compile the update"""
+    """torch.compile what lies between the matrix products; needs a C++ compiler, and half a minute at the start"""
     cuda_graphs: bool = True
     """on CUDA: record the update once and replay it, so that launching its kernels costs nothing"""
 

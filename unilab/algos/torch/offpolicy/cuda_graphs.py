@@ -56,6 +56,6 @@ class CudaGraphs:
         assert self._batch is not None
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a prefetching thread may go on
             self._update(self._batch, with_actor)
         return graph

@@ -4,8 +4,8 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from unilab.training.seeding import derive_seed
 from unilab.training.thread_team import ThreadTeam
 
 Batch = Mapping[str, Tensor]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Share(Protocol):
@@ -163,6 +164,10 @@ class OffPolicyLearner(ABC):
     def close(self) -> None:
         """End the learner's threads; idempotent."""
         self.team.close()
+
+    def compiled(self, function: Function) -> Function:
+        """``function``, compiled if the settings say so: what lies between the matrix products becomes few kernels."""
+        return torch.compile(function, dynamic=False) if self.config.algorithm.enable_compile else function
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         rows = len(batch["rewards"])

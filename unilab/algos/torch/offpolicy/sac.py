@@ -68,6 +68,11 @@ class SACShare:
     def __init__(self, learner: SAC, index: int, rows: slice) -> None:
         self._inputs = Inputs(learner, rows)
         self._head = learner.head
+        self._sample_policy = learner.compiled(tanh_gaussian)
+        self._policy_gradient = learner.compiled(tanh_gaussian_gradient)
+        self._target_values = learner.compiled(learner.head.targets)
+        self._loss_gradient = learner.compiled(learner.head.loss_gradient)
+        self._values_gradient = learner.compiled(learner.head.values_gradient)
         self._alpha = learner.alpha
         self._batch_size = learner.config.batch_size
         self._reduction = learner.config.algorithm.target_reduction
@@ -92,14 +97,14 @@ class SACShare:
             policy.inputs[:count].copy_(read.obs(batch))
             self._judges.inputs[:, :split].copy_(critic_obs)
         outputs = policy.forward()[0].float()
-        following = tanh_gaussian(outputs[-count:], noise[1, rows])
+        following = self._sample_policy(outputs[-count:], noise[1, rows])
         if with_actor:
-            self._sample = tanh_gaussian(outputs[:count], noise[0, rows])
+            self._sample = self._sample_policy(outputs[:count], noise[0, rows])
             torch.sum(self._sample.log_prob, 0, out=self.log_prob_sum)
 
         self._targets.inputs[:, :split].copy_(read.critic_obs(batch, "next_"))
         self._targets.inputs[:, split:].copy_(following.action)
-        self._wanted = self._head.targets(
+        self._wanted = self._target_values(
             self._targets.forward().float(),
             batch["rewards"][rows],
             read.discounts(batch),
@@ -108,7 +113,7 @@ class SACShare:
         self._critics.inputs[:, :split].copy_(critic_obs)
         self._critics.inputs[:, split:].copy_(batch["actions"][rows])
         self._outputs = self._critics.forward().float()
-        gradient = self._head.loss_gradient(self._outputs, self._wanted, self._batch_size)
+        gradient = self._loss_gradient(self._outputs, self._wanted, self._batch_size)
         self._critics.backward(gradient.to(self._critics.outputs.dtype))
 
     @torch.no_grad()
@@ -118,10 +123,10 @@ class SACShare:
         outputs = self._judges.forward().float()
         chosen = reduction_gradient(self._head.values(outputs), self._reduction).div_(-self._batch_size)
         action_gradient = self._judges.backward(
-            self._head.values_gradient(outputs, chosen).to(dtype), inputs_from=self._critic_dim
+            self._values_gradient(outputs, chosen).to(dtype), inputs_from=self._critic_dim
         )
         assert action_gradient is not None
-        gradient = tanh_gaussian_gradient(self._sample, action_gradient.float(), self._alpha / self._batch_size)
+        gradient = self._policy_gradient(self._sample, action_gradient.float(), self._alpha / self._batch_size)
         self._actor.backward(gradient.to(dtype).unsqueeze(0))
 
     @torch.no_grad()

@@ -68,6 +68,9 @@ class TD3Share:
         algorithm = learner.config.algorithm
         self._inputs = Inputs(learner, rows)
         self._head = learner.head
+        self._target_values = learner.compiled(learner.head.targets)
+        self._loss_gradient = learner.compiled(learner.head.loss_gradient)
+        self._values_gradient = learner.compiled(learner.head.values_gradient)
         self._batch_size = learner.config.batch_size
         self._reduction = algorithm.target_reduction
         self._noise, self._noise_clip = algorithm.target_noise, algorithm.target_noise_clip
@@ -91,13 +94,13 @@ class TD3Share:
         following = self._target_actor.forward()[0].float().tanh().add_(disturbance).clamp_(-1, 1)
         self._targets.inputs[:, :split].copy_(read.critic_obs(batch, "next_"))
         self._targets.inputs[:, split:].copy_(following)
-        self._wanted = self._head.targets(
+        self._wanted = self._target_values(
             self._targets.forward().float(), batch["rewards"][rows], read.discounts(batch), None
         )
         self._critics.inputs[:, :split].copy_(critic_obs)
         self._critics.inputs[:, split:].copy_(batch["actions"][rows])
         self._outputs = self._critics.forward().float()
-        gradient = self._head.loss_gradient(self._outputs, self._wanted, self._batch_size)
+        gradient = self._loss_gradient(self._outputs, self._wanted, self._batch_size)
         self._critics.backward(gradient.to(self._critics.outputs.dtype))
         if with_actor:
             self._actor.inputs.copy_(read.obs(batch))
@@ -113,7 +116,7 @@ class TD3Share:
         torch.sum(values.mean(0), 0, out=self._policy_value)
         chosen = reduction_gradient(values, self._reduction).div_(-self._batch_size)
         action_gradient = self._judges.backward(
-            self._head.values_gradient(outputs, chosen).to(dtype), inputs_from=self._critic_dim
+            self._values_gradient(outputs, chosen).to(dtype), inputs_from=self._critic_dim
         )
         assert action_gradient is not None
         gradient = torch.addcmul(action_gradient.float(), action_gradient.float() * action, action, value=-1)
