@@ -1,14 +1,14 @@
 """The memory of SAC and TD3: the replay buffer, its pipeline, and an update in memory that is allocated once."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
-from unilab.algos.torch.offpolicy.networks import Critics, build_actor
+from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
+from unilab.algos.torch.offpolicy.networks import Actor, Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
 from unilab.ipc.budget import HOST, MIB, SHM, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.ipc.memory_budget.items import (
@@ -34,8 +34,6 @@ from unilab.training.settings import SettingsError
 
 _BFLOAT16 = 2
 _ROW_NUMBER = 8
-_WASTE = {FLOAT: 0.4, _BFLOAT16: 1.0}
-"""by width of a number: what glibc holds beside blocks that are allocated anew in each pass, over their sum (fitted)"""
 _BFLOAT16_KERNELS = 15 * MIB
 """what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
@@ -146,17 +144,13 @@ def _learner_items(
     gradients = shares * trained * width // FLOAT
     if shares > 1 or copies:
         gradients += 2 * trained  # the sum in float32, and the one before until the new one is complete
-    passes = workspaces(config, sizes, config.batch_size)
-    workspace = width * sum(one.numbers for one in passes)
-    temporaries = _temporaries(config, sizes) + width * max(one.temporary_numbers for one in passes)
-    if learner == HOST:
-        temporaries += int(_WASTE[width] * width * sum(one.renewed_numbers for one in passes))
+    workspace = width * workspace_numbers(config, sizes, config.batch_size)
     items = [
         BudgetItem("models", learner, trained + targets + copies, detail),
         BudgetItem("gradients", learner, gradients, "one a thread and their sum" if shares > 1 else ""),
         BudgetItem("optimizer state", learner, 2 * trained, "two moments of every parameter"),
         BudgetItem("workspace", learner, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
-        BudgetItem("temporaries", learner, temporaries, "actions, noise, targets of one update"),
+        BudgetItem("temporaries", learner, _temporaries(config, sizes), "actions, noise, targets of one update"),
     ]
     if width < FLOAT and learner == HOST:
         items.append(BudgetItem("kernels", HOST, _BFLOAT16_KERNELS, "compiled for products in bfloat16"))
@@ -166,54 +160,25 @@ def _learner_items(
     return items
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """The memory of one ``ExplicitPass``."""
-
-    members: int
-    widths: Sequence[int]
-    """inputs, hidden layers, outputs"""
-    rows: int
-    gradient_rows: int
-    layer_norm: bool = False
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers it keeps."""
-        inputs, *hidden, outputs = self.widths
-        each_row = self.members * (sum(hidden) + outputs) + inputs
-        each_gradient = self.members * sum(hidden)
-        total = self.rows * each_row + self.gradient_rows * each_gradient
-        if self.layer_norm:  # the normalized values, and two statistics of each layer
-            total += self.renewed_numbers + self.members * self.rows * 2 * len(hidden)
-        return total
-
-    @property
-    def renewed_numbers(self) -> int:
-        """The part of them that layer normalization allocates anew in each pass."""
-        return self.members * self.rows * sum(self.widths[1:-1]) if self.layer_norm else 0
-
-    @property
-    def temporary_numbers(self) -> int:
-        """What layer normalization needs while it is under way, beside what it keeps: one layer once more."""
-        return self.members * self.rows * max(self.widths[1:-1]) if self.layer_norm else 0
-
-
-def workspaces(config: OffPolicyConfig, sizes: EnvSizes, rows: int) -> list[Workspace]:
-    """Those of the learner's passes over ``rows`` transitions; threads share the rows."""
-    policy, algorithm = config.policy, config.algorithm
-    norm, critics = policy.layer_norm, algorithm.num_critics
+def workspace_numbers(config: OffPolicyConfig, sizes: EnvSizes, rows: int) -> int:
+    """Numbers that the learner's passes over ``rows`` transitions compute in; threads share the rows."""
     is_sac = isinstance(config, SACConfig)
-    acting = (sizes.obs_dim, *policy.hidden_dims, sizes.action_dim * (2 if is_sac else 1))
-    judging = ((sizes.critic_dim or sizes.obs_dim) + sizes.action_dim, *policy.critic_hidden_dims, algorithm.num_atoms)
-    first_only = not is_sac and algorithm.target_reduction != "mean"
-    return [
-        Workspace(1, acting, 2 * rows if is_sac else rows, rows, norm),  # both observations in one pass
-        Workspace(1, acting, rows, 0, norm),  # the next observations alone, or the target actor
-        Workspace(critics, judging, rows, 0, norm),  # targets
-        Workspace(critics, judging, rows, rows, norm),  # critics
-        Workspace(1 if first_only else critics, judging, rows, rows, norm),  # critics of the actor's actions
+    first_only = not is_sac and config.algorithm.target_reduction != "mean"
+    actor, critics = (network.body.layers() for network in _networks(config, sizes))
+    shared, own = Scratch(), Scratch()
+    passes = [
+        ExplicitPass(critics, rows, gradients=critics, scratch=shared),
+        ExplicitPass([layer.member(0) for layer in critics] if first_only else critics, rows, scratch=shared),
+        ExplicitPass(critics, rows, gradient_rows=0, scratch=shared),  # targets
+        ExplicitPass(actor, rows, gradient_rows=0, scratch=shared),  # next observations, or the target actor
+        ExplicitPass(actor, 2 * rows if is_sac else rows, gradient_rows=rows, scratch=own),
     ]
+    products = 0  # what layer normalization's gradient needs, once in each scratch
+    if config.policy.layer_norm:
+        products = rows * sum(
+            max(layer.weight.shape[0] * layer.bias.shape[2] for layer in net[:-1]) for net in (actor, critics)
+        )
+    return sum(one.inputs.numel() + one.outputs.numel() for one in passes) + shared.numbers + own.numbers + products
 
 
 def _temporaries(config: OffPolicyConfig, sizes: EnvSizes) -> int:
@@ -244,7 +209,7 @@ def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout
     ]
 
 
-def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[Actor, Critics]:
     """Actor and critics without memory: only their shapes."""
     with torch.device("meta"):
         return (

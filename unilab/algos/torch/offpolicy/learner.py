@@ -5,7 +5,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -167,7 +167,9 @@ class OffPolicyLearner(ABC):
 
     def compiled(self, function: Function) -> Function:
         """``function``, compiled if the settings say so: what lies between the matrix products becomes few kernels."""
-        return torch.compile(function, dynamic=False) if self.config.algorithm.enable_compile else function
+        if not self.config.algorithm.enable_compile:
+            return function
+        return cast(Function, torch.compile(function, dynamic=False))
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         rows = len(batch["rewards"])

@@ -95,6 +95,27 @@ class EnsembleMLP(nn.Module):
         return hidden
 
 
+class Scratch:
+    """Memory for what lives within one pass only. Passes of one thread that do not overlap share one.
+
+    Less memory is not the point: what an update touches should stay in a core's caches.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, Tensor] = {}
+        self.numbers = 0
+        """how many numbers have been allocated"""
+
+    def block(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """The memory of that name, with the dtype and device of ``like``; ask for the largest shape first."""
+        size = math.prod(shape)
+        held = self._blocks.get(name)
+        if held is None or held.numel() < size:
+            self._blocks[name] = held = like.new_zeros(size)
+            self.numbers += size
+        return held[:size].view(shape)
+
+
 class ExplicitPass:
     """Forward and backward pass of an ensemble over a fixed number of rows, in memory of its own.
 
@@ -105,6 +126,8 @@ class ExplicitPass:
         rows: B.
         gradients: where ``backward`` writes (not adds) the parameters' gradients; None: it writes none.
         gradient_rows: only the first so many rows are differentiated; None: all.
+        scratch: for everything between inputs and outputs; no other pass that shares it may run between this one's
+            ``forward`` and ``backward``. None: of its own.
     """
 
     def __init__(
@@ -114,6 +137,7 @@ class ExplicitPass:
         *,
         gradients: Sequence[Layer] | None = None,
         gradient_rows: int | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         first, last = layers[0].weight, layers[-1].weight
         members = first.shape[0]
@@ -123,13 +147,41 @@ class ExplicitPass:
         self.gradient_rows = rows if gradient_rows is None else gradient_rows
         self.inputs = first.new_zeros(rows, first.shape[1])
         self.outputs = first.new_zeros(members, rows, last.shape[2])
+        self._scratch = Scratch() if scratch is None else scratch
         widths = [layer.weight.shape[2] for layer in layers[:-1]]
-        self._hidden = [first.new_zeros(members, rows, width) for width in widths]
-        self._deltas = [first.new_zeros(members, self.gradient_rows, width) for width in widths]
+        self._hidden = [
+            self._scratch.block(f"hidden{index}", first, members, rows, width) for index, width in enumerate(widths)
+        ]
         self._kept = [hidden[:, : self.gradient_rows] for hidden in self._hidden]
-        self._normed: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * len(widths)
+        self._deltas = self._place_deltas() if self.gradient_rows else []
+        self._norms = [
+            self._norm_memory(index) if layer.scale is not None else None for index, layer in enumerate(layers[:-1])
+        ]
         self._members = range(members)
         self._narrow = last.shape[2] == 1
+
+    def _place_deltas(self) -> list[Tensor]:
+        """Where the gradient of each hidden layer goes: into the activations of the layer above, of no use by then."""
+        shapes = [(hidden.shape[0], self.gradient_rows, hidden.shape[2]) for hidden in self._hidden]
+        deltas = []
+        for index, shape in enumerate(shapes):
+            above = self._hidden[index + 1].view(-1) if index + 1 < len(shapes) else None
+            if above is not None and above.numel() >= math.prod(shape):
+                deltas.append(above[: math.prod(shape)].view(shape))
+            else:
+                top = above is None
+                deltas.append(self._scratch.block("delta" if top else f"delta{index}", self._hidden[index], *shape))
+        return deltas
+
+    def _norm_memory(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalized values, mean and inverse deviation of a layer."""
+        hidden = self._hidden[index]
+        members, rows, _ = hidden.shape
+        return (
+            self._scratch.block(f"normed{index}", hidden, *hidden.shape),
+            self._scratch.block(f"mean{index}", hidden, members, rows, 1),
+            self._scratch.block(f"deviation{index}", hidden, members, rows, 1),
+        )
 
     def forward(self) -> Tensor:
         """Outputs [k, rows, outputs] for ``inputs``, overwritten by the next call."""
@@ -140,10 +192,13 @@ class ExplicitPass:
                     torch.addmm(layer.bias[m], self.inputs, layer.weight[m], out=hidden[m])
             else:
                 torch.baddbmm(layer.bias, self._hidden[index - 1], layer.weight, out=hidden)
-            if layer.scale is not None and layer.shift is not None:
-                normed = torch.native_layer_norm(hidden, hidden.shape[-1:], None, None, NORM_EPSILON)
-                self._normed[index] = normed
-                torch.addcmul(layer.shift, normed[0], layer.scale, out=hidden)
+            norm = self._norms[index]
+            if norm is not None:
+                normed, mean, deviation = norm
+                torch.ops.aten.native_layer_norm.out(
+                    hidden, hidden.shape[-1:], None, None, NORM_EPSILON, out0=normed, out1=mean, out2=deviation
+                )
+                torch.addcmul(layer.shift, normed, layer.scale, out=hidden)  # type: ignore[arg-type]
             hidden.relu_()
         self._last(self._hidden[-1], self.layers[-1])
         return self.outputs
@@ -189,21 +244,23 @@ class ExplicitPass:
         else:
             torch.bmm(delta, weight.transpose(1, 2), out=into)
         torch.ops.aten.threshold_backward.grad_input(into, self._kept[index - 1], 0, grad_input=into)
-        normed = self._normed[index - 1]
-        return into if normed is None else self._through_norm(index - 1, into, normed)
+        norm = self._norms[index - 1]
+        return into if norm is None else self._through_norm(index - 1, into, norm)
 
-    def _through_norm(self, index: int, delta: Tensor, normed: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Through a layer normalization (Ba et al. 2016, arXiv:1607.06450) whose output is ``normed[0]``."""
+    def _through_norm(self, index: int, delta: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Through a layer normalization (Ba et al. 2016, arXiv:1607.06450)."""
         scale = self.layers[index].scale
         assert scale is not None
-        values, _, inverse_deviation = (part[:, : self.gradient_rows] for part in normed)
+        values, _, inverse_deviation = (part[:, : self.gradient_rows] for part in norm)
+        product = self._scratch.block("product", delta, *delta.shape)
+        torch.mul(delta, values, out=product)
         if self.gradients is not None:
             gradient = self.gradients[index]
             assert gradient.scale is not None and gradient.shift is not None
             torch.sum(delta, 1, keepdim=True, out=gradient.shift)
-            torch.sum(delta * values, 1, keepdim=True, out=gradient.scale)
+            torch.sum(product, 1, keepdim=True, out=gradient.scale)
         delta.mul_(scale)
-        along = (delta * values).mean(-1, keepdim=True)
+        along = product.mul_(scale).mean(-1, keepdim=True)
         delta.sub_(delta.mean(-1, keepdim=True)).addcmul_(values, along, value=-1)
         return delta.mul_(inverse_deviation)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.learner import Batch, Inputs, OffPolicyLearner
-from unilab.algos.torch.offpolicy.mlp import ExplicitPass
+from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks import tanh_gaussian, tanh_gaussian_gradient
 from unilab.algos.torch.offpolicy.value_heads import reduction_gradient
 
@@ -78,12 +78,13 @@ class SACShare:
         self._reduction = learner.config.algorithm.target_reduction
         count = self._inputs.count
         actor, critics = learner.actor_parameters, learner.critic_parameters
+        scratch = Scratch()
+        self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index], scratch=scratch)
+        self._judges = ExplicitPass(critics.layers, count, scratch=scratch)
+        self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0, scratch=scratch)
+        self._next_actor = ExplicitPass(actor.layers, count, gradient_rows=0, scratch=scratch)
         # The actor does not change between the two halves of an update: one pass serves s and s'.
         self._actor = ExplicitPass(actor.layers, 2 * count, gradients=actor.gradients[index], gradient_rows=count)
-        self._next_actor = ExplicitPass(actor.layers, count, gradient_rows=0)
-        self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0)
-        self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index])
-        self._judges = ExplicitPass(critics.layers, count)
         self._critic_dim = self._critics.inputs.shape[1] - learner.action_dim
         self.log_prob_sum = torch.zeros((), device=learner.device)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from unilab.algos.torch.offpolicy.config import TD3Config
 from unilab.algos.torch.offpolicy.flat_parameters import FlatParameters
 from unilab.algos.torch.offpolicy.learner import Batch, Inputs, OffPolicyLearner
-from unilab.algos.torch.offpolicy.mlp import ExplicitPass
+from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.value_heads import reduction_gradient
 
 
@@ -76,12 +76,15 @@ class TD3Share:
         self._noise, self._noise_clip = algorithm.target_noise, algorithm.target_noise_clip
         count = self._inputs.count
         actor, critics = learner.actor_parameters, learner.critic_parameters
-        self._actor = ExplicitPass(actor.layers, count, gradients=actor.gradients[index])
-        self._target_actor = ExplicitPass(learner.target_actor_parameters.layers, count, gradient_rows=0)
-        self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0)
-        self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index])
         judges = critics.layers if self._reduction == "mean" else [layer.member(0) for layer in critics.layers]
-        self._judges = ExplicitPass(judges, count)
+        scratch = Scratch()
+        self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index], scratch=scratch)
+        self._judges = ExplicitPass(judges, count, scratch=scratch)
+        self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0, scratch=scratch)
+        self._target_actor = ExplicitPass(
+            learner.target_actor_parameters.layers, count, gradient_rows=0, scratch=scratch
+        )
+        self._actor = ExplicitPass(actor.layers, count, gradients=actor.gradients[index])
         self._critic_dim = self._critics.inputs.shape[1] - learner.action_dim
         self._policy_value = torch.zeros((), device=learner.device)
 
