@@ -4,9 +4,8 @@
     python benchmarks/offpolicy_vs_others.py update
     python benchmarks/offpolicy_vs_others.py learning --sb3-python OTHER/bin/python --study results/sac_reward/ID
 
-- throughput: gradient updates a second with batches of 256, environments stepped beside them, measured in turns with
-  Stable-Baselines3, which makes as many updates as env steps. Its best number of environments and of threads is found
-  beforehand.
+- throughput: gradient updates a second with batches of 256, as many as env steps are made beside them, measured in
+  turns with Stable-Baselines3. Its best number of environments and of threads is found beforehand.
 - update: the learner's update alone on large batches, beside the same update in plain PyTorch (drivers/
   plain_offpolicy.py) with its best number of threads.
 - learning: returns over wall time beside one run of Stable-Baselines3; ours is recorded now, or is that of a study.
@@ -39,6 +38,8 @@ from learning_curves import Curve, compare_curves, print_curves, read_curve, rea
 
 ALGORITHMS = ("sac", "td3")
 HIDDEN_DIMS = [256, 256]
+AS_MANY_UPDATES_AS_ENV_STEPS = {"num_envs": 16, "updates_per_step": 16}
+"""the replay ratio of Stable-Baselines3 in its settings here; so the collectors beside the learners do the same work"""
 SB3 = "Stable-Baselines3"
 
 
@@ -90,9 +91,10 @@ def job(args: argparse.Namespace, algorithm: str, given: dict[str, Any]) -> dict
     return {"algorithm": algorithm, "batch_size": args.batch_size, "hidden_dims": HIDDEN_DIMS, "settings": given}
 
 
-def ours(args: argparse.Namespace, algorithm: str) -> Contestant:
-    """This project's runner with the settings that it ships."""
-    return Contestant("unilab-harness", "offpolicy_driver.py", sys.executable, job(args, algorithm, settings(args.set)))
+def ours(args: argparse.Namespace, algorithm: str, **defaults: Any) -> Contestant:
+    """This project's runner with the settings that it ships, but for ``defaults`` and ``--set``."""
+    given = defaults | settings(args.set)
+    return Contestant("unilab-harness", "offpolicy_driver.py", sys.executable, job(args, algorithm, given))
 
 
 def stable_baselines3(args: argparse.Namespace, algorithm: str) -> list[Contestant]:
@@ -115,7 +117,7 @@ def stable_baselines3(args: argparse.Namespace, algorithm: str) -> list[Contesta
 
 def compare_throughput(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
     """Updates a second, environments stepped beside them."""
-    contestants = [ours(args, algorithm), *stable_baselines3(args, algorithm)]
+    contestants = [ours(args, algorithm, **AS_MANY_UPDATES_AS_ENV_STEPS), *stable_baselines3(args, algorithm)]
     comparison = compare(contestants, "updates", args.rounds, Window(args.warmup_seconds, args.seconds))
     if not args.json:
         print_table(f"{algorithm}, updates a second in training, batch {args.batch_size}", comparison)
