@@ -191,10 +191,8 @@ def get(name: str) -> Trainer:
 def calm_thread_pools(environment: MutableMapping[str, str] = os.environ) -> None:
     """Keep the thread pools of several processes from fighting for cores; before torch or numpy is imported.
 
-    Idle OpenMP threads spin by default, which halves the speed of whatever else runs on their cores; and each
-    process starts with as many threads as there are cores. Trainers set their own counts where they want more.
+    Each process starts with as many threads as there are cores. Trainers set their own counts where they want more.
     What the user has set stays.
     """
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(variable, "1")

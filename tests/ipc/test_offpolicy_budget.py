@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass
 from unilab.algos.torch.offpolicy.runner import build_learner
@@ -80,7 +81,8 @@ def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
 @algorithms
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, dtype):
+def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, dtype, monkeypatch):
+    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1)  # as with a large batch: a part for each thread
     config = config_of(
         algorithm,
         batch_size=512,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.algos.offpolicy.reference import Reference
+from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
@@ -56,6 +57,14 @@ def parameters(*modules):
     return torch.cat([parameter.detach().flatten() for module in modules for parameter in module.parameters()])
 
 
+@pytest.fixture(params=["one thread", "data-parallel", "inside operations"])
+def threads(request, monkeypatch):
+    """Threads of a learner, in each way to use them."""
+    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1 if request.param == "data-parallel" else 10**9)
+    yield 1 if request.param == "one thread" else 3
+    torch.set_num_threads(1)
+
+
 VARIANTS = {
     "plain": {},
     "layer norm": {"policy.layer_norm": True},
@@ -74,7 +83,6 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_updates_are_those_of_autograd(algorithm, variant, threads):
@@ -162,7 +170,6 @@ def test_clipped_double_q_takes_the_lower_target_and_the_average_the_mean():
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-@pytest.mark.parametrize("threads", [1, 2])
 def test_same_seed_same_bits_and_resume_goes_on_with_them(algorithm, threads):
     batches = [make_batch(seed) for seed in range(6)]
     through = make(algorithm, learner_threads=threads)

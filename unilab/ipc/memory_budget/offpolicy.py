@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
+from unilab.algos.torch.offpolicy.learner import count_shares
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks import Actor, Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
@@ -67,7 +68,8 @@ def estimate_offpolicy(
         free = {} if learner == HOST else MemoryAvailable.here().devices
     layout = RowLayout(sizes.obs_dim, sizes.action_dim, sizes.critic_dim, config.algorithm.n_step > 1)
     kind = _pipeline(config, layout, free.get(learner))
-    shares = threads.learner if learner == HOST else 1
+    learner_threads = threads.learner if learner == HOST else 1
+    shares = count_shares(config, learner_threads)
     items = [
         *_exchange_items(config, sizes, layout),
         *_pipeline_items(config, layout, kind, learner),
@@ -76,7 +78,7 @@ def estimate_offpolicy(
         *physics_items(config.num_envs, sizes, threads.env),
         *process_items(
             learner_and_collector(costs, config.learner_device, config.collector_device),
-            shares + (kind == "prefetch"),
+            learner_threads + (kind == "prefetch"),
         ),
     ]
     settings = {name: getattr(config, name) for name in ("replay_capacity", "num_envs", "batch_size")}

@@ -136,7 +136,8 @@ class OffPolicyConfig:
     inference_threads: PositiveInt | None = None
     """threads of the collector's policy; None: from the cores there are"""
     learner_threads: PositiveInt | None = None
-    """data-parallel learner threads on a CPU; None: from the cores there are"""
+    """learner threads on a CPU, inside operations or, with large batches, data-parallel; None: from the cores there
+    are"""
     learner_dtype: Literal["float32", "bfloat16"] = "float32"
     """arithmetic of the update's matrix products; parameters stay float32"""
     obs_normalization: bool = False

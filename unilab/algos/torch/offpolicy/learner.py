@@ -19,6 +19,10 @@ from unilab.algos.torch.offpolicy.value_heads import build_head
 from unilab.training.seeding import derive_seed
 from unilab.training.thread_team import ThreadTeam
 
+DATA_PARALLEL_ROWS = 2048
+"""a thread's part of a batch from which threads with rows of their own are faster than threads inside each operation:
+below it they mostly wait for the interpreter's lock"""
+
 Batch = Mapping[str, Tensor]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -63,8 +67,10 @@ class OffPolicyLearner(ABC):
         self.action_dim = action_dim
         self.device = torch.device(config.learner_device)
         self.updates = 0
-        on_cpu = self.device.type == "cpu"
-        self.team = ThreadTeam(min(config.learner_threads or 1, config.batch_size) if on_cpu else 1)
+        threads = (config.learner_threads or 1) if self.device.type == "cpu" else 1
+        shares = count_shares(config, threads)
+        torch.set_num_threads(threads // shares)
+        self.team = ThreadTeam(shares)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "networks"))
             self.actor = build_actor(config, obs_dim, action_dim).to(self.device)
@@ -200,6 +206,11 @@ class OffPolicyLearner(ABC):
         threads = self.team.num_threads
         bounds = [self.config.batch_size * share // threads for share in range(threads + 1)]
         return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def count_shares(config: OffPolicyConfig, threads: int) -> int:
+    """Into how many parts ``threads`` split a batch: as many as they are, or one where they work inside operations."""
+    return threads if config.batch_size // threads >= DATA_PARALLEL_ROWS else 1
 
 
 class Inputs:

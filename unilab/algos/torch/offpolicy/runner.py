@@ -225,7 +225,6 @@ class OffPolicyRun(TrainingRun):
         if saved is not None and resume is not None:
             check_resumable(saved, config, RESUMABLE, resume)
         super().__init__(config, log_dir, saved)
-        torch.set_num_threads(runner.threads.inference)
         self._runner = runner
         with contextlib.ExitStack() as self._owned:  # what has been made is closed if the next thing fails
             self._build(runner, saved)
