@@ -19,8 +19,8 @@ class _Answer(Generic[Result]):
 class ThreadTeam:
     """``num_threads`` threads with one intra-op thread each; share 0 of all work is the calling thread's.
 
-    Handing work over and back are two operations on a queue: tens of microseconds, where a pool of futures takes
-    hundreds. With one thread all work is done in the calling one, whose intra-op threads may serve.
+    Handing work over and back are two operations on a queue, half the cost of a future. With one thread all work is
+    done in the calling one, whose intra-op threads may serve.
     """
 
     def __init__(self, num_threads: int, name: str = "learner") -> None:

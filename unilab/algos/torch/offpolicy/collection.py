@@ -14,6 +14,7 @@ from unilab.algos.torch.offpolicy.worker import off_policy_collector_fn
 from unilab.envs import EnvDims
 from unilab.ipc import AsyncRunner, ReplayBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
+from unilab.ipc.wakeup import Bell
 from unilab.training.progress import CollectorCounters
 from unilab.training.run import Check
 from unilab.training.seeding import derive_seed
@@ -61,6 +62,7 @@ class TransitionCollection:
         self._runner = runner
         self._weights = SharedWeightSync.from_state_dict(weights)
         self._metrics = LatestValue()
+        self._bell = Bell(runner.ctx)
         self._newest: dict[str, Any] = {}
         self._log = log
         self._started = self._collecting = False
@@ -90,6 +92,7 @@ class TransitionCollection:
             "weight_param_shapes": self._weights.param_shapes,
             "metrics_queue": self._metrics,
             "commands": self._theirs,
+            "bell": self._bell,
             "seed": seed,
             "state": resumed,
         }
@@ -129,8 +132,8 @@ class TransitionCollection:
     def wait_for_rows(self, rows: int, check: Check) -> None:
         """Running freely: wait until the replay buffer holds so many rows."""
         while len(self.replay) < rows:
+            self._bell.wait(WAIT_SECONDS, self._runner.interrupt)
             check()
-            self._runner.interrupt.wait(0.005)
         self._look()
         self.acted_version = self._newest.get("policy_version", 0)
 

@@ -20,8 +20,8 @@ from unilab.training.seeding import derive_seed
 from unilab.training.thread_team import ThreadTeam
 
 DATA_PARALLEL_ROWS = 2048
-"""a thread's part of a batch from which threads with rows of their own are faster than threads inside each operation:
-below it they mostly wait for the interpreter's lock"""
+"""a thread's part of a batch from which threads have rows of their own; in smaller ones they would mostly wait for the
+interpreter's lock, and work inside each operation instead"""
 
 Batch = Mapping[str, Tensor]
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -1,10 +1,10 @@
 """Ensembles of multi-layer perceptrons in batched products, and their gradients without autograd.
 
-An update of SAC or TD3 with small networks is some hundred operations of a few microseconds around twenty matrix
-products. What autograd adds (graph nodes, memory that is new each time, one more pass over each gradient) costs as
-much again, and threads that share a minibatch then mostly wait for the interpreter's lock. So the learners walk
-through their networks by hand, with every intermediate in memory that is allocated once; ``EnsembleMLP.forward`` is the
-same network for autograd, for acting and for the tests that compare the two.
+An update of SAC or TD3 with small networks is a few hundred operations of some microseconds around twenty matrix
+products. With autograd what lies around the products took as long as they did; half of that was graph nodes, memory
+that is new each time, and one more pass over each gradient. So the learners walk through their networks by hand, with
+every intermediate in memory that is allocated once; ``EnsembleMLP.forward`` is the same network for autograd, for
+acting and for the tests that compare the two.
 """
 
 import itertools

@@ -1,6 +1,7 @@
 """Actors and critics of SAC and TD3."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """bounds of the log standard deviation before squashing"""
 
 
-class Actor(nn.Module):
+class Actor(nn.Module, ABC):
     """A policy over actions in [-1, 1]: ``act`` with noise, ``mode`` without."""
 
     normalizer: nn.Module
@@ -29,13 +30,13 @@ class Actor(nn.Module):
         """What the network says of observations [N, O]: [N, outputs]."""
         return self.body(self.normalizer(obs))[0]
 
+    @abstractmethod
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions [N, A] for observations [N, O] and noise [N, A], which is scaled as the policy explores."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mode(self, obs: Tensor) -> Tensor:
         """Actions [N, A] without noise."""
-        raise NotImplementedError
 
 
 class TanhGaussianActor(Actor):

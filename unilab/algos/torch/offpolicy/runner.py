@@ -281,8 +281,7 @@ class OffPolicyRun(TrainingRun):
         learning_since = time.monotonic()
         for _ in range(self._config.updates_per_step):
             check()
-            with span("sample"):
-                batch = self._pipeline.next_batch()
+            batch = self._pipeline.next_batch()
             with span("update"):
                 self._learner.update(batch)
         metrics = self._metrics()

@@ -19,6 +19,7 @@ from unilab.algos.torch.offpolicy.networks import Actor, build_actor
 from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
+from unilab.ipc.wakeup import Bell
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
 from unilab.training.tracing import recording, span
@@ -211,6 +212,7 @@ def off_policy_collector_fn(
     seed: int,
     state: Mapping[str, Any] | None = None,
     *,
+    bell: Bell | None = None,
     trace_folder: str | None = None,
 ) -> None:
     """The collector process: acts with the newest weights until told to stop.
@@ -227,6 +229,7 @@ def off_policy_collector_fn(
             policy version)`` when ``env_steps_per_sync`` steps were made, ``("state",)`` by ``("state", state_dict)``.
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
+        bell: running freely, rung after every ``env_steps_per_sync`` steps.
         trace_folder: where this process' part of the timeline goes, with ``trace_enabled``; None: where the
             settings say.
     """
@@ -250,6 +253,8 @@ def off_policy_collector_fn(
         if not settings.sync_collection:
             while not stop_event.is_set():
                 loop.collect()
+                if bell is not None:
+                    bell.ring()
         elif commands is not None:
             loop.obey(commands, stop_event)
         else:
