@@ -403,6 +403,7 @@ def test_close_drops_an_error_that_nobody_asked_for(
     monkeypatch.setattr(replay, "sample_packed", None)
     pipeline.next_batch()
     pipeline.close()
+    assert not prefetch_threads()
 
 
 def test_the_thread_ends_with_a_pipeline_that_is_dropped(make_replay: MakeReplay) -> None:
