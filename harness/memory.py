@@ -10,7 +10,7 @@ too high), and says which.
 import shutil
 import threading
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,7 @@ class PeakMemory:
         self._limit = limit
         self._on_exceed = on_exceed
         self._peak = MemorySample()
+        self._counting = threading.Lock()
         self._device = _DeviceMemory()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
@@ -91,7 +92,7 @@ class PeakMemory:
         return self._peak
 
     def sample(self) -> MemorySample:
-        """Measure once, now, and count it into the peak."""
+        """Measure once, now, and count it into the peak; any thread may."""
         started = time.thread_time()
         pids = trial_processes(self.pid)
         parts = [process_memory(pid, self.accounting) for pid in pids]
@@ -104,9 +105,10 @@ class PeakMemory:
             + max(shm, sum(part.shared for part in parts))
         )
         sample = MemorySample(host, shm, self._device.used_by(pids), len(pids))
-        self._peak = self._peak.peak(sample)
-        self.samples += 1
-        self.cost_seconds += time.thread_time() - started
+        with self._counting:
+            self._peak = self._peak.peak(sample)
+            self.samples += 1
+            self.cost_seconds += time.thread_time() - started
         return sample
 
     def close(self) -> None:
@@ -222,15 +224,18 @@ class _DeviceMemory:
     def __init__(self) -> None:
         self._present = shutil.which("nvidia-smi") is not None
         self._next = 0.0
-        self._used: dict[int, int] = {}
+        self._used: Counter[int] = Counter()
+        self._asking = threading.Lock()
+        """the sampling thread and whoever calls ``PeakMemory.sample`` share one answer"""
 
     def used_by(self, pids: Iterable[int]) -> int:
         if not self._present:
             return 0
-        if time.monotonic() >= self._next:
-            self._used = defaultdict(int)
-            for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
-                if mebibytes.isdigit():
-                    self._used[int(pid)] += int(mebibytes) * 2**20
-            self._next = time.monotonic() + DEVICE_INTERVAL
-        return sum(self._used.get(pid, 0) for pid in pids)
+        with self._asking:
+            if time.monotonic() >= self._next:
+                self._used = Counter()
+                for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
+                    if mebibytes.isdigit():
+                        self._used[int(pid)] += int(mebibytes) * 2**20
+                self._next = time.monotonic() + DEVICE_INTERVAL
+            return sum(self._used[pid] for pid in pids)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,6 +158,19 @@ def test_device_memory_is_that_of_the_trials_processes(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with PeakMemory(process.pid) as peak:
             assert peak.sample().device == 300 * MIB
+
+
+def test_samples_of_several_threads_share_one_answer_of_the_driver(tmp_path, monkeypatch):
+    with child(HOLD, "1") as (process, _):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nsleep 0.2\necho '{process.pid}, 300'\n")
+        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(memory, "DEVICE_INTERVAL", 600.0)
+        with PeakMemory(process.pid) as peak, ThreadPoolExecutor(4) as threads:
+            samples = [threads.submit(peak.sample) for _ in range(4)]
+            assert {sample.result().device for sample in samples} == {300 * MIB}
+        assert (tmp_path / "asked").read_text() == "asked\n"
 
 
 RUN = """

@@ -1,19 +1,16 @@
 """Every setting of asynchronous PPO, documented once beside its default."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-STRICT = ConfigDict(extra="forbid")
+from unilab.training.run_config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+
 LEARNING_COST_PER_EPOCH = 12.0
 """core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
 ROWS_PER_THREAD = 64
 """a thread's share of a minibatch below which more threads do not pay"""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -75,18 +72,11 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True)
-class APPOConfig:
-    """All settings of an APPO run."""
+class APPOConfig(RunConfig):
+    """All settings of an APPO run; those of ``RunConfig`` are among them."""
 
     __pydantic_config__ = STRICT
 
-    env: str = "HalfCheetah"
-    """registered name, module:attribute or gymnasium id"""
-    env_cfg: dict[str, Any] = field(default_factory=dict)
-    """overrides of the environment's own settings"""
-    sim_backend: str = "mujoco"
-    num_envs: PositiveInt = 256
-    """environments stepped together by the collector"""
     steps_per_env: PositiveInt = 32
     """environment steps of one rollout, T"""
     mode: Literal["async", "sync"] = "async"
@@ -95,30 +85,6 @@ class APPOConfig:
     """rollouts the ring can hold (async)"""
     when_full: Literal["drop_oldest", "wait"] = "wait"
     """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
-    collector_device: str = "cpu"
-    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
-    learner_device: str = "cpu"
-    env_threads: PositiveInt | None = None
-    """physics threads; None: from the cores there are"""
-    inference_threads: PositiveInt | None = None
-    """threads of the collector's policy; None: from the cores there are"""
-    learner_threads: PositiveInt | None = None
-    """data-parallel learner threads on a CPU; None: from the cores there are"""
-    learner_dtype: Literal["float32", "bfloat16"] = "float32"
-    """arithmetic of the update's matrix products; parameters stay float32"""
-    obs_normalization: bool = True
-    """running mean and variance of observations, updated by the learner and published with the weights"""
-    stagger_episodes: bool = True
-    """start the first episodes at random points of the time limit, so that not all end at once"""
-    trace_enabled: bool = False
-    """write a timeline of collector and learner that Perfetto opens"""
-    trace_output_dir: str | None = None
-    """folder of the timeline; None: the log folder"""
-    trace_thread_time: bool = False
-    """also record the processor time of each span"""
-    trace_cuda_events: bool = True
-    """also record the time on the device of spans with CUDA work"""
-    seed: int = 0
     policy: PolicyConfig = PolicyConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
 

@@ -1,21 +1,24 @@
 """Every setting of SAC and TD3, documented once beside its default."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-STRICT = ConfigDict(extra="forbid")
+from unilab.training.run_config import (
+    STRICT,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+)
+
 LEARNING_COST_PER_SAMPLE = 33.0
 """core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
 ROWS_PER_THREAD = 64
 """a thread's share of a batch below which more threads do not pay"""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,12 @@ class TD3AlgorithmConfig(AlgorithmConfig):
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
-    """What runs of SAC and TD3 have in common."""
+class OffPolicyConfig(RunConfig):
+    """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
 
     __pydantic_config__ = STRICT
 
-    env: str = "HalfCheetah"
-    """registered name, module:attribute or gymnasium id"""
-    env_cfg: dict[str, Any] = field(default_factory=dict)
-    """overrides of the environment's own settings"""
-    sim_backend: str = "mujoco"
     num_envs: PositiveInt = 16
-    """environments stepped together by the collector"""
     replay_capacity: PositiveInt = 1_000_000
     """transitions that the replay buffer holds"""
     batch_size: PositiveInt = 256
@@ -128,31 +125,8 @@ class OffPolicyConfig:
     a replay buffer on the learner's device; auto: direct on a CPU, device where it fits, else prefetch"""
     save_replay: bool = False
     """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
-    collector_device: str = "cpu"
-    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
-    learner_device: str = "cpu"
-    env_threads: PositiveInt | None = None
-    """physics threads; None: from the cores there are"""
-    inference_threads: PositiveInt | None = None
-    """threads of the collector's policy; None: from the cores there are"""
-    learner_threads: PositiveInt | None = None
-    """learner threads on a CPU, inside operations or, with large batches, data-parallel; None: from the cores there
-    are"""
-    learner_dtype: Literal["float32", "bfloat16"] = "float32"
-    """arithmetic of the update's matrix products; parameters stay float32"""
     obs_normalization: bool = False
-    """running mean and variance of observations, updated by the learner and published with the weights"""
     stagger_episodes: bool = False
-    """start the first episodes at random points of the time limit, so that not all end at once"""
-    trace_enabled: bool = False
-    """write a timeline of collector and learner that Perfetto opens"""
-    trace_output_dir: str | None = None
-    """folder of the timeline; None: the log folder"""
-    trace_thread_time: bool = False
-    """also record the processor time of each span"""
-    trace_cuda_events: bool = True
-    """also record the time on the device of spans with CUDA work"""
-    seed: int = 0
     policy: PolicyConfig = PolicyConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
 

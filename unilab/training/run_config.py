@@ -1,0 +1,54 @@
+"""The settings that runs of all algorithms have, documented once beside their defaults."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid")
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Environment, devices, threads and timeline of a run; each algorithm adds its own."""
+
+    __pydantic_config__ = STRICT
+
+    env: str = "HalfCheetah"
+    """registered name, module:attribute or gymnasium id"""
+    env_cfg: dict[str, Any] = field(default_factory=dict)
+    """overrides of the environment's own settings"""
+    sim_backend: str = "mujoco"
+    num_envs: PositiveInt = 256
+    """environments stepped together by the collector"""
+    collector_device: str = "cpu"
+    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
+    learner_device: str = "cpu"
+    env_threads: PositiveInt | None = None
+    """physics threads; None: from the cores there are"""
+    inference_threads: PositiveInt | None = None
+    """threads of the collector's policy; None: from the cores there are"""
+    learner_threads: PositiveInt | None = None
+    """learner threads on a CPU, data-parallel or, with small batches, inside operations; None: from the cores there
+    are"""
+    learner_dtype: Literal["float32", "bfloat16"] = "float32"
+    """arithmetic of the update's matrix products; parameters stay float32"""
+    obs_normalization: bool = True
+    """running mean and variance of observations, updated by the learner and published with the weights"""
+    stagger_episodes: bool = True
+    """start the first episodes at random points of the time limit, so that not all end at once"""
+    trace_enabled: bool = False
+    """write a timeline of collector and learner that Perfetto opens"""
+    trace_output_dir: str | None = None
+    """folder of the timeline; None: the log folder"""
+    trace_thread_time: bool = False
+    """also record the processor time of each span"""
+    trace_cuda_events: bool = True
+    """also record the time on the device of spans with CUDA work"""
+    seed: int = 0
