@@ -28,8 +28,13 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "peak_shm_bytes": "minimize",
     "peak_device_bytes": "minimize",
     "wall_seconds": "minimize",
+    "return_at_budget": "maximize",
+    "seconds_to_return": "minimize",
+    "async_efficiency": "maximize",
 }
 """what an objective or a constraint may name, and the direction that is better"""
+GROUPS = ("params", "budget_items")
+"""fields that are dictionaries, flattened to dotted names"""
 
 
 class RecordError(OSError):
@@ -84,12 +89,48 @@ class Record:
     """folder of the repeat's output, relative to the study"""
     traced: bool = False
     """measured with --trace, which takes some of the speed; the timeline is trace.json in ``log``"""
+    unsteady: bool = False
+    """the throughputs of the two halves of the steady window differ by more than 5 %"""
+    half_ratio: float = math.nan
+    """throughput of the second half of the steady window over that of the first"""
+    disturbed: str = ""
+    """what disturbed the measurement; empty when nothing did"""
+    attempt: int = 0
+    """a disturbed repeat stays and is tried again under the next number"""
+    other_cpu_fraction: float = math.nan
+    """part of the usable cores that processes outside of the trial took during the steady window"""
+    load_average: float = math.nan
+    """of one minute, when the repeat began"""
+    throttled_seconds: float = math.nan
+    """time that the container's quota held the trial back during the steady window"""
+    return_at_budget: float = math.nan
+    """mean episode return when the budget of env steps or seconds was used up"""
+    seconds_to_return: float = math.nan
+    """wall time until the target return was reached"""
+    predicted_env_steps_per_second: float = math.nan
+    async_efficiency: float = math.nan
+    """throughput over what the ceilings of this machine allow for these settings"""
+    verdict: str = ""
+    """what limited the throughput and what would move it, in words"""
+    budget_items: dict[str, int] = field(default_factory=dict)
+    """the predicted memory item by item, bytes"""
+    calibrated_host_bytes: int = 0
+    """``budget_host_bytes`` times this machine's calibration factor"""
+    suite_hash: str = ""
+    dirty: bool = False
+    """the repository had changes that its commit does not have"""
+    versions: str = ""
+    """packages that matter, as "torch 2.13.0, mujoco 4.0.0" """
+    threads: str = ""
+    """as "env 2, inference 1, learner 2" """
 
     def flat(self) -> dict[str, Any]:
-        """One level, settings as ``params.<dotted name>``; numbers that JSON does not have become None."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "params"}
+        """One level, dictionaries as ``params.<dotted name>``; numbers that JSON does not have become None."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in GROUPS}
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        return values | {f"params.{name}": value for name, value in self.params.items()}
+        for group in GROUPS:
+            values |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
+        return values
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "Record":
@@ -100,15 +141,18 @@ class Record:
         """
         if not isinstance(flat, Mapping):
             raise TypeError(f"expected a record, got {type(flat).__name__}")
-        params = {key.removeprefix("params."): value for key, value in flat.items() if key.startswith("params.")}
-        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "params"}
+        groups = {
+            group: {k.removeprefix(f"{group}."): v for k, v in flat.items() if k.startswith(f"{group}.")}
+            for group in GROUPS
+        }
+        known = {f.name: f for f in dataclasses.fields(cls) if f.name not in GROUPS}
         values = {key: value for key, value in flat.items() if key in known}
         for name, value in values.items():
             if value is None and known[name].type is float:
                 values[name] = math.nan
         if not isinstance(values.get("trial"), int) or not isinstance(values.get("repeat"), int):
             raise ValueError("a record needs the numbers of its trial and repeat")
-        return cls(params=params, **values)
+        return cls(params=groups["params"], budget_items=groups["budget_items"], **values)
 
     def metric(self, name: str) -> float:
         """The value of a metric of ``METRICS``."""
