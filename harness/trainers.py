@@ -1,5 +1,6 @@
 """What the harness asks of a trainer, and where trainers come from: by name, or ``package.module:Class``."""
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.training.devices import split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.settings import SettingsError, flatten, nearest, parse
 
@@ -51,6 +53,14 @@ class Trainer(Protocol):
         """What a run will hold in memory, or None when it cannot be predicted."""
         ...
 
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        """Learner iterations after which each buffer has been wrapped once; 0 where nothing is to be waited for."""
+        ...
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        """How a run divides the cores of this machine, by the name of the part; empty when it is not known."""
+        ...
+
     def run(
         self,
         settings: Mapping[str, Any],
@@ -86,6 +96,12 @@ class OwnTrainer(ABC):
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         return self.estimate(parse(self._config_type, settings))
 
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        return self.iterations_to_wrap(parse(self._config_type, settings))
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        return dataclasses.asdict(split_threads(parse(self._config_type, settings), usable_cores()))
+
     def run(
         self,
         settings: Mapping[str, Any],
@@ -116,6 +132,10 @@ class OwnTrainer(ABC):
         """What a run of ``config`` will hold in memory."""
 
     @abstractmethod
+    def iterations_to_wrap(self, config: Any) -> int:
+        """See ``Trainer.warmup_iterations``."""
+
+    @abstractmethod
     def runner(self, config: Any) -> "APPORunner | OffPolicyRunner":
         """What trains ``config``."""
 
@@ -133,6 +153,10 @@ class APPOTrainer(OwnTrainer):
         from unilab.ipc.memory_budget import estimate_appo
 
         return estimate_appo(config)
+
+    def iterations_to_wrap(self, config: APPOConfig) -> int:
+        """Each iteration learns from one rollout, and so many fill the ring."""
+        return config.num_slots if config.mode == "async" else 1
 
     def runner(self, config: APPOConfig) -> "APPORunner":
         from unilab.algos.torch.appo.runner import APPORunner
@@ -158,6 +182,14 @@ class OffPolicyTrainer(OwnTrainer):
         from unilab.ipc.memory_budget import estimate_offpolicy
 
         return estimate_offpolicy(config)
+
+    def iterations_to_wrap(self, config: OffPolicyConfig) -> int:
+        """None: progress begins with learning, when the replay buffer holds what ``learning_starts`` asks for.
+
+        To wrap a million transitions would take minutes, and rows are drawn and written one way however many there
+        are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
+        """
+        return 0
 
     def runner(self, config: OffPolicyConfig) -> "OffPolicyRunner":
         from unilab.algos.torch.offpolicy.runner import OffPolicyRunner

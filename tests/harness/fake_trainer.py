@@ -41,6 +41,7 @@ class FakeConfig:
     mode: Literal["async", "sync"] = "async"
     device: str = "cpu"
     host_bytes: int = 1000
+    slots: int = 0
     layers: tuple[int, ...] = (1,)
     behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless"] = "good"
     marker: str = ""
@@ -68,6 +69,12 @@ class FakeTrainer:
 
         config = parse(FakeConfig, settings)
         return MemoryBudget((BudgetItem("ring", "host", config.host_bytes),))
+
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        return parse(FakeConfig, settings).slots
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        return {"env": 2, "learner": 1}
 
     def run(
         self,

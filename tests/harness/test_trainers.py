@@ -59,6 +59,19 @@ def test_budget_is_that_of_the_settings(name) -> None:
     assert large.shm_bytes - small.shm_bytes == pytest.approx(100_000 * 43 * 4, abs=8192)
 
 
+def test_warm_up_lasts_until_the_ring_has_been_wrapped_or_learning_has_begun() -> None:
+    assert trainers.get("appo").warmup_iterations({"num_slots": 7}) == 7
+    assert trainers.get("appo").warmup_iterations({"num_slots": 7, "mode": "sync"}) == 1
+    assert trainers.get("sac").warmup_iterations({"replay_capacity": 200_000}) == 0
+
+
+@pytest.mark.parametrize("name", ["appo", "sac", "td3"])
+def test_threads_are_those_that_a_runner_will_use(name) -> None:
+    stated = {"env_threads": 3, "inference_threads": 2, "learner_threads": 5}
+    assert trainers.get(name).threads(stated) == {"env": 3, "inference": 2, "learner": 5}
+    assert all(count >= 1 for count in trainers.get(name).threads({}).values())
+
+
 def test_a_pipeline_that_no_device_allows_drops_out_of_the_search(tmp_path) -> None:
     plan = plans.make(suite(tmp_path, "search:\n  learner_device: [cpu, 'cuda:7']\n  pipeline: [device, prefetch]\n"))
     assert plan.space.dimensions == {"learner_device": ("cpu",), "pipeline": ("prefetch",)}
