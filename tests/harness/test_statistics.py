@@ -87,20 +87,29 @@ def test_one_value_has_no_interval():
     assert bootstrap_interval([3.0, 3.0, 3.0]) == Interval(3.0, 3.0)
 
 
-def test_the_noise_floor_is_the_quantile_of_the_mean_of_random_signs():
-    assert noise_floor([math.log(1.02)]) == pytest.approx(0.02)
-    # two ratios of one size: the mean is 0 for half of the signs and the size for the other half
-    assert noise_floor([math.log(1.02), -math.log(1.02)]) == pytest.approx(0.02)
-    assert noise_floor([math.log(1.02), math.log(1.02)], confidence=0.4) == 0
-    sample = np.random.default_rng(2).normal(0, 0.03, 400)
-    assert noise_floor(sample, pairs=9) == pytest.approx(1.96 * 0.03 / 3, rel=0.1)
+def test_the_noise_floor_is_students_quantile_of_the_mean():
+    # 12.706 and 4.303: two-sided 95 % of Student's distribution with one and with two degrees of freedom
+    assert noise_floor([0.01]) == pytest.approx(math.expm1(12.706 * 0.01), rel=1e-4)
+    assert noise_floor([0.01, -0.03]) == pytest.approx(math.expm1(4.3027 * math.sqrt(0.001 / 2 / 2)), rel=1e-4)
+    assert noise_floor([0.0, 0.0]) == 0
+    sample = np.random.default_rng(2).normal(0, 0.03, 4000)
+    assert noise_floor(sample, pairs=9) == pytest.approx(math.expm1(1.96 * 0.03 / 3), rel=0.05)
 
 
-@given(st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=10))
-def test_the_noise_floor_does_not_depend_on_which_side_is_called_the_first(ratios):
-    floor = noise_floor(ratios, resamples=400)
-    assert 0 <= floor <= math.expm1(max(abs(ratio) for ratio in ratios)) + 1e-12
-    assert floor == pytest.approx(noise_floor([-ratio for ratio in ratios], resamples=400))
+def test_means_of_a_against_a_exceed_the_noise_floor_as_seldom_as_it_says():
+    rng = np.random.default_rng(3)
+    rounds = [(noise_floor(rng.normal(0, 0.03, 4), pairs=6), rng.normal(0, 0.03, 6).mean()) for _ in range(2000)]
+    assert np.mean([abs(mean) > math.log1p(floor) for floor, mean in rounds]) == pytest.approx(0.05, abs=0.015)
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=10), st.floats(0.5, 0.99))
+def test_the_noise_floor_does_not_depend_on_which_measurement_is_called_the_first(ratios, confidence):
+    floor = noise_floor(ratios, confidence=confidence)
+    assert floor >= 0
+    assert floor == pytest.approx(noise_floor([-ratio for ratio in reversed(ratios)], confidence=confidence))
+    assert noise_floor(ratios, pairs=4 * len(ratios), confidence=confidence) == pytest.approx(
+        math.expm1(math.log1p(floor) / 2)
+    )
 
 
 def test_the_gain_interval_of_a_constant_gain_is_that_gain():
