@@ -27,6 +27,8 @@ from unilab.ipc import segments
 
 GRACE_SECONDS = 2.0
 """between SIGTERM and SIGKILL"""
+PRUNED_RESULT = {"env_steps": int, "episodes": int, "episode_return": float, "policy_lag_mean": float}
+"""what is recorded of a pruned repeat: counters and means that need no steady window, by the type in a record"""
 DUMP_SECONDS = 2.0
 """for a hanging process to write its stack dump"""
 GUARD = 'trap "" TERM INT HUP; read line || { kill -TERM 0; sleep 2; kill -KILL 0; }'
@@ -57,9 +59,12 @@ def execute(
     spec: TrialSpec,
     limits: Limits,
     stop: StopSignal,
-    on_progress: Callable[[dict[str, Any]], None] = lambda progress: None,
+    on_progress: Callable[[dict[str, Any]], str | None] = lambda progress: None,
 ) -> Outcome:
     """Run ``spec`` (its ``report_fd`` is set here) and wait for its end.
+
+    Args:
+        on_progress: sees each report of the trial; a reason that it returns ends the trial as pruned.
 
     Raises:
         Stopped: a signal came; the trial is gone, nothing is known of it.
@@ -156,7 +161,7 @@ class _Watch:
         group: _Group,
         limits: Limits,
         stop: StopSignal,
-        on_progress: Callable[[dict[str, Any]], None],
+        on_progress: Callable[[dict[str, Any]], str | None],
         started: float,
     ) -> None:
         self.group, self.limits, self.stop, self.on_progress = group, limits, stop, on_progress
@@ -177,6 +182,8 @@ class _Watch:
                 for key, _ in selector.select(min(remaining, 3600.0)):
                     if key.fd == self.group.reports and not self._read():
                         return self._ended()
+                if self._final is not None and self._final.state == "pruned":
+                    return self._final
 
     def _read(self) -> bool:
         """False at the end of the pipe."""
@@ -188,8 +195,12 @@ class _Watch:
 
     def _handle(self, message: dict[str, Any]) -> None:
         self.progress_deadline = time.monotonic() + self.limits.progress_timeout_seconds
+        if self._final is not None:  # what a pruned trial reports until it is gone
+            return
         if message["event"] == "progress":
-            self.on_progress(message["progress"])
+            reason = self.on_progress(message["progress"])
+            if reason is not None:
+                self._final = Outcome("pruned", error=reason, result=_so_far(message["progress"]))
         elif message["event"] == "result":
             result = {k: math.nan if v is None else v for k, v in message["result"].items()}
             self._final = Outcome("complete", result=result)
@@ -224,6 +235,11 @@ class _Watch:
 
     def _log(self) -> str:
         return f"{self.group.folder / 'stderr.log'}"
+
+
+def _so_far(progress: dict[str, Any]) -> dict[str, Any]:
+    known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
+    return {name: kind(progress[name]) for name, kind in known.items()}
 
 
 def _members_catching(group: int, signum: int) -> list[int]:

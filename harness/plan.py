@@ -15,7 +15,7 @@ from harness import budget, provenance, trainers
 from harness.budget import Verdict
 from harness.document import Document, Key
 from harness.space import Space
-from harness.suite import Suite, SuiteSource, load
+from harness.suite import RETURNS, Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
@@ -120,6 +120,7 @@ def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     except TrainerError as error:
         raise source.error(("trainer",), str(error)) from None
     _check_settings(source, trainer)
+    _check_pruner(source)
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
@@ -145,6 +146,16 @@ def _check_settings(source: SuiteSource, trainer: Trainer) -> None:
             values = _samples(value) if group == "search" else [value]
             for index, sample in enumerate(values):
                 _check_value(source, trainer, (*key, index), {name: sample})
+
+
+def _check_pruner(source: SuiteSource) -> None:
+    objectives = source.suite.objectives
+    if source.suite.pruner is None:
+        return
+    if len(objectives) > 1 or objectives[0].metric not in RETURNS or objectives[0].direction != "maximize":
+        given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
+        problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
+        raise source.error(("pruner",), problem)
 
 
 def _samples(dimension: Any) -> list[Any]:

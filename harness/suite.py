@@ -28,6 +28,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
+RETURNS = ("episode_return", "return_at_budget")
+"""objectives that the learning curve of a running trial tells something about"""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,22 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class Pruner:
+    """Trials of the search whose return stays behind are ended early; see ``harness.pruning``."""
+
+    __pydantic_config__ = STRICT
+
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
+    """a trial goes on while its best return so far is at or above this percentile of the completed trials"""
+    startup_trials: Count = 5
+    """completed trials before the first one is pruned"""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """part of a trial's budget before which it is never pruned"""
+    interval_fraction: Annotated[float, Field(ge=0.01, lt=1)] = 0.1
+    """part of the budget between two looks, in whole percent"""
+
+
+@dataclass(frozen=True)
 class Limits:
     __pydantic_config__ = STRICT
 
@@ -211,6 +229,7 @@ class Suite:
     measure: Measure = Measure()
     confirm: Confirm | None = None
     sampler: Sampler = Sampler()
+    pruner: Pruner | None = None
     limits: Limits = Limits()
 
     def study_id(self) -> str:
@@ -227,14 +246,15 @@ class Suite:
         """As a suite file has it; reading it back gives an equal suite."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         content["constraints"] |= content["constraints"].pop("metrics")
-        if self.confirm is None:
-            del content["confirm"]
+        for optional in ("confirm", "pruner"):
+            if content[optional] is None:
+                del content[optional]
         return content
 
 
 SECTIONS: dict[str, type] = {
-    "measure": Measure, "confirm": Confirm, "sampler": Sampler, "limits": Limits, "objectives": Objective,
-    "search": Range, "constraints": Bounds,
+    "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
+    "objectives": Objective, "search": Range, "constraints": Bounds,
 }  # fmt: skip
 
 

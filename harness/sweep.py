@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness import timelines
+from harness import pruning, timelines
 from harness.budget import Verdict
 from harness.execute import Limits, Outcome, execute
 from harness.plan import Plan
@@ -37,7 +37,7 @@ class Display(Protocol):
     def finished(self, record: Record) -> None: ...
 
 
-Execute = Callable[[TrialSpec, Limits, StopSignal, Callable[[dict[str, Any]], None]], Outcome]
+Execute = Callable[[TrialSpec, Limits, StopSignal, Callable[[dict[str, Any]], str | None]], Outcome]
 
 
 @dataclass
@@ -76,10 +76,13 @@ class Sweep:
             params = self.plan.space.encode(self.study.params(number))
             state, values, constraints = self._judge(number)
             attributes = {f"constraints:{key}": value for key, value in constraints.items()}
+            checks = self._checks(number)
+            if state == TrialState.PRUNED and checks:
+                values = [checks[max(checks)]]  # as Optuna itself does when it is told
             self._optuna.add_trial(
                 create_trial(
-                    params=params, distributions={name: space[name] for name in params}, state=state,
-                    values=values, system_attrs=attributes,
+                    params=params, distributions={name: space[name] for name in params}, state=state, values=values,
+                    system_attrs=attributes, intermediate_values=checks, user_attrs=self._reason(number),
                 )
             )  # fmt: skip
 
@@ -138,6 +141,8 @@ class Sweep:
                 self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
         else:
             for repeat in range(self.plan.suite.measure.repeats):
+                if self._pruned(trial.number):
+                    break
                 if repeat not in done:
                     self._measure(trial.number, repeat, "search", params, verdict)
         self._tell(trial)
@@ -156,9 +161,25 @@ class Sweep:
         for key, value in constraints.items():
             if key not in frozen.constraints:  # a crash may have come between this and telling
                 trial.set_constraint(key, value)
-        if state == TrialState.PRUNED:
-            trial.set_user_attr("infeasible", self.study.of_trial(frozen.number)[0].error)
+        for percent, value in self._checks(frozen.number).items():
+            if percent not in frozen.intermediate_values:
+                trial.report(value, percent)
+        for key, text in self._reason(frozen.number).items():
+            trial.set_user_attr(key, text)
         self._optuna.tell(frozen.number, values, state)
+
+    def _checks(self, number: int) -> dict[int, float]:
+        """What a trial's curve tells the pruner, by percent of the budget."""
+        first = self.study.of_trial(number)[0]
+        return pruning.checks_of(self.plan.suite, self.study.folder / first.log / "curve.jsonl")
+
+    def _reason(self, number: int) -> dict[str, str | None]:
+        """Why a trial was not measured to its end, under its state: pruned, infeasible, failed or timeout."""
+        own = self.study.of_trial(number, "search")
+        return next(({r.state: r.error} for r in own if r.state != "complete"), {})
+
+    def _pruned(self, number: int) -> bool:
+        return any(record.state == "pruned" for record in self.study.of_trial(number, "search"))
 
     def _judge(self, number: int) -> tuple[TrialState, list[float] | None, dict[str, float]]:
         """What the records of a trial's search mean to the sampler: state, values, constraints (0 or less is met)."""
@@ -167,6 +188,8 @@ class Sweep:
         values = [median(records, objective.metric) for objective in objectives]
         if any(record.state == "infeasible" for record in records):
             return TrialState.PRUNED, None, {"memory": 1.0} | dict.fromkeys(bounds, 0.0)
+        if any(record.state == "pruned" for record in records):
+            return TrialState.PRUNED, None, {"memory": 0.0} | dict.fromkeys(bounds, 0.0)
         constraints = {"memory": 0.0} | {m: min(b.excess(median(records, m)), 1e30) for m, b in bounds.items()}
         if any(math.isnan(value) for value in values):
             return TrialState.FAIL, None, constraints
@@ -205,7 +228,7 @@ class Sweep:
             suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.seconds, str(folder), report_fd=-1
         )
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
-        outcome = self.execute(spec, limits, self.stop, self.display.progress)
+        outcome = self.execute(spec, limits, self.stop, self._watcher(record))
         if self.trace:
             timelines.end(folder)
         self._save(
@@ -216,6 +239,18 @@ class Sweep:
                 wall_seconds=outcome.wall_seconds, traced=self.trace,
             )
         )  # fmt: skip
+
+    def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:
+        """Shows progress; and ends a trial that falls behind, if it is one that may be pruned."""
+        pruner = self.plan.suite.pruner
+        prunable = record.phase == "search" and record.repeat == 0 and not record.baseline
+        judge = pruning.Judge(self.plan.suite, pruner, self._optuna) if pruner and prunable else None
+
+        def watch(progress: dict[str, Any]) -> str | None:
+            self.display.progress(progress)
+            return judge(progress) if judge else None
+
+        return watch
 
     def _what(self, record: Record) -> str:
         suite = self.plan.suite

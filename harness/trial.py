@@ -115,7 +115,8 @@ class Trial:
         folder = Path(self.spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with (folder / "curve.jsonl").open("w", encoding="utf-8") as self._curve:
+            # by lines: what was reported is there however the repeat ends
+            with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
                 trainers.get(self.spec.trainer).run(
                     self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED,
                     save_interval=UNLIMITED,
@@ -133,9 +134,9 @@ class Trial:
             self._next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars())
             scalars["measuring"] = self.window.first is not None
-            self._report({"event": "progress", "progress": scalars})
             assert self._curve is not None
-            self._curve.write(json.dumps(scalars) + "\n")
+            self._curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
+            self._report({"event": "progress", "progress": scalars})
         return more
 
 

@@ -46,10 +46,16 @@ class Executed:
         if len(self.specs) == self.crash_at:
             raise Crash
         self.specs.append(spec)
+        last = self.run(spec)[-1]
+        if last["event"] == "error":
+            return Outcome("failed", error=last["error"])
+        return Outcome("complete", result=last["result"])
+
+    def run(self, spec: TrialSpec) -> list[dict]:
+        """What the trial reported."""
         messages: list = []
-        if not Trial(spec, messages.append).run():
-            return Outcome("failed", error=messages[-1]["error"])
-        return Outcome("complete", result=messages[-1]["result"])
+        Trial(spec, messages.append).run()
+        return messages
 
 
 def sweep(plan: Plan, results: Path, executed: Executed | None = None) -> list[Record]:
