@@ -1,7 +1,7 @@
 """Optuna's side of a search: distributions, and what to measure next."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -33,7 +33,7 @@ def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | Non
     if sampler.name != "grid":
         seed = (sampler.seed * 1_000_003 + len(trials)) % 2**32
         kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-        probe = optuna.create_study(directions=study.directions, sampler=kinds[sampler.name](seed=seed))
+        probe = in_memory(study.directions, kinds[sampler.name](seed=seed))
         probe.add_trials(trials)
         for _ in range(ATTEMPTS):
             trial = probe.ask(distributions(space))
@@ -43,6 +43,16 @@ def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | Non
     if space.size > ENUMERABLE and sampler.name != "grid":
         return None
     return next((params for params in space.grid() if _identity(params) not in seen), None)
+
+
+def in_memory(directions: Sequence[Any], sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    """An empty study that Optuna does not announce on stderr, and whose caller's log level stays as it is."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(directions=list(directions), sampler=sampler)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _identity(params: Mapping[str, Any]) -> str:

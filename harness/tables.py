@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.document import to_yaml
+from harness.importances import importances
 from harness.plan import Plan, describe_minutes
 from harness.record import Record, median, write_atomic
 from harness.study import Study, judged_by, ranking
@@ -37,6 +38,7 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
         "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
         "gain_over_baseline": gain if gain is not None and math.isfinite(gain) else None,
         "best_config": str(study.folder / "best.yaml") if order else None,
+        "importances": importances(records, plan.suite),
     }  # fmt: skip
 
 
@@ -148,9 +150,15 @@ def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
     if len(plan.suite.objectives) > 1:
         console.print(Text(f"Pareto front: trials {', '.join(map(str, result['order']))}; ordered by {metric.metric}"))
     console.print(Text(f"Limited by: {best['limited_by']}"))
+    if result["importances"]:
+        parts = [f"{name} {part:.0%}" for name, part in result["importances"].items()]
+        console.print(Text(f"Importance for {metric.metric}: {', '.join(parts)}"))
 
 
 def _show_problems(result: dict[str, Any], console: Console) -> None:
+    pruned = sum(t["state"] == "pruned" for t in result["trials"])
+    if pruned:
+        console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
         for trial in [t for t in result["trials"] if t["state"] == state][:3]:
             reason = (trial["error"] or "").replace("\n", "\n  ")
