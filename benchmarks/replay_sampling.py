@@ -37,7 +37,7 @@ BATCHES = 8
 """batches that one round takes for each figure"""
 CHUNK = 4096
 """rows added at a time"""
-PIECE, FEATURES, HIDDEN = 512, 32, 256
+PIECE, FEATURES, HIDDEN = 128, 32, 256
 """rows of the load's products, width of its first layer and of the others"""
 
 Batch = dict[str, Tensor]

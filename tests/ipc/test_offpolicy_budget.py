@@ -81,8 +81,10 @@ def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
 @algorithms
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, dtype, monkeypatch):
-    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1)  # as with a large batch: a part for each thread
+@pytest.mark.parametrize("parts", [1, 3])
+def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, dtype, parts, monkeypatch):
+    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1)  # as with a large batch: rows for each thread
+    monkeypatch.setattr(learner_module, "PASS_ROWS", 256 // parts + 1)
     config = config_of(
         algorithm,
         batch_size=512,
@@ -170,10 +172,10 @@ def test_the_workspace_grows_with_the_batch_and_the_critics():
         item(budget_of(**changes), "workspace").bytes
         for changes in ({}, {"batch_size": 8192}, {"algorithm.num_critics": 10})
     )
-    assert large == 32 * small
     shared = 512 + 256  # two hidden layers and a gradient, of each critic; the next actor needs less
     acting = 2 * (17 + 12 + 512) + 256 + (17 + 12)  # the actor's pass over both observations, the next actor's inputs
     assert small == 256 * 4 * (acting + 2 * shared + 3 * (11 + 2))  # critics, judges, targets
+    assert large == 8192 * 4 * (acting + 3 * (11 + 2)) + 2 * 512 * 4 * 2 * shared  # parts of 512 rows, two threads
     assert many == 256 * 4 * (acting + 10 * shared + 3 * (11 + 10))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from unilab.ipc.replay_claims import ReplayClaims, claims_bytes
 from unilab.ipc.replay_mirror import DeviceMirror
+from unilab.ipc.replay_recycling import RecycledBatches
 from unilab.ipc.replay_rows import RowLayout, RowPacker, replay_row_bytes
 from unilab.ipc.replay_window import ReplayEmptyError, ReplayWindow, contiguous, without, wrap
 from unilab.ipc.shared_buffer import SharedBufferBase, header_bytes
@@ -107,6 +108,7 @@ class ReplayBuffer(SharedBufferBase):
         self._held: ReplayWindow | None = None
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
+        self._batches = RecycledBatches()
         self._numbers = torch.empty(0, dtype=torch.int64)
         self._positions = torch.empty(0, dtype=torch.int64)
         self._packed_cpu_storage = packed_cpu_storage
@@ -260,7 +262,7 @@ class ReplayBuffer(SharedBufferBase):
         if batch_size < 1:
             raise ValueError(f"ReplayBuffer.sample: batch_size is {batch_size}; it must be positive")
         if out is None:
-            out = torch.empty(batch_size, self.width)
+            out = self._batches.take(batch_size, self.width)
         elif out.shape != (batch_size, self.width):
             raise ValueError(f"ReplayBuffer.sample: out is {list(out.shape)}; expected [{batch_size}, {self.width}]")
         if len(self._numbers) != batch_size:

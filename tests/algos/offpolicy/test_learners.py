@@ -5,10 +5,13 @@ import io
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.algos.offpolicy.reference import Reference
 from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS
+from unilab.algos.torch.offpolicy.learner import PASS_ROWS, divide
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.training.settings import parse
@@ -18,7 +21,7 @@ CLASSES = {"sac": SAC, "td3": TD3}
 
 
 def make(algorithm, critic_dim=0, **changes):
-    given = {
+    settings = {
         "batch_size": BATCH,
         "learner_threads": 1,
         "policy": {"hidden_dims": [16, 8], "critic_hidden_dims": [12, 16]},
@@ -26,7 +29,7 @@ def make(algorithm, critic_dim=0, **changes):
         "algorithm.critic_learning_rate": 1e-2,
         **changes,
     }
-    config = parse(CONFIGS[algorithm], given)
+    config = parse(CONFIGS[algorithm], settings)
     return CLASSES[algorithm](config, OBS, ACTIONS, critic_dim)
 
 
@@ -57,10 +60,12 @@ def parameters(*modules):
     return torch.cat([parameter.detach().flatten() for module in modules for parameter in module.parameters()])
 
 
-@pytest.fixture(params=["one thread", "data-parallel", "inside operations"])
+@pytest.fixture(params=["one thread", "data-parallel", "data-parallel in parts", "inside operations"])
 def threads(request, monkeypatch):
     """Threads of a learner, in each way to use them."""
-    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1 if request.param == "data-parallel" else 10**9)
+    monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1 if "data-parallel" in request.param else 10**9)
+    if "in parts" in request.param:
+        monkeypatch.setattr(learner_module, "PASS_ROWS", 3)
     yield 1 if request.param == "one thread" else 3
     torch.set_num_threads(1)
 
@@ -124,6 +129,20 @@ def check_against_reference(learner, batches):
         torch.testing.assert_close(parameters(learner.target_actor.body), parameters(reference.target_actor.body))
     moved = (parameters(learner.actor.body, learner.critics.body) - untrained).abs()
     assert moved.mean() > 1e-2  # or the comparison above would say nothing
+
+
+@given(batch_size=st.integers(1, 40_000), threads=st.integers(1, 9))
+def test_every_row_is_in_one_part(batch_size, threads):
+    divided = divide(parse(CONFIGS["sac"], {"batch_size": batch_size}), threads)
+    parts = [rows for parts in divided for rows in parts]
+    assert [row for rows in parts for row in range(batch_size)[rows]] == list(range(batch_size))
+    sizes = [rows.stop - rows.start for rows in parts]
+    assert len(divided) in (1, threads)
+    assert max(sizes) <= PASS_ROWS * (threads if len(divided) == 1 else 1)
+    for own in divided:
+        lengths = [rows.stop - rows.start for rows in own]
+        assert lengths[0] == max(lengths)  # memory that all of them share is allocated for the first
+        assert max(lengths) - min(lengths) <= 1
 
 
 def _sure(learner, value):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
-from unilab.algos.torch.offpolicy.learner import count_shares
+from unilab.algos.torch.offpolicy.learner import divide
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks import Actor, Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
@@ -69,11 +69,11 @@ def estimate_offpolicy(
     layout = RowLayout(sizes.obs_dim, sizes.action_dim, sizes.critic_dim, config.algorithm.n_step > 1)
     kind = _pipeline(config, layout, free.get(learner))
     learner_threads = threads.learner if learner == HOST else 1
-    shares = count_shares(config, learner_threads)
+    divided = divide(config, learner_threads)
     items = [
         *_exchange_items(config, sizes, layout),
         *_pipeline_items(config, layout, kind, learner),
-        *_learner_items(config, sizes, layout, shares, learner),
+        *_learner_items(config, sizes, layout, divided, learner),
         *_collector_items(config, sizes, layout),
         *physics_items(config.num_envs, sizes, threads.env),
         *process_items(
@@ -134,7 +134,7 @@ def _pipeline_items(config: OffPolicyConfig, layout: RowLayout, kind: str, learn
 
 
 def _learner_items(
-    config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout, shares: int, learner: str
+    config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout, divided: list[list[slice]], learner: str
 ) -> list[BudgetItem]:
     """The update: what it keeps between batches, and the memory that it computes in."""
     actor, critics = map(state_bytes, _networks(config, sizes))
@@ -143,13 +143,16 @@ def _learner_items(
         targets, detail = trained, f"{detail}, target actor"
     width = _BFLOAT16 if config.learner_dtype == "bfloat16" else FLOAT
     copies = (trained + targets) // 2 if width < FLOAT else 0
+    shares = sum(map(len, divided))
     gradients = shares * trained * width // FLOAT
     if shares > 1 or copies:
         gradients += 2 * trained  # the sum in float32, and the one before until the new one is complete
-    workspace = width * workspace_numbers(config, sizes, config.batch_size)
+    workspace = width * workspace_numbers(config, sizes, divided)
     items = [
         BudgetItem("models", learner, trained + targets + copies, detail),
-        BudgetItem("gradients", learner, gradients, "one a thread and their sum" if shares > 1 else ""),
+        BudgetItem(
+            "gradients", learner, gradients, f"{shares}, one a part of the batch, and their sum" if shares > 1 else ""
+        ),
         BudgetItem("optimizer state", learner, 2 * trained, "two moments of every parameter"),
         BudgetItem("workspace", learner, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
         BudgetItem("temporaries", learner, _temporaries(config, sizes), "actions, noise, targets of one update"),
@@ -162,25 +165,29 @@ def _learner_items(
     return items
 
 
-def workspace_numbers(config: OffPolicyConfig, sizes: EnvSizes, rows: int) -> int:
-    """Numbers that the learner's passes over ``rows`` transitions compute in; threads share the rows."""
+def workspace_numbers(config: OffPolicyConfig, sizes: EnvSizes, divided: list[list[slice]]) -> int:
+    """Numbers that the learner's passes compute in, given the parts of a batch that each thread works through."""
     is_sac = isinstance(config, SACConfig)
     first_only = not is_sac and config.algorithm.target_reduction != "mean"
     actor, critics = (network.body.layers() for network in _networks(config, sizes))
-    shared, own = Scratch(), Scratch()
-    passes = [
-        ExplicitPass(critics, rows, gradients=critics, scratch=shared),
-        ExplicitPass([layer.member(0) for layer in critics] if first_only else critics, rows, scratch=shared),
-        ExplicitPass(critics, rows, gradient_rows=0, scratch=shared),  # targets
-        ExplicitPass(actor, rows, gradient_rows=0, scratch=shared),  # next observations, or the target actor
-        ExplicitPass(actor, 2 * rows if is_sac else rows, gradient_rows=rows, scratch=own),
-    ]
-    products = 0  # what layer normalization's gradient needs, once in each scratch
-    if config.policy.layer_norm:
-        products = rows * sum(
-            max(layer.weight.shape[0] * layer.bias.shape[2] for layer in net[:-1]) for net in (actor, critics)
-        )
-    return sum(one.inputs.numel() + one.outputs.numel() for one in passes) + shared.numbers + own.numbers + products
+    widest = [max(layer.weight.shape[0] * layer.bias.shape[2] for layer in net[:-1]) for net in (actor, critics)]
+    total = 0
+    for parts in divided:
+        shared, largest = Scratch(), max(rows.stop - rows.start for rows in parts)
+        for part in parts:
+            own, rows = Scratch(), part.stop - part.start
+            passes = [
+                ExplicitPass(critics, rows, gradients=critics, scratch=shared),
+                ExplicitPass([layer.member(0) for layer in critics] if first_only else critics, rows, scratch=shared),
+                ExplicitPass(critics, rows, gradient_rows=0, scratch=shared),  # targets
+                ExplicitPass(actor, rows, gradient_rows=0, scratch=shared),  # next observations, or the target actor
+                ExplicitPass(actor, 2 * rows if is_sac else rows, gradient_rows=rows, scratch=own),
+            ]
+            total += sum(one.inputs.numel() + one.outputs.numel() for one in passes) + own.numbers
+            # what layer normalization's gradient needs, once in each scratch
+            total += rows * widest[0] if config.policy.layer_norm else 0
+        total += shared.numbers + (largest * widest[1] if config.policy.layer_norm else 0)
+    return total
 
 
 def _temporaries(config: OffPolicyConfig, sizes: EnvSizes) -> int:

@@ -11,7 +11,7 @@ class FlatParameters:
 
     Args:
         network: already on its device.
-        num_gradients: gradients to hold, one a thread; 0 for a target network.
+        num_gradients: gradients to hold, one a share of the batch; 0 for a target network.
         dtype: of ``layers`` and of the gradients; in other types than float32 ``layers`` are a copy.
     """
 
@@ -28,7 +28,7 @@ class FlatParameters:
         self.gradients: list[list[Layer]] = [network.views(gradient) for gradient in self._gradients]
 
     def sum_gradients(self) -> None:
-        """Sum the threads' gradients into ``values.grad``, always in the same order."""
+        """Sum the shares' gradients into ``values.grad``, always in the same order."""
         if len(self._gradients) == 1:
             self.values.grad = self._gradients[0].float()
         else:

@@ -40,8 +40,8 @@ class SAC(OffPolicyLearner):
             groups.append({"params": [self.log_alpha], "lr": algorithm.alpha_learning_rate})
         return groups
 
-    def _build_shares(self) -> "list[SACShare]":
-        return [SACShare(self, index, rows) for index, rows in enumerate(self.rows())]
+    def _build_share(self, index: int, rows: slice, scratch: Scratch) -> "SACShare":
+        return SACShare(self, index, rows, scratch)
 
     def _policy_frequency(self) -> int:
         return self.config.algorithm.policy_frequency
@@ -63,9 +63,9 @@ class SAC(OffPolicyLearner):
 
 
 class SACShare:
-    """One thread's rows of every SAC update."""
+    """Some rows of every SAC update."""
 
-    def __init__(self, learner: SAC, index: int, rows: slice) -> None:
+    def __init__(self, learner: SAC, index: int, rows: slice, scratch: Scratch) -> None:
         self._inputs = Inputs(learner, rows)
         self._head = learner.head
         self._sample_policy = learner.compiled(tanh_gaussian)
@@ -78,7 +78,6 @@ class SACShare:
         self._reduction = learner.config.algorithm.target_reduction
         count = self._inputs.count
         actor, critics = learner.actor_parameters, learner.critic_parameters
-        scratch = Scratch()
         self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index], scratch=scratch)
         self._judges = ExplicitPass(critics.layers, count, scratch=scratch)
         self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0, scratch=scratch)

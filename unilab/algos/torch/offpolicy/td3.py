@@ -38,8 +38,8 @@ class TD3(OffPolicyLearner):
         )
         return [{"params": [self.actor_parameters.values], "lr": self.config.algorithm.actor_learning_rate}]
 
-    def _build_shares(self) -> "list[TD3Share]":
-        return [TD3Share(self, index, rows) for index, rows in enumerate(self.rows())]
+    def _build_share(self, index: int, rows: slice, scratch: Scratch) -> "TD3Share":
+        return TD3Share(self, index, rows, scratch)
 
     def _policy_frequency(self) -> int:
         return self.config.algorithm.policy_frequency
@@ -62,9 +62,9 @@ class TD3(OffPolicyLearner):
 
 
 class TD3Share:
-    """One thread's rows of every TD3 update."""
+    """Some rows of every TD3 update."""
 
-    def __init__(self, learner: TD3, index: int, rows: slice) -> None:
+    def __init__(self, learner: TD3, index: int, rows: slice, scratch: Scratch) -> None:
         algorithm = learner.config.algorithm
         self._inputs = Inputs(learner, rows)
         self._head = learner.head
@@ -77,7 +77,6 @@ class TD3Share:
         count = self._inputs.count
         actor, critics = learner.actor_parameters, learner.critic_parameters
         judges = critics.layers if self._reduction == "mean" else [layer.member(0) for layer in critics.layers]
-        scratch = Scratch()
         self._critics = ExplicitPass(critics.layers, count, gradients=critics.gradients[index], scratch=scratch)
         self._judges = ExplicitPass(judges, count, scratch=scratch)
         self._targets = ExplicitPass(learner.target_parameters.layers, count, gradient_rows=0, scratch=scratch)
