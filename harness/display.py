@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.plan import Plan, describe_minutes
-from harness.record import Record
-from harness.tables import number_text, settings_text
+from harness.record import Record, last_attempts
+from harness.tables import number_text, settings_text, warnings
 
 PLAIN_SECONDS = 5.0
 """between plain lines of a pipe"""
@@ -50,9 +50,9 @@ class StudyDisplay:
 
     def note_existing(self, records: list[Record]) -> None:
         """Records of earlier runs of this study count for the best so far."""
-        for record in records:
+        for record in last_attempts(records):
             self._note_best(record)
-        self._repeats = max(0, self._repeats - len(records))
+        self._repeats = max(0, self._repeats - len(last_attempts(records)))
         if records:
             self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
 
@@ -70,7 +70,7 @@ class StudyDisplay:
         self._show(f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
-        self._repeats = max(0, self._repeats - 1)
+        self._repeats = max(0, self._repeats - (record.attempt == 0))
         if record.wall_seconds:
             self._taken.append(record.wall_seconds)
         self._note_best(record)
@@ -78,6 +78,8 @@ class StudyDisplay:
             text = f"  {number_text(record.env_steps_per_second)} steps/s, return {number_text(record.episode_return)}"
             text += f", policy lag {number_text(record.policy_lag_mean)}, {record.peak_host_bytes / 2**20:,.0f} MiB"
             self._console.print(Text(text))
+            for warning in warnings(record):
+                self._console.print(Text(f"  {warning}", style="yellow"), soft_wrap=True)
         else:
             reason = (record.error or "").partition("\n")[0]
             self._console.print(Text(f"  {record.state}: {reason}", style="yellow"), soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness import suite as suites
 from harness.document import InputError
-from harness.record import median, read_records
+from harness.record import read_records, typical
 from harness.study import judged_by, ranking
 from harness.tables import number_text
 
@@ -28,7 +28,7 @@ def _study(folder: Path) -> dict[str, Any] | None:
         return content | {"problem": str(error)}
     metric = suite.objectives[0].metric
     order = ranking(records, suite)
-    best = median(judged_by([r for r in records if r.trial == order[0]]), metric) if order else None
+    best = typical(judged_by([r for r in records if r.trial == order[0]]), metric) if order else None
     return content | {"metric": metric, "best": best, "trials": len({r.trial for r in records})}
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from harness import budget, provenance, trainers
 from harness.budget import Verdict
+from harness.confirm import blocks
 from harness.document import Document, Key
+from harness.record import RETURNS
 from harness.space import Space
-from harness.suite import RETURNS, Suite, SuiteSource, load
+from harness.suite import Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
@@ -58,14 +60,24 @@ class Plan:
 
     @property
     def repeat_seconds(self) -> float:
-        return PROCESS_SECONDS + self.suite.measure.warmup_seconds + self.suite.measure.seconds
+        """Estimated life of one repeat; with a budget of env steps, whose time nobody knows yet, the longest there is.
+
+        Repeats that have to be measured again because something disturbed them come on top.
+        """
+        measure, limits = self.suite.measure, self.suite.limits
+        if measure.return_at is None:
+            return PROCESS_SECONDS + measure.warmup_seconds + measure.steady_seconds
+        if measure.return_at.seconds is None:
+            return limits.trial_timeout_seconds
+        return PROCESS_SECONDS + measure.return_at.seconds
 
     @property
     def confirm_repeats(self) -> int:
-        """Repeats of the confirmation in total, the baseline's included."""
+        """Repeats of the confirmation in total, the baseline's included, when every trial can be measured."""
         if self.suite.confirm is None:
             return 0
-        return (min(self.suite.confirm.top, self.trials - 1) + 1) * self.suite.confirm.repeats
+        candidates = min(self.suite.confirm.top, self.trials - 1)
+        return candidates * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
 
     @property
     def seconds(self) -> float:

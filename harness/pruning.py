@@ -1,8 +1,8 @@
 """Ending a trial of the search early when its learning curve is hopeless.
 
-A trial is looked at at fixed parts of its budget: the seconds of warm-up and steady window. It ends when its best
-return so far is below a percentile of what the completed trials had at the same part (for percentile 50 the median
-stopping rule of Golovin et al. 2017, Google Vizier).
+A trial is looked at at fixed parts of its budget: the seconds of warm-up and steady window, or ``return_at``. It ends
+when its best return so far is below a percentile of what the completed trials had at the same part (for percentile 50
+the median stopping rule of Golovin et al. 2017, Google Vizier).
 
 Never pruned are the baseline and every repeat of the confirmation, so that nothing that a study compares was selected
 by its own curve; nor anything in a suite without ``pruner`` or with a second objective. Of a trial with several repeats
@@ -53,8 +53,12 @@ class Checks:
 
 def used(suite: Suite, progress: Progress) -> float:
     """Part of the budget that is used up."""
-    measure = suite.measure
-    return float(progress["wall_seconds"]) / (measure.warmup_seconds + measure.seconds)
+    measure, seconds = suite.measure, float(progress["wall_seconds"])
+    if measure.return_at is None:
+        return seconds / (measure.warmup_seconds + measure.steady_seconds)
+    if measure.return_at.seconds is not None:
+        return seconds / measure.return_at.seconds
+    return float(progress["env_steps"]) / (measure.return_at.env_steps or math.inf)
 
 
 def checks_of(suite: Suite, curve: Path) -> dict[int, float]:

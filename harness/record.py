@@ -33,6 +33,8 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "async_efficiency": "maximize",
 }
 """what an objective or a constraint may name, and the direction that is better"""
+RETURNS = ("episode_return", "return_at_budget")
+"""metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""
 GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
@@ -159,10 +161,36 @@ class Record:
         return float(getattr(self, name))
 
 
+def last_attempts(records: Iterable[Record]) -> list[Record]:
+    """The records that count: of a repeat that was measured again, because it was disturbed, the last one."""
+    last = {(record.trial, record.repeat, record.phase): record for record in records}
+    return list(last.values())
+
+
 def median(records: Iterable[Record], metric: str) -> float:
     """Median over the complete repeats that have the metric; NaN when none has."""
     values = [r.metric(metric) for r in records if r.state == "complete"]
     return statistics.median([v for v in values if not math.isnan(v)] or [math.nan])
+
+
+def typical(records: Iterable[Record], metric: str) -> float:
+    """The value that stands for a configuration: what trials are ranked by and tables show.
+
+    The interquartile mean over seeds of a return (Agarwal et al. 2021, arXiv:2108.13264), the median of all else. Of
+    ``seconds_to_return`` a repeat that never got there counts as later than any other, so that it is NaN when half of
+    them or more did not: to leave those out would favour what gets there seldom.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    if metric in RETURNS:
+        from harness.statistics import interquartile_mean  # loads SciPy, which takes long
+
+        values = [value for r in complete if math.isfinite(value := r.metric(metric))]
+        return interquartile_mean(values) if values else math.nan
+    if metric == "seconds_to_return":
+        times = [math.inf if math.isnan(r.seconds_to_return) else r.seconds_to_return for r in complete]
+        middle = statistics.median(times or [math.inf])
+        return middle if math.isfinite(middle) else math.nan
+    return median(complete, metric)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -255,9 +283,6 @@ class RecordFile:
             raise _refused(self.path, error) from error
         self.records.append(record)
 
-    def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
-        return [r for r in self.records if r.trial == trial and phase in (None, r.phase)]
-
 
 def read_records(path: Path) -> list[Record]:
     """The readable records of a ``trials.jsonl``, in order; changes nothing."""
@@ -279,7 +304,7 @@ def write_tables(folder: Path, records: list[Record]) -> None:
     trials = pd.DataFrame([record.flat() for record in records])
     write_atomic(folder / "trials.csv", trials.to_csv(index=False))
     curves = []
-    for record in records:
+    for record in last_attempts(records):
         source = folder / record.log / "curve.jsonl"
         if record.log and source.exists() and source.stat().st_size:
             lines = [json.loads(line) for line in source.read_bytes().splitlines() if _is_object(line + b"\n")]

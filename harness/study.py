@@ -24,8 +24,9 @@ from harness.record import (
     Record,
     RecordError,
     RecordFile,
-    median,
+    last_attempts,
     set_bad_lines_aside,
+    typical,
     write_atomic,
     write_tables,
 )
@@ -59,7 +60,9 @@ class Study:
         description = machine.describe()
         self.machine = machine.fingerprint(description)
         self._machine = description
-        self.commit, self._dirty = commit()
+        self.versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
+        """packages that matter, as records have them"""
+        self.commit, self.dirty = commit()
 
     def __enter__(self) -> "Study":
         return self
@@ -98,9 +101,9 @@ class Study:
         write_atomic(self.folder / "suite.yaml", to_yaml(plan.suite.to_dict()))
         path = self.folder / "manifest.json"
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-        run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self._dirty}
+        run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self.dirty}
         manifest = {
-            "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self._dirty,
+            "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self.dirty,
             "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
             "versions": self._machine["versions"], "dropped": list(plan.dropped), "command": run["command"],
             "runs": [*runs, run],
@@ -116,7 +119,9 @@ class Study:
         return 1 + max((record.trial for record in self.records.records), default=-1)
 
     def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
-        return self.records.of_trial(trial, phase)
+        """What is known of a trial: of each repeat the last attempt."""
+        own = [r for r in self.records.records if r.trial == trial and phase in (None, r.phase)]
+        return last_attempts(own)
 
     def params(self, trial: int) -> dict[str, Any]:
         return self.of_trial(trial)[0].params
@@ -136,8 +141,8 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     scores: dict[int, list[float]] = {}
     for trial in sorted({record.trial for record in records}):
         own = judged_by([r for r in records if r.trial == trial], phase)
-        values = [median(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
-        feasible = all(bounds.excess(median(own, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
+        values = [typical(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
+        feasible = all(bounds.excess(typical(own, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
         if feasible and all(value == value for value in values):
             scores[trial] = values
     front = [t for t, own in scores.items() if not any(_dominates(other, own) for other in scores.values())]
@@ -147,11 +152,11 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
-    """The repeats of one trial that count."""
+    """The repeats of one trial that count, of each the last attempt."""
     confirmed = [r for r in records if r.phase == "confirm"]
     if phase is None:
         phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
-    return [r for r in records if r.phase == phase]
+    return last_attempts([r for r in records if r.phase == phase])
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -26,10 +26,9 @@ Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+STEADY_SECONDS = 20.0
 FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
-RETURNS = ("episode_return", "return_at_budget")
-"""objectives that the learning curve of a running trial tells something about"""
 
 
 @dataclass(frozen=True)
@@ -153,25 +152,56 @@ class Constraints:
 
 
 @dataclass(frozen=True)
+class ReturnAt:
+    """A budget of training: of env steps, or of seconds of wall time."""
+
+    __pydantic_config__ = STRICT
+
+    env_steps: Count | None = None
+    seconds: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if (self.env_steps is None) == (self.seconds is None):
+            raise ValueError("expected either env_steps or seconds")
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Measure:
     __pydantic_config__ = STRICT
 
     warmup_seconds: NotNegative = 5.0
-    """left out of the steady window, at least three iterations as well"""
-    seconds: Positive = 20.0
-    """length of the steady window"""
+    """left out of the steady window, as are three iterations and those that wrap the buffers once"""
+    seconds: Positive | None = None
+    """length of the steady window, ``STEADY_SECONDS`` when nothing says how long a trial is"""
     repeats: Count = 1
     """fresh processes a trial"""
+    return_at: ReturnAt | None = None
+    """a trial ends when this budget is used up, and the return it has then is ``return_at_budget``"""
+    target_return: Annotated[float, Field(strict=True)] | None = None
+    """``seconds_to_return`` is the wall time until the mean return reaches it; the trial still runs to its end"""
+    disturbed_retries: Annotated[int, Field(ge=0)] = 2
+    """times that a repeat is measured again because something else used its cores"""
+
+    @property
+    def steady_seconds(self) -> float:
+        """Length of the steady window where no budget decides."""
+        return STEADY_SECONDS if self.seconds is None else self.seconds
 
 
 @dataclass(frozen=True)
 class Confirm:
-    """After the search the best configurations and the baseline again, in turns."""
+    """After the search the best configurations and the baseline again, in turns (``harness.confirm``)."""
 
     __pydantic_config__ = STRICT
 
     top: Count = 2
+    """configurations beside the baseline"""
     repeats: Count = 6
+    """of each of them; the baseline is measured as often, and once more where that is odd. With fewer than six no
+    difference is shown at a level of 5 %"""
 
 
 @dataclass(frozen=True)
@@ -254,7 +284,7 @@ class Suite:
 
 SECTIONS: dict[str, type] = {
     "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
-    "objectives": Objective, "search": Range, "constraints": Bounds,
+    "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
 }  # fmt: skip
 
 
@@ -285,9 +315,33 @@ def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> Su
 
 def _build(document: Document) -> SuiteSource:
     try:
-        return SuiteSource(pydantic.TypeAdapter(Suite).validate_python(document.content), document)
+        suite = pydantic.TypeAdapter(Suite).validate_python(document.content)
     except pydantic.ValidationError as error:
         raise _first_error(error, document) from None
+    _check_measure(suite, document)
+    return SuiteSource(suite, document)
+
+
+def _check_measure(suite: Suite, document: Document) -> None:
+    """What contradicts itself, or is asked for and never measured."""
+    measure = suite.measure
+    if measure.return_at is not None and measure.seconds is not None:
+        problem = "a trial ends where measure.return_at says, so leave 'seconds' out; or leave out return_at"
+        raise document.error(("measure", "seconds"), problem)
+    budget = None if measure.return_at is None else measure.return_at.seconds
+    if budget is not None and budget <= measure.warmup_seconds:
+        problem = f"a trial of {budget:g} s needs a warm-up that is shorter, got {measure.warmup_seconds:g} s"
+        raise document.error(("measure", "warmup_seconds"), problem)
+    needs = {
+        "return_at_budget": ("return_at: {env_steps: N} or {seconds: S}", measure.return_at),
+        "seconds_to_return": ("target_return: R", measure.target_return),
+    }
+    used: list[tuple[Key, str]] = [
+        (("objectives", index), objective.metric) for index, objective in enumerate(suite.objectives)
+    ]
+    for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
+        if metric in needs and needs[metric][1] is None:
+            raise document.error(key, f"'{metric}' is measured only with measure.{needs[metric][0]}")
 
 
 def _first_error(error: pydantic.ValidationError, document: Document) -> InputError:
@@ -297,7 +351,8 @@ def _first_error(error: pydantic.ValidationError, document: Document) -> InputEr
     inside = {"list", "range", "metrics", "[key]"}  # names of ours that the file does not have
     key = tuple(part for part in first["loc"] if part not in inside)
     if first["type"] in unknown:
-        owner = SECTIONS[str(key[0])] if len(key) > 1 else Suite
+        section = ".".join(map(str, key[:-1]))
+        owner = SECTIONS.get(section) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
         known = [f.name for f in dataclasses.fields(owner)]
         return document.error(key, f"unknown key; {nearest(str(key[-1]), known)}")
     if first["type"] in ("missing", "missing_argument"):

@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness import pruning, timelines
 from harness.budget import Verdict
+from harness.confirm import BASELINE, schedule
 from harness.execute import Limits, Outcome, execute
 from harness.plan import Plan
-from harness.record import Phase, Record, State, median
+from harness.record import Phase, Record, State, typical
 from harness.sampling import distributions, propose
 from harness.stop import StopSignal
 from harness.study import Study
@@ -143,8 +144,7 @@ class Sweep:
             for repeat in range(self.plan.suite.measure.repeats):
                 if self._pruned(trial.number):
                     break
-                if repeat not in done:
-                    self._measure(trial.number, repeat, "search", params, verdict)
+                self._repeat(trial.number, repeat, "search", params, verdict)
         self._tell(trial)
 
     def _verdict(self, params: dict[str, Any]) -> tuple[Verdict, str | None]:
@@ -176,69 +176,105 @@ class Sweep:
     def _reason(self, number: int) -> dict[str, str | None]:
         """Why a trial was not measured to its end, under its state: pruned, infeasible, failed or timeout."""
         own = self.study.of_trial(number, "search")
+        if self._timed and all(r.state == "complete" for r in own) and self._short_of_target(own) > 0:
+            return {"infeasible": "the target return was not reached"}
         return next(({r.state: r.error} for r in own if r.state != "complete"), {})
 
     def _pruned(self, number: int) -> bool:
         return any(record.state == "pruned" for record in self.study.of_trial(number, "search"))
 
     def _judge(self, number: int) -> tuple[TrialState, list[float] | None, dict[str, float]]:
-        """What the records of a trial's search mean to the sampler: state, values, constraints (0 or less is met)."""
+        """What the records of a trial's search mean to the sampler: state, values, constraints (0 or less is met).
+
+        A target return that is not reached has no time, and none is made up: it is a constraint that is not met, by
+        what is missing, so that the sampler looks elsewhere.
+        """
         records = self.study.of_trial(number, "search")
-        objectives, bounds = self.plan.suite.objectives, self.plan.suite.constraints.metrics
-        values = [median(records, objective.metric) for objective in objectives]
+        suite, bounds = self.plan.suite, self.plan.suite.constraints.metrics
+        values = [typical(records, objective.metric) for objective in suite.objectives]
+        constraints = {"memory": 0.0} | {m: min(b.excess(typical(records, m)), 1e30) for m, b in bounds.items()}
+        if self._timed:
+            constraints["target_return"] = self._short_of_target(records)
         if any(record.state == "infeasible" for record in records):
-            return TrialState.PRUNED, None, {"memory": 1.0} | dict.fromkeys(bounds, 0.0)
+            return TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0) | {"memory": 1.0}
         if any(record.state == "pruned" for record in records):
-            return TrialState.PRUNED, None, {"memory": 0.0} | dict.fromkeys(bounds, 0.0)
-        constraints = {"memory": 0.0} | {m: min(b.excess(median(records, m)), 1e30) for m, b in bounds.items()}
+            return TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0)
+        if constraints.get("target_return", 0.0) > 0 and any(record.state == "complete" for record in records):
+            return TrialState.PRUNED, None, constraints
         if any(math.isnan(value) for value in values):
             return TrialState.FAIL, None, constraints
         return TrialState.COMPLETE, values, constraints
 
+    @property
+    def _timed(self) -> bool:
+        return any(objective.metric == "seconds_to_return" for objective in self.plan.suite.objectives)
+
+    def _short_of_target(self, records: list[Record]) -> float:
+        """How much return is missing at the end where a target was not reached in time; 0 where it was."""
+        target, reached = self.plan.suite.measure.target_return, typical(records, "episode_return")
+        if target is None or not math.isnan(typical(records, "seconds_to_return")):
+            return 0.0
+        return 1e30 if math.isnan(reached) else max(target - reached, 1e-6)
+
     # -- the confirmation
 
     def _confirm(self) -> None:
-        """The best trials and the baseline once more, in turns (ABBA), so that drift of the machine hits all alike."""
+        """The best trials and the baseline once more, as ``harness.confirm`` orders them."""
         confirm = self.plan.suite.confirm
         if confirm is None:
             return
-        trials = self.study.ranking(self.plan.suite)[: confirm.top]
-        trials = [0, *(trial for trial in trials if trial != 0)] if self.study.measured(0) else trials
-        first = self.plan.suite.measure.repeats
-        for turn in range(confirm.repeats):
-            for trial in trials if turn % 2 == 0 else reversed(trials):
-                repeat = first + turn
-                if any(record.repeat == repeat for record in self.study.of_trial(trial, "confirm")):
-                    continue
-                params = self.study.params(trial)
-                self._measure(trial, repeat, "confirm", params, self.plan.verdict(params))
+        candidates = [trial for trial in self.study.ranking(self.plan.suite) if trial != BASELINE][: confirm.top]
+        order = schedule(
+            confirm, candidates, self.study.records.records,
+            first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
+        )  # fmt: skip
+        for trial, repeat in order:
+            params = self.study.params(trial)
+            self._repeat(trial, repeat, "confirm", params, self.plan.verdict(params))
 
     # -- one repeat
 
-    def _measure(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> None:
-        """Run one repeat and record it."""
+    def _repeat(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> None:
+        """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
+
+        Every attempt is recorded; what is judged by is the last.
+        """
+        last = next((r for r in self.study.of_trial(trial, phase) if r.repeat == repeat), None)
+        while last is None or self._again(last):
+            last = self._measure(trial, repeat, phase, params, verdict, attempt=0 if last is None else last.attempt + 1)
+
+    def _again(self, last: Record) -> bool:
+        retries = self.plan.suite.measure.disturbed_retries
+        return bool(last.disturbed) and last.attempt < retries and self._left() > self.plan.repeat_seconds
+
+    def _measure(
+        self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int
+    ) -> Record:
+        """Run one attempt at a repeat and record it."""
         self.stop.check()
-        record = self._record(trial, repeat, phase, params, verdict)
+        record = self._record(trial, repeat, phase, params, verdict, attempt)
         self.display.started(record, self._what(record))
         suite, defaults = self.plan.suite, self.plan.trainer.defaults()
         folder = self.study.folder / record.log
         settings = self.plan.settings(params) | ({"seed": record.seed} if "seed" in defaults else {})
         settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec(
-            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.seconds, str(folder), report_fd=-1
-        )
+            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.steady_seconds, str(folder),
+            report_fd=-1, target_return=suite.measure.target_return,
+            return_at=None if suite.measure.return_at is None else suite.measure.return_at.to_dict(),
+        )  # fmt: skip
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
         outcome = self.execute(spec, limits, self.stop, self._watcher(record))
         if self.trace:
             timelines.end(folder)
-        self._save(
-            dataclasses.replace(
-                record, state=outcome.state, error=outcome.error, **outcome.result,
-                peak_host_bytes=outcome.peak.host, peak_shm_bytes=outcome.peak.shm,
-                peak_device_bytes=outcome.peak.device, memory_accounting=outcome.memory_accounting,
-                wall_seconds=outcome.wall_seconds, traced=self.trace,
-            )
+        record = dataclasses.replace(
+            record, state=outcome.state, error=outcome.error, **outcome.result,
+            peak_host_bytes=outcome.peak.host, peak_shm_bytes=outcome.peak.shm,
+            peak_device_bytes=outcome.peak.device, memory_accounting=outcome.memory_accounting,
+            wall_seconds=outcome.wall_seconds, traced=self.trace,
         )  # fmt: skip
+        self._save(record)
+        return record
 
     def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:
         """Shows progress; and ends a trial that falls behind, if it is one that may be pruned."""
@@ -254,20 +290,32 @@ class Sweep:
 
     def _what(self, record: Record) -> str:
         suite = self.plan.suite
+        again = f", again ({record.attempt} of {suite.measure.disturbed_retries})" if record.attempt else ""
         if record.phase == "confirm":
-            return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}"
+            return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}{again}"
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
-        return f"trial {record.trial + 1} of {self.plan.trials}{repeat}"
+        return f"trial {record.trial + 1} of {self.plan.trials}{repeat}{again}"
 
-    def _record(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> Record:
+    def _record(
+        self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int = 0
+    ) -> Record:
         base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
         return Record(
             study=self.plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase, baseline=trial == 0,
             params=params, seed=base + repeat, budget_host_bytes=verdict.host_bytes,
             budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
-            machine=self.study.machine, log=f"logs/{trial}-{repeat}",
+            dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
+            threads=self._threads(params), machine=self.study.machine, attempt=attempt,
+            log=f"logs/{trial}-{repeat}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
+
+    def _threads(self, params: dict[str, Any]) -> str:
+        try:
+            threads = self.plan.trainer.threads(self.plan.settings(params))
+        except SettingsError:  # such a trial is recorded as failed
+            return ""
+        return ", ".join(f"{part} {count}" for part, count in threads.items())
 
     def _save(self, record: Record) -> None:
         self.study.records.append(record)

@@ -209,6 +209,12 @@ def plan_dict(plan: Plan, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def warnings(record: Record) -> list[str]:
+    """What makes a repeat less than trustworthy, in words."""
+    unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
+    return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady
+
+
 def dimension_text(dimension: Any) -> str:
     if isinstance(dimension, tuple):
         return ", ".join(map(str, dimension))

@@ -20,10 +20,10 @@ from types import FrameType
 from typing import IO, Any
 
 from harness import trainers
+from harness.contention import Guard, Interference
+from harness.window import Window
 from unilab.training.progress import Progress
 
-WARMUP_ITERATIONS = 3
-"""left out of the window however short the warm-up: first updates allocate and compile"""
 REPORT_SECONDS = 0.5
 """at most one line to the parent in this time"""
 UNLIMITED = 2**62
@@ -40,60 +40,9 @@ class TrialSpec:
     folder: str
     """for the curve and whatever the trainer writes"""
     report_fd: int
-
-
-class Window:
-    """The steady window: from the first progress after the warm-up to the first one ``seconds`` later."""
-
-    def __init__(self, warmup_seconds: float, seconds: float) -> None:
-        self.warmup_seconds = warmup_seconds
-        self.seconds = seconds
-        self.first: Progress | None = None
-        self.last: Progress | None = None
-        self._seen = 0
-
-    def add(self, progress: Progress) -> bool:
-        """Count ``progress`` in; False once the window is long enough."""
-        self._seen += 1
-        if self.first is None:
-            if self._seen >= WARMUP_ITERATIONS and progress.wall_seconds >= self.warmup_seconds:
-                self.first = progress
-            return True
-        self.last = progress
-        return progress.wall_seconds - self.first.wall_seconds < self.seconds
-
-    def result(self) -> dict[str, float]:
-        """The measured fields of a record.
-
-        Raises:
-            RuntimeError: training ended before there was a window.
-        """
-        first, last = self.first, self.last
-        if first is None or last is None or last.wall_seconds <= first.wall_seconds:
-            raise RuntimeError("training ended before the steady window began; give it more iterations or less warm-up")
-        seconds = last.wall_seconds - first.wall_seconds
-
-        def rate(counter: str) -> float:
-            return (getattr(last, counter) - getattr(first, counter)) / seconds
-
-        def fraction(counter: str) -> float:
-            return min(1.0, rate(counter))  # the collector counts by whole rollouts: one may reach over the window
-
-        return {
-            "env_steps_per_second": rate("env_steps"),
-            "updates_per_second": rate("updates"),
-            "samples_per_second": rate("samples"),
-            "collector_busy_fraction": fraction("collector_busy_seconds"),
-            "collector_wait_fraction": fraction("collector_wait_seconds"),
-            "learner_busy_fraction": fraction("learner_busy_seconds"),
-            "learner_wait_fraction": fraction("learner_wait_seconds"),
-            "episode_return": last.episode_return,
-            "episodes": last.episodes,
-            "policy_lag_mean": last.policy_lag_mean,
-            "dropped_rollouts": last.dropped_rollouts,
-            "env_steps": last.env_steps,
-            "steady_seconds": seconds,
-        }
+    return_at: dict[str, float] | None = None
+    """``{"env_steps": N}`` or ``{"seconds": S}``: the trial ends there instead of after ``seconds``"""
+    target_return: float | None = None
 
 
 class Trial:
@@ -105,7 +54,9 @@ class Trial:
 
     def __init__(self, spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> None:
         self.spec = spec
-        self.window = Window(spec.warmup_seconds, spec.seconds)
+        self._window: Window
+        self._guard = Guard()
+        self._interference: Interference | None = None
         self._report = report
         self._next_report = 0.0
         self._curve: IO[str] | None = None
@@ -115,25 +66,44 @@ class Trial:
         folder = Path(self.spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            trainer = trainers.get(self.spec.trainer)
+            self._window = self._new_window(trainer.warmup_iterations(self.spec.settings))
             # by lines: what was reported is there however the repeat ends
             with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
-                trainers.get(self.spec.trainer).run(
+                trainer.run(
                     self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED,
                     save_interval=UNLIMITED,
                 )  # fmt: skip
-            result = self.window.result()
+            result = self._window.result() | self._contention()
         except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
             self._report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
             return False
         self._report({"event": "result", "result": _finite(result)})
         return True
 
+    def _new_window(self, warmup_iterations: int) -> Window:
+        spec = self.spec
+        return Window(
+            spec.warmup_seconds, spec.seconds, warmup_iterations=warmup_iterations, return_at=spec.return_at,
+            target_return=spec.target_return,
+        )  # fmt: skip
+
+    def _contention(self) -> dict[str, Any]:
+        """The fields of a record that say what else went on during the window."""
+        interference = self._interference or self._guard.end()  # the trainer may end by itself
+        return {"load_average": self._guard.load_average, **dataclasses.asdict(interference)}
+
     def _on_progress(self, progress: Progress) -> bool:
-        more = self.window.add(progress)
+        warming_up = self._window.first is None
+        more = self._window.add(progress)
+        if warming_up and self._window.first is not None:
+            self._guard.begin()
+        if not more:
+            self._interference = self._guard.end()
         if time.monotonic() >= self._next_report or not more:
             self._next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars())
-            scalars["measuring"] = self.window.first is not None
+            scalars["measuring"] = self._window.first is not None
             assert self._curve is not None
             self._curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
             self._report({"event": "progress", "progress": scalars})

@@ -42,6 +42,8 @@ class FakeConfig:
     device: str = "cpu"
     host_bytes: int = 1000
     slots: int = 0
+    real_clock: bool = False
+    """iterations take the time that they say"""
     layers: tuple[int, ...] = (1,)
     behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless"] = "good"
     marker: str = ""
@@ -101,6 +103,8 @@ def iterate(
     progress = Progress()
     for iteration in range(1, max_iterations + 1):
         with span("iteration"):
+            if config.real_clock:
+                time.sleep(ITERATION_SECONDS)
             progress = progress_after(iteration, config)
             more = on_progress(progress)
         if iteration == 2:

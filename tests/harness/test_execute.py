@@ -9,8 +9,7 @@ import pytest
 
 from harness.execute import Limits, execute
 from harness.stop import Stopped, StopSignal
-from harness.trial import Trial, TrialSpec, Window, describe
-from unilab.training.progress import Progress
+from harness.trial import Trial, TrialSpec, describe
 
 PATIENT = Limits(30, 30)
 
@@ -29,30 +28,6 @@ def run(one: TrialSpec, limits: Limits = PATIENT, **more):
         outcome = execute(one, limits, stop, **more)
         assert stop.groups == set()
     return outcome
-
-
-def test_window_leaves_warm_up_out_and_divides_differences() -> None:
-    window = Window(warmup_seconds=1.0, seconds=2.0)
-    counters = [(0.5, 10), (0.9, 20), (1.5, 30), (3.0, 90), (3.5, 110)]
-    progress = [Progress(wall_seconds=s, env_steps=n, updates=2 * n, learner_busy_seconds=s / 2) for s, n in counters]
-    more = [window.add(one) for one in progress]
-    assert more == [True, True, True, True, False]
-    result = window.result()
-    assert result["steady_seconds"] == 2.0
-    assert result["env_steps_per_second"] == (110 - 30) / 2.0
-    assert result["updates_per_second"] == 80.0
-    assert result["learner_busy_fraction"] == 0.5
-    assert result["env_steps"] == 110
-
-
-def test_window_leaves_three_iterations_out_however_short_the_warm_up() -> None:
-    window = Window(warmup_seconds=0.0, seconds=1.0)
-    for seconds in (1.0, 2.0):
-        assert window.add(Progress(wall_seconds=seconds))
-    with pytest.raises(RuntimeError, match="before the steady window began"):
-        window.result()
-    assert window.add(Progress(wall_seconds=3.0))
-    assert window.first is not None and window.first.wall_seconds == 3.0
 
 
 def test_a_trial_runs_in_process_as_well(tmp_path) -> None:

@@ -54,9 +54,14 @@ def test_trials_and_time(make_plan) -> None:
     plan = make_plan("limits.trials=9", "measure.repeats=2", "confirm={top: 2, repeats: 3}")
     assert plan.space.size == 4
     assert plan.trials == 4  # no more configurations than there are
-    assert plan.confirm_repeats == 9
-    assert plan.seconds == pytest.approx(17 * (plans.PROCESS_SECONDS + 0.3))
+    assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
+    assert plan.seconds == pytest.approx(18 * (plans.PROCESS_SECONDS + 0.3))
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
+
+
+def test_a_budget_of_return_at_decides_how_long_a_repeat_is(make_plan) -> None:
+    assert make_plan("measure={warmup_seconds: 1, return_at: {seconds: 40}}").repeat_seconds == 46
+    assert make_plan("measure={return_at: {env_steps: 1000}}").repeat_seconds == 30  # trial_timeout_seconds
 
 
 def test_memory_of_baseline_and_corners(make_plan) -> None:

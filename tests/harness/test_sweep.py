@@ -49,7 +49,7 @@ class Executed:
         last = self.run(spec)[-1]
         if last["event"] == "error":
             return Outcome("failed", error=last["error"])
-        return Outcome("complete", result=last["result"])
+        return Outcome("complete", result={k: math.nan if v is None else v for k, v in last["result"].items()})
 
     def run(self, spec: TrialSpec) -> list[dict]:
         """What the trial reported."""

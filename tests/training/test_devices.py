@@ -56,6 +56,24 @@ def test_quota_of_version_2_is_the_tightest_of_the_group_and_its_parents(tmp_pat
     assert cgroups.cpu_quota(_write(tmp_path, files)) == 1.5
 
 
+def test_time_stopped_by_a_quota_is_the_longest_of_the_groups_that_have_one(tmp_path):
+    files = {
+        "proc/self/cgroup": "0::/pod/job\n",
+        "sys/fs/cgroup/pod/cpu.max": "150000 100000\n",
+        "sys/fs/cgroup/pod/cpu.stat": "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n",
+        "sys/fs/cgroup/pod/job/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/pod/job/cpu.stat": "usage_usec 9\nnr_throttled 3\nthrottled_usec 9000000\n",
+    }
+    assert cgroups.throttled_seconds(_write(tmp_path / "v2", files)) == 2.5
+    files = {
+        "proc/self/cgroup": "3:cpu:/job\n",
+        "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "300000\n",
+        "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+        "sys/fs/cgroup/cpu/job/cpu.stat": "nr_periods 7\nnr_throttled 3\nthrottled_time 1500000000\n",
+    }
+    assert cgroups.throttled_seconds(_write(tmp_path / "v1", files)) == 1.5
+
+
 def test_quota_and_memory_of_version_1(tmp_path):
     files = {
         "proc/self/cgroup": "4:memory:/job\n3:cpu,cpuacct:/job\n",
@@ -87,6 +105,7 @@ def test_memory_limit_of_version_2_leaves_the_reclaimable_cache_free(tmp_path):
 
 def test_no_control_groups_means_no_limit(tmp_path):
     assert cgroups.cpu_quota(tmp_path) is None
+    assert cgroups.throttled_seconds(tmp_path) is None
     assert cgroups.memory_limit(tmp_path) is None
 
 

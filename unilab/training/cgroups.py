@@ -26,14 +26,24 @@ class MemoryLimit:
 
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Cores' worth of CPU time this process may use a second; None when nothing limits it."""
-    quotas = []
-    for group in _groups("cpu", root):
-        words = _words(group / "cpu.max")  # version 2: "quota period", quota may be "max"
-        if not words:
-            words = _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
-        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:  # version 1 says -1 for no limit
-            quotas.append(int(words[0]) / int(words[1]))
+    quotas = [quota for group in _groups("cpu", root) if (quota := _quota(group)) is not None]
     return min(quotas, default=None)
+
+
+def throttled_seconds(root: Path = ROOT) -> float | None:
+    """Time so far for which a CPU quota over this process stopped cores of its group; None when nothing limits it.
+
+    Of several quotas, one inside the other, the one that stopped them for longest.
+    """
+    stopped = []
+    for group in _groups("cpu", root):
+        if _quota(group) is not None:
+            values = dict(line.split() for line in _lines(group / "cpu.stat"))
+            if "throttled_usec" in values:  # version 2
+                stopped.append(int(values["throttled_usec"]) / 1e6)
+            elif "throttled_time" in values:  # version 1, nanoseconds
+                stopped.append(int(values["throttled_time"]) / 1e9)
+    return max(stopped, default=None)
 
 
 def memory_limit(root: Path = ROOT) -> MemoryLimit | None:
@@ -45,6 +55,16 @@ def memory_limit(root: Path = ROOT) -> MemoryLimit | None:
         if limit and used and limit[0].isdigit() and int(limit[0]) < 2**60:  # version 1: nearly 2**63 for no limit
             limits.append(MemoryLimit(int(limit[0]), max(0, int(used[0]) - _reclaimable(group))))
     return min(limits, key=lambda limit: limit.free, default=None)
+
+
+def _quota(group: Path) -> float | None:
+    """Cores' worth of CPU time a second that a group's own quota allows."""
+    words = _words(group / "cpu.max")  # version 2: "quota period", quota may be "max"
+    if not words:
+        words = _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
+    if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:  # version 1 says -1 for no limit
+        return int(words[0]) / int(words[1])
+    return None
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

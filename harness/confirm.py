@@ -1,0 +1,58 @@
+"""The confirmation: in which order the best configurations and the baseline are measured again.
+
+The winner of a noisy search is partly the luckiest. So the candidates and the baseline are measured once more, in fresh
+processes and in blocks: baseline A, candidates B and C there and back, baseline, that is A B C C B A. A machine that
+grows slower or faster hits all of them alike (ABBA), and the two measurements of the baseline in a block, A against A,
+show how much the same thing differs from itself: the noise floor.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from harness.record import Record
+from harness.suite import Confirm
+
+BASELINE = 0
+"""the trial that is always measured first"""
+
+
+def blocks(confirm: Confirm) -> int:
+    """Blocks with two repeats of each candidate; where ``repeats`` is odd the last one has one: A B C A."""
+    return math.ceil(confirm.repeats / 2)
+
+
+def schedule(
+    confirm: Confirm, candidates: Sequence[int], records: Iterable[Record], *, first_repeat: int, baseline: bool = True
+) -> list[tuple[int, int]]:
+    """(trial, repeat) in the order to be measured, those that have a record included.
+
+    Args:
+        candidates: trials other than the baseline.
+        records: of the study. Candidates that joined after blocks were closed, as those of a search that was
+            extended, get blocks of their own: the baseline of last week does not bracket them.
+        first_repeat: number of the first repeat of a confirmation; that of a block is 2 higher than of the one before.
+        baseline: False where it cannot be measured: then B C C B.
+    """
+    recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
+    begins = {trial: _first_block(trial, recorded) for trial in candidates}
+    last = max([*begins.values(), 0]) + blocks(confirm)
+    order: list[tuple[int, int]] = []
+    for block in range(min(begins.values(), default=0), last):
+        there, back = 2 * block, 2 * block + 1
+        members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
+        second = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
+        order += [(BASELINE, there)] if baseline else []
+        order += [(trial, there) for trial in members] + [(trial, back) for trial in reversed(second)]
+        order += [(BASELINE, back)] if baseline else []
+    return [(trial, first_repeat + number) for trial, number in order]
+
+
+def _first_block(trial: int, recorded: set[tuple[int, int]]) -> int:
+    """The block that a candidate's repeats begin with: where they began, or the first that is not closed."""
+    own = [number // 2 for other, number in recorded if other == trial]
+    if own:
+        return min(own)
+    closed = 0
+    while {(BASELINE, 2 * closed), (BASELINE, 2 * closed + 1)} <= recorded:
+        closed += 1
+    return closed

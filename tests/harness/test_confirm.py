@@ -1,0 +1,58 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.confirm import blocks, schedule
+from harness.record import Record
+from harness.suite import Confirm
+
+
+def records(*done: tuple[int, int]) -> list[Record]:
+    return [Record("s", trial, repeat, "complete", phase="confirm") for trial, repeat in done]
+
+
+def order(confirm: Confirm, candidates: list[int], done: list[tuple[int, int]] = (), **more) -> list[tuple[int, int]]:  # type: ignore[assignment]
+    return schedule(confirm, candidates, records(*done), **{"first_repeat": 1} | more)
+
+
+def test_blocks_go_there_and_back_between_two_measurements_of_the_baseline() -> None:
+    first = [(0, 1), (4, 1), (7, 1), (7, 2), (4, 2), (0, 2)]
+    second = [(0, 3), (4, 3), (7, 3), (7, 4), (4, 4), (0, 4)]
+    assert order(Confirm(2, 4), [4, 7]) == first + second
+
+
+def test_an_odd_number_ends_with_a_block_that_has_each_candidate_once() -> None:
+    assert order(Confirm(2, 3), [4, 7])[6:] == [(0, 3), (4, 3), (7, 3), (0, 4)]
+    assert order(Confirm(1, 1), [2], first_repeat=5) == [(0, 5), (2, 5), (0, 6)]
+
+
+def test_without_a_baseline_the_candidates_take_turns() -> None:
+    assert order(Confirm(2, 2), [4, 7], baseline=False) == [(4, 1), (7, 1), (7, 2), (4, 2)]
+
+
+def test_without_candidates_the_baseline_is_measured_against_itself() -> None:
+    assert order(Confirm(2, 3), []) == [(0, 1), (0, 2), (0, 3), (0, 4)]
+
+
+@pytest.mark.parametrize("cut", range(12))
+def test_an_interrupted_confirmation_keeps_its_order(cut: int) -> None:
+    whole = order(Confirm(2, 4), [4, 7])
+    assert order(Confirm(2, 4), [4, 7], whole[:cut]) == whole
+
+
+def test_candidates_of_an_extended_search_get_blocks_of_their_own() -> None:
+    done = order(Confirm(1, 2), [4])
+    assert order(Confirm(2, 2), [9, 4], done) == [
+        (0, 1), (4, 1), (4, 2), (0, 2),
+        (0, 3), (9, 3), (9, 4), (0, 4),
+    ]  # fmt: skip
+    assert order(Confirm(1, 2), [9], done) == [(0, 3), (9, 3), (9, 4), (0, 4)]
+
+
+@given(st.integers(1, 7), st.lists(st.integers(1, 9), unique=True, max_size=4))
+def test_each_candidate_is_measured_as_often_as_asked(repeats: int, candidates: list[int]) -> None:
+    whole = order(Confirm(4, repeats), candidates)
+    assert len(set(whole)) == len(whole)
+    for trial in candidates:
+        assert [repeat for other, repeat in sorted(whole) if other == trial] == list(range(1, repeats + 1))
+    assert sum(trial == 0 for trial, _ in whole) == 2 * blocks(Confirm(4, repeats))
