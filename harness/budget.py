@@ -1,6 +1,8 @@
 """Whether a configuration fits: the trainer's predicted memory against this machine and the suite's constraints."""
 
-from dataclasses import dataclass
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
@@ -26,6 +28,10 @@ class Verdict:
     """RAM that the trial may use"""
     table: str = ""
     """item by item, for people"""
+    items: dict[str, int] = field(default_factory=dict)
+    """bytes by the item's name, those of accelerators included"""
+    expected_host_bytes: int = 0
+    """``host_bytes`` times the machine's calibration factor"""
 
 
 def host_limit(fraction: float) -> int:
@@ -35,8 +41,16 @@ def host_limit(fraction: float) -> int:
     return int(fraction * (min(total, limit.limit) if limit else total))
 
 
-def judge(predicted: "MemoryBudget | None", fraction: float) -> Verdict:
-    """Compare a trainer's budget with what this machine has now; None (nothing predicted) fits."""
+def judge(predicted: "MemoryBudget | None", fraction: float, calibration: float = 1.0) -> Verdict:
+    """Compare a trainer's budget with what this machine has now; None (nothing predicted) fits.
+
+    Args:
+        predicted: item by item.
+        fraction: of this machine's memory, that a trial may use.
+        calibration: measured over predicted host memory of past runs. Above 1 it makes the check stricter; below 1 it
+            changes what is expected, and the check stays that of the prediction: never less than its items is asked
+            for.
+    """
     from unilab.ipc.budget import MemoryAvailable, MemoryBudgetError
 
     limit = host_limit(fraction)
@@ -44,10 +58,29 @@ def judge(predicted: "MemoryBudget | None", fraction: float) -> Verdict:
         return Verdict(host_limit=limit)
     reason = None
     try:
-        predicted.check(MemoryAvailable.here(), host_fraction=fraction)
+        _with_margin(predicted, calibration).check(MemoryAvailable.here(), host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
+    items: Counter[str] = Counter()
+    for item in predicted.items:
+        items[item.name] += item.bytes
     return Verdict(
         reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes, limit,
-        predicted.table(),
+        predicted.table(), dict(items), round(predicted.host_bytes * calibration),
     )  # fmt: skip
+
+
+def _with_margin(predicted: "MemoryBudget", calibration: float) -> "MemoryBudget":
+    """The budget and, as an item of its own, what past runs on this machine took beyond theirs."""
+    from unilab.ipc.budget import HOST, BudgetItem
+
+    if calibration <= 1:
+        return predicted
+    estimate = predicted.estimate
+    beyond = round((calibration - 1) * predicted.host_bytes)
+    detail = f"past runs took {calibration - 1:.0%} more than predicted"
+    return dataclasses.replace(
+        predicted,
+        items=(*predicted.items, BudgetItem("calibration", HOST, beyond, detail)),
+        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), calibration)),
+    )

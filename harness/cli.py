@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,22 +91,24 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    from harness import plan, tables
+    from harness import outlook, plan, tables
     from harness.display import console
 
-    made = plan.make(arguments.suite, _overrides(arguments))
+    made = plan.make(arguments.suite, _overrides(arguments), arguments.results)
+    known, missing = outlook.kept(made, arguments.results)
     folder = made.folder(arguments.results)
     if arguments.json:
-        _print_json(tables.plan_dict(made, folder))
+        _print_json(tables.plan_dict(made, folder, known, missing))
     else:
-        tables.show_plan(made, folder, console())
+        tables.show_plan(made, folder, console(), known, missing)
     return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
     from harness import plan, timelines
 
-    made = plan.make(arguments.suite, _overrides(arguments))  # before anything slow is imported
+    # before anything slow is imported
+    made = plan.make(arguments.suite, _overrides(arguments), arguments.results)
     if arguments.trace:
         timelines.check_trainer(made.trainer)
 
@@ -121,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
-    from harness import tables
+    from harness import outlook, tables
     from harness.display import StudyDisplay, console
     from harness.stop import Stopped, StopSignal
     from harness.sweep import Sweep
@@ -136,9 +139,10 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
         study.describe(made, [Path(sys.executable).name, "-m", "harness", *sys.argv[1:]])
         exit_code = 0
         try:
+            known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
             with StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)
-                Sweep(made, study, stop, display, trace=arguments.trace).run()
+                Sweep(made, study, stop, display, trace=arguments.trace, outlook=known).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")

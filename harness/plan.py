@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import budget, provenance, trainers
+from harness import budget, calibration, provenance, trainers
 from harness.budget import Verdict
 from harness.confirm import blocks
 from harness.document import Document, Key
@@ -40,6 +40,8 @@ class Plan:
     """the baseline's value of everything that is searched or that it sets"""
     dropped: tuple[str, ...]
     """what was left out of the search, in words"""
+    calibration: float = 1.0
+    """measured over predicted memory of this trainer's past runs on this machine"""
 
     @property
     def study_id(self) -> str:
@@ -92,7 +94,8 @@ class Plan:
             SettingsError: its settings contradict each other.
         """
         self.trainer.check_together(self.settings(params))
-        return budget.judge(self.trainer.budget(self.settings(params)), self.suite.constraints.host_memory_fraction)
+        predicted = self.trainer.budget(self.settings(params))
+        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.calibration)
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.
@@ -120,8 +123,13 @@ class Plan:
         return [value for _, value in sorted(sized, key=lambda pair: pair[0])]
 
 
-def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
+def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None = None) -> Plan:
     """Read, check and complete a suite.
+
+    Args:
+        path: of the suite file.
+        overrides: ``key=value`` over it.
+        results: folder of all studies, whose memory figures calibrate the plan's; None: as predicted.
 
     Raises:
         InputError: whatever keeps it from running here.
@@ -136,7 +144,8 @@ def make(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
-    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible)
+    factor = 1.0 if results is None else calibration.load(results).factor(suite.trainer)
+    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible, factor)
     _check_baseline(plan)
     check_environment(source.document, source.suite.trainer, source.suite.env)
     return plan

@@ -55,6 +55,12 @@ def in_memory(directions: Sequence[Any], sampler: optuna.samplers.BaseSampler | 
         optuna.logging.set_verbosity(verbosity)
 
 
+def sample(space: Space, count: int, seed: int) -> list[Params]:
+    """``count`` configurations drawn at random, encoded, the same ones for the same seed."""
+    study = in_memory(["maximize"], optuna.samplers.RandomSampler(seed=seed))
+    return [study.ask(distributions(space)).params for _ in range(count)]
+
+
 def _identity(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
 

@@ -210,6 +210,8 @@ class Sampler:
 
     name: Literal["tpe", "random", "grid"] = "tpe"
     seed: Annotated[int, Field(ge=0)] = 0
+    predict: bool = True
+    """begin with what the ceilings of this machine say is best"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ is brought up to them. An unfinished trial keeps its number and its finished rep
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from harness import pruning, timelines
 from harness.budget import Verdict
 from harness.confirm import BASELINE, schedule
 from harness.execute import Limits, Outcome, execute
+from harness.outlook import Outlook
 from harness.plan import Plan
 from harness.record import Phase, Record, State, typical
 from harness.sampling import distributions, propose
@@ -52,6 +53,8 @@ class Sweep:
     execute: Execute = execute
     trace: bool = False
     """keep a timeline of each repeat"""
+    outlook: Outlook | None = None
+    """what is predicted; None: nothing"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -100,11 +103,17 @@ class Sweep:
             return self._ask()
         if self._left() < self._needed():
             return None
-        params = propose(self._optuna, self.plan.space, self.plan.suite.sampler)
+        params = self._seed(trials) or propose(self._optuna, self.plan.space, self.plan.suite.sampler)
         if params is None:
             return None
         self._optuna.enqueue_trial(params)
         return self._ask()
+
+    def _seed(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+        """The best of the predicted configurations that has not been tried, while there are seeds left."""
+        seeds = [self.plan.space.encode(params) for params in self.outlook.seeds] if self.outlook else []
+        tried = [trial.params for trial in trials]
+        return next((params for params in seeds if params not in tried), None)
 
     def _ask(self) -> FrozenTrial:
         trial = self._optuna.ask(distributions(self.plan.space))
@@ -307,6 +316,7 @@ class Sweep:
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
             dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
             threads=self._threads(params), machine=self.study.machine, attempt=attempt,
+            budget_items=verdict.items,
             log=f"logs/{trial}-{repeat}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
 
@@ -318,5 +328,6 @@ class Sweep:
         return ", ".join(f"{part} {count}" for part, count in threads.items())
 
     def _save(self, record: Record) -> None:
+        record = self.outlook.complete(record) if self.outlook else record
         self.study.records.append(record)
         self.display.finished(record)

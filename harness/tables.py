@@ -1,5 +1,6 @@
 """What a study says to people: the best configuration, by how much, what limited it, what did not fit."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,16 @@ from rich.text import Text
 
 from harness.document import to_yaml
 from harness.importances import importances
+from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
+from harness.predict import objective
 from harness.record import Record, median, write_atomic
 from harness.study import Study, judged_by, ranking
 
 ROWS = 12
 """trials in the final table"""
+PREDICTED = 5
+"""configurations of the ranking that ``plan`` shows"""
 UNITS = {
     "env_steps_per_second": "steps/s",
     "samples_per_second": "samples/s",
@@ -165,8 +170,8 @@ def _show_problems(result: dict[str, Any], console: Console) -> None:
             console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
 
 
-def show_plan(plan: Plan, folder: Path, console: Console) -> None:
-    """What a run would do."""
+def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, missing: int) -> None:
+    """What a run would do; ``missing`` costs it would measure before it can predict."""
     suite = plan.suite
     repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
     console.print(Text(f"{suite.name}/{plan.study_id}: trainer {suite.trainer}, environment {suite.env}", style="bold"))
@@ -181,30 +186,64 @@ def show_plan(plan: Plan, folder: Path, console: Console) -> None:
     for dropped in plan.dropped:
         console.print(Text(f"left out: {dropped}", style="yellow"))
     table = Table(title="memory", title_justify="left")
-    for name in ("", "host", "of it shm", "device", "fits"):
+    for name in ("", "host", "expected", "of it shm", "device", "fits"):
         table.add_column(name, justify="right")
     rows = plan.memory()
     for name, verdict in rows:
-        sizes = (bytes_text(b) for b in (verdict.host_bytes, verdict.shm_bytes, verdict.device_bytes))
-        table.add_row(name, *sizes, "yes" if verdict.fits else "no")
+        sizes = [verdict.host_bytes, verdict.expected_host_bytes, verdict.shm_bytes, verdict.device_bytes]
+        table.add_row(name, *map(bytes_text, sizes), "yes" if verdict.fits else "no")
     console.print(table)
     for name, verdict in (rows[0], rows[-1]) if len(rows) > 1 else rows:
         if verdict.table and (name == "baseline" or not verdict.fits):
             console.print(Text(f"{name}:\n{verdict.table}"))
         if verdict.reason:
             console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
+    _show_ranking(plan, outlook, missing, console)
 
 
-def plan_dict(plan: Plan, folder: Path) -> dict[str, Any]:
-    """As ``show_plan``, for a program."""
+def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) -> None:
+    """The best configurations as predicted, and where the baseline stands."""
+    if missing:
+        console.print(f"{missing} costs of this machine are not known yet: run measures them first, in under a minute")
+    if not outlook.ranking:
+        return
+    metric, _ = objective(plan)
+    ranks = {id(one): rank for rank, one in enumerate(outlook.ranking, start=1)}
+    baseline = next((one for one in outlook.ranking if one.params == plan.baseline), None)
+    shown = [*outlook.ranking[:PREDICTED]]
+    shown += [baseline] if baseline and baseline not in shown else []
+    infeasible = [one for one in outlook.ranking if not one.fits]
+    title = f"predicted before anything is run ({len(outlook.ranking)} configurations)"
+    table = Table(title=title, title_justify="left")
+    for name in ("rank", UNITS[metric], "fits", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
+    for one in shown:
+        name = f"{ranks[id(one)]} base" if one is baseline else str(ranks[id(one)])
+        settings = settings_text({key: one.params[key] for key in varied})
+        table.add_row(name, number_text(getattr(one.rates, metric)), "yes" if one.fits else "no", settings)
+    console.print(table)
+    if infeasible:
+        reason = (infeasible[0].reason or "").splitlines()[0]
+        console.print(Text(f"{len(infeasible)} do not fit and come last, such as: {reason}", style="yellow"))
+
+
+def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[str, Any]:
+    """As ``show_plan``, for a program; with the whole ranking."""
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
         "repeats": plan.suite.measure.repeats, "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
         "baseline": plan.baseline, "dropped": list(plan.dropped),
         "memory": [
-            {"what": name, "fits": v.fits, "host_bytes": v.host_bytes, "shm_bytes": v.shm_bytes,
+            {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,
+             "expected_host_bytes": v.expected_host_bytes, "shm_bytes": v.shm_bytes,
              "device_bytes": v.device_bytes, "reason": v.reason}
             for name, v in plan.memory()
+        ],
+        "costs_to_measure": missing, "ranked_by": objective(plan)[0] if outlook.ranking else None,
+        "ranking": [
+            {"params": one.params, "fits": one.fits, "reason": one.reason} | dataclasses.asdict(one.rates)
+            for one in outlook.ranking
         ],
     }  # fmt: skip
 

@@ -3,23 +3,28 @@
 import dataclasses
 import functools
 import importlib
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness import levers
+from harness.workload import Cost, Lever, Limit, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.training.devices import split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
+from unilab.training.run_config import RunConfig
 from unilab.training.settings import SettingsError, flatten, nearest, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
     from unilab.algos.torch.appo.runner import APPORunner
     from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
     from unilab.ipc.budget import MemoryBudget
+    from unilab.ipc.memory_budget import EnvSizes
 
 OnProgress = Callable[[Progress], bool]
 
@@ -31,7 +36,8 @@ class TrainerError(ValueError):
 class Trainer(Protocol):
     """A trainer as the harness sees it: it describes its settings, predicts its memory, and runs.
 
-    Settings are dictionaries of dotted names. Nothing but ``run`` may start processes or allocate.
+    Settings are dictionaries of dotted names. Nothing but ``run`` may start processes or allocate. One that describes
+    its rounds as well (``harness.workload.Describes``) gets predictions and verdicts.
     """
 
     device_settings: tuple[str, ...]
@@ -123,6 +129,22 @@ class OwnTrainer(ABC):
                 resume=resume,
             )
 
+    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
+        """See ``harness.workload.Describes``."""
+        return self.describe(parse(self._config_type, settings), cores)
+
+    @abstractmethod
+    def describe(self, config: Any, cores: int) -> Workload:
+        """One round of ``config``."""
+
+    @abstractmethod
+    def measure_alone(self, part: Part) -> Cost:
+        """See ``harness.workload.Describes``."""
+
+    @abstractmethod
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        """See ``harness.workload.Describes``."""
+
     @abstractmethod
     def contradictions(self, config: Any) -> None:
         """See ``Trainer.check_together``."""
@@ -152,7 +174,20 @@ class APPOTrainer(OwnTrainer):
     def estimate(self, config: APPOConfig) -> "MemoryBudget":
         from unilab.ipc.memory_budget import estimate_appo
 
-        return estimate_appo(config)
+        return estimate_appo(config, _env_sizes(config))
+
+    def describe(self, config: APPOConfig, cores: int) -> Workload:
+        from harness.alone import appo
+
+        return appo.workload(config, cores)
+
+    def measure_alone(self, part: Part) -> Cost:
+        from harness.alone import appo
+
+        return appo.measure(part)
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        return levers.APPO.get(limit, ())
 
     def iterations_to_wrap(self, config: APPOConfig) -> int:
         """Each iteration learns from one rollout, and so many fill the ring."""
@@ -166,6 +201,10 @@ class APPOTrainer(OwnTrainer):
 
 class OffPolicyTrainer(OwnTrainer):
     """SAC or TD3, as ``config_type`` says."""
+
+    @property
+    def _algo_type(self) -> str:
+        return next(name for name, kind in OFF_POLICY.items() if kind is self._config_type)
 
     def contradictions(self, config: OffPolicyConfig) -> None:
         from unilab.algos.torch.offpolicy.runner import check_replay_capacity
@@ -181,7 +220,20 @@ class OffPolicyTrainer(OwnTrainer):
     def estimate(self, config: OffPolicyConfig) -> "MemoryBudget":
         from unilab.ipc.memory_budget import estimate_offpolicy
 
-        return estimate_offpolicy(config)
+        return estimate_offpolicy(config, _env_sizes(config))
+
+    def describe(self, config: OffPolicyConfig, cores: int) -> Workload:
+        from harness.alone import offpolicy
+
+        return offpolicy.workload(config, self._algo_type, cores)
+
+    def measure_alone(self, part: Part) -> Cost:
+        from harness.alone import offpolicy
+
+        return offpolicy.measure(part, self._algo_type)
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        return levers.OFF_POLICY.get(limit, ())
 
     def iterations_to_wrap(self, config: OffPolicyConfig) -> int:
         """None: progress begins with learning, when the replay buffer holds what ``learning_starts`` asks for.
@@ -195,6 +247,18 @@ class OffPolicyTrainer(OwnTrainer):
         from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 
         return OffPolicyRunner.from_config(config)
+
+
+def _env_sizes(config: RunConfig) -> "EnvSizes":
+    """The sizes of its environment, asked once: a plan judges hundreds of configurations."""
+    return _sizes_of(config.env, json.dumps(config.env_cfg, sort_keys=True), config.sim_backend)
+
+
+@functools.cache
+def _sizes_of(env: str, env_cfg: str, sim_backend: str) -> "EnvSizes":
+    from unilab.ipc.memory_budget import env_sizes
+
+    return env_sizes(env, json.loads(env_cfg), sim_backend)
 
 
 REGISTRY: dict[str, Callable[[], Trainer]] = {

@@ -81,7 +81,8 @@ def test_plan_starts_and_creates_nothing(suite_file, tmp_path, capsys) -> None:
     content = json.loads(capsys.readouterr().out)
     assert content["trials"] == 2 and content["baseline"] == {"speed": 20}
     assert content["memory"][0] == {
-        "what": "baseline", "fits": True, "host_bytes": 1000, "shm_bytes": 0, "device_bytes": 0, "reason": None,
+        "what": "baseline", "fits": True, "host_bytes": 1000, "expected_host_bytes": 1000, "shm_bytes": 0,
+        "device_bytes": 0, "reason": None,
     }  # fmt: skip
     assert cli.main(["plan", *arguments]) == 0
     assert "2 trials of 4 configurations" in capsys.readouterr().out

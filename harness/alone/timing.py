@@ -1,0 +1,35 @@
+"""How long a piece of work takes in this process."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from harness.workload import Cost
+
+SECONDS = 0.25
+"""spent on one piece of work, unless ``LEAST`` executions take longer"""
+LEAST = 3
+MOST = 200
+
+
+def now() -> tuple[float, float]:
+    """Wall time and processor time of all threads of this process, seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def timed(work: Callable[[], object], *, count: int = 1) -> Cost:
+    """The cost of ``work``, which does its piece ``count`` times a call; the first call is left out."""
+    work()
+    stamps = [now()]
+    while len(stamps) <= LEAST or (len(stamps) < MOST and stamps[-1][0] - stamps[0][0] < SECONDS):
+        work()
+        stamps.append(now())
+    return typical(stamps, count=count)
+
+
+def typical(*series: Sequence[tuple[float, float]], count: int = 1) -> Cost:
+    """The cost of what was done ``count`` times between each two stamps of a series."""
+    spent = np.concatenate([np.diff(stamps, axis=0) for stamps in series])
+    # What else goes on in the machine only ever adds wall time, and evicts caches.
+    return Cost(float(spent[:, 0].min()) / count, float(np.median(spent[:, 1])) / count)

@@ -1,0 +1,292 @@
+"""What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and commit.
+
+``<results>/ceilings/<machine>-<commit>.json`` keeps them; a study has a copy. What a later study needs besides is added
+to the file, so the first study of a kind takes some seconds longer, and the others start at once. Costs are measured in
+a fresh process, as trials are, by ``python -m harness.ceilings``.
+"""
+
+import dataclasses
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from harness import provenance, trainers
+from harness.machine import fingerprint
+from harness.record import write_atomic
+from harness.stop import StopSignal
+from harness.workload import Cost, Describes, Part
+from unilab.training.devices import usable_cores
+
+FILE = "ceilings.json"
+"""the copy in a study's folder"""
+SIZES = 4
+"""at which the cost of a part is measured at most; between them it is interpolated"""
+SECONDS = 40.0
+"""after which no further variant of a part of which one is known is measured; the most similar one stands in"""
+QUIET = 0.1
+"""part of the cores that other programs may have taken; what was measured under more is measured again next time"""
+CLOSE = 1.05
+"""sizes within this ratio are not told apart"""
+
+
+class CeilingsError(RuntimeError):
+    """The ceilings could not be measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A part and what it costs."""
+
+    trainer: str
+    part: Part
+    cost: Cost
+
+
+@dataclass
+class Ceilings:
+    """Costs of parts on one machine."""
+
+    machine: str = ""
+    commit: str = ""
+    cores: int = 1
+    measured: list[Measured] = field(default_factory=list)
+    other_cpu_fraction: float = 0.0
+    """part of the cores that other programs took meanwhile, at most"""
+    seconds: float = 0.0
+    """that all the measuring took"""
+
+    def __post_init__(self) -> None:
+        self._groups: dict[tuple[str, str], dict[int, Cost]] = {}
+        for one in self.measured:
+            self._groups.setdefault((one.trainer, one.part.group), {})[one.part.size] = one.cost
+
+    def cost(self, trainer: str, part: Part) -> Cost | None:
+        """The cost of one execution, interpolated over the size; None when nothing of the kind was measured.
+
+        Where the part's own settings were not measured, those that share the most with them stand in.
+        """
+        group = self._groups.get((trainer, part.group)) or self._most_similar(trainer, part)
+        if group is None:
+            return None
+        sizes = sorted(group)
+        return Cost(
+            _interpolate(part.size, sizes, [group[size].seconds for size in sizes]),
+            _interpolate(part.size, sizes, [group[size].core_seconds for size in sizes]),
+        )
+
+    def _most_similar(self, trainer: str, part: Part) -> dict[int, Cost] | None:
+        kind = [one for one in self.measured if one.trainer == trainer and one.part.kind == part.kind]
+        if not kind:
+            return None
+        nearest = max(kind, key=lambda one: sum(part.settings.get(k) == v for k, v in one.part.settings.items()))
+        return self._groups[trainer, nearest.part.group]
+
+    def missing(self, trainer: str, parts: Iterable[Part]) -> list[Part]:
+        """Of the parts that a study needs those to be measured, the most needed settings first, ``SIZES`` of each."""
+        needed: dict[str, list[Part]] = {}
+        for part in parts:
+            needed.setdefault(part.group, []).append(part)
+        missing = []
+        for group, own in sorted(needed.items(), key=lambda item: -len(item[1])):
+            known = self._groups.get((trainer, group), {})
+            by_size = {part.size: part for part in own}
+            for size in spread(sorted(by_size), SIZES):
+                if not _covered(size, known):
+                    missing.append(by_size[size])
+        return missing
+
+    def text(self) -> str:
+        """As a file has it."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Ceilings":
+        """Back from ``text``."""
+        measured = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
+        return cls(**{**content, "measured": measured})
+
+
+def spread(sizes: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the sizes, both ends among them, evenly spaced by their ratios."""
+    wanted = np.geomspace(sizes[0], sizes[-1], min(count, len(sizes)))
+    return sorted({min(sizes, key=lambda size: abs(np.log(size / aim))) for aim in wanted} | {sizes[0], sizes[-1]})
+
+
+def _covered(size: int, known: Iterable[int]) -> bool:
+    """Whether a size need not be measured: one as large is known, or some on both sides."""
+    known = sorted(known)
+    if any(max(size, other) <= CLOSE * min(size, other) for other in known):
+        return True
+    return len(known) >= SIZES and known[0] <= size <= known[-1]
+
+
+def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """Linear between logarithms; beyond the ends in proportion to the size."""
+    if size > sizes[-1]:
+        return costs[-1] * size / sizes[-1]
+    floor = 1e-9  # a cost of nothing has no logarithm
+    logs = np.log(np.maximum(costs, floor))
+    return float(np.exp(np.interp(np.log(size), np.log(sizes), logs)))
+
+
+def path_of(results: Path) -> Path:
+    """Where the ceilings of this machine and commit are kept."""
+    commit, dirty = provenance.commit()
+    return results / "ceilings" / f"{fingerprint()}-{commit[:7] or 'unknown'}{'-dirty' if dirty else ''}.json"
+
+
+def load(path: Path) -> Ceilings | None:
+    """The ceilings kept in a file; None when there are none, or none that can be read."""
+    try:
+        return Ceilings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):  # absent, cut short, or of another version: measured again
+        return None
+
+
+def measure(
+    trainer: str,
+    parts: Iterable[Part],
+    results: Path,
+    stop: StopSignal,
+    say: Callable[[str], None] = lambda text: None,
+) -> Ceilings:
+    """The ceilings that a study needs: kept ones, and what is missing measured now.
+
+    Args:
+        trainer: as the suite names it.
+        parts: of all configurations that are to be predicted.
+        results: folder of all studies.
+        say: is told what is measured.
+
+    Raises:
+        CeilingsError: a part cannot be measured.
+        Stopped: a signal came.
+    """
+    path = path_of(results)
+    kept = load(path)
+    if kept is None or kept.other_cpu_fraction > QUIET:
+        kept = Ceilings(fingerprint(), provenance.commit()[0], usable_cores())
+    missing = kept.missing(trainer, parts)
+    if not missing:
+        return kept
+    known = {one.part.kind for one in kept.measured if one.trainer == trainer}
+    say(f"measuring this machine's ceilings: {', '.join(dict.fromkeys(part.kind for part in missing))}")
+    started, busy, own = time.monotonic(), _busy_seconds(), 0.0
+    measured = list(kept.measured)
+    with _Process(trainer, missing, sorted(known), stop) as process:
+        for answer in process.answers():
+            if "cost" in answer:
+                measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
+            own = answer["core_seconds"]
+    seconds = time.monotonic() - started
+    others = max(0.0, _busy_seconds() - busy - own) / (seconds * (os.cpu_count() or 1))
+    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, max(kept.other_cpu_fraction, others),
+                    kept.seconds + seconds)  # fmt: skip
+    write_atomic(path, made.text())
+    return made
+
+
+def _busy_seconds() -> float:
+    """Processor time of all programs of the machine."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+class _Process:
+    """The measuring process. It ends when its standard input does, and so with us, however we end."""
+
+    def __init__(self, trainer: str, parts: Sequence[Part], known: Sequence[str], stop: StopSignal) -> None:
+        self._stop = stop
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 closed with this object
+        environment = dict(os.environ)
+        trainers.calm_thread_pools(environment)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.ceilings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._log, process_group=0, env=environment,
+        )  # fmt: skip
+        stop.groups.add(self._process.pid)
+        request = {"trainer": trainer, "parts": [dataclasses.asdict(part) for part in parts], "known": list(known)}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._stop.groups.discard(self._process.pid)
+        self._log.close()
+
+    def answers(self) -> Iterable[dict[str, Any]]:
+        """What the process reports, as it comes."""
+        assert self._process.stdout is not None
+        buffer = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._stop.fd, selectors.EVENT_READ)
+            while True:
+                self._stop.check()
+                ready = [key.fileobj for key, _ in selector.select()]
+                if self._process.stdout not in ready:
+                    continue
+                chunk = os.read(self._process.stdout.fileno(), 65536)
+                if not chunk:
+                    return self._check()
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                yield from map(json.loads, lines)
+
+    def _check(self) -> None:
+        if self._process.wait() != 0:
+            self._log.seek(0)
+            log = self._log.read()
+            raise CeilingsError(f"the ceilings cannot be measured:\n{log.decode(errors='replace')[-2000:]}")
+
+
+def _leave_with_parent() -> None:
+    """Standard input ends when the parent does."""
+    while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
+        continue
+    os._exit(1)
+
+
+def _line() -> bytes:
+    """The first line of standard input."""
+    text = b""
+    while not text.endswith(b"\n"):
+        text += os.read(0, 65536)
+    return text
+
+
+def main() -> int:
+    """Measure what standard input says; one line of JSON on standard output for each part."""
+    request = json.loads(_line())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    trainer = trainers.get(request["trainer"])
+    assert isinstance(trainer, Describes)
+    known, deadline = set(request["known"]), time.monotonic() + SECONDS
+    for number, given in enumerate(request["parts"]):
+        part = Part(**given)
+        answer: dict[str, Any] = {"part": number}
+        if part.kind not in known or time.monotonic() < deadline:
+            answer["cost"] = dataclasses.asdict(trainer.measure_alone(part))
+            known.add(part.kind)
+        print(json.dumps(answer | {"core_seconds": time.process_time()}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What is known of a study's configurations before they are run, and what that says of each record afterwards."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import calibration, ceilings, predict
+from harness.ceilings import Ceilings, CeilingsError
+from harness.explain import explain
+from harness.machine import fingerprint
+from harness.plan import Plan
+from harness.predict import Predictor, Ranked
+from harness.record import Record, write_atomic
+from harness.space import Params
+from harness.stop import StopSignal
+from unilab.training.devices import usable_cores
+
+
+@dataclasses.dataclass
+class Outlook:
+    """By default nothing is known: nothing is predicted, and records stay as they are."""
+
+    plan: Plan
+    predictor: Predictor | None = None
+    ranking: Sequence[Ranked] = ()
+    """all candidates, best first"""
+    results: Path | None = None
+    """where the machine's memory calibration is kept; None: nothing is learned"""
+
+    @property
+    def seeds(self) -> list[Params]:
+        """What the search begins with after the baseline."""
+        return predict.seeds(self.plan, self.ranking)
+
+    def complete(self, record: Record) -> Record:
+        """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
+        expected = round(record.budget_host_bytes * self.plan.calibration)
+        record = dataclasses.replace(record, calibrated_host_bytes=expected)
+        if self.results is not None and calibration.usable(record):
+            learned = calibration.load(self.results)
+            learned.learn(self.plan.suite.trainer, [record])
+            calibration.save(learned, self.results)
+        return explain(record, self.plan, self.predictor)
+
+
+def kept(plan: Plan, results: Path) -> tuple[Outlook, int]:
+    """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
+    known = ceilings.load(ceilings.path_of(results)) or Ceilings()
+    missing = known.missing(plan.suite.trainer, predict.parts(plan, usable_cores()))
+    return _from(plan, known, results), len(missing)
+
+
+def prepare(
+    plan: Plan, results: Path, study: Path, stop: StopSignal, say: Callable[[str], None] = lambda text: None
+) -> Outlook:
+    """Measure what is missing of the ceilings, keep a copy in the study, and rank.
+
+    A trainer that does not describe its rounds, or whose parts cannot be measured, goes without.
+
+    Args:
+        plan: of the study.
+        results: folder of all studies.
+        study: the study's folder; a study that goes on uses the ceilings that it began with.
+        stop: ends the measuring.
+        say: is told what is measured.
+
+    Raises:
+        Stopped: a signal came.
+        RecordError: the ceilings could not be written.
+    """
+    parts = predict.parts(plan, usable_cores())
+    if not parts:
+        return Outlook(plan, results=results)
+    own = ceilings.load(study / ceilings.FILE)
+    if own is None or own.machine != fingerprint() or own.missing(plan.suite.trainer, parts):
+        try:
+            own = ceilings.measure(plan.suite.trainer, parts, results, stop, say)
+        except CeilingsError as error:
+            say(f"warning: {error}\nnothing is predicted in this study")
+            return Outlook(plan, results=results)
+        write_atomic(study / ceilings.FILE, own.text())
+    return _from(plan, own, results)
+
+
+def _from(plan: Plan, known: Ceilings, results: Path) -> Outlook:
+    predictor = predict.predictor(plan, known)
+    ranking = [] if predictor is None else predict.rank(plan, predictor)
+    return Outlook(plan, predictor, ranking, results)

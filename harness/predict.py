@@ -1,0 +1,240 @@
+"""Throughput before anything is run, from the ceilings: what a round costs, and how its sides share the cores.
+
+Collector and learner each need wall time ``w`` and core time ``c`` for a round when they have the machine to
+themselves. On cores of their own the slower one decides, ``max(w)``. On shared cores nothing is faster than the sum of
+the core times over the cores: ``sum(c) / cores``. In turns the wall times add up. What goes through the learner's
+process, copies and weights, is in series with it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.budget import Verdict
+from harness.ceilings import Ceilings
+from harness.plan import Plan
+from harness.record import METRICS
+from harness.sampling import sample
+from harness.space import Params
+from harness.workload import Describes, Part, Workload
+from unilab.training.settings import SettingsError
+
+RANKED = 1000
+"""configurations that are ranked at most; of larger spaces a sample with a fixed seed, and the baseline"""
+SEEDED = 3
+"""trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
+RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
+"""metrics that are predicted"""
+NICE_WEIGHT = 3.06
+"""processor time that Linux gives to a thread of niceness 0 for each second of one of niceness 5"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One side of a round, alone on the machine."""
+
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(self.seconds + other.seconds, self.core_seconds + other.core_seconds)
+
+    @property
+    def parallelism(self) -> float:
+        """Cores that it keeps busy, on average."""
+        return self.core_seconds / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """The sides of one round."""
+
+    collector: Load
+    learner: Load
+    """copies and weights included"""
+    transfer: Load
+    """the part of the learner's that is copies and weights"""
+    background: Load
+    """what goes on in threads of its own beside the learner"""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Predicted throughput; infinite where nothing limits it."""
+
+    env_steps_per_second: float
+    samples_per_second: float
+    updates_per_second: float
+
+
+class Predictor:
+    """Throughput of any configuration of a trainer, from the ceilings of this machine."""
+
+    def __init__(self, ceilings: Ceilings, name: str, trainer: Describes, cores: int) -> None:
+        self.ceilings = ceilings
+        self._name = name
+        self._trainer = trainer
+        self.cores = cores
+
+    def workload(self, settings: Mapping[str, Any]) -> Workload:
+        """One round of a configuration."""
+        return self._trainer.workload(settings, self.cores)
+
+    def round(self, workload: Workload) -> Round | None:
+        """What each side of a round costs alone; None when a part of it was never measured."""
+        sides: dict[str, Load] = dict.fromkeys(("collector", "learner", "transfer", "background"), Load())
+        for part in workload.parts:
+            cost = self.ceilings.cost(self._name, part)
+            if cost is None:
+                return None
+            side = "background" if part.background else part.side
+            sides[side] += Load(part.count * cost.seconds, part.count * cost.core_seconds)
+        return Round(sides["collector"], sides["learner"] + sides["transfer"], sides["transfer"], sides["background"])
+
+    def rates(self, settings: Mapping[str, Any]) -> Rates | None:
+        """The predicted throughput of a configuration; None when it cannot be said."""
+        workload = self.workload(settings)
+        costs = self.round(workload)
+        return None if costs is None else rates(workload, costs, self.cores)
+
+    def throughput(self, settings: Mapping[str, Any]) -> float:
+        """Predicted env steps a second; NaN when it cannot be said."""
+        predicted = self.rates(settings)
+        return math.nan if predicted is None else predicted.env_steps_per_second
+
+
+def rates(workload: Workload, costs: Round, cores: int) -> Rates:
+    """The throughput of a round whose sides go together as the workload says."""
+    collecting, learning = seconds_of_rounds(workload, costs, cores)
+    return Rates(
+        workload.env_steps / collecting, workload.samples / learning, workload.updates / learning
+    )  # fmt: skip
+
+
+def seconds_of_rounds(workload: Workload, costs: Round, cores: int) -> tuple[float, float]:
+    """Wall time of one round of the collector, whose env steps are learned from, and of one of the learner."""
+    collector, learner = costs.collector, costs.learner
+    beside = Load(max(learner.seconds, costs.background.seconds), learner.core_seconds + costs.background.core_seconds)
+    if workload.course == "turns":
+        both = collector.seconds + learner.seconds
+        return both, both
+    if workload.course == "lockstep":
+        updating = Load(beside.seconds - costs.transfer.seconds, beside.core_seconds - costs.transfer.core_seconds)
+        both = costs.transfer.seconds + meeting(collector, updating, cores, workload.yields)
+        return both, both
+    apart = contended(collector, beside, cores, workload.yields)
+    together = ideal_seconds(collector, beside, cores)
+    if workload.course == "free":
+        return apart
+    if workload.course == "drop" and apart[0] < apart[1]:  # the collector never waits: it takes cores for nothing
+        return apart[1], apart[1]
+    return together, together
+
+
+def ideal_seconds(collector: Load, learner: Load, cores: int) -> float:
+    """Of one round of both with nothing lost: by the slower side, or by the cores."""
+    return max(collector.seconds, learner.seconds, (collector.core_seconds + learner.core_seconds) / cores)
+
+
+def contended(collector: Load, learner: Load, cores: int, yields: bool) -> tuple[float, float]:
+    """Wall time of a round of each side while both always run: shares of cores by threads and niceness."""
+    wanted = collector.parallelism, learner.parallelism
+    if sum(wanted) <= cores or not all(wanted):
+        return collector.seconds, learner.seconds
+    weight = NICE_WEIGHT if yields else 1.0
+    fair = cores * weight * wanted[1] / (weight * wanted[1] + wanted[0])
+    learning = min(wanted[1], max(fair, cores - wanted[0]))
+    return collector.core_seconds / (cores - learning), learner.core_seconds / learning
+
+
+def meeting(collector: Load, learner: Load, cores: int, yields: bool) -> float:
+    """Wall time until both have finished a round that they began together: what is left of one goes on alone."""
+    apart = contended(collector, learner, cores, yields)
+    first, second = (0, 1) if apart[0] <= apart[1] else (1, 0)
+    remaining = 1 - apart[first] / apart[second] if apart[second] else 0.0
+    return apart[first] + remaining * (collector, learner)[second].seconds
+
+
+# -- the ranking
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A configuration before it is run."""
+
+    params: Params
+    rates: Rates
+    fits: bool
+    reason: str | None = None
+    """why it does not fit"""
+
+
+def predictor(plan: Plan, ceilings: Ceilings | None) -> Predictor | None:
+    """The predictor of a plan's trainer; None when it does not describe its rounds or nothing was measured."""
+    if ceilings is None or not isinstance(plan.trainer, Describes):
+        return None
+    return Predictor(ceilings, plan.suite.trainer, plan.trainer, ceilings.cores)
+
+
+def candidates(plan: Plan) -> list[Params]:
+    """The baseline, then the configurations that are ranked; the settings of each go together."""
+    space = plan.space
+    listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)
+    found = [plan.baseline, *(space.decode(encoded) for encoded in listed)]
+    unique = {repr(sorted(params.items())): params for params in found}
+    return [params for params in unique.values() if _goes_together(plan, params)]
+
+
+def _goes_together(plan: Plan, params: Params) -> bool:
+    try:
+        plan.trainer.check_together(plan.settings(params))
+    except SettingsError:
+        return False
+    return True
+
+
+def parts(plan: Plan, cores: int) -> list[Part]:
+    """Everything whose cost must be known to predict the plan's configurations."""
+    trainer = plan.trainer
+    if not isinstance(trainer, Describes):
+        return []
+    workloads = (trainer.workload(plan.settings(params), cores) for params in candidates(plan))
+    return [part for workload in workloads for part in workload.parts]
+
+
+def rank(plan: Plan, predicted: Predictor) -> list[Ranked]:
+    """All candidates by the suite's first objective that is predicted, best first; what does not fit comes last."""
+    metric, direction = objective(plan)
+    ranked = []
+    for params in candidates(plan):
+        rates = predicted.rates(plan.settings(params))
+        if rates is not None:
+            verdict: Verdict = plan.verdict(params)
+            ranked.append(Ranked(params, rates, verdict.fits, verdict.reason))
+    sign = -1 if direction == "maximize" else 1
+    return sorted(ranked, key=lambda one: (not one.fits, sign * getattr(one.rates, metric)))
+
+
+def objective(plan: Plan) -> tuple[str, str]:
+    """What the ranking is by: the first objective that is predicted, env steps a second when none is."""
+    for wanted in plan.suite.objectives:
+        if wanted.metric in RATES:
+            return wanted.metric, wanted.direction
+    return RATES[0], METRICS[RATES[0]]
+
+
+def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
+    """The configurations that the search begins with after the baseline; none where throughput is no objective.
+
+    Of configurations that are predicted alike only the first is a seed.
+    """
+    if not plan.suite.sampler.predict or not any(o.metric in RATES for o in plan.suite.objectives):
+        return []
+    baseline = {name: plan.baseline[name] for name in plan.space.dimensions}
+    chosen: list[Ranked] = []
+    for one in ranking:
+        alike = any(one.rates == other.rates for other in chosen)
+        if one.fits and not alike and not baseline.items() <= one.params.items():
+            chosen.append(one)
+    return [one.params for one in chosen[:SEEDED]]

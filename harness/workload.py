@@ -1,0 +1,94 @@
+"""What one round of training consists of, as a trainer describes it: parts whose cost can be measured alone.
+
+A round is what the learner does between two looks at new data. A trainer that describes its rounds (``Describes``)
+gets a prediction of its throughput, an efficiency and a verdict for each trial; one that does not is measured as well,
+without them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Side = Literal["collector", "learner", "transfer"]
+Course = Literal["turns", "lockstep", "wait", "drop", "free"]
+"""how the sides go together: in turns; both at a time and then a meeting; through a buffer that makes the collector
+wait, or that gives up its oldest data; both on their own"""
+Limit = Literal["learner", "collector", "cores", "turns", "transfer", "drop", "waiting"]
+"""what a trial's throughput ends at"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one execution, alone on the machine."""
+
+    seconds: float
+    """wall time"""
+    core_seconds: float
+    """processor time of all threads"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of work whose cost depends on ``settings`` and smoothly on ``size``."""
+
+    side: Side
+    kind: str
+    size: int
+    """environments or rows"""
+    settings: Mapping[str, Any]
+    """all that its cost depends on besides, by dotted names"""
+    count: float = 1.0
+    """executions in one round"""
+    background: bool = False
+    """goes on in a thread of its own, beside its side"""
+
+    @property
+    def group(self) -> str:
+        """Equal for parts that differ in size and count only."""
+        return json.dumps([self.kind, self.settings], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One round of a configuration."""
+
+    parts: tuple[Part, ...]
+    course: Course
+    env_steps: int
+    """that the collector makes in one round, and the learner learns from"""
+    updates: int
+    samples: int
+    """transitions that go through updates, each as often as it does"""
+    yields: bool = False
+    """the collector gives way to the learner where they share cores"""
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A change of a setting that moves a limit."""
+
+    setting: str
+    change: str
+    """as "fewer {}" or "{}=bfloat16", with the setting's name in place of the braces"""
+    unless: tuple[Any, ...] = ()
+    """values of the setting with which there is nothing left to change"""
+    threads: bool = False
+    """the setting is a number of threads: nothing is to be gained beyond the cores there are"""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """What a trainer adds to ``harness.trainers.Trainer`` so that its throughput can be predicted and explained."""
+
+    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
+        """One round of a configuration on so many cores; starts and allocates nothing."""
+        ...
+
+    def measure_alone(self, part: Part) -> Cost:
+        """Execute a part of ``workload``, with the components that training uses, and nothing beside it."""
+        ...
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        """Settings that move a limit, the most promising first."""
+        ...
