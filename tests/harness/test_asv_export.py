@@ -63,18 +63,20 @@ def record(study: str, commit: str, **values: Any) -> Record:
     return Record(**{"study": study, "commit": commit} | defaults | values)
 
 
-def write_study(repository: Path, records: list[Record], *, dirty: bool = False, suite: str = SUITE) -> Path:
+def write_study(
+    repository: Path, records: list[Record], *, dirty: bool = False, suite: str = SUITE, machine: str = "node7-3f9a2c"
+) -> Path:
     """The folder that a study leaves, as far as the export reads it."""
     commit = records[-1].commit
     folder = repository / "results" / "appo_throughput" / records[0].study
     folder.mkdir(parents=True)
-    machine = {
+    description = {
         "name": "node7", "os": "Linux 6", "architecture": "x86_64", "cpu": "EPYC", "cores_usable": 2,
         "ram_total": 2**33, "gpus": [],
     }  # fmt: skip
     manifest = {
-        "study": records[0].study, "suite": "appo_throughput", "commit": commit, "dirty": dirty, "machine": machine,
-        "machine_name": "node7-3f9a2c", "python": "3.11.7", "versions": {"torch": "2.13.0"},
+        "study": records[0].study, "suite": "appo_throughput", "commit": commit, "dirty": dirty, "machine": description,
+        "machine_name": machine, "python": "3.11.7", "versions": {"torch": "2.13.0"},
         "runs": [{"commit": commit, "dirty": dirty}],
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -1,0 +1,71 @@
+"""Headless Chromium for tests that read a page as a person would, and a server for folders of pages."""
+
+import functools
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+SECONDS = 60
+
+
+@contextmanager
+def chromium() -> Iterator[webdriver.Chrome]:
+    """A browser; the test is skipped where chromium or its driver is not installed."""
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    missing = [name for name, path in programs.items() if path is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed (Debian: apt-get install chromium chromium-driver)")
+    options = Options()
+    options.binary_location = str(programs["chromium"])
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(programs["chromedriver"])))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def wait(driver: webdriver.Chrome, script: str) -> Any:
+    """The value of a JavaScript expression once it is neither false, null nor an error."""
+
+    def value(_: Any) -> Any:
+        return driver.execute_script(f"try {{ return {script} }} catch (error) {{ return null }}")
+
+    return WebDriverWait(driver, SECONDS).until(value, f"never true: {script}")
+
+
+def errors(driver: webdriver.Chrome) -> list[str]:
+    """What the page wrote to the console as errors since the last call."""
+    log: Callable[[str], list[dict[str, Any]]] = driver.get_log
+    return [entry["message"] for entry in log("browser") if entry["level"] == "SEVERE"]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no output of a test."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
