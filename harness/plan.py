@@ -147,7 +147,7 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
     factor = 1.0 if results is None else calibration.load(results).factor(suite.trainer)
     plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible, factor)
     _check_baseline(plan)
-    check_environment(source.document, source.suite.trainer, source.suite.env)
+    check_environment(source.document, trainer, source.suite.env)
     return plan
 
 
@@ -278,11 +278,11 @@ def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space)
     return baseline
 
 
-def check_environment(document: Document, trainer: str, env: str) -> None:
+def check_environment(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial; ``module:attribute`` is imported only there."""
     from unilab.envs import names
 
-    if trainer in trainers.REGISTRY and not _resolvable(env, names()):
+    if trainer.unilab_environments and not _resolvable(env, names()):
         raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
 
 

@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness import levers
 from harness.workload import Cost, Lever, Limit, Part, Workload
@@ -33,40 +33,43 @@ class TrainerError(ValueError):
     """No such trainer, or it lacks something."""
 
 
-class Trainer(Protocol):
-    """A trainer as the harness sees it: it describes its settings, predicts its memory, and runs.
+class Trainer(ABC):
+    """A trainer as the harness sees it: it names its settings, says what they will take, and trains.
 
-    Settings are dictionaries of dotted names. Nothing but ``run`` may start processes or allocate. One that describes
-    its rounds as well (``harness.workload.Describes``) gets predictions and verdicts.
+    A class that inherits from this one has to give ``defaults`` and ``run``, and may give the rest. Settings are
+    dictionaries of dotted names. Nothing but ``run`` may start processes or allocate. One that describes its rounds as
+    well (``harness.workload.Describes``) gets predictions and verdicts.
     """
 
-    device_settings: tuple[str, ...]
+    device_settings: tuple[str, ...] = ()
     """names of the settings whose values are devices"""
+    unilab_environments: bool = False
+    """whether its environments are those that ``unilab.envs`` knows, so that a plan finds a wrong name"""
 
+    @abstractmethod
     def defaults(self) -> dict[str, Any]:
-        """Every setting and its default."""
-        ...
+        """Every setting and its default; ``env`` is one of them, and ``seed`` gets another value each repeat."""
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raises ``unilab.training.settings.SettingsError`` for a name or value that cannot be."""
-        ...
+        check_like(self.defaults(), settings)
 
-    def check_together(self, settings: Mapping[str, Any]) -> None:
+    def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
         """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
-        ...
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         """What a run will hold in memory, or None when it cannot be predicted."""
-        ...
+        return None
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         """Learner iterations after which each buffer has been wrapped once; 0 where nothing is to be waited for."""
-        ...
+        return 0
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         """How a run divides the cores of this machine, by the name of the part; empty when it is not known."""
-        ...
+        return {}
 
+    @abstractmethod
     def run(
         self,
         settings: Mapping[str, Any],
@@ -78,14 +81,32 @@ class Trainer(Protocol):
         save_interval: int = 50,
         resume: Path | None = None,
     ) -> Summary:
-        """Train until ``on_progress`` returns False or a limit is reached."""
-        ...
+        """Train until ``on_progress`` returns False or a limit is reached.
+
+        ``on_progress`` is called after every iteration with counters since the start; their differences are what is
+        measured.
+        """
 
 
-class OwnTrainer(ABC):
-    """A trainer of this project: settings are a dataclass, which its runner and its budget take."""
+def check_like(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Settings are known and of the type of their defaults; a default of None allows anything.
 
-    device_settings: tuple[str, ...] = ("collector_device", "learner_device")
+    Raises:
+        SettingsError: naming the setting, and the nearest known one.
+    """
+    for name, value in settings.items():
+        if name not in defaults:
+            raise SettingsError(name, f"unknown setting; {nearest(name, defaults)}")
+        kind = type(defaults[name])
+        alike = {float: (int, float), list: (list, tuple), tuple: (list, tuple), type(None): (object,)}.get(kind, kind)
+        if not isinstance(value, alike) or (isinstance(value, bool) and kind in (int, float)):
+            raise SettingsError(name, f"expected {kind.__name__} as in {defaults[name]!r}, got {value!r}")
+
+
+class ConfiguredTrainer(Trainer):
+    """A trainer whose settings are a dataclass."""
+
+    unilab_environments = True
 
     def __init__(self, config_type: type) -> None:
         self._config_type = config_type
@@ -98,6 +119,16 @@ class OwnTrainer(ABC):
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
         self.contradictions(parse(self._config_type, settings))
+
+    @abstractmethod
+    def contradictions(self, config: Any) -> None:
+        """See ``Trainer.check_together``."""
+
+
+class OwnTrainer(ConfiguredTrainer):
+    """A trainer of this project: its settings are what its runner and its budget take."""
+
+    device_settings = ("collector_device", "learner_device")
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         return self.estimate(parse(self._config_type, settings))
@@ -144,10 +175,6 @@ class OwnTrainer(ABC):
     @abstractmethod
     def levers(self, limit: Limit) -> Sequence[Lever]:
         """See ``harness.workload.Describes``."""
-
-    @abstractmethod
-    def contradictions(self, config: Any) -> None:
-        """See ``Trainer.check_together``."""
 
     @abstractmethod
     def estimate(self, config: Any) -> "MemoryBudget":
@@ -279,9 +306,12 @@ def get(name: str) -> Trainer:
         return REGISTRY[name]()
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)()
+        trainer = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
+    if not isinstance(trainer, Trainer):
+        raise TrainerError(f"'{name}' is no trainer: inherit from harness.trainers.Trainer")
+    return trainer
 
 
 def calm_thread_pools(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -59,7 +59,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
             check_device(str(settings.get(name, "cpu")), name)
         except DeviceError as error:
             raise document.error(("settings", name), str(error)) from None
-    check_environment(document, content["trainer"], content["env"])
+    check_environment(document, trainer, content["env"])
     name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
     return Job(name, trainer, {"env": content["env"]} | settings)
 

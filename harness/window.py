@@ -84,7 +84,8 @@ class Window:
             return (getattr(last, counter) - getattr(first, counter)) / seconds
 
         def fraction(counter: str) -> float:
-            return min(1.0, rate(counter))  # the collector counts by whole rollouts: one may reach over the window
+            # the collector counts by whole rollouts: one may reach over the window; NaN, not known, stays NaN
+            return min(rate(counter), 1.0)
 
         half_ratio = self._half_ratio()
         return {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from harness.trainers import Trainer
 from unilab.training.progress import Progress, Summary
 from unilab.training.settings import flatten, parse
 from unilab.training.tracing import span, timeline
@@ -54,7 +55,7 @@ class FakeConfig:
     inner: Inner = Inner()
 
 
-class FakeTrainer:
+class FakeTrainer(Trainer):
     device_settings = ("device",)
 
     def defaults(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Trainers that are not ours: other packages, each trained in a process of its own."""

@@ -1,0 +1,1 @@
+"""What runs in the processes of other packages, imported there alone."""

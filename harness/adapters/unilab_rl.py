@@ -1,0 +1,75 @@
+"""The package unilab-rl (import name ``uni_rl``): its asynchronous PPO, in this project's environments.
+
+Settings are those of its runner and its configuration, with their defaults (version 1.4), but for
+``algorithm.enable_compile``: compilation takes longer than a short measurement.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.adapters.foreign import ForeignConfig, ForeignTrainer
+from harness.adapters.rsl_rl import ActorConfig, NetworkConfig
+from unilab.training.run_config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class APPOAlgorithmConfig:
+    """``uni_rl.algos.appo.learner.APPOLearner``."""
+
+    __pydantic_config__ = STRICT
+
+    num_learning_epochs: PositiveInt = 5
+    num_mini_batches: PositiveInt = 4
+    clip_param: PositiveFloat = 0.2
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
+    value_loss_coef: NonNegativeFloat = 1.0
+    entropy_coef: NonNegativeFloat = 0.01
+    learning_rate: PositiveFloat = 1e-3
+    max_grad_norm: PositiveFloat = 1.0
+    use_clipped_value_loss: bool = True
+    schedule: Literal["adaptive", "fixed"] = "fixed"
+    desired_kl: PositiveFloat = 0.01
+    adaptive_kl_factor: PositiveFloat = 1.2
+    adaptive_lr_factor: PositiveFloat = 1.1
+    optimizer: str = "adam"
+    tau: Fraction = 1.0
+    target_update_freq: PositiveInt = 1
+    vtrace_clip_rho: PositiveFloat = 1.0
+    vtrace_clip_c: PositiveFloat = 1.0
+    enable_compile: bool = False
+
+
+@dataclass(frozen=True)
+class APPOConfig(ForeignConfig):
+    """A run of ``uni_rl.algos.appo.runner.APPORunner``; ``device`` and ``threads`` are the learner's."""
+
+    num_envs: PositiveInt = 1024
+    steps_per_env: PositiveInt = 24
+    """env steps of one rollout, in each environment"""
+    replay_queue_size: PositiveInt = 3
+    """rollouts that an update trains on"""
+    collector_device: str = "cpu"
+    env_threads: PositiveInt = 1
+    """physics threads"""
+    inference_threads: PositiveInt = 1
+    """of PyTorch's operations in the collector"""
+    stagger_episodes: bool = True
+    """start the first episodes at random points of the time limit; its returns count these short ones, too"""
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: NetworkConfig = field(default_factory=NetworkConfig)
+    algorithm: APPOAlgorithmConfig = field(default_factory=APPOAlgorithmConfig)
+
+
+class APPO(ForeignTrainer):
+    """Asynchronous PPO with V-trace."""
+
+    device_settings = ("device", "collector_device")
+
+    def __init__(self) -> None:
+        super().__init__(APPOConfig, "harness.adapters.drivers.unilab_rl:train", "uni_rl", "unilab-rl")
+
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        """Updates train on a growing pool until it is full."""
+        return int((self.defaults() | dict(settings))["replay_queue_size"])
