@@ -135,8 +135,10 @@ class Sweep:
         return self._deadline - time.monotonic()
 
     def _needed(self) -> float:
-        """Seconds for one more trial and the confirmation."""
-        return (self.plan.suite.measure.repeats + self.plan.confirm_repeats) * self.plan.repeat_seconds
+        """Seconds for one more trial and the confirmation, by the longest repeat so far where there is one."""
+        took = [r.wall_seconds for r in self.study.records.records if r.state == "complete" and r.wall_seconds]
+        repeats = self.plan.suite.measure.repeats + self.plan.confirm_repeats
+        return repeats * max(took, default=self.plan.repeat_seconds)
 
     def _finish(self, trial: FrozenTrial) -> None:
         """Run the repeats that have no record, then tell."""
