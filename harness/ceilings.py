@@ -2,7 +2,8 @@
 
 ``<results>/ceilings/<machine>-<commit>.json`` keeps them; a study has a copy. What a later study needs besides is added
 to the file, so the first study of a kind takes some seconds longer, and the others start at once. Costs are measured in
-a fresh process, as trials are, by ``python -m harness.ceilings``.
+a fresh process, as trials are, by ``python -m harness.ceilings``. What was measured while other programs took the cores
+serves its study alone.
 """
 
 import dataclasses
@@ -20,23 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from harness import provenance, trainers
+from harness.contention import Guard
 from harness.machine import fingerprint
 from harness.record import write_atomic
 from harness.stop import StopSignal
 from harness.workload import Cost, Describes, Part
 from unilab.training.devices import usable_cores
 
+MODULE = "harness.ceilings"
+"""of the measuring process"""
 FILE = "ceilings.json"
 """the copy in a study's folder"""
 SIZES = 4
 """at which the cost of a part is measured at most; between them it is interpolated"""
 SECONDS = 40.0
 """after which no further variant of a part of which one is known is measured; the most similar one stands in"""
-QUIET = 0.1
-"""part of the cores that other programs may have taken; what was measured under more is measured again next time"""
 CLOSE = 1.05
 """sizes within this ratio are not told apart"""
 
@@ -62,8 +63,8 @@ class Ceilings:
     commit: str = ""
     cores: int = 1
     measured: list[Measured] = field(default_factory=list)
-    other_cpu_fraction: float = 0.0
-    """part of the cores that other programs took meanwhile, at most"""
+    disturbed: str = ""
+    """what disturbed the measuring, in words; empty when nothing did"""
     seconds: float = 0.0
     """that all the measuring took"""
 
@@ -175,33 +176,26 @@ def measure(
         Stopped: a signal came.
     """
     path = path_of(results)
-    kept = load(path)
-    if kept is None or kept.other_cpu_fraction > QUIET:
-        kept = Ceilings(fingerprint(), provenance.commit()[0], usable_cores())
+    kept = load(path) or Ceilings(fingerprint(), provenance.commit()[0], usable_cores())
     missing = kept.missing(trainer, parts)
     if not missing:
         return kept
-    known = {one.part.kind for one in kept.measured if one.trainer == trainer}
     say(f"measuring this machine's ceilings: {', '.join(dict.fromkeys(part.kind for part in missing))}")
-    started, busy, own = time.monotonic(), _busy_seconds(), 0.0
-    measured = list(kept.measured)
+    started = time.monotonic()
+    known = {one.part.kind for one in kept.measured if one.trainer == trainer}
+    measured, disturbed = list(kept.measured), ""
     with _Process(trainer, missing, sorted(known), stop) as process:
         for answer in process.answers():
             if "cost" in answer:
                 measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
-            own = answer["core_seconds"]
-    seconds = time.monotonic() - started
-    others = max(0.0, _busy_seconds() - busy - own) / (seconds * (os.cpu_count() or 1))
-    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, max(kept.other_cpu_fraction, others),
-                    kept.seconds + seconds)  # fmt: skip
-    write_atomic(path, made.text())
+            disturbed = answer.get("disturbed", disturbed)
+    seconds = kept.seconds + time.monotonic() - started
+    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, disturbed, seconds)
+    if disturbed:
+        say(f"warning: {disturbed} meanwhile; predictions may be off, and the next study measures the ceilings again")
+    else:
+        write_atomic(path, made.text())
     return made
-
-
-def _busy_seconds() -> float:
-    """Processor time of all programs of the machine."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 class _Process:
@@ -213,7 +207,7 @@ class _Process:
         environment = dict(os.environ)
         trainers.calm_thread_pools(environment)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.ceilings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._log, process_group=0, env=environment,
         )  # fmt: skip
         stop.groups.add(self._process.pid)
@@ -277,14 +271,16 @@ def main() -> int:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     trainer = trainers.get(request["trainer"])
     assert isinstance(trainer, Describes)
-    known, deadline = set(request["known"]), time.monotonic() + SECONDS
+    known, deadline, guard = set(request["known"]), time.monotonic() + SECONDS, Guard()
+    guard.begin()
     for number, given in enumerate(request["parts"]):
         part = Part(**given)
-        answer: dict[str, Any] = {"part": number}
-        if part.kind not in known or time.monotonic() < deadline:
-            answer["cost"] = dataclasses.asdict(trainer.measure_alone(part))
-            known.add(part.kind)
-        print(json.dumps(answer | {"core_seconds": time.process_time()}), flush=True)
+        if part.kind in known and time.monotonic() > deadline:
+            continue
+        cost = trainer.measure_alone(part)
+        known.add(part.kind)
+        print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
+    print(json.dumps({"disturbed": guard.end().disturbed}), flush=True)
     return 0
 
 

@@ -24,6 +24,8 @@ RANKED = 1000
 """configurations that are ranked at most; of larger spaces a sample with a fixed seed, and the baseline"""
 SEEDED = 3
 """trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
+ALIKE = 0.01
+"""relative difference of predictions below which there is none"""
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics that are predicted"""
 NICE_WEIGHT = 3.06
@@ -204,24 +206,29 @@ def parts(plan: Plan, cores: int) -> list[Part]:
 
 
 def rank(plan: Plan, predicted: Predictor) -> list[Ranked]:
-    """All candidates by the suite's first objective that is predicted, best first; what does not fit comes last."""
-    metric, direction = objective(plan)
+    """All candidates by the suite's objectives that are predicted, best first; what does not fit comes last."""
     ranked = []
     for params in candidates(plan):
         rates = predicted.rates(plan.settings(params))
         if rates is not None:
             verdict: Verdict = plan.verdict(params)
             ranked.append(Ranked(params, rates, verdict.fits, verdict.reason))
-    sign = -1 if direction == "maximize" else 1
-    return sorted(ranked, key=lambda one: (not one.fits, sign * getattr(one.rates, metric)))
+    return sorted(ranked, key=lambda one: (not one.fits, _order(plan, one.rates)))
 
 
-def objective(plan: Plan) -> tuple[str, str]:
-    """What the ranking is by: the first objective that is predicted, env steps a second when none is."""
-    for wanted in plan.suite.objectives:
-        if wanted.metric in RATES:
-            return wanted.metric, wanted.direction
-    return RATES[0], METRICS[RATES[0]]
+def _order(plan: Plan, rates: Rates) -> list[float]:
+    """What to sort by: the objectives one after the other, in steps of ``ALIKE``, then the first one exactly."""
+    signed = [
+        math.log(getattr(rates, metric)) * (-1 if direction == "maximize" else 1)
+        for metric, direction in objectives(plan)
+    ]
+    return [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
+
+
+def objectives(plan: Plan) -> list[tuple[str, str]]:
+    """Metrics and directions that the ranking is by: the objectives that are predicted, else env steps a second."""
+    wanted = [(objective.metric, str(objective.direction)) for objective in plan.suite.objectives]
+    return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
 
 
 def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
@@ -234,7 +241,12 @@ def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
     baseline = {name: plan.baseline[name] for name in plan.space.dimensions}
     chosen: list[Ranked] = []
     for one in ranking:
-        alike = any(one.rates == other.rates for other in chosen)
-        if one.fits and not alike and not baseline.items() <= one.params.items():
+        new = not any(_alike(plan, one.rates, other.rates) for other in chosen)
+        if one.fits and new and not baseline.items() <= one.params.items():
             chosen.append(one)
     return [one.params for one in chosen[:SEEDED]]
+
+
+def _alike(plan: Plan, one: Rates, other: Rates) -> bool:
+    names = [metric for metric, _ in objectives(plan)]
+    return all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=ALIKE) for name in names)

@@ -14,7 +14,7 @@ from harness.document import to_yaml
 from harness.importances import importances
 from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
-from harness.predict import objective
+from harness.predict import objectives
 from harness.record import Record, median, write_atomic
 from harness.study import Study, judged_by, ranking
 
@@ -207,7 +207,7 @@ def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) 
         console.print(f"{missing} costs of this machine are not known yet: run measures them first, in under a minute")
     if not outlook.ranking:
         return
-    metric, _ = objective(plan)
+    metric = objectives(plan)[0][0]
     ranks = {id(one): rank for rank, one in enumerate(outlook.ranking, start=1)}
     baseline = next((one for one in outlook.ranking if one.params == plan.baseline), None)
     shown = [*outlook.ranking[:PREDICTED]]
@@ -240,7 +240,7 @@ def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[
              "device_bytes": v.device_bytes, "reason": v.reason}
             for name, v in plan.memory()
         ],
-        "costs_to_measure": missing, "ranked_by": objective(plan)[0] if outlook.ranking else None,
+        "costs_to_measure": missing, "ranked_by": [metric for metric, _ in objectives(plan)] if outlook.ranking else [],
         "ranking": [
             {"params": one.params, "fits": one.fits, "reason": one.reason} | dataclasses.asdict(one.rates)
             for one in outlook.ranking

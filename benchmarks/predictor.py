@@ -1,0 +1,150 @@
+"""Does prediction find good configurations with fewer trials, and how right is it?
+
+Measure every configuration of a grid once, some six minutes, then replay the search against what was measured:
+
+    python -m harness run suites/appo_grid.yaml
+    python benchmarks/predictor.py results/appo_grid/*
+
+The predicted throughput of each trial is compared with the measured one (Spearman's rank correlation), and predicted
+memory with measured peaks, as itemised and as calibrated when the trial began. If the study has measured its whole
+search space, the search is replayed with and without prediction: the baseline, then what the search proposes, each
+trial answered by the median that the grid has for it, until one is within 5 % of the grid's best. Nothing is measured
+again, so a replay takes seconds, and is repeated with several seeds of the sampler.
+
+Any other study works as well, without the replay, in as many as are named:
+
+    python -m harness run suites/appo_throughput.yaml
+    python -m harness run suites/offpolicy_throughput.yaml
+    python benchmarks/predictor.py results/appo_throughput/* results/offpolicy_throughput/*
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+
+from harness import ceilings, predict, sampling
+from harness import plan as plans
+from harness.plan import Plan
+from harness.predict import RATES, SEEDED
+from harness.record import Record, read_records, typical
+from harness.space import Params
+from harness.statistics import spearman
+from harness.study import judged_by
+from harness.suite import Sampler
+
+NEAR = 0.05
+"""of the grid's best"""
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    for folder in arguments.studies:
+        records = [record for record in read_records(folder / "trials.jsonl") if record.state == "complete"]
+        plan = plans.make(folder / "suite.yaml")
+        print(f"{folder}: {len(records)} measured repeats of {len(by_trial(records))} trials")
+        show_prediction(plan, folder, records)
+        show_memory(records)
+        values = measured(plan, records)
+        if len(values) == plan.space.size:
+            show_replays(plan, folder, values, arguments.seeds)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="folders of studies")
+    top.add_argument("--seeds", type=int, default=20, metavar="N", help="of the sampler, for the replay; default: 20")
+    return top
+
+
+def by_trial(records: Sequence[Record]) -> dict[int, list[Record]]:
+    """The repeats of the search that count, by trial."""
+    trials = sorted({record.trial for record in records})
+    own = {trial: judged_by([r for r in records if r.trial == trial], "search") for trial in trials}
+    return {trial: counted for trial, counted in own.items() if counted}
+
+
+def show_prediction(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
+    """Rank correlation of each predicted rate with the measured one, across trials."""
+    kept = ceilings.load(folder / ceilings.FILE)
+    predictor = predict.predictor(plan, kept)
+    if predictor is None or kept is None:
+        print("  nothing was predicted in this study")
+        return
+    print(
+        f"  ceilings: {len(kept.measured)} costs, measured in {kept.seconds:.0f} s; {kept.disturbed or 'undisturbed'}"
+    )
+    trials = by_trial(records)
+    for metric in RATES:
+        pairs = []
+        for own in trials.values():
+            rates = predictor.rates(plan.settings(own[0].params))
+            if rates is not None:
+                pairs.append((getattr(rates, metric), typical(own, metric)))
+        ratios = sorted(measured / predicted for predicted, measured in pairs)
+        correlation = spearman(*zip(*pairs, strict=True)) if len(pairs) > 2 else math.nan
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {statistics.median(ratios):.2f}" if ratios else "-"
+        print(f"  {metric:<21} Spearman {correlation:5.2f} over {len(pairs)} trials; measured / predicted {spread}")
+
+
+def show_memory(records: Sequence[Record]) -> None:
+    """Measured peaks over what was predicted and over what was expected from past runs."""
+    for name, field in (("itemised", "budget_host_bytes"), ("calibrated", "calibrated_host_bytes")):
+        ratios = sorted(r.peak_host_bytes / getattr(r, field) for r in records if getattr(r, field))
+        if ratios:
+            worst = max(abs(ratio - 1) for ratio in ratios)
+            print(f"  memory, {name:<10} measured / predicted {ratios[0]:.3f} to {ratios[-1]:.3f}, {worst:.1%} at most")
+
+
+def measured(plan: Plan, records: Sequence[Record]) -> dict[str, float]:
+    """The first objective of each configuration that was measured."""
+    metric = plan.suite.objectives[0].metric
+    return {key(plan, own[0].params): typical(own, metric) for own in by_trial(records).values()}
+
+
+def key(plan: Plan, params: Params) -> str:
+    return repr(sorted((name, repr(value)) for name, value in params.items() if name in plan.space.dimensions))
+
+
+def show_replays(plan: Plan, folder: Path, values: Mapping[str, float], seeds: int) -> None:
+    """Trials until the search is near the grid's best, with prediction and without."""
+    predictor = predict.predictor(plan, ceilings.load(folder / ceilings.FILE))
+    seeded = [] if predictor is None else predict.seeds(plan, predict.rank(plan, predictor))
+    quarter = math.floor(plan.space.size / 4)
+    print(f"  trials until within {NEAR:.0%} of the best of {len(values)} configurations, over {seeds} seeds:")
+    for name, first in ((f"with prediction ({SEEDED} seeds of it)", seeded), ("without", [])):
+        counts = [replay(plan, values, first, seed) for seed in range(seeds)]
+        enough = sum(count <= quarter for count in counts) / len(counts)
+        print(
+            f"    {name:<32} median {statistics.median(counts):4.0f}, {min(counts)} to {max(counts)}; "
+            f"within a quarter of the grid ({quarter}) in {enough:.0%}"
+        )
+
+
+def replay(plan: Plan, values: Mapping[str, float], seeded: Sequence[Params], seed: int) -> int:
+    """The number of trials that the search needs, the baseline among them."""
+    objective = plan.suite.objectives[0]
+    best = max(values.values()) if objective.direction == "maximize" else min(values.values())
+    study = sampling.in_memory([objective.direction])
+    waiting = [{name: plan.baseline[name] for name in plan.space.dimensions}, *seeded]
+    for count in range(1, len(values) + 1):
+        encoded = plan.space.encode(waiting.pop(0)) if waiting else None
+        encoded = encoded or sampling.propose(study, plan.space, Sampler("tpe", seed))
+        assert encoded is not None, "a grid that is measured as a whole has a trial left until the best is found"
+        value = values[key(plan, plan.space.decode(encoded))]
+        if abs(value / best - 1) <= NEAR:
+            return count
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=encoded, distributions=sampling.distributions(plan.space), values=[value]
+            )
+        )  # fmt: skip
+    raise AssertionError("the best configuration is in the grid")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

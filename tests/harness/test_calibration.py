@@ -1,0 +1,79 @@
+"""Memory of past runs: what is learned from it, and that the check stays on the safe side."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import budget, calibration
+from harness.calibration import BOUNDS, KEPT, Calibration
+from harness.plan import Plan
+from harness.record import Record
+
+RECORD = Record("s", 0, 0, "complete", budget_host_bytes=1000, peak_host_bytes=1100)
+
+
+def peaks(*sizes: int) -> list[Record]:
+    return [dataclasses.replace(RECORD, peak_host_bytes=size) for size in sizes]
+
+
+def learned(*sizes: int) -> Calibration:
+    made = Calibration()
+    made.learn("appo", peaks(*sizes))
+    return made
+
+
+def test_the_factor_is_the_median_ratio_from_three_runs_on() -> None:
+    assert learned(1100, 1100).factor("appo") == 1.0
+    assert learned(1060, 1100, 9999).factor("appo") == pytest.approx(1.1)
+    assert learned(1060, 1100, 9999).factor("sac") == 1.0
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=3, max_size=300))
+def test_the_factor_stays_within_its_bounds_and_forgets_old_runs(sizes: list[int]) -> None:
+    made = learned(*sizes)
+    assert BOUNDS[0] <= made.factor("appo") <= BOUNDS[1]
+    assert len(made.ratios["appo"]) == min(KEPT, len(sizes))
+    assert made.factor("appo") == learned(*sizes[-KEPT:]).factor("appo")
+
+
+@pytest.mark.parametrize(
+    "change", [{"state": "failed"}, {"memory_accounting": "rss"}, {"budget_host_bytes": 0}, {"peak_host_bytes": 0}]
+)
+def test_what_is_no_measurement_of_the_whole_run_teaches_nothing(change: dict) -> None:
+    made = Calibration()
+    made.learn("appo", [dataclasses.replace(RECORD, **change)] * 5)
+    assert made.factor("appo") == 1.0 and made.ratios["appo"] == []
+
+
+def test_it_is_kept_beside_the_ceilings_and_a_damaged_file_is_no_error(tmp_path) -> None:
+    calibration.save(learned(1100, 1100, 1100), tmp_path)
+    assert calibration.load(tmp_path).factor("appo") == pytest.approx(1.1)
+    path = calibration.path_of(tmp_path)
+    assert path.parent == tmp_path / "ceilings" and json.loads(path.read_text())["machine"]
+    for damaged in ("", "{}", "[1]", '{"ratios": {"appo": ["x"]}}', '{"ratios": 3}'):
+        path.write_text(damaged)
+        assert calibration.load(tmp_path) == Calibration()
+    assert calibration.load(tmp_path / "nowhere") == Calibration()
+
+
+def test_a_factor_above_one_makes_the_check_stricter_and_one_below_leaves_it(make_plan) -> None:
+    limit = budget.host_limit(0.02)
+
+    def planned(part: float) -> Plan:
+        return make_plan("constraints.host_memory_fraction=0.02", f"fixed.host_bytes={round(part * limit)}")
+
+    almost, over = planned(0.9), planned(1.05)
+    assert almost.verdict({}).fits and not over.verdict({}).fits
+    strict = dataclasses.replace(almost, calibration=1.2).verdict({})
+    assert not strict.fits and "past runs took 20% more than predicted" in " ".join(str(strict.reason).split())
+    assert strict.host_bytes == almost.verdict({}).host_bytes  # the prediction stays the itemised one
+    lax = dataclasses.replace(over, calibration=0.8).verdict({})
+    assert not lax.fits and lax.expected_host_bytes == pytest.approx(0.84 * limit, rel=1e-6)
+
+
+def test_items_and_expectation_are_in_the_verdict(make_plan) -> None:
+    verdict = dataclasses.replace(make_plan(), calibration=1.1).verdict({})
+    assert verdict.items == {"ring": 1000} and verdict.expected_host_bytes == 1100
