@@ -1,6 +1,7 @@
 """The command line: ``python -m harness VERB``.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM. ``compare`` has codes of its
+own: 0 no regression, 1 regression, 2 error, 3 nothing comparable was measured.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from harness.study import Study
 
 FAILURE = 1
+COMPARE_ERROR = 2
+"""where 1 is a regression"""
 
 DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously on this machine."
 
@@ -34,20 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, error)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
+        return int(arguments.error_code)
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        if arguments.error_code == FAILURE:
+            raise
+        traceback.print_exc()  # Python's own exit code would say that there is a regression
+        return int(arguments.error_code)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that say what to do; all others keep their traceback."""
+    from harness.compare.revisions import CompareError
     from harness.document import InputError
     from harness.record import RecordError
     from harness.timelines import TraceError
     from harness.trainers import TrainerError
     from unilab.training.settings import SettingsError
 
-    return (InputError, TrainerError, SettingsError, RecordError, TraceError, _Refused)
+    return (InputError, TrainerError, SettingsError, RecordError, TraceError, CompareError, _Refused)
 
 
 class _Refused(Exception):
@@ -58,7 +68,7 @@ def _fail(arguments: argparse.Namespace, error: Exception) -> int:
     if getattr(arguments, "json", False):
         print(json.dumps({"error": str(error), "kind": type(error).__name__}))
     print(f"error: {error}", file=sys.stderr)
-    return FAILURE
+    return int(arguments.error_code)
 
 
 def _print_json(content: Any) -> None:
@@ -227,6 +237,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from harness.compare import command
+    from harness.display import console
+    from harness.stop import Stopped
+
+    try:
+        comparison, content = command.run(arguments, console(stderr=arguments.json))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    if arguments.json:
+        _print_json(content)
+    return comparison.exit_code
+
+
 def list_all(arguments: argparse.Namespace) -> int:
     from harness import listing
 
@@ -274,6 +299,7 @@ def parser() -> argparse.ArgumentParser:
     _suite_verb(verbs, "validate", validate, "check a suite file; nothing is started", limits=False)
     _train_verb(_verb(verbs, "train", train, "train one configuration, best.yaml included"))
     _evaluate_verb(_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise"))
+    _compare_verb(_verb(verbs, "compare", compare, "is NEW worse than BASE: two studies, commits or configurations"))
     _results(_verb(verbs, "list", list_all, "studies, suites and environments there are"))
     _verb(verbs, "machine", show_machine, "describe this machine")
     _verb(verbs, "clean", clean, "remove shared memory that crashed runs left")
@@ -282,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _verb(verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    verb.set_defaults(verb=function)
+    verb.set_defaults(verb=function, error_code=FAILURE)
     verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
     return verb
 
@@ -332,10 +358,41 @@ def _evaluate_verb(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--num-envs", type=_positive_int, metavar="N", help="default: as many as episodes")
 
 
+def _compare_verb(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(error_code=COMPARE_ERROR)
+    verb.epilog = "Exit code: 0 no regression, 1 regression, 2 error, 3 nothing comparable was measured."
+    what = "a study (folder, or SUITE/ID below --results), a commit, or a configuration such as best.yaml"
+    verb.add_argument("base", metavar="BASE", help=what)
+    verb.add_argument("new", metavar="NEW", help="likewise")
+    _results(verb)
+    verb.add_argument(
+        "--metric", action="append", default=[], metavar="NAME",
+        help="decides about the exit code; may be repeated; default: the suite's objectives",
+    )  # fmt: skip
+    verb.add_argument("--across-machines", action="store_true", help="pair records of different machines, too")
+    now = verb.add_argument_group("measuring now")
+    now.add_argument("--measure", action="store_true", help="measure both sides now, in turns, in fresh processes")
+    configuration = now.add_mutually_exclusive_group()
+    configuration.add_argument("--suite", type=Path, metavar="SUITE", help="measure its baseline at the commits")
+    configuration.add_argument("--config", type=Path, metavar="FILE", help="measure this configuration at the commits")
+    now.add_argument("--pairs", type=_positive_int, metavar="N", help="at least 6; default: 8")
+    now.add_argument("--seconds", type=_positive, metavar="S", help="steady window; default: the suite's")
+    now.add_argument(
+        "--warmup", type=_not_negative, metavar="S", help="left out before the window; default: the suite's"
+    )
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not value > 0 or math.isinf(value):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
     return value
 
 

@@ -60,11 +60,15 @@ def execute(
     limits: Limits,
     stop: StopSignal,
     on_progress: Callable[[dict[str, Any]], str | None] = lambda progress: None,
+    *,
+    code: Path | None = None,
 ) -> Outcome:
     """Run ``spec`` (its ``report_fd`` is set here) and wait for its end.
 
     Args:
         on_progress: sees each report of the trial; a reason that it returns ends the trial as pruned.
+        code: folder whose ``harness`` and ``unilab`` run the trial, such as a worktree of another commit; None: those
+            that this process runs. The trial works in that folder, so paths in ``spec`` have to be absolute.
 
     Raises:
         Stopped: a signal came; the trial is gone, nothing is known of it.
@@ -72,7 +76,7 @@ def execute(
     folder = Path(spec.folder)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _Group(spec, folder, stop) as group:
+    with _Group(spec, folder, stop, code) as group:
         with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory) as memory:
             outcome = _Watch(group, limits, stop, on_progress, started).wait()
             group.end()
@@ -86,13 +90,11 @@ def execute(
 class _Group:
     """The trial and its guard in a process group of their own."""
 
-    def __init__(self, spec: TrialSpec, folder: Path, stop: StopSignal) -> None:
+    def __init__(self, spec: TrialSpec, folder: Path, stop: StopSignal, code: Path | None) -> None:
         self.folder = folder
         self.exceeded: int | None = None
         """host bytes seen over the limit"""
         self._stop = stop
-        environment = dict(os.environ)
-        calm_thread_pools(environment)
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             process_group=0,
@@ -104,7 +106,8 @@ class _Group:
         with (folder / "stdout.log").open("wb") as stdout, (folder / "stderr.log").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "harness.trial", str(folder / "spec.json")], stdin=subprocess.DEVNULL,
-                stdout=stdout, stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment,
+                stdout=stdout, stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=_environment(code),
+                cwd=code,
             )  # fmt: skip
         os.close(report_fd)
 
@@ -235,6 +238,15 @@ class _Watch:
 
     def _log(self) -> str:
         return f"{self.group.folder / 'stderr.log'}"
+
+
+def _environment(code: Path | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    calm_thread_pools(environment)
+    if code is not None:  # the caller's folder comes last: environments of its own are still found there
+        path = [str(code), environment.get("PYTHONPATH"), str(Path.cwd())]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    return environment
 
 
 def _so_far(progress: dict[str, Any]) -> dict[str, Any]:

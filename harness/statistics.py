@@ -95,11 +95,11 @@ def noise_floor(log_ratios: ArrayLike, *, pairs: int | None = None, confidence: 
     Returns:
         As a fraction: 0.02 says that changes within 2 % happen without a cause. It is Student's quantile of a mean of
         ``pairs`` ratios whose true mean is 0, so a floor from two or three ratios is as high as so little knowledge
-        asks for; a bootstrap of so few would promise too much.
+        asks for; a bootstrap of so few would promise too much. At most e^700: it stays a number.
     """
     sample = _finite(log_ratios)
     error = math.sqrt(float(np.mean(sample**2)) / (pairs or len(sample)))
-    return math.expm1(float(stats.t.ppf((1 + confidence) / 2, len(sample))) * error)
+    return float(np.expm1(min(stats.t.ppf((1 + confidence) / 2, len(sample)) * error, 700.0)))
 
 
 def gain_interval(

@@ -25,6 +25,7 @@ class Job:
     """A configuration that was checked."""
 
     name: str
+    trainer_name: str
     trainer: Trainer
     settings: dict[str, Any]
 
@@ -61,7 +62,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
             raise document.error(("settings", name), str(error)) from None
     check_environment(document, trainer, content["env"])
     name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
-    return Job(name, trainer, {"env": content["env"]} | settings)
+    return Job(name, content["trainer"], trainer, {"env": content["env"]} | settings)
 
 
 def run(

@@ -142,7 +142,10 @@ def main(spec_file: str) -> int:
 
 
 def write_spec(spec: TrialSpec, path: Path) -> None:
-    path.write_text(json.dumps(dataclasses.asdict(spec)), encoding="utf-8")
+    """Without the fields that have their default: code of an older commit, which reads it, may not know them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    content = {name: value for name, value in dataclasses.asdict(spec).items() if value != defaults[name]}
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""What pairs of measurements show, metric by metric.
+
+A change counts if the exact sign-flip test of the paired log-ratios says p < 0.05 and if it is larger than the noise
+floor, which the same code measured against itself gives: pairs of repeats of one side that lie as far apart as base and
+new do, or farther. The floor is Student's quantile at 99.5 % for the mean of as many pairs as are compared, so that of
+a thousand comparisons of a version with itself about two end with a regression.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.record import METRICS, Record
+from harness.statistics import Interval, bootstrap_interval, noise_floor, paired_log_ratios, sign_flip_p
+
+LEVEL = 0.05
+"""a change needs a p below"""
+FLOOR_CONFIDENCE = 0.995
+SMALLEST_FLOOR = 0.01
+"""two copies of the same code in different folders differ by as much, which no repeat of one copy shows (Mytkowicz et
+al. 2009, Producing wrong data without doing anything obviously wrong)"""
+NEEDED_PAIRS = 6
+"""five, all in the same direction, give p = 2 / 2^5 = 0.06"""
+
+Verdict = Literal["better", "worse", "same", "undecided"]
+Outcome = Literal["regression", "no regression", "nothing comparable"]
+EXIT_CODES: dict[Outcome, int] = {"no regression": 0, "regression": 1, "nothing comparable": 3}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Records of both sides that belong together."""
+
+    across: list[tuple[Record, Record]] = field(default_factory=list)
+    """base and new"""
+    within: list[tuple[Record, Record]] = field(default_factory=list)
+    """two repeats of the same side: A against A"""
+    notes: list[str] = field(default_factory=list)
+    """what a reader has to know about them"""
+
+    @property
+    def records(self) -> list[Record]:
+        """Each once."""
+        return list({id(record): record for pair in self.across for record in pair}.values())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One metric. Fractions: -0.08 is a loss of 8 % of the value, whichever direction is better."""
+
+    metric: str
+    better: Literal["up", "down"]
+    decides: bool
+    """the exit code follows from it"""
+    pairs: int
+    base: float
+    new: float
+    """medians over the pairs"""
+    change: float
+    """geometric mean of new over base, less 1; for a metric that is not always above 0 the mean difference in units of
+    the mean size of its values"""
+    interval: Interval
+    """of the change, 95 %"""
+    p: float
+    noise_floor: float
+    """NaN: nothing was measured twice"""
+    verdict: Verdict
+    reason: str = ""
+    """why it is undecided"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is said about two sides."""
+
+    judgements: list[Judgement]
+    pairs: Pairs
+
+    @property
+    def outcome(self) -> Outcome:
+        """By the metrics that decide: one that got worse is a regression."""
+        verdicts = [judgement.verdict for judgement in self.judgements if judgement.decides]
+        if "worse" in verdicts:
+            return "regression"
+        return "no regression" if set(verdicts) - {"undecided"} else "nothing comparable"
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
+
+
+def compare(pairs: Pairs, deciding: Sequence[str]) -> Comparison:
+    """Judge all metrics that both sides have, those that decide first."""
+    names = [*deciding, *(name for name in METRICS if name not in deciding)]
+    judgements = [judge(name, pairs, name in deciding) for name in names]
+    return Comparison([one for one in judgements if one.pairs], pairs)
+
+
+def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
+    """One metric; pairs in which a side lacks it are left out."""
+    base, new = _values(metric, pairs.across)
+    first, second = _values(metric, pairs.within)
+    better: Literal["up", "down"] = "up" if METRICS[metric] == "maximize" else "down"
+    if not len(base):
+        nothing = "it was not measured on both sides"
+        unknown = Interval(math.nan, math.nan)
+        return Judgement(
+            metric, better, decides, 0, math.nan, math.nan, math.nan, unknown, math.nan, math.nan, "undecided", nothing
+        )
+    scale = _Scale(np.concatenate([base, new, first, second]))
+    differences = scale.differences(base, new)
+    change = scale.fraction(float(differences.mean()))
+    low, high = bootstrap_interval(differences, "mean")
+    p = sign_flip_p(differences)
+    floor = math.nan
+    if len(first):
+        within = scale.differences(first, second)
+        floor = max(noise_floor(within, pairs=len(base), confidence=FLOOR_CONFIDENCE), SMALLEST_FLOOR)
+    reason = _missing(len(base), len(first))
+    verdict: Verdict = "undecided" if reason else "same"
+    if not reason and p < LEVEL and abs(change) > floor:
+        verdict = "better" if (change > 0) == (better == "up") else "worse"
+    return Judgement(
+        metric, better, decides, len(base), statistics.median(base), statistics.median(new), change,
+        Interval(scale.fraction(low), scale.fraction(high)), p, floor, verdict, reason,
+    )  # fmt: skip
+
+
+def _missing(pairs: int, within: int) -> str:
+    """What has to be measured before anything can be said; empty when enough is there."""
+    if pairs < NEEDED_PAIRS:
+        more = NEEDED_PAIRS - pairs
+        return f"{pairs} pair{'s' if pairs > 1 else ''}, {more} more needed for p < {LEVEL:g}"
+    if not within:
+        return "no configuration was measured twice by one side, so the noise floor is not known"
+    return ""
+
+
+def _values(metric: str, pairs: Sequence[tuple[Record, Record]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values = np.array([(a.metric(metric), b.metric(metric)) for a, b in pairs], dtype=np.float64).reshape(-1, 2)
+    values = values[np.isfinite(values).all(axis=1)]
+    return values[:, 0], values[:, 1]
+
+
+class _Scale:
+    """Logarithms where all values are above 0; else, as for returns, differences in units of the mean size."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self._logarithmic = bool((values > 0).all())
+        self._unit = float(np.abs(values).mean()) or 1.0
+
+    def differences(self, base: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
+        return paired_log_ratios(base, new) if self._logarithmic else (new - base) / self._unit
+
+    def fraction(self, difference: float) -> float:
+        return math.expm1(difference) if self._logarithmic else difference

@@ -1,0 +1,116 @@
+"""What is to be measured on either side: its code, its configuration, and for how long."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import budget, plan, provenance, training
+from harness import suite as suites
+from harness.compare.measure import Schedule, Version
+from harness.compare.revisions import CompareError, checkouts
+from harness.compare.sides import Side
+from harness.execute import Limits
+from harness.suite import Constraints, Measure, Suite
+from harness.suite import Limits as SuiteLimits
+from harness.trainers import Trainer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for beside the two sides; None: nothing was said."""
+
+    suite: Path | None = None
+    """its baseline is measured for sides that are commits"""
+    config: Path | None = None
+    """instead of a suite's baseline"""
+    pairs: int = 8
+    seconds: float | None = None
+    warmup_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a trainer is to run, checked."""
+
+    trainer: str
+    settings: dict[str, Any]
+    host_limit: int | None
+
+
+@contextmanager
+def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Version, Version], Schedule, list[str]]]:
+    """Both sides ready to be measured, and the metrics that decide; the commits' worktrees last as long as the context.
+
+    Raises:
+        CompareError: a configuration is missing, or does not fit into this machine.
+        InputError: a suite or a configuration is wrong.
+    """
+    suite = _suite(base, new, options)
+    configurations = [_configuration(side, options) for side in (base, new)]
+    measure = suite.measure if suite else Measure()
+    if options.seconds is not None:
+        measure = dataclasses.replace(measure, seconds=options.seconds)
+    if options.warmup_seconds is not None:
+        measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
+    limits = suite.limits if suite else SuiteLimits()
+    deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
+    here, dirty = provenance.commit()
+    with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:
+        versions = []
+        for side, configuration in zip((base, new), configurations, strict=True):
+            allowed = Limits(
+                max(limits.trial_timeout_seconds, 2 * (measure.seconds + measure.warmup_seconds)),
+                limits.progress_timeout_seconds,
+                configuration.host_limit,
+            )
+            code = folders[side.commit] if side.commit is not None else None
+            commit, changed = (here, dirty) if side.commit is None else (side.commit, False)
+            versions.append(
+                Version(configuration.trainer, configuration.settings, allowed, commit, changed, code)
+            )  # fmt: skip
+        yield (versions[0], versions[1]), Schedule(measure, options.pairs), deciding
+
+
+def _suite(base: Side, new: Side, options: Options) -> Suite | None:
+    """The suite whose window, limits and objectives apply: the one given, or that of a study."""
+    if options.suite is not None:
+        return plan.make(options.suite).suite
+    study = base.study or new.study
+    return suites.load(study / "suite.yaml").suite if study is not None else None
+
+
+def _configuration(side: Side, options: Options) -> Configuration:
+    """A study stands for its best configuration, a commit for the one given with --suite or --config."""
+    if side.study is not None:
+        best = side.study / "best.yaml"
+        if not best.is_file():
+            raise CompareError(f"{side.name}: no best.yaml in {side.study}, so there is no configuration to measure")
+        return _from_file(best)
+    if side.configuration is not None:
+        return _from_file(side.configuration)
+    if options.config is not None:
+        return _from_file(options.config)
+    if options.suite is None:
+        raise CompareError(
+            f"{side.name}: which configuration is to be measured at this commit? Add --suite SUITE (its baseline is) "
+            "or --config FILE, such as a study's best.yaml"
+        )
+    made = plan.make(options.suite)
+    fraction = made.suite.constraints.host_memory_fraction
+    return _checked(str(options.suite), made.suite.trainer, made.trainer, made.settings(made.baseline), fraction)
+
+
+def _from_file(path: Path) -> Configuration:
+    job = training.load(path)
+    return _checked(str(path), job.trainer_name, job.trainer, job.settings, Constraints().host_memory_fraction)
+
+
+def _checked(where: str, name: str, trainer: Trainer, settings: dict[str, Any], fraction: float) -> Configuration:
+    verdict = budget.judge(trainer.budget(settings), fraction)
+    if not verdict.fits:
+        raise CompareError(f"{where}: does not fit into this machine: {verdict.reason}")
+    seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
+    return Configuration(name, seed | settings, verdict.host_limit)

@@ -1,0 +1,144 @@
+"""Pairs out of the records of studies: the same configuration, measured in the same way, the same repeat."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import suite as suites
+from harness.compare.judge import Pairs
+from harness.compare.revisions import CompareError
+from harness.compare.sides import Side
+from harness.record import Phase, Record, read_records
+from harness.study import judged_by
+from harness.suite import Suite
+
+PHASES: tuple[Phase, ...] = ("confirm", "search")
+"""the first that both sides have of a configuration: the search has measured its winner when that was lucky"""
+EXTENDABLE = ("repeats", "disturbed_retries")
+"""parts of a suite's ``measure`` that do not change what is measured"""
+
+
+@dataclass
+class _Repeats:
+    """Complete repeats of one configuration on one side by phase and number, those of several studies one after the
+    other."""
+
+    by_number: dict[tuple[Phase, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
+
+    def phase(self, phase: Phase) -> dict[int, list[Record]]:
+        return {number: records for (own, number), records in self.by_number.items() if own == phase}
+
+
+Configurations = dict[str, _Repeats]
+"""by what decides the meaning of a number, as text"""
+
+
+def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False) -> tuple[Pairs, list[str]]:
+    """Pairs of two sides that were measured before, and the metrics that decide: the objectives of BASE's suites.
+
+    Raises:
+        CompareError: a side has no records.
+        InputError: a study's suite.yaml cannot be read.
+    """
+    studies = [_studies(side, results) for side in (base, new)]
+    own, other = (_configurations(side) for side in studies)
+    made = Pairs()
+    for configuration in own.keys() & other.keys():
+        _add(made, own[configuration], other[configuration], across_machines)
+    made.across.sort(key=lambda pair: pair[0].started_at)
+    made.notes[:] = [*dict.fromkeys(made.notes), *_notes(made, own, other)]
+    objectives = [objective.metric for suite, _ in studies[0] for objective in suite.objectives]
+    return made, list(dict.fromkeys(objectives))
+
+
+def _studies(side: Side, results: Path) -> list[tuple[Suite, list[Record]]]:
+    """Suites and records of a side: of its study, or of all studies below ``results`` at its commit."""
+    if side.configuration is not None:
+        problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
+        raise CompareError(f"{side.name}: {problem}")
+    if side.study is not None:
+        return [(suites.load(side.study / "suite.yaml").suite, read_records(side.study / "trials.jsonl"))]
+    found = []
+    for path in sorted(results.glob("*/*/trials.jsonl")):
+        records = [record for record in read_records(path) if record.commit == side.commit and not record.dirty]
+        if records:
+            found.append((suites.load(path.parent / "suite.yaml").suite, records))
+    if not found:
+        raise CompareError(
+            f"{side.name}: no study below {results} was measured at commit {str(side.commit)[:12]} (studies of changed "
+            "working trees do not count); add --measure to measure both sides now"
+        )
+    return found
+
+
+def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:
+    found: Configurations = defaultdict(_Repeats)
+    for suite, records in studies:
+        for trial in sorted({record.trial for record in records}):
+            own = [record for record in records if record.trial == trial]
+            for phase in PHASES:
+                first = suite.measure.repeats if phase == "confirm" else 0
+                for record in judged_by(own, phase):
+                    if record.state == "complete":
+                        key = _configuration(suite, record)
+                        found[key].by_number[phase, record.repeat - first].append(record)
+    return found
+
+
+def _configuration(suite: Suite, record: Record) -> str:
+    settings = {"env": suite.env} | suite.fixed | record.params
+    settings.pop("seed", None)
+    how = {name: value for name, value in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
+    content = {"trainer": suite.trainer, "settings": settings, "measure": how, "traced": record.traced}
+    return json.dumps(content, sort_keys=True)
+
+
+def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> None:
+    """The pairs of one configuration, and of each side repeats 0 and 1, 2 and 3, ... as A against A."""
+    phase = next((phase for phase in PHASES if base.phase(phase) and new.phase(phase)), None)
+    if phase is None:  # confirmed on one side only, and there measured by no search
+        return
+    for number, records in sorted(base.phase(phase).items()):
+        for one, other in zip(records, new.phase(phase).get(number, []), strict=False):
+            if one.machine == other.machine or across_machines:
+                made.across.append((one, other))
+            else:
+                machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
+                made.notes.append(
+                    f"measured on different machines ({machines}), which says nothing about the code: left out; "
+                    "--across-machines compares them all the same"
+                )
+    for side in (base, new):
+        repeats = side.phase(phase)
+        for number in sorted(number for number in repeats if number % 2 == 0):
+            made.within.extend(zip(repeats[number], repeats.get(number + 1, []), strict=False))
+
+
+def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
+    if not made.across:
+        shared = len(base.keys() & new.keys())
+        return [
+            f"BASE has {len(base)} measured configuration{'s' * (len(base) != 1)}, NEW {len(new)}, both have {shared}: "
+            "pairs need equal trainer, env, settings and `measure`, and repeats that were complete on both sides"
+        ]
+    notes = [
+        "the sides were measured at different times: what changed on the machine in between counts as a change of the "
+        "code; --measure measures both in turns"
+    ]
+    if len({record.versions for record in made.records}) > 1:
+        versions = sorted({record.versions or "unknown" for record in made.records})
+        notes.append(f"installed packages differ: {' | '.join(versions)}")
+    return notes
+
+
+def counted(records: Iterable[Record]) -> dict[str, int]:
+    """How many of the repeats carry a mark that makes them doubtful."""
+    records = list(records)
+    return {
+        "unsteady": sum(record.unsteady for record in records),
+        "disturbed": sum(bool(record.disturbed) for record in records),
+        "dirty": sum(record.dirty for record in records),
+    }

@@ -1,0 +1,52 @@
+"""What BASE and NEW name: a study, a commit, or a configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.compare.revisions import CompareError, revision
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two; exactly one of ``study``, ``commit`` and ``configuration`` is there."""
+
+    name: str
+    """as it was given"""
+    study: Path | None = None
+    """its folder"""
+    commit: str | None = None
+    """full hash"""
+    configuration: Path | None = None
+    """YAML with trainer, env and settings"""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.commit is not None:
+            return f"commit {self.commit[:12]}" + (f" ({self.name})" if not self.commit.startswith(self.name) else "")
+        return f"study {self.study}" if self.study is not None else f"configuration {self.configuration}"
+
+
+def resolve(name: str, results: Path) -> Side:
+    """A folder with records, ``<suite>/<id>`` below ``results``, a YAML file, or a commit: the first that there is.
+
+    Raises:
+        CompareError: none of them.
+    """
+    path = Path(name)
+    for folder in (path, results / name):
+        if (folder / "trials.jsonl").is_file():
+            return Side(name, study=folder)
+    if path.suffix in SUFFIXES and path.is_file():
+        return Side(name, configuration=path)
+    commit = revision(name)
+    if commit is not None:
+        return Side(name, commit=commit)
+    if path.is_dir():
+        raise CompareError(f"{name}: a folder without trials.jsonl; a study is <results>/<suite>/<id>")
+    raise CompareError(
+        f"{name}: neither a study (a folder, or <suite>/<id> below {results}) nor a configuration (a .yaml file) nor a "
+        "commit of the repository that this code lies in; `python -m harness list` names the studies"
+    )

@@ -1,0 +1,112 @@
+"""A comparison in 80 columns, and as JSON."""
+
+import dataclasses
+import math
+import textwrap
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.compare.judge import NEEDED_PAIRS, Comparison, Judgement
+from harness.compare.recorded import counted
+from harness.compare.sides import Side
+from harness.tables import number_text
+
+WIDTH = 80
+STYLES = {"better": "green", "worse": "bold red", "same": "", "undecided": "yellow"}
+
+
+def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
+    """For a program; fractions where the table has percent."""
+    metrics = []
+    for judgement in comparison.judgements:
+        content = dataclasses.asdict(judgement)
+        content["interval"] = list(judgement.interval)
+        metrics.append(content)
+    return {
+        "outcome": comparison.outcome, "exit_code": comparison.exit_code, "base": _side(base), "new": _side(new),
+        "metrics": metrics, "notes": comparison.pairs.notes, **counted(comparison.pairs.records),
+    }  # fmt: skip
+
+
+def _side(side: Side) -> dict[str, Any]:
+    kinds = ("study", "commit", "configuration")
+    given = {kind: getattr(side, kind) for kind in kinds if getattr(side, kind) is not None}
+    return {"name": side.name} | {kind: str(value) for kind, value in given.items()}
+
+
+def show(comparison: Comparison, base: Side, new: Side, console: Console) -> None:
+    """The table, what the decision rests on, and the decision."""
+    _print(console, f"BASE {base.text}")
+    _print(console, f"NEW  {new.text}")
+    if comparison.judgements:
+        console.print(_table(comparison))
+    for judgement in comparison.judgements:
+        if judgement.decides:
+            _print(console, _sentence(judgement))
+    for note in [*_doubts(comparison), *comparison.pairs.notes]:
+        _print(console, f"note: {note}")
+    style = {"regression": "bold red", "no regression": "bold green"}.get(comparison.outcome, "bold yellow")
+    _print(
+        console, f"{comparison.outcome[0].upper()}{comparison.outcome[1:]} (exit code {comparison.exit_code})", style
+    )
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, width=WIDTH)
+    for name in ("metric", "good", "base", "new", "change", "noise", "p", ""):
+        table.add_column(name, justify="left" if name in ("metric", "good", "") else "right", no_wrap=True)
+    for one in comparison.judgements:
+        table.add_row(
+            one.metric + ("*" if one.decides else ""), one.better, _value(one.metric, one.base),
+            _value(one.metric, one.new), _percent(one.change, "+"), _percent(one.noise_floor), f"{one.p:.3f}",
+            Text(one.verdict, style=STYLES[one.verdict]),
+        )  # fmt: skip
+    return table
+
+
+def _sentence(one: Judgement) -> str:
+    """One deciding metric, with its interval and why it is judged so."""
+    low, high = (_percent(end, "+") for end in one.interval)
+    interval = f" (95 % interval {low} to {high})" if math.isfinite(one.interval.low) else ""
+    text = f"* {one.metric}, {one.better} is good: {_percent(one.change, '+')}{interval} over {one.pairs} pairs"
+    if one.verdict == "undecided":
+        return f"{text}; undecided: {one.reason}"
+    if one.verdict == "same":
+        return (
+            f"{text}; no change shown: that takes p < 0.05 and more than the noise floor, {_percent(one.noise_floor)}"
+        )
+    return f"{text}; {one.verdict}: p = {one.p:.3f} and more than the noise floor, {_percent(one.noise_floor)}"
+
+
+def _doubts(comparison: Comparison) -> list[str]:
+    """What makes the numbers less certain than they look."""
+    records = comparison.pairs.records
+    words = {
+        "unsteady": "unsteady: the halves of their window differ by more than 5 %",
+        "disturbed": "disturbed: something else used the machine",
+        "dirty": "of a working tree with changes that its commit does not have",
+    }
+    doubts = [f"{count} of {len(records)} repeats {words[kind]}" for kind, count in counted(records).items() if count]
+    if not any(one.decides for one in comparison.judgements) and comparison.judgements:
+        doubts.append("none of the deciding metrics was measured on both sides; --metric NAME chooses others")
+    if 0 < len(comparison.pairs.across) < NEEDED_PAIRS:
+        doubts.append(f"the exact sign-flip test needs {NEEDED_PAIRS} pairs: five of five give p = 0.06")
+    return doubts
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{value / 2**20:,.0f} MiB" if metric.endswith("_bytes") else number_text(value)
+
+
+def _percent(fraction: float, sign: str = "") -> str:
+    if not math.isfinite(fraction):
+        return "-"
+    return f"{fraction:{sign}.1%}" if abs(fraction) < 10 else ">1000%"
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(textwrap.fill(text, WIDTH, subsequent_indent="  "), style=style))
