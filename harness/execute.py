@@ -4,6 +4,7 @@ Beside the trial runs a guard, a shell that waits on a pipe of ours: when we die
 the guard ends the whole group, even if the trial holds the GIL or ignores signals.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.memory import MemorySample, PeakMemory
-from harness.record import State
+from harness.record import Record, State
 from harness.stop import StopSignal
 from harness.trainers import calm_thread_pools
 from harness.trial import TrialSpec, write_spec
@@ -53,6 +54,16 @@ class Outcome:
     peak: MemorySample = field(default_factory=MemorySample)
     memory_accounting: str = "pss"
     wall_seconds: float = 0.0
+
+    def added_to(self, record: Record) -> Record:
+        """The record of this repeat; what the code of another commit reports and records here do not know is left."""
+        known = {field.name for field in dataclasses.fields(Record)}
+        return dataclasses.replace(
+            record, state=self.state, error=self.error,
+            **{name: value for name, value in self.result.items() if name in known}, peak_host_bytes=self.peak.host,
+            peak_shm_bytes=self.peak.shm, peak_device_bytes=self.peak.device, memory_accounting=self.memory_accounting,
+            wall_seconds=self.wall_seconds,
+        )  # fmt: skip
 
 
 def execute(

@@ -190,6 +190,13 @@ class Measure:
         """Length of the steady window where no budget decides."""
         return STEADY_SECONDS if self.seconds is None else self.seconds
 
+    @property
+    def least_seconds(self) -> float:
+        """Training that one repeat takes at least; how long a budget of env steps takes nobody knows beforehand."""
+        if self.return_at is not None:
+            return self.return_at.seconds or self.warmup_seconds
+        return self.warmup_seconds + self.steady_seconds
+
 
 @dataclass(frozen=True)
 class Confirm:

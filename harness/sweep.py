@@ -278,12 +278,7 @@ class Sweep:
         outcome = self.execute(spec, limits, self.stop, self._watcher(record))
         if self.trace:
             timelines.end(folder)
-        record = dataclasses.replace(
-            record, state=outcome.state, error=outcome.error, **outcome.result,
-            peak_host_bytes=outcome.peak.host, peak_shm_bytes=outcome.peak.shm,
-            peak_device_bytes=outcome.peak.device, memory_accounting=outcome.memory_accounting,
-            wall_seconds=outcome.wall_seconds, traced=self.trace,
-        )  # fmt: skip
+        record = dataclasses.replace(outcome.added_to(record), traced=self.trace)
         self._save(record)
         return record
 

@@ -100,7 +100,8 @@ def _describe(folder: Path, versions: tuple[Version, Version], schedule: Schedul
     content = {
         "command": shlex.join([Path(sys.executable).name, "-m", "harness", *sys.argv[1:]]),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pairs": schedule.pairs, "warmup_seconds": schedule.measure.warmup_seconds, "seconds": schedule.measure.seconds,
+        "pairs": schedule.pairs,
+        "warmup_seconds": schedule.measure.warmup_seconds, "seconds": schedule.measure.steady_seconds,
         "sides": [
             {"name": side.name, "commit": version.commit, "dirty": version.dirty, "trainer": version.trainer,
              "settings": version.settings}

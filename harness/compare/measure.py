@@ -4,7 +4,6 @@ A machine that grows slower or faster hits both sides alike. The two repeats of 
 apart as a pair does or farther, show how much the same code differs from itself: the noise floor.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +38,8 @@ class Version:
     limits: Limits
     commit: str
     dirty: bool = False
+    threads: str = ""
+    """as ``Record.threads``"""
     code: Path | None = None
     """folder of the code that runs it; None: the code of this process"""
 
@@ -60,7 +61,7 @@ class Schedule:
     @property
     def seconds(self) -> float:
         """Estimate of the whole."""
-        return 2 * self.pairs * (plan.PROCESS_SECONDS + self.measure.warmup_seconds + self.measure.seconds)
+        return 2 * self.pairs * (plan.PROCESS_SECONDS + self.measure.least_seconds)
 
 
 @dataclass
@@ -86,42 +87,56 @@ class Measuring:
             RecordError: a record could not be written.
         """
         self._records = RecordFile(self.folder / RECORDS)
-        self._machine = machine.fingerprint()
+        here = machine.describe()
+        self._machine = machine.fingerprint(here)
+        self._versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
         self._began = time.monotonic()
         measured: tuple[list[Record], list[Record]] = ([], [])
         for side, pair in self.schedule:
-            measured[side].append(self._repeat(side, pair))
+            measured[side].append(self._last_attempt(side, pair))
         across = list(zip(*measured, strict=True))
         within = [
             (own[first], own[first + 1]) for own in measured for first in range(0, self.schedule.pairs - 1, 2)
         ]  # fmt: skip
         return Pairs(across, within)
 
-    def _repeat(self, side: int, pair: int) -> Record:
+    def _last_attempt(self, side: int, pair: int) -> Record:
+        """A repeat; again, as often as the suite allows, if something disturbed it."""
+        for attempt in range(self.schedule.measure.disturbed_retries + 1):
+            record = self._repeat(side, pair, attempt)
+            if not record.disturbed:
+                break
+        return record
+
+    def _repeat(self, side: int, pair: int, attempt: int) -> Record:
         version, what = self.versions[side], f"pair {pair + 1} of {self.schedule.pairs}, {NAMES[side]:<4}"
-        log = f"logs/{NAMES[side]}-{pair}"
         seed = int(version.settings.get("seed", 0)) + pair
-        settings = version.settings | ({"seed": seed} if "seed" in version.settings else {})
-        measure = self.schedule.measure
-        spec = TrialSpec(
-            version.trainer, settings, measure.warmup_seconds, measure.seconds,
-            str((self.folder / log).resolve()), report_fd=-1,
-        )  # fmt: skip
         record = Record(
             study=self.folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
             params=version.settings, seed=seed, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=version.commit, dirty=version.dirty, machine=self._machine, log=log,
+            commit=version.commit, dirty=version.dirty, machine=self._machine, attempt=attempt, threads=version.threads,
+            versions=self._versions, log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
         outcome = self.execute(
-            spec, version.limits, self.stop, lambda progress: self._live(what, progress), code=version.code
-        )
-        record = _completed(record, outcome)
+            self._spec(version, record), version.limits, self.stop, lambda progress: self._live(what, progress),
+            code=version.code,
+        )  # fmt: skip
+        record = outcome.added_to(record)
         self._records.append(record)
-        if outcome.state != "complete":
-            name = NAMES[side].upper()
-            raise CompareError(f"{name} was not measured: {outcome.state}: {outcome.error}; see {self.folder / log}")
+        if record.state != "complete":
+            name, log = NAMES[side].upper(), self.folder / record.log
+            raise CompareError(f"{name} was not measured: {record.state}: {record.error}; see {log}")
         self._show(what, record)
         return record
+
+    def _spec(self, version: Version, record: Record) -> TrialSpec:
+        measure = self.schedule.measure
+        settings = version.settings | ({"seed": record.seed} if "seed" in version.settings else {})
+        return TrialSpec(
+            version.trainer, settings, measure.warmup_seconds, measure.steady_seconds,
+            str((self.folder / record.log).resolve()), report_fd=-1, target_return=measure.target_return,
+            return_at=None if measure.return_at is None else measure.return_at.to_dict(),
+        )  # fmt: skip
 
     def _live(self, what: str, progress: dict[str, Any]) -> None:
         seconds = progress["wall_seconds"]
@@ -134,17 +149,7 @@ class Measuring:
         self.show(f"{what} {record.env_steps_per_second:>12,.0f} steps/s{doubt}, {self._left()} left")
 
     def _left(self) -> str:
-        done, total = len(self._records.records), 2 * self.schedule.pairs
+        done = sum(record.attempt == 0 for record in self._records.records)
+        total = 2 * self.schedule.pairs
         each = (time.monotonic() - self._began) / done if done else self.schedule.seconds / total
         return plan.describe_minutes(each * (total - done))
-
-
-def _completed(record: Record, outcome: Outcome) -> Record:
-    """With what was measured; fields that another version of the code reports and this one does not know are left."""
-    known = {field.name for field in dataclasses.fields(Record)}
-    result = {name: value for name, value in outcome.result.items() if name in known}
-    return dataclasses.replace(
-        record, state=outcome.state, error=outcome.error, **result, peak_host_bytes=outcome.peak.host,
-        peak_shm_bytes=outcome.peak.shm, peak_device_bytes=outcome.peak.device,
-        memory_accounting=outcome.memory_accounting, wall_seconds=outcome.wall_seconds,
-    )  # fmt: skip

@@ -37,6 +37,7 @@ class Configuration:
 
     trainer: str
     settings: dict[str, Any]
+    threads: str
     host_limit: int | None
 
 
@@ -52,25 +53,20 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
     configurations = [_configuration(side, options) for side in (base, new)]
     measure = suite.measure if suite else Measure()
     if options.seconds is not None:
-        measure = dataclasses.replace(measure, seconds=options.seconds)
+        measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)
     if options.warmup_seconds is not None:
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
     limits = suite.limits if suite else SuiteLimits()
     deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
     here, dirty = provenance.commit()
     with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:
+        timeout = max(limits.trial_timeout_seconds, 2 * measure.least_seconds)
         versions = []
-        for side, configuration in zip((base, new), configurations, strict=True):
-            allowed = Limits(
-                max(limits.trial_timeout_seconds, 2 * (measure.seconds + measure.warmup_seconds)),
-                limits.progress_timeout_seconds,
-                configuration.host_limit,
-            )
+        for side, own in zip((base, new), configurations, strict=True):
+            allowed = Limits(timeout, limits.progress_timeout_seconds, own.host_limit)
             code = folders[side.commit] if side.commit is not None else None
             commit, changed = (here, dirty) if side.commit is None else (side.commit, False)
-            versions.append(
-                Version(configuration.trainer, configuration.settings, allowed, commit, changed, code)
-            )  # fmt: skip
+            versions.append(Version(own.trainer, own.settings, allowed, commit, changed, own.threads, code))
         yield (versions[0], versions[1]), Schedule(measure, options.pairs), deciding
 
 
@@ -113,4 +109,5 @@ def _checked(where: str, name: str, trainer: Trainer, settings: dict[str, Any], 
     if not verdict.fits:
         raise CompareError(f"{where}: does not fit into this machine: {verdict.reason}")
     seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
-    return Configuration(name, seed | settings, verdict.host_limit)
+    threads = ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
+    return Configuration(name, seed | settings, threads, verdict.host_limit)

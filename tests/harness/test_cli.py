@@ -45,7 +45,7 @@ def wait_for_trial(tmp_path: Path) -> int:
 
 
 def test_every_verb_has_help(capsys) -> None:
-    for verb in ("run", "plan", "validate", "train", "eval", "list", "machine", "clean"):
+    for verb in ("run", "plan", "validate", "compare", "train", "eval", "list", "machine", "clean"):
         with pytest.raises(SystemExit) as end:
             cli.main([verb, "--help"])
         assert end.value.code == 0

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from harness import cli
 from harness.compare.judge import Pairs, compare, judge
-from harness.compare.measure import Schedule
+from harness.compare.measure import Measuring, Schedule, Version
+from harness.execute import Limits, Outcome
 from harness.record import METRICS, Record, RecordFile, read_records
-from harness.suite import Measure, parse
+from harness.stop import StopSignal
+from harness.suite import Measure, ReturnAt, parse
 from tests.harness.conftest import SUITE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -348,6 +350,23 @@ def test_two_configurations_measured_in_turns(tmp_path: Path, monkeypatch, capsy
     assert code == 0 and content["metrics"][0]["verdict"] == "better", err
     assert content["metrics"][0]["change"] == pytest.approx(0.2) and content["metrics"][0]["pairs"] == 7
     assert "the sides have different settings" in content["notes"][0]
+
+
+def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) -> None:
+    disturbed = iter(["others took a core", "others took a core", "", *[""] * 20])
+
+    def execute(spec, limits, stop, on_progress, *, code) -> Outcome:
+        return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
+
+    version, lines = Version("appo", {"seed": 3}, Limits(9, 9), "c" * 40), []
+    schedule = Schedule(Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), 6)
+    with StopSignal() as stop:
+        pairs = Measuring((version, version), schedule, tmp_path, stop, lines.append, execute=execute).run()
+    kept = read_records(tmp_path / "repeats.jsonl")
+    assert [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in kept[:4]] == [
+        (0, 0, 0, True), (0, 0, 1, True), (0, 0, 2, False), (1, 0, 0, False)]  # fmt: skip
+    assert pairs.across[0][0].attempt == 2 and len(pairs.across) == len(pairs.within) == 6
+    assert kept[2].log == "logs/base-0-again-2" and "disturbed" in lines[0] and "disturbed" not in lines[2]
 
 
 def test_a_side_that_fails_is_an_error_with_its_log(tmp_path: Path, monkeypatch, capsys) -> None:
