@@ -32,7 +32,7 @@ from harness.record import Record, read_records, write_atomic
 
 BENCHMARKS_VERSION = 2
 BEST, BASELINE = "best", "baseline"
-SUITE_IDENTITY = ("trainer", "env", "fixed", "measure")
+SUITE_IDENTITY = ("trainer", "trainers", "env", "fixed", "measure")
 """numbers are comparable while these parts of a suite are the same"""
 
 
@@ -146,7 +146,7 @@ def _samples(tracked: Tracked, records: Sequence[Record]) -> list[float] | None:
 def _identity(study_dir: Path) -> str:
     """asv's benchmark version: a digest of the parts of the suite that decide what the numbers mean."""
     suite = YAML(typ="safe").load((study_dir / "suite.yaml").read_text(encoding="utf-8"))
-    parts = {key: suite.get(key) for key in SUITE_IDENTITY}
+    parts = {key: suite[key] for key in SUITE_IDENTITY if key in suite}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from harness.budget import Verdict
 from harness.confirm import blocks
 from harness.document import Document, Key
 from harness.record import RETURNS
+from harness.side_by_side import SHARED, SideBySide
 from harness.space import Space
 from harness.suite import Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
@@ -55,6 +56,13 @@ class Plan:
     def settings(self, params: Settings) -> Settings:
         """All that a trial's settings differ in from the trainer's defaults."""
         return {"env": self.suite.env} | self.suite.fixed | params
+
+    def launch(self, params: Settings) -> tuple[str, Settings]:
+        """Name and settings of the trainer that a trial runs."""
+        settings = self.settings(params)
+        if isinstance(self.trainer, SideBySide):
+            return self.trainer.resolve(settings)
+        return self.suite.trainer, settings
 
     @property
     def trials(self) -> int:
@@ -135,10 +143,7 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
         InputError: whatever keeps it from running here.
     """
     source = load(path, overrides)
-    try:
-        trainer = trainers.get(source.suite.trainer)
-    except TrainerError as error:
-        raise source.error(("trainer",), str(error)) from None
+    trainer = _trainer(source)
     _check_settings(source, trainer)
     _check_pruner(source)
     suite, absent = _drop_devices(source, trainer)
@@ -149,6 +154,30 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
     _check_baseline(plan)
     check_environment(source.document, trainer, source.suite.env)
     return plan
+
+
+def _trainer(source: SuiteSource) -> Trainer:
+    """The suite's trainer, or all of its ``trainers`` as one, each with settings and devices that were checked."""
+    suite = source.suite
+    try:
+        if suite.trainer:
+            return trainers.get(suite.trainer)
+    except TrainerError as error:
+        raise source.error(("trainer",), str(error)) from None
+    for name, variant in suite.trainers.items():
+        try:
+            trainer = trainers.get(variant.trainer)
+        except TrainerError as error:
+            raise source.error(("trainers", name, "trainer"), str(error)) from None
+        for key, value in variant.settings.items():
+            where: Key = ("trainers", name, "settings", key)
+            if key in SHARED:
+                raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+            _check_value(source, trainer, where, {key: value})
+            if key in trainer.device_settings:
+                _require_device(source, where, value)
+        check_environment(source.document, trainer, suite.env)
+    return SideBySide(suite.trainers)
 
 
 def _check_settings(source: SuiteSource, trainer: Trainer) -> None:
@@ -165,8 +194,8 @@ def _check_settings(source: SuiteSource, trainer: Trainer) -> None:
             if group == "search" and name in suite.fixed:
                 raise source.error(key, "is fixed as well; leave it out of one of the two")
             values = _samples(value) if group == "search" else [value]
-            for index, sample in enumerate(values):
-                _check_value(source, trainer, (*key, index), {name: sample})
+            for sample in values:
+                _check_value(source, trainer, key, {name: sample})
 
 
 def _check_pruner(source: SuiteSource) -> None:
@@ -188,7 +217,7 @@ def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Sett
         trainer.check(settings)
     except SettingsError as error:
         named = error.key in settings and len(settings) == 1
-        raise source.error(key[:2], error.problem if named else str(error)) from None
+        raise source.error(key, error.problem if named else str(error)) from None
 
 
 def _drop_devices(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:

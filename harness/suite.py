@@ -252,12 +252,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One of several trainers side by side, with settings of its own."""
+
+    __pydantic_config__ = STRICT
+
+    trainer: Annotated[str, Field(min_length=1)]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Suite:
     __pydantic_config__ = STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-    trainer: Annotated[str, Field(min_length=1)]
     env: Annotated[str, Field(min_length=1)]
+    trainer: str = ""
+    trainers: dict[str, Variant] = field(default_factory=dict)
+    """instead of ``trainer``: several by names of the suite's own, which ``search.trainer`` then chooses from"""
     fixed: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Dimension] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
@@ -270,6 +282,10 @@ class Suite:
     sampler: Sampler = Sampler()
     pruner: Pruner | None = None
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.trainers and "trainer" not in self.search:
+            object.__setattr__(self, "search", {"trainer": tuple(self.trainers), **self.search})
 
     def study_id(self) -> str:
         """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
@@ -285,15 +301,15 @@ class Suite:
         """As a suite file has it; reading it back gives an equal suite."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         content["constraints"] |= content["constraints"].pop("metrics")
-        for optional in ("confirm", "pruner"):
-            if content[optional] is None:
+        for optional in ("trainer", "trainers", "confirm", "pruner"):
+            if not content[optional]:
                 del content[optional]
         return content
 
 
 SECTIONS: dict[str, type] = {
     "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
-    "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
+    "trainers": Variant, "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
 }  # fmt: skip
 
 
@@ -327,8 +343,17 @@ def _build(document: Document) -> SuiteSource:
         suite = pydantic.TypeAdapter(Suite).validate_python(document.content)
     except pydantic.ValidationError as error:
         raise _first_error(error, document) from None
+    _check_trainer(suite, document)
     _check_measure(suite, document)
     return SuiteSource(suite, document)
+
+
+def _check_trainer(suite: Suite, document: Document) -> None:
+    """Exactly one of ``trainer`` and ``trainers``."""
+    if suite.trainer and suite.trainers:
+        raise document.error(("trainers",), "there is a 'trainer' as well; leave out one of the two")
+    if not suite.trainer and not suite.trainers:
+        raise document.error(("trainer",), "is missing" if "trainer" not in document.content else "expected a name")
 
 
 def _check_measure(suite: Suite, document: Document) -> None:

@@ -265,12 +265,13 @@ class Sweep:
         self.stop.check()
         record = self._record(trial, repeat, phase, params, verdict, attempt)
         self.display.started(record, self._what(record))
-        suite, defaults = self.plan.suite, self.plan.trainer.defaults()
+        suite = self.plan.suite
         folder = self.study.folder / record.log
-        settings = self.plan.settings(params) | ({"seed": record.seed} if "seed" in defaults else {})
+        seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
+        trainer, settings = self.plan.launch(params | seed)
         settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec(
-            suite.trainer, settings, suite.measure.warmup_seconds, suite.measure.steady_seconds, str(folder),
+            trainer, settings, suite.measure.warmup_seconds, suite.measure.steady_seconds, str(folder),
             report_fd=-1, target_return=suite.measure.target_return,
             return_at=None if suite.measure.return_at is None else suite.measure.return_at.to_dict(),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness import trainers
 from harness.document import to_yaml
 from harness.importances import importances
 from harness.outlook import Outlook
@@ -20,6 +21,8 @@ from harness.study import Study, judged_by, ranking
 
 ROWS = 12
 """trials in the final table"""
+IN_TURNS = 0.03
+"""how close to the whole time the busy fractions of both sides add up when they take turns"""
 PREDICTED = 5
 """configurations of the ranking that ``plan`` shows"""
 UNITS = {
@@ -62,7 +65,7 @@ def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
         "params": last.params,
         "metrics": {name: median(counted, name) for name in dict.fromkeys(names)},
         "budget_host_bytes": last.budget_host_bytes,
-        "limited_by": limited_by(plan.settings(last.params), plan.trainer.defaults(), counted),
+        "limited_by": limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), counted),
         "error": next((r.error for r in records if r.error), None),
     }
 
@@ -73,7 +76,8 @@ def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequ
     if math.isnan(collector) or math.isnan(learner):
         return "not known"
     busy = f"collector {collector:.0%}, learner {learner:.0%} busy"
-    if (defaults | settings).get("mode") == "sync":  # the two take turns: their fractions add up
+    # taking turns, whether they were told to or it comes to that, their fractions add up
+    if (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS:
         idle = max(0.0, 1 - collector - learner)
         if idle > max(collector, learner):
             return f"waiting ({busy}, in turns)"
@@ -90,9 +94,10 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     order = ranking(study.records.records, plan.suite)
     if not order:
         return None
-    settings = plan.trainer.defaults() | plan.settings(study.params(order[0]))
+    trainer, chosen = plan.launch(study.params(order[0]))
+    settings = trainers.get(trainer).defaults() | chosen
     env = settings.pop("env")
-    config = {"trainer": plan.suite.trainer, "env": env, "settings": _plain(settings)}
+    config = {"trainer": trainer, "env": env, "settings": _plain(settings)}
     path = study.folder / "best.yaml"
     head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; python -m harness train {path}\n"
     write_atomic(path, head + to_yaml(config))
@@ -174,7 +179,8 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
     """What a run would do; ``missing`` costs it would measure before it can predict."""
     suite = plan.suite
     repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
-    console.print(Text(f"{suite.name}/{plan.study_id}: trainer {suite.trainer}, environment {suite.env}", style="bold"))
+    trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
+    console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, environment {suite.env}", style="bold"))
     size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
     size = size if plan.space.dimensions else ""
     trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
