@@ -27,6 +27,9 @@ from harness.contention import Guard
 from harness.machine import fingerprint
 from harness.record import write_atomic
 from harness.stop import StopSignal
+from harness.trainers import Trainer
+from harness.trial import UNLIMITED
+from harness.window import Window
 from harness.workload import Cost, Describes, Part
 from unilab.training.devices import usable_cores
 
@@ -36,6 +39,8 @@ FILE = "ceilings.json"
 """the copy in a study's folder"""
 SIZES = 4
 """at which the cost of a part is measured at most; between them it is interpolated"""
+REHEARSAL_SECONDS = 2.0
+"""steady window of the short run of both sides"""
 SECONDS = 40.0
 """after which no further variant of a part of which one is known is measured; the most similar one stands in"""
 CLOSE = 1.05
@@ -55,6 +60,15 @@ class Measured:
     cost: Cost
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """Both sides at once: a short run of a configuration whose sides share cores."""
+
+    trainer: str
+    settings: Mapping[str, Any]
+    updates_per_second: float
+
+
 @dataclass
 class Ceilings:
     """Costs of parts on one machine."""
@@ -63,6 +77,7 @@ class Ceilings:
     commit: str = ""
     cores: int = 1
     measured: list[Measured] = field(default_factory=list)
+    rehearsals: list[Rehearsal] = field(default_factory=list)
     disturbed: str = ""
     """what disturbed the measuring, in words; empty when nothing did"""
     seconds: float = 0.0
@@ -116,7 +131,8 @@ class Ceilings:
     def from_dict(cls, content: Mapping[str, Any]) -> "Ceilings":
         """Back from ``text``."""
         measured = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
-        return cls(**{**content, "measured": measured})
+        rehearsals = [Rehearsal(**rehearsal) for rehearsal in content["rehearsals"]]
+        return cls(**{**content, "measured": measured, "rehearsals": rehearsals})
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
@@ -162,6 +178,7 @@ def measure(
     results: Path,
     stop: StopSignal,
     say: Callable[[str], None] = lambda text: None,
+    rehearse: Sequence[Mapping[str, Any]] = (),
 ) -> Ceilings:
     """The ceilings that a study needs: kept ones, and what is missing measured now.
 
@@ -170,6 +187,7 @@ def measure(
         parts: of all configurations that are to be predicted.
         results: folder of all studies.
         say: is told what is measured.
+        rehearse: settings to run for a moment, once for a trainer, to see how well its sides share cores.
 
     Raises:
         CeilingsError: a part cannot be measured.
@@ -178,19 +196,29 @@ def measure(
     path = path_of(results)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit()[0], usable_cores())
     missing = kept.missing(trainer, parts)
-    if not missing:
+    if any(one.trainer == trainer for one in kept.rehearsals):
+        rehearse = ()
+    if not missing and not rehearse:
         return kept
-    say(f"measuring this machine's ceilings: {', '.join(dict.fromkeys(part.kind for part in missing))}")
+    kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides at once"] if rehearse else [])]
+    say(f"measuring this machine's ceilings: {', '.join(kinds)}")
     started = time.monotonic()
     known = {one.part.kind for one in kept.measured if one.trainer == trainer}
-    measured, disturbed = list(kept.measured), ""
-    with _Process(trainer, missing, sorted(known), stop) as process:
+    measured, rehearsals, disturbed = list(kept.measured), list(kept.rehearsals), ""
+    request = {
+        "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
+        "rehearse": list(rehearse),
+    }  # fmt: skip
+    with _Process(request, stop) as process:
         for answer in process.answers():
             if "cost" in answer:
                 measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
+            elif "updates_per_second" in answer:
+                settings = rehearse[answer["rehearsal"]]
+                rehearsals.append(Rehearsal(trainer, settings, answer["updates_per_second"]))
             disturbed = answer.get("disturbed", disturbed)
     seconds = kept.seconds + time.monotonic() - started
-    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, disturbed, seconds)
+    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, rehearsals, disturbed, seconds)
     if disturbed:
         say(f"warning: {disturbed} meanwhile; predictions may be off, and the next study measures the ceilings again")
     else:
@@ -201,7 +229,7 @@ def measure(
 class _Process:
     """The measuring process. It ends when its standard input does, and so with us, however we end."""
 
-    def __init__(self, trainer: str, parts: Sequence[Part], known: Sequence[str], stop: StopSignal) -> None:
+    def __init__(self, request: Mapping[str, Any], stop: StopSignal) -> None:
         self._stop = stop
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 closed with this object
         environment = dict(os.environ)
@@ -211,7 +239,6 @@ class _Process:
             stderr=self._log, process_group=0, env=environment,
         )  # fmt: skip
         stop.groups.add(self._process.pid)
-        request = {"trainer": trainer, "parts": [dataclasses.asdict(part) for part in parts], "known": list(known)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
@@ -265,21 +292,33 @@ def _line() -> bytes:
     return text
 
 
+def _rehearse(trainer: Trainer, settings: Mapping[str, Any]) -> float:
+    """Updates a second while both sides run."""
+    window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=UNLIMITED)
+    return window.result()["updates_per_second"]
+
+
 def main() -> int:
     """Measure what standard input says; one line of JSON on standard output for each part."""
     request = json.loads(_line())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     trainer = trainers.get(request["trainer"])
-    assert isinstance(trainer, Describes)
+    describes = trainer
+    assert isinstance(describes, Describes)
     known, deadline, guard = set(request["known"]), time.monotonic() + SECONDS, Guard()
     guard.begin()
     for number, given in enumerate(request["parts"]):
         part = Part(**given)
         if part.kind in known and time.monotonic() > deadline:
             continue
-        cost = trainer.measure_alone(part)
+        cost = describes.measure_alone(part)
         known.add(part.kind)
         print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
+    for number, settings in enumerate(request["rehearse"]):
+        rate = _rehearse(trainer, settings)
+        print(json.dumps({"rehearsal": number, "updates_per_second": rate}), flush=True)
     print(json.dumps({"disturbed": guard.end().disturbed}), flush=True)
     return 0
 

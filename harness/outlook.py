@@ -74,7 +74,9 @@ def prepare(
     own = ceilings.load(study / ceilings.FILE)
     if own is None or own.machine != fingerprint():
         try:
-            own = ceilings.measure(plan.suite.trainer, parts, results, stop, say)
+            own = ceilings.measure(
+                plan.suite.trainer, parts, results, stop, say, rehearse=predict.to_rehearse(plan, usable_cores())
+            )
         except CeilingsError as error:
             say(f"warning: {error}\nnothing is predicted in this study")
             return Outlook(plan, results=results)

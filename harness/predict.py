@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.budget import Verdict
-from harness.ceilings import Ceilings
+from harness.ceilings import Ceilings, Rehearsal
 from harness.plan import Plan
 from harness.record import METRICS
 from harness.sampling import sample
@@ -26,6 +28,10 @@ SEEDED = 3
 """trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
+SHARING = (1.0, 1.5)
+"""bounds of what sharing cores costs; a short run that says more was disturbed"""
+REHEARSED_SAMPLES = 200_000
+"""samples of a round up to which a short run of the configuration is short"""
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics that are predicted"""
 NICE_WEIGHT = 3.06
@@ -78,6 +84,24 @@ class Predictor:
         self._name = name
         self._trainer = trainer
         self.cores = cores
+        own = [rehearsal for rehearsal in ceilings.rehearsals if rehearsal.trainer == name]
+        self._sharing = sorted(filter(None, map(self._rehearsed, own)))
+
+    def _rehearsed(self, rehearsal: Rehearsal) -> tuple[float, float] | None:
+        """Rows of an update, and what sharing cores cost in a short run with such updates."""
+        workload = self.workload(rehearsal.settings)
+        costs = self.round(workload)
+        if costs is None:
+            return None
+        predicted = rates(workload, costs, self.cores).updates_per_second
+        return workload.rows, min(max(predicted / rehearsal.updates_per_second, SHARING[0]), SHARING[1])
+
+    def sharing(self, workload: Workload) -> float:
+        """By what core times grow where sides share cores, from the short runs; 1 where there was none."""
+        if not self._sharing:
+            return 1.0
+        rows, factors = zip(*self._sharing, strict=True)
+        return float(np.interp(math.log(workload.rows), np.log(rows), factors))
 
     def workload(self, settings: Mapping[str, Any]) -> Workload:
         """One round of a configuration."""
@@ -98,7 +122,7 @@ class Predictor:
         """The predicted throughput of a configuration; None when it cannot be said."""
         workload = self.workload(settings)
         costs = self.round(workload)
-        return None if costs is None else rates(workload, costs, self.cores)
+        return None if costs is None else rates(workload, costs, self.cores, self.sharing(workload))
 
     def throughput(self, settings: Mapping[str, Any]) -> float:
         """Predicted env steps a second; NaN when it cannot be said."""
@@ -106,17 +130,28 @@ class Predictor:
         return math.nan if predicted is None else predicted.env_steps_per_second
 
 
-def rates(workload: Workload, costs: Round, cores: int) -> Rates:
+def rates(workload: Workload, costs: Round, cores: int, sharing: float = 1.0) -> Rates:
     """The throughput of a round whose sides go together as the workload says."""
-    collecting, learning = seconds_of_rounds(workload, costs, cores)
+    collecting, learning = seconds_of_rounds(workload, costs, cores, sharing)
     return Rates(
         workload.env_steps / collecting, workload.samples / learning, workload.updates / learning
     )  # fmt: skip
 
 
-def seconds_of_rounds(workload: Workload, costs: Round, cores: int) -> tuple[float, float]:
-    """Wall time of one round of the collector, whose env steps are learned from, and of one of the learner."""
+def seconds_of_rounds(workload: Workload, costs: Round, cores: int, sharing: float = 1.0) -> tuple[float, float]:
+    """Wall time of one round of the collector, whose env steps are learned from, and of one of the learner.
+
+    Args:
+        workload: of the configuration.
+        costs: of its sides, alone.
+        cores: that there are.
+        sharing: by what the core times grow when both sides want more cores than there are: threads that wait for one
+            that was kept from its core, caches that the other side has used.
+    """
     collector, learner = costs.collector, costs.learner
+    if workload.course != "turns" and collector.parallelism + learner.parallelism > cores:
+        collector = Load(collector.seconds, sharing * collector.core_seconds)
+        learner = Load(learner.seconds, sharing * learner.core_seconds)
     beside = Load(max(learner.seconds, costs.background.seconds), learner.core_seconds + costs.background.core_seconds)
     if workload.course == "turns":
         both = collector.seconds + learner.seconds
@@ -203,6 +238,24 @@ def parts(plan: Plan, cores: int) -> list[Part]:
         return []
     workloads = (trainer.workload(plan.settings(params), cores) for params in candidates(plan))
     return [part for workload in workloads for part in workload.parts]
+
+
+def to_rehearse(plan: Plan, cores: int) -> list[dict[str, Any]]:
+    """Of the candidates whose sides share cores at the same time those with the smallest and the largest updates.
+
+    Of these the ones with the shortest rounds; none where no candidate's sides share cores.
+    """
+    trainer = plan.trainer
+    if not isinstance(trainer, Describes):
+        return []
+    workloads = [(plan.settings(params), trainer.workload(plan.settings(params), cores)) for params in candidates(plan)]
+    shared = [one for one in workloads if one[1].yields and one[1].course in ("wait", "lockstep")]
+    short = [one for one in shared if one[1].samples <= REHEARSED_SAMPLES] or shared[:1]
+    ends = {pick(one[1].rows for one in short) for pick in (min, max)} if short else set()
+    return [
+        min((one for one in short if one[1].rows == rows), key=lambda one: (one[1].samples, one[1].env_steps))[0]
+        for rows in sorted(ends)
+    ]
 
 
 def rank(plan: Plan, predicted: Predictor) -> list[Ranked]:

@@ -61,7 +61,12 @@ class Workload:
     samples: int
     """transitions that go through updates, each as often as it does"""
     yields: bool = False
-    """the collector gives way to the learner where they share cores"""
+    """the sides share cores, and the collector gives way to the learner"""
+
+    @property
+    def rows(self) -> float:
+        """Of one update."""
+        return self.samples / self.updates
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _env_step(config: APPOConfig, dims: EnvDims, num_envs: int) -> Cost:
             env, actor.to(device), critic.to(device), steps=STEPS, gamma=config.algorithm.gamma, device=device
         )
         rollout = {name: np.zeros(shape, np.float32) for name, shape in _shapes(dims, num_envs, STEPS).items()}
-        return timed(lambda: collector.collect(rollout), count=STEPS)
+        return timed(lambda: collector.collect(rollout), count=STEPS, device=device)
 
 
 def _shapes(dims: EnvDims, num_envs: int, steps: int) -> dict[str, tuple[int, ...]]:
@@ -102,7 +102,7 @@ def _prepare(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
 
     rollout = _rollout(dims, rows, config.learner_device)
     with closing(build_learner(config, dims)) as learner:
-        return timed(until_prepared)
+        return timed(until_prepared, device=config.learner_device)
 
 
 def _stop() -> None:
@@ -115,7 +115,8 @@ def _gradient(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
     with closing(build_learner(config, dims)) as learner:
         learner.num_learning_epochs, learner.num_mini_batches = GRADIENTS, 1
         learner.update(rollout)
-        return typical(*(_stamps(learner, rollout) for _ in range(LEAST)))
+        stamps = [_stamps(learner, rollout) for _ in range(LEAST)]
+        return typical(*stamps, device=config.learner_device)
 
 
 def _stamps(learner: APPOLearner, rollout: Mapping[str, torch.Tensor]) -> list[tuple[float, float]]:
@@ -146,7 +147,7 @@ def _copy(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
             ring.copy_read_slot_to_torch(fields)
             ring.advance_read()
 
-        return timed(through)
+        return timed(through, device=config.learner_device)
     finally:
         ring.cleanup()
 
@@ -164,7 +165,7 @@ def _weights(config: APPOConfig, dims: EnvDims, _: int) -> Cost:
                 sync.write_weights(state)
                 sync.read_weights_into(reader.state_dict())
 
-        return timed(publish)
+        return timed(publish, device=config.learner_device)
     finally:
         for sync in syncs:
             sync.cleanup()

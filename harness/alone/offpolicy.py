@@ -80,7 +80,7 @@ def _env_step(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
         make(config.env, config.num_envs, config.sim_backend, config.env_cfg, 0, threads) as env,
     ):
         collector = build_collector(config, env, actor, replay, seed=0)
-        cost = timed(lambda: collector.collect(STEPS), count=STEPS)
+        cost = timed(lambda: collector.collect(STEPS), count=STEPS, device=config.collector_device)
         replay.cleanup()
         return cost
 
@@ -102,7 +102,7 @@ def _update(config: OffPolicyConfig, algo_type: str, dims: EnvDims, frequency: i
     algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)  # type: ignore[call-arg]
     batch = _batch_of(config, dims)
     with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), algo_type, dims)) as learner:
-        return timed(lambda: _finish(learner, batch))
+        return timed(lambda: _finish(learner, batch), device=config.learner_device)
 
 
 def _finish(learner: OffPolicyLearner, batch: dict[str, torch.Tensor]) -> None:
@@ -126,7 +126,7 @@ def _batch(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
     try:
         _fill(replay, dims, ROWS)
         with closing(build_pipeline(config.pipeline, replay, config.batch_size, config.learner_device)) as pipeline:
-            return timed(pipeline.next_batch)
+            return timed(pipeline.next_batch, device=config.learner_device)
     finally:
         replay.cleanup()
 
@@ -137,7 +137,7 @@ def _weights(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
     theirs = build_actor(config, dims.obs, dims.action).state_dict()
     sync = SharedWeightSync.from_state_dict(state)
     try:
-        return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)))
+        return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)), device=config.learner_device)
     finally:
         sync.cleanup()
 

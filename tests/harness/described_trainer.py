@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.workload import Cost, Lever, Limit, Part, Workload
+from harness.workload import Cost, Course, Lever, Limit, Part, Workload
 from tests.harness.fake_trainer import FakeTrainer
 
 
@@ -14,7 +14,8 @@ class DescribedTrainer(FakeTrainer):
         speed = settings.get("speed", 100)
         mode = settings.get("mode", "async")
         parts = (Part("collector", "step", speed, {"mode": mode}), Part("learner", "learn", speed, {}))
-        return Workload(parts, "turns" if mode == "sync" else "wait", speed, 20, speed)
+        course: Course = "turns" if mode == "sync" else "wait"
+        return Workload(parts, course, speed, 20, 20 * speed, yields=cores == 1)
 
     def measure_alone(self, part: Part) -> Cost:
         if part.size == 13:

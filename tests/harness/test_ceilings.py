@@ -47,6 +47,16 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     assert more.machine and more.cores >= 1 and more.disturbed == "" and more.seconds > first.seconds > 0
 
 
+def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) -> None:
+    settings = {"env": "Fake", "speed": 10}
+    with StopSignal() as stop:
+        for sizes in ((10,), (10, 20)):
+            known = ceilings.measure(TRAINER, parts(*sizes), tmp_path, stop, rehearse=[settings])
+    (rehearsal,) = known.rehearsals
+    assert (rehearsal.settings, rehearsal.updates_per_second) == (settings, pytest.approx(2000))
+    assert ceilings.load(ceilings.path_of(tmp_path)) == known
+
+
 def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
     path = ceilings.path_of(tmp_path)
     path.parent.mkdir()
@@ -66,7 +76,7 @@ def test_the_measuring_process_ends_with_its_parent() -> None:
     process = subprocess.Popen([sys.executable, "-m", "harness.ceilings"], stdin=subprocess.PIPE,
                                cwd=Path(__file__).parents[2])  # fmt: skip
     endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
-    request = {"trainer": "appo", "parts": [{**vars(endless)}], "known": []}
+    request = {"trainer": "appo", "parts": [vars(endless)], "known": [], "rehearse": []}
     assert process.stdin is not None
     process.stdin.write(json.dumps(request).encode() + b"\n")
     process.stdin.close()

@@ -1,5 +1,6 @@
 """Predictions: how the sides of a round go together, costs between measured ones, and the ranking."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import plan as plans
 from harness import predict, trainers
-from harness.ceilings import Ceilings, Measured
+from harness.ceilings import Ceilings, Measured, Rehearsal
 from harness.predict import Load, Predictor, Rates, Round, contended, ideal_seconds, meeting, rates, seconds_of_rounds
 from harness.workload import Cost, Part, Workload
 from tests.harness.conftest import SUITE
@@ -100,6 +101,12 @@ def test_shares_of_the_cores_add_up_to_no_more_than_there_are(collector, learner
     assert used <= max(2.0, collector.parallelism + learner.parallelism) * (1 + 1e-9)
     if collector.parallelism + learner.parallelism > 2 and collector.parallelism <= 2 >= learner.parallelism:
         assert used == pytest.approx(2.0)
+
+
+def test_what_sharing_cores_costs_makes_rounds_longer_where_cores_are_shared() -> None:
+    assert seconds_of_rounds(workload("wait"), costs(WIDE, WIDE), 2, sharing=1.25) == (2.5, 2.5)
+    assert seconds_of_rounds(workload("wait"), costs(ONE, TWO), 4, sharing=1.25) == (2.0, 2.0)
+    assert seconds_of_rounds(workload("turns"), costs(WIDE, WIDE), 2, sharing=1.25) == (2.0, 2.0)
 
 
 # -- ceilings
@@ -207,6 +214,27 @@ def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_describ
     first, second = predict.candidates(plan), predict.candidates(plan)
     assert first == second and len(first) > predict.RANKED - 5
     assert first[0] == plan.baseline and all(0.5 <= one["inner.rate"] <= 2.0 for one in first)
+
+
+def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update(make_described) -> None:
+    plan = make_described("search.mode=[async, sync]", "baseline.mode=async")
+    settings = predict.to_rehearse(plan, 1)
+    assert [(one["speed"], one["mode"]) for one in settings] == [(10, "async"), (80, "async")]
+    assert predict.to_rehearse(plan, 2) == []  # each side has a core
+    alone = predictor(plan, cores=1)
+    known = dataclasses.replace(
+        alone.ceilings,
+        rehearsals=[
+            Rehearsal(plan.suite.trainer, one, updates_per_second=20 / (0.003 * one["speed"] * factor))
+            for one, factor in zip(settings, (1.1, 1.3), strict=True)
+        ],
+    )
+    found = predict.predictor(plan, known)
+    assert found is not None
+    assert found.throughput({"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
+    assert found.throughput({"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
+    assert 1000 / 3 / 1.3 < found.throughput({"speed": 20}) < 1000 / 3 / 1.1
+    assert found.throughput({"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3)
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
