@@ -29,6 +29,7 @@ from asv.runner import BenchmarkResult
 from ruamel.yaml import YAML
 
 from harness.record import Record, read_records, write_atomic
+from harness.study import judged_by
 
 BENCHMARKS_VERSION = 2
 BEST, BASELINE = "best", "baseline"
@@ -118,16 +119,11 @@ def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:
         trials.setdefault(record.trial, []).append(record)
     confirmed = {r.trial for r in records if r.phase == "confirm"}
     baselines = {r.trial for r in records if r.baseline}
-    chosen = {trial: _that_count(trials[trial]) for trial in trials if not confirmed or trial in confirmed | baselines}
+    chosen = {trial: judged_by(trials[trial]) for trial in trials if not confirmed or trial in confirmed | baselines}
     result = {describe(own[0].params): own for own in chosen.values()}
     for trial in sorted(baselines):
         result[BASELINE] = chosen[trial]
     return result
-
-
-def _that_count(records: Sequence[Record]) -> list[Record]:
-    confirmed = [r for r in records if r.phase == "confirm"]
-    return confirmed if any(r.state == "complete" for r in confirmed) else [r for r in records if r.phase == "search"]
 
 
 def describe(params: dict[str, Any]) -> str:

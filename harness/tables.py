@@ -11,12 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import trainers
+from harness.answer import answer
+from harness.claims import number_text
 from harness.document import to_yaml
 from harness.importances import importances
 from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
 from harness.predict import objectives
-from harness.record import Record, median, write_atomic
+from harness.record import RETURNS, Record, median, typical, write_atomic
 from harness.study import Study, judged_by, ranking
 
 ROWS = 12
@@ -39,12 +41,10 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
     order = ranking(records, plan.suite)
     trials = [_trial_summary(plan, [r for r in records if r.trial == trial]) for trial in range(study.trials)]
     best = trials[order[0]] if order else None
-    metric = plan.suite.objectives[0].metric
-    baseline = trials[0]["metrics"][metric] if trials else math.nan
-    gain = best["metrics"][metric] / baseline - 1 if best is not None and baseline not in (0, None) else None
+    found = answer(plan.suite, records)
     return {
         "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
-        "gain_over_baseline": gain if gain is not None and math.isfinite(gain) else None,
+        "gain_over_baseline": found.gain, "answer": dataclasses.asdict(found) | {"shown": found.shown},
         "best_config": str(study.folder / "best.yaml") if order else None,
         "importances": importances(records, plan.suite),
     }  # fmt: skip
@@ -63,9 +63,12 @@ def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
         "of": len(counted),
         "confirmed": counted[0].phase == "confirm",
         "params": last.params,
-        "metrics": {name: median(counted, name) for name in dict.fromkeys(names)},
+        "metrics": {name: typical(counted, name) for name in dict.fromkeys(names)},
         "budget_host_bytes": last.budget_host_bytes,
-        "limited_by": limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), counted),
+        "unsteady": sum(r.unsteady for r in counted),
+        "disturbed": [r.disturbed for r in counted if r.disturbed],
+        "limited_by": next((r.verdict for r in reversed(counted) if r.verdict), None)
+        or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), counted),
         "error": next((r.error for r in records if r.error), None),
     }
 
@@ -126,15 +129,16 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         trial = result["trials"][number]
         values = trial["metrics"]
         value = values[metric.metric]
-        relative = "base" if trial["baseline"] else f"{value / baseline - 1:+.0%}" if value and baseline else "-"
         table.add_row(
             str(number) + ("*" if order and number == order[0] else ""),
             number_text(value) if trial["repeats"] else trial["state"],
-            relative if (math.isfinite(value) and math.isfinite(baseline)) or trial["baseline"] else "-",
+            "base" if trial["baseline"] else _relative(metric.metric, value, baseline),
             number_text(values[other]), number_text(values["policy_lag_mean"]),
-            f"{trial['repeats']}/{trial['of']}", settings_text(trial["params"]),
+            f"{trial['repeats']}/{trial['of']}{_marks(trial)}", settings_text(trial["params"]),
         )  # fmt: skip
     console.print(table)
+    if any(_marks(trial) for trial in result["trials"]):
+        console.print(Text("! disturbed: something else used the cores; ~ unsteady: the halves of a window differ"))
     _show_best(plan, result, console)
     _show_problems(result, console)
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
@@ -144,19 +148,30 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         console.print(text, soft_wrap=True)
 
 
+def _relative(metric: str, value: float, baseline: float) -> str:
+    """A value beside the baseline's; returns may be 0 or negative, so that only their difference means something."""
+    if not math.isfinite(value) or not math.isfinite(baseline):
+        return "-"
+    if metric in RETURNS or baseline <= 0:
+        return f"{value - baseline:+,.3g}" if abs(value - baseline) < 100 else f"{value - baseline:+,.0f}"
+    return f"{value / baseline - 1:+.0%}"
+
+
+def _marks(trial: dict[str, Any]) -> str:
+    return ("!" if trial["disturbed"] else "") + ("~" if trial["unsteady"] else "")
+
+
 def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
     best, metric = result["best"], plan.suite.objectives[0]
     if best is None:
         console.print(Text("No trial was measured to its end within the constraints.", style="bold red"))
         return
+    middle = "interquartile mean" if metric.metric in RETURNS else "median"
     text = f"Best ({metric.direction} {metric.metric}): trial {best['trial']}"
     text += f" with {number_text(best['metrics'][metric.metric])}"
-    text += f", median of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
-    if best["baseline"]:
-        text += "; it is the baseline"
-    elif result["gain_over_baseline"] is not None:
-        text += f", {result['gain_over_baseline']:+.1%} against the baseline"
+    text += f", {middle} of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
     console.print(Text(text, style="bold"))
+    console.print(Text(result["answer"]["claim"]))
     if len(plan.suite.objectives) > 1:
         console.print(Text(f"Pareto front: trials {', '.join(map(str, result['order']))}; ordered by {metric.metric}"))
     console.print(Text(f"Limited by: {best['limited_by']}"))
@@ -271,12 +286,6 @@ def settings_text(params: dict[str, Any]) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return " ".join(f"{name.rpartition('.')[2]}={short(value)}" for name, value in params.items()) or "defaults"
-
-
-def number_text(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def bytes_text(size: int) -> str:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.record import Record, RecordError, RecordFile, median, read_records, set_bad_lines_aside, write_atomic
+from harness.record import (
+    Record,
+    RecordError,
+    RecordFile,
+    last_attempts,
+    median,
+    read_records,
+    set_bad_lines_aside,
+    typical,
+    write_atomic,
+    write_tables,
+)
 
 FIELDS = """
 study trial repeat state error seed env_steps_per_second updates_per_second episode_return episodes
@@ -90,3 +101,34 @@ def test_median_counts_complete_repeats_only() -> None:
     records = [record(0, i, env_steps_per_second=v) for i, v in enumerate([1.0, 5.0, 3.0, math.nan])]
     assert median([*records, record(0, 4, state="failed", env_steps_per_second=100.0)], "env_steps_per_second") == 3.0
     assert math.isnan(median([], "episode_return"))
+
+
+def test_returns_are_summed_up_by_their_interquartile_mean_all_else_by_the_median() -> None:
+    values = [0.0, 10.0, 20.0, 30.0, 400.0]
+    records = [record(0, i, episode_return=v, wall_seconds=v) for i, v in enumerate(values)]
+    assert typical(records, "episode_return") == 20.0  # one is left out at each end
+    assert typical(records[1:], "episode_return") == (20 + 30) / 2
+    assert typical(records[3:], "wall_seconds") == 215.0
+    assert math.isnan(typical([record(0)], "return_at_budget"))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"), [([3.0, math.nan, 5.0], 5.0), ([3.0, math.nan], math.nan), ([4.0], 4.0), ([], math.nan)]
+)
+def test_who_never_reached_the_target_was_later_than_all_who_did(times: list[float], expected: float) -> None:
+    records = [record(0, i, seconds_to_return=seconds) for i, seconds in enumerate(times)]
+    failed = record(0, 9, state="failed", seconds_to_return=1.0)
+    assert typical([*records, failed], "seconds_to_return") == pytest.approx(expected, nan_ok=True)
+
+
+def test_of_a_repeat_the_last_attempt_counts_and_has_the_curve(tmp_path) -> None:
+    first = record(0, 0, disturbed="others", log="a")
+    again = record(0, 0, attempt=1, log="b")
+    other = record(0, 1, log="c")
+    assert last_attempts([first, other, again]) == [again, other]
+    for one in (first, again, other):
+        (tmp_path / one.log).mkdir()
+        (tmp_path / one.log / "curve.jsonl").write_text(json.dumps({"log": one.log}) + "\n")
+    write_tables(tmp_path, [first, other, again])
+    assert (tmp_path / "trials.csv").read_text().count("\n") == 4
+    assert (tmp_path / "curves.csv").read_text() == "trial,repeat,log\n0,0,b\n0,1,c\n"

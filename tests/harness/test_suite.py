@@ -31,6 +31,29 @@ MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         (MINIMAL + "objectives: [env_step_per_second]\n", 4, "objectives", ["did you mean 'env_steps_per_second'?"]),
         (MINIMAL + "constraints: {policy_lag: {max: 4}}\n", 4, "constraints", ["did you mean 'policy_lag_mean'?"]),
         (MINIMAL + "constraints: {policy_lag_mean: {maximum: 4}}\n", 4, "constraints", ["unknown key", "max"]),
+        (MINIMAL + "measure: {return_at: {env_step: 5}}\n", 4, "measure.return_at.env_step", ["mean 'env_steps'?"]),
+        (MINIMAL + "measure:\n  return_at: {seconds: 9, env_steps: 5}\n", 5, "measure.return_at", ["either"]),
+        (
+            MINIMAL + "measure:\n  return_at: {env_steps: 5}\n  seconds: 3\n",
+            6,
+            "measure.seconds",
+            ["leave 'seconds' out"],
+        ),
+        (MINIMAL + "measure: {return_at: {seconds: 3}}\n", 4, "measure.warmup_seconds", ["shorter", "got 5 s"]),
+        (MINIMAL + "measure: {target_return: much}\n", 4, "measure.target_return", ["valid number", "'much'"]),
+        (
+            MINIMAL + "measure: {disturbed_retries: -1}\n",
+            4,
+            "measure.disturbed_retries",
+            ["greater than or equal to 0"],
+        ),
+        (MINIMAL + "objectives: [seconds_to_return]\n", 4, "objectives", ["only with measure.target_return: R"]),
+        (
+            MINIMAL + "constraints: {return_at_budget: {min: 4}}\n",
+            4,
+            "constraints",
+            ["only with measure.return_at: {env_"],
+        ),
         (MINIMAL + "sampler: {name: bayes}\n", 4, "sampler.name", ["'tpe'", "'bayes'"]),
         (MINIMAL + "name: b\n", 4, "", ["not valid YAML", "duplicate key"]),
         ("name: [a\n", 2, "", ["not valid YAML"]),
@@ -121,6 +144,16 @@ def test_defaults_and_kinds() -> None:
     assert suite.objectives == (Objective("policy_lag_mean", "minimize"), Objective("episode_return", "minimize"))
     assert suite.constraints.host_memory_fraction == 0.8
     assert suite.confirm is None
+
+
+def test_a_budget_replaces_the_length_of_the_window_and_survives_being_written() -> None:
+    text = MINIMAL + "measure: {return_at: {env_steps: 500}, target_return: 3, disturbed_retries: 0}\n"
+    suite = suites.parse(text + "objectives: [return_at_budget, seconds_to_return]\n").suite
+    assert suite.measure.return_at is not None and suite.measure.return_at.to_dict() == {"env_steps": 500}
+    assert [objective.direction for objective in suite.objectives] == ["maximize", "minimize"]
+    assert suites.parse(to_yaml(suite.to_dict())).suite == suite
+    assert suites.parse(MINIMAL).suite.measure.steady_seconds == suites.STEADY_SECONDS
+    assert suites.parse(MINIMAL + "measure: {seconds: 3}\n").suite.measure.steady_seconds == 3
 
 
 def test_set_changes_values_by_name() -> None:

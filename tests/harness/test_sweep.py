@@ -255,3 +255,98 @@ def test_what_limits_a_configuration() -> None:
     assert busy(0.3, 0.6, mode="sync") == "learner"
     assert busy(0.1, 0.2, mode="sync") == "waiting"
     assert busy(math.nan, 0.2) == "not known"
+
+
+class Disturbed(Executed):
+    """The repeats with these numbers, counted over all attempts, are disturbed."""
+
+    def __init__(self, disturbed: set[int], crash_at: int | None = None, done: int = 0) -> None:
+        super().__init__(crash_at)
+        self.disturbed, self.done = disturbed, done
+
+    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+        outcome = super().__call__(spec, limits, stop, on_progress)
+        if self.done + len(self.specs) - 1 in self.disturbed:
+            outcome.result |= {"disturbed": "other processes took 1 of 2 cores", "env_steps_per_second": 1.0}
+        return outcome
+
+
+def attempts(records: list[Record]) -> list[tuple[int, int, int, bool]]:
+    return [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in records]
+
+
+def test_a_disturbed_repeat_is_kept_and_measured_again_and_the_last_attempt_counts(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "measure.repeats=2")
+    records = sweep(plan, tmp_path, Disturbed({0, 4, 5, 6}))
+    assert attempts(records) == [
+        (0, 0, 0, True), (0, 0, 1, False), (0, 1, 0, False),
+        (1, 0, 0, False), (1, 1, 0, True), (1, 1, 1, True), (1, 1, 2, True),
+    ]  # fmt: skip
+    assert len({r.log for r in records}) == len(records)
+    assert [r.seed for r in records] == [0, 0, 1, 0, 1, 1, 1]
+    with Study(plan.folder(tmp_path)) as study:
+        assert study.open_optuna(["maximize"]).trials[0].value == 2000  # the disturbed 1.0 does not count
+        assert [r.attempt for r in study.of_trial(1)] == [0, 2]
+        told = study.open_optuna(["maximize"]).trials[1].value
+    assert told == (100 * records[3].params["speed"] + 1) / 2
+
+
+def test_no_retries_when_none_are_wanted_or_no_time_is_left(make_plan, tmp_path) -> None:
+    always = set(range(99))
+    none = make_plan("limits.trials=1", "measure.disturbed_retries=0")
+    assert attempts(sweep(none, tmp_path, Disturbed(always))) == [(0, 0, 0, True)]
+    late = make_plan("limits.trials=1", "limits.minutes=0.01")
+    assert attempts(sweep(late, tmp_path, Disturbed(always))) == [(0, 0, 0, True)]
+
+
+@pytest.mark.parametrize("crash_at", range(1, 6))
+def test_a_crash_between_attempts_goes_on_with_the_next_one(make_plan, tmp_path, crash_at: int) -> None:
+    plan, disturbed = make_plan("limits.trials=2", "confirm={top: 1, repeats: 1}"), {0, 1, 3, 5}
+    whole = attempts(sweep(plan, tmp_path / "whole", Disturbed(disturbed)))
+    assert len(whole) == 2 + 5 + 2
+    with pytest.raises(Crash):
+        sweep(plan, tmp_path / "cut", Disturbed(disturbed, crash_at))
+    assert attempts(sweep(plan, tmp_path / "cut", Disturbed(disturbed, done=crash_at))) == whole
+
+
+def test_a_record_says_what_it_was_measured_with(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=1")
+    record = sweep(plan, tmp_path)[0]
+    assert record.suite_hash == plan.suite.study_id() and record.study.startswith(record.suite_hash)
+    assert record.threads == "env 2, learner 1"
+    assert "torch 2" in record.versions and "mujoco " in record.versions
+    with Study(plan.folder(tmp_path)) as study:
+        assert (record.commit, record.dirty) == (study.commit, study.dirty)
+
+
+REACHED = "measure={warmup_seconds: 0.01, return_at: {env_steps: 2000}, target_return: 400}"
+
+
+def test_return_at_a_budget_and_seconds_to_a_return_make_a_pareto_front(make_plan, tmp_path) -> None:
+    plan = make_plan(REACHED, "objectives=[return_at_budget, seconds_to_return]", "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    assert all(r.env_steps == 2000 for r in records)
+    found = {r.params["speed"]: (r.return_at_budget, r.seconds_to_return) for r in records}
+    assert found[80] == (800.0, pytest.approx(0.1)) and found[40] == (400.0, pytest.approx(0.1))
+    assert math.isnan(found[20][1]) and math.isnan(found[10][1])
+    assert [records[t].params["speed"] for t in ranking(records, plan.suite)] == [80]
+
+
+def test_a_target_that_is_not_reached_is_a_constraint_and_no_time_is_made_up(make_plan, tmp_path) -> None:
+    plan = make_plan(REACHED, "objectives=[seconds_to_return]", "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    with Study(plan.folder(tmp_path)) as study:
+        trials = {t.params["speed"]: t for t in study.open_optuna(["minimize"]).trials}
+    assert {speed: t.state.name for speed, t in trials.items()} == {
+        10: "PRUNED", 20: "PRUNED", 40: "COMPLETE", 80: "COMPLETE"
+    }  # fmt: skip
+    assert {speed: t.constraints["target_return"] for speed, t in trials.items()} == {10: 300, 20: 200, 40: 0, 80: 0}
+    assert trials[20].user_attrs["infeasible"] == "the target return was not reached"
+    assert {r.params["speed"] for r in records if r.trial in ranking(records, plan.suite)} == {40, 80}
+
+
+def test_constraints_on_memory_and_return_keep_trials_from_being_best(make_plan, tmp_path) -> None:
+    limits = "constraints={episode_return: {max: 500}, return_at_budget: {min: 150}, peak_host_bytes: {max: 1}}"
+    plan = make_plan("measure={warmup_seconds: 0.01, return_at: {seconds: 0.1}}", limits, "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    assert [records[t].params["speed"] for t in ranking(records, plan.suite)] == [40, 20]

@@ -1,0 +1,105 @@
+"""An answer in one sentence. What is not shown is not claimed: the sentence says what is missing instead."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness.record import RETURNS
+
+if TYPE_CHECKING:
+    from harness.answer import Answer
+
+NAMES = {
+    "env_steps_per_second": "env steps a second", "samples_per_second": "samples a second",
+    "updates_per_second": "updates a second", "episode_return": "return", "return_at_budget": "return at the budget",
+    "seconds_to_return": "seconds to the target return",
+}  # fmt: skip
+
+
+def sentence(found: "Answer") -> str:
+    """The claim that the numbers of an answer allow, with what they rest on."""
+    if found.best is None:
+        return "No trial was measured to its end within the constraints."
+    doubts = _doubts(found)
+    return f"{_claim(found)}{'; ' if doubts else ''}{doubts}."
+
+
+def _claim(found: "Answer") -> str:
+    if found.metric in RETURNS and _too_few_seeds(found):
+        return _points(found)
+    if found.best == found.baseline:
+        if found.trials == 1:
+            return f"One configuration was measured: {_value(found)}"
+        return f"No configuration was better than the baseline, {_value(found)}, of {found.trials} measured"
+    if found.baseline is None:
+        return f"Trial {found.best} has {_value(found)}, and there is no baseline to compare it with"
+    change = f"{_change(found)} {NAMES.get(found.metric, found.metric)} against the baseline"
+    if not found.confirmed:
+        return (
+            f"Trial {found.best} measured {change}, the best of {found.trials}; it was not confirmed, and the best of "
+            "a noisy search is partly the luckiest"
+        )
+    if found.shown:
+        return f"Trial {found.best} is better than the baseline: {change} ({_evidence(found)})"
+    if found.gain_interval is None and found.difference_interval is None:
+        return (
+            f"Trial {found.best} measured {change} ({_evidence(found)}); that is too few to tell a difference from "
+            "noise at 95 %"
+        )
+    return f"No difference is shown: trial {found.best} measured {change} ({_evidence(found)})"
+
+
+def _too_few_seeds(found: "Answer") -> bool:
+    alone = found.baseline is None or found.best == found.baseline
+    return found.value_interval is None or (not alone and found.baseline_interval is None)
+
+
+def _points(found: "Answer") -> str:
+    text = f"No claim with fewer than five seeds: trial {found.best} had {NAMES[found.metric]} {_list(found.points)}"
+    if found.baseline is None or found.best == found.baseline:
+        return text
+    return f"{text}, the baseline {_list(found.baseline_points)}"
+
+
+def _value(found: "Answer") -> str:
+    interval = found.value_interval
+    spread = "" if interval is None else f" (95 % interval {number_text(interval.low)} to {number_text(interval.high)})"
+    repeats = f"{len(found.points)} repeat{'s' if len(found.points) > 1 else ''}"
+    middle = f", {'interquartile mean' if found.metric in RETURNS else 'median'} of {repeats}"
+    return f"{number_text(found.value)} {NAMES.get(found.metric, found.metric)}{spread}{middle}"
+
+
+def _change(found: "Answer") -> str:
+    if found.gain is not None:
+        return f"{found.gain:+.1%}"
+    return "an unknown change of" if found.difference is None else f"{found.difference:+,.4g}"
+
+
+def _evidence(found: "Answer") -> str:
+    parts = []
+    if found.gain_interval is not None:
+        parts.append(f"95 % interval {found.gain_interval.low:+.1%} to {found.gain_interval.high:+.1%}")
+    if found.difference_interval is not None:
+        low, high = found.difference_interval
+        parts.append(f"95 % interval {low:+,.4g} to {high:+,.4g}")
+    if found.noise_floor is not None:
+        parts.append(f"noise floor {found.noise_floor:.1%}")
+    parts.append(f"{found.pairs} pair{'' if found.pairs == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def _doubts(found: "Answer") -> str:
+    counts = [(found.disturbed, "disturbed"), (found.unsteady, "unsteady"), (found.missing, "without a value")]
+    parts = [f"{count} {what}" for count, what in counts if count]
+    return f"of the {found.repeats} repeats behind this {', '.join(parts)}" if parts else ""
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(number_text(value) for value in sorted(values)) or "none"
+
+
+def number_text(value: float | None) -> str:
+    """For people; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

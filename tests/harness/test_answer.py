@@ -1,0 +1,191 @@
+"""Answers by hand: what is claimed, and what is not."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import suite as suites
+from harness.answer import Answer, answer
+from harness.record import Record
+from harness.statistics import noise_floor
+from harness.suite import Suite
+
+THROUGHPUT = "env_steps_per_second"
+
+
+def suite(*overrides: str) -> Suite:
+    return suites.parse("name: a\ntrainer: appo\nenv: Ant\n", overrides=overrides).suite
+
+
+def records(
+    trial: int, values: list[float], metric: str = THROUGHPUT, *, phase="search", first=0, **more
+) -> list[Record]:
+    return [
+        Record("s", trial, first + i, "complete", phase, baseline=trial == 0, **({metric: value} | more))
+        for i, value in enumerate(values)
+    ]
+
+
+def confirmed(trial: int, values: list[float], metric: str = THROUGHPUT, **more) -> list[Record]:
+    return records(trial, values, metric, phase="confirm", first=1, **more)
+
+
+SEARCH = [*records(0, [100.0]), *records(1, [130.0]), *records(2, [110.0])]
+
+
+def test_nothing_measured_is_said() -> None:
+    found = answer(suite(), [Record("s", 0, 0, "failed", error="boom")])
+    assert (found.best, found.baseline, found.trials) == (None, None, 0)
+    assert found.claim == "No trial was measured to its end within the constraints."
+
+
+def test_the_best_of_a_search_is_not_called_better() -> None:
+    found = answer(suite(), SEARCH)
+    assert (found.best, found.baseline, found.value, found.baseline_value) == (1, 0, 130.0, 100.0)
+    assert found.gain == pytest.approx(0.3) and found.gain_interval is None and found.noise_floor is None
+    assert not found.confirmed and not found.shown and found.pairs == 0
+    assert found.claim == (
+        "Trial 1 measured +30.0% env steps a second against the baseline, the best of 3; it was not confirmed, and "
+        "the best of a noisy search is partly the luckiest."
+    )
+
+
+def test_a_confirmed_gain_has_an_interval_and_the_noise_floor_of_its_blocks() -> None:
+    base = [100.0, 102.0, 99.0, 101.0, 100.0, 100.0]
+    best = [b * g for b, g in zip(base, [1.2, 1.21, 1.19, 1.2, 1.22, 1.18], strict=True)]
+    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, best)])
+    logs = [math.log(1.02), math.log(101 / 99), 0.0]  # first to last of each block
+    assert found.noise_floor == pytest.approx(noise_floor(logs, pairs=6))
+    assert found.gain == pytest.approx(math.prod([1.2, 1.21, 1.19, 1.2, 1.22, 1.18]) ** (1 / 6) - 1)
+    assert found.gain_interval is not None
+    assert 0.18 <= found.gain_interval.low < found.gain < found.gain_interval.high <= 0.22
+    assert (found.pairs, found.repeats, found.confirmed, found.shown) == (6, 12, True, True)
+    assert found.value == pytest.approx(120.3, abs=1) and found.baseline_value == 100.0
+    assert found.claim.startswith("Trial 1 is better than the baseline: +20.0% env steps a second against the baseline")
+    assert found.claim.endswith(", noise floor 2.1%, 6 pairs).")
+
+
+def test_a_gain_below_the_noise_floor_is_no_difference() -> None:
+    base = [100.0, 112.0, 96.0, 100.0, 108.0, 100.0]
+    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [1.03 * b for b in base])])
+    assert found.gain_interval is not None and 0 not in found.gain_interval
+    assert found.noise_floor is not None and found.noise_floor > 0.03
+    assert not found.shown
+    assert found.claim.startswith("No difference is shown: trial 1 measured +3.0%")
+
+
+def test_an_interval_around_zero_is_no_difference() -> None:
+    base = [100.0] * 6
+    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [90.0, 115.0, 95.0, 112.0, 92.0, 114.0])])
+    assert found.gain_interval is not None and 0 in found.gain_interval and not found.shown
+    assert found.claim.startswith("No difference is shown: ")
+
+
+def test_two_pairs_are_too_few() -> None:
+    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0, 101.0]), *confirmed(1, [150.0, 151.0])])
+    assert found.pairs == 2 and found.gain_interval is None and not found.shown
+    assert "too few to tell a difference from noise at 95 %" in found.claim
+
+
+def test_a_confirmation_may_find_that_nothing_was_better() -> None:
+    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
+    assert found.best == found.baseline == 0 and found.gain is None and found.noise_floor == 0
+    assert found.claim == (
+        "No configuration was better than the baseline, 100 env steps a second (95 % interval 100 to 100), median of 6 "
+        "repeats, of 3 measured."
+    )
+
+
+def test_less_is_better_where_the_objective_says_so() -> None:
+    name = "wall_seconds"
+    found = answer(
+        suite(f"objectives=[{name}]"),
+        [
+            *records(0, [10.0], name), *records(1, [8.0], name),
+            *confirmed(0, [10.0, 10.1, 9.9, 10.0, 10.1, 10.0], name),
+            *confirmed(1, [8.0, 8.1, 7.9, 8.0, 8.1, 8.0], name),
+        ],
+    )  # fmt: skip
+    assert found.best == 1 and found.direction == "minimize" and found.shown
+    assert found.gain == pytest.approx(-0.2, abs=0.01)
+
+
+def test_without_a_baseline_there_is_nothing_to_compare_with() -> None:
+    found = answer(suite(), [Record("s", 0, 0, "failed", baseline=True), *records(1, [130.0])])
+    assert (found.best, found.baseline, found.gain) == (1, None, None)
+    assert found.claim == (
+        "Trial 1 has 130 env steps a second, median of 1 repeat, and there is no baseline to compare it with."
+    )
+
+
+def test_fewer_than_five_seeds_of_a_return_are_shown_as_they_are() -> None:
+    name, asked = "episode_return", suite("objectives=[episode_return]")
+    found = answer(asked, [*records(0, [1.0, 3.0, 2.0], name), *records(1, [-5.0], name)])
+    assert found.value == 2.0 and found.value_interval is None and found.points == (1.0, 3.0, 2.0)
+    assert found.claim == "No claim with fewer than five seeds: trial 0 had return 1, 2, 3."
+    found = answer(asked, [*records(0, [1.0] * 5, name), *records(1, [7.0, 8.0], name)])
+    assert found.claim == "No claim with fewer than five seeds: trial 1 had return 7, 8, the baseline 1, 1, 1, 1, 1."
+
+
+def test_returns_have_interquartile_means_and_a_difference() -> None:
+    name, asked = "episode_return", suite("objectives=[episode_return]")
+    base, best = [-10.0, 0.0, 10.0, 0.0, 0.0, 500.0], [990.0, 1000.0, 1010.0, 1000.0, 1000.0, 1600.0]
+    search = [*records(0, [0.0], name), *records(1, [1.0], name)]
+    found = answer(asked, [*search, *confirmed(0, base, name), *confirmed(1, best, name)])
+    assert found.value == 1002.5 and found.baseline_value == 2.5  # the outliers at each end are left out
+    assert found.gain is None and found.difference == 1000 and found.noise_floor is None
+    assert found.difference_interval is not None and found.difference_interval.low == 1000
+    assert found.shown
+    assert found.claim == (
+        "Trial 1 is better than the baseline: +1,000 return against the baseline (95 % interval "
+        f"+1,000 to {found.difference_interval.high:+,.4g}, 6 pairs)."
+    )
+
+
+def test_a_target_that_seeds_did_not_reach_is_counted_and_makes_no_pairs() -> None:
+    name = "seconds_to_return"
+    best = [10.0, 11.0, math.nan, 10.0, 12.0, 10.0]
+    found = answer(
+        suite(f"objectives=[{name}]", "measure.target_return=5"),
+        [
+            *records(0, [30.0], name),
+            *records(1, [10.0], name),
+            *confirmed(0, [30.0] * 6, name),
+            *confirmed(1, best, name),
+        ],
+    )
+    assert found.value == 10.5 and found.missing == 1 and found.pairs == 0 and not found.shown
+    assert found.claim.endswith("of the 12 repeats behind this 1 without a value.")
+
+
+def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attempt_counts() -> None:
+    again = [
+        Record("s", 1, 1, "complete", "confirm", env_steps_per_second=50.0, disturbed="a lot", attempt=0),
+        Record("s", 1, 1, "complete", "confirm", env_steps_per_second=130.0, attempt=1, verdict="learner-bound"),
+    ]
+    rest = [
+        *confirmed(0, [100.0, 100.0], disturbed="others"),
+        *records(1, [130.0], phase="confirm", first=2, unsteady=True),
+    ]
+    found = answer(suite(), [*SEARCH, *again, *rest])
+    assert found.points == (130.0, 130.0)
+    assert (found.repeats, found.disturbed, found.unsteady) == (4, 2, 1)
+    assert found.claim.endswith("; of the 4 repeats behind this 2 disturbed, 1 unsteady.")
+    assert found.limited_by == "learner-bound"
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8), st.lists(st.floats(-1e6, 1e6), max_size=8),
+    st.sampled_from([THROUGHPUT, "episode_return", "policy_lag_mean"]), st.booleans(),
+)  # fmt: skip
+def test_any_records_have_an_answer_that_never_shows_more_than_its_interval(base, best, metric, again) -> None:
+    phase = confirmed if again else records
+    search = [*records(0, base[:1], metric), *records(1, best[:1], metric)] if again else []
+    found = answer(suite(f"objectives=[{metric}]"), [*search, *phase(0, base, metric), *phase(1, best, metric)])
+    assert isinstance(found, Answer) and found.claim.endswith(".")
+    if found.shown:
+        interval = found.gain_interval or found.difference_interval
+        assert interval is not None and 0 not in interval
