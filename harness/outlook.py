@@ -38,7 +38,7 @@ class Outlook:
         record = dataclasses.replace(record, calibrated_host_bytes=expected)
         if self.results is not None and calibration.usable(record):
             learned = calibration.load(self.results)
-            learned.learn(self.plan.suite.trainer, [record])
+            learned.learn(self.plan.launch(record.params)[0], [record])
             calibration.save(learned, self.results)
         return explain(record, self.plan, self.predictor)
 
