@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.display import StudyDisplay
     from harness.plan import Plan
     from harness.study import Study
+    from harness.sweep import Display
 
 FAILURE = 1
 COMPARE_ERROR = 2
@@ -152,7 +154,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
             with StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)
-                Sweep(made, study, stop, display, trace=arguments.trace, outlook=known).run()
+                watched = _watched(display, study, out) if arguments.watch else display
+                Sweep(made, study, stop, watched, trace=arguments.trace, outlook=known).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")
@@ -162,13 +165,31 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             tables.show(made, study, out)
             if arguments.trace:
                 _show_timeline(study.folder / "logs" / "*", out)
+            _report(study.folder, out)
             if exit_code == 0:
                 _export(study.folder, arguments.results / "asv", out)
             if arguments.json:
                 _print_json(tables.summary(made, study))
             if exit_code == 0 and not study.ranking(made.suite):
                 exit_code = FAILURE
+        elif arguments.watch:  # stopped before anything was measured: the page must not go on waiting
+            _report(study.folder, out)
     return exit_code
+
+
+def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Display":
+    from harness.report.watch import ReportingDisplay
+
+    watched = ReportingDisplay(display, study.folder)
+    out.print(f"report:     {watched.path} (open it in a browser; it keeps itself current)", soft_wrap=True)
+    return watched
+
+
+def _report(study: Path, out: "Console") -> None:
+    from harness.report.write import write_report
+
+    written = write_report(study)
+    out.print(f"report:     {written.html} (open it in a browser)", soft_wrap=True)
 
 
 def _export(study: Path, asv: Path, out: "Console") -> None:
@@ -192,6 +213,17 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     """Options that stand for keys of the suite file."""
     options = {"limits.trials": arguments.trials, "limits.minutes": arguments.minutes, "sampler.seed": arguments.seed}
     return [*arguments.set, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from harness.report.write import write_named
+
+    written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
+    if arguments.json:
+        _print_json(vars(written))
+    else:
+        print(f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}")
+    return 0
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -294,9 +326,10 @@ def parser() -> argparse.ArgumentParser:
     """Verbs and their options."""
     top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _trace(_suite_verb(verbs, "run", run, "measure what a suite says, or go on with its study", limits=True))
+    _run_verb(_suite_verb(verbs, "run", run, "measure what a suite says, or go on with its study", limits=True))
     _suite_verb(verbs, "plan", show_plan, "trials, time and memory of a suite; nothing is started", limits=True)
     _suite_verb(verbs, "validate", validate, "check a suite file; nothing is started", limits=False)
+    _report_verb(_verb(verbs, "report", report, "a page for people, of one study or of several side by side"))
     _train_verb(_verb(verbs, "train", train, "train one configuration, best.yaml included"))
     _evaluate_verb(_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise"))
     _compare_verb(_verb(verbs, "compare", compare, "is NEW worse than BASE: two studies, commits or configurations"))
@@ -339,6 +372,22 @@ def _suite_verb(
         verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
         verb.add_argument("--seed", type=int, metavar="S", help="of the sampler and of the first repeat")
     return verb
+
+
+def _run_verb(verb: argparse.ArgumentParser) -> None:
+    _trace(verb)
+    verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
+
+
+def _report_verb(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "study", nargs="+", metavar="STUDY", help="a study's folder, <suite>/<study id>, or a suite: its newest study"
+    )
+    _results(verb)
+    verb.add_argument("--compare", action="store_true", help="side by side; of a suite all its studies")
+    verb.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the study, comparison.html in --results"
+    )
 
 
 def _train_verb(verb: argparse.ArgumentParser) -> None:

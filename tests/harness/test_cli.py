@@ -14,6 +14,7 @@ import pytest
 
 from harness import cli
 from harness.record import read_records
+from tests.harness.report.studies import make_record, write_study
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ def wait_for_trial(tmp_path: Path) -> int:
 
 
 def test_every_verb_has_help(capsys) -> None:
-    for verb in ("run", "plan", "validate", "compare", "train", "eval", "list", "machine", "clean"):
+    for verb in ("run", "plan", "validate", "report", "compare", "train", "eval", "list", "machine", "clean"):
         with pytest.raises(SystemExit) as end:
             cli.main([verb, "--help"])
         assert end.value.code == 0
@@ -97,7 +98,7 @@ def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_pa
     assert folder.parent == tmp_path / "r" / "fake"
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{7})?", folder.name)  # of the suite, and of the commit if there is one
     files = {"suite.yaml", "manifest.json", "trials.jsonl", "trials.csv", "curves.csv", "best.yaml", "logs"}
-    assert files <= {path.name for path in folder.iterdir()}
+    assert files | {"report.html", "report.md"} <= {path.name for path in folder.iterdir()}
     assert list(pd.read_csv(folder / "trials.csv")["trial"]) == [0, 1]
     assert {"trial", "repeat", "wall_seconds", "env_steps", "loss"} <= set(pd.read_csv(folder / "curves.csv").columns)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -256,3 +257,29 @@ def test_train_refuses_what_does_not_fit(tmp_path, capsys) -> None:
     assert cli.main(["train", str(path), "--out", str(tmp_path / "out")]) == 1
     assert "host needs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_report_of_one_study_and_of_several(tmp_path, capsys) -> None:
+    for name in ("aaaa", "bbbb"):
+        write_study(tmp_path / "made_up" / name, [make_record(0), make_record(1)])
+    options = ["--results", str(tmp_path), "--json"]
+    assert cli.main(["report", "made_up/aaaa", *options]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["html"] == str(tmp_path / "made_up" / "aaaa" / "report.html")
+    assert Path(written["html"]).stat().st_size == written["bytes"]
+    assert "made\\_up" in Path(written["markdown"]).read_text()
+    assert cli.main(["report", "--compare", "made_up", *options]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert len(written["studies"]) == 2 and written["html"] == str(tmp_path / "comparison.html")
+    assert "2 studies side by side" in Path(written["html"]).read_text()
+    assert cli.main(["report", "nothing", *options]) == 1
+    assert "is no study" in capsys.readouterr().err
+
+
+def test_a_watched_run_ends_with_a_page_that_stays_as_it_is(suite_file, tmp_path, capsys) -> None:
+    arguments = ["run", str(suite_file), "--results", str(tmp_path / "r"), "--trials", "1", "--watch", "--json"]
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    page = Path(json.loads(captured.out)["folder"]) / "report.html"
+    assert captured.err.count(f"{page} (open it in a browser") == 2
+    assert "keeps itself current" in captured.err and "data-watched" not in page.read_text()

@@ -1,0 +1,137 @@
+"""A study as its folder has it: everything that a report says comes from these files."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import ceilings
+from harness import suite as suites
+from harness.ceilings import Ceilings
+from harness.document import InputError
+from harness.record import Record, read_records
+from harness.report.trials import Trial, trials_of
+from harness.study import ranking
+from harness.suite import Suite
+
+CURVE_COLUMNS = ("wall_seconds", "env_steps", "episode_return")
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """The files of ``results/<suite>/<study id>``. What is missing is empty or None."""
+
+    folder: Path
+    suite: Suite
+    records: tuple[Record, ...]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    ceilings: Ceilings | None = None
+    best: str | None = None
+    """text of ``best.yaml``"""
+
+    @classmethod
+    def load(cls, folder: Path) -> "StudyFiles":
+        """Read a study.
+
+        Raises:
+            InputError: the folder has no suite that can be read.
+        """
+        best = folder / "best.yaml"
+        return cls(
+            folder, suites.load(folder / "suite.yaml").suite, tuple(read_records(folder / "trials.jsonl")),
+            _read_json(folder / "manifest.json") or {}, ceilings.load(folder / ceilings.FILE),
+            best.read_text(encoding="utf-8", errors="replace") if best.exists() else None,
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite.name}/{self.folder.resolve().name}"
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """By number."""
+        return trials_of(self.records)
+
+    @cached_property
+    def order(self) -> list[Trial]:
+        """Those that met all constraints, best first; of several objectives the Pareto front."""
+        by_number = {trial.number: trial for trial in self.trials}
+        return [by_number[number] for number in ranking(self.records, self.suite)]
+
+    def curve(self, record: Record) -> pd.DataFrame:
+        """Progress of one repeat, ``CURVE_COLUMNS``; empty when none was kept."""
+        lines = self.folder / record.log / "curve.jsonl"
+        if record.log and lines.exists():
+            frame = pd.DataFrame(_objects(lines))
+        else:
+            kept = self._kept_curves
+            frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
+        frame = frame.reindex(columns=list(CURVE_COLUMNS))
+        return frame.apply(pd.to_numeric, errors="coerce")
+
+    @cached_property
+    def _kept_curves(self) -> pd.DataFrame:
+        columns = ["trial", "repeat", *CURVE_COLUMNS]
+        path = self.folder / "curves.csv"
+        if not path.exists() or not path.stat().st_size:
+            return pd.DataFrame(columns=columns)
+        return pd.read_csv(path, usecols=lambda name: name in columns).reindex(columns=columns)
+
+
+def find(name: str, results: Path) -> Path:
+    """The folder of a study: a path, ``<suite>/<study id>`` below ``results``, or a suite, whose newest study is meant.
+
+    Raises:
+        InputError: there is none.
+    """
+    studies = find_all(name, results)
+    return max(studies, key=last_run)
+
+
+def find_all(name: str, results: Path) -> list[Path]:
+    """As ``find``, but all studies of a suite, oldest first.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in (Path(name), results / name):
+        if (folder / "suite.yaml").is_file():
+            return [folder]
+        studies = [path.parent for path in folder.glob("*/suite.yaml")]
+        if studies:
+            return sorted(studies, key=last_run)
+    there = sorted(str(path.parent.relative_to(results)) for path in results.glob("*/*/suite.yaml"))
+    known = f"studies in {results}: {', '.join(there)}" if there else f"there are no studies in {results}"
+    raise InputError(name, None, "", f"is no study (a folder with suite.yaml, a suite or suite/study id); {known}")
+
+
+def last_run(folder: Path) -> str:
+    """When a study was last run, as text that sorts; empty when its manifest does not say."""
+    runs = (_read_json(folder / "manifest.json") or {}).get("runs") or [{}]
+    return str(runs[-1].get("started_at", ""))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """None when the file is absent or was cut short."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _objects(path: Path) -> Iterable[dict[str, Any]]:
+    """The readable lines; the last one may still be being written."""
+    objects = []
+    for line in path.read_bytes().splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            objects.append({name: content.get(name) for name in CURVE_COLUMNS})
+    return objects

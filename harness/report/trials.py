@@ -1,0 +1,107 @@
+"""Trials as a report shows them: the repeats that count, their medians and how far they spread."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.answer import SEEDS
+from harness.claims import NAMES
+from harness.record import RETURNS, Record, typical
+from harness.statistics import Interval, Statistic, bootstrap_interval
+from harness.study import judged_by
+from harness.tables import settings_text
+
+LABELS = NAMES | {
+    "episode_return": "episode return",
+    "collector_busy_fraction": "collector busy",
+    "learner_busy_fraction": "learner busy",
+    "policy_lag_mean": "policy lag",
+    "peak_host_bytes": "peak host memory, MiB",
+    "peak_shm_bytes": "peak shared memory, MiB",
+    "peak_device_bytes": "peak device memory, MiB",
+    "async_efficiency": "asynchronous efficiency",
+}
+
+
+def label(metric: str) -> str:
+    """A metric in words, with its unit."""
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def scale(metric: str) -> float:
+    """What values are multiplied by to be in the unit of ``label``."""
+    return 2.0**-20 if metric.endswith("_bytes") else 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and all that was measured of it."""
+
+    number: int
+    records: tuple[Record, ...]
+
+    @cached_property
+    def counted(self) -> list[Record]:
+        """The repeats that count: those of the confirmation where it has them."""
+        return judged_by(self.records)
+
+    @cached_property
+    def complete(self) -> list[Record]:
+        return [record for record in self.counted if record.state == "complete"]
+
+    @property
+    def baseline(self) -> bool:
+        return self.records[0].baseline
+
+    @property
+    def name(self) -> str:
+        return f"{self.number} (baseline)" if self.baseline else f"{self.number}"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.records[-1].params
+
+    @property
+    def settings(self) -> str:
+        return settings_text(self.params)
+
+    @property
+    def state(self) -> str:
+        return "complete" if self.complete else (self.counted or self.records)[-1].state
+
+    @property
+    def confirmed(self) -> bool:
+        return any(record.phase == "confirm" for record in self.complete)
+
+    @property
+    def error(self) -> str:
+        return next((record.error for record in reversed(self.records) if record.error), "")
+
+    @property
+    def verdict(self) -> str:
+        return next((record.verdict for record in reversed(self.complete) if record.verdict), "")
+
+    def value(self, metric: str) -> float:
+        """``typical`` of a numeric field over the repeats that count, in the unit of ``label``; NaN without any."""
+        return typical(self.counted, metric) * scale(metric)
+
+    def values(self, metric: str) -> list[float]:
+        """Of each repeat that counts and has the metric."""
+        values = [record.metric(metric) * scale(metric) for record in self.complete]
+        return [value for value in values if math.isfinite(value)]
+
+    def interval(self, metric: str) -> Interval | None:
+        """Bootstrap 95 % interval of ``value``; None with fewer than ``SEEDS`` repeats, which show too little."""
+        values = self.values(metric)
+        statistic: Statistic = "interquartile_mean" if metric in RETURNS else "median"
+        return bootstrap_interval(values, statistic) if len(values) >= SEEDS else None
+
+
+def trials_of(records: Sequence[Record]) -> list[Trial]:
+    """Records grouped by their trial, by number."""
+    groups: dict[int, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.trial, []).append(record)
+    return [Trial(number, tuple(groups[number])) for number in sorted(groups)]

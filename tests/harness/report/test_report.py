@@ -1,0 +1,334 @@
+"""What a report says: from whole studies, from old, empty and broken ones, and from hostile text."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.document import InputError
+from harness.record import Record
+from harness.report import build, render
+from harness.report.curves import POINTS, aggregate, summary_kind, thin
+from harness.report.files import StudyFiles, find, find_all
+from harness.report.memory import measured, predicted
+from harness.report.model import MINUS, MISSING, Cell, Page, Section, Table, percent, share
+from harness.report.side_by_side import comparison, labels
+from harness.report.tradeoff import front
+from harness.report.trials import Trial
+from harness.report.watch import ReportingDisplay
+from harness.report.write import write_report
+from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'
+
+
+@pytest.fixture(scope="module")
+def long_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_hundred_trials(tmp_path_factory.mktemp("long") / "made_up" / "1a2b3c4d-0123456")
+
+
+@pytest.fixture(scope="module")
+def long_page(long_study: Path) -> Page:
+    return build.page(StudyFiles.load(long_study))
+
+
+def section(page: Page, id: str) -> Section:
+    return next(section for section in page.sections if section.id == id)
+
+
+def table(page: Page, id: str) -> Table:
+    return next(table for section in page.sections for table in section.tables if table.id == id)
+
+
+def texts(table: Table, column: str) -> list[str]:
+    index = table.columns.index(column)
+    return [row[index].text for row in table.rows]
+
+
+def charts(page: Page) -> list[str]:
+    return [chart.id for section in page.sections for chart in section.charts]
+
+
+# -- a whole study
+
+
+def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
+    answer = long_page.answer
+    assert answer is not None and answer.settings is not None
+    assert re.fullmatch(r"\+\d+\.\d %", answer.headline)
+    facts = dict(answer.facts)
+    assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
+    assert facts["Limited now by"].startswith("learner-bound")
+    assert facts["Looked at"] == "200 trials, 212 repeats; 17 trials without a result"
+    assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
+    assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]
+    assert [chart.id for chart in answer.charts] == ["evidence"]
+
+
+def test_every_part_is_there_and_every_chart_is_valid(long_page: Page) -> None:
+    assert [section.id for section in long_page.sections] == [
+        "settings", "importances", "parallel", "pareto", "curves", "busy", "prediction", "memory", "problems",
+        "unsteady", "trials", "machine", "reproduce",
+    ]  # fmt: skip
+    found = charts(long_page)
+    assert {"parallel-chart", "pareto-chart", "busy-collector", "busy-learner", "memory-chart"} <= set(found)
+    assert {"importance-chart", "prediction-chart", "setting-1-env_steps_per_second"} <= set(found)
+    assert len(table(long_page, "trials-table").rows) == 200
+    specs = [chart.spec for section in long_page.sections for chart in section.charts]
+    for spec in [*specs, *(chart.spec for chart in (long_page.answer.charts if long_page.answer else ()))]:
+        alt.LayerChart.from_dict(dict(spec))  # checks it against the schema of Vega-Lite
+        named = set(re.findall(r"'data': \{'name': '(\w+)'\}", repr(spec)))
+        assert named and named <= set(long_page.data) | set(spec.get("datasets", {}))
+
+
+def test_problems_have_their_reasons(long_page: Page) -> None:
+    problems = section(long_page, "problems")
+    assert problems.text == ("12 did not fit, 5 failed.",)
+    reasons = texts(table(long_page, "problems-table"), "reason")
+    assert set(reasons) == {"does not fit:", "ValueError: NaN in the reward of environment 3"}
+    assert "use fewer num_envs" in problems.code[0].text
+    assert "7 unsteady, 4 disturbed of 195 measured repeats" in section(long_page, "unsteady").text[0]
+    assert "another process took 35 % of the cores" in texts(table(long_page, "unsteady-table"), "disturbed by")
+
+
+def test_memory_and_ceilings(long_page: Page) -> None:
+    assert "within 8 %" in section(long_page, "memory").text[0]
+    assert texts(table(long_page, "items-table"), "item")[-1] == "all items"
+    assert texts(table(long_page, "ceilings-table"), "part") == ["env step", "update"]
+    assert texts(table(long_page, "ceilings-table"), "milliseconds") == ["5", "5"]
+    text = section(long_page, "prediction").text
+    assert text[0].startswith("Ceilings: 2 parts of a round") and "node7-3f9a2c (16 cores) in 21 s." in text[0]
+    assert "Rank correlation of prediction and measurement over 183 trials: 0.9" in text[1]
+
+
+def test_it_is_small_and_needs_no_network(long_page: Page) -> None:
+    text = render.html(long_page)
+    assert len(text.encode()) < 5e6
+    assert "default-src &#39;none&#39;" in text
+    assert not re.search(r"<(script|img|link|iframe)[^>]+(src|href)=", text.replace(render._vega(), ""))
+
+
+def test_how_to_reproduce_it(long_page: Page, long_study: Path) -> None:
+    reproduce = section(long_page, "reproduce")
+    assert reproduce.code[0].text == "python -m harness run suites/made_up.yaml"
+    facts = dict(zip(texts(reproduce.tables[0], "what"), texts(reproduce.tables[0], "value"), strict=True))
+    assert facts["commit"] == "0123456789abcdef" and facts["changes that the commit does not have"] == "none"
+    machine = section(long_page, "machine").tables[0]
+    assert "H200, 128.0 GiB" in texts(machine, "value")
+
+
+# -- studies that lack something
+
+
+def page_of(folder: Path, records: list[Record], **more) -> Page:
+    page = build.page(StudyFiles.load(write_study(folder, records, **more)))
+    assert "<h1>" in render.html(page) and "# made" in render.markdown(page)
+    return page
+
+
+def test_nothing_recorded_yet(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [])
+    assert page.answer is not None and page.answer.headline == "No result"
+    assert not charts(page) and section(page, "trials").text == ("No trial has been recorded yet.",)
+
+
+def test_nothing_complete(tmp_path: Path) -> None:
+    nothing = {"env_steps_per_second": math.nan, "episode_return": math.nan, "peak_host_bytes": 0}
+    page = page_of(tmp_path, [make_record(n, state="timeout", error="hangs", **nothing) for n in range(3)])
+    assert page.answer is not None and page.answer.headline == "No result" and page.answer.command is None
+    assert texts(table(page, "problems-table"), "what happened") == ["timed out"] * 3
+
+
+def test_one_trial(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [make_record(0)])
+    assert page.answer is not None
+    assert page.answer.unit == "env steps a second, the baseline"
+    assert dict(page.answer.facts)["Gain"] == "none: the best is the baseline"
+
+
+def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [make_record(0), make_record(1, env_steps_per_second=99_000.0)])
+    assert page.answer is not None
+    assert page.answer.headline == "99,000"
+    assert dict(page.answer.facts)["Gain"].endswith("no interval: not confirmed")
+
+
+def test_nan_everywhere(tmp_path: Path) -> None:
+    unknown = {name: math.nan for name, value in vars(make_record(0)).items() if isinstance(value, float)}
+    page = page_of(tmp_path, [replace(make_record(n), **unknown) for n in range(3)])
+    assert page.answer is not None and page.answer.headline == "No result"
+    assert "NaN" not in render.html(page).split('id="content">')[1].split("</script>")[0]
+
+
+def test_a_study_of_an_older_version(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, [make_record(n) for n in range(3)], manifest=False)
+    kept = {"study", "trial", "repeat", "state", "env_steps_per_second", "baseline", "error", "collector_busy_fraction"}
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    old = [{k: v for k, v in line.items() if k in kept or k.startswith("params.")} for line in lines]
+    (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old) + '{"trial": 7, "cut')
+    page = build.page(StudyFiles.load(folder))
+    assert len(table(page, "trials-table").rows) == 3
+    assert "No manifest.json could be read" in section(page, "reproduce").text[0]
+    assert "no ceilings.json" in section(page, "prediction").text[0]
+    assert section(page, "memory").text == ("No trial has both a predicted and a measured peak.",)
+    assert "do not say whether" in section(page, "unsteady").text[0]
+    assert "<h1>" in render.html(page)
+
+
+def test_two_objectives_have_a_front(tmp_path: Path) -> None:
+    speeds = {0: (10.0, 50.0), 1: (20.0, 40.0), 2: (15.0, 30.0), 3: (30.0, 10.0)}
+    records = [make_record(n, env_steps_per_second=a, episode_return=b) for n, (a, b) in speeds.items()]
+    page = page_of(tmp_path, records, objectives="[env_steps_per_second, episode_return]")
+    assert texts(table(page, "pareto-table"), "trial") == ["3", "1", "0 (baseline)"]
+
+
+# -- text from elsewhere
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    bad = make_record(1, state="failed", error=HOSTILE, log=HOSTILE)
+    records = [make_record(0), replace(bad, params={HOSTILE: HOSTILE}), make_record(2, params={HOSTILE: HOSTILE})]
+    records += [make_record(3, verdict=HOSTILE, machine=HOSTILE, disturbed=HOSTILE, threads=HOSTILE)]
+    folder = write_study(tmp_path, records, ceilings=CEILINGS | {"machine": HOSTILE})
+    (folder / "best.yaml").write_text(HOSTILE)
+    page = build.page(StudyFiles.load(folder), watched=HOSTILE)
+    text = render.html(page)
+    own = text.replace(render._vega(), "")
+    assert own.count("<script>") == 2 and "<img" not in own
+    assert "{{ 7 * 7 }}" in text and "\\u003c/script\\u003e" in text
+    for line in render.markdown(page).splitlines():
+        assert "<img" not in re.sub(r"\\.", "", line) or line.startswith(HOSTILE[:9])
+
+
+@given(st.text())
+def test_markdown_cells_stay_in_their_row(text: str) -> None:
+    written = render.markdown_text(text)
+    assert "\n" not in written and not re.search(r"(?<!\\)(\\\\)*[|<`]", written)
+
+
+# -- numbers
+
+
+def test_cells_sort_by_value_and_missing_ones_have_none() -> None:
+    assert Cell.of(math.nan) == Cell.of(None) == Cell(MISSING)
+    assert Cell.of(12345.6) == Cell("12,346", 12345.6)
+    assert share(-0.123, sign=True, digits=1) == Cell(f"{MINUS}12.3 %", -0.123)
+    assert percent(0.5) == "50 %"
+    numbers = Table.of("t", "", ("name", "n", "text"), [("b", 2, "x"), ("a", None, "y")])
+    assert numbers.numeric == {"n"}
+
+
+def test_thinned_curves_are_means_of_neighbours() -> None:
+    x, y = thin(np.arange(1000.0), np.arange(1000.0) * 2, points=10)
+    assert x.tolist() == [49.5 + 100 * n for n in range(10)]
+    assert y.tolist() == [99.0 + 200 * n for n in range(10)]
+    short = np.arange(5.0)
+    assert thin(short, short, points=10)[0] is short
+
+
+def test_bands_say_what_the_repeats_allow() -> None:
+    def curves(*ends: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.array([0.0, 10.0]), np.array([0.0, end])) for end in ends]
+
+    grid, line, low, high = aggregate(curves(10, 20, 60))
+    assert (grid[-1], line[-1], low[-1], high[-1]) == (10, 20, 10, 60)
+    _, line, low, high = aggregate(curves(0, 10, 20, 30, 1000))
+    assert line[-1] == 20 and low[-1] < 20 < high[-1]  # the interquartile mean of 10, 20, 30
+    later = (np.array([4.0, 8.0]), np.array([4.0, 8.0]))
+    grid, _, _, _ = aggregate([*curves(10, 10), later])
+    assert (grid[0], grid[-1]) == (4, 8)  # only where all have values
+    assert "too few for an interval" in summary_kind(4) and "95 % interval" in summary_kind(5)
+
+
+def test_thousands_of_points_are_thinned_and_said_to_be(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [make_record(0), make_record(1)], curve_points=5000)
+    assert "up to 4,751 readings; each point is the mean of about 31.7" in section(page, "curves").text[0]
+    assert len(page.data["curve_wall_seconds"]) == 2 * POINTS
+    assert charts(page).count("curve-env_steps") == 1
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    pairs = [("env_steps_per_second", "maximize"), ("policy_lag_mean", "minimize")]
+    values = [(1.0, 1.0), (3.0, 2.0), (2.0, 2.0), (3.0, 5.0), (math.nan, 0.0)]
+    trials = [Trial(n, (make_record(n, env_steps_per_second=a, policy_lag_mean=b),)) for n, (a, b) in enumerate(values)]
+    assert [trial.number for trial in front(trials, pairs)] == [0, 1]
+
+
+def test_memory_uses_the_calibrated_prediction() -> None:
+    trial = Trial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
+    assert (predicted(trial), measured(trial)) == (120, 126)
+
+
+# -- which study, where to, and while it runs
+
+
+def test_studies_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
+    old, new = (write_study(tmp_path / "made_up" / id, [make_record(0)]) for id in ("aaaa", "bbbb"))
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["runs"][0]["started_at"] = "2027-01-01T00:00:00+00:00"
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    assert find("made_up", tmp_path) == old == find(str(old), tmp_path) == find("made_up/aaaa", tmp_path)
+    assert find_all("made_up", tmp_path) == [new, old]
+    with pytest.raises(InputError, match=r"nothing: is no study .*made_up/aaaa, made_up/bbbb"):
+        find("nothing", tmp_path)
+
+
+def test_both_files_are_written(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", [make_record(0)])
+    written = write_report(folder, tmp_path / "elsewhere" / "page.html")
+    assert written.html.stat().st_size == written.bytes
+    assert written.markdown == tmp_path / "elsewhere" / "page.md"
+    assert written.markdown.read_text().startswith("# made\\_up\n")
+    assert not (folder / "report.html").exists()
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    one = write_study(tmp_path / "a" / "x", [make_record(0), make_record(1, env_steps_per_second=99_000.0)])
+    two = write_study(tmp_path / "b" / "x", [make_record(0)], ceilings=CEILINGS)
+    manifest = json.loads((two / "manifest.json").read_text()) | {"machine_name": "node8-777777"}
+    (two / "manifest.json").write_text(json.dumps(manifest))
+    studies = [StudyFiles.load(one), StudyFiles.load(two)]
+    names = ["made_up/x on node7-3f9a2c", "made_up/x on node8-777777"]
+    assert labels(studies) == names
+    page = comparison(studies)
+    assert texts(table(page, "overview-table"), "study") == names
+    assert texts(table(page, "overview-table"), "best")[0] == "99,000"
+    assert "These are 2 machines" in section(page, "best").text[1]
+    assert [row["study"] for row in page.data["best_env_steps_per_second"]] == [names[0], names[0], names[1], names[1]]
+    assert "<h1>2 studies side by side</h1>" in render.html(page)
+
+
+def test_a_running_study_has_a_current_page(tmp_path: Path) -> None:
+    class Display:
+        def __init__(self) -> None:
+            self.calls: list[str] = []
+
+        def started(self, record: Record, what: str) -> None:
+            self.calls.append(f"started {what}")
+
+        def progress(self, progress: dict) -> None:
+            self.calls.append("progress")
+
+        def finished(self, record: Record) -> None:
+            self.calls.append("finished")
+
+    folder, display = write_study(tmp_path, []), Display()
+    reporting = ReportingDisplay(display, folder)
+    assert "No trial has been recorded yet." in reporting.path.read_text()
+    record = make_record(0)
+    reporting.started(record, "trial 1 of 2")
+    reporting.progress({})
+    (folder / "trials.jsonl").write_text(json.dumps(record.flat()) + "\n")
+    reporting.finished(record)
+    assert display.calls == ["started trial 1 of 2", "progress", "finished"]
+    text = reporting.path.read_text()
+    assert "1 repeat of this run finished" in text and "data-watched" in text
+    write_report(folder)
+    assert "data-watched" not in reporting.path.read_text()
