@@ -49,14 +49,14 @@ def _largest(found: Found) -> tuple[str, str]:
     return value, f"{name}{', the baseline' if found.best == found.baseline else ''}"
 
 
-def gain_text(gain: float | None) -> str:
-    return MISSING if gain is None else percent(gain, sign=True, digits=1)
+def gain_text(value: float | None) -> str:
+    return MISSING if value is None else percent(value, sign=True, digits=1)
 
 
-def difference_text(difference: float | None) -> str:
-    if difference is None:
+def difference_text(value: float | None) -> str:
+    if value is None:
         return MISSING
-    return f"{'+' if difference >= 0 else MINUS}{number_text(abs(difference))}"
+    return f"{'+' if value >= 0 else MINUS}{number_text(abs(value))}"
 
 
 def change_text(found: Found) -> str:

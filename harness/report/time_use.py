@@ -159,7 +159,7 @@ def _identity(study: StudyFiles, pairs: list[tuple[Trial, float, float]]) -> Cha
 
 def _ceilings(ceilings: Ceilings) -> Table:
     """What each part of a round costs alone, with the settings that are not the same everywhere."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     seen: dict[str, set[str]] = {}
     for one in ceilings.measured:
         for name, value in one.part.settings.items():
