@@ -78,19 +78,18 @@ def change_text(found: Found) -> str:
 def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tuple[str, str]]:
     name = label(found.metric)
     if best is not None:
+        yield "Gain", change_text(found)
+        yield "Limited now by", found.limited_by or verdict(study, best)
         number = f"trial {best.number}: "
         yield "Best", number + _side(found.value, found.value_interval, found.points, found.metric) + f" {name}"
         if found.best != found.baseline and found.baseline is not None:
             sides = (found.baseline_value, found.baseline_interval, found.baseline_points)
             yield "Baseline", f"{_side(*sides, found.metric)} {name}"
-        yield "Gain", change_text(found)
         if found.noise_floor is not None and math.isfinite(found.noise_floor):
             floor = percent(found.noise_floor, digits=1)
             yield "Noise floor", f"{floor}: changes within it happen to the baseline without a cause"
-        yield "Limited now by", found.limited_by or verdict(study, best)
-        marks = [
-            f"{count} {mark}" for mark, count in (("unsteady", found.unsteady), ("disturbed", found.disturbed)) if count
-        ]
+        counts = {"unsteady": found.unsteady, "disturbed": found.disturbed}
+        marks = [f"{count} {mark}" for mark, count in counts.items() if count]
         if marks:
             yield "With care", f"{' and '.join(marks)} of the {found.repeats} repeats behind this"
     unmeasured = sum(not trial.complete for trial in study.trials)

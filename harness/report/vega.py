@@ -69,4 +69,6 @@ def data(name: str) -> alt.NamedData:
 
 def log_or_linear(values: Sequence[float], log: bool) -> alt.Scale:
     """A scale for values of a setting, from the first to the last of them."""
-    return alt.Scale(type="log" if log and min(values) > 0 else "linear", zero=False, nice=not log, padding=12)
+    if log and min(values) > 0:
+        return alt.Scale(type="log", nice=False, padding=12)
+    return alt.Scale(zero=False, padding=12)
