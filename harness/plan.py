@@ -142,7 +142,11 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
     Raises:
         InputError: whatever keeps it from running here.
     """
-    source = load(path, overrides)
+    return complete(load(path, overrides), results)
+
+
+def complete(source: SuiteSource, results: Path | None = None) -> Plan:
+    """As ``make``, of a suite that was read."""
     trainer = _trainer(source)
     _check_settings(source, trainer)
     _check_pruner(source)

@@ -45,6 +45,20 @@ def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | Non
     return next((params for params in space.grid() if _identity(params) not in seen), None)
 
 
+def suggest(trial: optuna.Trial, space: Space) -> Params:
+    """Let a trial of any Optuna study choose a configuration; encoded."""
+    return {name: _suggest(trial, name, dimension) for name, dimension in space.dimensions.items()}
+
+
+def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Any:
+    if not isinstance(dimension, Range):
+        return trial.suggest_categorical(name, [encode(value) for value in dimension])
+    if dimension.whole:
+        low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
+        return trial.suggest_int(name, low, high, step=step, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+
+
 def in_memory(directions: Sequence[Any], sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
     """An empty study that Optuna does not announce on stderr, and whose caller's log level stays as it is."""
     verbosity = optuna.logging.get_verbosity()

@@ -5,7 +5,6 @@ is brought up to them. An unfinished trial keeps its number and its finished rep
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from harness import pruning, timelines
 from harness.budget import Verdict
 from harness.confirm import BASELINE, schedule
 from harness.execute import Limits, Outcome, execute
+from harness.judgement import Judgement, judge, reason
 from harness.outlook import Outlook
 from harness.plan import Plan
-from harness.record import Phase, Record, State, typical
+from harness.record import Phase, Record, State
 from harness.sampling import distributions, propose
 from harness.stop import StopSignal
 from harness.study import Study
@@ -185,47 +185,13 @@ class Sweep:
         return pruning.checks_of(self.plan.suite, self.study.folder / first.log / "curve.jsonl")
 
     def _reason(self, number: int) -> dict[str, str | None]:
-        """Why a trial was not measured to its end, under its state: pruned, infeasible, failed or timeout."""
-        own = self.study.of_trial(number, "search")
-        if self._timed and all(r.state == "complete" for r in own) and self._short_of_target(own) > 0:
-            return {"infeasible": "the target return was not reached"}
-        return next(({r.state: r.error} for r in own if r.state != "complete"), {})
+        return reason(self.plan.suite, self.study.of_trial(number, "search"))
 
     def _pruned(self, number: int) -> bool:
         return any(record.state == "pruned" for record in self.study.of_trial(number, "search"))
 
-    def _judge(self, number: int) -> tuple[TrialState, list[float] | None, dict[str, float]]:
-        """What the records of a trial's search mean to the sampler: state, values, constraints (0 or less is met).
-
-        A target return that is not reached has no time, and none is made up: it is a constraint that is not met, by
-        what is missing, so that the sampler looks elsewhere.
-        """
-        records = self.study.of_trial(number, "search")
-        suite, bounds = self.plan.suite, self.plan.suite.constraints.metrics
-        values = [typical(records, objective.metric) for objective in suite.objectives]
-        constraints = {"memory": 0.0} | {m: min(b.excess(typical(records, m)), 1e30) for m, b in bounds.items()}
-        if self._timed:
-            constraints["target_return"] = self._short_of_target(records)
-        if any(record.state == "infeasible" for record in records):
-            return TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0) | {"memory": 1.0}
-        if any(record.state == "pruned" for record in records):
-            return TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0)
-        if constraints.get("target_return", 0.0) > 0 and any(record.state == "complete" for record in records):
-            return TrialState.PRUNED, None, constraints
-        if any(math.isnan(value) for value in values):
-            return TrialState.FAIL, None, constraints
-        return TrialState.COMPLETE, values, constraints
-
-    @property
-    def _timed(self) -> bool:
-        return any(objective.metric == "seconds_to_return" for objective in self.plan.suite.objectives)
-
-    def _short_of_target(self, records: list[Record]) -> float:
-        """How much return is missing at the end where a target was not reached in time; 0 where it was."""
-        target, reached = self.plan.suite.measure.target_return, typical(records, "episode_return")
-        if target is None or not math.isnan(typical(records, "seconds_to_return")):
-            return 0.0
-        return 1e30 if math.isnan(reached) else max(target - reached, 1e-6)
+    def _judge(self, number: int) -> Judgement:
+        return judge(self.plan.suite, self.study.of_trial(number, "search"))
 
     # -- the confirmation
 
@@ -270,11 +236,7 @@ class Sweep:
         seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
         trainer, settings = self.plan.launch(params | seed)
         settings |= timelines.begin(folder) if self.trace else {}
-        spec = TrialSpec(
-            trainer, settings, suite.measure.warmup_seconds, suite.measure.steady_seconds, str(folder),
-            report_fd=-1, target_return=suite.measure.target_return,
-            return_at=None if suite.measure.return_at is None else suite.measure.return_at.to_dict(),
-        )  # fmt: skip
+        spec = TrialSpec.of(suite, trainer, settings, folder)
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
         outcome = self.execute(spec, limits, self.stop, self._watcher(record))
         if self.trace:

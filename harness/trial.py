@@ -17,12 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from harness import trainers
 from harness.contention import Guard, Interference
 from harness.window import Window
 from unilab.training.progress import Progress
+
+if TYPE_CHECKING:  # the process of a trial has no use for suites
+    from harness.suite import Suite
 
 REPORT_SECONDS = 0.5
 """at most one line to the parent in this time"""
@@ -43,6 +46,16 @@ class TrialSpec:
     return_at: dict[str, float] | None = None
     """``{"env_steps": N}`` or ``{"seconds": S}``: the trial ends there instead of after ``seconds``"""
     target_return: float | None = None
+
+    @classmethod
+    def of(cls, suite: "Suite", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
+        """One repeat of a suite, what it trains as ``Plan.launch`` says; ``execute`` sets the file descriptor."""
+        measure = suite.measure
+        return cls(
+            trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
+            return_at=None if measure.return_at is None else measure.return_at.to_dict(),
+            target_return=measure.target_return,
+        )  # fmt: skip
 
 
 class Trial:
