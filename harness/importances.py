@@ -2,6 +2,9 @@
 
 PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it: of each setting it compares the distribution of
 the values that the best trials have with that of all trials. Importances are not negative and add up to 1.
+
+Only the order of the trials counts, so pruned ones take part, as worse than all that were completed: without them "all
+trials" would be the survivors.
 """
 
 import math
@@ -10,13 +13,13 @@ from collections.abc import Sequence
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from harness.record import Record, median
+from harness.record import Record, last_attempts, typical
 from harness.sampling import distributions, in_memory
-from harness.space import Space
+from harness.space import Params, Space
 from harness.suite import Suite
 
 FEWEST_TRIALS = 10
-"""completed ones, below which importances would be guesses"""
+"""completed or pruned ones, below which importances would be guesses"""
 BEST_PART = 0.25
 """the trials whose values are compared with all; Optuna's own 0.1 would leave one or two of a short study"""
 
@@ -32,7 +35,10 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
     objective = suite.objectives[0]
     space = _space(suite)
     study = in_memory([objective.direction])
-    for params, value in _completed(records, suite):
+    completed, pruned = _finished(records, suite)
+    values = [value for _, value in completed]
+    worst = min(values) - 1 if objective.direction == "maximize" else max(values) + 1
+    for params, value in completed + [(params, worst) for params in pruned]:
         encoded = space.encode({name: params[name] for name in space.dimensions})
         study.add_trial(
             create_trial(params=encoded, distributions=distributions(space), value=value, state=TrialState.COMPLETE)
@@ -42,11 +48,14 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
 
 def missing(records: Sequence[Record], suite: Suite) -> str | None:
     """Why there are no importances, or None when there are."""
-    completed = _completed(records, suite)
+    completed, pruned = _finished(records, suite)
+    finished = len(completed) + len(pruned)
     if len(_space(suite).dimensions) < 2:
         return "importances compare settings, and fewer than two are searched"
-    if len(completed) < FEWEST_TRIALS:
-        return f"importances need {FEWEST_TRIALS} completed trials, there are {len(completed)}"
+    if finished < FEWEST_TRIALS:
+        return f"importances need {FEWEST_TRIALS} completed or pruned trials, there are {finished}"
+    if len(completed) < BEST_PART * finished:
+        return f"importances need one completed trial in {1 / BEST_PART:g}, there are {len(completed)} in {finished}"
     if len({value for _, value in completed}) == 1:
         return f"all trials have the same {suite.objectives[0].metric}, so no setting matters"
     return None
@@ -58,12 +67,12 @@ def _space(suite: Suite) -> Space:
     return Space({name: d for name, d in whole.dimensions.items() if Space({name: d}).size > 1})
 
 
-def _completed(records: Sequence[Record], suite: Suite) -> list[tuple[dict, float]]:
-    """Settings and the value of the first objective of each trial that has one."""
-    searched = [r for r in records if r.phase == "search"]
-    values = {
-        number: median((r for r in searched if r.trial == number), suite.objectives[0].metric)
-        for number in sorted({r.trial for r in searched})
-    }
-    params = {r.trial: r.params for r in searched}
-    return [(params[number], value) for number, value in values.items() if not math.isnan(value)]
+def _finished(records: Sequence[Record], suite: Suite) -> tuple[list[tuple[Params, float]], list[Params]]:
+    """Settings and the first objective of each trial that has one; settings of the pruned trials."""
+    trials: dict[int, list[Record]] = {}
+    for record in last_attempts(records):
+        if record.phase == "search":
+            trials.setdefault(record.trial, []).append(record)
+    pruned = [own[0].params for own in trials.values() if any(r.state == "pruned" for r in own)]
+    values = [(own[0].params, typical(own, suite.objectives[0].metric)) for own in trials.values()]
+    return [(params, value) for params, value in values if not math.isnan(value)], pruned

@@ -227,7 +227,7 @@ class Pruner:
 
     __pydantic_config__ = STRICT
 
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 50.0
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
     """a trial goes on while its best return so far is at or above this percentile of the completed trials"""
     startup_trials: Count = 5
     """completed trials before the first one is pruned"""

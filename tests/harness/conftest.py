@@ -12,7 +12,7 @@ env: Fake
 search:
   speed: [10, 20, 40, 80]
 baseline: {speed: 20}
-measure: {warmup_seconds: 0.1, seconds: 0.2}
+measure: {warmup_seconds: 0.1, seconds: 0.2, disturbed_retries: 0}
 limits: {trials: 3, minutes: 5, trial_timeout_seconds: 30, progress_timeout_seconds: 30}
 """
 

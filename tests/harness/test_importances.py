@@ -53,18 +53,26 @@ def test_the_direction_matters() -> None:
     assert importances(records(40), reversed_suite) != pytest.approx(importances(records(40), SUITE))
 
 
-def test_only_completed_repeats_of_the_search_count() -> None:
+def test_only_the_search_counts_and_of_it_what_was_judged() -> None:
     nine = records(9)
     others = [
-        Record("s", 50, 0, "pruned", params=nine[0].params, episode_return=1e9),
         Record("s", 51, 0, "failed", params=nine[0].params),
         Record("s", 0, 1, "complete", phase="confirm", params=nine[0].params, episode_return=1e9),
     ]
     assert importances(nine + others, SUITE) == {}
-    assert missing(nine + others, SUITE) == "importances need 10 completed trials, there are 9"
+    assert missing(nine + others, SUITE) == "importances need 10 completed or pruned trials, there are 9"
     ten = records(10)
     assert missing(ten + others, SUITE) is None
     assert importances(ten + others, SUITE) == importances(ten, SUITE) != {}
+
+
+def test_a_pruned_trial_is_worse_than_all_that_were_completed() -> None:
+    """Whatever return it had when it ended."""
+    whole = sorted(records(40), key=lambda r: r.episode_return)
+    pruned = [Record("s", r.trial, 0, "pruned", params=r.params, episode_return=1e9) for r in whole[:20]]
+    assert importances(pruned + whole[20:], SUITE) == pytest.approx(importances(whole, SUITE))
+    few = [Record("s", r.trial, 0, "pruned", params=r.params) for r in whole[:31]] + whole[31:]
+    assert missing(few, SUITE) == "importances need one completed trial in 4, there are 9 in 40"
 
 
 def test_nothing_is_said_of_settings_that_cannot_be_compared() -> None:
