@@ -9,7 +9,7 @@ against Sample Factory 2 epochs. Every env step is counted once, however often i
 a fresh process a round, one after the other, and only its steady window counts. The environments of the others need,
 besides the package itself:
 
-    unilab-rl        pip install unilab-rl==1.4.15 mujoco gymnasium pydantic
+    unilab-rl        pip install unilab-rl==1.4.15
     Sample Factory   pip install sample-factory mujoco imageio
 """
 
@@ -19,6 +19,9 @@ import sys
 from typing import Any
 
 from contest import Contestant, Window, add_options, add_settings, compare, conduct, print_table, settings
+
+HIDDEN_DIMS = [256, 256]
+STEPS_PER_ENV, MINIBATCHES = 24, 4
 
 OURS: dict[str, Any] = {
     "num_envs": 1024,
@@ -30,8 +33,11 @@ UNILAB_RL: dict[str, Any] = {
     "num_envs": 256,
     "env_threads": 1,
     "inference_threads": 1,
-    "learner_threads": 1,
+    "threads": 1,
     "replay_queue_size": 1,
+    "algorithm.schedule": "adaptive",
+    "actor.obs_normalization": True,
+    "critic.obs_normalization": True,
 }
 # Two sampling processes, one for each core.
 SAMPLE_FACTORY: dict[str, Any] = {
@@ -51,34 +57,65 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def job(epochs: int, activation: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a driver is told."""
-    return {
-        "steps_per_env": 24,
-        "minibatches": 4,
-        "hidden_dims": [256, 256],
+def ours(epochs: int, activation: str, given: dict[str, Any]) -> Contestant:
+    """This project's APPO."""
+    settings = {
+        "steps_per_env": STEPS_PER_ENV,
+        "policy.activation": activation,
+        "policy.hidden_dims": HIDDEN_DIMS,
+        "policy.critic_hidden_dims": HIDDEN_DIMS,
+        "algorithm.num_learning_epochs": epochs,
+        "algorithm.num_mini_batches": MINIBATCHES,
+    }
+    return _trainer("unilab-harness", "appo", settings | OURS | given)
+
+
+def unilab_rl(python: str, epochs: int, activation: str, given: dict[str, Any]) -> Contestant:
+    """Its APPO, in this project's environments."""
+    settings = {
+        "python": python,
+        "steps_per_env": STEPS_PER_ENV,
+        "actor.activation": activation,
+        "critic.activation": activation,
+        "actor.hidden_dims": HIDDEN_DIMS,
+        "critic.hidden_dims": HIDDEN_DIMS,
+        "algorithm.num_learning_epochs": epochs,
+        "algorithm.num_mini_batches": MINIBATCHES,
+    }
+    return _trainer("unilab-rl", "harness.adapters.unilab_rl:APPO", settings | UNILAB_RL | given)
+
+
+def _trainer(name: str, trainer: str, settings: dict[str, Any]) -> Contestant:
+    job = {"trainer": trainer, "settings": {"env": "HalfCheetah"} | settings}
+    return Contestant(name, "trainer_driver.py", sys.executable, job)
+
+
+def sample_factory(python: str, epochs: int, activation: str, given: dict[str, Any]) -> Contestant:
+    """Its APPO, in gymnasium's environments."""
+    job = {
+        "steps_per_env": STEPS_PER_ENV,
+        "minibatches": MINIBATCHES,
+        "hidden_dims": HIDDEN_DIMS,
         "activation": activation,
         "epochs": epochs,
-        "settings": given,
+        "settings": SAMPLE_FACTORY | given,
     }
+    return Contestant("Sample Factory", "sample_factory_driver.py", python, job)
 
 
 def matches(args: argparse.Namespace) -> list[tuple[int, list[Contestant]]]:
     """Who is measured beside whom, and with how many epochs."""
-    ours, other = OURS | settings(args.set), settings(args.set_other)
+    mine, other = settings(args.set), settings(args.set_other)
     others = [
-        (epochs, Contestant(name, driver, python, job(epochs, args.activation, defaults | other)))
-        for name, driver, python, epochs, defaults in (
-            ("unilab-rl", "unilab_rl_driver.py", args.unilab_rl_python, 5, UNILAB_RL),
-            ("Sample Factory", "sample_factory_driver.py", args.sample_factory_python, 2, SAMPLE_FACTORY),
+        (epochs, make(python, epochs, args.activation, other))
+        for make, python, epochs in (
+            (unilab_rl, args.unilab_rl_python, 5),
+            (sample_factory, args.sample_factory_python, 2),
         )
         if python
     ]
-
-    def us(epochs: int) -> Contestant:
-        return Contestant("unilab-harness", "appo_driver.py", sys.executable, job(epochs, args.activation, ours))
-
-    return [(epochs, [us(epochs), contestant]) for epochs, contestant in others] or [(5, [us(5)])]
+    alone = [(5, [ours(5, args.activation, mine)])]
+    return [(epochs, [ours(epochs, args.activation, mine), contestant]) for epochs, contestant in others] or alone
 
 
 def main() -> None:

@@ -41,6 +41,13 @@ HIDDEN_DIMS = [256, 256]
 AS_MANY_UPDATES_AS_ENV_STEPS = {"num_envs": 16, "updates_per_step": 16}
 """the replay ratio of Stable-Baselines3 in its settings here; so the collectors beside the learners do the same work"""
 SB3 = "Stable-Baselines3"
+_SB3: dict[str, Any] = {
+    "policy.net_arch": HIDDEN_DIMS,
+    "learning_starts": 10_000,
+    "gradient_steps": -1,
+}
+SB3_SETTINGS = {"sac": _SB3, "td3": _SB3 | {"action_noise": 0.1}}
+"""its own hyperparameters, with as many updates as env steps, but for those that its RL Zoo gives for HalfCheetah"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,28 +93,32 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def job(args: argparse.Namespace, algorithm: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a driver is told."""
-    return {"algorithm": algorithm, "batch_size": args.batch_size, "hidden_dims": HIDDEN_DIMS, "settings": given}
-
-
 def ours(args: argparse.Namespace, algorithm: str, **defaults: Any) -> Contestant:
     """This project's runner with the settings that it ships, but for ``defaults`` and ``--set``."""
-    given = defaults | settings(args.set)
-    return Contestant("unilab-harness", "offpolicy_driver.py", sys.executable, job(args, algorithm, given))
+    chosen = {
+        "env": "HalfCheetah",
+        "batch_size": args.batch_size,
+        "policy.hidden_dims": HIDDEN_DIMS,
+        "policy.critic_hidden_dims": HIDDEN_DIMS,
+    }
+    job = {"trainer": algorithm, "settings": chosen | defaults | settings(args.set)}
+    return Contestant("unilab-harness", "trainer_driver.py", sys.executable, job)
 
 
 def stable_baselines3(args: argparse.Namespace, algorithm: str) -> list[Contestant]:
     """Stable-Baselines3 in its fastest setting, if there is an interpreter that has it."""
     if not args.sb3_python:
         return []
-    given = settings(args.set_other)
+    chosen = SB3_SETTINGS[algorithm] | {"python": args.sb3_python, "batch_size": args.batch_size}
     candidates = [
         Contestant(
             f"{SB3}, {envs} envs, {threads} thread{'s'[: threads > 1]}",
-            "sb3_driver.py",
-            args.sb3_python,
-            job(args, algorithm, {"num_envs": envs, "threads": threads} | given),
+            "trainer_driver.py",
+            sys.executable,
+            {
+                "trainer": f"harness.adapters.sb3:{algorithm.upper()}",
+                "settings": chosen | {"n_envs": envs, "threads": threads} | settings(args.set_other),
+            },
         )
         for envs in args.sb3_envs
         for threads in args.sb3_threads
@@ -129,7 +140,14 @@ def compare_update(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
     window = Window(args.warmup_seconds, args.seconds)
 
     def learner(name: str, kind: str, given: dict[str, Any]) -> Contestant:
-        told = {**job(args, algorithm, given), "learner": kind, "device": args.device}
+        told = {
+            "algorithm": algorithm,
+            "batch_size": args.batch_size,
+            "hidden_dims": HIDDEN_DIMS,
+            "settings": given,
+            "learner": kind,
+            "device": args.device,
+        }
         return Contestant(name, "learner_driver.py", sys.executable, told)
 
     plain = [

@@ -76,7 +76,7 @@ def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
 def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
     """Which side the time went to, from the fractions of the steady window that each was busy."""
     collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
-    if math.isnan(collector) or math.isnan(learner):
+    if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
         return "not known"
     busy = f"collector {collector:.0%}, learner {learner:.0%} busy"
     # taking turns, whether they were told to or it comes to that, their fractions add up

@@ -115,7 +115,8 @@ class ForeignTrainer(ConfiguredTrainer):
         config: ForeignConfig = parse(self._config_type, settings)
         self.contradictions(config)
         job = {"driver": self._driver, "settings": flatten(config), "log_dir": str(log_dir.absolute())}
-        with DriverProcess(config.python or sys.executable, job, log_dir.absolute() / "driver.log") as process:
+        python = sys.executable if config.python is None else str(Path(str(shutil.which(config.python))).absolute())
+        with DriverProcess(python, job, log_dir.absolute() / "driver.log") as process:
             for progress in process.progress():
                 if not on_progress(progress):
                     return Summary(progress, "callback", None)

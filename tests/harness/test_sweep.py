@@ -255,6 +255,8 @@ def test_what_limits_a_configuration() -> None:
     assert busy(0.3, 0.6, mode="sync") == "learner"
     assert busy(0.1, 0.2, mode="sync") == "waiting"
     assert busy(math.nan, 0.2) == "not known"
+    assert busy(0.0, 0.0) == "not known"
+    assert busy(0.3, 0.7) == "learner" and busy(0.69, 0.3) == "collector", "it comes to taking turns"
 
 
 class Disturbed(Executed):

@@ -13,12 +13,14 @@ import torch
 import uni_rl.algos.appo.learner
 from uni_rl.algos.appo.runner import APPORunner
 
+from harness import plan as plans
 from harness import trainers
 from harness.adapters.rsl_rl import group
 from harness.adapters.sb3 import constructor_arguments
 from unilab.training.progress import Progress
 from unilab.training.settings import SettingsError
 
+SUITES = Path(__file__).resolve().parents[3] / "suites"
 EPISODES = {"env_cfg": {"max_episode_steps": 5}}
 SB3 = {"n_envs": 2, "policy.net_arch": [8], **EPISODES}
 OFF_POLICY = SB3 | {"learning_starts": 10, "buffer_size": 1000, "batch_size": 16, "gradient_steps": 3}
@@ -151,6 +153,13 @@ def test_unilab_rl_runner_settings() -> None:
 def test_wrong_settings(name, setting, words) -> None:
     with pytest.raises(SettingsError, match=words):
         trainers.get(f"harness.adapters.{name}").check(setting)
+
+
+@pytest.mark.parametrize("name", ["sb3_ppo", "rsl_rl_ppo", "unilab_rl_appo", "trainers"])
+def test_shipped_suites(name) -> None:
+    plan = plans.make(SUITES / f"{name}.yaml")
+    assert plan.dropped == (), "every choice goes with the others and with what is installed"
+    assert plan.seconds <= 60 * plan.suite.limits.minutes
 
 
 def test_an_error_in_the_package_comes_with_its_traceback(tmp_path) -> None:
