@@ -24,6 +24,8 @@ FLOOR_CONFIDENCE = 0.995
 SMALLEST_FLOOR = 0.01
 """two copies of the same code in different folders differ by as much, which no repeat of one copy shows (Mytkowicz et
 al. 2009, Producing wrong data without doing anything obviously wrong)"""
+BLIND_FLOOR = 0.5
+"""with a higher one not even a halving would be seen, so that nothing was compared"""
 NEEDED_PAIRS = 6
 """five, all in the same direction, give p = 2 / 2^5 = 0.06"""
 
@@ -95,10 +97,11 @@ class Comparison:
 
 
 def compare(pairs: Pairs, deciding: Sequence[str]) -> Comparison:
-    """Judge all metrics that both sides have, those that decide first."""
+    """Judge all metrics that both sides have, those that decide first; others that were 0 all the time are left out."""
     names = [*deciding, *(name for name in METRICS if name not in deciding)]
     judgements = [judge(name, pairs, name in deciding) for name in names]
-    return Comparison([one for one in judgements if one.pairs], pairs)
+    said = [one for one in judgements if one.pairs and (one.decides or one.base or one.new)]
+    return Comparison(said, pairs)
 
 
 def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
@@ -121,7 +124,7 @@ def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
     if len(first):
         within = scale.differences(first, second)
         floor = max(noise_floor(within, pairs=len(base), confidence=FLOOR_CONFIDENCE), SMALLEST_FLOOR)
-    reason = _missing(len(base), len(first))
+    reason = _missing(len(base), floor)
     verdict: Verdict = "undecided" if reason else "same"
     if not reason and p < LEVEL and abs(change) > floor:
         verdict = "better" if (change > 0) == (better == "up") else "worse"
@@ -131,13 +134,17 @@ def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
     )  # fmt: skip
 
 
-def _missing(pairs: int, within: int) -> str:
+def _missing(pairs: int, floor: float) -> str:
     """What has to be measured before anything can be said; empty when enough is there."""
     if pairs < NEEDED_PAIRS:
         more = NEEDED_PAIRS - pairs
         return f"{pairs} pair{'s' if pairs > 1 else ''}, {more} more needed for p < {LEVEL:g}"
-    if not within:
+    if math.isnan(floor):
         return "no configuration was measured twice by one side, so the noise floor is not known"
+    if floor > BLIND_FLOOR:
+        return (
+            f"the noise floor hides even a halving: more pairs than {pairs}, longer windows or a quiet machine needed"
+        )
     return ""
 
 

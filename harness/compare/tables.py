@@ -76,9 +76,8 @@ def _sentence(one: Judgement) -> str:
     if one.verdict == "undecided":
         return f"{text}; undecided: {one.reason}"
     if one.verdict == "same":
-        return (
-            f"{text}; no change shown: that takes p < 0.05 and more than the noise floor, {_percent(one.noise_floor)}"
-        )
+        hidden = _percent(one.noise_floor)
+        return f"{text}; no change shown, p = {one.p:.3f}; what is within the noise floor, {hidden}, cannot be seen"
     return f"{text}; {one.verdict}: p = {one.p:.3f} and more than the noise floor, {_percent(one.noise_floor)}"
 
 

@@ -64,6 +64,11 @@ def test_a_change_has_to_be_larger_than_the_noise_floor() -> None:
     assert judged.verdict == "same" and judged.p < 0.05
 
 
+def test_a_noise_floor_that_hides_a_halving_says_nothing() -> None:
+    comparison = compare(pairs_of([100] * 6, [90] * 6, [(100, 60), (60, 100), (100, 60)]), ["env_steps_per_second"])
+    assert comparison.exit_code == 3 and "hides even a halving" in comparison.judgements[0].reason
+
+
 def test_a_change_needs_the_sign_flip_test_as_well() -> None:
     judged = judge("env_steps_per_second", pairs_of([100] * 6, [60, 70, 101, 101, 60, 101]))
     assert abs(judged.change) > judged.noise_floor and judged.p >= 0.05
@@ -353,7 +358,7 @@ def test_two_configurations_measured_in_turns(tmp_path: Path, monkeypatch, capsy
 
 
 def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) -> None:
-    disturbed = iter(["others took a core", "others took a core", "", *[""] * 20])
+    disturbed = iter(["others took a core", "others took a core", "", *[""] * 9, *["others took a core"] * 40])
 
     def execute(spec, limits, stop, on_progress, *, code) -> Outcome:
         return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
@@ -366,6 +371,7 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     assert [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in kept[:4]] == [
         (0, 0, 0, True), (0, 0, 1, True), (0, 0, 2, False), (1, 0, 0, False)]  # fmt: skip
     assert pairs.across[0][0].attempt == 2 and len(pairs.across) == len(pairs.within) == 6
+    assert len(kept) == 12 + 6  # as many more as there are pairs, however long the machine is disturbed
     assert kept[2].log == "logs/base-0-again-2" and "disturbed" in lines[0] and "disturbed" not in lines[2]
 
 

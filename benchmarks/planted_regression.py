@@ -1,0 +1,133 @@
+"""Does `compare` see what it should, and nothing else? A planted loss of 8 %, and a version against itself 20 times.
+
+    python benchmarks/planted_regression.py [--comparisons 20] [--loss 0.08] [--pairs 6] [--seconds 1] [--json]
+
+Both sides train HalfCheetah with APPO in one process (``mode: sync``), with networks so small that nine tenths of the
+time go into the collector. One side sleeps after each env step for as long as makes these lose ``--loss`` of their
+speed, so that the throughput falls by a little less. Each comparison is the command that a user types, ``compare a.yaml
+b.yaml --measure``, whose exit code must be 1 for the planted loss and 0 for a version with itself. One comparison is
+2 * pairs fresh processes, the whole about 13 minutes if a process takes three seconds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unilab.envs.tasks.half_cheetah import HalfCheetah, HalfCheetahSettings
+from unilab.envs.vec_env import FloatArray, StepResult
+
+SHORTEST_SLEEP = 0.002
+"""seconds; what is owed adds up to it, since short sleeps take longer than they were asked to"""
+CONFIGURATION: dict[str, Any] = {
+    "trainer": "appo",
+    "env": "planted_regression:SlowedHalfCheetah",
+    "settings": {
+        "mode": "sync", "num_envs": 256, "steps_per_env": 8, "env_threads": 1, "inference_threads": 1,
+        "learner_threads": 1, "policy.hidden_dims": [16], "policy.critic_hidden_dims": [16],
+        "algorithm.num_learning_epochs": 1, "algorithm.num_mini_batches": 1,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SlowedSettings(HalfCheetahSettings):
+    loss: float = 0.0
+    """part of the env steps a second that sleeping costs"""
+
+
+class SlowedHalfCheetah(HalfCheetah):
+    """HalfCheetah that sleeps for a part of the time that its steps take."""
+
+    settings_class = SlowedSettings
+    settings: SlowedSettings
+    _owed = 0.0
+
+    def step(self, actions: FloatArray) -> StepResult:
+        began = time.perf_counter()
+        result = super().step(actions)
+        ended = time.perf_counter()
+        self._owed += (ended - began) * self.settings.loss / (1 - self.settings.loss)
+        if self._owed >= SHORTEST_SLEEP:
+            time.sleep(self._owed)
+            self._owed -= time.perf_counter() - ended
+        return result
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comparisons", type=int, default=20, help="of a version with itself; default: 20")
+    parser.add_argument("--loss", type=float, default=0.08, help="planted, as a fraction; default: 0.08")
+    parser.add_argument("--pairs", type=int, default=6, help="of each comparison; default: 6")
+    parser.add_argument("--seconds", type=float, default=1.0, help="steady window; default: 1")
+    parser.add_argument("--warmup", type=float, default=0.2, help="seconds before it; default: 0.2")
+    parser.add_argument("--results", type=Path, help="keep the records of all repeats here")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser.parse_args()
+
+
+def configuration(folder: Path, loss: float) -> Path:
+    """A configuration file whose environment loses ``loss``; JSON is YAML."""
+    settings = CONFIGURATION["settings"] | {"env_cfg": {"loss": loss}}
+    path = folder / f"loss_{loss:g}.yaml"
+    path.write_text(json.dumps(CONFIGURATION | {"settings": settings}), encoding="utf-8")
+    return path
+
+
+def compare(base: Path, new: Path, given: argparse.Namespace, results: Path) -> dict[str, Any]:
+    """Run the command; its exit code, and what it says of the throughput.
+
+    Raises:
+        SystemExit: it ended with an error.
+    """
+    here = Path(__file__).resolve().parent
+    path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
+    command = [
+        sys.executable, "-m", "harness", "compare", str(base), str(new), "--measure", "--json",
+        "--pairs", str(given.pairs), "--seconds", str(given.seconds), "--warmup", str(given.warmup),
+        "--results", str(results),
+    ]  # fmt: skip
+    began = time.monotonic()
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    if ended.returncode not in (0, 1, 3):
+        sys.exit(f"compare ended with exit code {ended.returncode}:\n{ended.stderr[-2000:]}")
+    content = json.loads(ended.stdout)
+    throughput = next(one for one in content["metrics"] if one["metric"] == "env_steps_per_second")
+    told = {name: throughput[name] for name in ("base", "new", "change", "p", "noise_floor", "verdict")}
+    doubts = {name: content[name] for name in ("unsteady", "disturbed")}
+    return {"exit_code": ended.returncode, **told, **doubts, "seconds": time.monotonic() - began}
+
+
+def show(what: str, told: dict[str, Any]) -> None:
+    text = f"{what:<16} {told['base']:>8,.0f} -> {told['new']:>8,.0f} steps/s {told['change']:+7.2%}  p {told['p']:.3f}"
+    text += f"  noise floor {told['noise_floor']:6.2%}  {told['verdict']:<9} exit code {told['exit_code']}"
+    print(f"{text}  {told['unsteady']} unsteady, {told['disturbed']} disturbed", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    given = options()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, results = Path(temporary), given.results or Path(temporary)
+        unchanged, slowed = configuration(folder, 0.0), configuration(folder, given.loss)
+        planted = compare(unchanged, slowed, given, results)
+        show(f"planted {-given.loss:.1%}", planted)
+        itself = []
+        for number in range(given.comparisons):
+            itself.append(compare(unchanged, unchanged, given, results))
+            show(f"itself {number + 1}", itself[-1])
+    alarms = sum(told["exit_code"] == 1 for told in itself)
+    if given.json:
+        print(json.dumps({"planted": planted, "itself": itself, "alarms": alarms}, indent=2))
+        return
+    print(f"planted loss of {given.loss:.1%}: {'found' if planted['exit_code'] == 1 else 'NOT found'}")
+    print(f"alarms in {given.comparisons} comparisons of a version with itself: {alarms}")
+
+
+if __name__ == "__main__":
+    main()
