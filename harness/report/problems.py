@@ -34,8 +34,8 @@ def unsuccessful(study: StudyFiles) -> Section:
         return Section("problems", title, ("Every repeat was measured to its end, within all constraints.",))
     tables = []
     if rows:
-        columns = ("trial", "repeat", "what happened", "reason", "log", "settings")
-        tables.append(Table.of("problems-table", "Repeats without a result", columns, rows))
+        names = ("trial", "repeat", "what happened", "reason", "log", "settings")
+        tables.append(Table.of("problems-table", "Repeats without a result", names, rows))
     if broken:
         columns = ("trial", "constraint", "value", "bounds", "settings")
         tables.append(Table.of("constraints-table", "Measured, but outside a constraint", columns, broken))

@@ -112,7 +112,9 @@ def prediction(study: StudyFiles) -> Section:
     if study.ceilings:
         text.append(_measured_on(study.ceilings))
     else:
-        text.append("This study has no ceilings.json: what collector and learner reach alone was not measured.")
+        text.append(
+            "This study has no ceilings.json that can be read: what collector and learner reach alone is not known."
+        )
     if not pairs:
         text.append("No trial has a predicted throughput.")
         return Section("prediction", title, tuple(text), (), tuple(tables))
@@ -171,12 +173,12 @@ def _ceilings(ceilings: Ceilings) -> Table:
         settings = settings_text({name: v for name, v in part.settings.items() if len(seen[name]) > 1})
         rows.append((part.kind.replace("_", " "), side, part.size, cost.seconds * 1e3, cores, settings))
     columns = ("part", "side", "size", "milliseconds", "cores busy", "settings")
-    return Table.of(
-        "ceilings-table", "Parts of a round, each measured alone", columns, sorted(rows, key=lambda r: r[:3])
-    )
+    rows.sort(key=lambda row: row[:3])
+    return Table.of("ceilings-table", "Parts of a round, each measured alone", columns, rows)
 
 
 def _measured_on(ceilings: Ceilings) -> str:
     text = f"Ceilings: {len(ceilings.measured)} parts of a round of collector and learner, each measured alone on "
-    text += f"{ceilings.machine or 'this machine'} ({ceilings.cores} cores) in {ceilings.seconds:.0f} s."
+    text += f"{ceilings.machine or 'this machine'} ({ceilings.cores} cores) in {ceilings.seconds:.0f} s"
+    text += f", and short runs of both together ({len(ceilings.rehearsals)})." if ceilings.rehearsals else "."
     return text + (f" Disturbed: {ceilings.disturbed}." if ceilings.disturbed else "")

@@ -6,7 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from harness.ceilings import Ceilings, Measured, Rehearsal
 from harness.record import Record
+from harness.workload import Cost, Part
 
 SUITE = """\
 name: {name}
@@ -32,15 +34,14 @@ MACHINE = {
     "shm_free": 2**34, "gpus": [{"name": "H200", "memory_total": 2**37}], "os": "Linux 6.1",
     "architecture": "x86_64", "python": "3.12.1", "versions": {"torch": "2.13.0"},
 }  # fmt: skip
-CEILINGS = {
-    "machine": "node7-3f9a2c", "commit": "0123456", "cores": 16, "disturbed": "", "seconds": 21.0,
-    "measured": [
-        {"trainer": "appo", "cost": {"seconds": 0.005, "core_seconds": 0.01},
-         "part": {"side": side, "kind": kind, "size": 256, "settings": {"env_threads": 2}, "count": 8,
-                  "background": False}}
-        for side, kind in (("learner", "update"), ("collector", "env_step"))
+CEILINGS = Ceilings(
+    "node7-3f9a2c", "0123456", cores=16, seconds=21.0,
+    measured=[
+        Measured("appo", Part("learner", "update", 256, {"learner_threads": 2}), Cost(0.005, 0.01)),
+        Measured("appo", Part("collector", "env_step", 256, {"env_threads": 2}), Cost(0.005, 0.005)),
     ],
-}  # fmt: skip
+    rehearsals=[Rehearsal("appo", {"num_envs": 256}, 80.0)],
+)  # fmt: skip
 
 
 def write_study(
@@ -51,7 +52,7 @@ def write_study(
     objectives: str = "[env_steps_per_second]",
     curve_points: int = 0,
     manifest: bool = True,
-    ceilings: dict[str, Any] | None = None,
+    ceilings: Ceilings | None = None,
 ) -> Path:
     """A study's folder; each record gets a curve of so many readings in its log."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def write_study(
     if manifest:
         (folder / "manifest.json").write_text(json.dumps(manifest_of(folder, name)))
     if ceilings is not None:
-        (folder / "ceilings.json").write_text(json.dumps(ceilings))
+        (folder / "ceilings.json").write_text(ceilings.text())
     for record in records if curve_points else ():
         log = folder / record.log
         log.mkdir(parents=True, exist_ok=True)

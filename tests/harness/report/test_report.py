@@ -104,7 +104,10 @@ def test_memory_and_ceilings(long_page: Page) -> None:
     assert texts(table(long_page, "ceilings-table"), "part") == ["env step", "update"]
     assert texts(table(long_page, "ceilings-table"), "milliseconds") == ["5", "5"]
     text = section(long_page, "prediction").text
-    assert text[0].startswith("Ceilings: 2 parts of a round") and "node7-3f9a2c (16 cores) in 21 s." in text[0]
+    assert (
+        text[0].startswith("Ceilings: 2 parts of a round")
+        and "node7-3f9a2c (16 cores) in 21 s, and short runs" in text[0]
+    )
     assert "Rank correlation of prediction and measurement over 183 trials: 0.9" in text[1]
 
 
@@ -196,7 +199,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     bad = make_record(1, state="failed", error=HOSTILE, log=HOSTILE)
     records = [make_record(0), replace(bad, params={HOSTILE: HOSTILE}), make_record(2, params={HOSTILE: HOSTILE})]
     records += [make_record(3, verdict=HOSTILE, machine=HOSTILE, disturbed=HOSTILE, threads=HOSTILE)]
-    folder = write_study(tmp_path, records, ceilings=CEILINGS | {"machine": HOSTILE})
+    folder = write_study(tmp_path, records, ceilings=replace(CEILINGS, machine=HOSTILE))
     (folder / "best.yaml").write_text(HOSTILE)
     page = build.page(StudyFiles.load(folder), watched=HOSTILE)
     text = render.html(page)
