@@ -1,12 +1,17 @@
 """Commits of the repository that this code lies in, each checked out in a folder of its own for as long as needed."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
+
+PREFIX = "harness-compare-"
+"""of temporary folders; the id of the process that made one comes next"""
 SECONDS = 120
 """for one git command"""
 
@@ -37,13 +42,13 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
     """
     with ExitStack() as stack:
         if commits:
-            _git("worktree", "prune")  # entries of folders that a killed comparison left and somebody removed
+            _remove_leftovers()
         yield {commit: stack.enter_context(_checkout(commit)) for commit in dict.fromkeys(commits)}
 
 
 @contextmanager
 def _checkout(commit: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="harness-compare-", ignore_cleanup_errors=True) as parent:
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as parent:
         folder = Path(parent) / commit[:12]
         try:
             added = _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
@@ -53,6 +58,19 @@ def _checkout(commit: str) -> Iterator[Path]:
             yield folder
         finally:
             _git("worktree", "remove", "--force", str(folder))
+
+
+def _remove_leftovers() -> None:
+    """Worktrees of comparisons that were killed: those whose process is gone."""
+    for line in _git("worktree", "list", "--porcelain").stdout.splitlines():
+        folder = Path(line.removeprefix("worktree "))
+        owner = folder.parent.name.removeprefix(PREFIX).partition("-")[0]
+        if line.startswith("worktree ") and folder.parent.name.startswith(PREFIX) and owner.isdigit():
+            if psutil.pid_exists(int(owner)):
+                continue
+            _git("worktree", "remove", "--force", str(folder))
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    _git("worktree", "prune")  # entries whose folders somebody else has removed
 
 
 def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -399,6 +399,22 @@ def test_ctrl_c_leaves_no_worktree_and_no_process(repository: Path, tmp_path: Pa
     assert not Path(f"/proc/{trial}").exists() and nothing_left(repository, tmp_path)
 
 
+def test_worktrees_of_a_killed_comparison_are_removed_by_the_next_one(repository: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    settings = f"speed: 100, behaviour: endless, marker: {tmp_path / 'started'}"
+    (tmp_path / "endless.yaml").write_text(CONFIGURATION.replace("speed: 100", settings))
+    process = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "endless.yaml")
+    (tmp_path / "started").read_text()
+    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    process.kill()
+    process.communicate()
+    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    (tmp_path / "fails.yaml").write_text(CONFIGURATION.replace("speed: 100", "speed: 100, behaviour: fail"))
+    again = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "fails.yaml")
+    again.communicate(timeout=60)
+    assert again.returncode == 2 and nothing_left(repository, tmp_path)
+
+
 def test_a_study_stands_for_its_best_configuration_and_window_when_measured_now(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     for name, speed in (("one", 100), ("two", 80)):
