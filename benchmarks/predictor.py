@@ -26,10 +26,11 @@ from pathlib import Path
 
 import optuna
 
-from harness import ceilings, predict, sampling
+from harness import ceilings, predict, ranking, sampling
 from harness import plan as plans
 from harness.plan import Plan
-from harness.predict import RATES, SEEDED
+from harness.predict import RATES
+from harness.ranking import SEEDED
 from harness.record import Record, read_records, typical
 from harness.space import Params
 from harness.statistics import spearman
@@ -113,7 +114,7 @@ def key(plan: Plan, params: Params) -> str:
 def show_replays(plan: Plan, folder: Path, values: Mapping[str, float], seeds: int) -> None:
     """Trials until the search is near the grid's best, with prediction and without."""
     predictor = predict.predictor(plan, ceilings.load(folder / ceilings.FILE))
-    seeded = [] if predictor is None else predict.seeds(plan, predict.rank(plan, predictor))
+    seeded = [] if predictor is None else ranking.seeds(plan, ranking.rank(plan, ranking.candidates(plan), predictor))
     quarter = math.floor(plan.space.size / 4)
     print(f"  trials until within {NEAR:.0%} of the best of {len(values)} configurations, over {seeds} seeds:")
     for name, first in ((f"with prediction ({SEEDED} seeds of it)", seeded), ("without", [])):

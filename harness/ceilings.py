@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,15 @@ from harness.trainers import Trainer
 from harness.trial import UNLIMITED
 from harness.window import Window
 from harness.workload import Cost, Describes, Part
+from unilab.ipc import segments
 from unilab.training.devices import usable_cores
 
 MODULE = "harness.ceilings"
 """of the measuring process"""
 FILE = "ceilings.json"
 """the copy in a study's folder"""
+SILENT_SECONDS = 120.0
+"""for one part; a measuring process that says nothing for longer hangs"""
 SIZES = 4
 """at which the cost of a part is measured at most; between them it is interpolated"""
 REHEARSAL_SECONDS = 2.0
@@ -247,23 +251,32 @@ class _Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its collectors as well
+            self._process.communicate()
+            segments.remove_leftovers()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         self._stop.groups.discard(self._process.pid)
         self._log.close()
 
     def answers(self) -> Iterable[dict[str, Any]]:
         """What the process reports, as it comes."""
         assert self._process.stdout is not None
-        buffer = b""
+        buffer, deadline = b"", time.monotonic() + SILENT_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             selector.register(self._stop.fd, selectors.EVENT_READ)
             while True:
                 self._stop.check()
-                ready = [key.fileobj for key, _ in selector.select()]
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
+                ready = [key.fileobj for key, _ in selector.select(remaining)]
                 if self._process.stdout not in ready:
                     continue
+                deadline = time.monotonic() + SILENT_SECONDS
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:
                     return self._check()

@@ -10,6 +10,7 @@ from harness.plan import Plan
 from harness.predict import Predictor, ideal_seconds
 from harness.record import Record
 from harness.workload import Course, Describes, Lever, Limit, Workload
+from unilab.training.settings import SettingsError
 
 FULL = 0.85
 """part of the cores in use from which they are the limit"""
@@ -120,8 +121,10 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     if predictor is None or not isinstance(trainer, Describes):
         return record
     settings = plan.settings(record.params)
-    workload = predictor.workload(settings)
-    predicted = predictor.throughput(settings)
+    try:
+        workload, predicted = predictor.workload(settings), predictor.throughput(settings)
+    except SettingsError:  # such a trial was never started; its record says why
+        return record
     record = dataclasses.replace(record, predicted_env_steps_per_second=predicted)
     if record.state != "complete":
         return record

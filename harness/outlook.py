@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import calibration, ceilings, predict
+from harness import calibration, ceilings, predict, ranking
 from harness.ceilings import Ceilings, CeilingsError
 from harness.explain import explain
 from harness.machine import fingerprint
 from harness.plan import Plan
-from harness.predict import Predictor, Ranked
+from harness.predict import Predictor
+from harness.ranking import Candidate, Ranked
 from harness.record import Record, write_atomic
 from harness.space import Params
 from harness.stop import StopSignal
@@ -30,7 +31,7 @@ class Outlook:
     @property
     def seeds(self) -> list[Params]:
         """What the search begins with after the baseline."""
-        return predict.seeds(self.plan, self.ranking)
+        return ranking.seeds(self.plan, self.ranking)
 
     def complete(self, record: Record) -> Record:
         """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
@@ -46,8 +47,9 @@ class Outlook:
 def kept(plan: Plan, results: Path) -> tuple[Outlook, int]:
     """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
     known = ceilings.load(ceilings.path_of(results)) or Ceilings()
-    missing = known.missing(plan.suite.trainer, predict.parts(plan, usable_cores()))
-    return _from(plan, known, results), len(missing)
+    found = ranking.candidates(plan)
+    missing = known.missing(plan.suite.trainer, ranking.parts(plan, found, usable_cores()))
+    return _from(plan, found, known, results), len(missing)
 
 
 def prepare(
@@ -68,23 +70,24 @@ def prepare(
         Stopped: a signal came.
         RecordError: the ceilings could not be written.
     """
-    parts = predict.parts(plan, usable_cores())
+    found, cores = ranking.candidates(plan), usable_cores()
+    parts = ranking.parts(plan, found, cores)
     if not parts:
         return Outlook(plan, results=results)
     own = ceilings.load(study / ceilings.FILE)
     if own is None or own.machine != fingerprint():
         try:
             own = ceilings.measure(
-                plan.suite.trainer, parts, results, stop, say, rehearse=predict.to_rehearse(plan, usable_cores())
+                plan.suite.trainer, parts, results, stop, say, rehearse=ranking.to_rehearse(plan, found, cores)
             )
         except CeilingsError as error:
             say(f"warning: {error}\nnothing is predicted in this study")
             return Outlook(plan, results=results)
         write_atomic(study / ceilings.FILE, own.text())
-    return _from(plan, own, results)
+    return _from(plan, found, own, results)
 
 
-def _from(plan: Plan, known: Ceilings, results: Path) -> Outlook:
+def _from(plan: Plan, found: Sequence[Candidate], known: Ceilings, results: Path) -> Outlook:
     predictor = predict.predictor(plan, known)
-    ranking = [] if predictor is None else predict.rank(plan, predictor)
-    return Outlook(plan, predictor, ranking, results)
+    ranked = [] if predictor is None else ranking.rank(plan, found, predictor)
+    return Outlook(plan, predictor, ranked, results)

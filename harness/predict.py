@@ -7,31 +7,18 @@ process, copies and weights, is in series with it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from harness.budget import Verdict
 from harness.ceilings import Ceilings, Rehearsal
 from harness.plan import Plan
-from harness.record import METRICS
-from harness.sampling import sample
-from harness.space import Params
-from harness.workload import Describes, Part, Workload
-from unilab.training.settings import SettingsError
+from harness.workload import Describes, Workload
 
-RANKED = 1000
-"""configurations that are ranked at most; of larger spaces a sample with a fixed seed, and the baseline"""
-SEEDED = 3
-"""trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
-ALIKE = 0.01
-"""relative difference of predictions below which there is none"""
 SHARING = (1.0, 1.5)
 """bounds of what sharing cores costs; a short run that says more was disturbed"""
-REHEARSED_SAMPLES = 200_000
-"""samples of a round up to which a short run of the configuration is short"""
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics that are predicted"""
 NICE_WEIGHT = 3.06
@@ -193,113 +180,8 @@ def meeting(collector: Load, learner: Load, cores: int, yields: bool) -> float:
     return apart[first] + remaining * (collector, learner)[second].seconds
 
 
-# -- the ranking
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A configuration before it is run."""
-
-    params: Params
-    rates: Rates
-    fits: bool
-    reason: str | None = None
-    """why it does not fit"""
-
-
 def predictor(plan: Plan, ceilings: Ceilings | None) -> Predictor | None:
     """The predictor of a plan's trainer; None when it does not describe its rounds or nothing was measured."""
     if ceilings is None or not isinstance(plan.trainer, Describes):
         return None
     return Predictor(ceilings, plan.suite.trainer, plan.trainer, ceilings.cores)
-
-
-def candidates(plan: Plan) -> list[Params]:
-    """The baseline, then the configurations that are ranked; the settings of each go together."""
-    space = plan.space
-    listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)
-    found = [plan.baseline, *(space.decode(encoded) for encoded in listed)]
-    unique = {repr(sorted(params.items())): params for params in found}
-    return [params for params in unique.values() if _goes_together(plan, params)]
-
-
-def _goes_together(plan: Plan, params: Params) -> bool:
-    try:
-        plan.trainer.check_together(plan.settings(params))
-    except SettingsError:
-        return False
-    return True
-
-
-def parts(plan: Plan, cores: int) -> list[Part]:
-    """Everything whose cost must be known to predict the plan's configurations."""
-    trainer = plan.trainer
-    if not isinstance(trainer, Describes):
-        return []
-    workloads = (trainer.workload(plan.settings(params), cores) for params in candidates(plan))
-    return [part for workload in workloads for part in workload.parts]
-
-
-def to_rehearse(plan: Plan, cores: int) -> list[dict[str, Any]]:
-    """Of the candidates whose sides share cores at the same time those with the smallest and the largest updates.
-
-    Of these the ones with the shortest rounds; none where no candidate's sides share cores.
-    """
-    trainer = plan.trainer
-    if not isinstance(trainer, Describes):
-        return []
-    workloads = [(plan.settings(params), trainer.workload(plan.settings(params), cores)) for params in candidates(plan)]
-    shared = [one for one in workloads if one[1].yields and one[1].course in ("wait", "lockstep")]
-    short = [one for one in shared if one[1].samples <= REHEARSED_SAMPLES] or shared[:1]
-    ends = {pick(one[1].rows for one in short) for pick in (min, max)} if short else set()
-    return [
-        min((one for one in short if one[1].rows == rows), key=lambda one: (one[1].samples, one[1].env_steps))[0]
-        for rows in sorted(ends)
-    ]
-
-
-def rank(plan: Plan, predicted: Predictor) -> list[Ranked]:
-    """All candidates by the suite's objectives that are predicted, best first; what does not fit comes last."""
-    ranked = []
-    for params in candidates(plan):
-        rates = predicted.rates(plan.settings(params))
-        if rates is not None:
-            verdict: Verdict = plan.verdict(params)
-            ranked.append(Ranked(params, rates, verdict.fits, verdict.reason))
-    return sorted(ranked, key=lambda one: (not one.fits, _order(plan, one.rates)))
-
-
-def _order(plan: Plan, rates: Rates) -> list[float]:
-    """What to sort by: the objectives one after the other, in steps of ``ALIKE``, then the first one exactly."""
-    signed = [
-        math.log(getattr(rates, metric)) * (-1 if direction == "maximize" else 1)
-        for metric, direction in objectives(plan)
-    ]
-    return [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
-
-
-def objectives(plan: Plan) -> list[tuple[str, str]]:
-    """Metrics and directions that the ranking is by: the objectives that are predicted, else env steps a second."""
-    wanted = [(objective.metric, str(objective.direction)) for objective in plan.suite.objectives]
-    return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
-
-
-def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
-    """The configurations that the search begins with after the baseline; none where throughput is no objective.
-
-    Of configurations that are predicted alike only the first is a seed.
-    """
-    if not plan.suite.sampler.predict or not any(o.metric in RATES for o in plan.suite.objectives):
-        return []
-    baseline = {name: plan.baseline[name] for name in plan.space.dimensions}
-    chosen: list[Ranked] = []
-    for one in ranking:
-        new = not any(_alike(plan, one.rates, other.rates) for other in chosen)
-        if one.fits and new and not baseline.items() <= one.params.items():
-            chosen.append(one)
-    return [one.params for one in chosen[:SEEDED]]
-
-
-def _alike(plan: Plan, one: Rates, other: Rates) -> bool:
-    names = [metric for metric, _ in objectives(plan)]
-    return all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=ALIKE) for name in names)

@@ -17,7 +17,7 @@ from harness.document import to_yaml
 from harness.importances import importances
 from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
-from harness.predict import objectives
+from harness.ranking import objectives
 from harness.record import RETURNS, Record, median, typical, write_atomic
 from harness.study import Study, judged_by, ranking
 

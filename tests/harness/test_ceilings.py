@@ -2,17 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from harness import calibration, ceilings, cli, outlook, predict
+from harness import calibration, ceilings, cli, outlook, ranking
 from harness import plan as plans
 from harness.ceilings import Ceilings, CeilingsError
 from harness.record import read_records
-from harness.stop import StopSignal
+from harness.stop import Stopped, StopSignal
 from harness.workload import Part
 from tests.harness.test_predict import DESCRIBED
 
@@ -83,6 +85,21 @@ def test_the_measuring_process_ends_with_its_parent() -> None:
     assert process.wait(60) == 1
 
 
+def test_a_measuring_process_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ceilings, "SILENT_SECONDS", 0.5)
+    endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
+    with StopSignal() as stop, pytest.raises(CeilingsError, match=r"no answer for 0\.5 s"):
+        ceilings.measure("appo", [endless], tmp_path, stop)
+    assert stop.groups == set() and not psutil.Process().children()
+
+
+def test_a_signal_ends_the_measuring(tmp_path) -> None:
+    endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
+    with StopSignal() as stop, pytest.raises(Stopped):
+        ceilings.measure("appo", [endless], tmp_path, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
+    assert not psutil.Process().children()
+
+
 def never(*_: object, **__: object) -> None:
     """An environment that is never ready."""
     import threading
@@ -149,4 +166,5 @@ def test_a_trainer_whose_parts_cannot_be_measured_goes_without(suite, tmp_path) 
 def test_the_most_needed_costs_of_our_suites_are_few() -> None:
     for name in ("appo_throughput", "offpolicy_throughput", "smoke", "appo_grid"):
         plan = plans.make(Path(__file__).parents[2] / "suites" / f"{name}.yaml")
-        assert 0 < len(Ceilings().missing(plan.suite.trainer, predict.parts(plan, 2))) <= 25, name
+        needed = ranking.parts(plan, ranking.candidates(plan)[::7], 2)
+        assert 0 < len(Ceilings().missing(plan.suite.trainer, needed)) <= 25, name

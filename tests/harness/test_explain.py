@@ -14,6 +14,7 @@ from harness.predict import Predictor
 from harness.record import Record
 from harness.workload import Cost, Lever, Part, Workload
 from tests.harness.test_predict import DESCRIBED, predictor
+from unilab.training.settings import SettingsError
 
 BALANCED = Facts("wait", 2, False, 0.95, 0.02, 0.96, 0.01)
 
@@ -167,6 +168,27 @@ def test_what_was_not_measured_is_predicted_only(plan) -> None:
     assert failed.predicted_env_steps_per_second == pytest.approx(500)
     assert failed.verdict == "" and math.isnan(failed.async_efficiency)
     assert explain(record(), plan, None) == record()
+
+
+def test_settings_that_cannot_be_leave_the_record_as_it_is() -> None:
+    class Strict(Sharing):
+        def workload(self, settings: dict, cores: int) -> Workload:
+            raise SettingsError("speed", "too fast")
+
+        def measure_alone(self, part: Part) -> Cost:
+            raise AssertionError("nothing is measured here")
+
+        def levers(self, limit: str) -> tuple:
+            return ()
+
+    class Planned:
+        trainer = Strict()
+
+        def settings(self, params: dict) -> dict:
+            return params
+
+    broken = record(state="failed", error="speed: too fast")
+    assert explain(broken, Planned(), Predictor(Ceilings(), "t", Strict(), 2)) == broken  # type: ignore[arg-type]
 
 
 def test_without_costs_the_fractions_alone_give_the_verdict(plan) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import plan as plans
-from harness import predict, trainers
+from harness import predict, ranking, trainers
 from harness.ceilings import Ceilings, Measured, Rehearsal
 from harness.predict import Load, Predictor, Rates, Round, contended, ideal_seconds, meeting, rates, seconds_of_rounds
 from harness.workload import Cost, Part, Workload
@@ -164,7 +164,7 @@ def predictor(plan: plans.Plan, cores: int = 2) -> Predictor:
     trainer = plan.trainer
     known = [
         Measured(plan.suite.trainer, part, trainer.measure_alone(part))
-        for part in Ceilings().missing(plan.suite.trainer, predict.parts(plan, cores))
+        for part in Ceilings().missing(plan.suite.trainer, ranking.parts(plan, ranking.candidates(plan), cores))
     ]
     found = predict.predictor(plan, Ceilings(cores=cores, measured=known))
     assert found is not None
@@ -173,13 +173,17 @@ def predictor(plan: plans.Plan, cores: int = 2) -> Predictor:
 
 def test_a_trainer_that_does_not_describe_its_rounds_has_no_predictor(make_plan) -> None:
     plan = make_plan()
-    assert predict.parts(plan, 2) == [] and predict.predictor(plan, Ceilings()) is None
+    assert ranking.candidates(plan) == [] and predict.predictor(plan, Ceilings()) is None
 
 
 def test_nothing_is_predicted_from_nothing(make_described) -> None:
     plan = make_described()
     found = predict.predictor(plan, Ceilings(cores=2))
-    assert found is not None and math.isnan(found.throughput({"speed": 10})) and predict.rank(plan, found) == []
+    assert (
+        found is not None
+        and math.isnan(found.throughput({"speed": 10}))
+        and ranking.rank(plan, ranking.candidates(plan), found) == []
+    )
 
 
 def test_throughput_by_hand(make_described) -> None:
@@ -192,35 +196,37 @@ def test_the_best_come_first_and_what_does_not_fit_last_with_its_reason(make_des
     plan = make_described(
         "search.mode=[async, sync]", "search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000"
     )
-    ranked = predict.rank(plan, predictor(plan))
+    ranked = ranking.rank(plan, ranking.candidates(plan), predictor(plan))
     assert len(ranked) == 16
     assert [one.fits for one in ranked] == [True] * 8 + [False] * 8
     assert [one.params["mode"] for one in ranked] == (["async"] * 4 + ["sync"] * 4) * 2
     assert ranked[0].reason is None and "host needs" in ranked[-1].reason
+    found = ranking.candidates(plan)
+    assert len(found) == 16 and len(ranking.parts(plan, found, 2)) == 16  # two of each that fits
 
 
 def test_seeds_differ_in_what_is_predicted_of_them_and_from_the_baseline(make_described) -> None:
     plan = make_described("search.mode=[async, sync]", "search.seed=[0, 1]", "baseline.mode=async")
-    ranking = predict.rank(plan, predictor(plan))
-    seeds = predict.seeds(plan, ranking)
+    ranked = ranking.rank(plan, ranking.candidates(plan), predictor(plan))
+    seeds = ranking.seeds(plan, ranked)
     assert [one["mode"] for one in seeds] == ["async", "sync"]  # all others are predicted like one of these
     assert {"speed": 20, "mode": "async", "seed": 0} not in seeds
-    assert predict.seeds(make_described("sampler.predict=false"), ranking) == []
-    assert predict.seeds(make_described("objectives=[episode_return]"), ranking) == []
+    assert ranking.seeds(make_described("sampler.predict=false"), ranked) == []
+    assert ranking.seeds(make_described("objectives=[episode_return]"), ranked) == []
 
 
 def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_described) -> None:
     plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", "baseline.inner.rate=1.0")
-    first, second = predict.candidates(plan), predict.candidates(plan)
-    assert first == second and len(first) > predict.RANKED - 5
-    assert first[0] == plan.baseline and all(0.5 <= one["inner.rate"] <= 2.0 for one in first)
+    first, second = ranking.candidates(plan), ranking.candidates(plan)
+    assert first == second and len(first) > ranking.RANKED - 5
+    assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)
 
 
 def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update(make_described) -> None:
     plan = make_described("search.mode=[async, sync]", "baseline.mode=async")
-    settings = predict.to_rehearse(plan, 1)
+    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 1)
     assert [(one["speed"], one["mode"]) for one in settings] == [(10, "async"), (80, "async")]
-    assert predict.to_rehearse(plan, 2) == []  # each side has a core
+    assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == []  # each side has a core
     alone = predictor(plan, cores=1)
     known = dataclasses.replace(
         alone.ceilings,
