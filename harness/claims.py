@@ -91,7 +91,7 @@ def _evidence(found: "Answer") -> str:
 def _doubts(found: "Answer") -> str:
     counts = [(found.disturbed, "disturbed"), (found.unsteady, "unsteady"), (found.missing, "without a value")]
     parts = [f"{count} {what}" for count, what in counts if count]
-    return f"of the {found.repeats} repeats behind this {', '.join(parts)}" if parts else ""
+    return f"of {found.repeats} repeat{'' if found.repeats == 1 else 's'} {', '.join(parts)}" if parts else ""
 
 
 def _list(values: Iterable[float]) -> str:

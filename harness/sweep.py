@@ -221,8 +221,10 @@ class Sweep:
             last = self._measure(trial, repeat, phase, params, verdict, attempt=0 if last is None else last.attempt + 1)
 
     def _again(self, last: Record) -> bool:
-        retries = self.plan.suite.measure.disturbed_retries
-        return bool(last.disturbed) and last.attempt < retries and self._left() > self.plan.repeat_seconds
+        if not last.disturbed or last.attempt >= self.plan.suite.measure.disturbed_retries:
+            return False
+        # the search leaves the confirmation its time
+        return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)
 
     def _measure(
         self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int

@@ -138,7 +138,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     if any(_marks(trial) for trial in result["trials"]):
-        console.print(Text("! disturbed: something else used the cores; ~ unsteady: the halves of a window differ"))
+        console.print(Text("! disturbed by other work, ~ unsteady: the halves of a window differ"))
     _show_best(plan, result, console)
     _show_problems(result, console)
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"

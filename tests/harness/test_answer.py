@@ -157,7 +157,7 @@ def test_a_target_that_seeds_did_not_reach_is_counted_and_makes_no_pairs() -> No
         ],
     )
     assert found.value == 10.5 and found.missing == 1 and found.pairs == 0 and not found.shown
-    assert found.claim.endswith("of the 12 repeats behind this 1 without a value.")
+    assert found.claim.endswith("; of 12 repeats 1 without a value.")
 
 
 def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attempt_counts() -> None:
@@ -172,7 +172,7 @@ def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attemp
     found = answer(suite(), [*SEARCH, *again, *rest])
     assert found.points == (130.0, 130.0)
     assert (found.repeats, found.disturbed, found.unsteady) == (4, 2, 1)
-    assert found.claim.endswith("; of the 4 repeats behind this 2 disturbed, 1 unsteady.")
+    assert found.claim.endswith("; of 4 repeats 2 disturbed, 1 unsteady.")
     assert found.limited_by == "learner-bound"
 
 

@@ -273,12 +273,15 @@ class Disturbed(Executed):
         return outcome
 
 
+RETRIES = "measure.disturbed_retries=2"
+
+
 def attempts(records: list[Record]) -> list[tuple[int, int, int, bool]]:
     return [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in records]
 
 
 def test_a_disturbed_repeat_is_kept_and_measured_again_and_the_last_attempt_counts(make_plan, tmp_path) -> None:
-    plan = make_plan("limits.trials=2", "measure.repeats=2")
+    plan = make_plan("limits.trials=2", "measure.repeats=2", RETRIES)
     records = sweep(plan, tmp_path, Disturbed({0, 4, 5, 6}))
     assert attempts(records) == [
         (0, 0, 0, True), (0, 0, 1, False), (0, 1, 0, False),
@@ -297,13 +300,13 @@ def test_no_retries_when_none_are_wanted_or_no_time_is_left(make_plan, tmp_path)
     always = set(range(99))
     none = make_plan("limits.trials=1", "measure.disturbed_retries=0")
     assert attempts(sweep(none, tmp_path, Disturbed(always))) == [(0, 0, 0, True)]
-    late = make_plan("limits.trials=1", "limits.minutes=0.01")
+    late = make_plan("limits.trials=1", "limits.minutes=0.01", RETRIES)
     assert attempts(sweep(late, tmp_path, Disturbed(always))) == [(0, 0, 0, True)]
 
 
 @pytest.mark.parametrize("crash_at", range(1, 6))
 def test_a_crash_between_attempts_goes_on_with_the_next_one(make_plan, tmp_path, crash_at: int) -> None:
-    plan, disturbed = make_plan("limits.trials=2", "confirm={top: 1, repeats: 1}"), {0, 1, 3, 5}
+    plan, disturbed = make_plan("limits.trials=2", "confirm={top: 1, repeats: 1}", RETRIES), {0, 1, 3, 5}
     whole = attempts(sweep(plan, tmp_path / "whole", Disturbed(disturbed)))
     assert len(whole) == 2 + 5 + 2
     with pytest.raises(Crash):

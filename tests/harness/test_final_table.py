@@ -1,0 +1,50 @@
+"""What a finished run says on a terminal of 80 columns, and to a program."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from harness import tables
+from harness.plan import Plan
+from harness.stop import StopSignal
+from harness.study import Study
+from harness.sweep import Sweep
+from tests.harness.test_sweep import Disturbed, Quiet
+
+
+def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]:
+    out = Console(file=io.StringIO(), width=80)
+    with Study(plan.folder(results)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Quiet(), Disturbed(disturbed)).run()
+        tables.show(plan, study, out)
+        content = tables.summary(plan, study)
+    return out.file.getvalue(), content  # type: ignore[attr-defined]
+
+
+def test_disturbed_repeats_are_marked_and_the_claim_is_below_the_table(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "measure.disturbed_retries=0", "search.speed=[20, 80]")
+    text, content = finished(plan, tmp_path, {1})
+    assert "1/1!" in text and "! disturbed by other work" in text
+    sentence = content["answer"]["claim"]
+    assert sentence.startswith("No configuration was better") and "disturbed" not in sentence
+    assert sentence in " ".join(text.split())
+    table = [line for line in text.splitlines() if "─" in line or "│" in line]
+    assert table and max(map(len, table)) <= 80
+    assert content["trials"][1]["disturbed"] == ["other processes took 1 of 2 cores"]
+    assert content["trials"][0]["disturbed"] == [] and content["trials"][0]["unsteady"] == 0
+    json.dumps(content["answer"])
+
+
+def test_nothing_is_marked_where_nothing_disturbed(make_plan, tmp_path) -> None:
+    text, content = finished(make_plan("limits.trials=2", "confirm={top: 1, repeats: 6}"), tmp_path, set())
+    assert "disturbed" not in text
+    assert content["answer"]["pairs"] == 6 and content["answer"]["gain"] == content["gain_over_baseline"]
+
+
+def test_returns_are_set_beside_the_baseline_by_their_difference(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "search.speed=[20, 80]", "objectives=[episode_return]")
+    text, content = finished(plan, tmp_path, set())
+    assert "+600" in text and "interquartile mean of 1 repeat" in text
+    assert content["answer"]["claim"].startswith("No claim with fewer than five seeds: trial 1 had return 800")
