@@ -1,8 +1,8 @@
 """A study in the result format of asv (airspeed velocity 0.6), so that ``asv publish`` and ``asv show`` display it.
 
 asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env
-step, the seconds per sample (a transition that goes through an update) and the negated episode return; the one
-parameter is the configuration as text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their
+step, the seconds per sample (a transition that goes through an update), the negated episode return, the negated return
+at a budget and the seconds to a target return, each where it was measured; the one parameter is the configuration as text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their
 settings are, so that their history goes on from commit to commit. Samples of asv's statistics are the repeats of the
 confirmation (of the search, for a trial that was not confirmed).
 
@@ -28,7 +28,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from ruamel.yaml import YAML
 
-from harness.record import Record, read_records, write_atomic
+from harness.record import Record, last_attempts, read_records, write_atomic
 from harness.study import judged_by
 
 BENCHMARKS_VERSION = 2
@@ -54,6 +54,8 @@ TRACKED = (
     Tracked("track_seconds_per_env_step", "seconds", lambda record: _seconds_each(record.env_steps_per_second)),
     Tracked("track_seconds_per_sample", "seconds", lambda record: _seconds_each(record.samples_per_second)),
     Tracked("track_negated_episode_return", "negated return", lambda record: -record.episode_return),
+    Tracked("track_negated_return_at_budget", "negated return", lambda record: -record.return_at_budget),
+    Tracked("track_seconds_to_return", "seconds", lambda record: record.seconds_to_return),
 )
 
 
@@ -83,7 +85,7 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         raise ExportError(f"{study_dir}: tracing takes some of the speed; run the suite without --trace to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
-    configurations = _configurations([record for record in records if record.commit == commit])
+    configurations = _configurations([record for record in last_attempts(records) if record.commit == commit])
     machine = _machine(manifest)
     with _locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
@@ -113,10 +115,15 @@ def _check_commit(study_dir: Path, manifest: dict[str, Any], commit: str) -> Non
 
 
 def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """What is exported, by name: the baseline and the confirmed trials; all trials when none was confirmed."""
+    """What is exported, by name: the baseline and the confirmed trials; all trials when none was confirmed.
+
+    Pruned trials are neither measured nor failed: they are left out.
+    """
     trials: dict[int, list[Record]] = {}
+    pruned = {record.trial for record in records if record.state == "pruned"}
     for record in records:
-        trials.setdefault(record.trial, []).append(record)
+        if record.trial not in pruned:
+            trials.setdefault(record.trial, []).append(record)
     confirmed = {r.trial for r in records if r.phase == "confirm"}
     baselines = {r.trial for r in records if r.baseline}
     chosen = {trial: judged_by(trials[trial]) for trial in trials if not confirmed or trial in confirmed | baselines}
@@ -154,7 +161,7 @@ def _add_benchmarks(
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     class_name = re.sub(r"\W", "_", suite)
     own = {}
-    for tracked in TRACKED:
+    for tracked in _measured(configurations):
         name = f"bench_studies.{class_name}.{tracked.name}"
         earlier = known.get(name, {})
         old = earlier["params"][0] if earlier.get("version") == version else []
@@ -171,6 +178,11 @@ def _add_benchmarks(
         }
     write_atomic(path, _json(known, BENCHMARKS_VERSION))
     return own
+
+
+def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:
+    """The numbers that at least one repeat has."""
+    return [tracked for tracked in TRACKED if any(_samples(tracked, own) for own in configurations.values())]
 
 
 def _best_and_baseline_first(parameter: str) -> tuple[bool, bool, str]:
@@ -196,10 +208,9 @@ def _write_results(
         manifest["study"].removesuffix(f"-{manifest['commit'][:7]}"),  # the same name at every commit
         {},
     )
-    for tracked in TRACKED:
+    for tracked in _measured(configurations):
         samples = {repr(text): _samples(tracked, own) for text, own in configurations.items()}
-        measured = [values for values in samples.values() if values]
-        samples[repr(BEST)] = min(measured, key=statistics.median) if measured else []
+        samples[repr(BEST)] = min((values for values in samples.values() if values), key=statistics.median)
         benchmark = benchmarks[tracked.name]
         values = [samples.get(parameter, []) for parameter in benchmark["params"][0]]
         results.add_result(benchmark, _benchmark_result(values), started_at=started, record_samples=True)

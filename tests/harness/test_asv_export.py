@@ -166,6 +166,28 @@ def test_asvs_discovery_keeps_what_was_exported(repository: Path) -> None:
     assert THROUGHPUT in asv(repository, "show", git(repository, "rev-parse", "HEAD"))
 
 
+def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: Path) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    records = [
+        record("s", commit, params=BASELINE, baseline=True, return_at_budget=100.0, env_steps_per_second=1e4),
+        record("s", commit, trial=1, params=FOUND, return_at_budget=300.0, env_steps_per_second=1e4, attempt=0),
+        record("s", commit, trial=1, params=FOUND, return_at_budget=250.0, env_steps_per_second=1e4, attempt=1),
+        record("s", commit, trial=2, params={"num_envs": 8}, state="pruned", episode_return=1e6),
+    ]
+    path = export(write_study(repository, records), repository / "results" / "asv")
+    index = path.parent.parent / "benchmarks.json"
+    budget = REWARD.replace("episode_return", "return_at_budget")
+    names = {name.rpartition(".")[2] for name in json.loads(index.read_text()) if name != "version"}
+    assert names == {"track_seconds_per_env_step", "track_negated_return_at_budget"}, "what was measured, no more"
+    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), budget, index)
+    assert exported == {
+        "'best'": -250.0,
+        "'baseline'": -100.0,
+        repr(describe(BASELINE)): -100.0,
+        repr(describe(FOUND)): -250.0,
+    }
+
+
 def test_exporting_twice_changes_nothing(repository: Path) -> None:
     study = write_study(repository, example(repository))
     path = export(study, repository / "results" / "asv")
