@@ -2,9 +2,10 @@
 
 asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env
 step, the seconds per sample (a transition that goes through an update), the negated episode return, the negated return
-at a budget and the seconds to a target return, each where it was measured; the one parameter is the configuration as text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their
-settings are, so that their history goes on from commit to commit. Samples of asv's statistics are the repeats of the
-confirmation (of the search, for a trial that was not confirmed).
+at a budget and the seconds to a target return, each where it was measured. The one parameter is the configuration as
+text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their settings are, so that their history
+goes on from commit to commit. Samples of asv's statistics are the repeats of the confirmation (of the search, for a
+trial that was not confirmed).
 
 asv's discovery rewrites ``benchmarks.json``; ``suites/asv/bench_studies.py`` gives it back what is exported here.
 """
