@@ -125,12 +125,17 @@ def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
     if not plan.suite.sampler.predict or not any(o.metric in RATES for o in plan.suite.objectives):
         return []
     baseline = {name: plan.baseline[name] for name in plan.space.dimensions}
+    new = [one for one in ranking if one.fits and not baseline.items() <= one.params.items()]
+    return [one.params for one in distinct(plan, new)[:SEEDED]]
+
+
+def distinct(plan: Plan, ranking: Sequence[Ranked]) -> list[Ranked]:
+    """Of configurations that are predicted alike only the first."""
     chosen: list[Ranked] = []
     for one in ranking:
-        new = not any(_alike(plan, one.rates, other.rates) for other in chosen)
-        if one.fits and new and not baseline.items() <= one.params.items():
+        if not any(_alike(plan, one.rates, other.rates) for other in chosen):
             chosen.append(one)
-    return [one.params for one in chosen[:SEEDED]]
+    return chosen
 
 
 def _alike(plan: Plan, one: Rates, other: Rates) -> bool:

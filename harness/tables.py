@@ -17,7 +17,7 @@ from harness.document import to_yaml
 from harness.importances import importances
 from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
-from harness.ranking import objectives
+from harness.ranking import distinct, objectives
 from harness.record import RETURNS, Record, median, typical, write_atomic
 from harness.study import Study, judged_by, ranking
 
@@ -223,7 +223,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
 
 
 def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) -> None:
-    """The best configurations as predicted, and where the baseline stands."""
+    """The best configurations as predicted, the first of those predicted alike, and where the baseline stands."""
     if missing:
         console.print(f"{missing} costs of this machine are not known yet: run measures them first, in under a minute")
     if not outlook.ranking:
@@ -231,7 +231,7 @@ def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) 
     metric = objectives(plan)[0][0]
     ranks = {id(one): rank for rank, one in enumerate(outlook.ranking, start=1)}
     baseline = next((one for one in outlook.ranking if one.params == plan.baseline), None)
-    shown = [*outlook.ranking[:PREDICTED]]
+    shown = distinct(plan, outlook.ranking)[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
     infeasible = [one for one in outlook.ranking if not one.fits]
     title = f"predicted before anything is run ({len(outlook.ranking)} configurations)"

@@ -85,19 +85,23 @@ def test_the_measuring_process_ends_with_its_parent() -> None:
     assert process.wait(60) == 1
 
 
+def measuring() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "harness.ceilings" in child.cmdline()]
+
+
 def test_a_measuring_process_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "SILENT_SECONDS", 0.5)
     endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(CeilingsError, match=r"no answer for 0\.5 s"):
         ceilings.measure("appo", [endless], tmp_path, stop)
-    assert stop.groups == set() and not psutil.Process().children()
+    assert stop.groups == set() and measuring() == []
 
 
 def test_a_signal_ends_the_measuring(tmp_path) -> None:
     endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(Stopped):
         ceilings.measure("appo", [endless], tmp_path, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
-    assert not psutil.Process().children()
+    assert measuring() == []
 
 
 def never(*_: object, **__: object) -> None:
