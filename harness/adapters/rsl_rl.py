@@ -30,8 +30,8 @@ class ActorConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
-class PPOAlgorithmConfig:
-    """``rsl_rl.algorithms.PPO``."""
+class ProximalConfig:
+    """What rsl_rl's PPO has in common with an asynchronous one that was made after it."""
 
     __pydantic_config__ = STRICT
 
@@ -48,6 +48,12 @@ class PPOAlgorithmConfig:
     use_clipped_value_loss: bool = True
     schedule: Literal["adaptive", "fixed"] = "adaptive"
     desired_kl: PositiveFloat = 0.01
+
+
+@dataclass(frozen=True)
+class PPOAlgorithmConfig(ProximalConfig):
+    """``rsl_rl.algorithms.PPO``."""
+
     normalize_advantage_per_mini_batch: bool = False
 
 

@@ -9,31 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.adapters.foreign import ForeignConfig, ForeignTrainer
-from harness.adapters.rsl_rl import ActorConfig, NetworkConfig
-from unilab.training.run_config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from harness.adapters.rsl_rl import ActorConfig, NetworkConfig, ProximalConfig
+from unilab.training.run_config import Fraction, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
-class APPOAlgorithmConfig:
+class APPOAlgorithmConfig(ProximalConfig):
     """``uni_rl.algos.appo.learner.APPOLearner``."""
 
-    __pydantic_config__ = STRICT
-
-    num_learning_epochs: PositiveInt = 5
-    num_mini_batches: PositiveInt = 4
-    clip_param: PositiveFloat = 0.2
-    gamma: Fraction = 0.99
-    lam: Fraction = 0.95
-    value_loss_coef: NonNegativeFloat = 1.0
-    entropy_coef: NonNegativeFloat = 0.01
-    learning_rate: PositiveFloat = 1e-3
-    max_grad_norm: PositiveFloat = 1.0
-    use_clipped_value_loss: bool = True
     schedule: Literal["adaptive", "fixed"] = "fixed"
-    desired_kl: PositiveFloat = 0.01
     adaptive_kl_factor: PositiveFloat = 1.2
     adaptive_lr_factor: PositiveFloat = 1.1
-    optimizer: str = "adam"
     tau: Fraction = 1.0
     target_update_freq: PositiveInt = 1
     vtrace_clip_rho: PositiveFloat = 1.0
