@@ -139,14 +139,16 @@ def _ends(shown: Sequence[Trial], own: dict[int, list[pd.DataFrame]]) -> str:
 
 def _chart(axis: str, axis_title: str, names: Sequence[str], described: str) -> Chart:
     dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 5]][: len(names)]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300, columns=3)
+    legend = alt.Legend(
+        title=None, orient="top", symbolType="stroke", symbolSize=400, symbolOpacity=1, symbolStrokeWidth=2, columns=2
+    )
     colour = alt.Color("name:N", scale=alt.Scale(domain=list(names)), legend=legend)
     dash = alt.StrokeDash("name:N", scale=alt.Scale(domain=list(names), range=dashes), legend=legend)
     x = alt.X("x:Q", title=axis_title, axis=alt.Axis(tickCount=5, format="~s" if axis == "env_steps" else ",d"))
     base = alt.Chart(vega.data(f"curve_{axis}"))
     band = base.mark_area(opacity=0.18).encode(
         x=x, y=alt.Y("low:Q", title="episode return", scale=alt.Scale(zero=False)), y2="high:Q",
-        color=colour,
+        fill=alt.Fill("name:N", scale=alt.Scale(domain=list(names)), legend=None),
     )  # fmt: skip
     line = base.mark_line(strokeWidth=2).encode(
         x=x, y="y:Q", color=colour, strokeDash=dash,

@@ -94,7 +94,7 @@ def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tupl
             yield "With care", f"{' and '.join(marks)} of the {found.repeats} repeats behind this"
     unmeasured = sum(not trial.complete for trial in study.trials)
     searched = f"{len(study.trials)} trials, {len(study.records)} repeats"
-    yield "Looked at", searched + (f"; {unmeasured} trials without a result" if unmeasured else "")
+    yield "Looked at", searched + (f"; {unmeasured} without a result" if unmeasured else "")
 
 
 def _side(value: float, interval: Interval | None, points: Sequence[float], metric: str) -> str:
@@ -145,16 +145,16 @@ def _evidence(study: StudyFiles, metric: str) -> tuple[tuple[Chart, ...], list[d
     x = alt.X("value:Q", title=label(metric), scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=5))
     once = base.transform_filter("datum.first")
     kinds = roles(study, trials)
+    spread = once.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=5, opacity=0.25, strokeCap="round")
+    enough = any(trial.interval(metric) for trial in trials)
     layers = [
-        once.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=5, opacity=0.25, strokeCap="round")
-        .encode(x=alt.X("low:Q"), x2="high:Q", y=y),
+        *([spread.encode(x=alt.X("low:Q"), x2="high:Q", y=y)] if enough else []),
         once.mark_tick(thickness=2.5, size=20).encode(x=alt.X("middle:Q"), y=y),
         base.mark_point(size=60, strokeWidth=1.6).encode(
             x=x, y=y, color=vega.role_colour(kinds), shape=vega.role_shape(kinds),
             tooltip=vega.tooltip(("trial:N", "trial"), ("value:Q", label(metric)), ("middle:Q", "median")),
         ),
     ]  # fmt: skip
-    enough = any(trial.interval(metric) for trial in trials)
     what = "each repeat, the median, and its bootstrap 95 % interval" if enough else "each repeat and the median"
     what = what.replace("median", "interquartile mean") if metric in RETURNS else what
     described = f"{label(metric)}, {what}: " + "; ".join(parts)

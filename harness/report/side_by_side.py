@@ -28,7 +28,8 @@ def comparison(studies: Sequence[StudyFiles]) -> Page:
     machines = {str(study.manifest.get("machine_name", provenance.UNKNOWN)) for study in studies}
     text = [
         "The best configuration of each study and its baseline, each as its own study measured it. Whether two of them "
-        "differ by more than chance is what the verb compare tests; this page does not."
+        "differ by more than chance is what the verb compare tests; this page does not. Intervals are drawn from five "
+        "repeats on: bootstrap, 95 %."
     ]
     if len(machines) > 1:
         text.append(f"These are {len(machines)} machines: what differs between them is not the code alone.")
@@ -90,8 +91,8 @@ def _rows(
 def _chart(metric: str, rows: Sequence[dict[str, Any]]) -> Chart:
     studies = list(dict.fromkeys(row["study"] for row in rows))
     base = alt.Chart(vega.data(f"best_{metric}"))
-    y = alt.Y("study:N", sort=studies, title=None, axis=alt.Axis(labelLimit=150))
-    offset = alt.YOffset("role:N", sort=["best", "baseline"])
+    y = alt.Y("study:N", sort=studies, title=None, axis=alt.Axis(labels=False, ticks=False, domain=False))
+    offset = alt.YOffset("role:N", sort=["best", "baseline"], scale=alt.Scale(paddingOuter=1))
     x = alt.X("value:Q", title=label(metric), scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=5))
     spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=4, opacity=0.3, strokeCap="round")
     points = base.mark_point(size=80, strokeWidth=1.8).encode(
@@ -99,10 +100,13 @@ def _chart(metric: str, rows: Sequence[dict[str, Any]]) -> Chart:
         shape=vega.role_shape(["best", "baseline"]),
         tooltip=vega.tooltip(("study:N", "study"), ("trial:N", "trial"), ("value:Q", label(metric))),
     )  # fmt: skip
-    layers = alt.layer(spread.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset), points)
+    names = base.transform_filter("datum.role == 'best'").mark_text(align="left", dy=-24, fontSize=12)
+    layers = [points, names.encode(x=alt.value(2), y=y, text="study:N")]
+    if any(row["low"] is not None for row in rows):
+        layers.insert(0, spread.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset))
     described = "; ".join(f"{row['study']} {row['role']} {number_text(row['value'])}" for row in rows)
-    title = f"{label(metric)}: median and bootstrap 95 % interval of best and baseline"
-    return vega.made(f"best-{metric}", title, described, layers, 44 * len(studies))
+    title = f"{label(metric)} of best and baseline"
+    return vega.made(f"best-{metric}", title, described, alt.layer(*layers), 68 * len(studies))
 
 
 def _settings(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequence[Answer]) -> Section:
@@ -115,7 +119,7 @@ def _settings(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequen
         texts = [str(one.get(key, MISSING)) for one in own]
         rows.append((key, *texts, "same" if len(set(texts)) == 1 else "differs"))
     text = ("Fixed and searched settings; a dash is what a study does not mention, which is the trainer's default.",)
-    table = Table.of("settings-table", "Settings of the best configurations", ("setting", *names, ""), rows)
+    table = Table.of("settings-table", "Settings of the best configurations", ("setting", *names, "compared"), rows)
     return Section("settings", "Settings", text, (), (table,))
 
 

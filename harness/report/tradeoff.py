@@ -12,6 +12,9 @@ from harness.report.model import Chart, Section, Table, percent
 from harness.report.search import roles
 from harness.report.trials import Trial, label
 
+LABELLED = 6
+"""trials on the front that have their number beside them; more would cover each other on a phone"""
+
 
 def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[Trial]:
     """Trials that no other one beats in every metric (name, direction), by the first metric."""
@@ -72,7 +75,7 @@ def _pair(study: StudyFiles) -> tuple[tuple[str, str], tuple[str, str]] | None:
 def _chart(study: StudyFiles, trials: Sequence[Trial], best: Sequence[Trial], pair: Sequence[tuple[str, str]]) -> Chart:
     (first, _), (second, _) = pair
     y = alt.Y(f"{first}:Q", title=label(first), scale=alt.Scale(zero=False, padding=12))
-    x = alt.X(f"{second}:Q", title=label(second), scale=alt.Scale(zero=False, padding=12))
+    x = alt.X(f"{second}:Q", title=label(second), scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=6))
     both = f"isValid(datum['{first}']) && isValid(datum['{second}'])"
     base = alt.Chart(vega.data("trials")).transform_filter(both)
     numbers = [trial.number for trial in best]
@@ -88,7 +91,7 @@ def _chart(study: StudyFiles, trials: Sequence[Trial], best: Sequence[Trial], pa
             ),
         ),
     ]  # fmt: skip
-    if len(numbers) <= 12:
+    if len(numbers) <= LABELLED:
         layers.append(on_front.mark_text(dy=-12, fontSize=11).encode(x=x, y=y, text="trial:N"))
     share = percent(len(best) / max(len(trials), 1))
     described = f"{label(first)} over {label(second)} of {len(trials)} trials; {share} of them are on the front"

@@ -61,6 +61,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Written:
 def _write(page: Page, out: Path, studies: Sequence[Path]) -> Written:
     text = render.html(page)
     markdown = out.with_suffix(".md")
-    write_atomic(out, text)
+    html = out.with_suffix(".html") if out == markdown else out
+    write_atomic(html, text)
     write_atomic(markdown, render.markdown(page))
-    return Written(out, markdown, len(text.encode()), tuple(studies))
+    return Written(html, markdown, len(text.encode()), tuple(studies))

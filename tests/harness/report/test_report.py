@@ -66,7 +66,7 @@ def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
     facts = dict(answer.facts)
     assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
     assert facts["Limited now by"].startswith("learner-bound")
-    assert facts["Looked at"] == "200 trials, 212 repeats; 17 trials without a result"
+    assert facts["Looked at"] == "200 trials, 212 repeats; 17 without a result"
     assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
     assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]
     assert [chart.id for chart in answer.charts] == ["evidence"]
@@ -290,6 +290,8 @@ def test_both_files_are_written(tmp_path: Path) -> None:
     assert written.markdown == tmp_path / "elsewhere" / "page.md"
     assert written.markdown.read_text().startswith("# made\\_up\n")
     assert not (folder / "report.html").exists()
+    written = write_report(folder, tmp_path / "summary.md")
+    assert (written.html, written.markdown) == (tmp_path / "summary.html", tmp_path / "summary.md")
 
 
 def test_side_by_side(tmp_path: Path) -> None:
