@@ -98,7 +98,7 @@ def suggestions(levers: Sequence[Lever], settings: Mapping[str, Any], searched: 
     Args:
         levers: of the limit, the most promising first.
         settings: all settings of the trial, thread counts resolved.
-        searched: names that the suite varies.
+        searched: names of which the suite has several values to choose from on this machine.
         cores: that threads can use.
     """
     open_ = [
@@ -107,6 +107,7 @@ def suggestions(levers: Sequence[Lever], settings: Mapping[str, Any], searched: 
         if lever.setting in settings
         and settings[lever.setting] not in lever.unless
         and not (lever.threads and settings[lever.setting] >= cores)
+        and not (lever.device and lever.setting not in searched)
     ]
     open_.sort(key=lambda lever: lever.setting not in searched)
     return [lever.change.format(lever.setting) for lever in open_[:SUGGESTIONS]]
@@ -133,7 +134,8 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     threads = {name: value for part in workload.parts for name, value in part.settings.items() if "_threads" in name}
     known = trainer.levers(limit)
     all_settings = plan.trainer.defaults() | settings | threads
-    advice = suggestions(known, all_settings, list(plan.space.dimensions), predictor.cores)
+    searched = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
+    advice = suggestions(known, all_settings, searched, predictor.cores)
     return dataclasses.replace(
         record, async_efficiency=efficiency(record, workload, predictor), verdict=sentence(facts, limit, advice)
     )  # fmt: skip

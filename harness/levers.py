@@ -6,18 +6,18 @@ from harness.workload import Lever, Limit
 
 DTYPE = Lever("learner_dtype", "{}=bfloat16", unless=("bfloat16",))
 LEARNER_THREADS = Lever("learner_threads", "more {}", threads=True)
-LEARNER_DEVICE = Lever("learner_device", "another {}", unless=("cuda",))
+LEARNER_DEVICE = Lever("learner_device", "another {}", device=True)
 ENV_THREADS = Lever("env_threads", "more {}", threads=True)
 MORE_ENVS = Lever("num_envs", "more {}")
 NETWORKS = Lever("policy.hidden_dims", "narrower {}")
 
 EPOCHS = Lever("algorithm.num_learning_epochs", "fewer {}", unless=(1,))
-MINIBATCHES = Lever("algorithm.num_mini_batches", "fewer {}, so larger minibatches", unless=(1,))
+MINIBATCHES = Lever("algorithm.num_mini_batches", "fewer {} (larger minibatches)", unless=(1,))
 LONGER = Lever("steps_per_env", "more {}")
 
 APPO: Mapping[Limit, Sequence[Lever]] = {
     "learner": (EPOCHS, LEARNER_THREADS, DTYPE, MINIBATCHES, NETWORKS, LEARNER_DEVICE),
-    "collector": (ENV_THREADS, MORE_ENVS, Lever("algorithm.num_learning_epochs", "more {} from each rollout")),
+    "collector": (ENV_THREADS, MORE_ENVS, Lever("algorithm.num_learning_epochs", "more {} on each rollout")),
     "cores": (EPOCHS, DTYPE, NETWORKS, MORE_ENVS, LEARNER_DEVICE),
     "turns": (Lever("mode", "{}=async", unless=("async",)),),
     "transfer": (LONGER, MORE_ENVS),
@@ -25,8 +25,8 @@ APPO: Mapping[Limit, Sequence[Lever]] = {
     "waiting": (LONGER, MORE_ENVS, Lever("num_slots", "more {}")),
 }
 
-ACTOR_DELAY = Lever("algorithm.policy_frequency", "higher {}, so fewer updates of the actor")
-FREE = Lever("sync_collection", "{}=false, so that the collector runs freely", unless=(False,))
+ACTOR_DELAY = Lever("algorithm.policy_frequency", "higher {} (fewer updates of the actor)")
+FREE = Lever("sync_collection", "{}=false (the collector runs freely)", unless=(False,))
 UPDATES = Lever("updates_per_step", "more {} between two looks at new data")
 
 OFF_POLICY: Mapping[Limit, Sequence[Lever]] = {

@@ -80,6 +80,8 @@ class Lever:
     """values of the setting with which there is nothing left to change"""
     threads: bool = False
     """the setting is a number of threads: nothing is to be gained beyond the cores there are"""
+    device: bool = False
+    """the setting is a device: another one is proposed only where the suite found one on this machine"""
 
 
 @runtime_checkable

@@ -104,13 +104,15 @@ def test_suggestions_leave_out_what_is_done_or_not_there_and_begin_with_what_is_
         Lever("a", "fewer {}", unless=(1,)),
         Lever("dtype", "{}=half", unless=("half",)),
         Lever("absent", "more {}"),
+        Lever("where", "another {}", device=True),
         Lever("threads", "more {}", threads=True),
         Lever("b", "more {}"),
         Lever("c", "wider {}"),
     )
-    settings = {"a": 5, "dtype": "half", "threads": 2, "b": 1, "c": 1}
+    settings = {"a": 5, "dtype": "half", "threads": 2, "b": 1, "c": 1, "where": "cpu"}
     assert suggestions(levers, settings, ["c"], cores=4) == ["wider c", "fewer a", "more threads"]
     assert suggestions(levers, settings | {"a": 1}, [], cores=2) == ["more b", "wider c"]
+    assert suggestions(levers, settings, ["where"], cores=2) == ["another where", "fewer a", "more b"]
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
