@@ -148,7 +148,7 @@ def _chart(axis: str, axis_title: str, names: Sequence[str], described: str) -> 
     base = alt.Chart(vega.data(f"curve_{axis}"))
     band = base.mark_area(opacity=0.18).encode(
         x=x, y=alt.Y("low:Q", title="episode return", scale=alt.Scale(zero=False)), y2="high:Q",
-        fill=alt.Fill("name:N", scale=alt.Scale(domain=list(names)), legend=None),
+        color=colour,
     )  # fmt: skip
     line = base.mark_line(strokeWidth=2).encode(
         x=x, y="y:Q", color=colour, strokeDash=dash,

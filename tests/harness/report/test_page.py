@@ -71,6 +71,8 @@ def test_it_opens_draws_fits_and_stays_offline(window: Any, report: Path, width:
     marks = everything_drawn(driver)
     assert len(marks) >= 14 and all(marks.values()), marks
     assert marks["pareto-chart"] > 180
+    named = "return [...document.querySelectorAll('#curve-env_steps .role-legend-label text')].map(t => t.textContent)"
+    assert driver.execute_script(named)[:2] == ["trial 55", "trial 0 (baseline)"]
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     cut = driver.execute_script(
         "return [...document.querySelectorAll('.plot')].filter(p => p.scrollWidth > p.clientWidth + 1).map(p => p.id)"
