@@ -23,6 +23,7 @@ import optuna
 from optuna.pruners import PercentilePruner
 from optuna.trial import TrialState, create_trial
 
+from harness.record import Record
 from harness.suite import Pruner, Suite
 
 Progress = Mapping[str, Any]
@@ -49,6 +50,11 @@ class Checks:
             return False
         self.values[part] = value
         return True
+
+
+def may_end(record: Record) -> bool:
+    """Whether a repeat that begins may be pruned: see above for those that never are."""
+    return record.phase == "search" and record.repeat == 0 and not record.baseline
 
 
 def used(suite: Suite, progress: Progress) -> float:

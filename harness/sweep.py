@@ -250,8 +250,7 @@ class Sweep:
     def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:
         """Shows progress; and ends a trial that falls behind, if it is one that may be pruned."""
         pruner = self.plan.suite.pruner
-        prunable = record.phase == "search" and record.repeat == 0 and not record.baseline
-        judge = pruning.Judge(self.plan.suite, pruner, self._optuna) if pruner and prunable else None
+        judge = pruning.Judge(self.plan.suite, pruner, self._optuna) if pruner and pruning.may_end(record) else None
 
         def watch(progress: dict[str, Any]) -> str | None:
             self.display.progress(progress)

@@ -139,6 +139,13 @@ def test_a_hopeless_trial_ends_with_its_reason_and_its_curve(make_plan, tmp_path
     assert told[0].intermediate_values == dict.fromkeys(range(10, 100, 10), 200.0)
 
 
+def test_what_is_compared_never_ends_early() -> None:
+    searched = Record("s", 3, 0, "failed")
+    assert pruning.may_end(searched)
+    for compared in ({"baseline": True}, {"phase": "confirm"}, {"repeat": 1}):
+        assert not pruning.may_end(dataclasses.replace(searched, **compared))
+
+
 def test_baseline_and_confirmation_go_to_their_end(make_plan, tmp_path: Path) -> None:
     """A baseline that is worst of all, and a confirmation in which it is measured last."""
     plan = make_plan(
