@@ -54,12 +54,13 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that say what to do; all others keep their traceback."""
     from harness.compare.revisions import CompareError
     from harness.document import InputError
+    from harness.provenance import ProvenanceError
     from harness.record import RecordError
     from harness.timelines import TraceError
     from harness.trainers import TrainerError
     from unilab.training.settings import SettingsError
 
-    return (InputError, TrainerError, SettingsError, RecordError, TraceError, CompareError, _Refused)
+    return (InputError, TrainerError, SettingsError, RecordError, ProvenanceError, TraceError, CompareError, _Refused)
 
 
 class _Refused(Exception):
