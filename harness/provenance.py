@@ -20,7 +20,7 @@ def commit() -> tuple[str, bool]:
     Results that a user keeps in the repository are no change of what was measured.
 
     Raises:
-        ProvenanceError: git does not answer. To go on without a commit would mix numbers of different code in one study.
+        ProvenanceError: git does not answer. Without a commit, numbers of different code would mix in one study.
     """
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
     try:

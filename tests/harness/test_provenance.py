@@ -35,7 +35,7 @@ def test_outside_of_a_repository_there_is_no_commit(tmp_path, monkeypatch):
 def test_a_git_that_does_not_answer_is_an_error_not_another_commit(tmp_path, monkeypatch):
     git(tmp_path, monkeypatch, "exec sleep 60")
     monkeypatch.setattr(provenance, "SECONDS", 0.2)
-    with pytest.raises(ProvenanceError, match="git did not answer within 0.2 s.*rev-parse HEAD"):
+    with pytest.raises(ProvenanceError, match=r"git did not answer within 0\.2 s.*rev-parse HEAD"):
         look()
 
 
