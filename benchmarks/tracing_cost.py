@@ -32,9 +32,16 @@ from unilab.training.tracing import span
 
 SPANS = 100_000
 BLOCK_ITERATIONS = 5
-JOB: dict[str, Any] = {
-    "steps_per_env": 32, "minibatches": 4, "hidden_dims": [256, 256], "activation": "elu", "epochs": 5,
-}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "env": "HalfCheetah",
+    "num_envs": 256,  # short iterations, of which the window has many
+    "steps_per_env": 32,
+    "policy.activation": "elu",
+    "policy.hidden_dims": [256, 256],
+    "policy.critic_hidden_dims": [256, 256],
+    "algorithm.num_learning_epochs": 5,
+    "algorithm.num_mini_batches": 4,
+}
 
 
 def options() -> argparse.Namespace:
@@ -127,11 +134,11 @@ def ratios(seconds: dict[bool, list[float]]) -> dict[str, float]:
 
 def contestants(given: dict[str, Any]) -> list[Contestant]:
     """The same training, traced and not."""
-    defaults = {"num_envs": 256}  # short iterations, of which the window has many
-    return [
-        Contestant(name, "appo_driver.py", sys.executable, JOB | {"settings": defaults | given | more})
-        for name, more in (("tracing on", {"trace_enabled": True}), ("tracing off", {}))
-    ]
+    jobs: dict[str, dict[str, Any]] = {
+        name: {"trainer": "appo", "settings": SETTINGS | given | {"trace_enabled": traced}}
+        for name, traced in (("tracing on", True), ("tracing off", False))
+    }
+    return [Contestant(name, "trainer_driver.py", sys.executable, job) for name, job in jobs.items()]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_turns_change_their_order_and_ratios_are_of_a_round(drivers: Path, capsy
     print_table("a title", comparison)
     out = capsys.readouterr().out
     assert "a title" in out and "6.0 to 6.0; 5 env steps/s" in out and "1.50 to 1.50, round by round" in out
+
+
+def test_the_drivers_that_benchmarks_name_are_there() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    named = set(re.findall(r'"(\w+_driver\.py)"', sources))
+    assert "trainer_driver.py" in named
+    assert named <= {path.name for path in (ROOT / "benchmarks" / "drivers").iterdir()}
 
 
 def test_the_fastest_is_chosen_and_a_single_one_is_not_measured(drivers: Path) -> None:
