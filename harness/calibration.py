@@ -35,10 +35,6 @@ class Calibration:
             return 1.0
         return min(max(statistics.median(known), BOUNDS[0]), BOUNDS[1])
 
-    def strictest(self, trainer: str) -> float:
-        """The factor that feasibility is judged with: never below 1."""
-        return max(1.0, self.factor(trainer))
-
     def learn(self, trainer: str, records: Sequence[Record]) -> None:
         """Take records in; those without a prediction or a true measurement are left out."""
         known = self.ratios.setdefault(trainer, [])

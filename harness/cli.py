@@ -231,7 +231,7 @@ def train(arguments: argparse.Namespace) -> int:
     from harness import training
     from harness.display import TrainDisplay, console
 
-    job = training.load(arguments.config, arguments.set)
+    job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
     out = console(stderr=arguments.json)
     seconds = arguments.minutes * 60 if arguments.minutes else None
     folder = arguments.out or Path("runs") / job.name
@@ -392,7 +392,10 @@ def _report_verb(verb: argparse.ArgumentParser) -> None:
 
 
 def _train_verb(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("config", type=Path, metavar="CONFIG", help="YAML with trainer, env and settings")
+    verb.add_argument(
+        "config", metavar="CONFIG", help="YAML with trainer, env and settings, or a study, whose best.yaml is meant"
+    )
+    _results(verb)
     verb.add_argument("--iterations", type=_positive_int, metavar="N", help="in total, those before a resume included")
     verb.add_argument("--minutes", type=_positive, metavar="M", help="of training, those before a resume included")
     verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")

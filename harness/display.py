@@ -166,6 +166,6 @@ class TrainDisplay:
 
 
 def console(stderr: bool = False) -> Console:
-    """80 columns and no colours in a pipe, so that output can be compared and grepped."""
+    """100 columns and no colours in a pipe, so that output can be compared and grepped."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else 100)

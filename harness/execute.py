@@ -135,19 +135,25 @@ class _Group:
         with suppress(ProcessLookupError):
             self.process.kill()
 
-    def dump_stacks(self) -> None:
-        """Ask every process of the group that has a handler for it to write its stacks to stderr.log."""
-        log = self.folder / "stderr.log"
-        before = log.stat().st_size
+    def dump_stacks(self) -> list[Path]:
+        """Ask every process of the group that has a handler for it to write its stacks; the logs that grew.
+
+        They are ``stderr.log`` and, of a trainer in a process of its own, a log of that process.
+        """
+        before = self._log_sizes()
         for pid in _members_catching(self.id, signal.SIGUSR1):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
         deadline = time.monotonic() + DUMP_SECONDS
-        size = before
-        # the handler writes on its own; there is nothing to wait on but the file
-        while time.monotonic() < deadline and (size == before or size != log.stat().st_size):
-            size = log.stat().st_size
+        sizes = before
+        # the handlers write on their own; there is nothing to wait on but the files
+        while time.monotonic() < deadline and (sizes == before or sizes != self._log_sizes()):
+            sizes = self._log_sizes()
             time.sleep(0.1)
+        return [log for log, size in self._log_sizes().items() if size > before.get(log, 0)]
+
+    def _log_sizes(self) -> dict[Path, int]:
+        return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
 
     def end(self) -> None:
         """Nothing of the group is left afterwards."""
@@ -240,12 +246,13 @@ class _Watch:
         return Outcome("failed", error=f"exit code {code} without a result; log: {self._log()}")
 
     def _timed_out(self) -> Outcome:
-        self.group.dump_stacks()
+        logs = self.group.dump_stacks()
         if time.monotonic() >= self.deadline:
             reason = f"took longer than trial_timeout_seconds = {self.limits.timeout_seconds:g}"
         else:
             reason = f"no progress for progress_timeout_seconds = {self.limits.progress_timeout_seconds:g}"
-        return Outcome("timeout", error=f"{reason}; stack dump: {self._log()}")
+        where = f"stack dump: {', '.join(map(str, logs))}" if logs else f"no stack dump came; log: {self._log()}"
+        return Outcome("timeout", error=f"{reason}; {where}")
 
     def _log(self) -> str:
         return f"{self.group.folder / 'stderr.log'}"

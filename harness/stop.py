@@ -1,11 +1,9 @@
-"""SIGINT and SIGTERM: the first asks for an orderly end within a deadline, the second ends at once."""
+"""SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once."""
 
 import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
-
-DEADLINE_SECONDS = 5.0
 
 
 class Stopped(Exception):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,14 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     env = settings.pop("env")
     config = {"trainer": trainer, "env": env, "settings": _plain(settings)}
     path = study.folder / "best.yaml"
-    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; python -m harness train {path}\n"
+    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
     write_atomic(path, head + to_yaml(config))
     return path
+
+
+def train_command(path: Path | str) -> str:
+    """The command that trains a configuration, to be copied into a shell."""
+    return f"python -m harness train {shlex.quote(str(path))}"
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
     console.print(Text(where))
     if result["best_config"]:
-        text = Text(f"Train with it: python -m harness train {result['best_config']}", style="bold")
+        text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
         console.print(text, soft_wrap=True)
 
 

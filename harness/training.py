@@ -30,6 +30,20 @@ class Job:
     settings: dict[str, Any]
 
 
+def configuration(name: str, results: Path) -> Path:
+    """A file, or ``best.yaml`` of a study, which is named as for ``report``.
+
+    Raises:
+        InputError: it names neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    from harness.report.files import find  # loads SciPy, which takes long
+
+    return find(name, results) / "best.yaml"
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names.
 

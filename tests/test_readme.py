@@ -136,9 +136,8 @@ def test_every_verb_and_its_options_are_in_the_reference() -> None:
     verbs: dict[str, Any] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]
     assert rows.keys() == verbs.keys()
     for verb, description in rows.items():
-        options = verbs[verb]._option_string_actions
-        for option in re.findall(r"--[\w-]+", description):
-            assert option in options, f"{verb} has no {option}"
+        options = verbs[verb]._option_string_actions.keys() - {"-h", "--help", "--json"}  # said of all verbs at once
+        assert set(re.findall(r"--[\w-]+", description)) == options, verb
 
 
 @pytest.mark.parametrize(

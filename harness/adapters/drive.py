@@ -45,7 +45,12 @@ class Reporter:
         if now >= self._next:
             self._next = now + REPORT_SECONDS
             self.send({"progress": {"wall_seconds": now - self._began, **counters}})
-        return not self._stop.is_set()
+        return not self.stopping
+
+    @property
+    def stopping(self) -> bool:
+        """A stop was asked for: for drivers that can end between two reports."""
+        return self._stop.is_set()
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -90,6 +95,7 @@ def main(report_fd: int) -> int:
         module, _, function = job["driver"].partition(":")
         getattr(importlib.import_module(module), function)(job["settings"], report, Path(job["log_dir"]))
     except BaseException as error:  # noqa: BLE001 whatever it is, the parent must know
+        traceback.print_exc()  # after a stop nobody reads the report
         report.send({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
         return 1
     finally:

@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -117,14 +119,29 @@ class ForeignTrainer(ConfiguredTrainer):
         job = {"driver": self._driver, "settings": flatten(config), "log_dir": str(log_dir.absolute())}
         python = sys.executable if config.python is None else str(Path(str(shutil.which(config.python))).absolute())
         with DriverProcess(python, job, log_dir.absolute() / "driver.log") as process:
-            for progress in process.progress():
-                if not on_progress(progress):
-                    return Summary(progress, "callback", None)
-                if progress.iteration >= max_iterations:
-                    return Summary(progress, "iterations", None)
-                if max_seconds is not None and progress.wall_seconds >= max_seconds:
-                    return Summary(progress, "seconds", None)
-        raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to; log: {process.log}")
+            summary = _followed(process, on_progress, max_iterations, max_seconds)
+        if summary is None:
+            raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to; log: {process.log}")
+        if how := process.failure():  # what was measured before stays true
+            warnings.warn(
+                f"{self._package} may have left no model: asked to stop, its process {how}; log: {process.log}",
+                RuntimeWarning, stacklevel=2,
+            )  # fmt: skip
+        return summary
+
+
+def _followed(
+    process: "DriverProcess", on_progress: OnProgress, max_iterations: int, max_seconds: float | None
+) -> Summary | None:
+    """Until ``on_progress`` or a limit ends it; None when the driver ended first."""
+    for progress in process.progress():
+        if not on_progress(progress):
+            return Summary(progress, "callback", None)
+        if progress.iteration >= max_iterations:
+            return Summary(progress, "iterations", None)
+        if max_seconds is not None and progress.wall_seconds >= max_seconds:
+            return Summary(progress, "seconds", None)
+    return None
 
 
 class DriverProcess:
@@ -175,16 +192,24 @@ class DriverProcess:
                 raise error
             else:
                 return
-        code = self._process.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._process.wait()
+        how = self.failure() or "ended without a word"
         error = ForeignTrainerError(f"the trainer's process {self._process.pid} {how}; log: {self.log}")
         error.add_note("its output ends:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]))
         raise error
 
+    def failure(self) -> str | None:
+        """How the process, which is gone, came to a bad end; None: it did not."""
+        code = self._process.returncode
+        if code == 0:
+            return None
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Ask it to stop, wait for it, and end it when that takes too long."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it died before it read its job, which closing tries to send again
+            self._process.stdin.close()
         self._reports.close()  # nor can a full pipe keep it from ending
         try:
             self._process.wait(KILL_SECONDS)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.answer import SEEDS
 from harness.record import Record
 from harness.report import vega
 from harness.report.files import StudyFiles
@@ -21,8 +22,6 @@ POINTS = 150
 """of a curve at most"""
 SHOWN = 5
 """trials"""
-SEEDS = 5
-"""from so many on an interval is claimed (Agarwal et al. 2021, arXiv:2108.13264)"""
 AXES = (("wall_seconds", "wall time, seconds"), ("env_steps", "env steps"))
 Floats = NDArray[np.float64]
 

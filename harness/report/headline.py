@@ -16,7 +16,7 @@ from harness.report.search import role, roles
 from harness.report.time_use import leaders, verdict
 from harness.report.trials import Trial, label, scale
 from harness.statistics import Interval
-from harness.tables import number_text
+from harness.tables import number_text, train_command
 
 SHOWN = 6
 """trials whose repeats are drawn"""
@@ -33,7 +33,7 @@ def headline(study: StudyFiles) -> tuple[Answer, list[dict[str, Any]]]:
     facts = tuple(_facts(study, found, best))
     if best is None:
         return Answer(text, unit, found.claim, facts, None, None, charts), rows
-    command = f"python -m harness train {study.folder / 'best.yaml'}" if study.best else None
+    command = train_command(study.folder / "best.yaml") if study.best else None
     return Answer(text, unit, found.claim, facts, command, _settings(study, best, baseline), charts), rows
 
 

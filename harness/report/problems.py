@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from harness.record import Record
+from harness.record import Record, typical
 from harness.report.files import StudyFiles
 from harness.report.model import MISSING, Cell, Code, Section, Table, share
 from harness.report.trials import Trial
@@ -56,8 +56,7 @@ def _first_line(error: str | None) -> str:
 def _broken(study: StudyFiles, trial: Trial) -> list[tuple[Any, ...]]:
     rows = []
     for metric, bounds in study.suite.constraints.metrics.items():
-        values = sorted(value for r in trial.complete if math.isfinite(value := r.metric(metric)))
-        value = values[len(values) // 2] if values else math.nan
+        value = typical(trial.counted, metric)  # as the ranking judges it
         if bounds.excess(value) > 0:
             limits = [f"at least {bounds.min}"] * (bounds.min is not None)
             limits += [f"at most {bounds.max}"] * (bounds.max is not None)

@@ -20,7 +20,6 @@ from markupsafe import Markup
 from harness.record import RecordError, write_atomic
 from harness.report.model import Chart, Page
 
-CODE = str.maketrans({"|": "\\|", "\n": " ", "\r": " "})
 MARKUP = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>#|~"}, "\n": " ", "\r": " "})
 
 

@@ -1,6 +1,7 @@
 """The search: which settings made the difference, as charts over all trials."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -74,7 +75,8 @@ def by_setting(study: StudyFiles) -> Section:
             values = [trial.value(metrics[0]) for trial in trials]
             values = [value for value in values if math.isfinite(value)]
             best = study.suite.objectives[0].direction == "maximize"
-            rows.append([name, value, len(trials), (max if best else min)(values, default=math.nan), _median(values)])
+            values = values or [math.nan]
+            rows.append([name, value, len(trials), (max if best else min)(values), statistics.median(values)])
     text = (
         "Each mark is a trial, the median of its repeats; other settings vary too, so a column shows what went with a "
         "value, not what it causes.",
@@ -85,11 +87,6 @@ def by_setting(study: StudyFiles) -> Section:
     columns = ("setting", "value", "trials", f"best {name}", f"median {name}")
     table = Table.of("by-setting-table", f"{name[0].upper()}{name[1:]} by value of each setting", columns, rows)
     return Section("settings", "By each setting", text, tuple(charts), (table,) if rows else ())
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else math.nan
 
 
 def _groups(trials: Sequence[Trial], name: str) -> list[tuple[str, list[Trial]]]:
@@ -138,7 +135,7 @@ def _setting_chart(study: StudyFiles, trials: Sequence[Trial], index: int, name:
 def _described(trials: Sequence[Trial], name: str, metric: str) -> str:
     parts = []
     for value, group in _groups(trials, name):
-        parts.append(f"{value}: {number_text(_median([trial.value(metric) for trial in group]))}")
+        parts.append(f"{value}: {number_text(statistics.median(trial.value(metric) for trial in group))}")
     return f"Median {label(metric)} by {name}. " + "; ".join(parts)
 
 

@@ -15,7 +15,7 @@ from harness.report.headline import change_text
 from harness.report.model import MISSING, Chart, Code, Page, Section, Table, finite
 from harness.report.time_use import verdict
 from harness.report.trials import Trial, label
-from harness.tables import number_text
+from harness.tables import number_text, train_command
 
 
 def comparison(studies: Sequence[StudyFiles]) -> Page:
@@ -132,7 +132,7 @@ def _machines(studies: Sequence[StudyFiles], names: Sequence[str]) -> Section:
 
 def _commands(studies: Sequence[StudyFiles], names: Sequence[str]) -> Section:
     code = tuple(
-        Code(f"Train with the best of {name}", f"python -m harness train {study.folder / 'best.yaml'}")
+        Code(f"Train with the best of {name}", train_command(study.folder / "best.yaml"))
         for study, name in zip(studies, names, strict=True)
         if study.best
     )

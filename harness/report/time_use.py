@@ -47,10 +47,10 @@ def busy(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
         cells.append((trial.name, *shares, verdict(study, trial)))
     columns = ("trial", "collector busy", "collector waits", "learner busy", "learner waits", "limited by")
     table = Table.of("busy-table", "Where the time of the steady window went", columns, cells)
-    shown = f"The best {len(trials)} trials and the baseline. " if len(study.trials) > len(trials) else ""
+    shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
     text = (
-        f"{shown}Filled: busy. Outlined: waiting for the other side. The rest is neither: starting, bookkeeping, or "
-        "time that a trainer does not tell.",
+        f"{shown}Filled: busy. Outlined: waiting for the other side. The rest is neither: bookkeeping, or time "
+        "that a trainer does not tell.",
     )
     return Section("busy", title, text, charts, (table,)), rows
 

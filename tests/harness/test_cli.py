@@ -113,8 +113,10 @@ def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_pa
     listed = json.loads(capsys.readouterr().out)
     assert listed["studies"][0]["trials"] == 2 and "HalfCheetah" in listed["environments"]
 
-    assert cli.main(["train", str(folder / "best.yaml"), "--iterations", "7", "--out", str(tmp_path / "t")]) == 0
-    assert "after 7 iterations" in capsys.readouterr().out
+    study = ["--results", str(tmp_path / "r"), folder.parent.name]
+    for named in ([str(folder / "best.yaml")], study):
+        assert cli.main(["train", *named, "--iterations", "7", "--out", str(tmp_path / "t")]) == 0
+        assert "after 7 iterations" in capsys.readouterr().out
 
 
 def test_run_where_nothing_can_be_measured_fails(suite_file, tmp_path, capsys) -> None:

@@ -98,7 +98,7 @@ class Counting(BaseCallback):
 
     def _on_step(self) -> bool:
         self._episodes += sum("episode" in info for info in self.locals["infos"])
-        return self._more
+        return self._more and not self._report.stopping  # a rollout may take longer than a stop
 
     def _on_rollout_end(self) -> None:
         self._collecting += self._since_change()

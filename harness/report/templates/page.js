@@ -95,12 +95,19 @@
   // A running study: the page loads itself again and looks as it did before, unless it is paused.
   const key = `report:${location.pathname}`;
   const pause = document.getElementById("pause");
+  // What has the keyboard focus: the nearest part with an id, and its number among what is in there.
+  function address(element) {
+    const part = element?.closest("[id]");
+    return part ? [part.id, [...part.querySelectorAll("*")].indexOf(element)] : null;
+  }
   function remember() {
     const sorted = [...document.querySelectorAll("th[aria-sort]")].map((head) => [
       head.closest("table").id, [...head.parentElement.children].indexOf(head), head.getAttribute("aria-sort"),
     ]);
     const open = [...document.querySelectorAll("details")].map((one) => one.open);
-    sessionStorage.setItem(key, JSON.stringify({ sorted, open, scroll: window.scrollY }));
+    const across = [...document.querySelectorAll(".scroll")].map((one) => [one.id, one.scrollLeft]);
+    const focus = address(document.activeElement);
+    sessionStorage.setItem(key, JSON.stringify({ sorted, open, across, focus, scroll: window.scrollY }));
   }
   function recall() {
     const state = JSON.parse(sessionStorage.getItem(key) ?? "null");
@@ -112,6 +119,11 @@
       const table = document.getElementById(id);
       const head = table?.tHead.rows[0].children[column];
       if (head) sort(table, head, direction);
+    }
+    for (const [id, left] of state.across) document.getElementById(id)?.scrollTo({ left, behavior: "instant" });
+    if (state.focus) {
+      const part = document.getElementById(state.focus[0]);
+      (part?.querySelectorAll("*")[state.focus[1]] ?? part)?.focus({ preventScroll: true });
     }
     window.scrollTo({ top: state.scroll, behavior: "instant" });
     return state.scroll;

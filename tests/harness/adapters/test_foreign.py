@@ -74,9 +74,17 @@ def test_failures_are_told(tmp_path, behaviour, words, note) -> None:
 
 def test_one_that_holds_the_gil_is_killed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "KILL_SECONDS", 0.3)
-    summary, _ = train(tmp_path, iterations=2, behaviour="hold_gil")
+    with pytest.warns(RuntimeWarning, match="may have left no model: asked to stop, its process was killed by SIGK"):
+        summary, _ = train(tmp_path, iterations=2, behaviour="hold_gil")
     assert summary.stopped_by == "iterations"
     assert not psutil.pid_exists(driver(tmp_path)[0])
+
+
+def test_one_that_dies_before_it_reads_its_job_is_told_and_reaped(tmp_path) -> None:
+    job = {"python": "/bin/false", "env_cfg": {"more than a pipe holds": "x" * 2**18}}
+    with pytest.raises(ForeignTrainerError, match=" ended with exit code 1; log: "):
+        FakeForeign().run(job, lambda _: True, log_dir=tmp_path, max_iterations=1)
+    assert not [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
 PARENT = """

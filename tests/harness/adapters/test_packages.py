@@ -15,6 +15,7 @@ from uni_rl.algos.appo.runner import APPORunner
 
 from harness import plan as plans
 from harness import trainers
+from harness.adapters.drivers import sb3
 from harness.adapters.rsl_rl import group
 from harness.adapters.sb3 import constructor_arguments
 from unilab.training.progress import Progress
@@ -58,6 +59,35 @@ def test_sb3_ppo(tmp_path, vec_env) -> None:
     assert (progress.env_steps, progress.updates, progress.samples) == (16 * n, 12 * n, 48 * n)
     model = stable_baselines3.PPO.load(tmp_path / "model.zip")
     assert model.n_steps == 8 and model.policy.mlp_extractor.policy_net[0].out_features == 8
+
+
+class StoppedWithin:
+    """A reporter that is asked to stop a few env steps into the rollout after the first report."""
+
+    def __init__(self, steps: int) -> None:
+        self.left, self.reports = steps, 0
+
+    def start(self) -> None: ...
+
+    def __call__(self, **_: Any) -> bool:
+        self.reports += 1
+        return True
+
+    @property
+    def stopping(self) -> bool:
+        self.left -= self.reports > 0
+        return self.left <= 0 < self.reports
+
+
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_sb3_keeps_its_model_when_it_is_stopped_within_a_long_rollout(tmp_path, name) -> None:
+    own = {"n_steps": 500, "batch_size": 500, "n_epochs": 1} if name == "PPO" else OFF_POLICY | {"train_freq": 500}
+    trainer = trainers.get(f"harness.adapters.sb3:{name}")
+    settings = trainer.defaults() | SB3 | own | {"threads": torch.get_num_threads()}
+    report = StoppedWithin(7)
+    {"PPO": sb3.train_ppo, "SAC": sb3.train_sac}[name](settings, report, tmp_path)
+    model = getattr(stable_baselines3, name).load(tmp_path / "model.zip")
+    assert report.reports == 1 and model.num_timesteps == 2 * (500 + 7)
 
 
 @pytest.mark.parametrize("name", ["SAC", "TD3"])

@@ -21,7 +21,7 @@ search:
   num_slots: [1, 2, 4]
   algorithm.learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}
   when_full: [wait, drop_oldest]
-baseline: {{mode: async, num_envs: 256, num_slots: 2}}
+{searched}baseline: {{mode: async, num_envs: 256, num_slots: 2}}
 objectives: {objectives}
 constraints: {{host_memory_fraction: 0.8, policy_lag_mean: {{max: 8}}}}
 measure: {{warmup_seconds: 3, seconds: 8}}
@@ -50,13 +50,14 @@ def write_study(
     *,
     name: str = "made_up",
     objectives: str = "[env_steps_per_second]",
+    searched: str = "",
     curve_points: int = 0,
     manifest: bool = True,
     ceilings: Ceilings | None = None,
 ) -> Path:
-    """A study's folder; each record gets a curve of so many readings in its log."""
+    """A study's folder; each record gets a curve of so many readings in its log; ``searched`` are more lines of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "suite.yaml").write_text(SUITE.format(name=name, objectives=objectives))
+    (folder / "suite.yaml").write_text(SUITE.format(name=name, objectives=objectives, searched=searched))
     (folder / "trials.jsonl").write_text("".join(json.dumps(record.flat()) + "\n" for record in records))
     (folder / "best.yaml").write_text("trainer: appo\nenv: HalfCheetah\nsettings: {num_envs: 1024}\n")
     if manifest:

@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from harness.report.write import write_comparison, write_report
 from tests.browser import errors, wait
 from tests.harness.report.studies import make_record, two_hundred_trials, write_study
-from tests.harness.report.test_report import HOSTILE
+from tests.harness.report.test_report import HOSTILE, HOSTILE_KEY, HOSTILE_SEARCH
 
 PHONE, DESKTOP = 375, 1280
 
@@ -158,6 +158,7 @@ def test_it_is_used_by_keyboard_and_read_aloud(window: Any, report: Path) -> Non
             if (!document.getElementById(plot.getAttribute(name))?.textContent.trim())
               problems.push(`${name} of ${plot.id}`);
         }
+        for (const text of all("pre")) if (text.getAttribute("role") !== "region") problems.push("a name without role");
         for (const scroll of all(".scroll")) if (scroll.tabIndex !== 0) problems.push("a region without keyboard");
         for (const link of all("nav a"))
           if (!document.querySelector(link.getAttribute("href"))) problems.push(link.href);
@@ -179,7 +180,9 @@ def test_hostile_names_and_errors_run_nothing(window: Any, tmp_path: Path) -> No
     params = {"mode": HOSTILE, "num_envs": 100, HOSTILE: HOSTILE}
     records = [make_record(0), make_record(1, params=params, verdict=HOSTILE), make_record(2)]
     records += [make_record(3, state="failed", error=HOSTILE, params=params)]
-    driver = window(write_report(write_study(tmp_path, records, curve_points=30)).html)
+    records += [make_record(n, params={HOSTILE_KEY: n, "num_envs": 100}) for n in (4, 5)]
+    driver = window(write_report(write_study(tmp_path, records, searched=HOSTILE_SEARCH, curve_points=30)).html)
+    assert all(everything_drawn(driver).values())
     assert errors(driver) == []
     assert driver.execute_script("return document.querySelectorAll('img').length") == 0
     assert driver.execute_script("return document.scripts.length") == 3
@@ -196,15 +199,20 @@ def test_studies_side_by_side(window: Any, tmp_path: Path) -> None:
 
 def test_a_watched_page_loads_itself_again_where_it_was(window: Any, tmp_path: Path) -> None:
     folder = write_study(tmp_path, [make_record(n) for n in range(4)])
-    driver = window(write_report(folder, watched="running, 4 repeats").html)
+    driver = window(write_report(folder, watched="running, 4 repeats").html, PHONE)
     driver.execute_script("window.scrollTo({top: 700, behavior: 'instant'}); window.first = true;")
     head = driver.find_element(By.CSS_SELECTOR, "#trials-table thead th")
     driver.execute_script("arguments[0].click()", head.find_element(By.TAG_NAME, "button"))
+    driver.execute_script("document.getElementById('trials-table-scroll').scrollLeft = 90")
+    driver.execute_script("arguments[0].focus({preventScroll: true})", head.find_element(By.TAG_NAME, "button"))
     write_report(folder, watched="running, 5 repeats")
     current = "document.querySelector('.watched').textContent.includes('5 repeats')"
     wait(driver, f"window.first === undefined && {current} && document.body.dataset.drawn")
     assert abs(driver.execute_script("return window.scrollY") - 700) <= 2
     assert driver.find_element(By.CSS_SELECTOR, "#trials-table th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    focused = "return [document.activeElement.tagName, document.activeElement.closest('table')?.id]"
+    assert driver.execute_script(focused) == ["BUTTON", "trials-table"]
+    assert driver.execute_script("return document.getElementById('trials-table-scroll').scrollLeft") == 90
     write_report(folder)
     wait(driver, "document.querySelector('.watched') === null && document.body.dataset.drawn")
     assert not driver.find_elements(By.ID, "pause")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from harness.report.write import write_report
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'
+HOSTILE_KEY = "a[0].b</script>"
+HOSTILE_SEARCH = f"  {HOSTILE_KEY}: [4, 5]\n"
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,35 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     assert texts(table(page, "pareto-table"), "trial") == ["3", "1", "0 (baseline)"]
 
 
+def test_a_constraint_is_judged_as_the_ranking_judges_it(tmp_path: Path) -> None:
+    records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([6.0, 9.0])]
+    page = page_of(tmp_path, records)
+    assert section(page, "problems").text == ("Every repeat was measured to its end, within all constraints.",)
+    records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([8.0, 9.0])]
+    broken = table(page_of(tmp_path, records), "constraints-table")
+    assert texts(broken, "value") == ["8.5"]
+
+
+def test_the_median_by_setting_lies_between_the_middle_two(tmp_path: Path) -> None:
+    params = {"num_envs": 64, "num_slots": 1}
+    records = [make_record(n, params=params | {"mode": m}, env_steps_per_second=v)
+               for n, (m, v) in enumerate([("async", 100.0), ("async", 200.0), ("sync", 50.0)])]  # fmt: skip
+    by_mode = table(page_of(tmp_path, records), "by-setting-table")
+    assert dict(zip(texts(by_mode, "value"), texts(by_mode, "median env steps a second"), strict=True)) == {
+        "async": "150", "sync": "50",
+    }  # fmt: skip
+
+
+def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    folders = [write_study(tmp_path / "my studies" / name, [make_record(0)]) for name in "ab"]
+    expected = [["python", "-m", "harness", "train", str(folder / "best.yaml")] for folder in folders]
+    studies = [StudyFiles.load(folder) for folder in folders]
+    page = build.page(studies[0])
+    assert page.answer is not None and page.answer.command is not None
+    assert shlex.split(page.answer.command) == expected[0]
+    assert [shlex.split(code.text) for code in section(comparison(studies), "commands").code] == expected
+
+
 # -- text from elsewhere
 
 
@@ -199,12 +231,14 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     bad = make_record(1, state="failed", error=HOSTILE, log=HOSTILE)
     records = [make_record(0), replace(bad, params={HOSTILE: HOSTILE}), make_record(2, params={HOSTILE: HOSTILE})]
     records += [make_record(3, verdict=HOSTILE, machine=HOSTILE, disturbed=HOSTILE, threads=HOSTILE)]
-    folder = write_study(tmp_path, records, ceilings=replace(CEILINGS, machine=HOSTILE))
+    records += [make_record(n, params={HOSTILE_KEY: n, "mode": "sync"}) for n in (4, 5)]
+    folder = write_study(tmp_path, records, searched=HOSTILE_SEARCH, ceilings=replace(CEILINGS, machine=HOSTILE))
     (folder / "best.yaml").write_text(HOSTILE)
     page = build.page(StudyFiles.load(folder), watched=HOSTILE)
     text = render.html(page)
     own = text.replace(render._vega(), "")
     assert own.count("<script>") == 2 and "<img" not in own
+    assert HOSTILE_KEY in texts(table(page, "by-setting-table"), "setting")
     assert "{{ 7 * 7 }}" in text and "\\u003c/script\\u003e" in text
     for line in render.markdown(page).splitlines():
         assert "<img" not in re.sub(r"\\.", "", line) or line.startswith(HOSTILE[:9])
