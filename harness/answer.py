@@ -9,12 +9,21 @@ from typing import Any, Literal
 from harness.claims import sentence
 from harness.confirm import BASELINE
 from harness.record import RETURNS, Record, typical
-from harness.statistics import Interval, bootstrap_interval, gain_interval, noise_floor, paired_log_ratios
+from harness.statistics import (
+    Interval,
+    bootstrap_interval,
+    gain_interval,
+    noise_floor,
+    paired_log_ratios,
+    sign_flip_p,
+)
 from harness.study import judged_by, ranking
 from harness.suite import Suite
 
 PAIRS = 6
 """with fewer no paired test reaches a level of 5 % (``harness.statistics.sign_flip_p``)"""
+LEVEL = 0.05
+"""of the test behind "is better": a percentile bootstrap of so few pairs is too narrow to keep it by itself"""
 SEEDS = 5
 """with fewer nothing is claimed of a return (Agarwal et al. 2021, arXiv:2108.13264)"""
 
@@ -51,6 +60,10 @@ class Answer:
     """the best was measured again after the search, in turns with the baseline"""
     pairs: int = 0
     """repeats of best and baseline that the confirmation measured side by side"""
+    candidates: int = 0
+    """trials that the confirmation measured beside the baseline"""
+    p: float | None = None
+    """of the sign-flip test over the pairs, times ``candidates``, of which the best was picked; None without pairs"""
     gain: float | None = None
     """geometric mean over the pairs; without pairs of the two values"""
     gain_interval: Interval | None = None
@@ -62,6 +75,10 @@ class Answer:
     """relative change that the baseline against itself stays below, 95 %, for as many pairs"""
     repeats: int = 0
     """behind the answer, of best and baseline together"""
+    failed: int = 0
+    """repeats of best and baseline that should be behind the answer, but failed or did not end in time"""
+    best_failed: int = 0
+    """those of the best: a configuration that fails is not better"""
     unsteady: int = 0
     """of ``repeats``"""
     disturbed: int = 0
@@ -72,12 +89,19 @@ class Answer:
     """one sentence"""
 
     @property
+    def too_few_pairs(self) -> bool:
+        """Even if all pairs agreed, the test would not reach ``LEVEL``."""
+        return 2.0 ** (1 - self.pairs) * self.candidates >= LEVEL
+
+    @property
     def shown(self) -> bool:
         """The best is better than the baseline beyond what noise and the luck of a search explain."""
         interval, change = self.gain_interval or self.difference_interval, self.difference
         if self.gain_interval is not None:
             change = self.gain
-        if not self.confirmed or interval is None or change is None or 0 in interval:
+        if not self.confirmed or interval is None or change is None or 0 in interval or self.best_failed:
+            return False
+        if self.p is None or self.p >= LEVEL:
             return False
         return (change > 0) == (self.direction == "maximize") and abs(change) > (self.noise_floor or 0.0)
 
@@ -96,6 +120,9 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
         fields = _values(own, base if baseline is not None else [], objective.metric)
         if baseline is not None:
             fields |= _comparison(own, base, fields, objective.metric, suite.measure.repeats)
+            candidates = len({r.trial for r in records if r.phase == "confirm"} - {BASELINE})
+            p = fields.pop("pair_p", None)
+            fields |= {"candidates": candidates, "p": None if p is None else min(1.0, p * candidates)}
     found = Answer(objective.metric, objective.direction, best, baseline, len(measured), **fields)
     return dataclasses.replace(found, claim=sentence(found))
 
@@ -103,13 +130,16 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
 def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str, Any]:
     """What is known of each side on its own."""
     points, baseline_points = _points(best, metric), _points(baseline, metric)
-    behind = list({(r.trial, r.repeat): r for r in [*baseline, *best] if r.state == "complete"}.values())
+    known = {(r.trial, r.repeat): r for r in [*baseline, *best]}.values()
+    behind = [record for record in known if record.state == "complete"]
+    failed = [record.trial for record in known if record.state in ("failed", "timeout")]
     return {
         "value": typical(best, metric), "baseline_value": typical(baseline, metric),
         "points": points, "baseline_points": baseline_points,
         "value_interval": _interval(points, metric), "baseline_interval": _interval(baseline_points, metric),
         "missing": sum(not math.isfinite(record.metric(metric)) for record in behind),
         "confirmed": best[0].phase == "confirm", "repeats": len(behind),
+        "failed": len(failed), "best_failed": failed.count(best[0].trial),
         "unsteady": sum(record.unsteady for record in behind),
         "disturbed": sum(bool(record.disturbed) for record in behind),
         "limited_by": next((record.verdict for record in reversed(best) if record.verdict), ""),
@@ -135,13 +165,18 @@ def _gain(values: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
         return {"gain": ratio if math.isfinite(ratio) else None}
     before, after = zip(*pairs, strict=True)
     interval = gain_interval(before, after) if len(pairs) >= PAIRS else None
-    return {"gain": math.expm1(float(paired_log_ratios(before, after).mean())), "gain_interval": interval}
+    ratios = paired_log_ratios(before, after)
+    return {"gain": math.expm1(float(ratios.mean())), "gain_interval": interval, "pair_p": sign_flip_p(ratios)}
 
 
 def _difference(values: dict[str, Any], pairs: Pairs, metric: str) -> dict[str, Any]:
     difference = values["value"] - values["baseline_value"]
-    interval = _interval([after - before for before, after in pairs], metric)
-    return {"difference": difference if math.isfinite(difference) else None, "difference_interval": interval}
+    differences = [after - before for before, after in pairs]
+    return {
+        "difference": difference if math.isfinite(difference) else None,
+        "difference_interval": _interval(differences, metric),
+        "pair_p": sign_flip_p(differences) if pairs else None,
+    }
 
 
 def _points(records: Sequence[Record], metric: str) -> tuple[float, ...]:

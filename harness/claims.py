@@ -41,7 +41,7 @@ def _claim(found: "Answer") -> str:
         )
     if found.shown:
         return f"Trial {found.best} is better than the baseline: {change} ({_evidence(found)})"
-    if found.gain_interval is None and found.difference_interval is None:
+    if found.too_few_pairs:
         return (
             f"Trial {found.best} measured {change} ({_evidence(found)}); that is too few to tell a difference from "
             "noise at 95 %"
@@ -89,9 +89,13 @@ def _evidence(found: "Answer") -> str:
 
 
 def _doubts(found: "Answer") -> str:
-    counts = [(found.disturbed, "disturbed"), (found.unsteady, "unsteady"), (found.missing, "without a value")]
+    counts = [
+        (found.failed, "failed"), (found.disturbed, "disturbed"), (found.unsteady, "unsteady"),
+        (found.missing, "without a value"),
+    ]  # fmt: skip
     parts = [f"{count} {what}" for count, what in counts if count]
-    return f"of {found.repeats} repeat{'' if found.repeats == 1 else 's'} {', '.join(parts)}" if parts else ""
+    asked = found.repeats + found.failed
+    return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
 
 
 def _list(values: Iterable[float]) -> str:

@@ -133,7 +133,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise _Refused(str(error)) from None
     with study:
         timelines.check_study(study.records.records, arguments.trace)
+        _check_machine(study)
         return _run(arguments, made, study)
+
+
+def _check_machine(study: "Study") -> None:
+    """Numbers of two machines in one study would be compared as if they were of one."""
+    others = sorted({record.machine for record in study.records.records} - {study.machine})
+    if others:
+        raise _Refused(
+            f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
+            f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
+        )
 
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:

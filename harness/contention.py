@@ -1,6 +1,7 @@
 """Whether anything but the trial used its cores while it was measured: what it read before and after, and the verdict.
 
-Two readings of a few files, one at each end of the steady window, so that the guard costs nothing inside of it. A trial
+Two readings of a few files and of the list of processes. The first follows the stamp that opens the steady window, as
+only that tells that the warm-up is over: its milliseconds lie inside of the window. The second lies behind it. A trial
 that keeps all cores busy disturbs nobody: what its own processes and the harness took is not counted. The load average
 is recorded but not judged by, as it still holds the trial that ran before.
 """

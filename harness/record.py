@@ -92,7 +92,7 @@ class Record:
     traced: bool = False
     """measured with --trace, which takes some of the speed; the timeline is trace.json in ``log``"""
     unsteady: bool = False
-    """the throughputs of the two halves of the steady window differ by more than 5 %"""
+    """the throughputs of the two halves of the steady window differ by more than 5 %, or it was too short to tell"""
     half_ratio: float = math.nan
     """throughput of the second half of the steady window over that of the first"""
     disturbed: str = ""
@@ -162,8 +162,15 @@ class Record:
 
 
 def last_attempts(records: Iterable[Record]) -> list[Record]:
-    """The records that count: of a repeat that was measured again, because it was disturbed, the last one."""
-    last = {(record.trial, record.repeat, record.phase): record for record in records}
+    """The records that count: of a repeat that was measured again, because it was disturbed, the last one.
+
+    One that failed does not count where an earlier one was complete: a disturbed number says more than none.
+    """
+    last: dict[tuple[int, int, Phase], Record] = {}
+    for record in records:
+        key = (record.trial, record.repeat, record.phase)
+        if record.state == "complete" or key not in last or last[key].state != "complete":
+            last[key] = record
     return list(last.values())
 
 

@@ -214,15 +214,19 @@ class Sweep:
     def _repeat(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> None:
         """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
 
-        Every attempt is recorded; what is judged by is the last.
+        Every attempt is recorded; ``last_attempts`` says which one counts.
         """
-        last = next((r for r in self.study.of_trial(trial, phase) if r.repeat == repeat), None)
+        own = [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == (trial, repeat, phase)]
+        last = own[-1] if own else None
         while last is None or self._again(last):
             last = self._measure(trial, repeat, phase, params, verdict, attempt=0 if last is None else last.attempt + 1)
 
     def _again(self, last: Record) -> bool:
         if not last.disturbed or last.attempt >= self.plan.suite.measure.disturbed_retries:
             return False
+        newest = self.study.records.records[-1]
+        if (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
+            return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
         return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)
 

@@ -144,7 +144,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     if any(_marks(trial) for trial in result["trials"]):
-        console.print(Text("! disturbed by other work, ~ unsteady: the halves of a window differ"))
+        console.print(Text("! disturbed by other work, ~ unsteady: the halves of a window differ, or it was too short to tell"))
     _show_best(plan, result, console)
     _show_problems(result, console)
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
@@ -278,6 +278,8 @@ def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[
 def warnings(record: Record) -> list[str]:
     """What makes a repeat less than trustworthy, in words."""
     unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
+    if math.isnan(record.half_ratio):
+        unsteady = "unsteady: the window was too short to compare its halves"
     return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady
 
 

@@ -103,7 +103,7 @@ class Window:
             "env_steps": last.env_steps,
             "steady_seconds": seconds,
             "half_ratio": half_ratio,
-            "unsteady": abs(half_ratio - 1) > UNSTEADY,
+            "unsteady": not abs(half_ratio - 1) <= UNSTEADY,  # nor is one steady that has no halves to compare
             "return_at_budget": self._return_at_budget,
             "seconds_to_return": self._seconds_to_return,
         }

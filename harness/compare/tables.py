@@ -85,7 +85,7 @@ def _doubts(comparison: Comparison) -> list[str]:
     """What makes the numbers less certain than they look."""
     records = comparison.pairs.records
     words = {
-        "unsteady": "unsteady: the halves of their window differ by more than 5 %",
+        "unsteady": "unsteady: the halves of their window differ by more than 5 %, or it was too short to tell",
         "disturbed": "disturbed: something else used the machine",
         "dirty": "of a working tree with changes that its commit does not have",
     }

@@ -78,7 +78,8 @@ def unsteady(study: StudyFiles) -> Section:
     disturbed = sum(bool(record.disturbed) for record in marked)
     text = (
         f"{steady} unsteady, {disturbed} disturbed of {len(measured)} measured repeats. Unsteady: the throughputs of "
-        "the two halves of the window differ by more than 5 %. A disturbed repeat is kept here and tried again.",
+        "the two halves of the window differ by more than 5 %, or it was too short to tell. A disturbed repeat is kept "
+        "here and tried again.",
     )
     columns = ("trial", "repeat", "attempt", "phase", "second half against first", "disturbed by", "others' CPU",
                "load", "throttled seconds", "env steps per second")  # fmt: skip

@@ -89,6 +89,49 @@ def test_two_pairs_are_too_few() -> None:
     assert "too few to tell a difference from noise at 95 %" in found.claim
 
 
+def test_two_candidates_take_seven_pairs() -> None:
+    """The better of two is the luckier of two: six pairs that agree have p = 2 / 2^6, twice that is above 5 %."""
+    for count, shown in ((6, False), (7, True)):
+        base, other = confirmed(0, [100.0] * count), confirmed(2, [110.0] * count)
+        found = answer(suite(), [*SEARCH, *base, *confirmed(1, [150.0] * count), *other])
+        assert (found.candidates, found.p) == (2, pytest.approx(2 * 2 / 2**count))
+        assert found.shown is shown and found.too_few_pairs is not shown
+        assert ("that is too few to tell a difference from noise" in found.claim) is not shown
+
+
+def test_five_seeds_of_a_return_have_an_interval_but_six_pairs_are_called_better() -> None:
+    name, asked = "episode_return", suite("objectives=[episode_return]")
+    search = [*records(0, [0.0], name), *records(1, [1.0], name)]
+    for count, shown in ((5, False), (6, True)):
+        best = [500.0 + n for n in range(count)]
+        found = answer(asked, [*search, *confirmed(0, [0.0] * count, name), *confirmed(1, best, name)])
+        assert found.difference_interval is not None and found.difference_interval.low > 0
+        assert found.p == 2 / 2**count and found.shown is shown
+        assert ("95 % interval" in found.claim and "too few to tell" in found.claim) is not shown
+
+
+def test_an_interval_beside_zero_is_not_enough() -> None:
+    name, asked = "episode_return", suite("objectives=[episode_return]")
+    search = [*records(0, [0.0], name), *records(1, [1.0], name)]
+    best = [-15.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
+    found = answer(asked, [*search, *confirmed(0, [0.0] * 7, name), *confirmed(1, best, name)])
+    assert found.difference_interval is not None and 0 not in found.difference_interval
+    assert found.p == 16 / 2**7 and not found.shown
+    assert found.claim.startswith("No difference is shown: ")
+
+
+def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() -> None:
+    def measured(failing: int, state: str) -> Answer:
+        failed = [Record("s", failing, 7 + n, state, "confirm", error="boom") for n in range(2)]
+        return answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [150.0] * 6), *failed])
+
+    of_best, of_baseline = measured(1, "failed"), measured(0, "timeout")
+    assert (of_best.failed, of_best.best_failed, of_best.shown) == (2, 2, False)
+    assert (of_baseline.failed, of_baseline.best_failed, of_baseline.shown) == (2, 0, True)
+    assert of_best.claim.startswith("No difference is shown: ")
+    assert all(found.claim.endswith("; of 14 repeats 2 failed.") for found in (of_best, of_baseline))
+
+
 def test_a_confirmation_may_find_that_nothing_was_better() -> None:
     found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
     assert found.best == found.baseline == 0 and found.gain is None and found.noise_floor == 0

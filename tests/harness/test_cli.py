@@ -119,6 +119,20 @@ def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_pa
         assert "after 7 iterations" in capsys.readouterr().out
 
 
+def test_a_study_of_another_machine_is_refused_and_stays_as_it_is(suite_file, tmp_path, capsys) -> None:
+    arguments = ["run", str(suite_file), "--results", str(tmp_path / "r"), "--trials", "1"]
+    assert cli.main(arguments) == 0
+    (path,) = (tmp_path / "r").glob("fake/*/trials.jsonl")
+    (record,) = read_records(path)
+    path.write_text(json.dumps(record.flat() | {"machine": "elsewhere"}) + "\n")
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert cli.main([*arguments[:-1], "2"]) == 1
+    error = capsys.readouterr().err
+    assert "on another machine or with other cores (elsewhere; this is " in error and "--results DIR" in error
+    assert path.read_bytes() == before
+
+
 def test_run_where_nothing_can_be_measured_fails(suite_file, tmp_path, capsys) -> None:
     arguments = ["run", str(suite_file), "--results", str(tmp_path), "--trials", "1", "--set", "fixed.behaviour=fail"]
     assert cli.main(arguments) == 1

@@ -121,6 +121,13 @@ def test_who_never_reached_the_target_was_later_than_all_who_did(times: list[flo
     assert typical([*records, failed], "seconds_to_return") == pytest.approx(expected, nan_ok=True)
 
 
+def test_an_attempt_that_failed_does_not_take_the_place_of_a_disturbed_number() -> None:
+    first, second = record(0, 0, disturbed="others"), record(0, 0, attempt=1, disturbed="others")
+    failed = record(0, 0, attempt=2, state="timeout")
+    assert last_attempts([first, second, failed]) == [second]
+    assert last_attempts([failed]) == [failed] and last_attempts([failed, second]) == [second]
+
+
 def test_of_a_repeat_the_last_attempt_counts_and_has_the_curve(tmp_path) -> None:
     first = record(0, 0, disturbed="others", log="a")
     again = record(0, 0, attempt=1, log="b")

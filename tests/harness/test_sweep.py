@@ -1,5 +1,6 @@
 """The search with a trainer that costs nothing; ``Executed`` runs the trial's own object in this process."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -312,6 +313,33 @@ def test_a_crash_between_attempts_goes_on_with_the_next_one(make_plan, tmp_path,
     with pytest.raises(Crash):
         sweep(plan, tmp_path / "cut", Disturbed(disturbed, crash_at))
     assert attempts(sweep(plan, tmp_path / "cut", Disturbed(disturbed, done=crash_at))) == whole
+
+
+def test_only_the_newest_repeat_of_an_earlier_run_is_measured_again(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "confirm={top: 1, repeats: 2}", RETRIES)
+    kept = [*sweep(plan, tmp_path)]
+    kept[-4:] = [dataclasses.replace(record, disturbed="others") for record in kept[-4:]]
+    lines = "".join(json.dumps(record.flat()) + "\n" for record in kept)
+    (plan.folder(tmp_path) / "trials.jsonl").write_text(lines)
+    again = attempts(sweep(plan, tmp_path))[len(kept) :]
+    assert again == [(0, 2, 1, False)]  # baseline, best, best, baseline: the last one closes the block
+
+
+class FailsAgain(Disturbed):
+    """Whatever is tried again fails."""
+
+    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+        outcome = super().__call__(spec, limits, stop, on_progress)
+        return Outcome("timeout", error="too slow") if "-again-" in spec.folder else outcome
+
+
+def test_a_retry_that_fails_leaves_the_number_that_there_was(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=1", RETRIES)
+    assert [r.state for r in sweep(plan, tmp_path, FailsAgain({0}))] == ["complete", "timeout"]
+    with Study(plan.folder(tmp_path)) as study:
+        assert [(r.state, r.attempt) for r in study.of_trial(0)] == [("complete", 0)]
+        assert study.open_optuna(["maximize"]).trials[0].value == 1.0
+    assert len(sweep(plan, tmp_path, Executed(crash_at=0))) == 2  # nothing is left to do
 
 
 def test_a_record_says_what_it_was_measured_with(make_plan, tmp_path) -> None:
