@@ -144,7 +144,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     if any(_marks(trial) for trial in result["trials"]):
-        console.print(Text("! disturbed by other work, ~ unsteady: the halves of a window differ, or it was too short to tell"))
+        console.print(Text("! disturbed by other work, ~ unsteady: halves of a window differ or cannot be told"))
     _show_best(plan, result, console)
     _show_problems(result, console)
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
