@@ -17,7 +17,7 @@ import math
 import re
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +30,8 @@ from asv.runner import BenchmarkResult
 from ruamel.yaml import YAML
 
 from harness.record import Record, last_attempts, read_records, write_atomic
-from harness.study import judged_by
+from harness.study import feasible, judged_by
+from harness.suite import load
 
 BENCHMARKS_VERSION = 2
 BEST, BASELINE = "best", "baseline"
@@ -87,11 +88,12 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
     configurations = _configurations([record for record in last_attempts(records) if record.commit == commit])
-    machine = _machine(manifest)
+    machine, suite = _machine(manifest), load(study_dir / "suite.yaml").suite
+    allowed = {text for text, own in configurations.items() if feasible(own, suite)}
     with _locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
         write_atomic(asv_dir / machine["machine"] / "machine.json", _json(machine, Machine.api_version))
-        return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations)
+        return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations, allowed)
 
 
 def _read_manifest(study_dir: Path) -> dict[str, Any]:
@@ -196,7 +198,9 @@ def _write_results(
     machine: dict[str, str],
     benchmarks: dict[str, dict[str, Any]],
     configurations: dict[str, list[Record]],
+    allowed: Collection[str],
 ) -> Path:
+    """``allowed`` names the configurations that ``best`` may be: those that met the suite's constraints."""
     records = [record for own in configurations.values() for record in own]
     started = min(datetime.fromisoformat(r.started_at) for r in records)
     minor_version = ".".join(manifest["python"].split(".")[:2])
@@ -211,7 +215,8 @@ def _write_results(
     )
     for tracked in _measured(configurations):
         samples = {repr(text): _samples(tracked, own) for text, own in configurations.items()}
-        samples[repr(BEST)] = min((values for values in samples.values() if values), key=statistics.median)
+        met = [own for text in allowed if (own := samples[repr(text)])]
+        samples[repr(BEST)] = min(met, key=statistics.median, default=[])
         benchmark = benchmarks[tracked.name]
         values = [samples.get(parameter, []) for parameter in benchmark["params"][0]]
         results.add_result(benchmark, _benchmark_result(values), started_at=started, record_samples=True)

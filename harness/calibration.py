@@ -35,6 +35,10 @@ class Calibration:
             return 1.0
         return min(max(statistics.median(known), BOUNDS[0]), BOUNDS[1])
 
+    def factors(self) -> dict[str, float]:
+        """The factor of every trainer that something is known of."""
+        return {trainer: self.factor(trainer) for trainer in self.ratios}
+
     def learn(self, trainer: str, records: Sequence[Record]) -> None:
         """Take records in; those without a prediction or a true measurement are left out."""
         known = self.ratios.setdefault(trainer, [])

@@ -1,9 +1,9 @@
 """What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and commit.
 
-``<results>/ceilings/<machine>-<commit>.json`` keeps them; a study has a copy. What a later study needs besides is added
-to the file, so the first study of a kind takes some seconds longer, and the others start at once. Costs are measured in
-a fresh process, as trials are, by ``python -m harness.ceilings``. What was measured while other programs took the cores
-serves its study alone.
+``<results>/ceilings/<machine>-<commit>.json`` keeps them, with changes ``<machine>-<commit>-<digest>.json``; a study has
+a copy. What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer,
+and the others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.ceilings``.
+What was measured while other programs took the cores serves its study alone.
 """
 
 import dataclasses
@@ -163,9 +163,8 @@ def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> f
 
 
 def path_of(results: Path) -> Path:
-    """Where the ceilings of this machine and commit are kept."""
-    commit, dirty = provenance.commit()
-    return results / "ceilings" / f"{fingerprint()}-{commit[:7] or 'unknown'}{'-dirty' if dirty else ''}.json"
+    """Where the ceilings of this machine and code are kept."""
+    return results / "ceilings" / f"{fingerprint()}-{provenance.commit().name or 'unknown'}.json"
 
 
 def load(path: Path) -> Ceilings | None:
@@ -198,7 +197,7 @@ def measure(
         Stopped: a signal came.
     """
     path = path_of(results)
-    kept = load(path) or Ceilings(fingerprint(), provenance.commit()[0], usable_cores())
+    kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
     if any(one.trainer == trainer for one in kept.rehearsals):
         rehearse = ()

@@ -35,7 +35,7 @@ class Outlook:
 
     def complete(self, record: Record) -> Record:
         """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
-        expected = round(record.budget_host_bytes * self.plan.calibration)
+        expected = round(record.budget_host_bytes * self.plan.factor(record.params))
         record = dataclasses.replace(record, calibrated_host_bytes=expected)
         if self.results is not None and calibration.usable(record):
             learned = calibration.load(self.results)

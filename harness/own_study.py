@@ -6,7 +6,7 @@ and minutes are not. Each repeat runs in a fresh process, as in a study of the h
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ class SuiteObjective:
     The study needs the suite's ``directions``. A trial keeps its metrics, the folder of its output and the commit as
     user attributes, and its constraints as Optuna's constraints. It is pruned if its configuration does not fit or
     contradicts itself (with the reason as the user attribute ``infeasible``), or if the study's own pruner says so: a
-    single objective that is a return is reported by percent of its budget. A trial that fails has the value NaN, which
-    Optuna records as failed; the user attribute ``failed`` or ``timeout`` says why.
+    single objective that is a return is reported by percent of its budget, when the attempt that counts is over. A
+    trial that fails has the value NaN, which Optuna records as failed; the user attribute ``failed`` or ``timeout``
+    says why.
     """
 
     def __init__(
@@ -96,49 +97,39 @@ class SuiteObjective:
             return [self._record(trial, 0, 0, params, state="infeasible", error=verdict.reason)]
         measure, limits = self.plan.suite.measure, self.plan.suite.limits
         most = Limits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
-        watch = self._watcher(trial)
         records: list[Record] = []
         for repeat in range(measure.repeats):
             for attempt in range(1 + measure.disturbed_retries):
+                watch = self._watcher(trial) if repeat == 0 else None  # the first repeat decides for its trial
                 record = self._record(trial, repeat, attempt, params)
                 seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
                 trainer, settings = self.plan.launch(params | seed)
                 spec = TrialSpec.of(self.plan.suite, trainer, settings, Path(record.log))
-                records.append(execute(spec, most, stop, watch).added_to(record))
-                if records[-1].state == "pruned":
-                    return records
-                if not records[-1].disturbed:
+                records.append(execute(spec, most, stop, watch or _see_nothing).added_to(record))
+                if records[-1].state == "pruned" or not records[-1].disturbed:
                     break
-            watch = _see_nothing  # the first repeat decides for its trial
+            if watch is not None:
+                watch.report()
+            if records[-1].state == "pruned":
+                break
         return records
 
     def _record(self, trial: optuna.Trial, repeat: int, attempt: int, params: Params, **values: Any) -> Record:
         base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
         name = f"{trial.number}-{repeat}" + (f"-again-{attempt}" if attempt else "")
         default: dict[str, Any] = {"state": "failed"}
+        code = provenance.commit()
         return Record(
             study=trial.study.study_name, trial=trial.number, repeat=repeat, params=params, seed=base + repeat,
             attempt=attempt, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=provenance.commit()[0], log=str(self.folder / trial.study.study_name / name), **(default | values),
+            commit=code.commit, dirty=code.dirty, log=str(self.folder / trial.study.study_name / name), **(default | values),
         )  # fmt: skip
 
-    def _watcher(self, trial: optuna.Trial) -> Callable[[dict[str, Any]], str | None]:
-        """Reports the curve of returns to the study, and asks it."""
+    def _watcher(self, trial: optuna.Trial) -> "_Watcher | None":
         suite = self.plan.suite
         if len(suite.objectives) > 1 or suite.objectives[0].metric not in RETURNS:
-            return _see_nothing
-        checks = Checks(suite, suite.pruner or Pruner())
-
-        def watch(progress: dict[str, Any]) -> str | None:
-            if not checks.add(progress):
-                return None
-            percent, value = list(checks.values.items())[-1]
-            trial.report(value, percent)
-            if not trial.should_prune():
-                return None
-            return f"pruned at {progress['env_steps']:,.0f} env steps: return {value:,.1f} at {percent} % of the budget"
-
-        return watch
+            return None
+        return _Watcher(trial, Checks(suite, suite.pruner or Pruner()))
 
     def _tell(self, trial: optuna.Trial, records: Sequence[Record]) -> float | tuple[float, ...]:
         counted = last_attempts(records)
@@ -154,6 +145,34 @@ class SuiteObjective:
         if values is None or state == TrialState.FAIL:
             values = [float("nan")] * len(self.plan.suite.objectives)
         return values[0] if len(values) == 1 else tuple(values)
+
+
+class _Watcher:
+    """One attempt at a repeat: its curve of returns, for which it asks the study's pruner.
+
+    A trial takes one value for a part of the budget, the first. It gets the curve of the attempt that counts, when that
+    is over, and so the pruner is asked here: ``trial.should_prune`` knows only what the trial has got.
+    """
+
+    def __init__(self, trial: optuna.Trial, checks: Checks) -> None:
+        self._trial = trial
+        self._checks = checks
+
+    def __call__(self, progress: dict[str, Any]) -> str | None:
+        """Why the attempt should end now, or None."""
+        if not self._checks.add(progress):
+            return None
+        study = self._trial.study
+        running = next(t for t in study.get_trials(states=(TrialState.RUNNING,)) if t.number == self._trial.number)
+        running.intermediate_values = dict(self._checks.values)
+        if not study.pruner.prune(study, running):
+            return None
+        percent, value = list(self._checks.values.items())[-1]
+        return f"pruned at {progress['env_steps']:,.0f} env steps: return {value:,.1f} at {percent} % of the budget"
+
+    def report(self) -> None:
+        for percent, value in self._checks.values.items():
+            self._trial.report(value, percent)
 
 
 def _see_nothing(progress: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ Nothing is started and nothing is created.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,13 @@ class Plan:
     """the baseline's value of everything that is searched or that it sets"""
     dropped: tuple[str, ...]
     """what was left out of the search, in words"""
-    calibration: float = 1.0
-    """measured over predicted memory of this trainer's past runs on this machine"""
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
 
     @property
     def study_id(self) -> str:
-        """Of the suite and the commit: numbers of different code are never mixed in one study."""
-        commit, _ = provenance.commit()
-        return f"{self.suite.study_id()}-{commit[:7]}" if commit else self.suite.study_id()
+        """Of the suite, the commit and what differs from it: numbers of different code are never mixed in one study."""
+        return "-".join(part for part in (self.suite.study_id(), provenance.commit().name) if part)
 
     def folder(self, results: Path) -> Path:
         return results / self.suite.name / self.study_id
@@ -63,6 +62,10 @@ class Plan:
         if isinstance(self.trainer, SideBySide):
             return self.trainer.resolve(settings)
         return self.suite.trainer, settings
+
+    def factor(self, params: Settings) -> float:
+        """What the predicted memory of a configuration is to be multiplied by, from past runs of its trainer."""
+        return self.calibration.get(self.launch(params)[0], 1.0)
 
     @property
     def trials(self) -> int:
@@ -103,7 +106,7 @@ class Plan:
         """
         self.trainer.check_together(self.settings(params))
         predicted = self.trainer.budget(self.settings(params))
-        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.calibration)
+        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.factor(params))
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.
@@ -153,8 +156,8 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
-    factor = 1.0 if results is None else calibration.load(results).factor(suite.trainer)
-    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible, factor)
+    factors = {} if results is None else calibration.load(results).factors()
+    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible, factors)
     _check_baseline(plan)
     check_environment(source.document, trainer, source.suite.env)
     return plan

@@ -62,7 +62,8 @@ class Study:
         self._machine = description
         self.versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
         """packages that matter, as records have them"""
-        self.commit, self.dirty = commit()
+        code = commit()
+        self.commit, self.dirty = code.commit, code.dirty
 
     def __enter__(self) -> "Study":
         return self
@@ -142,13 +143,17 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     for trial in sorted({record.trial for record in records}):
         own = judged_by([r for r in records if r.trial == trial], phase)
         values = [typical(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
-        feasible = all(bounds.excess(typical(own, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
-        if feasible and all(value == value for value in values):
+        if feasible(own, suite) and all(value == value for value in values):
             scores[trial] = values
     front = [t for t, own in scores.items() if not any(_dominates(other, own) for other in scores.values())]
     best = front if len(suite.objectives) > 1 else list(scores)
     confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
     return sorted(best, key=lambda trial: (trial in confirmed, scores[trial][0]), reverse=True)
+
+
+def feasible(records: Sequence[Record], suite: Suite) -> bool:
+    """Whether the repeats of a trial met all constraints."""
+    return all(bounds.excess(typical(records, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:

@@ -90,7 +90,7 @@ def _notes(versions: tuple[Version, Version], sides: tuple[Side, Side]) -> list[
     notes = []
     if versions[0].settings != versions[1].settings or versions[0].trainer != versions[1].trainer:
         notes.append("the sides have different settings: a change is that of settings and code together")
-    if any(side.commit for side in sides) and provenance.commit()[1]:
+    if any(side.commit for side in sides) and provenance.commit().dirty:
         notes.append("the working tree has changes that no commit has; they were not measured at a commit")
     return notes
 

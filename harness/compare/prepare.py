@@ -58,14 +58,14 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
     limits = suite.limits if suite else SuiteLimits()
     deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
-    here, dirty = provenance.commit()
+    here = provenance.commit()
     with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:
         timeout = max(limits.trial_timeout_seconds, 2 * measure.least_seconds)
         versions = []
         for side, own in zip((base, new), configurations, strict=True):
             allowed = Limits(timeout, limits.progress_timeout_seconds, own.host_limit)
             code = folders[side.commit] if side.commit is not None else None
-            commit, changed = (here, dirty) if side.commit is None else (side.commit, False)
+            commit, changed = (here.commit, here.dirty) if side.commit is None else (side.commit, False)
             versions.append(Version(own.trainer, own.settings, allowed, commit, changed, own.threads, code))
         yield (versions[0], versions[1]), Schedule(measure, options.pairs), deciding
 

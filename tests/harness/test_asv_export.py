@@ -188,6 +188,22 @@ def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: 
     }
 
 
+def test_the_best_one_is_within_the_constraints(repository: Path) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    records = [
+        record("s", commit, params=BASELINE, baseline=True, env_steps_per_second=1e4, policy_lag_mean=1.0),
+        record("s", commit, trial=1, params=FOUND, env_steps_per_second=4e4, policy_lag_mean=9.0),
+        record("s", commit, trial=2, params={"num_envs": 8}, env_steps_per_second=2e4, policy_lag_mean=2.0),
+    ]
+    suite = f"{SUITE}constraints: {{policy_lag_mean: {{max: 2}}}}\n"
+    path = export(write_study(repository, records, suite=suite), repository / "results" / "asv")
+    exported = values(
+        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
+    )
+    assert exported["'best'"] == exported["'num_envs=8'"] == pytest.approx(1 / 20_000)
+    assert exported[repr(describe(FOUND))] == pytest.approx(1 / 40_000), "it is shown, under its own name"
+
+
 def test_exporting_twice_changes_nothing(repository: Path) -> None:
     study = write_study(repository, example(repository))
     path = export(study, repository / "results" / "asv")

@@ -12,6 +12,7 @@ from harness.calibration import BOUNDS, KEPT, Calibration
 from harness.plan import Plan
 from harness.record import Record
 
+TRAINER = "tests.harness.fake_trainer:FakeTrainer"
 RECORD = Record("s", 0, 0, "complete", budget_host_bytes=1000, peak_host_bytes=1100)
 
 
@@ -69,13 +70,13 @@ def test_a_factor_above_one_makes_the_check_stricter_and_one_below_leaves_it(mak
 
     almost, over = planned(0.9), planned(1.05)
     assert almost.verdict({}).fits and not over.verdict({}).fits
-    strict = dataclasses.replace(almost, calibration=1.2).verdict({})
+    strict = dataclasses.replace(almost, calibration={TRAINER: 1.2}).verdict({})
     assert not strict.fits and "past runs took 20% more than predicted" in " ".join(str(strict.reason).split())
     assert strict.host_bytes == almost.verdict({}).host_bytes  # the prediction stays the itemised one
-    lax = dataclasses.replace(over, calibration=0.8).verdict({})
+    lax = dataclasses.replace(over, calibration={TRAINER: 0.8}).verdict({})
     assert not lax.fits and lax.expected_host_bytes == pytest.approx(0.84 * limit, rel=1e-6)
 
 
 def test_items_and_expectation_are_in_the_verdict(make_plan) -> None:
-    verdict = dataclasses.replace(make_plan(), calibration=1.1).verdict({})
+    verdict = dataclasses.replace(make_plan(), calibration={TRAINER: 1.1}).verdict({})
     assert verdict.items == {"ring": 1000} and verdict.expected_host_bytes == 1100

@@ -1,5 +1,6 @@
 """A suite in an Optuna study of the user's own, with real processes."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -98,6 +99,29 @@ def test_the_studys_own_pruner_ends_a_trial() -> None:
     (percent,) = trial.intermediate_values
     assert 0 < percent < 100 and percent % 10 == 0
     assert trial.user_attrs["pruned"].startswith("pruned at ") and trial.value == 10.0 * trial.params["speed"]
+
+
+@pytest.mark.parametrize("lower", [-1e9, 500.0])
+def test_a_disturbed_attempt_leaves_its_trial_no_curve(monkeypatch: pytest.MonkeyPatch, lower: float) -> None:
+    """The attempt that counts has returns of its own, and the pruner is asked for them, not for the first attempt's."""
+    speeds = iter((80, 10))
+
+    def disturbed_at_first(spec, limits, stop, watch):
+        speed = next(speeds)
+        outcome = execute(dataclasses.replace(spec, settings={**spec.settings, "speed": speed}), limits, stop, watch)
+        if speed == 80:
+            outcome.result["disturbed"] = "other processes took 1 of 2 cores"
+        return outcome
+
+    monkeypatch.setattr(own_study, "execute", disturbed_at_first)
+    arguments = ["objectives=[episode_return]", "fixed.real_clock=true", "measure.warmup_seconds=0.1"]
+    objective = harness.objective("own.yaml", [*arguments, "measure.seconds=1.5", "measure.disturbed_retries=1"])
+    own = optuna.create_study(direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=lower))
+    own.optimize(objective, n_trials=1)
+    (trial,) = own.trials
+    assert next(speeds, None) is None, "both attempts ran"
+    assert trial.state == (TrialState.PRUNED if lower == 500.0 else TrialState.COMPLETE)
+    assert set(trial.intermediate_values.values()) == {100.0} and trial.value == 100.0
 
 
 def test_directions_of_another_suite_are_refused() -> None:

@@ -1,44 +1,107 @@
 """Which code a measurement belongs to, also where git is missing or does not answer."""
 
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from harness import provenance
-from harness.provenance import ProvenanceError
-
-look = provenance.commit.__wrapped__
-"""without the memory of an earlier answer"""
+from harness import ceilings, provenance
+from harness.plan import Plan
+from harness.provenance import Code, ProvenanceError, look
 
 
-def git(folder, monkeypatch, script):
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """One commit with a file of a package, and one beside."""
+    for name in ("harness/code.py", "README.md", "results/kept.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("first\n")
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=tester", "-c", "user.email=tester@example.org")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     tool = folder / "git"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def test_commit_and_changes_are_those_of_git(tmp_path, monkeypatch):
-    git(tmp_path, monkeypatch, 'case "$*" in *rev-parse*) echo 0123abc;; *status*) echo " M file.py";; esac')
-    assert look() == ("0123abc", True)
-    git(tmp_path, monkeypatch, 'case "$*" in *rev-parse*) echo 0123abc;; esac')
-    assert look() == ("0123abc", False)
+def test_a_clean_commit_has_no_digest(repository: Path) -> None:
+    head = git(repository, "rev-parse", "HEAD")
+    assert look(repository) == Code(head) and not look(repository).dirty and look(repository).name == head[:7]
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path, monkeypatch):
-    git(tmp_path, monkeypatch, "exit 128")
-    assert look() == ("", False)
+@pytest.mark.parametrize("name", ["my_suite.yaml", "runs/0/curve.jsonl", "results/new.json", "harness/code.pyc"])
+def test_files_beside_the_packages_are_no_change(repository: Path, name: str) -> None:
+    (repository / name).parent.mkdir(parents=True, exist_ok=True)
+    (repository / name).write_text("mine\n")
+    (repository / "results/kept.json").write_text("newer\n")
+    assert not look(repository).dirty
+
+
+@pytest.mark.parametrize("name", ["harness/code.py", "harness/new.py", "unilab/deep/new.py", "README.md"])
+@pytest.mark.parametrize("staged", [False, True])
+def test_every_state_of_the_code_has_a_name_of_its_own(repository: Path, name: str, staged: bool) -> None:
+    names = [look(repository).name]
+    for content in ("second\n", "third\n"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(content)
+        if staged:
+            git(repository, "add", ".")
+        assert look(repository).dirty and look(repository) == look(repository)
+        names.append(look(repository).name)
+    assert len(set(names)) == 3 and all(other.startswith(f"{names[0]}-") for other in names[1:])
+    assert [len(other) for other in names] == [7, 15, 15]
+
+
+def test_studies_and_ceilings_of_changed_code_are_kept_apart(
+    make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, suffixes = make_plan(), []
+    for digest in ("", "a" * 64, "b" * 64):
+        monkeypatch.setattr(provenance, "commit", lambda digest=digest: Code("0123456789", digest))
+        suffix = plan.study_id.removeprefix(plan.suite.study_id())
+        assert ceilings.path_of(tmp_path).stem.endswith(suffix)
+        suffixes.append(suffix)
+    assert suffixes == ["-0123456", "-0123456-aaaaaaa", "-0123456-bbbbbbb"]
+    monkeypatch.setattr(provenance, "commit", Code)
+    assert plan.study_id == plan.suite.study_id()
+
+
+def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert look(tmp_path) == Code()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert look() == ("", False)
+    assert look(tmp_path) == Code()
 
 
-def test_a_git_that_does_not_answer_is_an_error_not_another_commit(tmp_path, monkeypatch):
-    git(tmp_path, monkeypatch, "exec sleep 60")
+def test_a_git_that_does_not_answer_is_an_error_not_another_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_git(tmp_path, monkeypatch, "exec sleep 60")
     monkeypatch.setattr(provenance, "SECONDS", 0.2)
     with pytest.raises(ProvenanceError, match=r"git did not answer within 0\.2 s.*rev-parse HEAD"):
-        look()
+        look(tmp_path)
 
 
-def test_here_it_is_the_checked_out_commit():
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    assert look()[0] == head
+def test_a_git_that_cannot_compare_is_an_error_not_a_clean_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_git(tmp_path, monkeypatch, 'case "$*" in *" diff "*) echo bad index >&2; exit 128;; esac; echo 0123abc')
+    with pytest.raises(ProvenanceError, match=r"diff HEAD.* failed: bad index"):
+        look(tmp_path)
+
+
+def test_here_it_is_the_checked_out_commit() -> None:
+    here = Path(__file__).parent
+    assert provenance.commit.__wrapped__().commit == git(here, "rev-parse", "HEAD")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import calibration
 from harness import plan as plans
 from harness import suite as suites
 from harness import training
+from harness.calibration import Calibration
 from harness.document import InputError
 from harness.execute import Outcome
 from harness.plan import Plan
@@ -105,6 +107,16 @@ def test_mistakes_are_found_with_their_line(tmp_path, replacement, line, words) 
     with pytest.raises(InputError) as caught:
         make(tmp_path, replacement)
     assert words in str(caught.value) and f"duel.yaml:{line}: " in str(caught.value)
+
+
+def test_each_trainer_has_the_factor_of_its_own_past_runs(tmp_path) -> None:
+    fake, other = "tests.harness.fake_trainer:FakeTrainer", "tests.harness.described_trainer:DescribedTrainer"
+    fast = (f"  fast:\n    trainer: {fake}", f"  fast:\n    trainer: {other}")
+    calibration.save(Calibration({fake: [1.1] * 3, other: [0.9] * 3, "": [1.2] * 3}), tmp_path)
+    make(tmp_path, fast)
+    plan = plans.make(tmp_path / "duel.yaml", results=tmp_path)
+    assert plan.verdict({"trainer": "slow"}).expected_host_bytes == 1100
+    assert plan.verdict({"trainer": "fast"}).expected_host_bytes == 4500
 
 
 def test_one_whose_package_is_missing_drops_out(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
