@@ -122,7 +122,8 @@ class SuiteObjective:
         return Record(
             study=trial.study.study_name, trial=trial.number, repeat=repeat, params=params, seed=base + repeat,
             attempt=attempt, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=code.commit, dirty=code.dirty, log=str(self.folder / trial.study.study_name / name), **(default | values),
+            commit=code.commit, dirty=code.dirty, log=str(self.folder / trial.study.study_name / name),
+            **(default | values),
         )  # fmt: skip
 
     def _watcher(self, trial: optuna.Trial) -> "_Watcher | None":

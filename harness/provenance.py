@@ -34,7 +34,7 @@ class Code:
 
     @property
     def name(self) -> str:
-        """``<commit>`` or ``<commit>-<digest>``, seven digits each: another one for other code; empty outside of git."""
+        """``<commit>`` or ``<commit>-<digest>``, seven digits each: other code has another one; empty without git."""
         return "-".join(part[:SHORT] for part in (self.commit, self.digest) if part)
 
 

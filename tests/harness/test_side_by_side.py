@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import calibration
+from harness import calibration, training
 from harness import plan as plans
 from harness import suite as suites
-from harness import training
 from harness.calibration import Calibration
 from harness.document import InputError
 from harness.execute import Outcome
