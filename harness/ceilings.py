@@ -1,9 +1,9 @@
 """What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and commit.
 
 ``<results>/ceilings/<machine>-<commit>.json`` keeps them, with changes ``<machine>-<commit>-<digest>.json``; a study
-has a copy. What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer,
-and the others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.ceilings``.
-What was measured while other programs took the cores serves its study alone.
+has a copy. What a later study needs besides is added to the file, so the first study of a kind takes some seconds
+longer, and the others start at once. Costs are measured in a fresh process, as trials are, by ``python -m
+harness.ceilings``. What was measured while other programs took the cores serves its study alone.
 """
 
 import dataclasses
