@@ -90,9 +90,9 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
     configurations = _configurations([record for record in last_attempts(records) if record.commit == commit])
     machine, suite = _machine(manifest), load(study_dir / "suite.yaml").suite
     allowed = {text for text, own in configurations.items() if feasible(own, suite)}
-    with _locked(asv_dir):
+    with locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
-        write_atomic(asv_dir / machine["machine"] / "machine.json", _json(machine, Machine.api_version))
+        write_atomic(asv_dir / machine["machine"] / "machine.json", json_text(machine, Machine.api_version))
         return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations, allowed)
 
 
@@ -173,19 +173,24 @@ def _add_benchmarks(
             "code": f"# {suite}: {tracked.name}, exported from a study",
             "name": name,
             "param_names": ["configuration"],
-            "params": [sorted({*old, *new}, key=_best_and_baseline_first)],
+            "params": [union(old, new)],
             "timeout": 60.0,
             "type": "track",
             "unit": tracked.unit,
             "version": version,
         }
-    write_atomic(path, _json(known, BENCHMARKS_VERSION))
+    write_atomic(path, json_text(known, BENCHMARKS_VERSION))
     return own
 
 
 def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:
     """The numbers that at least one repeat has."""
     return [tracked for tracked in TRACKED if any(_samples(tracked, own) for own in configurations.values())]
+
+
+def union(some: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The values of a parameter in the order that asv shows them in."""
+    return sorted({*some, *others}, key=_best_and_baseline_first)
 
 
 def _best_and_baseline_first(parameter: str) -> tuple[bool, bool, str]:
@@ -259,12 +264,12 @@ def _machine(manifest: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _json(content: dict[str, Any], version: int) -> str:
+def json_text(content: dict[str, Any], version: int) -> str:
     return json.dumps(content | {"version": version}, indent=4, sort_keys=True) + "\n"
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Two studies that end at the same time add to ``benchmarks.json`` one after the other."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

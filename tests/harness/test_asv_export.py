@@ -11,6 +11,7 @@ import pytest
 from asv.results import Results
 
 from harness.asv_export import TRACKED, ExportError, describe, export
+from harness.asv_merge import main
 from harness.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,28 @@ def test_the_best_one_is_within_the_constraints(repository: Path) -> None:
     )
     assert exported["'best'"] == exported["'num_envs=8'"] == pytest.approx(1 / 20_000)
     assert exported[repr(describe(FOUND))] == pytest.approx(1 / 40_000), "it is shown, under its own name"
+
+
+def test_folders_of_two_machines_are_brought_together(repository: Path) -> None:
+    ours, theirs = repository / "results" / "asv", repository.parent / "theirs"
+    export(write_study(repository, example(repository)), ours)
+    commit = git(repository, "rev-parse", "HEAD")
+    other = [record("other", commit, trial=3, params={"num_envs": 64}, env_steps_per_second=4e4, return_at_budget=1.0)]
+    export(write_study(repository, other, machine="node9-77aa10"), theirs)
+    assert main([str(theirs), "--into", str(ours)]) == 0
+    merged = json.loads((ours / "benchmarks.json").read_text())
+    assert merged[THROUGHPUT]["params"] == [
+        ["'best'", "'baseline'", *sorted(repr(describe(p)) for p in (BASELINE, FOUND, {"num_envs": 64}))]
+    ]
+    assert {THROUGHPUT, REWARD, REWARD.replace("episode_return", "return_at_budget")} < merged.keys()
+    asv(repository, "publish")
+    published = json.loads((repository / ".asv" / "html" / "index.json").read_text())
+    assert {"node7-3f9a2c", "node9-77aa10"} == published["machines"].keys()
+    graphs = (repository / ".asv" / "html" / "graphs").rglob(f"{THROUGHPUT}.json")
+    drawn = {p.parts[-2] if "node" in p.parts[-2] else str(p): json.loads(p.read_text()) for p in graphs}
+    assert all(any("node" in key and machine in key for key in drawn) for machine in published["machines"])
+    with pytest.raises(SystemExit):
+        main([str(repository), "--into", str(ours)])
 
 
 def test_exporting_twice_changes_nothing(repository: Path) -> None:

@@ -1,0 +1,61 @@
+"""Exported studies of several machines in one folder: ``python -m harness.asv_merge THEIRS... --into results/asv``."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.asv_export import BENCHMARKS_VERSION, ExportError, json_text, locked, union
+from harness.record import write_atomic
+
+
+def merge(theirs: Path, ours: Path) -> list[str]:
+    """Add the machines, results and benchmarks of one of asv's results folders to another.
+
+    A file of the same machine and commit replaces the one that is there, as ``cp`` does.
+
+    Returns:
+        Benchmarks that measure something else in the two folders: those of ``ours`` stay.
+
+    Raises:
+        ExportError: ``theirs`` is no results folder of asv.
+    """
+    try:
+        added = json.loads((theirs / "benchmarks.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{theirs}: not a results folder of asv, benchmarks.json: {error}") from error
+    with locked(ours):
+        path = ours / "benchmarks.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        del added["version"]
+        others = [name for name in added if name in known and known[name]["version"] != added[name]["version"]]
+        for name, benchmark in added.items():
+            if name not in known:
+                known[name] = benchmark
+            elif name not in others and known[name]["params"]:
+                first = union(known[name]["params"][0], benchmark["params"][0])
+                known[name]["params"] = [first, *known[name]["params"][1:]]
+        for machine in sorted(file.parent for file in theirs.glob("*/machine.json")):
+            shutil.copytree(machine, ours / machine.name, dirs_exist_ok=True)
+        write_atomic(path, json_text(known, BENCHMARKS_VERSION))
+    return others
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.asv_merge", description=__doc__)
+    parser.add_argument("theirs", type=Path, nargs="+", metavar="THEIRS", help="another machine's results/asv")
+    parser.add_argument("--into", type=Path, default=Path("results/asv"), help="the folder that asv reads")
+    options = parser.parse_args(arguments)
+    for theirs in options.theirs:
+        try:
+            others = merge(theirs, options.into)
+        except ExportError as error:
+            parser.error(str(error))
+        for name in others:
+            print(f"{theirs}: {name} measures something else there; asv shows only what agrees with {options.into}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
