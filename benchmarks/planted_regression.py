@@ -5,8 +5,9 @@
 Both sides train HalfCheetah with APPO in one process (``mode: sync``), with networks so small that nine tenths of the
 time go into the collector. One side sleeps after each env step for as long as makes these lose ``--loss`` of their
 speed, so that the throughput falls by a little less. Each comparison is the command that a user types, ``compare a.yaml
-b.yaml --measure``, whose exit code must be 1 for the planted loss and 0 for a version with itself. One comparison is
-2 * pairs fresh processes, the whole about 13 minutes if a process takes three seconds.
+b.yaml --measure``, whose exit code must be 1 for the planted loss, and whose verdict on a version with itself must be
+"same". If not, this ends with exit code 1; with 2 if a comparison was not carried out. One comparison is 2 * pairs
+fresh processes, the whole about 13 minutes if a process takes three seconds.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def compare(base: Path, new: Path, given: argparse.Namespace, results: Path) -> 
     """Run the command; its exit code, and what it says of the throughput.
 
     Raises:
-        SystemExit: it ended with an error.
+        SystemExit: it ended with an error; 2.
     """
     here = Path(__file__).resolve().parent
     path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
@@ -96,7 +97,8 @@ def compare(base: Path, new: Path, given: argparse.Namespace, results: Path) -> 
     began = time.monotonic()
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     if ended.returncode not in (0, 1, 3):
-        sys.exit(f"compare ended with exit code {ended.returncode}:\n{ended.stderr[-2000:]}")
+        print(f"compare ended with exit code {ended.returncode}:\n{ended.stderr[-2000:]}", file=sys.stderr)
+        sys.exit(2)
     content = json.loads(ended.stdout)
     throughput = next(one for one in content["metrics"] if one["metric"] == "env_steps_per_second")
     told = {name: throughput[name] for name in ("base", "new", "change", "p", "noise_floor", "verdict")}
@@ -110,7 +112,17 @@ def show(what: str, told: dict[str, Any]) -> None:
     print(f"{text}  {told['unsteady']} unsteady, {told['disturbed']} disturbed", file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def judged(planted: dict[str, Any], itself: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the loss was found, and how often a version was not called the same as itself, or nothing was said."""
+    decided = [told for told in itself if told["exit_code"] != 3]
+    return {
+        "found": planted["exit_code"] == 1,
+        "wrong": sum(told["verdict"] != "same" for told in decided),
+        "undecided": len(itself) - len(decided),
+    }
+
+
+def main() -> int:
     given = options()
     with tempfile.TemporaryDirectory() as temporary:
         folder, results = Path(temporary), given.results or Path(temporary)
@@ -121,13 +133,15 @@ def main() -> None:
         for number in range(given.comparisons):
             itself.append(compare(unchanged, unchanged, given, results))
             show(f"itself {number + 1}", itself[-1])
-    alarms = sum(told["exit_code"] == 1 for told in itself)
+    result = judged(planted, itself)
     if given.json:
-        print(json.dumps({"planted": planted, "itself": itself, "alarms": alarms}, indent=2))
-        return
-    print(f"planted loss of {given.loss:.1%}: {'found' if planted['exit_code'] == 1 else 'NOT found'}")
-    print(f"alarms in {given.comparisons} comparisons of a version with itself: {alarms}")
+        print(json.dumps({"planted": planted, "itself": itself} | result, indent=2))
+    else:
+        print(f"planted loss of {given.loss:.1%}: {'found' if result['found'] else 'NOT found'}")
+        counts = f"{result['wrong']} wrong, {result['undecided']} undecided"
+        print(f"of {len(itself)} comparisons of a version with itself: {counts}")
+    return 0 if result["found"] and not result["wrong"] and not result["undecided"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -10,6 +10,7 @@ from harness.claims import sentence
 from harness.confirm import BASELINE
 from harness.record import RETURNS, Record, typical
 from harness.statistics import (
+    NEEDED_PAIRS,
     Interval,
     bootstrap_interval,
     gain_interval,
@@ -20,8 +21,6 @@ from harness.statistics import (
 from harness.study import judged_by, ranking
 from harness.suite import Suite
 
-PAIRS = 6
-"""with fewer no paired test reaches a level of 5 % (``harness.statistics.sign_flip_p``)"""
 LEVEL = 0.05
 """of the test behind "is better": a percentile bootstrap of so few pairs is too narrow to keep it by itself"""
 SEEDS = 5
@@ -67,7 +66,7 @@ class Answer:
     gain: float | None = None
     """geometric mean over the pairs; without pairs of the two values"""
     gain_interval: Interval | None = None
-    """95 %, by bootstrap over the pairs; None with fewer than ``PAIRS`` of them"""
+    """95 %, by bootstrap over the pairs; None with fewer than ``NEEDED_PAIRS`` of them"""
     difference: float | None = None
     difference_interval: Interval | None = None
     """95 %, by bootstrap over the pairs, which share a seed; None with fewer than ``SEEDS`` of them"""
@@ -151,7 +150,7 @@ def _comparison(
 ) -> dict[str, Any]:
     """What is known of one side against the other."""
     if best[0].trial == BASELINE:
-        return {"noise_floor": _noise_floor(baseline, metric, first_repeat, PAIRS)}
+        return {"noise_floor": _noise_floor(baseline, metric, first_repeat, NEEDED_PAIRS)}
     pairs = _pairs(baseline, best, metric) if values["confirmed"] and not values["missing"] else []
     if metric in RETURNS or min(*values["points"], *values["baseline_points"], math.inf) <= 0:
         return {"pairs": len(pairs)} | _difference(values, pairs, metric)
@@ -164,7 +163,7 @@ def _gain(values: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
         ratio = values["value"] / values["baseline_value"] - 1
         return {"gain": ratio if math.isfinite(ratio) else None}
     before, after = zip(*pairs, strict=True)
-    interval = gain_interval(before, after) if len(pairs) >= PAIRS else None
+    interval = gain_interval(before, after) if len(pairs) >= NEEDED_PAIRS else None
     ratios = paired_log_ratios(before, after)
     return {"gain": math.expm1(float(ratios.mean())), "gain_interval": interval, "pair_p": sign_flip_p(ratios)}
 

@@ -67,6 +67,11 @@ def fingerprint(machine: dict[str, Any] | None = None) -> str:
     return f"{host or 'machine'}-{digest}"
 
 
+def versions_text(machine: dict[str, Any]) -> str:
+    """The packages that matter, as records have them: "torch 2.13.0, mujoco 4.0.0"."""
+    return ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+
+
 def table(machine: dict[str, Any]) -> str:
     """The description for people, at most 80 columns wide."""
     shm = machine["shm_total"]
@@ -82,7 +87,7 @@ def table(machine: dict[str, Any]) -> str:
         "/dev/shm": "absent" if shm is None else f"{_size(shm)}, {_size(machine['shm_free'])} free",
         "gpu": "; ".join(gpus) or "none",
         "python": machine["python"],
-        "packages": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+        "packages": versions_text(machine),
     }
     indent = " " * 11
     return "\n".join(textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows.items())

@@ -104,7 +104,7 @@ class SuiteObjective:
                 record = self._record(trial, repeat, attempt, params)
                 seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
                 trainer, settings = self.plan.launch(params | seed)
-                spec = TrialSpec.of(self.plan.suite, trainer, settings, Path(record.log))
+                spec = TrialSpec.of(self.plan.suite.measure, trainer, settings, Path(record.log))
                 records.append(execute(spec, most, stop, watch or _see_nothing).added_to(record))
                 if records[-1].state == "pruned" or not records[-1].disturbed:
                     break

@@ -15,6 +15,8 @@ from scipy import stats
 Statistic = Literal["median", "mean", "interquartile_mean"]
 EXACT_PAIRS = 20
 """up to so many differences each of the 2^n sign patterns is looked at; beyond, as many random ones"""
+NEEDED_PAIRS = 6
+"""with fewer no paired test falls below 0.05: five, all in the same direction, give p = 2 / 2^5 = 0.06"""
 
 
 class Interval(NamedTuple):

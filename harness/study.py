@@ -60,7 +60,7 @@ class Study:
         description = machine.describe()
         self.machine = machine.fingerprint(description)
         self._machine = description
-        self.versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
+        self.versions = machine.versions_text(description)
         """packages that matter, as records have them"""
         code = commit()
         self.commit, self.dirty = code.commit, code.dirty

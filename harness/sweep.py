@@ -242,7 +242,7 @@ class Sweep:
         seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
         trainer, settings = self.plan.launch(params | seed)
         settings |= timelines.begin(folder) if self.trace else {}
-        spec = TrialSpec.of(suite, trainer, settings, folder)
+        spec = TrialSpec.of(suite.measure, trainer, settings, folder)
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
         outcome = self.execute(spec, limits, self.stop, self._watcher(record))
         if self.trace:

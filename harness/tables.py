@@ -15,12 +15,14 @@ from harness import trainers
 from harness.answer import answer
 from harness.claims import number_text
 from harness.document import to_yaml
+from harness.explain import Facts, limit_of, sentence
 from harness.importances import importances
 from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
 from harness.ranking import distinct, objectives
 from harness.record import RETURNS, Record, median, typical, write_atomic
 from harness.study import Study, judged_by, ranking
+from unilab.training.devices import usable_cores
 
 ROWS = 12
 """trials in the final table"""
@@ -75,22 +77,20 @@ def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
 
 
 def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
-    """Which side the time went to, from the fractions of the steady window that each was busy."""
+    """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
     collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
     if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
         return "not known"
-    busy = f"collector {collector:.0%}, learner {learner:.0%} busy"
     # taking turns, whether they were told to or it comes to that, their fractions add up
-    if (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS:
-        idle = max(0.0, 1 - collector - learner)
-        if idle > max(collector, learner):
-            return f"waiting ({busy}, in turns)"
-        return f"{'collector' if collector > learner else 'learner'} ({busy}, in turns)"
-    if max(collector, learner) < 0.7:
-        return f"waiting ({busy})"
-    if min(collector, learner) > 0.9:
-        return f"both, well balanced ({busy})"
-    return f"{'collector' if collector > learner else 'learner'} ({busy})"
+    in_turns = (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
+    waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
+    collector_wait, learner_wait = (
+        1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
+    )
+    facts = Facts(
+        "turns" if in_turns else "free", usable_cores(), False, collector, collector_wait, learner, learner_wait
+    )  # fmt: skip
+    return sentence(facts, limit_of(facts))
 
 
 def write_best(plan: Plan, study: Study) -> Path | None:

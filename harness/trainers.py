@@ -252,7 +252,7 @@ class OffPolicyTrainer(OwnTrainer):
     def describe(self, config: OffPolicyConfig, cores: int) -> Workload:
         from harness.alone import offpolicy
 
-        return offpolicy.workload(config, self._algo_type, cores)
+        return offpolicy.workload(config, cores)
 
     def measure_alone(self, part: Part) -> Cost:
         from harness.alone import offpolicy

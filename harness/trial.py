@@ -25,7 +25,7 @@ from harness.window import Window
 from unilab.training.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites
-    from harness.suite import Suite
+    from harness.suite import Measure
 
 REPORT_SECONDS = 0.5
 """at most one line to the parent in this time"""
@@ -48,9 +48,8 @@ class TrialSpec:
     target_return: float | None = None
 
     @classmethod
-    def of(cls, suite: "Suite", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
-        """One repeat of a suite, what it trains as ``Plan.launch`` says; ``execute`` sets the file descriptor."""
-        measure = suite.measure
+    def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
+        """One repeat, measured as ``measure`` says; ``execute`` sets the file descriptor."""
         return cls(
             trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
             return_at=None if measure.return_at is None else measure.return_at.to_dict(),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.alone.timing import LEAST, now, timed, typical
+from harness.alone.timing import LEAST, fastest, now, timed
 from harness.workload import Cost, Course, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
@@ -80,7 +80,7 @@ def _env_step(config: APPOConfig, dims: EnvDims, num_envs: int) -> Cost:
             env, actor.to(device), critic.to(device), steps=STEPS, gamma=config.algorithm.gamma, device=device
         )
         rollout = {name: np.zeros(shape, np.float32) for name, shape in _shapes(dims, num_envs, STEPS).items()}
-        return timed(lambda: collector.collect(rollout), count=STEPS, device=device)
+        return timed(lambda: collector.collect(rollout), count=STEPS)
 
 
 def _shapes(dims: EnvDims, num_envs: int, steps: int) -> dict[str, tuple[int, ...]]:
@@ -102,7 +102,7 @@ def _prepare(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
 
     rollout = _rollout(dims, rows, config.learner_device)
     with closing(build_learner(config, dims)) as learner:
-        return timed(until_prepared, device=config.learner_device)
+        return timed(until_prepared)
 
 
 def _stop() -> None:
@@ -116,7 +116,7 @@ def _gradient(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
         learner.num_learning_epochs, learner.num_mini_batches = GRADIENTS, 1
         learner.update(rollout)
         stamps = [_stamps(learner, rollout) for _ in range(LEAST)]
-        return typical(*stamps, device=config.learner_device)
+        return fastest(*stamps)
 
 
 def _stamps(learner: APPOLearner, rollout: Mapping[str, torch.Tensor]) -> list[tuple[float, float]]:
@@ -147,7 +147,7 @@ def _copy(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
             ring.copy_read_slot_to_torch(fields)
             ring.advance_read()
 
-        return timed(through, device=config.learner_device)
+        return timed(through)
     finally:
         ring.cleanup()
 
@@ -165,7 +165,7 @@ def _weights(config: APPOConfig, dims: EnvDims, _: int) -> Cost:
                 sync.write_weights(state)
                 sync.read_weights_into(reader.state_dict())
 
-        return timed(publish, device=config.learner_device)
+        return timed(publish)
     finally:
         for sync in syncs:
             sync.cleanup()

@@ -32,7 +32,7 @@ COLLECTOR = (*NETWORKS, "collector_device", "algorithm.n_step")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
 
 
-def workload(config: OffPolicyConfig, algo_type: str, cores: int) -> Workload:
+def workload(config: OffPolicyConfig, cores: int) -> Workload:
     """One iteration: ``updates_per_step`` updates, while the collector makes ``env_steps_per_sync`` steps."""
     threads = split_threads(config, cores)
     acting = chosen(config, COLLECTOR) | {"env_threads": threads.env, "inference_threads": threads.inference}
@@ -80,7 +80,7 @@ def _env_step(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
         make(config.env, config.num_envs, config.sim_backend, config.env_cfg, 0, threads) as env,
     ):
         collector = build_collector(config, env, actor, replay, seed=0)
-        cost = timed(lambda: collector.collect(STEPS), count=STEPS, device=config.collector_device)
+        cost = timed(lambda: collector.collect(STEPS), count=STEPS)
         replay.cleanup()
         return cost
 
@@ -102,7 +102,7 @@ def _update(config: OffPolicyConfig, algo_type: str, dims: EnvDims, frequency: i
     algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)  # type: ignore[call-arg]
     batch = _batch_of(config, dims)
     with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), algo_type, dims)) as learner:
-        return timed(lambda: _finish(learner, batch), device=config.learner_device)
+        return timed(lambda: _finish(learner, batch))
 
 
 def _finish(learner: OffPolicyLearner, batch: dict[str, torch.Tensor]) -> None:
@@ -126,7 +126,7 @@ def _batch(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
     try:
         _fill(replay, dims, ROWS)
         with closing(build_pipeline(config.pipeline, replay, config.batch_size, config.learner_device)) as pipeline:
-            return timed(pipeline.next_batch, device=config.learner_device)
+            return timed(pipeline.next_batch)
     finally:
         replay.cleanup()
 
@@ -137,7 +137,7 @@ def _weights(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
     theirs = build_actor(config, dims.obs, dims.action).state_dict()
     sync = SharedWeightSync.from_state_dict(state)
     try:
-        return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)), device=config.learner_device)
+        return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)))
     finally:
         sync.cleanup()
 

@@ -18,22 +18,22 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def timed(work: Callable[[], object], *, count: int = 1, device: str = "cpu") -> Cost:
-    """The cost of ``work``, which does its piece ``count`` times a call on ``device``; the first call is left out."""
+def timed(work: Callable[[], object], *, count: int = 1) -> Cost:
+    """The cost of ``work``, which does its piece ``count`` times a call; the first call is left out."""
     work()
     stamps = [now()]
     while len(stamps) <= LEAST or (len(stamps) < MOST and stamps[-1][0] - stamps[0][0] < SECONDS):
         work()
         stamps.append(now())
-    return typical(stamps, count=count, device=device)
+    return fastest(stamps, count=count)
 
 
-def typical(*series: Sequence[tuple[float, float]], count: int = 1, device: str = "cpu") -> Cost:
-    """The cost of what was done ``count`` times on ``device`` between each two stamps of a series.
+def fastest(*series: Sequence[tuple[float, float]], count: int = 1) -> Cost:
+    """The cost of what was done ``count`` times between each two stamps of a series, that of the fastest execution.
 
-    What else goes on in the machine only ever adds wall time, so the shortest counts; and work that is alone on a CPU
-    keeps at least one core busy: more wall time than core time was somebody else's.
+    What else goes on in the machine only ever adds wall time. Work that sleeps, waits for a device or steps in other
+    processes takes more wall time than core time of this process, and that is its cost.
     """
     spent = np.concatenate([np.diff(stamps, axis=0) for stamps in series])
-    seconds, core_seconds = float(spent[:, 0].min()) / count, float(np.median(spent[:, 1])) / count
-    return Cost(min(seconds, core_seconds) if device == "cpu" else seconds, core_seconds)
+    seconds, core_seconds = spent[spent[:, 0].argmin()] / count
+    return Cost(float(seconds), float(core_seconds))

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from harness import provenance
 from harness.compare import prepare, recorded, tables
-from harness.compare.judge import NEEDED_PAIRS, Comparison, Pairs, compare
+from harness.compare.judge import Comparison, Pairs, compare
 from harness.compare.measure import Measuring, Schedule, Version
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side, resolve
 from harness.plan import describe_minutes
 from harness.record import METRICS, write_atomic
+from harness.statistics import NEEDED_PAIRS
 from harness.stop import StopSignal
 from unilab.training.settings import nearest
 

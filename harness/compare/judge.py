@@ -6,6 +6,7 @@ new do, or farther. The floor is Student's quantile at 99.5 % for the mean of as
 a thousand comparisons of a version with itself about two end with a regression.
 """
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from harness.record import METRICS, Record
-from harness.statistics import Interval, bootstrap_interval, noise_floor, paired_log_ratios, sign_flip_p
+from harness.statistics import NEEDED_PAIRS, Interval, bootstrap_interval, noise_floor, paired_log_ratios, sign_flip_p
 
 LEVEL = 0.05
 """a change needs a p below"""
@@ -26,8 +28,6 @@ SMALLEST_FLOOR = 0.01
 al. 2009, Producing wrong data without doing anything obviously wrong)"""
 BLIND_FLOOR = 0.5
 """with a higher one not even a halving would be seen, so that nothing was compared"""
-NEEDED_PAIRS = 6
-"""five, all in the same direction, give p = 2 / 2^5 = 0.06"""
 
 Verdict = Literal["better", "worse", "same", "undecided"]
 Outcome = Literal["regression", "no regression", "nothing comparable"]
@@ -44,6 +44,8 @@ class Pairs:
     """two repeats of the same side: A against A"""
     notes: list[str] = field(default_factory=list)
     """what a reader has to know about them"""
+    lost: int = 0
+    """repeats that NEW did not complete, less those of BASE"""
 
     @property
     def records(self) -> list[Record]:
@@ -73,7 +75,7 @@ class Judgement:
     """NaN: nothing was measured twice"""
     verdict: Verdict
     reason: str = ""
-    """why it is undecided"""
+    """why it is undecided, or the verdict when it does not follow from the change"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,43 @@ def compare(pairs: Pairs, deciding: Sequence[str]) -> Comparison:
 
 
 def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
-    """One metric; pairs in which a side lacks it are left out."""
+    """One metric; what the values of the pairs show, unless one side missed a target or repeats more often."""
+    found = _by_values(metric, pairs, decides)
+    missed = _targets(found, pairs) if metric == "seconds_to_return" else None
+    if missed is not None:
+        found = missed
+    if pairs.lost > 0 and found.verdict in ("same", "better"):
+        reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
+        found = dataclasses.replace(found, verdict="undecided", reason=reason)
+    return found
+
+
+def _targets(found: Judgement, pairs: Pairs) -> Judgement | None:
+    """The verdict where one side missed the target more often than the other; None where both did equally often.
+
+    A repeat without a value never got there, which is later than any other: to leave it out would favour the side that
+    gets there seldom. The sign test looks at the pairs of which one side alone missed it.
+    """
+    times = [[record.seconds_to_return for record in pair] for pair in pairs.across]
+    reached = np.isfinite(np.array(times, dtype=np.float64).reshape(-1, 2))
+    base, new = (int(count) for count in (~reached).sum(axis=0))
+    if base == new or not reached.any():
+        return None
+    alone = reached[:, 0] != reached[:, 1]
+    worse = reached[:, 0] & alone
+    p = float(binomtest(int(worse.sum()), int(alone.sum())).pvalue)
+    missed = (("BASE", base), ("NEW", new))
+    reason = ", ".join(f"{name} did not reach the target in {n} of {len(reached)}" for name, n in missed if n)
+    direction: Verdict = "worse" if new > base else "better"
+    if p < LEVEL:
+        return dataclasses.replace(found, pairs=len(reached), p=p, verdict=direction, reason=reason)
+    if found.verdict == direction:  # what the others show is the same
+        return found
+    return dataclasses.replace(found, pairs=len(reached), verdict="undecided", reason=reason)
+
+
+def _by_values(metric: str, pairs: Pairs, decides: bool) -> Judgement:
+    """By the pairs of which both sides have the metric."""
     base, new = _values(metric, pairs.across)
     first, second = _values(metric, pairs.within)
     better: Literal["up", "down"] = "up" if METRICS[metric] == "maximize" else "down"

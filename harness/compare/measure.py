@@ -89,7 +89,7 @@ class Measuring:
         self._records = RecordFile(self.folder / RECORDS)
         here = machine.describe()
         self._machine = machine.fingerprint(here)
-        self._versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+        self._versions = machine.versions_text(here)
         self._began = time.monotonic()
         self._retries = self.schedule.pairs
         measured: tuple[list[Record], list[Record]] = ([], [])
@@ -134,13 +134,8 @@ class Measuring:
         return record
 
     def _spec(self, version: Version, record: Record) -> TrialSpec:
-        measure = self.schedule.measure
         settings = version.settings | ({"seed": record.seed} if "seed" in version.settings else {})
-        return TrialSpec(
-            version.trainer, settings, measure.warmup_seconds, measure.steady_seconds,
-            str((self.folder / record.log).resolve()), report_fd=-1, target_return=measure.target_return,
-            return_at=None if measure.return_at is None else measure.return_at.to_dict(),
-        )  # fmt: skip
+        return TrialSpec.of(self.schedule.measure, version.trainer, settings, (self.folder / record.log).resolve())
 
     def _live(self, what: str, progress: dict[str, Any]) -> None:
         seconds = progress["wall_seconds"]

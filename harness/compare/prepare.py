@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import budget, plan, provenance, training
+from harness import budget, plan, provenance, trainers, training
 from harness import suite as suites
 from harness.compare.measure import Schedule, Version
 from harness.compare.revisions import CompareError, checkouts
@@ -96,7 +96,8 @@ def _configuration(side: Side, options: Options) -> Configuration:
         )
     made = plan.make(options.suite)
     fraction = made.suite.constraints.host_memory_fraction
-    return _checked(str(options.suite), made.suite.trainer, made.trainer, made.settings(made.baseline), fraction)
+    name, settings = made.launch(made.baseline)
+    return _checked(str(options.suite), name, trainers.get(name), settings, fraction)
 
 
 def _from_file(path: Path) -> Configuration:

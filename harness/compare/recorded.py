@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,16 @@ EXTENDABLE = ("repeats", "disturbed_retries")
 
 @dataclass
 class _Repeats:
-    """Complete repeats of one configuration on one side by phase and number, those of several studies one after the
-    other."""
+    """Repeats of one configuration on one side by phase and number, those of several studies one after the other."""
 
     by_number: dict[tuple[Phase, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
+    """complete ones"""
+    failed: Counter[tuple[Phase, int]] = field(default_factory=Counter)
+    """those that ended in another way, except pruned ones"""
+
+    @property
+    def tried(self) -> set[tuple[Phase, int]]:
+        return {*self.by_number, *self.failed}
 
     def phase(self, phase: Phase) -> dict[int, list[Record]]:
         return {number: records for (own, number), records in self.by_number.items() if own == phase}
@@ -45,8 +51,9 @@ def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False
     """
     studies = [_studies(side, results) for side in (base, new)]
     own, other = (_configurations(side) for side in studies)
-    made = Pairs()
-    for configuration in own.keys() & other.keys():
+    shared = own.keys() & other.keys()
+    made = Pairs(lost=sum(_lost(own[configuration], other[configuration]) for configuration in shared))
+    for configuration in shared:
         _add(made, own[configuration], other[configuration], across_machines)
     made.across.sort(key=lambda pair: pair[0].started_at)
     made.notes[:] = [*dict.fromkeys(made.notes), *_notes(made, own, other)]
@@ -82,18 +89,29 @@ def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurat
             for phase in PHASES:
                 first = suite.measure.repeats if phase == "confirm" else 0
                 for record in judged_by(own, phase):
+                    repeats, number = found[_configuration(suite, record)], (phase, record.repeat - first)
                     if record.state == "complete":
-                        key = _configuration(suite, record)
-                        found[key].by_number[phase, record.repeat - first].append(record)
+                        repeats.by_number[number].append(record)
+                    elif record.state != "pruned":
+                        repeats.failed[number] += 1
     return found
 
 
 def _configuration(suite: Suite, record: Record) -> str:
     settings = {"env": suite.env} | suite.fixed | record.params
+    trainer = suite.trainer
+    if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
+        variant = suite.trainers[settings.pop("trainer")]
+        trainer, settings = variant.trainer, settings | variant.settings
     settings.pop("seed", None)
     how = {name: value for name, value in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
-    content = {"trainer": suite.trainer, "settings": settings, "measure": how, "traced": record.traced}
+    content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
     return json.dumps(content, sort_keys=True)
+
+
+def _lost(base: _Repeats, new: _Repeats) -> int:
+    """How many more of the repeats that both sides tried NEW did not complete."""
+    return sum(new.failed[number] - base.failed[number] for number in base.tried & new.tried)
 
 
 def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> None:
@@ -118,15 +136,24 @@ def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> N
 
 
 def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
+    lost = []
+    if made.lost > 0:
+        lost.append(
+            f"of the repeats that both sides tried NEW did not complete {made.lost} more than BASE: its trials.jsonl "
+            "has their errors"
+        )
+    base, new = ({key: own for key, own in side.items() if own.by_number} for side in (base, new))
     if not made.across:
         shared = len(base.keys() & new.keys())
         return [
+            *lost,
             f"BASE has {len(base)} measured configuration{'s' * (len(base) != 1)}, NEW {len(new)}, both have {shared}: "
-            "pairs need equal trainer, env, settings and `measure`, and repeats that were complete on both sides"
+            "pairs need equal trainer, env, settings and `measure`, and repeats that were complete on both sides",
         ]
     notes = [
+        *lost,
         "the sides were measured at different times: what changed on the machine in between counts as a change of the "
-        "code; --measure measures both in turns"
+        "code; --measure measures both in turns",
     ]
     if len({record.versions for record in made.records}) > 1:
         versions = sorted({record.versions or "unknown" for record in made.records})

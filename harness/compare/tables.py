@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.judge import NEEDED_PAIRS, Comparison, Judgement
+from harness.compare.judge import Comparison, Judgement
 from harness.compare.recorded import counted
 from harness.compare.sides import Side
+from harness.statistics import NEEDED_PAIRS
 from harness.tables import number_text
 
 WIDTH = 80
@@ -62,7 +63,7 @@ def _table(comparison: Comparison) -> Table:
     for one in comparison.judgements:
         table.add_row(
             one.metric + ("*" if one.decides else ""), one.better, _value(one.metric, one.base),
-            _value(one.metric, one.new), _percent(one.change, "+"), _percent(one.noise_floor), f"{one.p:.3f}",
+            _value(one.metric, one.new), _percent(one.change, "+"), _percent(one.noise_floor), _p(one.p),
             Text(one.verdict, style=STYLES[one.verdict]),
         )  # fmt: skip
     return table
@@ -73,8 +74,8 @@ def _sentence(one: Judgement) -> str:
     low, high = (_percent(end, "+") for end in one.interval)
     interval = f" (95 % interval {low} to {high})" if math.isfinite(one.interval.low) else ""
     text = f"* {one.metric}, {one.better} is good: {_percent(one.change, '+')}{interval} over {one.pairs} pairs"
-    if one.verdict == "undecided":
-        return f"{text}; undecided: {one.reason}"
+    if one.reason:
+        return f"{text}; {one.verdict}: {one.reason}" + (f", p = {one.p:.3f}" if one.verdict != "undecided" else "")
     if one.verdict == "same":
         hidden = _percent(one.noise_floor)
         return f"{text}; no change shown, p = {one.p:.3f}; what is within the noise floor, {hidden}, cannot be seen"
@@ -105,6 +106,10 @@ def _percent(fraction: float, sign: str = "") -> str:
     if not math.isfinite(fraction):
         return "-"
     return f"{fraction:{sign}.1%}" if abs(fraction) < 10 else ">1000%"
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if math.isfinite(p) else "-"
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

@@ -3,6 +3,28 @@ import planted_regression
 import pytest
 from planted_regression import SHORTEST_SLEEP, SlowedHalfCheetah
 
+SAME, OTHER, NOTHING = ({"exit_code": 0, "verdict": "same"}, {"exit_code": 0, "verdict": "better"},
+                        {"exit_code": 3, "verdict": "undecided"})  # fmt: skip
+NUMBERS = {"base": 1.0, "new": 1.0, "change": 0.0, "p": 1.0, "noise_floor": 0.0, "unsteady": 0, "disturbed": 0}
+
+
+@pytest.mark.parametrize(
+    ("planted", "itself", "code", "told"),
+    [
+        (1, [SAME, SAME], 0, "0 wrong, 0 undecided"),
+        (0, [SAME, SAME], 1, "NOT found"),
+        (1, [SAME, OTHER], 1, "1 wrong, 0 undecided"),
+        (1, [NOTHING, SAME], 1, "0 wrong, 1 undecided"),
+        (3, [], 1, "NOT found"),
+    ],
+)
+def test_only_the_loss_found_and_nothing_else_is_a_success(monkeypatch, capsys, planted, itself, code, told) -> None:
+    results = iter([{"exit_code": planted, "verdict": "worse"}, *itself])
+    monkeypatch.setattr(planted_regression, "compare", lambda *_: NUMBERS | next(results))
+    monkeypatch.setattr("sys.argv", ["planted_regression.py", "--comparisons", str(len(itself))])
+    assert planted_regression.main() == code
+    assert told in capsys.readouterr().out
+
 
 class Clock:
     """Stands still except where it is told."""

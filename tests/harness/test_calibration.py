@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import budget, calibration
+from harness import plan as plans
 from harness.calibration import BOUNDS, KEPT, Calibration
 from harness.plan import Plan
 from harness.record import Record
@@ -20,9 +21,9 @@ def peaks(*sizes: int) -> list[Record]:
     return [dataclasses.replace(RECORD, peak_host_bytes=size) for size in sizes]
 
 
-def learned(*sizes: int) -> Calibration:
+def learned(*sizes: int, trainer: str = "appo") -> Calibration:
     made = Calibration()
-    made.learn("appo", peaks(*sizes))
+    made.learn(trainer, peaks(*sizes))
     return made
 
 
@@ -35,6 +36,38 @@ def test_the_factor_is_the_median_ratio_from_three_runs_on() -> None:
 @given(st.lists(st.integers(1, 10_000), min_size=3))
 def test_the_factor_stays_within_its_bounds(sizes: list[int]) -> None:
     assert BOUNDS[0] <= learned(*sizes).factor("appo") <= BOUNDS[1]
+
+
+def test_what_was_learned_of_other_code_counts_until_enough_is_known_of_this(tmp_path) -> None:
+    made = learned(1200, 1200, 1200)
+    own = [dataclasses.replace(record, commit="c") for record in peaks(1000, 1000, 1000)]
+    made.learn("appo", own[:2])
+    assert made.factor("appo", "c") == pytest.approx(1.2)
+    made.learn("appo", own[2:])
+    calibration.save(made, tmp_path)
+    assert calibration.load(tmp_path) == made
+    assert made.factor("appo", "c") == 1.0 and made.factor("appo", "d") == pytest.approx(1.1)
+    changed = Calibration()
+    changed.learn("appo", [dataclasses.replace(record, commit="c", dirty=True) for record in peaks(900, 900, 900)])
+    changed.learn("appo", [dataclasses.replace(record, commit="c") for record in peaks(1100, 1100, 1100)])
+    assert changed.factor("appo", "c") == pytest.approx(1.1), "what no commit is, is not this commit"
+
+
+def test_trainers_side_by_side_have_a_factor_each(tmp_path) -> None:
+    path = tmp_path / "duel.yaml"
+    path.write_text(DUEL)
+    plan = dataclasses.replace(plans.make(path), calibration=learned(1200, 1200, 1200, trainer=TRAINER).factors())
+    verdicts = [plan.verdict({"trainer": name}) for name in ("ours", "theirs")]
+    assert [verdict.expected_host_bytes for verdict in verdicts] == [1200, 1000]
+
+
+DUEL = """\
+name: duel
+env: Fake
+trainers:
+  ours: {trainer: "tests.harness.fake_trainer:FakeTrainer"}
+  theirs: {trainer: "tests.harness.described_trainer:DescribedTrainer"}
+"""
 
 
 def test_old_runs_are_forgotten() -> None:
@@ -56,7 +89,7 @@ def test_it_is_kept_beside_the_ceilings_and_a_damaged_file_is_no_error(tmp_path)
     assert calibration.load(tmp_path).factor("appo") == pytest.approx(1.1)
     path = calibration.path_of(tmp_path)
     assert path.parent == tmp_path / "ceilings" and json.loads(path.read_text())["machine"]
-    for damaged in ("", "{}", "[1]", '{"ratios": {"appo": ["x"]}}', '{"ratios": 3}'):
+    for damaged in ("", "{}", "[1]", '{"ratios": {"appo": [1.1]}}', '{"ratios": {"appo": ["x"]}}', '{"ratios": 3}'):
         path.write_text(damaged)
         assert calibration.load(tmp_path) == Calibration()
     assert calibration.load(tmp_path / "nowhere") == Calibration()

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import cli
-from harness.compare.judge import Pairs, compare, judge
+from harness.compare.judge import Judgement, Pairs, compare, judge
 from harness.compare.measure import Measuring, Schedule, Version
+from harness.compare.prepare import Options, prepared
+from harness.compare.sides import Side
 from harness.execute import Limits, Outcome
 from harness.record import METRICS, Record, RecordFile, read_records
 from harness.stop import StopSignal
@@ -114,6 +116,24 @@ def test_what_a_side_has_not_measured_is_left_out() -> None:
     judged = judge("env_steps_per_second", pairs_of([100, math.nan] * 6, [90, 90] * 6))
     assert judged.pairs == 6 and judged.base == 100
     assert compare(pairs_of([math.nan] * 6, [90] * 6), ["env_steps_per_second"]).exit_code == 3
+
+
+def targets(base: list[float], new: list[float]) -> Judgement:
+    pairs = pairs_of(base, new, metric="seconds_to_return")
+    return next(one for one in compare(pairs, ["seconds_to_return"]).judgements if one.decides)
+
+
+def test_a_target_that_one_side_misses_is_no_value_to_be_left_out() -> None:
+    judged = targets([100.0] * 8, [100.0] * 6 + [math.nan] * 2)
+    assert (judged.verdict, judged.reason) == ("undecided", "NEW did not reach the target in 2 of 8")
+    judged = targets([100.0] * 14, [100.0] * 6 + [math.nan] * 8)
+    assert (judged.verdict, judged.p) == ("worse", 2 / 2**8)
+    assert targets([100.0] * 6 + [math.nan] * 8, [100.0] * 14).verdict == "better"
+    none = targets([100.0] * 6, [math.nan] * 6)
+    assert none.verdict == "worse" and none.pairs == 6
+    assert targets([100.0] * 8, [150.0] * 7 + [math.nan]).verdict == "worse", "later, and seldom"
+    assert targets([100.0] * 8, [50.0] * 7 + [math.nan]).verdict == "undecided", "sooner, but not always"
+    assert targets([math.nan] + [100.0] * 7, [100.0] * 7 + [math.nan]).verdict == "same"
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=6, max_size=9), st.floats(0.1, 10))
@@ -231,6 +251,49 @@ def test_many_configurations_measured_twice_are_compared_as_well(tmp_path: Path,
         assert [r.repeat for r in read_records(folder / "trials.jsonl")] == [0, 1] * 4
     code, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert code == 1 and content["metrics"][0]["pairs"] == 8
+
+
+def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
+    study(tmp_path / "fake" / "one", confirms=8), study(tmp_path / "fake" / "two", confirms=8)
+    path = tmp_path / "fake" / "two" / "trials.jsonl"
+    crashed = [
+        dataclasses.replace(r, state="failed" if r.repeat in (3, 6) else r.state) for r in read_records(path)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(record.flat()) + "\n" for record in crashed))
+    code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert code == 3 and content["metrics"][0]["verdict"] == "undecided"
+    assert content["metrics"][0]["reason"] == "NEW did not complete 2 repeats that BASE did"
+    assert "NEW did not complete 2 more than BASE" in " ".join(err.split())
+    assert verb(capsys, "fake/two", "fake/one", "--results", tmp_path)[0] == 0
+
+
+DUEL = SUITE.replace("trainer: tests.harness.fake_trainer:FakeTrainer\n", "").replace(
+    "search:\n  speed: [10, 20, 40, 80]\nbaseline: {speed: 20}\n",
+    """trainers:
+  ours: {trainer: "tests.harness.fake_trainer:FakeTrainer", settings: {speed: 40}}
+  theirs: {trainer: "tests.harness.fake_trainer:FakeTrainer", settings: {speed: 20}}
+""",
+)
+
+
+def test_trainers_side_by_side_are_the_same_if_their_settings_are(tmp_path: Path, capsys) -> None:
+    ours = {"params": {"trainer": "ours"}}
+    study(tmp_path / "fake" / "one", suite=DUEL, **ours), study(tmp_path / "fake" / "two", suite=DUEL, **ours)
+    study(tmp_path / "fake" / "other", suite=DUEL.replace("speed: 40", "speed: 80"), **ours)
+    study(tmp_path / "fake" / "plain", params={"speed": 40})
+    assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path)[0] == 0
+    code, _, err = verb(capsys, "fake/one", "fake/other", "--results", tmp_path)
+    assert code == 3 and "both have 0" in " ".join(err.split())
+    assert verb(capsys, "fake/one", "fake/plain", "--results", tmp_path)[0] == 0
+
+
+def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "duel.yaml").write_text(DUEL)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    sides = Side("HEAD", commit=commit), Side("HEAD", commit=commit)
+    with prepared(*sides, Options(suite=tmp_path / "duel.yaml")) as ((base, _), _, _):
+        assert base.trainer == "tests.harness.fake_trainer:FakeTrainer"
+        assert base.settings == {"seed": 0, "env": "Fake", "speed": 40}
 
 
 def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsys) -> None:

@@ -247,17 +247,16 @@ def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
 def test_what_limits_a_configuration() -> None:
     def busy(collector: float, learner: float, **settings) -> str:
         record = Record("s", 0, 0, "complete", collector_busy_fraction=collector, learner_busy_fraction=learner)
-        return limited_by(settings, {"mode": "async"}, [record]).partition(" (")[0]
+        return limited_by(settings, {"mode": "async"}, [record]).partition(":")[0]
 
-    assert busy(0.99, 0.5) == "collector"
-    assert busy(0.4, 0.95) == "learner"
-    assert busy(0.95, 0.96) == "both, well balanced"
-    assert busy(0.3, 0.4) == "waiting"
-    assert busy(0.3, 0.6, mode="sync") == "learner"
-    assert busy(0.1, 0.2, mode="sync") == "waiting"
+    assert busy(0.99, 0.5) == "collector-bound"
+    assert busy(0.4, 0.95) == busy(0.95, 0.96) == "learner-bound"
+    assert busy(0.3, 0.4) == "latency-bound"
+    assert busy(0.3, 0.6, mode="sync") == "in turns"
+    assert busy(0.05, 0.9, mode="sync") == "learner-bound"
     assert busy(math.nan, 0.2) == "not known"
     assert busy(0.0, 0.0) == "not known"
-    assert busy(0.3, 0.7) == "learner" and busy(0.69, 0.3) == "collector", "it comes to taking turns"
+    assert busy(0.3, 0.7) == busy(0.69, 0.3) == "in turns", "it comes to taking turns"
 
 
 class Disturbed(Executed):
