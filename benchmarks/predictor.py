@@ -11,6 +11,10 @@ search space, the search is replayed with and without prediction: the baseline, 
 trial answered by the median that the grid has for it, until one is within 5 % of the grid's best. Nothing is measured
 again, so a replay takes seconds, and is repeated with several seeds of the sampler.
 
+The exit code is 1, and the bounds are named, if the first objective is predicted with a correlation below 0.85, if
+memory differs by more than 8 % from what was expected, or if the search with prediction needs more than a quarter of
+the grid.
+
 Any other study works as well, without the replay, in as many as are named:
 
     python -m harness run suites/appo_throughput.yaml
@@ -39,20 +43,29 @@ from harness.suite import Sampler
 
 NEAR = 0.05
 """of the grid's best"""
+CORRELATION = 0.85
+"""Spearman's, of the first objective: the least there should be"""
+MEMORY = 0.08
+"""the most that a peak should differ from what was expected of it when the trial began"""
+RECORDED = "env_steps_per_second"
+"""the rate whose prediction each record has"""
 
 
 def main() -> int:
     arguments = parser().parse_args()
+    missed: list[str] = []
     for folder in arguments.studies:
         records = [record for record in read_records(folder / "trials.jsonl") if record.state == "complete"]
         plan = plans.make(folder / "suite.yaml")
         print(f"{folder}: {len(records)} measured repeats of {len(by_trial(records))} trials")
-        show_prediction(plan, folder, records)
-        show_memory(records)
+        found = [*show_prediction(plan, folder, records), *show_memory(records)]
         values = measured(plan, records)
         if len(values) == plan.space.size:
-            show_replays(plan, folder, values, arguments.seeds)
-    return 0
+            found += show_replays(plan, folder, values, arguments.seeds)
+        missed += [f"{folder}: {what}" for what in found]
+    for line in missed:
+        print(f"missed: {line}")
+    return 1 if missed else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,36 +82,55 @@ def by_trial(records: Sequence[Record]) -> dict[int, list[Record]]:
     return {trial: counted for trial, counted in own.items() if counted}
 
 
-def show_prediction(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
-    """Rank correlation of each predicted rate with the measured one, across trials."""
+def show_prediction(plan: Plan, folder: Path, records: Sequence[Record]) -> list[str]:
+    """Rank correlation of each predicted rate with the measured one, across trials; the bounds that were missed.
+
+    Env steps as the study predicted them before it measured, by its records; the other rates, which no record has, with
+    today's code.
+    """
     kept = ceilings.load(folder / ceilings.FILE)
     predictor = predict.predictor(plan, kept)
     if predictor is None or kept is None:
         print("  nothing was predicted in this study")
-        return
+        return []
     print(
         f"  ceilings: {len(kept.measured)} costs, measured in {kept.seconds:.0f} s; {kept.disturbed or 'undisturbed'}"
     )
-    trials = by_trial(records)
+    missed = []
     for metric in RATES:
-        pairs = []
-        for own in trials.values():
-            rates = predictor.rates(plan.settings(own[0].params))
-            if rates is not None:
-                pairs.append((getattr(rates, metric), typical(own, metric)))
+        pairs = [(predicted(plan, predictor, own, metric), typical(own, metric)) for own in by_trial(records).values()]
+        pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
         ratios = sorted(measured / predicted for predicted, measured in pairs)
         correlation = spearman(*zip(*pairs, strict=True)) if len(pairs) > 2 else math.nan
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {statistics.median(ratios):.2f}" if ratios else "-"
-        print(f"  {metric:<21} Spearman {correlation:5.2f} over {len(pairs)} trials; measured / predicted {spread}")
+        how = "as recorded" if metric == RECORDED else "recomputed"
+        text = f"Spearman {correlation:5.2f} over {len(pairs)} trials"
+        print(f"  {metric:<21} {how:<11} {text}; measured / predicted {spread}")
+        if metric == plan.suite.objectives[0].metric and not correlation >= CORRELATION:
+            missed.append(f"{metric}: {text}, bound {CORRELATION}")
+    return missed
 
 
-def show_memory(records: Sequence[Record]) -> None:
-    """Measured peaks over what was predicted and over what was expected from past runs."""
+def predicted(plan: Plan, predictor: predict.Predictor, own: Sequence[Record], metric: str) -> float:
+    """A rate of one trial; NaN where it has no prediction."""
+    if metric == RECORDED:
+        return typical(own, "predicted_env_steps_per_second")
+    rates = predictor.rates(plan.settings(own[0].params))
+    return math.nan if rates is None else float(getattr(rates, metric))
+
+
+def show_memory(records: Sequence[Record]) -> list[str]:
+    """Measured peaks over what was predicted and over what was expected from past runs; the bounds that were missed."""
+    missed = []
     for name, field in (("itemised", "budget_host_bytes"), ("calibrated", "calibrated_host_bytes")):
         ratios = sorted(r.peak_host_bytes / getattr(r, field) for r in records if getattr(r, field))
         if ratios:
             worst = max(abs(ratio - 1) for ratio in ratios)
-            print(f"  memory, {name:<10} measured / predicted {ratios[0]:.3f} to {ratios[-1]:.3f}, {worst:.1%} at most")
+            text = f"measured / predicted {ratios[0]:.3f} to {ratios[-1]:.3f}, {worst:.1%} at most"
+            print(f"  memory, {name:<10} {text}")
+            if name == "calibrated" and worst > MEMORY:
+                missed.append(f"memory, {name}: {text}, bound {MEMORY:.0%}")
+    return missed
 
 
 def measured(plan: Plan, records: Sequence[Record]) -> dict[str, float]:
@@ -111,19 +143,20 @@ def key(plan: Plan, params: Params) -> str:
     return repr(sorted((name, repr(value)) for name, value in params.items() if name in plan.space.dimensions))
 
 
-def show_replays(plan: Plan, folder: Path, values: Mapping[str, float], seeds: int) -> None:
-    """Trials until the search is near the grid's best, with prediction and without."""
+def show_replays(plan: Plan, folder: Path, values: Mapping[str, float], seeds: int) -> list[str]:
+    """Trials until the search is near the grid's best, with prediction and without; the bounds that were missed."""
     predictor = predict.predictor(plan, ceilings.load(folder / ceilings.FILE))
     seeded = [] if predictor is None else ranking.seeds(plan, ranking.rank(plan, ranking.candidates(plan), predictor))
-    quarter = math.floor(plan.space.size / 4)
+    quarter, missed = math.floor(plan.space.size / 4), []
     print(f"  trials until within {NEAR:.0%} of the best of {len(values)} configurations, over {seeds} seeds:")
     for name, first in ((f"with prediction ({SEEDED} seeds of it)", seeded), ("without", [])):
         counts = [replay(plan, values, first, seed) for seed in range(seeds)]
         enough = sum(count <= quarter for count in counts) / len(counts)
-        print(
-            f"    {name:<32} median {statistics.median(counts):4.0f}, {min(counts)} to {max(counts)}; "
-            f"within a quarter of the grid ({quarter}) in {enough:.0%}"
-        )
+        text = f"median {statistics.median(counts):4.0f}, {min(counts)} to {max(counts)}"
+        print(f"    {name:<32} {text}; within a quarter of the grid ({quarter}) in {enough:.0%}")
+        if first and enough < 1:
+            missed.append(f"search {name}: {text} trials, bound {quarter}, a quarter of the grid")
+    return missed
 
 
 def replay(plan: Plan, values: Mapping[str, float], seeded: Sequence[Params], seed: int) -> int:

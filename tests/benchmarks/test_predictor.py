@@ -1,0 +1,150 @@
+"""The predictor's benchmark on grids made by hand: nothing is measured."""
+
+import dataclasses
+from pathlib import Path
+
+import predictor
+import pytest
+
+from harness import ceilings, ranking
+from harness import plan as plans
+from harness.ceilings import Ceilings, Measured
+from harness.plan import Plan
+from harness.record import Record, RecordFile
+from harness.workload import Cost, Part
+from tests.harness.conftest import SUITE
+
+TRAINER = "tests.harness.described_trainer:DescribedTrainer"
+SPEEDS = (10, 20, 40, 80)
+GRID = SUITE.replace("tests.harness.fake_trainer:FakeTrainer", TRAINER).replace(
+    "  speed: [10, 20, 40, 80]\nbaseline: {speed: 20}",
+    "  speed: [10, 20, 40, 80]\n  mode: [async, sync]\nbaseline: {speed: 20, mode: sync}",
+)
+RATE = {"async": 500.0, "sync": 1000 / 3}
+"""env steps a second by the costs of the described trainer: 2 ms for each, or 1 ms and 2 ms in turns"""
+
+
+def grid() -> list[tuple[int, str]]:
+    return [(speed, mode) for mode in RATE for speed in SPEEDS]
+
+
+def measured(**changes: float) -> list[Record]:
+    """Every configuration once, as fast as predicted, the larger the better by a little."""
+    made = Record("s", 0, 0, "complete", budget_host_bytes=1000, calibrated_host_bytes=1100, peak_host_bytes=1100)
+    return [
+        dataclasses.replace(
+            made, trial=trial, params={"speed": speed, "mode": mode}, env_steps_per_second=RATE[mode] + speed / 100,
+            predicted_env_steps_per_second=RATE[mode] + speed / 100, **changes,
+        )
+        for trial, (speed, mode) in enumerate(grid())
+    ]  # fmt: skip
+
+
+def study(folder: Path, records: list[Record]) -> Path:
+    folder.mkdir()
+    (folder / "suite.yaml").write_text(GRID)
+    file = RecordFile(folder / "trials.jsonl")
+    for record in records:
+        file.append(record)
+    costs = [
+        Measured(TRAINER, part, Cost(seconds * part.size, seconds * part.size))
+        for seconds, part in [
+            *((0.001, Part("collector", "step", speed, {"mode": mode})) for speed, mode in grid()),
+            *((0.002, Part("learner", "learn", speed, {})) for speed in SPEEDS),
+        ]
+    ]
+    (folder / ceilings.FILE).write_text(Ceilings("m", "c", 4, costs).text())
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *folders: Path) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["predictor.py", *map(str, folders), "--seeds", "2"])
+    return predictor.main(), capsys.readouterr().out
+
+
+def plan_of(tmp_path: Path) -> Plan:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return plans.make(path)
+
+
+def test_a_replay_counts_the_trials_until_the_best_is_near(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    params = [{"speed": speed, "mode": mode} for speed, mode in grid()]
+    values = {predictor.key(plan, own): 100.0 for own in params}
+    best = {"speed": 80, "mode": "async"}
+    values[predictor.key(plan, best)] = 200.0
+    seeded = [{"speed": 10, "mode": "sync"}, best]
+    assert predictor.replay(plan, values, seeded, seed=0) == 3
+    values[predictor.key(plan, seeded[0])] = 191.0
+    assert predictor.replay(plan, values, seeded, seed=0) == 2, "within 5 %"
+    values[predictor.key(plan, seeded[0])] = 189.0
+    assert predictor.replay(plan, values, seeded, seed=0) == 3
+    assert 2 <= predictor.replay(plan, values, [], seed=0) <= len(values)
+
+
+def test_memory_is_judged_by_what_was_expected(capsys: pytest.CaptureFixture) -> None:
+    records = measured()
+    assert predictor.show_memory([records[0], dataclasses.replace(records[1], peak_host_bytes=1155)]) == []
+    out = capsys.readouterr().out.splitlines()
+    assert "itemised   measured / predicted 1.100 to 1.155, 15.5% at most" in out[0]
+        "memory,",
+        "itemised",
+        "measured",
+        "/",
+        "predicted",
+        "1.100",
+        "to",
+        "1.155,",
+        "15.5%",
+        "at",
+        "most",
+    ]
+    assert "calibrated measured / predicted 1.000 to 1.050, 5.0% at most" in out[1]
+        "memory,",
+        "calibrated",
+        "measured",
+        "/",
+        "predicted",
+        "1.000",
+        "to",
+        "1.050,",
+        "5.0%",
+        "at",
+        "most",
+    ]
+    (missed,) = predictor.show_memory([dataclasses.replace(records[0], peak_host_bytes=1210)])
+    assert "10.0% at most, bound 8%" in missed
+
+
+def test_a_whole_grid_is_replayed_to_its_end(tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = study(tmp_path / "grid", measured())
+    code, out = run(monkeypatch, capsys, folder)
+    assert code == 0, out
+    assert "env_steps_per_second  as recorded Spearman  1.00 over 8 trials" in out
+    assert out.count("recomputed") == 2 and "missed" not in out
+    assert "within a quarter of the grid (2) in 100%" in out and "    without " in out
+
+
+def test_a_prediction_is_judged_by_what_was_recorded_before(tmp_path: Path, monkeypatch, capsys) -> None:
+    records = measured()
+    backwards = [
+        dataclasses.replace(record, predicted_env_steps_per_second=1e6 / record.env_steps_per_second)
+        for record in records
+    ]
+    code, out = run(monkeypatch, capsys, study(tmp_path / "grid", backwards))
+    assert code == 1 and "missed: " in out and "Spearman -1.00 over 8 trials, bound 0.85" in out
+
+
+def test_a_search_that_the_prediction_misleads_is_a_missed_bound(tmp_path: Path, monkeypatch, capsys) -> None:
+    order = ranking.SEEDED
+    records = [
+        dataclasses.replace(
+            record, env_steps_per_second=9000.0 if record.params == {"speed": 80, "mode": "sync"} else 1.0
+        )
+        for record in measured()
+    ]
+    code, out = run(monkeypatch, capsys, study(tmp_path / "grid", records))
+    assert (
+        code == 1 and f"search with prediction ({order} seeds of it)" in out and "bound 2, a quarter of the grid" in out
+    )
