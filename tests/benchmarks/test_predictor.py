@@ -88,31 +88,7 @@ def test_memory_is_judged_by_what_was_expected(capsys: pytest.CaptureFixture) ->
     assert predictor.show_memory([records[0], dataclasses.replace(records[1], peak_host_bytes=1155)]) == []
     out = capsys.readouterr().out.splitlines()
     assert "itemised   measured / predicted 1.100 to 1.155, 15.5% at most" in out[0]
-        "memory,",
-        "itemised",
-        "measured",
-        "/",
-        "predicted",
-        "1.100",
-        "to",
-        "1.155,",
-        "15.5%",
-        "at",
-        "most",
-    ]
     assert "calibrated measured / predicted 1.000 to 1.050, 5.0% at most" in out[1]
-        "memory,",
-        "calibrated",
-        "measured",
-        "/",
-        "predicted",
-        "1.000",
-        "to",
-        "1.050,",
-        "5.0%",
-        "at",
-        "most",
-    ]
     (missed,) = predictor.show_memory([dataclasses.replace(records[0], peak_host_bytes=1210)])
     assert "10.0% at most, bound 8%" in missed
 
