@@ -29,6 +29,12 @@ from tests.harness.conftest import SUITE
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def importable_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are processes of their own, and find the trainer of these tests in another working directory as well."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
 def record(value: float, metric: str = "env_steps_per_second", **fields) -> Record:
     return Record(**{"study": "s", "trial": 0, "repeat": 0, "state": "complete", metric: value} | fields)
 
