@@ -86,7 +86,7 @@ def test_one_that_hangs_is_ended_with_its_children(drivers: Path, monkeypatch: p
     with pytest.raises(ContestError, match=r"did not end in time; its output ends:\nso far"):
         measure(Contestant("x", "hangs.py", sys.executable, {}), WINDOW)
     state = subprocess.run(["ps", "-o", "stat=", "-p", (drivers / "pid").read_text()], capture_output=True, text=True)
-    assert state.stdout.strip() in ("", "Z")
+    assert state.stdout.strip()[:1] in ("", "Z")  # more letters follow, such as that of a niceness
 
 
 def test_steady_window_counts_after_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:

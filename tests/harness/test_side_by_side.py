@@ -7,7 +7,7 @@ import pytest
 from harness import calibration, training
 from harness import plan as plans
 from harness import suite as suites
-from harness.calibration import Calibration
+from harness.calibration import Calibration, Ratio
 from harness.document import InputError
 from harness.execute import Outcome
 from harness.plan import Plan
@@ -111,7 +111,9 @@ def test_mistakes_are_found_with_their_line(tmp_path, replacement, line, words) 
 def test_each_trainer_has_the_factor_of_its_own_past_runs(tmp_path) -> None:
     fake, other = "tests.harness.fake_trainer:FakeTrainer", "tests.harness.described_trainer:DescribedTrainer"
     fast = (f"  fast:\n    trainer: {fake}", f"  fast:\n    trainer: {other}")
-    calibration.save(Calibration({fake: [1.1] * 3, other: [0.9] * 3, "": [1.2] * 3}), tmp_path)
+    calibration.save(
+        Calibration({fake: [Ratio(1.1, "")] * 3, other: [Ratio(0.9, "")] * 3, "": [Ratio(1.2, "")] * 3}), tmp_path
+    )
     make(tmp_path, fast)
     plan = plans.make(tmp_path / "duel.yaml", results=tmp_path)
     assert plan.verdict({"trainer": "slow"}).expected_host_bytes == 1100
