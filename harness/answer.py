@@ -152,10 +152,15 @@ def _comparison(
     if best[0].trial == BASELINE:
         return {"noise_floor": _noise_floor(baseline, metric, first_repeat, NEEDED_PAIRS)}
     pairs = _pairs(baseline, best, metric) if values["confirmed"] and not values["missing"] else []
-    if metric in RETURNS or min(*values["points"], *values["baseline_points"], math.inf) <= 0:
+    if metric in RETURNS or not _have_ratios([*values["points"], *values["baseline_points"]]):
         return {"pairs": len(pairs)} | _difference(values, pairs, metric)
     floor = _noise_floor(baseline, metric, first_repeat, len(pairs)) if pairs else None
     return {"pairs": len(pairs), "noise_floor": floor} | _gain(values, pairs)
+
+
+def _have_ratios(values: Sequence[float]) -> bool:
+    """All are above 0, and none so close to it that a ratio is no finite number."""
+    return not values or (min(values) > 0 and math.isfinite(max(values) / min(values)))
 
 
 def _gain(values: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def _noise_floor(baseline: Sequence[Record], metric: str, first_repeat: int, pai
     confirmed = {r.repeat - first_repeat: r.metric(metric) for r in baseline if r.phase == "confirm"}
     usable = {number: value for number, value in confirmed.items() if value > 0}
     blocks = [number for number in usable if number % 2 == 0 and number + 1 in usable]
-    if metric in RETURNS or not blocks:
+    if metric in RETURNS or not blocks or not _have_ratios(list(usable.values())):
         return None
     ratios = paired_log_ratios([usable[number] for number in blocks], [usable[number + 1] for number in blocks])
     return noise_floor(ratios, pairs=pairs)

@@ -219,6 +219,12 @@ def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attemp
     assert found.limited_by == "learner-bound"
 
 
+def test_values_next_to_zero_have_a_difference_and_no_ratio() -> None:
+    search = [*records(0, [5e-324]), *records(1, [1.0])]
+    found = answer(suite(), [*search, *confirmed(0, [5e-324] * 6), *confirmed(1, [1.0] * 6)])
+    assert (found.gain, found.difference, found.p) == (None, 1.0, 2 / 2**6)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8), st.lists(st.floats(-1e6, 1e6), max_size=8),
