@@ -164,12 +164,14 @@ class Record:
 def last_attempts(records: Iterable[Record]) -> list[Record]:
     """The records that count: of a repeat that was measured again, because it was disturbed, the last one.
 
-    One that failed does not count where an earlier one was complete: a disturbed number says more than none.
+    One that failed does not count where an earlier one was complete: a disturbed number says more than none. One that
+    was pruned does: it was measured, and its curve was hopeless.
     """
+    judged = ("complete", "pruned")
     last: dict[tuple[int, int, Phase], Record] = {}
     for record in records:
         key = (record.trial, record.repeat, record.phase)
-        if record.state == "complete" or key not in last or last[key].state != "complete":
+        if record.state in judged or key not in last or last[key].state not in judged:
             last[key] = record
     return list(last.values())
 
