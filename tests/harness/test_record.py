@@ -125,7 +125,7 @@ def test_an_attempt_that_failed_does_not_take_the_place_of_a_disturbed_number() 
     first, second = record(0, 0, disturbed="others"), record(0, 0, attempt=1, disturbed="others")
     failed = record(0, 0, attempt=2, state="timeout")
     assert last_attempts([first, second, failed]) == [second]
-    pruned = dataclasses.replace(failed, state="pruned")
+    pruned = record(0, 0, attempt=2, state="pruned")
     assert last_attempts([first, pruned]) == [pruned] and last_attempts([first, pruned, failed]) == [pruned]
     assert last_attempts([failed]) == [failed] and last_attempts([failed, second]) == [second]
 
