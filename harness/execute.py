@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness.memory import MemorySample, PeakMemory
 from harness.record import Record, State
 from harness.stop import StopSignal
@@ -30,6 +32,8 @@ GRACE_SECONDS = 2.0
 """between SIGTERM and SIGKILL"""
 PRUNED_RESULT = {"env_steps": int, "episodes": int, "episode_return": float, "policy_lag_mean": float}
 """what is recorded of a pruned repeat: counters and means that need no steady window, by the type in a record"""
+TRACKER = "multiprocessing.resource_tracker"
+"""in the command line of such a process"""
 DUMP_SECONDS = 2.0
 """for a hanging process to write its stack dump"""
 GUARD = 'trap "" TERM INT HUP; read line || { kill -TERM 0; sleep 2; kill -KILL 0; }'
@@ -164,6 +168,7 @@ class _Group:
                 os.killpg(self.id, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
+        self._kill_all_but_trackers()
         # the guard is not reaped yet, so the group's number cannot have been given to anybody else
         os.killpg(self.id, signal.SIGKILL)
         self.process.wait()
@@ -171,6 +176,21 @@ class _Group:
         self._guard.stdin.close()
         self._guard.wait()
         self._stop.groups.discard(self.id)
+
+    def _kill_all_but_trackers(self) -> None:
+        """The resource trackers of multiprocessing outlive what they watch, to remove the shared memory that it left.
+
+        Segments of this project can be told from those of living processes afterwards; those of other packages cannot.
+        """
+        trackers = []
+        for pid in _members(self.id):
+            with suppress(psutil.Error, ProcessLookupError):  # ended meanwhile
+                process = psutil.Process(pid)
+                if any(TRACKER in word for word in process.cmdline()):
+                    trackers.append(process)
+                elif pid != self.id:  # the guard holds the group's number
+                    process.kill()
+        psutil.wait_procs(trackers, GRACE_SECONDS)
 
 
 class _Watch:
@@ -272,13 +292,23 @@ def _so_far(progress: dict[str, Any]) -> dict[str, Any]:
     return {name: kind(progress[name]) for name, kind in known.items()}
 
 
-def _members_catching(group: int, signum: int) -> list[int]:
-    """Processes of the group that have a handler for the signal: without one it would kill them (Linux)."""
+def _members(group: int) -> list[int]:
+    """Processes of the group (Linux; elsewhere none can be told)."""
     pids = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        pid = int(status.parent.name)
+    for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            if os.getpgid(pid) == group and int(fields["SigCgt"], 16) >> (signum - 1) & 1:
+            if os.getpgid(int(folder.name)) == group:
+                pids.append(int(folder.name))
+    return pids
+
+
+def _members_catching(group: int, signum: int) -> list[int]:
+    """Those of the group that have a handler for the signal: without one it would kill them."""
+    pids = []
+    for pid in _members(group):
+        with suppress(OSError):  # ended meanwhile
+            status = Path(f"/proc/{pid}/status").read_text()
+            fields = dict(line.split(":", 1) for line in status.splitlines())
+            if int(fields["SigCgt"], 16) >> (signum - 1) & 1:
                 pids.append(pid)
     return pids

@@ -4,11 +4,13 @@
 measured values do not depend on the machine.
 """
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,7 +48,9 @@ class FakeConfig:
     real_clock: bool = False
     """iterations take the time that they say"""
     layers: tuple[int, ...] = (1,)
-    behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless"] = "good"
+    behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless", "share_and_die"] = (
+        "good"
+    )
     marker: str = ""
     trace_enabled: bool = False
     trace_output_dir: str | None = None
@@ -142,7 +146,26 @@ def misbehave(behaviour: str) -> None:
         signal.pause()
     if behaviour == "hold_gil":
         pow(3, 10**9)  # minutes inside one C call
+    if behaviour == "share_and_die":
+        share_and_die()
     if behaviour == "eat":
         eaten = bytearray(400 * 2**20)
         eaten[::4096] = b"x" * len(eaten[::4096])
         signal.pause()
+
+
+def share_and_die() -> None:
+    """As a package does that knows nothing of this project: shared memory, and a child that has it open."""
+    memory, spawned = SharedMemory(create=True, size=4096), multiprocessing.get_context("spawn")
+    ready = spawned.Event()
+    spawned.Process(target=hold, args=(memory.name, ready)).start()
+    ready.wait()
+    print(memory.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold(name: str, ready: Any) -> None:
+    held = SharedMemory(name)
+    ready.set()
+    signal.pause()
+    held.close()

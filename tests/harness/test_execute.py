@@ -85,6 +85,15 @@ def test_a_failing_repeat_says_how(tmp_path, behaviour: str, error: str) -> None
     assert math.isnan(outcome.result.get("env_steps_per_second", math.nan))
 
 
+def test_shared_memory_of_other_packages_does_not_outlive_its_repeat(tmp_path) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    outcome = run(spec(tmp_path, "share_and_die"))
+    assert "killed by SIGKILL" in outcome.error
+    name = (tmp_path / "log/stdout.log").read_text().strip()
+    assert name.startswith("psm_") and not Path("/dev/shm", name).exists()
+    assert not {path for path in set(Path("/dev/shm").iterdir()) - before if path.name.startswith("sem.mp-")}
+
+
 @pytest.mark.parametrize("behaviour", ["hang", "hold_gil", "deaf"])
 def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -> None:
     outcome = run(spec(tmp_path, behaviour), Limits(60, 3.0))
