@@ -1,0 +1,76 @@
+"""The command line: ``python -m harness VERB``. Each verb is a function beside the options that it takes.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM. ``compare`` has codes of its
+own: 0 no regression, 1 regression, 2 error, 3 nothing comparable was measured.
+
+Verbs import what they need when they are called: checking a suite file or printing a help text loads no PyTorch.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from harness.cli import compare, run, studies, suites, training, machine
+from harness.cli.options import FAILURE
+from harness.cli.output import Refused, print_json
+
+DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously on this machine."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and run one command; errors that the user can mend are one line on stderr."""
+    arguments = parser().parse_args(argv)
+    errors = _user_errors()
+    try:
+        return int(arguments.verb(arguments))
+    except errors as error:
+        return _fail(arguments, error)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(arguments.error_code)
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        if arguments.error_code == FAILURE:
+            raise
+        traceback.print_exc()  # Python's own exit code would say that there is a regression
+        return int(arguments.error_code)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Verbs and their options, in the order in which a user meets them."""
+    top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    run.add_run(verbs)
+    suites.add_plan(verbs)
+    suites.add_validate(verbs)
+    studies.add_report(verbs)
+    training.add_train(verbs)
+    training.add_eval(verbs)
+    compare.add_compare(verbs)
+    studies.add_list(verbs)
+    machine.add_machine(verbs)
+    machine.add_clean(verbs)
+    return top
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Errors that say what to do; all others keep their traceback."""
+    from harness.compare.revisions import CompareError
+    from harness.document import InputError
+    from harness.provenance import ProvenanceError
+    from harness.record import RecordError
+    from harness.timelines import TraceError
+    from harness.trainers import TrainerError
+    from unilab.training.settings import SettingsError
+
+    return (InputError, TrainerError, SettingsError, RecordError, ProvenanceError, TraceError, CompareError, Refused)
+
+
+def _fail(arguments: argparse.Namespace, error: Exception) -> int:
+    if getattr(arguments, "json", False):
+        print_json({"error": str(error), "kind": type(error).__name__})
+    print(f"error: {error}", file=sys.stderr)
+    return int(arguments.error_code)

@@ -1,0 +1,74 @@
+"""Options that several verbs share, and the kinds of numbers that options take."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FAILURE = 1
+
+
+def add_verb(
+    verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, *, error_code: int = FAILURE
+) -> argparse.ArgumentParser:
+    """A verb that calls ``function``, whose result is the exit code; ``error_code`` is that of an error."""
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.set_defaults(verb=function, error_code=error_code)
+    verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    return verb
+
+
+def add_suite(verb: argparse.ArgumentParser) -> None:
+    """A suite file, and what the command line sets over it."""
+    verb.add_argument("suite", type=Path, metavar="SUITE", help="a suite file")
+    add_set(verb, "fixed.num_envs=512")
+
+
+def add_limits(verb: argparse.ArgumentParser) -> None:
+    """The folder of the studies, and short names for keys of the suite file; ``overrides`` reads them."""
+    add_results(verb)
+    verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
+    verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
+    verb.add_argument("--seed", type=int, metavar="S", help="of the sampler and of the first repeat")
+
+
+def overrides(arguments: argparse.Namespace) -> list[str]:
+    """``key=value`` texts of ``--set`` and of the options that stand for keys of the suite file."""
+    options = {"limits.trials": arguments.trials, "limits.minutes": arguments.minutes, "sampler.seed": arguments.seed}
+    return [*arguments.set, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+
+
+def add_results(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+
+def add_set(verb: argparse.ArgumentParser, example: str) -> None:
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"over the file, as {example}; may be repeated"
+    )
+
+
+def add_trace(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--trace", action="store_true", help="keep a timeline, which costs a little speed")
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not value > 0 or math.isinf(value):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
+    return value
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return value

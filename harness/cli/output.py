@@ -1,0 +1,32 @@
+"""What verbs say: JSON, where a timeline lies, and why a command was refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Refused(Exception):
+    """A command that cannot be carried out, with its reason."""
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(_finite(content), indent=2, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, as null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_timeline(folder: Path, out: "Console") -> None:
+    from harness.timelines import TRACE_FILE, VIEWER
+
+    out.print(f"timeline: {folder / TRACE_FILE} (open it in {VIEWER})", soft_wrap=True)

@@ -1,0 +1,131 @@
+"""``run``: measure what a suite says, or go on with its study."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.options import FAILURE, add_limits, add_suite, add_trace, add_verb, overrides
+from harness.cli.output import Refused, print_json, show_timeline
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.display import StudyDisplay
+    from harness.plan import Plan
+    from harness.study import Study
+    from harness.sweep import Display
+
+
+def add_run(verbs: Any) -> None:
+    verb = add_verb(verbs, "run", run, "measure what a suite says, or go on with its study")
+    add_suite(verb)
+    add_limits(verb)
+    add_trace(verb)
+    verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from harness import plan, timelines
+
+    # before anything slow is imported
+    made = plan.make(arguments.suite, overrides(arguments), arguments.results)
+    if arguments.trace:
+        timelines.check_trainer(made.trainer)
+
+    from harness.study import Study, StudyLocked
+
+    try:
+        study = Study(made.folder(arguments.results))
+    except StudyLocked as error:
+        raise Refused(str(error)) from None
+    with study:
+        timelines.check_study(study.records.records, arguments.trace)
+        _check_machine(study)
+        return _run(arguments, made, study)
+
+
+def _check_machine(study: "Study") -> None:
+    """Numbers of two machines in one study would be compared as if they were of one."""
+    others = sorted({record.machine for record in study.records.records} - {study.machine})
+    if others:
+        raise Refused(
+            f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
+            f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
+        )
+
+
+def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
+    from harness import outlook
+    from harness.display import StudyDisplay, console
+    from harness.stop import Stopped, StopSignal
+    from harness.sweep import Sweep
+    from unilab.ipc import segments
+
+    out = console(stderr=arguments.json)
+    with StopSignal() as stop:
+        for aside in study.set_aside:
+            out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
+        for name in segments.remove_leftovers():
+            out.print(f"removed {name}, left in shared memory by a crashed run")
+        study.describe(made, [Path(sys.executable).name, "-m", "harness", *sys.argv[1:]])
+        exit_code = 0
+        try:
+            known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
+            with StudyDisplay(made, out) as display:
+                display.note_existing(study.records.records)
+                watched = _watched(display, study, out) if arguments.watch else display
+                Sweep(made, study, stop, watched, trace=arguments.trace, outlook=known).run()
+        except Stopped as stopped:
+            exit_code = stopped.exit_code
+            out.print(f"{stopped}; run the same command again to go on from here")
+        if study.records.records:
+            _leave(arguments, made, study, out, ended=exit_code == 0)
+            if exit_code == 0 and not study.ranking(made.suite):
+                exit_code = FAILURE
+        elif arguments.watch:  # stopped before anything was measured: the page must not go on waiting
+            _report(study.folder, out)
+    return exit_code
+
+
+def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Display":
+    from harness.report.watch import ReportingDisplay
+
+    watched = ReportingDisplay(display, study.folder)
+    out.print(f"report:     {watched.path} (open it in a browser; it keeps itself current)", soft_wrap=True)
+    return watched
+
+
+def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
+    """What is made of the records once none are added."""
+    from harness import tables
+
+    study.write_tables()
+    tables.write_best(made, study)
+    tables.show(made, study, out)
+    if arguments.trace:
+        show_timeline(study.folder / "logs" / "*", out)
+    _report(study.folder, out)
+    if ended:
+        _export(study.folder, arguments.results / "asv", out)
+    if arguments.json:
+        print_json(tables.summary(made, study))
+
+
+def _report(study: Path, out: "Console") -> None:
+    from harness.report.write import write_report
+
+    written = write_report(study)
+    out.print(f"report:     {written.html} (open it in a browser)", soft_wrap=True)
+
+
+def _export(study: Path, asv: Path, out: "Console") -> None:
+    from harness.asv_export import ExportError, export
+
+    try:
+        export(study, asv)
+    except ExportError as error:
+        out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
+    else:
+        out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)

@@ -1,0 +1,46 @@
+"""``report`` and ``list``: studies that were measured."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import add_results, add_verb
+from harness.cli.output import print_json
+
+
+def add_report(verbs: Any) -> None:
+    verb = add_verb(verbs, "report", report, "a page for people, of one study or of several side by side")
+    verb.add_argument(
+        "study", nargs="+", metavar="STUDY", help="a study's folder, <suite>/<study id>, or a suite: its newest study"
+    )
+    add_results(verb)
+    verb.add_argument("--compare", action="store_true", help="side by side; of a suite all its studies")
+    verb.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the study, comparison.html in --results"
+    )
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from harness.report.write import write_named
+
+    written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
+    if arguments.json:
+        print_json(vars(written))
+    else:
+        print(f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}")
+    return 0
+
+
+def add_list(verbs: Any) -> None:
+    add_results(add_verb(verbs, "list", list_all, "studies, suites and environments there are"))
+
+
+def list_all(arguments: argparse.Namespace) -> int:
+    from harness import listing
+
+    content = listing.collect(arguments.results, Path("suites"))
+    if arguments.json:
+        print_json(content)
+    else:
+        print(listing.text(content))
+    return 0

@@ -1,0 +1,44 @@
+"""``validate`` and ``plan``: what a suite file says; nothing is started."""
+
+import argparse
+from typing import Any
+
+from harness.cli.options import add_limits, add_suite, add_verb, overrides
+from harness.cli.output import print_json
+
+
+def add_validate(verbs: Any) -> None:
+    add_suite(add_verb(verbs, "validate", validate, "check a suite file; nothing is started"))
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    from harness import plan
+
+    made = plan.make(arguments.suite, arguments.set)
+    if arguments.json:
+        print_json({"suite": made.suite.name, "study": made.study_id, "valid": True, "dropped": made.dropped})
+        return 0
+    print(f"{arguments.suite}: valid; study {made.suite.name}/{made.study_id}")
+    for dropped in made.dropped:
+        print(f"left out of the search: {dropped}")
+    return 0
+
+
+def add_plan(verbs: Any) -> None:
+    verb = add_verb(verbs, "plan", show_plan, "trials, time and memory of a suite; nothing is started")
+    add_suite(verb)
+    add_limits(verb)
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    from harness import outlook, plan, tables
+    from harness.display import console
+
+    made = plan.make(arguments.suite, overrides(arguments), arguments.results)
+    known, missing = outlook.kept(made, arguments.results)
+    folder = made.folder(arguments.results)
+    if arguments.json:
+        print_json(tables.plan_dict(made, folder, known, missing))
+    else:
+        tables.show_plan(made, folder, console(), known, missing)
+    return 0

@@ -1,0 +1,73 @@
+"""``train`` one configuration and ``eval`` its policy."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import add_results, add_set, add_trace, add_verb, positive, positive_int
+from harness.cli.output import Refused, print_json, show_timeline
+
+
+def add_train(verbs: Any) -> None:
+    verb = add_verb(verbs, "train", train, "train one configuration, best.yaml included")
+    verb.add_argument(
+        "config", metavar="CONFIG", help="YAML with trainer, env and settings, or a study, whose best.yaml is meant"
+    )
+    add_results(verb)
+    verb.add_argument("--iterations", type=positive_int, metavar="N", help="in total, those before a resume included")
+    verb.add_argument("--minutes", type=positive, metavar="M", help="of training, those before a resume included")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")
+    verb.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on from here")
+    add_set(verb, "settings.num_envs=512")
+    add_trace(verb)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from harness import training
+    from harness.display import TrainDisplay, console
+
+    job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
+    out = console(stderr=arguments.json)
+    seconds = arguments.minutes * 60 if arguments.minutes else None
+    folder = arguments.out or Path("runs") / job.name
+    try:
+        with TrainDisplay(out, arguments.iterations, seconds) as display:
+            summary = training.run(
+                job, folder, iterations=arguments.iterations, seconds=seconds,
+                resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
+                trace=arguments.trace,
+            )  # fmt: skip
+    except training.expected_errors() as error:
+        raise Refused(str(error)) from error
+    if arguments.json:
+        print_json(training.as_dict(summary))
+    out.print(training.describe(summary), soft_wrap=True)
+    if arguments.trace:
+        show_timeline(folder, out)
+    return training.exit_code(summary)
+
+
+def add_eval(verbs: Any) -> None:
+    verb = add_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise")
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    verb.add_argument("--episodes", type=int, default=16, metavar="N", help="default: 16")
+    verb.add_argument("--seed", type=int, default=0, metavar="S", help="of the environments; default: 0")
+    verb.add_argument("--num-envs", type=positive_int, metavar="N", help="default: as many as episodes")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    from unilab.algos.torch.evaluate import evaluate as play
+    from unilab.training.checkpoint import CheckpointError
+
+    if arguments.episodes < 1:
+        raise Refused(f"--episodes must be at least 1, got {arguments.episodes}")
+    try:
+        result = play(arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs)
+    except CheckpointError as error:
+        raise Refused(str(error)) from None
+    if arguments.json:
+        print_json(result)
+        return 0
+    print(f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),")
+    print(f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes")
+    return 0
