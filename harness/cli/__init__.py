@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harness.cli import compare, run, studies, suites, training, machine
+from harness.cli import compare, machine, run, studies, suites, training
 from harness.cli.options import FAILURE
 from harness.cli.output import Refused, print_json
 
