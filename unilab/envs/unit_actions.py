@@ -1,0 +1,78 @@
+"""An environment whose actions are in [-1, 1], around one with other bounds."""
+
+from typing import Any
+
+import numpy as np
+
+from unilab.envs.vec_env import FloatArray, StepResult, VecEnv
+
+
+def action_scale(env: VecEnv) -> tuple[np.ndarray, np.ndarray]:
+    """Half the range and the middle [A] of the environment's actions.
+
+    Raises:
+        ValueError: the actions are not bounded.
+    """
+    low, high = env.action_low, env.action_high
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(
+            f"{type(env).__name__}: actions range from {low.tolist()} to {high.tolist()}; SAC and TD3 need finite "
+            "bounds, because they act in [-1, 1] scaled to them: give the environment's actions bounds"
+        )
+    return (high - low) / 2, (high + low) / 2
+
+
+class UnitActions(VecEnv):
+    """Takes actions in [-1, 1] and scales them to the bounds of ``env``, which it owns.
+
+    Raises:
+        ValueError: the actions of ``env`` are not bounded; it is closed.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        try:
+            self._half_range, self._middle = action_scale(env)
+        except ValueError:
+            env.close()
+            raise
+        self._env = env
+        self._scaled = np.zeros((env.num_envs, env.action_dim), np.float32)
+        self.num_envs, self.num_threads = env.num_envs, env.num_threads
+        self.obs_dim, self.action_dim, self.critic_dim = env.obs_dim, env.action_dim, env.critic_dim
+        self.action_low, self.action_high = -np.ones(env.action_dim, np.float32), np.ones(env.action_dim, np.float32)
+        self.max_episode_steps = env.max_episode_steps
+        self.elapsed_steps = env.elapsed_steps
+
+    @property
+    def exact_resume(self) -> bool:  # type: ignore[override]  # a fact of the environment within
+        return self._env.exact_resume
+
+    @property
+    def obs(self) -> FloatArray:
+        return self._env.obs
+
+    @property
+    def critic(self) -> FloatArray | None:
+        return self._env.critic
+
+    def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
+        return self._env.reset(seed)
+
+    def step(self, actions: FloatArray) -> StepResult:
+        if actions.shape != self._scaled.shape:
+            return self._env.step(actions)  # which says what is wrong
+        np.multiply(actions, self._half_range, out=self._scaled)
+        self._scaled += self._middle
+        return self._env.step(self._scaled)
+
+    def stagger(self) -> None:
+        self._env.stagger()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._env.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._env.load_state_dict(state)
+
+    def close(self) -> None:
+        self._env.close()
