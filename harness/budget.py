@@ -10,7 +10,7 @@ import psutil
 from unilab.training.cgroups import memory_limit
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.budget import MemoryBudget
+    from unilab.ipc.budget import MemoryAvailable, MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,30 @@ def host_limit(fraction: float) -> int:
     return int(fraction * (min(total, limit.limit) if limit else total))
 
 
-def judge(predicted: "MemoryBudget | None", fraction: float, calibration: float = 1.0) -> Verdict:
-    """Compare a trainer's budget with what this machine has now; None (nothing predicted) fits.
+def judge(
+    predicted: "MemoryBudget | None",
+    fraction: float,
+    calibration: float = 1.0,
+    available: "MemoryAvailable | None" = None,
+) -> Verdict:
+    """Compare a trainer's budget with what there is; None (nothing predicted) fits.
 
     Args:
         predicted: item by item.
-        fraction: of this machine's memory, that a trial may use.
+        fraction: of the machine's memory, that a trial may use.
         calibration: measured over predicted host memory of past runs. Above 1 it makes the check stricter; below 1 it
             changes what is expected, and the check stays that of the prediction: never less than its items is asked
             for.
+        available: what there is; None: what this machine has now.
     """
     from unilab.ipc.budget import MemoryAvailable, MemoryBudgetError
 
-    limit = host_limit(fraction)
+    limit = host_limit(fraction) if available is None else int(fraction * available.host_total)
     if predicted is None:
         return Verdict(host_limit=limit)
     reason = None
     try:
-        _with_margin(predicted, calibration).check(MemoryAvailable.here(), host_fraction=fraction)
+        _with_margin(predicted, calibration).check(available or MemoryAvailable.here(), host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
     items: Counter[str] = Counter()

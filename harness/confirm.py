@@ -14,6 +14,8 @@ from harness.suite import Confirm
 
 BASELINE = 0
 """the trial that is always measured first"""
+Block = list[tuple[int, int]]
+"""(trial, repeat) in the order to be measured"""
 
 
 def blocks(confirm: Confirm) -> int:
@@ -23,8 +25,8 @@ def blocks(confirm: Confirm) -> int:
 
 def schedule(
     confirm: Confirm, candidates: Sequence[int], records: Iterable[Record], *, first_repeat: int, baseline: bool = True
-) -> list[tuple[int, int]]:
-    """(trial, repeat) in the order to be measured, those that have a record included.
+) -> list[Block]:
+    """The blocks in the order to be measured, repeats that have a record included.
 
     Args:
         candidates: trials other than the baseline.
@@ -36,15 +38,16 @@ def schedule(
     recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
     begins = {trial: _first_block(trial, recorded) for trial in candidates}
     last = max([*begins.values(), 0]) + blocks(confirm)
-    order: list[tuple[int, int]] = []
+    order = []
     for block in range(min(begins.values(), default=0), last):
         there, back = 2 * block, 2 * block + 1
         members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
         second = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
-        order += [(BASELINE, there)] if baseline else []
-        order += [(trial, there) for trial in members] + [(trial, back) for trial in reversed(second)]
-        order += [(BASELINE, back)] if baseline else []
-    return [(trial, first_repeat + number) for trial, number in order]
+        repeats = [(trial, there) for trial in members] + [(trial, back) for trial in reversed(second)]
+        if baseline:
+            repeats = [(BASELINE, there), *repeats, (BASELINE, back)]
+        order.append([(trial, first_repeat + number) for trial, number in repeats])
+    return order
 
 
 def _first_block(trial: int, recorded: set[tuple[int, int]]) -> int:

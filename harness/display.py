@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -28,13 +29,11 @@ class StudyDisplay:
         self._console = console
         self._objective = plan.suite.objectives[0]
         self._best: float | None = None
-        self._what = "starting"
+        self._running: dict[tuple[int, int, str], _Running] = {}
         self._repeats = plan.trials * plan.suite.measure.repeats + plan.confirm_repeats
         """still to be finished"""
         self._taken: list[float] = []
         """seconds of the repeats that this run measured"""
-        self._began = 0.0
-        self._rate = Rate()
         self._next_plain = 0.0
         self._run_began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
@@ -57,19 +56,20 @@ class StudyDisplay:
             self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
 
     def started(self, record: Record, what: str) -> None:
-        self._what = f"{what}{' (baseline)' if record.baseline else ''}"
-        self._began = time.monotonic()
-        self._rate = Rate()
+        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}")
+        self._running[_key(record)] = running
         self._next_plain = 0.0
-        self._console.print(Text(f"{self._what}: {settings_text(record.params)}"), soft_wrap=True)
-        self._show("starting")
+        self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
+        self._show(running, "starting")
 
-    def progress(self, progress: dict[str, Any]) -> None:
-        speed = self._rate.add(progress["wall_seconds"], progress["env_steps"])
+    def progress(self, record: Record, progress: dict[str, Any]) -> None:
+        running = self._running[_key(record)]
+        speed = running.rate.add(progress["wall_seconds"], progress["env_steps"])
         phase = "measuring" if progress.get("measuring") else "warm-up"
-        self._show(f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
+        self._show(running, f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
+        self._running.pop(_key(record), None)  # one that was not started has nothing to show
         self._repeats = max(0, self._repeats - (record.attempt == 0))
         if record.wall_seconds:
             self._taken.append(record.wall_seconds)
@@ -91,9 +91,9 @@ class StudyDisplay:
         if self._best is None or self._objective.better(value, self._best):
             self._best = value
 
-    def _show(self, state: str) -> None:
+    def _show(self, running: "_Running", state: str) -> None:
         best = f"best {number_text(self._best)}" if self._best is not None else "no best yet"
-        line = f"{self._what}: {state}, {best}, {self._left()} left"
+        line = f"{running.what}: {state}, {best}, {self._left()} left"
         if self._live:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
         elif time.monotonic() >= self._next_plain:
@@ -105,9 +105,14 @@ class StudyDisplay:
         """From the planned length of a repeat, or from what repeats took on this machine so far."""
         plan, finished = self._plan, len(self._taken)
         repeat = sum(self._taken) / finished if finished else plan.repeat_seconds
-        left = self._repeats * repeat - (time.monotonic() - self._began)
+        now, running = time.monotonic(), self._running.values()
+        left = (self._repeats * repeat - sum(now - one.began for one in running)) / max(1, len(running))
         limit = plan.suite.limits.minutes * 60 - (time.monotonic() - self._run_began)
         return describe_minutes(max(0.0, min(left, limit)))
+
+
+def _key(record: Record) -> tuple[int, int, str]:
+    return record.trial, record.repeat, record.phase
 
 
 class Rate:
@@ -121,6 +126,15 @@ class Rate:
         if last is None or seconds <= last[0]:
             return math.nan
         return (count - last[1]) / (seconds - last[0])
+
+
+@dataclass
+class _Running:
+    """A repeat that runs."""
+
+    what: str
+    began: float = field(default_factory=time.monotonic)
+    rate: Rate = field(default_factory=Rate)
 
 
 class TrainDisplay:

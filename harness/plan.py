@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import budget, calibration, provenance, trainers
 from harness.budget import Verdict
@@ -22,6 +22,9 @@ from harness.suite import Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.ipc.budget import MemoryAvailable
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
@@ -92,21 +95,33 @@ class Plan:
         candidates = min(self.suite.confirm.top, self.trials - 1)
         return candidates * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
 
+    def confirm_repeats_in_a_row(self, places: int) -> int:
+        """Of those the ones that a place measures when blocks run side by side in so many places."""
+        if self.suite.confirm is None:
+            return 0
+        count = blocks(self.suite.confirm)
+        return math.ceil(self.confirm_repeats / count) * math.ceil(count / places)
+
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run."""
         search = self.trials * self.suite.measure.repeats
         return min((search + self.confirm_repeats) * self.repeat_seconds, self.suite.limits.minutes * 60)
 
-    def verdict(self, params: Settings) -> Verdict:
-        """Whether a configuration fits into this machine.
+    def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Verdict:
+        """Whether a configuration fits.
+
+        Args:
+            params: of the configuration.
+            available: what it has to fit into; None: this machine as it is now.
 
         Raises:
             SettingsError: its settings contradict each other.
         """
         self.trainer.check_together(self.settings(params))
         predicted = self.trainer.budget(self.settings(params))
-        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.factor(params))
+        fraction = self.suite.constraints.host_memory_fraction
+        return budget.judge(predicted, fraction, self.factor(params), available)
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.

@@ -87,6 +87,8 @@ class Record:
     """UTC, ISO 8601"""
     commit: str = ""
     machine: str = ""
+    node: str = ""
+    """of a cluster, that measured it; empty where the study's own machine did"""
     log: str = ""
     """folder of the repeat's output, relative to the study"""
     traced: bool = False

@@ -2,11 +2,16 @@
 
 Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
 is brought up to them. An unfinished trial keeps its number and its finished repeats.
+
+The repeats of a trial, and those of a block of the confirmation, are a *work*: a generator that yields one job after
+another and is sent how each ended. An engine carries several works out side by side, each in a place of its own; all
+that is asked, recorded and told happens here, in one thread.
 """
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness import pruning, timelines
 from harness.budget import Verdict
-from harness.confirm import BASELINE, schedule
-from harness.execute import Limits, Outcome, execute
+from harness.confirm import BASELINE, Block, schedule
+from harness.engines.base import Engine, Job
+from harness.execute import Limits, Outcome
 from harness.judgement import Judgement, judge, reason
 from harness.outlook import Outlook
 from harness.plan import Plan
@@ -34,12 +40,12 @@ class Display(Protocol):
 
     def started(self, record: Record, what: str) -> None: ...
 
-    def progress(self, progress: dict[str, Any]) -> None: ...
+    def progress(self, record: Record, progress: dict[str, Any]) -> None: ...
 
     def finished(self, record: Record) -> None: ...
 
 
-Execute = Callable[[TrialSpec, Limits, StopSignal, Callable[[dict[str, Any]], str | None]], Outcome]
+Work = Generator[Job, Outcome, None]
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Sweep:
     study: Study
     stop: StopSignal
     display: Display
-    execute: Execute = execute
+    engine: Engine
     trace: bool = False
     """keep a timeline of each repeat"""
     outlook: Outlook | None = None
@@ -67,9 +73,40 @@ class Sweep:
         self._deadline = time.monotonic() + self.plan.suite.limits.minutes * 60
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
         self._catch_up()
-        while (trial := self._next()) is not None:
-            self._finish(trial)
-        self._confirm()
+        self._begun: set[int] = set()
+        self._carry_out(self._search())
+        self._carry_out(self._confirmation())
+
+    def _carry_out(self, works: Iterator[Work]) -> None:
+        """Begin a work wherever there is room, until there are no more and all have ended."""
+        running: dict[int, Work] = {}
+        for number in itertools.count():
+            while running and not self.engine.has_room():
+                self._wait(running)
+            work = next(works, None)
+            if work is None:
+                break
+            running[number] = work
+            self._go_on(running, number)
+        while running:
+            self._wait(running)
+
+    def _wait(self, running: dict[int, Work]) -> None:
+        ended = self.engine.wait()
+        if ended is not None:
+            self._go_on(running, *ended)
+
+    def _go_on(self, running: dict[int, Work], number: int, outcome: Outcome | None = None) -> None:
+        """Start the next job of a work, or let it go."""
+        self.stop.check()
+        work = running[number]
+        try:
+            job = next(work) if outcome is None else work.send(outcome)
+        except StopIteration:
+            del running[number]
+            self.engine.leave(number)
+        else:
+            self.engine.start(number, job)
 
     # -- the search
 
@@ -77,6 +114,9 @@ class Sweep:
         """Bring a journal that was cut short up to the records."""
         space = distributions(self.plan.space)
         for number in range(len(self._optuna.trials), self.study.trials):
+            if not self.study.of_trial(number):  # it was running beside a later one, which has a record
+                self._optuna.add_trial(create_trial(state=TrialState.WAITING))
+                continue
             params = self.plan.space.encode(self.study.params(number))
             state, values, constraints = self._judge(number)
             attributes = {f"constraints:{key}": value for key, value in constraints.items()}
@@ -90,10 +130,15 @@ class Sweep:
                 )
             )  # fmt: skip
 
+    def _search(self) -> Iterator[Work]:
+        while (trial := self._next()) is not None:
+            self._begun.add(trial.number)
+            yield self._finish(trial)
+
     def _next(self) -> FrozenTrial | None:
         """The trial that a crash left unfinished, or a new one, or None at a limit."""
         trials = self._optuna.get_trials(deepcopy=False)
-        unfinished = next((t for t in trials if not t.state.is_finished()), None)
+        unfinished = next((t for t in trials if not t.state.is_finished() and t.number not in self._begun), None)
         if unfinished is not None:
             return self._ask() if unfinished.state == TrialState.WAITING else self._complete_params(unfinished)
         if len(trials) >= self.plan.suite.limits.trials:
@@ -137,10 +182,10 @@ class Sweep:
     def _needed(self) -> float:
         """Seconds for one more trial and the confirmation, by the longest repeat so far where there is one."""
         took = [r.wall_seconds for r in self.study.records.records if r.state == "complete" and r.wall_seconds]
-        repeats = self.plan.suite.measure.repeats + self.plan.confirm_repeats
+        repeats = self.plan.suite.measure.repeats + self.plan.confirm_repeats_in_a_row(self.engine.places)
         return repeats * max(took, default=self.plan.repeat_seconds)
 
-    def _finish(self, trial: FrozenTrial) -> None:
+    def _finish(self, trial: FrozenTrial) -> Work:
         """Run the repeats that have no record, then tell."""
         baseline = trial.number == 0
         params = self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {})
@@ -155,14 +200,14 @@ class Sweep:
             for repeat in range(self.plan.suite.measure.repeats):
                 if self._pruned(trial.number):
                     break
-                self._repeat(trial.number, repeat, "search", params, verdict)
+                yield from self._repeat(trial.number, repeat, "search", params, verdict)
         self._tell(trial)
 
     def _verdict(self, params: dict[str, Any]) -> tuple[Verdict, str | None]:
         """The budget of a configuration; or that its settings contradict each other."""
         try:
             self.plan.trainer.check(self.plan.settings(params))
-            return self.plan.verdict(params), None
+            return self.plan.verdict(params, self.engine.available()), None
         except SettingsError as error:
             return Verdict(), str(error)
 
@@ -195,36 +240,53 @@ class Sweep:
 
     # -- the confirmation
 
-    def _confirm(self) -> None:
-        """The best trials and the baseline once more, as ``harness.confirm`` orders them."""
+    def _confirmation(self) -> Iterator[Work]:
+        """The best trials and the baseline once more, in blocks as ``harness.confirm`` makes them."""
         confirm = self.plan.suite.confirm
         if confirm is None:
             return
         candidates = [trial for trial in self.study.ranking(self.plan.suite) if trial != BASELINE][: confirm.top]
-        order = schedule(
+        schedule_of_blocks = schedule(
             confirm, candidates, self.study.records.records,
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
         )  # fmt: skip
-        for trial, repeat in order:
+        for block in schedule_of_blocks:
+            yield self._block(block)
+
+    def _block(self, block: Block) -> Work:
+        """Its repeats in order, all on one node: if that was lost on the way, once more on the node that it is on."""
+        for trial, repeat in block:
             params = self.study.params(trial)
-            self._repeat(trial, repeat, "confirm", params, self.plan.verdict(params))
+            yield from self._repeat(trial, repeat, "confirm", params, self._verdict(params)[0])
+        last = [self._own(trial, repeat, "confirm")[-1] for trial, repeat in block]
+        if len({record.node for record in last}) > 1:
+            for record in last:
+                verdict, _ = self._verdict(record.params)
+                yield from self._measure(
+                    record.trial, record.repeat, "confirm", record.params, verdict, record.attempt + 1
+                )
 
     # -- one repeat
 
-    def _repeat(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> None:
+    def _repeat(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> Work:
         """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
 
         Every attempt is recorded; ``last_attempts`` says which one counts.
         """
-        own = [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == (trial, repeat, phase)]
+        own = self._own(trial, repeat, phase)
         last = own[-1] if own else None
         while last is None or self._again(last):
-            last = self._measure(trial, repeat, phase, params, verdict, attempt=0 if last is None else last.attempt + 1)
+            attempt = 0 if last is None else last.attempt + 1
+            last = yield from self._measure(trial, repeat, phase, params, verdict, attempt)
+
+    def _own(self, trial: int, repeat: int, phase: Phase) -> list[Record]:
+        """All attempts at a repeat that there are."""
+        return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == (trial, repeat, phase)]
 
     def _again(self, last: Record) -> bool:
         if not last.disturbed or last.attempt >= self.plan.suite.measure.disturbed_retries:
             return False
-        newest = self.study.records.records[-1]
+        newest = [record for record in self.study.records.records if record.node == last.node][-1]
         if (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
             return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
@@ -232,9 +294,8 @@ class Sweep:
 
     def _measure(
         self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int
-    ) -> Record:
+    ) -> Generator[Job, Outcome, Record]:
         """Run one attempt at a repeat and record it."""
-        self.stop.check()
         record = self._record(trial, repeat, phase, params, verdict, attempt)
         self.display.started(record, self._what(record))
         suite = self.plan.suite
@@ -244,7 +305,7 @@ class Sweep:
         settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec.of(suite.measure, trainer, settings, folder)
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
-        outcome = self.execute(spec, limits, self.stop, self._watcher(record))
+        outcome = yield Job(spec, limits, self._watcher(record), max(verdict.host_bytes, verdict.expected_host_bytes))
         if self.trace:
             timelines.end(folder)
         record = dataclasses.replace(outcome.added_to(record), traced=self.trace)
@@ -257,7 +318,7 @@ class Sweep:
         judge = pruning.Judge(self.plan.suite, pruner, self._optuna) if pruner and pruning.may_end(record) else None
 
         def watch(progress: dict[str, Any]) -> str | None:
-            self.display.progress(progress)
+            self.display.progress(record, progress)
             return judge(progress) if judge else None
 
         return watch
@@ -280,7 +341,7 @@ class Sweep:
             budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
             dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
-            threads=self._threads(params), machine=self.study.machine, attempt=attempt,
+            threads=self._threads(params), machine=self.engine.machine, attempt=attempt,
             budget_items=verdict.items,
             log=f"logs/{trial}-{repeat}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip

@@ -59,6 +59,7 @@ def _check_machine(study: "Study") -> None:
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
     from harness import outlook
     from harness.display import StudyDisplay, console
+    from harness.engines.local import LocalEngine
     from harness.stop import Stopped, StopSignal
     from harness.sweep import Sweep
     from unilab.ipc import segments
@@ -76,7 +77,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             with StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)
                 watched = _watched(display, study, out) if arguments.watch else display
-                Sweep(made, study, stop, watched, trace=arguments.trace, outlook=known).run()
+                engine = LocalEngine(study.machine, stop)
+                Sweep(made, study, stop, watched, engine, trace=arguments.trace, outlook=known).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")

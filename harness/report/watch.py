@@ -31,8 +31,8 @@ class ReportingDisplay:
         self._what = f"next: {what}"
         self._display.started(record, what)
 
-    def progress(self, progress: dict[str, Any]) -> None:
-        self._display.progress(progress)
+    def progress(self, record: Record, progress: dict[str, Any]) -> None:
+        self._display.progress(record, progress)
 
     def finished(self, record: Record) -> None:
         self._display.finished(record)

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ def records(*done: tuple[int, int]) -> list[Record]:
 
 
 def order(confirm: Confirm, candidates: list[int], done: list[tuple[int, int]] = (), **more) -> list[tuple[int, int]]:  # type: ignore[assignment]
-    return schedule(confirm, candidates, records(*done), **{"first_repeat": 1} | more)
+    return list(chain.from_iterable(schedule(confirm, candidates, records(*done), **{"first_repeat": 1} | more)))
 
 
 def test_blocks_go_there_and_back_between_two_measurements_of_the_baseline() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import tables
+from harness.engines.local import LocalEngine
 from harness.plan import Plan
 from harness.stop import StopSignal
 from harness.study import Study
@@ -17,7 +18,7 @@ from tests.harness.test_sweep import Disturbed, Quiet
 def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]:
     out = Console(file=io.StringIO(), width=80)
     with Study(plan.folder(results)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), Disturbed(disturbed)).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Disturbed(disturbed))).run()
         tables.show(plan, study, out)
         content = tables.summary(plan, study)
     return out.file.getvalue(), content  # type: ignore[attr-defined]

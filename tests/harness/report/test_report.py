@@ -352,7 +352,7 @@ def test_a_running_study_has_a_current_page(tmp_path: Path) -> None:
         def started(self, record: Record, what: str) -> None:
             self.calls.append(f"started {what}")
 
-        def progress(self, progress: dict) -> None:
+        def progress(self, record: Record, progress: dict) -> None:
             self.calls.append("progress")
 
         def finished(self, record: Record) -> None:
@@ -363,7 +363,7 @@ def test_a_running_study_has_a_current_page(tmp_path: Path) -> None:
     assert "No trial has been recorded yet." in reporting.path.read_text()
     record = make_record(0)
     reporting.started(record, "trial 1 of 2")
-    reporting.progress({})
+    reporting.progress(record, {})
     (folder / "trials.jsonl").write_text(json.dumps(record.flat()) + "\n")
     reporting.finished(record)
     assert display.calls == ["started trial 1 of 2", "progress", "finished"]

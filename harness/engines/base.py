@@ -1,0 +1,63 @@
+"""The small interface between a search, which asks and records, and what carries its repeats out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.execute import Limits, Outcome
+from harness.trial import TrialSpec
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.ipc.budget import MemoryAvailable
+
+OnProgress = Callable[[dict[str, Any]], str | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One repeat."""
+
+    spec: TrialSpec
+    limits: Limits
+    on_progress: OnProgress
+    """sees each report, in the process that asked; a reason that it returns ends the repeat as pruned"""
+    host_bytes: int = 0
+    """RAM that it is expected to take; 0: not known"""
+
+
+class Engine(Protocol):
+    """Carries out works: jobs one after another in one place, such as the repeats of a trial or of a block.
+
+    A work has a number. It takes a place with its first job and holds it until ``leave``::
+
+        while engine.has_room():
+            engine.start(number, job)
+        ended = engine.wait()
+    """
+
+    @property
+    def places(self) -> int:
+        """Works that run side by side when nobody else is there."""
+
+    @property
+    def machine(self) -> str:
+        """What it measures on, as records have it."""
+
+    def available(self) -> "MemoryAvailable | None":
+        """What a repeat may take; None: what this machine has at the moment."""
+
+    def has_room(self) -> bool:
+        """Whether another work may begin now; always while none runs."""
+
+    def start(self, work: int, job: Job) -> None:
+        """Begin the next job of a work."""
+
+    def wait(self) -> tuple[int, Outcome] | None:
+        """Block until a job has ended, or there is room for another work (None).
+
+        Raises:
+            Stopped: a signal came; what runs is ended by ``close``, or is gone.
+        """
+
+    def leave(self, work: int) -> None:
+        """The work is over: its place is free. One that never had a job has none."""
