@@ -1,0 +1,129 @@
+"""The environment and the policy that the workers of these tests run; importable by spawned processes."""
+
+import copy
+import functools
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tests.envs.cart import Cart, CartSettings
+from unilab.distributed import Rollout, RolloutBuffer
+from unilab.envs import StepResult, VecEnv
+from unilab.envs.vec_env import FloatArray
+
+STEPS = 12
+SEEDS = (3, 1_000_007, 5)
+
+
+class UnpicklableError(Exception):
+    """An exception that fails on its way to another process."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@dataclass(frozen=True)
+class EventfulSettings(CartSettings):
+    frame_skip: int = 50
+    max_episode_steps: int | None = 15
+    sour_above: float = 4.0
+    fail_seed: int = -1
+    """the environment that is reset with it fails"""
+    fail_at: int = 7
+    """in this env step"""
+    failure: str = "raise"
+    """or kill"""
+
+
+class EventfulCart(Cart):
+    """The cart, which moves far enough to terminate and to fail numerically, with two events of its own."""
+
+    settings_class = EventfulSettings
+    settings: EventfulSettings
+    event_names = ("speed", "left")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._seed: int | None = None
+        self._steps = 0
+        super().__init__(*args, **kwargs)
+        self.events = np.zeros((self.num_envs, 2), np.float32)
+
+    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
+        super().evaluate(actions, reward, terminated)
+        position, speed = self.qpos[:, 0], self.qvel[:, 0]
+        self.events[:, 0] = np.abs(speed)
+        self.events[:, 1] = np.where(position < 0, position, np.nan)
+
+    def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
+        self._seed = seed
+        return super().reset(seed)
+
+    def step(self, actions: FloatArray) -> StepResult:
+        self._steps += 1
+        if self._seed == self.settings.fail_seed and self._steps == self.settings.fail_at:
+            if self.settings.failure == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UnpicklableError(1, 2)
+        return super().step(actions)
+
+
+def make_cart(**settings: Any) -> VecEnv:
+    return EventfulCart(2, num_threads=1, seed=None, **settings)
+
+
+def carts(**settings: Any) -> Callable[[], VecEnv]:
+    """A factory of carts with these settings."""
+    return functools.partial(make_cart, **settings)
+
+
+class NoisyPolicy(nn.Module):
+    """A linear policy with noise."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.normal_(generator=generator)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def compute_actions(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        return self.layer(obs) + torch.randn(len(obs), 1, generator=generator)
+
+
+class RecordingBuffer(RolloutBuffer):
+    """A buffer that keeps each rollout as it came."""
+
+    def __init__(self, capacity: int = 1000) -> None:
+        super().__init__(capacity, seed=1)
+        self.rollouts: list[Rollout] = []
+
+    def add_rollout(self, rollout: Rollout) -> None:
+        super().add_rollout(rollout)
+        self.rollouts.append(copy.deepcopy(rollout))
+
+
+def stamps(rollouts: Sequence[Rollout]) -> list[tuple[int, int, int, int]]:
+    """Of each rollout: worker, incarnation, sequence, policy version."""
+    return [(one.worker, one.incarnation, one.sequence, one.policy_version) for one in rollouts]
+
+
+def assert_same(first: Sequence[Rollout], second: Sequence[Rollout]) -> None:
+    """Both are the same rollouts, bit for bit."""
+    assert stamps(first) == stamps(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.event_names == other.event_names
+        assert one.steps.keys() == other.steps.keys()
+        for name, array in one.steps.items():
+            assert array.dtype == other.steps[name].dtype, name
+            assert array.tobytes() == other.steps[name].tobytes(), f"{name} of rollout {stamps([one])} differs"
+        assert one.episodes.tobytes() == other.episodes.tobytes()
+        assert one.events.tobytes() == other.events.tobytes()

@@ -1,0 +1,25 @@
+"""Workers that fill a replay buffer: one after the other in this process, or in processes of this machine."""
+
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer, TransitionBuffer
+from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
+from unilab.distributed.rollout import Rollout, RolloutLayout
+from unilab.distributed.rollout_buffer import RolloutBuffer
+from unilab.distributed.sequential import SequentialWorkers
+from unilab.distributed.statistics import EmitsEvents, EpochStatistics, StatsLevel
+from unilab.distributed.worker import RolloutWorker, WorkerPolicy
+
+__all__ = [
+    "BaseDistributedWorkersWithBuffer",
+    "EmitsEvents",
+    "EpochStatistics",
+    "NotEnoughEntriesError",
+    "Rollout",
+    "RolloutBuffer",
+    "RolloutLayout",
+    "RolloutWorker",
+    "SequentialWorkers",
+    "StatsLevel",
+    "TransitionBuffer",
+    "WorkerError",
+    "WorkerPolicy",
+]

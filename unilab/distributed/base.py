@@ -1,0 +1,401 @@
+"""Workers that fill a replay buffer: what all kinds of them promise, and what they have in common."""
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
+from unilab.distributed.rollout import Rollout
+from unilab.distributed.rollout_buffer import RolloutBuffer
+from unilab.distributed.statistics import EpochStatistics, StatsLevel
+from unilab.distributed.worker import WorkerPolicy
+from unilab.envs import VecEnv
+from unilab.ipc.rollout_ring_buffer import WhenFull
+from unilab.training.devices import check_device
+
+logger = logging.getLogger(__name__)
+
+_FRUITLESS_COLLECTIONS = 100
+"""so often in a row prefill() collects without anything being added, before it gives up"""
+
+
+@runtime_checkable
+class TransitionBuffer(Protocol):
+    """A buffer of single transitions; ``unilab.ipc.ReplayBuffer`` is one, with the meaning of the arguments."""
+
+    @property
+    def capacity(self) -> int: ...
+    def __len__(self) -> int: ...
+    def add(
+        self,
+        obs: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        next_obs: np.ndarray,
+        dones: np.ndarray,
+        truncated: np.ndarray,
+        *,
+        critic: np.ndarray | None = None,
+        next_critic: np.ndarray | None = None,
+    ) -> None: ...
+    def sample(self, batch_size: int) -> dict[str, Tensor]: ...
+
+
+class BaseDistributedWorkersWithBuffer(ABC):
+    """Workers that act in environments of their own and fill a replay buffer in the learner's process.
+
+    The learner's loop::
+
+        with ProcessWorkers(make_env, policy, 32, 4, 256, 4, True, range(4), replay) as workers:
+            workers.prefill(10_000)
+            while True:
+                workers.request_rollouts()                      # optional: the workers go on while the learner learns
+                learner.update(workers.sample_batch("cpu"))
+                workers.broadcast_updated_policy(policy.state_dict())
+                workers.collect_rollouts()
+
+    A rollout has exactly T = ``n_rollout_steps`` steps of the N rows of one worker's environment, and goes on across
+    the ends of episodes. A worker takes the newest weights before a rollout, never inside one; each rollout carries
+    their version. It is stored as a whole or not at all, and once.
+
+    In step (``in_step=True``) rollouts are made when they are ordered, by ``request_rollouts()`` or else by
+    ``collect_rollouts()``; the k-th rollout ever is that of worker k % ``n_workers``, and they are stored in this
+    order. An order is carried out with the newest weights of its moment; what is broadcast after it acts in the next
+    one. So what is stored depends on the seeds alone, bit for bit the same in all implementations on one machine, also
+    when workers raise (but not which of the rollouts are made again after a worker was killed: an order's finished
+    ones are kept). Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead.
+
+    A worker that dies or raises is noticed by a waiting call at once, by every other method that talks to workers or
+    samples when it is called. It is restarted, with new episodes and a warning in the log, as long as
+    ``max_restarts`` allows; otherwise WorkerError is raised, and by all these methods from then on.
+
+    Args:
+        env_factory: makes one environment; each worker calls it once in its own process, and resets it with its seed.
+            Actions of the policy go to it and into the buffer as they are.
+        worker_policy: each worker acts with a copy of its own, on the CPU and one thread, and draws its random numbers
+            from a stream of its own, derived from its seed.
+        n_rollout_steps: T.
+        n_workers: number of workers.
+        batch_size: B, entries that ``sample_batch`` draws.
+        rollouts_per_iteration: rollouts that one ``collect_rollouts()`` stores, of all workers together.
+        split_rollouts_into_transitions: whether entries are transitions, or else sequences of T steps (N a rollout).
+        env_instance_seeds: one seed for each worker.
+        replay_buffer: a ``TransitionBuffer`` or a ``RolloutBuffer``, accordingly. It stays the caller's to close.
+        in_step: make rollouts when they are ordered, or freely.
+        queue_size: finished rollouts of each worker that may wait to be collected.
+        when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
+        max_restarts: of all workers together.
+
+    Raises:
+        ValueError: an impossible number, another number of seeds than of workers, a batch larger than the buffer.
+        TypeError: the buffer is of the wrong kind.
+    """
+
+    runs_freely: ClassVar[bool] = True
+    """whether ``in_step=False`` is possible"""
+
+    def __init__(
+        self,
+        env_factory: Callable[[], VecEnv],
+        worker_policy: WorkerPolicy,
+        n_rollout_steps: int,
+        n_workers: int,
+        batch_size: int,
+        rollouts_per_iteration: int,
+        split_rollouts_into_transitions: bool,
+        env_instance_seeds: Sequence[int],
+        replay_buffer: TransitionBuffer | RolloutBuffer,
+        *,
+        in_step: bool = True,
+        queue_size: int = 2,
+        when_full: WhenFull = "wait",
+        max_restarts: int = 0,
+    ) -> None:
+        self.env_factory = env_factory
+        self.n_rollout_steps = n_rollout_steps
+        self.n_workers = n_workers
+        self.batch_size = batch_size
+        self.rollouts_per_iteration = rollouts_per_iteration
+        self.env_instance_seeds = tuple(int(seed) for seed in env_instance_seeds)
+        self.in_step = in_step
+        self.queue_size = queue_size
+        self.when_full = when_full
+        self.max_restarts = max_restarts
+        self._check_numbers()
+        self._check_options()
+        self.replay_buffer = _checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
+        self.split_rollouts_into_transitions = split_rollouts_into_transitions
+        self.policy_version = 0
+        """version of the newest weights that were broadcast; 0: none were"""
+        self.acted_version = 0
+        """version of the weights that acted in the newest rollout that was stored"""
+        self.env_steps = 0
+        """env steps of the rollouts that were stored"""
+        self.rollouts = 0
+        """rollouts that were stored"""
+        self.fault_count = 0
+        """steps that failed numerically in the rollouts that were stored"""
+        self.restarts = 0
+        """how often a worker was restarted"""
+        self._policy = copy.deepcopy(worker_policy)  # the learner may go on to change the one that it gave
+        self._expected_weights = _layout(self._policy.state_dict())
+        self._statistics = EpochStatistics()
+        self._ordered = 0
+        self._newest = [(-1, -1)] * n_workers
+        self._failure: WorkerError | None = None
+        self._stopped = False
+        try:
+            self._open()
+        except BaseException:
+            self.stop()
+            raise
+
+    # The contract
+
+    @abstractmethod
+    def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Give these weights to the workers, as the next version; they are copied before it returns.
+
+        Raises:
+            ValueError: they are not the policy's in names, shapes or dtypes; nothing is broadcast.
+            WorkerError: a worker died and may not be restarted.
+        """
+
+    @abstractmethod
+    def collect_rollouts(self) -> tuple[int, int, float]:
+        """Wait for ``rollouts_per_iteration`` rollouts and store them.
+
+        Returns:
+            finished rollouts that were waiting before and after, and the seconds until all of these were stored.
+
+        Raises:
+            WorkerError: a worker died and may not be restarted. Rollouts that had arrived before are stored.
+        """
+
+    def request_rollouts(self) -> None:
+        """Start the workers, and in step order the next iteration's rollouts, if that was not done yet; does not wait.
+
+        Raises:
+            WorkerError: a worker died and may not be restarted.
+        """
+        self._check()
+        if self.in_step and self._ordered == self.rollouts:
+            first, self._ordered = self._ordered, self._ordered + self.rollouts_per_iteration
+            turns = [number % self.n_workers for number in range(first, self._ordered)]
+            self._order([turns.count(worker) for worker in range(self.n_workers)])
+
+    def prefill(self, entries: int) -> None:
+        """Collect until the buffer holds at least so many entries: transitions, or sequences if rollouts stay whole.
+
+        Raises:
+            ValueError: it can never hold so many.
+            RuntimeError: 100 collections in a row added nothing to it.
+            WorkerError: a worker died and may not be restarted.
+        """
+        if entries > self.replay_buffer.capacity:
+            raise ValueError(
+                f"prefill: {entries} entries were asked for, and the replay buffer holds at most "
+                f"{self.replay_buffer.capacity}: ask for fewer, or make a larger one"
+            )
+        fruitless = 0
+        while (before := len(self.replay_buffer)) < entries:
+            self.collect_rollouts()
+            fruitless = 0 if len(self.replay_buffer) > before else fruitless + 1
+            if fruitless == _FRUITLESS_COLLECTIONS:
+                raise RuntimeError(
+                    f"prefill: the replay buffer still holds {before} of {entries} entries after {fruitless} further "
+                    f"collections; {self.fault_count} of {self.env_steps} env steps failed numerically and are left "
+                    "out: see the log for the environment's faults"
+                )
+
+    def sample_batch(self, learner_device: torch.device | str) -> dict[str, Tensor]:
+        """A random batch: name to tensor on ``learner_device``, [B, ...] or, if rollouts stay whole, [T, B, ...].
+
+        The names are those of ``ReplayBuffer.sample`` or of ``RolloutBuffer.sample``.
+
+        Raises:
+            NotEnoughEntriesError: the buffer holds fewer than ``batch_size`` entries.
+            DeviceError: there is no such device.
+            WorkerError: a worker died and may not be restarted.
+        """
+        device = check_device(str(learner_device), "learner_device")
+        if not self._stopped:
+            self._check()
+        if len(self.replay_buffer) < self.batch_size:
+            raise NotEnoughEntriesError(
+                f"sample_batch: the replay buffer holds {len(self.replay_buffer)} entries, a batch has "
+                f"{self.batch_size}: call prefill({self.batch_size}) or collect_rollouts() first"
+            )
+        return {name: value.to(device) for name, value in self.replay_buffer.sample(self.batch_size).items()}
+
+    def get_epoch_stats_aggregator(self) -> EpochStatistics:
+        """Statistics of the episodes that ended in stored rollouts; ``reduce()`` of it ends an epoch."""
+        return self._statistics
+
+    def get_stats_value(self, event: str, level: StatsLevel | str, name: str | None = None) -> float:
+        """One statistic; the same as ``value`` of the aggregator, with its errors."""
+        return self._statistics.value(event, level, name)
+
+    @property
+    def dropped(self) -> int:
+        """Finished rollouts that were given up because nobody collected them (``when_full="drop_oldest"``)."""
+        return 0
+
+    def stop(self) -> None:
+        """End the workers and free all that they shared (idempotent). What was stored stays, and can be sampled."""
+        if not self._stopped:
+            self._stopped = True
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # What an implementation provides
+
+    def _open(self) -> None:  # noqa: B027 - not every kind has something to do here
+        """Make what is needed before the first broadcast; the constructor's last act. No worker starts here."""
+
+    def _supervise(self) -> None:  # noqa: B027 - not every kind has something to do here
+        """Start what is not running: at first all workers, later those that died (see ``_restart``); do not wait."""
+
+    def _order(self, counts: list[int]) -> None:  # noqa: B027 - not every kind has something to do here
+        """In step: let worker w make ``counts[w]`` more rollouts, with the newest weights of now."""
+
+    def _close(self) -> None:  # noqa: B027 - not every kind has something to do here
+        """End and free everything; called once."""
+
+    # What an implementation uses
+
+    def _check(self) -> None:
+        """To begin every method that talks to the workers with."""
+        if self._stopped:
+            raise RuntimeError(f"{type(self).__name__} was stopped; make a new one")
+        if self._failure is not None:
+            raise self._failure
+        self._supervise()
+
+    @property
+    def _turn(self) -> int:
+        """In step: the worker whose rollout is stored next."""
+        return self.rollouts % self.n_workers
+
+    def _checked_weights(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detached copies of the weights on the CPU, in the order of the policy's own.
+
+        Raises:
+            ValueError: they are not the policy's in names, shapes or dtypes.
+        """
+        found = _layout(state_dict)
+        if found != self._expected_weights:
+            names = sorted(
+                name
+                for name in found.keys() | self._expected_weights.keys()
+                if found.get(name) != self._expected_weights.get(name)
+            )
+            raise ValueError(
+                f"broadcast_updated_policy: the weights are not those of worker_policy: {', '.join(names[:4])} differ "
+                "in presence, shape or dtype; pass the state_dict() of a policy built like it"
+            )
+        return {name: state_dict[name].detach().to("cpu", copy=True) for name in self._expected_weights}
+
+    def _store(self, rollout: Rollout) -> bool:
+        """Store a whole rollout, unless it is no newer than what was stored of its worker; whether it was stored."""
+        key = (rollout.incarnation, rollout.sequence)
+        if key <= self._newest[rollout.worker]:
+            return False
+        if isinstance(self.replay_buffer, RolloutBuffer):
+            self.replay_buffer.add_rollout(rollout)
+        else:
+            self.replay_buffer.add(**rollout.transitions())
+        self._newest[rollout.worker] = key
+        self._statistics.record(rollout.event_names, rollout.episodes, rollout.events)
+        self.acted_version = rollout.policy_version
+        self.env_steps += rollout.env_steps
+        self.fault_count += rollout.faults
+        self.rollouts += 1
+        return True
+
+    def _restart(
+        self, worker: int, what: str, traceback_text: str | None = None, cause: BaseException | None = None
+    ) -> None:
+        """Count a restart and log why, before the worker is made anew.
+
+        Args:
+            worker: which one.
+            what: what happened to it, for a person, with the traceback.
+            traceback_text, cause: the original traceback and exception, where there are any.
+
+        Raises:
+            WorkerError: no restart is left.
+        """
+        if self.restarts >= self.max_restarts:
+            self._failure = WorkerError(worker, self.restarts, what, traceback_text)
+            raise self._failure from cause
+        self.restarts += 1
+        logger.warning("worker %d is restarted (%d of %d): %s", worker, self.restarts, self.max_restarts, what)
+
+    # Checks of the constructor
+
+    def _check_numbers(self) -> None:
+        numbers = ("n_rollout_steps", "n_workers", "batch_size", "rollouts_per_iteration", "queue_size")
+        for label in numbers:
+            if getattr(self, label) < 1:
+                raise ValueError(f"{type(self).__name__}: {label} is {getattr(self, label)}; it must be positive")
+        if self.max_restarts < 0:
+            raise ValueError(f"{type(self).__name__}: max_restarts is {self.max_restarts}; it must not be negative")
+        seeds = self.env_instance_seeds
+        if len(seeds) != self.n_workers:
+            raise ValueError(
+                f"{type(self).__name__}: {len(seeds)} env_instance_seeds for {self.n_workers} workers; each worker "
+                "needs a seed of its own"
+            )
+        if min(seeds) < 0:
+            raise ValueError(f"{type(self).__name__}: env_instance_seeds has {min(seeds)}; seeds must not be negative")
+
+    def _check_options(self) -> None:
+        if not (self.in_step or self.runs_freely):
+            raise ValueError(f"{type(self).__name__} works in step only: leave in_step=True")
+        if self.when_full not in ("wait", "drop_oldest"):
+            raise ValueError(f"{type(self).__name__}: when_full is {self.when_full!r}; choose one of wait, drop_oldest")
+        if self.in_step and self.when_full == "drop_oldest":
+            raise ValueError(
+                f"{type(self).__name__}: in step nothing that was ordered is dropped: when_full='drop_oldest' needs "
+                "in_step=False"
+            )
+
+
+def _checked_buffer(
+    buffer: TransitionBuffer | RolloutBuffer, split: bool, batch_size: int
+) -> TransitionBuffer | RolloutBuffer:
+    wanted: type = TransitionBuffer if split else RolloutBuffer
+    if not isinstance(buffer, wanted):
+        kind = "of transitions, such as unilab.ipc.ReplayBuffer" if split else "unilab.distributed.RolloutBuffer"
+        raise TypeError(
+            f"replay_buffer is a {type(buffer).__name__}; with split_rollouts_into_transitions={split} it must be a "
+            f"buffer {kind}"
+        )
+    if batch_size > buffer.capacity:
+        raise ValueError(
+            f"batch_size is {batch_size}, and the replay buffer holds at most {buffer.capacity} entries: make it "
+            "larger, or the batch smaller"
+        )
+    return buffer
+
+
+def _layout(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    layout = {name: (value.shape, value.dtype) for name, value in state_dict.items()}
+    if not layout:
+        raise ValueError("the policy's state_dict() is empty; it needs one tensor at least, for the workers to take")
+    return layout
