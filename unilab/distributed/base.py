@@ -92,6 +92,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         queue_size: finished rollouts of each worker that may wait to be collected.
         when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
         max_restarts: of all workers together.
+        on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:
         ValueError: an impossible number, another number of seeds than of workers, a batch larger than the buffer.
@@ -117,6 +118,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         queue_size: int = 2,
         when_full: WhenFull = "wait",
         max_restarts: int = 0,
+        on_stored: Callable[[Rollout], None] | None = None,
     ) -> None:
         self.env_factory = env_factory
         self.n_rollout_steps = n_rollout_steps
@@ -128,6 +130,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.queue_size = queue_size
         self.when_full = when_full
         self.max_restarts = max_restarts
+        self._on_stored = on_stored
         self._check_numbers()
         self._check_options()
         self.replay_buffer = _checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
@@ -325,6 +328,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.env_steps += rollout.env_steps
         self.fault_count += rollout.faults
         self.rollouts += 1
+        if self._on_stored is not None:
+            self._on_stored(rollout)
         return True
 
     def _restart(

@@ -13,8 +13,8 @@ from unilab.envs import VecEnv
 FieldSpec = tuple[tuple[int, ...], DTypeLike]
 """shape and dtype of an array"""
 
-_HEADER = 4
-"""numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended"""
+_HEADER = 5
+"""numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended, nanoseconds it took"""
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,20 @@ class Rollout:
     """how often the worker was restarted before it made this"""
     sequence: int
     """rollouts that this incarnation had made before"""
+    seconds: float
+    """of wall time that the worker took for it"""
 
     @classmethod
     def of_arrays(
         cls, arrays: Mapping[str, np.ndarray], event_names: tuple[str, ...], policy_version: int
     ) -> "Rollout":
         """The rollout that lies in arrays of ``RolloutLayout.fields``; it views them."""
-        worker, incarnation, sequence, ended = arrays["header"].tolist()
+        worker, incarnation, sequence, ended, nanoseconds = arrays["header"].tolist()
         episodes = arrays["episodes"][:ended]
         events = arrays["events"][:ended] if "events" in arrays else np.empty((ended, 0, MOMENTS))
         steps = {name: array for name, array in arrays.items() if name not in ("header", "episodes", "events")}
-        return cls(steps, episodes, events, event_names, policy_version, worker, incarnation, sequence)
+        seconds = 1e-9 * nanoseconds
+        return cls(steps, episodes, events, event_names, policy_version, worker, incarnation, sequence, seconds)
 
     @property
     def num_steps(self) -> int:

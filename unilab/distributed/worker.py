@@ -1,9 +1,10 @@
 """One worker: an environment and a policy that acts in it; the same object in every kind of process."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +35,14 @@ class WorkerPolicy(Protocol):
         """Actions [N, A] for observations [N, O], which it must not keep; random numbers come from ``generator``."""
 
 
+@runtime_checkable
+class PlacedPolicy(Protocol):
+    """What a WorkerPolicy adds to act differently in each worker."""
+
+    def place(self, worker: int) -> None:
+        """Be the policy of this worker, 0 to n_workers - 1; called once, before it acts."""
+
+
 class RolloutStoppedError(Exception):
     """A rollout was given up because the worker is to stop."""
 
@@ -57,6 +66,8 @@ class RolloutWorker:
         """version of the weights that act"""
         self._env = env
         self._policy = policy
+        if isinstance(policy, PlacedPolicy):
+            policy.place(worker)
         self._worker = worker
         self._incarnation = incarnation
         self._sequence = 0
@@ -85,7 +96,7 @@ class RolloutWorker:
             RolloutStoppedError: it was given up; the worker is of no further use.
         """
         out = self.layout.allocate() if out is None else out
-        ended = 0
+        began, ended = time.monotonic_ns(), 0
         with torch.inference_mode(), one_thread():
             for step in range(self.layout.num_steps):
                 if stopped():
@@ -93,7 +104,7 @@ class RolloutWorker:
                 ended = self._step({name: out[name][step] for name in self.layout.step_fields()}, out, ended)
                 self._env_steps += self._env.num_envs
                 report_step(self._env_steps)
-        out["header"][:] = self._worker, self._incarnation, self._sequence, ended
+        out["header"][:] = self._worker, self._incarnation, self._sequence, ended, time.monotonic_ns() - began
         self._sequence += 1
         return Rollout.of_arrays(out, self.layout.event_names, self.policy_version)
 
