@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
+from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.networks import (
     Actor,
     Critic,
@@ -31,60 +32,6 @@ LEARNING_RATE_RANGE = (1e-5, 1e-2)
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
 
 
-@torch.no_grad()
-def vtrace_advantages(
-    behavior_log_probs: Tensor,
-    target_log_probs: Tensor,
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap_values: Tensor,
-    dones: Tensor,
-    gamma: float = 0.99,
-    clip_rho: float = 1.0,
-    clip_c: float = 1.0,
-    *,
-    lam: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """V-trace value targets and policy-gradient advantages (Espeholt et al. 2018, section 4 and remark 2).
-
-    With rho_t = min(clip_rho, pi/mu), c_t = lam * min(clip_c, pi/mu) and
-    delta_t = rho_t (r_t + gamma V_{t+1} - V_t)::
-
-        vs_t        = V_t + delta_t + gamma c_t (vs_{t+1} - V_{t+1})
-        advantage_t = rho_t (r_t + gamma (V_{t+1} + lam (vs_{t+1} - V_{t+1})) - V_t)
-
-    With lam = 1 both are those of the paper; when behaviour and target agree, the advantage is GAE(lam).
-
-    Args:
-        behavior_log_probs: [T, N] log probability of the actions under the policy that acted.
-        target_log_probs: [T, N] the same under the target policy.
-        rewards: [T, N], time-out bootstrap already added where an episode was truncated.
-        values: [T, N] V(x_t).
-        bootstrap_values: [N] V(x_T), of the observation behind the last step.
-        dones: [T, N] 1 where the episode ended at that step, by termination or truncation.
-        gamma: discount a step.
-        clip_rho: bound of the importance weight of a temporal difference.
-        clip_c: bound of the importance weights that carry a difference back in time.
-        lam: lambda of the trace.
-
-    Returns:
-        vs [T, N] and advantages [T, N].
-    """
-    ratios = torch.exp(target_log_probs - behavior_log_probs)
-    rhos = ratios.clamp(max=clip_rho)
-    discounts = gamma * (1 - dones)
-    next_values = torch.cat([values[1:], bootstrap_values[None]])
-    deltas = rhos * (rewards + discounts * next_values - values)
-    carries = discounts * lam * ratios.clamp(max=clip_c)
-    excess = torch.zeros_like(values)  # vs_t - V_t
-    following = torch.zeros_like(bootstrap_values)
-    for t in reversed(range(len(rewards))):
-        following = torch.addcmul(deltas[t], carries[t], following)
-        excess[t] = following
-    next_excess = torch.cat([excess[1:], torch.zeros_like(bootstrap_values)[None]])
-    return values + excess, deltas + rhos * discounts * lam * next_excess
-
-
 class Networks(nn.Module):
     """Actor and critic as one module, so that one optimizer and one set of replicas serve both."""
 
@@ -92,6 +39,13 @@ class Networks(nn.Module):
         super().__init__()
         self.actor = actor
         self.critic = critic
+
+
+def _refuse_unknown(settings: Mapping[str, Any]) -> None:
+    if settings:
+        name = next(iter(settings))
+        known = [n for n in APPOLearner.__init__.__annotations__ if n not in ("kwargs", "return")]
+        raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
 
 
 class APPOLearner:
@@ -136,10 +90,7 @@ class APPOLearner:
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if kwargs:
-            name = next(iter(kwargs))
-            known = [n for n in APPOLearner.__init__.__annotations__ if n not in ("kwargs", "return")]
-            raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
+        _refuse_unknown(kwargs)
         self.num_learning_epochs = num_learning_epochs
         self.num_mini_batches = num_mini_batches
         self.clip_param = clip_param
@@ -162,15 +113,23 @@ class APPOLearner:
         self.behavior_ratio_clip = behavior_ratio_clip
         self.dtype = getattr(torch, dtype)
 
+        self._place(actor, critic, num_threads)
+        self._begin(optimizer, seed, enable_compile)
+
+    def _place(self, actor: Actor, critic: Critic, num_threads: int) -> None:
+        """The networks on the device, the target beside them, and the threads that share a minibatch."""
         self.actor = actor.to(self.device)
         self.critic = critic.to(self.device)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self._parallel = DataParallelThreads(
             Networks(self.actor, self.critic), num_threads if self.device.type == "cpu" else 1
         )
+
+    def _begin(self, optimizer: str, seed: int, enable_compile: bool) -> None:
+        """What the updates go on from: the optimizer's state, the order of minibatches, the counters."""
         optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
         self.optimizer = optimizer_class(
-            [self._parallel.parameters], lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
+            [self._parallel.parameters], lr=self.learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
         self._generator = torch.Generator().manual_seed(seed)
         self._loss: Callable[[Networks, Samples], tuple[Tensor, Tensor]] = (
