@@ -58,18 +58,24 @@ class PPOAlgorithmConfig(ProximalConfig):
 
 
 @dataclass(frozen=True)
-class PPOConfig(ForeignConfig):
+class RunnerConfig(ForeignConfig):
+    """What rsl_rl's runner here has in common with one that was made after it: environments and networks."""
+
+    env_threads: PositiveInt = 1
+    """physics threads"""
+    stagger_episodes: bool = True
+    """start the first episodes at random points of the time limit, so that not all end, and are reported, at once"""
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass(frozen=True)
+class PPOConfig(RunnerConfig):
     """A run of ``rsl_rl.runners.OnPolicyRunner``."""
 
     num_envs: PositiveInt = 256
     num_steps_per_env: PositiveInt = 24
     """env steps of one rollout, in each environment"""
-    env_threads: PositiveInt = 1
-    """physics threads"""
-    stagger_episodes: bool = True
-    """start the first episodes at random points of the time limit, so that not all end at once"""
-    actor: ActorConfig = field(default_factory=ActorConfig)
-    critic: NetworkConfig = field(default_factory=NetworkConfig)
     algorithm: PPOAlgorithmConfig = field(default_factory=PPOAlgorithmConfig)
 
 

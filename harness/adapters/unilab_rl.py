@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.adapters.foreign import ForeignConfig, ForeignTrainer
-from harness.adapters.rsl_rl import ActorConfig, NetworkConfig, ProximalConfig
+from harness.adapters.foreign import ForeignTrainer
+from harness.adapters.rsl_rl import ProximalConfig, RunnerConfig
 from unilab.training.run_config import Fraction, PositiveFloat, PositiveInt
 
 
@@ -28,8 +28,11 @@ class APPOAlgorithmConfig(ProximalConfig):
 
 
 @dataclass(frozen=True)
-class APPOConfig(ForeignConfig):
-    """A run of ``uni_rl.algos.appo.runner.APPORunner``; ``device`` and ``threads`` are the learner's."""
+class APPOConfig(RunnerConfig):
+    """A run of ``uni_rl.algos.appo.runner.APPORunner``; ``device`` and ``threads`` are the learner's.
+
+    Its returns count the short first episodes of ``stagger_episodes``, too.
+    """
 
     num_envs: PositiveInt = 1024
     steps_per_env: PositiveInt = 24
@@ -37,14 +40,8 @@ class APPOConfig(ForeignConfig):
     replay_queue_size: PositiveInt = 3
     """rollouts that an update trains on"""
     collector_device: str = "cpu"
-    env_threads: PositiveInt = 1
-    """physics threads"""
     inference_threads: PositiveInt = 1
     """of PyTorch's operations in the collector"""
-    stagger_episodes: bool = True
-    """start the first episodes at random points of the time limit; its returns count these short ones, too"""
-    actor: ActorConfig = field(default_factory=ActorConfig)
-    critic: NetworkConfig = field(default_factory=NetworkConfig)
     algorithm: APPOAlgorithmConfig = field(default_factory=APPOAlgorithmConfig)
 
 
