@@ -20,8 +20,8 @@ def sentence(found: "Answer") -> str:
     """The claim that the numbers of an answer allow, with what they rest on."""
     if found.best is None:
         return "No trial was measured to its end within the constraints."
-    doubts = _doubts(found)
-    return f"{_claim(found)}{'; ' if doubts else ''}{doubts}."
+    care = doubts(found)
+    return f"{_claim(found)}{'; ' if care else ''}{care}."
 
 
 def _claim(found: "Answer") -> str:
@@ -88,7 +88,8 @@ def _evidence(found: "Answer") -> str:
     return ", ".join(parts)
 
 
-def _doubts(found: "Answer") -> str:
+def doubts(found: "Answer") -> str:
+    """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
     counts = [
         (found.failed, "failed"), (found.disturbed, "disturbed"), (found.unsteady, "unsteady"),
         (found.missing, "without a value"),

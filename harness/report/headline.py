@@ -8,6 +8,7 @@ import altair as alt
 
 from harness.answer import Answer as Found
 from harness.answer import answer
+from harness.claims import doubts
 from harness.record import RETURNS
 from harness.report import vega
 from harness.report.files import StudyFiles
@@ -88,10 +89,8 @@ def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tupl
         if found.noise_floor is not None and math.isfinite(found.noise_floor):
             floor = percent(found.noise_floor, digits=1)
             yield "Noise floor", f"{floor}: changes within it happen to the baseline without a cause"
-        counts = {"unsteady": found.unsteady, "disturbed": found.disturbed}
-        marks = [f"{count} {mark}" for mark, count in counts.items() if count]
-        if marks:
-            yield "With care", f"{' and '.join(marks)} of the {found.repeats} repeats behind this"
+        if care := doubts(found):
+            yield "With care", care
     unmeasured = sum(not trial.complete for trial in study.trials)
     searched = f"{len(study.trials)} trials, {len(study.records)} repeats"
     yield "Looked at", searched + (f"; {unmeasured} without a result" if unmeasured else "")

@@ -166,6 +166,17 @@ def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
     assert dict(page.answer.facts)["Gain"].endswith("no interval: not confirmed")
 
 
+def test_repeats_that_failed_are_to_be_taken_with_care(tmp_path: Path) -> None:
+    confirmed = [make_record(trial, repeat, phase="confirm") for repeat in (1, 2) for trial in (0, 1)]
+    lost = {"state": "failed", "error": "ValueError: NaN", "env_steps_per_second": math.nan}
+    failed = make_record(1, 3, phase="confirm", **lost)
+    doubtful = make_record(0, 3, phase="confirm", unsteady=True, disturbed="another process")
+    fast = {"env_steps_per_second": 1e6}
+    page = page_of(tmp_path / "s", [make_record(0), make_record(1, **fast), *confirmed, failed, doubtful])
+    assert page.answer is not None
+    assert dict(page.answer.facts)["With care"] == "of 6 repeats 1 failed, 1 disturbed, 1 unsteady"
+
+
 def test_nan_everywhere(tmp_path: Path) -> None:
     unknown = {name: math.nan for name, value in vars(make_record(0)).items() if isinstance(value, float)}
     page = page_of(tmp_path, [replace(make_record(n), **unknown) for n in range(3)])
