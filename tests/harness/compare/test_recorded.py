@@ -1,0 +1,170 @@
+"""BASE against NEW: where the pairs of measured studies come from, and what cannot be compared."""
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.compare.prepare import Options, prepared
+from harness.compare.sides import Side
+from harness.record import read_records
+from tests.harness.compare.conftest import REPOSITORY
+from tests.harness.compare.studies import study, verb
+from tests.harness.conftest import SUITE
+
+
+def test_two_studies(tmp_path: Path, capsys) -> None:
+    study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two", 0.9)
+    code, content, err = verb(capsys, "fake/one", tmp_path / "fake/two", "--results", tmp_path)
+    assert code == 1 and content["outcome"] == "regression" and content["exit_code"] == 1
+    throughput = content["metrics"][0]
+    assert throughput["metric"] == "env_steps_per_second" and throughput["better"] == "up"
+    assert throughput["pairs"] == 6 and throughput["change"] == pytest.approx(
+        -0.1
+    )  # the confirmation's, not the search's
+    assert "measured at different times" in content["notes"][0]
+    assert all(len(line) <= 80 for line in err.splitlines()) and "Regression (exit code 1)" in err
+    assert verb(capsys, "fake/two", "fake/one", "--results", tmp_path)[0] == 0
+    code, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--metric", "episode_return")
+    assert code == 0 and content["metrics"][0]["verdict"] == "better"  # less negative
+
+
+def test_a_study_with_itself_is_no_regression(tmp_path: Path, capsys) -> None:
+    study(tmp_path / "fake" / "one")
+    code, content, _ = verb(capsys, "fake/one", "fake/one", "--results", tmp_path)
+    assert code == 0 and content["metrics"][0]["p"] == 1 and content["metrics"][0]["change"] == 0
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ({"suite": SUITE.replace("seconds: 0.2", "seconds: 9.0")}, "BASE has 1 measured configuration, NEW 1, both"),
+        ({"suite": SUITE + "fixed: {inner.rate: 2.0}\n"}, "both have 0"),
+        ({"params": {"speed": 7}}, "both have 0"),
+        ({"traced": True}, "both have 0"),
+        ({"state": "failed"}, "NEW 0, both have 0"),
+        ({"machine": "other"}, "measured on different machines (m and other)"),
+        ({"confirms": 4}, "the exact sign-flip test needs 6 pairs"),
+    ],
+)  # fmt: skip
+def test_what_is_not_alike_is_not_compared(tmp_path: Path, capsys, difference: dict, words: str) -> None:
+    study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two", **difference)
+    code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert code == 3 and content["outcome"] == "nothing comparable"
+    assert words in " ".join(err.split())
+    if difference.get("machine"):
+        assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--across-machines")[0] == 0
+
+
+def test_a_seed_is_no_difference_and_doubtful_repeats_are_counted(tmp_path: Path, capsys) -> None:
+    study(tmp_path / "fake" / "one", suite=SUITE + "fixed: {seed: 1}\n")
+    study(tmp_path / "fake" / "two", suite=SUITE + "fixed: {seed: 2}\n", unsteady=True, disturbed="others took 1 core")
+    code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert code == 0 and (content["unsteady"], content["disturbed"], content["dirty"]) == (6, 6, 0)
+    assert "6 of 12 repeats disturbed" in err
+
+
+def test_many_configurations_measured_twice_are_compared_as_well(tmp_path: Path, capsys) -> None:
+    suite = SUITE.replace("measure: {", "measure: {repeats: 2, ")
+    study(tmp_path / "fake" / "one", trials=4, confirms=1, suite=suite, phase="search")
+    study(tmp_path / "fake" / "two", 0.9, trials=4, confirms=1, suite=suite, phase="search")
+    for folder in (tmp_path / "fake").iterdir():  # the helper's second repeat, as the search counts them
+        assert [r.repeat for r in read_records(folder / "trials.jsonl")] == [0, 1] * 4
+    code, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert code == 1 and content["metrics"][0]["pairs"] == 8
+
+
+def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
+    study(tmp_path / "fake" / "one", confirms=8), study(tmp_path / "fake" / "two", confirms=8)
+    path = tmp_path / "fake" / "two" / "trials.jsonl"
+    crashed = [
+        dataclasses.replace(r, state="failed" if r.repeat in (3, 6) else r.state) for r in read_records(path)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(record.flat()) + "\n" for record in crashed))
+    code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert code == 3 and content["metrics"][0]["verdict"] == "undecided"
+    assert content["metrics"][0]["reason"] == "NEW did not complete 2 repeats that BASE did"
+    assert "NEW did not complete 2 more than BASE" in " ".join(err.split())
+    assert verb(capsys, "fake/two", "fake/one", "--results", tmp_path)[0] == 0
+
+
+DUEL = SUITE.replace("trainer: tests.harness.fake_trainer:FakeTrainer\n", "").replace(
+    "search:\n  speed: [10, 20, 40, 80]\nbaseline: {speed: 20}\n",
+    """trainers:
+  ours: {trainer: "tests.harness.fake_trainer:FakeTrainer", settings: {speed: 40}}
+  theirs: {trainer: "tests.harness.fake_trainer:FakeTrainer", settings: {speed: 20}}
+""",
+)
+
+
+def test_trainers_side_by_side_are_the_same_if_their_settings_are(tmp_path: Path, capsys) -> None:
+    ours = {"params": {"trainer": "ours"}}
+    study(tmp_path / "fake" / "one", suite=DUEL, **ours), study(tmp_path / "fake" / "two", suite=DUEL, **ours)
+    study(tmp_path / "fake" / "other", suite=DUEL.replace("speed: 40", "speed: 80"), **ours)
+    study(tmp_path / "fake" / "plain", params={"speed": 40})
+    assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path)[0] == 0
+    code, _, err = verb(capsys, "fake/one", "fake/other", "--results", tmp_path)
+    assert code == 3 and "both have 0" in " ".join(err.split())
+    assert verb(capsys, "fake/one", "fake/plain", "--results", tmp_path)[0] == 0
+
+
+def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "duel.yaml").write_text(DUEL)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    sides = Side("HEAD", commit=commit), Side("HEAD", commit=commit)
+    with prepared(*sides, Options(suite=tmp_path / "duel.yaml")) as ((base, _), _, _):
+        assert base.trainer == "tests.harness.fake_trainer:FakeTrainer"
+        assert base.settings == {"seed": 0, "env": "Fake", "speed": 40}
+
+
+def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsys) -> None:
+    head, before = (
+        subprocess.run(["git", "rev-parse", name], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+        for name in ("HEAD", "HEAD~1")
+    )
+    study(tmp_path / "fake" / "one", commit=before), study(tmp_path / "fake" / "two", 0.9, commit=head)
+    study(tmp_path / "fake" / "three", 5.0, commit=head, dirty=True)
+    code, content, err = verb(capsys, "HEAD~1", head[:10], "--results", tmp_path)
+    assert code == 1 and content["base"]["commit"] == before and content["new"]["commit"] == head
+    assert content["metrics"][0]["change"] == pytest.approx(-0.1), err
+    (tmp_path / "empty").mkdir()
+    code, content, _ = verb(capsys, "HEAD~1", "HEAD", "--results", tmp_path / "empty")
+    assert code == 2 and "was measured at commit" in content["error"] and "add --measure" in content["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "HEAD"], "nothing: neither a study"),
+        (["empty", "HEAD"], "empty: a folder without trials.jsonl"),
+        (["--", "--upload-pack=x", "HEAD"], "neither a study"),
+        (["c.yaml", "c.yaml"], "c.yaml: a configuration has no measurements of its own; add --measure"),
+        (["HEAD", "HEAD", "--measure"], "which configuration is to be measured at this commit? Add --suite SUITE"),
+        (["HEAD", "HEAD", "--pairs", "8"], "--pairs is for measuring now: add --measure"),
+        (["HEAD", "HEAD", "--measure", "--pairs", "5"], "nothing can be shown with fewer than 6 pairs"),
+        (["HEAD", "HEAD", "--metric", "throughput"], "unknown metric"),
+        (["HEAD", "HEAD", "--measure", "--suite", "none.yaml"], "none.yaml: cannot be read"),
+        (["HEAD", "HEAD", "--measure", "--across-machines"], "--across-machines is for studies"),
+        (["broken", "broken"], "broken/suite.yaml"),
+    ],
+)
+def test_errors_say_what_to_do_and_are_no_regression(tmp_path, monkeypatch, capsys, arguments, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "c.yaml").write_text("trainer: appo\nenv: Ant\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "trials.jsonl").write_text("")
+    assert cli.main(["compare", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_no_regression_either(tmp_path, capsys, monkeypatch) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("harness.compare.command.resolve", fault)
+    assert cli.main(["compare", "a", "b"]) == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
