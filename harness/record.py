@@ -275,6 +275,11 @@ class RecordFile:
         self.set_aside = set_bad_lines_aside(path)
         self.records = read_records(path)
 
+    @property
+    def own(self) -> list[Record]:
+        """Those that this driver added; of a study in files all, as nobody else adds any."""
+        return self.records
+
     def append(self, record: Record) -> None:
         """On disk when this returns.
 

@@ -5,7 +5,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from harness.record import (
     write_atomic,
     write_tables,
 )
+from harness.stop import StopSignal
 from harness.suite import Suite
 
 JOURNAL = "optuna.journal"
@@ -39,19 +41,29 @@ class StudyLocked(RuntimeError):
     """Another harness process works on this study."""
 
 
+class TakenOver(RuntimeError):
+    """Another driver of a shared study has what this one was working on."""
+
+
 class Study:
     """Opened by one process: a second one gets ``StudyLocked``; the lock goes with its process, however that ends.
+
+    Its methods from ``turn`` on are how a search agrees with other drivers: here there are none.
 
     Args:
         folder: ``results/<suite>/<study id>``, made when it is not there.
     """
+
+    storage: str | None = None
+    """the database that keeps it; None: files"""
+    lock_kind = fcntl.LOCK_EX
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            self.records = RecordFile(folder / "trials.jsonl")
+            self.records = self._open_records()
             self.set_aside = [path for path in (self.records.set_aside, self._repair_journal()) if path]
         except RecordError:
             raise
@@ -74,7 +86,7 @@ class Study:
     def _take_lock(self) -> IO[str]:
         lock = (self.folder / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, self.lock_kind | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
@@ -84,6 +96,9 @@ class Study:
         lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
         lock.flush()
         return lock
+
+    def _open_records(self) -> RecordFile:
+        return RecordFile(self.folder / "trials.jsonl")
 
     def _repair_journal(self) -> Path | None:
         (self.folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
@@ -108,8 +123,14 @@ class Study:
             "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
             "versions": self._machine["versions"], "dropped": list(plan.dropped), "command": run["command"],
             "runs": [*runs, run],
-        }  # fmt: skip
+        } | ({"storage": self.storage} if self.storage else {})  # fmt: skip
         write_atomic(path, json.dumps(manifest, indent=2) + "\n")
+
+    @property
+    def kept_in(self) -> str | None:
+        """The database that a folder is the copy of, by its manifest."""
+        path = self.folder / "manifest.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("storage") if path.exists() else None
 
     def write_tables(self) -> None:
         write_tables(self.folder, self.records.records)
@@ -132,6 +153,31 @@ class Study:
 
     def ranking(self, suite: Suite) -> list[int]:
         return ranking(self.records.records, suite, "search")
+
+    def strangers(self) -> list[str]:
+        """Machines that have records here and do not compare with this one."""
+        return sorted({record.machine for record in self.records.records} - {self.machine})
+
+    # -- with other drivers
+
+    def turn(self, stop: StopSignal) -> AbstractContextManager[None]:
+        """While entered, no other driver chooses a trial, and all records are known here."""
+        return nullcontext()
+
+    def take(self, trial: int) -> bool:
+        """Whether this driver may work on a trial that is not finished, and nobody else does."""
+        return True
+
+    def release(self, trial: int) -> None:
+        """The work on a trial is over, finished or not."""
+
+    def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
+        """Yields when this driver may search: once, and again whenever another one left a trial unfinished."""
+        yield
+
+    def confirmations(self, stop: StopSignal) -> Iterator[None]:
+        """Yields when this driver has to confirm, with all records known here."""
+        yield
 
 
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness import pruning, timelines
@@ -30,7 +31,7 @@ from harness.plan import Plan
 from harness.record import Phase, Record, State
 from harness.sampling import distributions, propose
 from harness.stop import StopSignal
-from harness.study import Study
+from harness.study import Study, TakenOver
 from harness.trial import TrialSpec
 from unilab.training.settings import SettingsError
 
@@ -46,6 +47,14 @@ class Display(Protocol):
 
 
 Work = Generator[Job, Outcome, None]
+
+
+def _unless_taken_over(work: Work) -> Work:
+    """Another driver that took a work over, because it saw no sign of this one any more, finishes it."""
+    try:
+        yield from work
+    except (TakenOver, UpdateFinishedTrialError):
+        return
 
 
 @dataclass
@@ -72,10 +81,13 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._deadline = time.monotonic() + self.plan.suite.limits.minutes * 60
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
-        self._catch_up()
+        with self.study.turn(self.stop):
+            self._catch_up()
         self._begun: set[int] = set()
-        self._carry_out(self._search())
-        self._carry_out(self._confirmation())
+        for _ in self.study.searches(self._optuna, self.stop, self._deadline):
+            self._carry_out(self._search())
+        for _ in self.study.confirmations(self.stop):
+            self._carry_out(self._confirmation())
 
     def _carry_out(self, works: Iterator[Work]) -> None:
         """Begin a work wherever there is room, until there are no more and all have ended."""
@@ -133,12 +145,26 @@ class Sweep:
     def _search(self) -> Iterator[Work]:
         while (trial := self._next()) is not None:
             self._begun.add(trial.number)
-            yield self._finish(trial)
+            yield self._search_with(trial)
+
+    def _search_with(self, trial: FrozenTrial) -> Work:
+        yield from _unless_taken_over(self._finish(trial))
+        self.study.release(trial.number)
+        self._begun.remove(trial.number)
 
     def _next(self) -> FrozenTrial | None:
+        """The next trial, which from now on is this driver's alone."""
+        with self.study.turn(self.stop):
+            trial = self._choose()
+            while trial is not None and not self.study.take(trial.number):
+                trial = self._choose()
+            return trial
+
+    def _choose(self) -> FrozenTrial | None:
         """The trial that a crash left unfinished, or a new one, or None at a limit."""
         trials = self._optuna.get_trials(deepcopy=False)
-        unfinished = next((t for t in trials if not t.state.is_finished() and t.number not in self._begun), None)
+        open_ones = (t for t in trials if not t.state.is_finished() and t.number not in self._begun)
+        unfinished = next((trial for trial in open_ones if self.study.take(trial.number)), None)
         if unfinished is not None:
             return self._ask() if unfinished.state == TrialState.WAITING else self._complete_params(unfinished)
         if len(trials) >= self.plan.suite.limits.trials:
@@ -222,7 +248,7 @@ class Sweep:
                 trial.report(value, percent)
         for key, text in self._reason(frozen.number).items():
             trial.set_user_attr(key, text)
-        self._optuna.tell(frozen.number, values, state)
+        self._optuna.tell(frozen.number, values, state, skip_if_finished=True)
 
     def _checks(self, number: int) -> dict[int, float]:
         """What a trial's curve tells the pruner, by percent of the budget."""
@@ -251,7 +277,7 @@ class Sweep:
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
         )  # fmt: skip
         for block in schedule_of_blocks:
-            yield self._block(block)
+            yield _unless_taken_over(self._block(block))
 
     def _block(self, block: Block) -> Work:
         """Its repeats in order, all on one node: if that was lost on the way, once more on the node that it is on."""
@@ -286,8 +312,8 @@ class Sweep:
     def _again(self, last: Record) -> bool:
         if not last.disturbed or last.attempt >= self.plan.suite.measure.disturbed_retries:
             return False
-        newest = [record for record in self.study.records.records if record.node == last.node][-1]
-        if (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
+        newest = next((record for record in reversed(self.study.records.own) if record.node == last.node), None)
+        if newest is None or (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
             return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
         return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ def add_run(verbs: Any) -> None:
     add_suite(verb)
     add_limits(verb)
     add_trace(verb)
+    verb.add_argument(
+        "--storage", metavar="URL", help="a database that keeps the study, for several drivers; default: files"
+    )
     verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
 
 
@@ -34,21 +38,40 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.trace:
         timelines.check_trainer(made.trainer)
 
-    from harness.study import Study, StudyLocked
+    from harness.study import StudyLocked
 
-    try:
-        study = Study(made.folder(arguments.results))
-    except StudyLocked as error:
-        raise Refused(str(error)) from None
-    with study:
+    with ExitStack() as opened:
+        try:
+            study = _open(arguments, made, opened)
+        except StudyLocked as error:
+            raise Refused(str(error)) from None
         timelines.check_study(study.records.records, arguments.trace)
         _check_machine(study)
         return _run(arguments, made, study)
 
 
+def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "Study":
+    """The study in its folder, or in a database with a copy in its folder; ``opened`` closes it."""
+    folder = made.folder(arguments.results)
+    if arguments.storage is not None:
+        from harness.display import console
+        from harness.storage.database import Database
+        from harness.storage.shared_study import SharedStudy
+
+        database = opened.enter_context(Database(arguments.storage))
+        say = partial(console(stderr=arguments.json).print, soft_wrap=True)
+        return opened.enter_context(SharedStudy(folder, made, database, say))
+    from harness.study import Study
+
+    study = opened.enter_context(Study(folder))
+    if study.kept_in is not None:
+        raise Refused(f"{folder}: this study is kept in {study.kept_in}: add --storage, or take another --results DIR")
+    return study
+
+
 def _check_machine(study: "Study") -> None:
     """Numbers of two machines in one study would be compared as if they were of one."""
-    others = sorted({record.machine for record in study.records.records} - {study.machine})
+    others = study.strangers()
     if others:
         raise Refused(
             f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
@@ -70,7 +93,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
         for name in segments.remove_leftovers():
             out.print(f"removed {name}, left in shared memory by a crashed run")
-        study.describe(made, [Path(sys.executable).name, "-m", "harness", *sys.argv[1:]])
+        study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
         exit_code = 0
         try:
             known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
@@ -89,6 +112,15 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
         elif arguments.watch:  # stopped before anything was measured: the page must not go on waiting
             _report(study.folder, out)
     return exit_code
+
+
+def _said(arguments: argparse.Namespace) -> list[str]:
+    """The command line, without a password."""
+    if arguments.storage is None:
+        return sys.argv[1:]
+    from harness.storage.database import masked
+
+    return [word.replace(arguments.storage, masked(arguments.storage)) for word in sys.argv[1:]]
 
 
 def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Display":

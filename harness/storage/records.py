@@ -1,0 +1,153 @@
+"""Records of a study in the database: the truth, one row a record, with the curve that its repeat left.
+
+A row is added in a transaction that its driver can make only while it holds the lease on what it measured, and a unique
+key (trial, phase, repeat, attempt) keeps it from being added twice: acknowledged once, a record is neither lost nor
+doubled nor replaced. Each driver's folder has a copy of all of them, ``trials.jsonl`` as without a database, with the
+curves in ``logs/``; it is written as a whole.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from harness.record import Record, RecordError, RecordFile, write_atomic
+from harness.storage.database import RECORDS
+from harness.storage.leases import Leases
+from harness.study import TakenOver
+
+Key = tuple[int, str, int, int]
+CONFIRMATION = "confirmation"
+TRIAL = "trial "
+
+
+def key_of(record: Record) -> Key:
+    """What there is once in a study."""
+    return record.trial, record.phase, record.repeat, record.attempt
+
+
+def lease_of(record: Record) -> str:
+    """The lease under which a record is added: that on its trial, or that on the whole confirmation."""
+    return CONFIRMATION if record.phase == "confirm" else trial_lease(record.trial)
+
+
+def trial_lease(trial: int) -> str:
+    return f"{TRIAL}{trial}"
+
+
+class SharedRecords(RecordFile):
+    """``records`` is as of the last ``refresh``.
+
+    Args:
+        folder: of the study, for the copy.
+    """
+
+    def __init__(self, engine: Engine, study: str, leases: Leases, folder: Path) -> None:
+        super().__init__(folder / "trials.jsonl")
+        self._own: list[Record] = []
+        self._engine = engine
+        self._study = study
+        self._leases = leases
+        self._folder = folder
+        self._known: dict[Key, tuple[int, Record]] = {}
+        """with the row's number"""
+
+    @property
+    def own(self) -> list[Record]:
+        return self._own
+
+    def append(self, record: Record) -> None:
+        """In the database when this returns, and in the folder's copy.
+
+        Raises:
+            TakenOver: another driver measures this, or has.
+            RecordError: the copy could not be written; the record is safe.
+            SQLAlchemyError: the database failed; whether the record was added is not known, and this may be called
+                again.
+        """
+        if not self._is_there(record):
+            try:
+                with self._leases.holding(lease_of(record)) as connection:
+                    self._insert(connection, [record])
+            except IntegrityError:
+                raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile") from None
+        self._own.append(record)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what other drivers added."""
+        table = RECORDS.c
+        keys = (table.trial, table.phase, table.repeat, table.attempt)
+        own = table.study == self._study
+        with self._engine.connect() as connection:
+            there = {tuple(row[1:]): row.id for row in connection.execute(select(table.id, *keys).where(own))}
+            missing = [there[key] for key in there.keys() - self._known.keys()]
+            for number in missing:
+                row = connection.execute(select(table.record, table.curve).where(table.id == number)).one()
+                record = Record.from_flat(json.loads(row.record))
+                self._known[key_of(record)] = number, record
+                self._restore_curve(record, row.curve)
+        if missing or not self.path.exists():
+            self.records[:] = [record for _, record in sorted(self._known.values(), key=lambda pair: pair[0])]
+            lines = (json.dumps(record.flat(), allow_nan=False) + "\n" for record in self.records)
+            write_atomic(self.path, "".join(lines))
+
+    def adopt(self) -> None:
+        """A study that began in files moves into a database that has none of it, with all its records.
+
+        Raises:
+            RecordError: the folder has records that the database does not have, and the database has others.
+        """
+        local = list(self.records)
+        table = RECORDS.c
+        keys = select(table.trial, table.phase, table.repeat, table.attempt).where(table.study == self._study)
+        with suppress(IntegrityError), self._engine.begin() as connection:  # another driver does the same
+            if local and not connection.execute(keys).first():
+                self._insert(connection, local)
+        with self._engine.connect() as connection:
+            there = {tuple(row) for row in connection.execute(keys)}
+        strangers = sum(key_of(record) not in there for record in local)
+        if strangers:
+            raise RecordError(
+                f"{self.path}: has {strangers} records that the study {self._study} in the database does not have, and "
+                "the database has others: two studies. Take another --results DIR"
+            )
+        self.refresh()
+
+    def _is_there(self, record: Record) -> bool:
+        """Whether an earlier call added it, whose answer was lost with the connection."""
+        table = RECORDS.c
+        query = select(table.record, table.driver).where(
+            table.study == self._study, table.trial == record.trial, table.phase == record.phase,
+            table.repeat == record.repeat, table.attempt == record.attempt,
+        )  # fmt: skip
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return row is not None and row.driver == self._leases.driver.id
+
+    def _insert(self, connection: Connection, records: Iterable[Record]) -> None:
+        rows = [
+            {
+                "study": self._study, "trial": r.trial, "phase": r.phase, "repeat": r.repeat, "attempt": r.attempt,
+                "driver": self._leases.driver.id, "record": json.dumps(r.flat(), allow_nan=False),
+                "curve": self._curve(r),
+            }
+            for r in records
+        ]  # fmt: skip
+        connection.execute(insert(RECORDS), rows)
+
+    def _curve(self, record: Record) -> bytes | None:
+        path = self._curve_file(record)
+        return zlib.compress(path.read_bytes()) if path is not None and path.exists() else None
+
+    def _restore_curve(self, record: Record, curve: bytes | None) -> None:
+        path = self._curve_file(record)
+        if curve is not None and path is not None and not path.exists():
+            write_atomic(path, zlib.decompress(curve).decode())
+
+    def _curve_file(self, record: Record) -> Path | None:
+        return self._folder / record.log / "curve.jsonl" if record.log else None

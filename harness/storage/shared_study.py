@@ -1,0 +1,173 @@
+"""A study that several drivers work on at the same time, each with a folder that ends with all of it.
+
+Drivers take turns in choosing: under the lease ``turn`` one looks at all trials, chooses the next and takes the lease
+on it, so that no configuration and no trial is measured twice and ``limits.trials`` counts the trials of all drivers.
+A trial whose driver died has no living lease, and goes to whoever looks next, with its number and its finished repeats.
+A driver that finds nothing more to measure waits for the others: one of them may die. The last one confirms, under the
+lease ``confirmation``; the others wait for that and leave with the same records.
+
+Drivers must have the same hardware, and by the name of the study the same suite, commit and changes. The host's name
+may differ.
+"""
+
+import fcntl
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import optuna
+from sqlalchemy import insert
+from sqlalchemy import select as query
+from sqlalchemy.exc import IntegrityError
+
+from harness.machine import fingerprint
+from harness.plan import Plan
+from harness.stop import StopSignal
+from harness.storage.database import STUDIES, Database, StorageError
+from harness.storage.leases import Driver, Leases
+from harness.storage.records import CONFIRMATION, TRIAL, SharedRecords, trial_lease
+from harness.study import Study
+
+PAUSE_SECONDS = 0.5
+"""between two looks at what others do: databases have no common way to wake somebody"""
+TURN, SEARCH = "turn", "search "
+
+
+class SharedStudy(Study):
+    """See ``harness.study.Study``. Leaving it gives its leases back.
+
+    Args:
+        say: is told what this driver waits for.
+
+    Raises:
+        StorageError: the study was begun on other hardware.
+        StudyLocked: a run without a database works in this folder.
+        RecordError: the folder has records of another study.
+    """
+
+    lock_kind = fcntl.LOCK_SH
+
+    def __init__(
+        self, folder: Path, plan: Plan, database: Database, say: Callable[[str], None], driver: Driver | None = None
+    ) -> None:
+        self.storage = database.url
+        self._database = database
+        self._say = say
+        self._name = f"{plan.suite.name}/{plan.study_id}"
+        self._left = False
+        self._check_hardware()
+        self._leases = Leases(database.engine, self._name, driver or Driver())
+        try:
+            super().__init__(folder)
+            self._shared.adopt()
+        except BaseException:
+            self._leases.close()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._leases.close()
+        super().__exit__(kind, error, tb)
+
+    def _check_hardware(self) -> None:
+        """The first driver decides; numbers of different hardware do not compare."""
+        name = fingerprint()
+        with suppress(IntegrityError), self._database.engine.begin() as connection:
+            connection.execute(insert(STUDIES).values(study=self._name, hardware=hardware(name), machine=name))
+        with self._database.engine.connect() as connection:
+            row = connection.execute(query(STUDIES).where(STUDIES.c.study == self._name)).one()
+        if row.hardware != hardware(name):
+            raise StorageError(
+                f"{self._database.url}: the study {self._name} is measured on other hardware ({row.machine}; this is "
+                f"{name}), which does not compare: take another database for a study of this machine"
+            )
+
+    def _open_records(self) -> SharedRecords:
+        self._shared = SharedRecords(self._database.engine, self._name, self._leases, self.folder)
+        return self._shared
+
+    def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
+        """The study in Optuna's tables, named ``<suite>/<study id>``."""
+        with suppress(optuna.exceptions.DuplicatedStudyError):
+            optuna.create_study(storage=self._database.storage, study_name=self._name, directions=list(directions))
+        return optuna.load_study(storage=self._database.storage, study_name=self._name)
+
+    def strangers(self) -> list[str]:
+        machines = {record.machine for record in self.records.records}
+        return sorted(machine for machine in machines if hardware(machine) != hardware(self.machine))
+
+    @contextmanager
+    def turn(self, stop: StopSignal) -> Iterator[None]:
+        self._wait_for(TURN, stop)
+        try:
+            self._shared.refresh()
+            yield
+        finally:
+            self._leases.release(TURN)
+
+    def take(self, trial: int) -> bool:
+        return self._leases.take(trial_lease(trial))
+
+    def release(self, trial: int) -> None:
+        self._leases.release(trial_lease(trial))
+
+    def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
+        own = SEARCH + self._leases.driver.id
+        more = True
+        while more:
+            self._leases.take(own)
+            yield
+            self._leases.release(own)
+            more = self._wait_for_searches(sampler, stop, deadline)
+
+    def _wait_for_searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> bool:
+        """Until no other driver searches: False; or until there is a trial that a lost one left: True."""
+        said = False
+        while True:
+            others = self._leases.others()
+            unfinished = [trial.number for trial in sampler.get_trials(deepcopy=False) if not trial.state.is_finished()]
+            if TURN not in others and any(trial_lease(number) not in others for number in unfinished):
+                return True
+            busy = {name for what, name in others.items() if what.startswith((TRIAL, SEARCH))}
+            if not busy:
+                return False
+            if time.monotonic() > deadline:
+                self._left = True
+                self._say(f"time is up; {', '.join(sorted(busy))} goes on with the study, and the last driver confirms")
+                return False
+            if not said:
+                said = True
+                self._say(f"nothing more to choose; waiting for {', '.join(sorted(busy))}")
+            self._pause(stop)
+
+    def confirmations(self, stop: StopSignal) -> Iterator[None]:
+        mine = self._left
+        while not mine:
+            self._wait_for(CONFIRMATION, stop, "which confirms")
+            self._shared.refresh()
+            yield
+            mine = self._leases.held(CONFIRMATION)
+            self._leases.release(CONFIRMATION)
+        self._shared.refresh()
+
+    def _wait_for(self, what: str, stop: StopSignal, why: str = "") -> None:
+        said = not why
+        while not self._leases.take(what):
+            holder = self._leases.others().get(what)
+            if holder is not None and not said:
+                said = True
+                self._say(f"waiting for {holder}, {why}")
+            self._pause(stop)
+
+    def _pause(self, stop: StopSignal) -> None:
+        """A moment, which a signal ends."""
+        select.select([stop.fd], [], [], PAUSE_SECONDS)
+        stop.check()
+
+
+def hardware(machine: str) -> str:
+    """The part of a machine's fingerprint that is the same on hosts of one kind."""
+    return machine.rpartition("-")[2]
