@@ -15,7 +15,7 @@ from unilab.algos.torch.appo.runner import build_learner
 from unilab.algos.torch.appo.worker import RolloutCollector, build_networks
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc.rollout_fields import slot_fields
 from unilab.training.devices import split_threads
 from unilab.training.settings import flatten, parse
 

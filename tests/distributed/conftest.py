@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.ipc.conftest import nothing_left
-from unilab.distributed import BaseDistributedWorkersWithBuffer, SequentialWorkers
+from unilab.distributed import BaseDistributedWorkersWithBuffer, ProcessWorkers, SequentialWorkers
 
 __all__ = ["nothing_left"]
 
 MakeWorkers = Callable[..., BaseDistributedWorkersWithBuffer]
 
-IMPLEMENTATIONS: dict[str, MakeWorkers] = {"sequential": SequentialWorkers}
+IMPLEMENTATIONS: dict[str, MakeWorkers] = {"sequential": SequentialWorkers, "processes": ProcessWorkers}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

@@ -2,10 +2,14 @@
 
 import copy
 import functools
+import itertools
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from tests.envs.cart import Cart, CartSettings
 from unilab.distributed import Rollout, RolloutBuffer
 from unilab.envs import StepResult, VecEnv
 from unilab.envs.vec_env import FloatArray
+from unilab.ipc import RolloutRingBuffer
 
 STEPS = 12
 SEEDS = (3, 1_000_007, 5)
@@ -127,3 +132,23 @@ def assert_same(first: Sequence[Rollout], second: Sequence[Rollout]) -> None:
             assert array.tobytes() == other.steps[name].tobytes(), f"{name} of rollout {stamps([one])} differs"
         assert one.episodes.tobytes() == other.episodes.tobytes()
         assert one.events.tobytes() == other.events.tobytes()
+
+
+def dies_in_the_ring(marker: Path) -> Callable[[], VecEnv]:
+    """A factory of carts; the first worker that announces its second rollout is killed in the middle of that."""
+    return functools.partial(_make_cart_that_dies_in_the_ring, marker)
+
+
+def _make_cart_that_dies_in_the_ring(marker: Path) -> VecEnv:
+    drop_excess, calls = RolloutRingBuffer._drop_excess, itertools.count(1)
+
+    def killed(ring: RolloutRingBuffer) -> None:
+        drop_excess(ring)
+        if next(calls) == 4:  # each rollout: once for a slot to write, once with the lock held when it is announced
+            with suppress(FileExistsError):
+                marker.touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if multiprocessing.parent_process() is not None:
+        setattr(RolloutRingBuffer, "_drop_excess", killed)  # noqa: B010 - mypy knows no other way
+    return make_cart()

@@ -59,6 +59,26 @@ def test_without_a_critic_there_are_no_critic_fields() -> None:
     ring.cleanup()
 
 
+def test_a_slot_can_have_fields_of_its_own() -> None:
+    fields = {"flags": ((3,), np.bool_), "numbers": ((2, 2), np.float64), "count": ((), np.int64)}
+    ring = RolloutRingBuffer(*SIZES, fields=fields, num_slots=1)
+    assert ring.slot_shapes == {"flags": (3,), "numbers": (2, 2), "count": ()}
+    assert ring._segment.size == ring_bytes(*SIZES, fields=fields, num_slots=1)
+    writer = attach(ring, fields=fields, num_slots=1)
+    writer.attach_sync_primitives(*ring.sync_primitives)
+    for array, value in zip(writer.write_buffer.values(), (True, 1 / 3, 2**40), strict=True):
+        array[...] = value
+    writer.signal_write_done()
+    read = ring.read_torch("cpu")
+    assert {name: (value.dtype, value.unique().tolist()) for name, value in read.items()} == {
+        "flags": (torch.bool, [True]), "numbers": (torch.float64, [1 / 3]), "count": (torch.int64, [2**40]),
+    }  # fmt: skip
+    for other in (None, fields | {"flags": ((3,), np.int8)}):
+        with pytest.raises(ValueError, match="was created with other fields than"):
+            attach(ring, fields=other, num_slots=1)
+    ring.cleanup()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.lists(st.sampled_from(["write", "write", "begin", "look", "advance"]), max_size=60))
 def test_behaves_like_a_queue_that_gives_up_its_oldest(num_slots: int, actions: list[str]) -> None:

@@ -1,11 +1,13 @@
 """Workers that fill a replay buffer: one after the other in this process, or in processes of this machine."""
 
-from unilab.distributed.base import BaseDistributedWorkersWithBuffer, TransitionBuffer
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer
 from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
+from unilab.distributed.processes import ProcessWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.sequential import SequentialWorkers
 from unilab.distributed.statistics import EmitsEvents, EpochStatistics, StatsLevel
+from unilab.distributed.transition_buffer import TransitionBuffer
 from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "EmitsEvents",
     "EpochStatistics",
     "NotEnoughEntriesError",
+    "ProcessWorkers",
     "Rollout",
     "RolloutBuffer",
     "RolloutLayout",

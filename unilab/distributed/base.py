@@ -5,9 +5,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
 from unilab.distributed.rollout import Rollout
 from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.statistics import EpochStatistics, StatsLevel
+from unilab.distributed.transition_buffer import TransitionBuffer, checked_buffer
 from unilab.distributed.worker import WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc.rollout_ring_buffer import WhenFull
@@ -24,28 +24,6 @@ logger = logging.getLogger(__name__)
 
 _FRUITLESS_COLLECTIONS = 100
 """so often in a row prefill() collects without anything being added, before it gives up"""
-
-
-@runtime_checkable
-class TransitionBuffer(Protocol):
-    """A buffer of single transitions; ``unilab.ipc.ReplayBuffer`` is one, with the meaning of the arguments."""
-
-    @property
-    def capacity(self) -> int: ...
-    def __len__(self) -> int: ...
-    def add(
-        self,
-        obs: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        next_obs: np.ndarray,
-        dones: np.ndarray,
-        truncated: np.ndarray,
-        *,
-        critic: np.ndarray | None = None,
-        next_critic: np.ndarray | None = None,
-    ) -> None: ...
-    def sample(self, batch_size: int) -> dict[str, Tensor]: ...
 
 
 class BaseDistributedWorkersWithBuffer(ABC):
@@ -95,7 +73,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:
-        ValueError: an impossible number, another number of seeds than of workers, a batch larger than the buffer.
+        ValueError: an impossible number, another number of seeds than of workers, a batch larger than the buffer, a
+            policy that is not on the CPU.
         TypeError: the buffer is of the wrong kind.
     """
 
@@ -133,7 +112,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self._on_stored = on_stored
         self._check_numbers()
         self._check_options()
-        self.replay_buffer = _checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
+        self.replay_buffer = checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
         self.split_rollouts_into_transitions = split_rollouts_into_transitions
         self.policy_version = 0
         """version of the newest weights that were broadcast; 0: none were"""
@@ -148,12 +127,12 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.restarts = 0
         """how often a worker was restarted"""
         self._policy = copy.deepcopy(worker_policy)  # the learner may go on to change the one that it gave
-        self._expected_weights = _layout(self._policy.state_dict())
+        self._expected_weights = _layout(_on_cpu(self._policy.state_dict()))
         self._statistics = EpochStatistics()
         self._ordered = 0
         self._newest = [(-1, -1)] * n_workers
         self._failure: WorkerError | None = None
-        self._stopped = False
+        self._started = self._stopped = False
         try:
             self._open()
         except BaseException:
@@ -179,7 +158,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
             finished rollouts that were waiting before and after, and the seconds until all of these were stored.
 
         Raises:
-            WorkerError: a worker died and may not be restarted. Rollouts that had arrived before are stored.
+            WorkerError: a worker died and may not be restarted. What was stored before stays; finished rollouts that
+                still waited are lost.
         """
 
     def request_rollouts(self) -> None:
@@ -189,6 +169,9 @@ class BaseDistributedWorkersWithBuffer(ABC):
             WorkerError: a worker died and may not be restarted.
         """
         self._check()
+        if not self._started:
+            self._start()
+            self._started = True
         if self.in_step and self._ordered == self.rollouts:
             first, self._ordered = self._ordered, self._ordered + self.rollouts_per_iteration
             turns = [number % self.n_workers for number in range(first, self._ordered)]
@@ -270,8 +253,11 @@ class BaseDistributedWorkersWithBuffer(ABC):
     def _open(self) -> None:  # noqa: B027 - not every kind has something to do here
         """Make what is needed before the first broadcast; the constructor's last act. No worker starts here."""
 
+    def _start(self) -> None:  # noqa: B027 - not every kind has something to do here
+        """Start the workers; called once, before the first order."""
+
     def _supervise(self) -> None:  # noqa: B027 - not every kind has something to do here
-        """Start what is not running: at first all workers, later those that died (see ``_restart``); do not wait."""
+        """Restart those that died (see ``_restart``), if they were started; do not wait for anything."""
 
     def _order(self, counts: list[int]) -> None:  # noqa: B027 - not every kind has something to do here
         """In step: let worker w make ``counts[w]`` more rollouts, with the newest weights of now."""
@@ -381,26 +367,18 @@ class BaseDistributedWorkersWithBuffer(ABC):
             )
 
 
-def _checked_buffer(
-    buffer: TransitionBuffer | RolloutBuffer, split: bool, batch_size: int
-) -> TransitionBuffer | RolloutBuffer:
-    wanted: type = TransitionBuffer if split else RolloutBuffer
-    if not isinstance(buffer, wanted):
-        kind = "of transitions, such as unilab.ipc.ReplayBuffer" if split else "unilab.distributed.RolloutBuffer"
-        raise TypeError(
-            f"replay_buffer is a {type(buffer).__name__}; with split_rollouts_into_transitions={split} it must be a "
-            f"buffer {kind}"
-        )
-    if batch_size > buffer.capacity:
-        raise ValueError(
-            f"batch_size is {batch_size}, and the replay buffer holds at most {buffer.capacity} entries: make it "
-            "larger, or the batch smaller"
-        )
-    return buffer
-
-
 def _layout(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     layout = {name: (value.shape, value.dtype) for name, value in state_dict.items()}
     if not layout:
         raise ValueError("the policy's state_dict() is empty; it needs one tensor at least, for the workers to take")
     return layout
+
+
+def _on_cpu(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for name, value in state_dict.items():
+        if value.device.type != "cpu":
+            raise ValueError(
+                f"worker_policy has {name} on {value.device}, and workers act on the CPU: pass a copy that is there; "
+                "what is broadcast may be on any device"
+            )
+    return state_dict

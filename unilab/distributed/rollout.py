@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from unilab.distributed.statistics import MOMENTS, event_names
 from unilab.envs import VecEnv
-
-FieldSpec = tuple[tuple[int, ...], DTypeLike]
-"""shape and dtype of an array"""
+from unilab.ipc.rollout_fields import FieldSpec
 
 _HEADER = 5
 """numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended, nanoseconds it took"""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from unilab.ipc import segments
+from unilab.ipc.rollout_fields import FieldSpec, checksum, fields_bytes, float_fields, normalized
 from unilab.ipc.wakeup import Bell, Deadline, SharedFlag
 
 WhenFull = Literal["drop_oldest", "wait"]
@@ -26,37 +27,26 @@ _MODES: tuple[WhenFull, ...] = ("drop_oldest", "wait")
 FREE = -1
 _MAGIC = 0x756E695F72696E67
 _SHAPE = ("num_envs", "num_steps", "obs_dim", "action_dim", "critic_dim", "num_slots")
-_MODE = 1 + len(_SHAPE)
+_FIELDS = 1 + len(_SHAPE)
+_MODE = _FIELDS + 1
 _WRITTEN, _DROPPED, _READ, _HELD = range(_MODE + 1, _MODE + 5)
 _SLOTS = _HELD + 1
 """index of the first slot's words: for each slot the rollout's number, then for each slot its policy version"""
 
 
-def slot_fields(
-    num_envs: int, num_steps: int, obs_dim: int, action_dim: int, critic_dim: int = 0
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one rollout's arrays, all float32; N environments, T steps."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "obs": (num_steps, num_envs, obs_dim),
-        "actions": (num_steps, num_envs, action_dim),
-        "log_probs": (num_steps, num_envs),
-        "rewards": (num_steps, num_envs),
-        "dones": (num_steps, num_envs),
-        "truncated": (num_steps, num_envs),
-        "last_obs": (num_envs, obs_dim),
-    }
-    if critic_dim > 0:
-        shapes |= {"critic": (num_steps, num_envs, critic_dim), "last_critic": (num_envs, critic_dim)}
-    return shapes
-
-
 def ring_bytes(
-    num_envs: int, num_steps: int, obs_dim: int, action_dim: int, *, critic_dim: int = 0, num_slots: int = 4
+    num_envs: int,
+    num_steps: int,
+    obs_dim: int,
+    action_dim: int,
+    *,
+    critic_dim: int = 0,
+    num_slots: int = 4,
+    fields: Mapping[str, FieldSpec] | None = None,
 ) -> int:
     """Bytes of shared memory of a ring of these sizes."""
-    shapes = slot_fields(num_envs, num_steps, obs_dim, action_dim, critic_dim)
-    slot = sum(segments.align(4 * int(np.prod(shape))) for shape in shapes.values())
-    return _header_bytes(num_slots) + (num_slots + 2) * slot
+    fields = fields or float_fields(num_envs, num_steps, obs_dim, action_dim, critic_dim)
+    return _header_bytes(num_slots) + (num_slots + 2) * fields_bytes(fields)
 
 
 def _header_bytes(num_slots: int) -> int:
@@ -86,6 +76,7 @@ class RolloutRingBuffer:
         when_full: ``drop_oldest`` gives up the oldest unread rollout and counts it in ``dropped`` (the one that is
             being read is never given up); ``wait`` is for writers that call ``wait_for_space`` before each rollout.
             Whoever attaches gets the creator's choice.
+        fields: names, shapes and dtypes of a slot's arrays, instead of APPO's (see ``rollout_fields``).
         ctx: multiprocessing context of the processes that share it; spawn when None.
 
     A ring is picklable as an argument of a process that is being started, and arrives there attached.
@@ -108,6 +99,7 @@ class RolloutRingBuffer:
         create: bool = True,
         shm_name_prefix: str | None = None,
         when_full: WhenFull = "drop_oldest",
+        fields: Mapping[str, FieldSpec] | None = None,
         ctx: BaseContext | None = None,
     ) -> None:
         self._sizes = (num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots)
@@ -116,17 +108,18 @@ class RolloutRingBuffer:
                 raise ValueError(f"RolloutRingBuffer: {label} is {size}; it must be positive")
         if when_full not in _MODES:
             raise ValueError(f"RolloutRingBuffer: when_full is {when_full!r}; choose one of {', '.join(_MODES)}")
-        self._shapes = slot_fields(num_envs, num_steps, obs_dim, action_dim, critic_dim)
+        self._fields = normalized(fields or float_fields(*self._sizes[:-1]))
         self._sync: tuple[Bell, Bell] | None = None
         self._write_slot: int | None = None
         self.policy_version = 0
         """version of the weights that act in the rollout being written; stored with it by signal_write_done()"""
         if create:
-            size = ring_bytes(num_envs, num_steps, obs_dim, action_dim, critic_dim=critic_dim, num_slots=num_slots)
+            size = ring_bytes(*self._sizes[:4], critic_dim=critic_dim, num_slots=num_slots, fields=self._fields)
             self._segment = segments.create(size, "rollouts", label=shm_name_prefix)
             self._map()
             for word, size in enumerate(self._sizes, start=1):
                 self._words[word] = size
+            self._words[_FIELDS] = checksum(self._fields)
             self._words[_MODE] = _MODES.index(when_full)
             self._words[_HELD] = FREE
             for slot in range(self._physical):
@@ -148,8 +141,8 @@ class RolloutRingBuffer:
         offset = _header_bytes(self._sizes[-1])
         for _ in range(self._physical):
             arrays = {}
-            for name, shape in self._shapes.items():
-                arrays[name] = self._segment.array(offset, shape, np.float32)
+            for name, (shape, dtype) in self._fields.items():
+                arrays[name] = self._segment.array(offset, shape, dtype)
                 offset += segments.align(arrays[name].nbytes)
             self._slots.append(arrays)
 
@@ -159,9 +152,13 @@ class RolloutRingBuffer:
         words = self._segment.words(0, _SLOTS)
         if words[0] != _MAGIC:
             raise ValueError(f"{self.name} is no rollout ring, or one that is not finished yet")
-        for label, mine, theirs in zip(_SHAPE, self._sizes, words[1:_MODE], strict=True):
+        for label, mine, theirs in zip(_SHAPE, self._sizes, words[1:_FIELDS], strict=True):
             if mine != theirs:
                 raise ValueError(f"{self.name} was created with {label}={theirs}, attached with {label}={mine}")
+        if words[_FIELDS] != checksum(self._fields):
+            raise ValueError(
+                f"{self.name} was created with other fields than {', '.join(self._fields)}, or other types"
+            )
 
     # What both sides may ask
 
@@ -172,8 +169,8 @@ class RolloutRingBuffer:
 
     @property
     def slot_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each field of one rollout (float32)."""
-        return dict(self._shapes)
+        """Shape of each field of one rollout."""
+        return {name: shape for name, (shape, _) in self._fields.items()}
 
     @property
     def num_slots(self) -> int:
@@ -308,7 +305,7 @@ class RolloutRingBuffer:
         return dict(self._slots[self.read_slot])
 
     def read_torch(self, device: torch.device | str) -> dict[str, torch.Tensor]:
-        """A copy of the rollout as float32 tensors on ``device``."""
+        """A copy of the rollout as tensors on ``device``: float32, unless ``fields`` says otherwise."""
         views = self._slots[self.read_slot]
         return {name: torch.from_numpy(view).to(device, copy=True) for name, view in views.items()}
 
@@ -350,7 +347,7 @@ class RolloutRingBuffer:
         self._segment.unlink()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._sizes, self.name, self.sync_primitives)
+        return _attach, (self._sizes, self._fields, self.name, self.sync_primitives)
 
     # Helpers
 
@@ -379,17 +376,11 @@ class RolloutRingBuffer:
         return True
 
 
-def _attach(sizes: tuple[int, ...], name: str, sync: tuple[Bell, Bell]) -> RolloutRingBuffer:
-    num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots = sizes
-    ring = RolloutRingBuffer(
-        num_envs,
-        num_steps,
-        obs_dim,
-        action_dim,
-        critic_dim=critic_dim,
-        num_slots=num_slots,
-        create=False,
-        shm_name_prefix=name,
-    )
+def _attach(
+    sizes: tuple[int, ...], fields: Mapping[str, FieldSpec], name: str, sync: tuple[Bell, Bell]
+) -> RolloutRingBuffer:
+    *shape, critic_dim, num_slots = sizes
+    options: dict[str, Any] = {"critic_dim": critic_dim, "num_slots": num_slots, "fields": fields}
+    ring = RolloutRingBuffer(*shape, create=False, shm_name_prefix=name, **options)
     ring.attach_sync_primitives(*sync)
     return ring

@@ -92,13 +92,20 @@ class Bell:
         """Wake the waiter, now or as soon as it waits; never blocks."""
         _post(self._send)
 
+    def fileno(self) -> int:
+        """Readable, for poll and select, from a ring until ``silence``."""
+        return self._receive.fileno()
+
+    def silence(self) -> None:
+        """Forget the rings so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fileno(), 65536)
+
     def wait(self, timeout: float, unless: SharedFlag | None = None) -> bool:
         """Wait for a ring, at most ``timeout`` seconds; False when ``unless`` is set or was set meanwhile."""
-        bell = self._receive.fileno()
-        ready = _readable([bell] if unless is None else [bell, unless.fileno()], timeout)
-        if bell in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(bell, 65536)
+        ready = _readable([self.fileno()] if unless is None else [self.fileno(), unless.fileno()], timeout)
+        if self.fileno() in ready:
+            self.silence()
         return unless is None or unless.fileno() not in ready
 
 

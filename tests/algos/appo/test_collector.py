@@ -14,7 +14,7 @@ from unilab.algos.torch.appo.worker import (
     put_latest_metrics,
 )
 from unilab.algos.torch.networks import Actor, gaussian_log_prob
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc.rollout_fields import slot_fields
 
 GAMMA = 0.5
 

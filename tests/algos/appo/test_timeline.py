@@ -15,7 +15,7 @@ from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, 
 from unilab.envs import make
 from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc.rollout_fields import slot_fields
 from unilab.training.settings import flatten, parse
 from unilab.training.tracing import timeline
 

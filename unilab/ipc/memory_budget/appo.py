@@ -25,7 +25,8 @@ from unilab.ipc.memory_budget.items import (
     state_bytes,
 )
 from unilab.ipc.process_cost import ProcessCosts, measure_process_cost
-from unilab.ipc.rollout_ring_buffer import ring_bytes, slot_fields
+from unilab.ipc.rollout_fields import slot_fields
+from unilab.ipc.rollout_ring_buffer import ring_bytes
 from unilab.training.devices import split_threads, usable_cores
 
 FRAGMENTATION = 1.4

@@ -15,7 +15,7 @@ from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, 
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc.rollout_fields import slot_fields
 from unilab.training.devices import Threads
 from unilab.training.progress import CollectorCounters
 from unilab.training.seeding import derive_seed

@@ -1,0 +1,155 @@
+"""Workers in processes: running freely, back pressure, and every way to die."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from tests.distributed.test_contract import build
+from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, dies_in_the_ring, stamps
+from tests.ipc.conftest import SPAWN_SECONDS
+from unilab.distributed import ProcessWorkers, WorkerError
+from unilab.ipc import segments
+
+
+def free(buffer: RecordingBuffer, count: int, **options: Any) -> ProcessWorkers:
+    workers = build(ProcessWorkers, buffer, count, in_step=False, **options)
+    assert isinstance(workers, ProcessWorkers)
+    return workers
+
+
+def until_waiting(workers: ProcessWorkers, rollouts: int) -> None:
+    """Wait until so many finished rollouts wait."""
+    while workers._waiting() < rollouts:
+        assert workers._bell.wait(SPAWN_SECONDS)
+
+
+def sequences(buffer: RecordingBuffer, worker: int) -> list[int]:
+    return [one.sequence for one in buffer.rollouts if one.worker == worker]
+
+
+def test_running_freely_workers_wait_when_their_queue_is_full() -> None:
+    buffer = RecordingBuffer()
+    with free(buffer, 2, per_iteration=4, queue_size=3) as workers:
+        workers.broadcast_updated_policy(NoisyPolicy(1).state_dict())
+        workers.request_rollouts()
+        until_waiting(workers, 6)
+        before, after, seconds = workers.collect_rollouts()
+        assert before == 6
+        assert 2 <= after <= 6
+        assert 0 < seconds < SPAWN_SECONDS
+        until_waiting(workers, 6)
+        workers.broadcast_updated_policy(NoisyPolicy(2).state_dict())
+        assert workers.collect_rollouts()[0] == 6
+        workers.collect_rollouts()
+        assert workers.dropped == 0
+    for worker in range(2):
+        made = sequences(buffer, worker)
+        assert made == list(range(len(made)))
+    assert len(buffer.rollouts) == 12
+    versions = [version for *_, version in stamps(buffer.rollouts)]
+    assert versions[:10] == [1] * 10, "made before the second broadcast, and still stored first"
+    assert set(versions[10:]) == {2}
+
+
+def test_running_freely_the_oldest_can_be_dropped_and_are_counted() -> None:
+    buffer = RecordingBuffer()
+    with free(buffer, 1, per_iteration=2, when_full="drop_oldest") as workers:
+        workers.request_rollouts()
+        while workers.dropped < 5:
+            assert workers._bell.wait(SPAWN_SECONDS)
+        workers.collect_rollouts()
+        dropped = workers.dropped
+    made = sequences(buffer, 0)
+    assert made[0] >= 5
+    assert dropped >= 5
+    assert workers.dropped >= dropped, "also when it has been stopped"
+    lengths = [length for one in buffer.rollouts for length in one.episodes[:, 1]]
+    assert lengths, "episodes whose beginning was dropped have their whole length"
+    assert max(lengths) <= 15
+
+
+@pytest.mark.parametrize("env", [{"failure": "kill", "fail_seed": SEEDS[0], "fail_at": STEPS + 7}, None])
+def test_a_killed_worker_is_restarted_with_nothing_doubled_or_half_stored(
+    env: dict[str, object] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    buffer = RecordingBuffer()
+    factory = carts(**env) if env else dies_in_the_ring(tmp_path / "died")
+    with ProcessWorkers(factory, NoisyPolicy(), STEPS, 2, 4, 8, False, SEEDS[:2], buffer, max_restarts=1) as workers:
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+    assert "was killed by SIGKILL" in caplog.text
+    assert workers.env_steps == 8 * STEPS * 2
+    made = [stamp[:3] for stamp in stamps(buffer.rollouts)]
+    dead = 0 if env else next(worker for worker, incarnation, _ in made if incarnation)
+    # killed in its second rollout, or in the instant in which that one was announced: then it is whole
+    finished = 1 if env else 2
+    expected = [(dead, 0, number) for number in range(finished)] + [(dead, 1, number) for number in range(4 - finished)]
+    assert [stamp for stamp in made if stamp[0] == dead] == expected
+    assert [stamp for stamp in made if stamp[0] != dead] == [(1 - dead, 0, number) for number in range(4)]
+
+
+def test_a_worker_killed_while_nobody_waits_is_noticed_by_the_next_call() -> None:
+    with build(ProcessWorkers, RecordingBuffer(), batch=2, max_restarts=1) as workers:
+        assert isinstance(workers, ProcessWorkers)
+        for restarts in (1, 2):
+            workers.collect_rollouts()
+            group = workers._workers[0].group
+            assert group is not None
+            os.kill(group._collectors[0].process.pid or 0, signal.SIGKILL)
+            assert group.interrupt.wait(SPAWN_SECONDS)
+            if restarts == 1:
+                workers.sample_batch("cpu")
+                assert workers.restarts == 1
+        with pytest.raises(WorkerError, match=r"worker 0 failed after 1 restarts.*was killed by SIGKILL"):
+            workers.sample_batch("cpu")
+
+
+def test_workers_share_no_memory_of_the_policy() -> None:
+    policy = NoisyPolicy()
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    with ProcessWorkers(*_arguments(policy)) as workers:
+        workers.broadcast_updated_policy(NoisyPolicy(1).state_dict())
+        workers.collect_rollouts()
+        kept = workers._policy.state_dict()
+        assert all(torch.equal(value, kept[name]) and not kept[name].is_shared() for name, value in before.items())
+
+
+def test_what_cannot_be_pickled_is_refused() -> None:
+    arguments = _arguments(NoisyPolicy())
+    with pytest.raises(TypeError, match="env_factory and worker_policy go to other processes"):
+        ProcessWorkers(lambda: arguments[0](), *arguments[1:])
+
+
+def test_killing_the_learner_ends_the_workers() -> None:
+    script = "from tests.distributed.test_processes import learn_for_ever; learn_for_ever()"
+    learner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert learner.stdout is not None
+    with learner:
+        assert learner.stdout.readline() == "collected\n"
+        children = psutil.Process(learner.pid).children(recursive=True)
+        prefix = segments._owner_prefix(learner.pid, segments.start_time(learner.pid) or 0)
+        assert len(children) >= 2
+        assert list(segments.ROOT.glob(f"{prefix}*"))
+        learner.kill()
+        _, alive = psutil.wait_procs(children, timeout=SPAWN_SECONDS)
+        assert alive == []
+    assert list(segments.ROOT.glob(f"{prefix}*")) == []
+
+
+def learn_for_ever() -> None:
+    with free(RecordingBuffer(), 2) as workers:
+        workers.collect_rollouts()
+        print("collected", flush=True)
+        while True:
+            workers.collect_rollouts()
+
+
+def _arguments(policy: NoisyPolicy) -> tuple[Any, ...]:
+    return carts(), policy, STEPS, 2, 4, 2, False, SEEDS[:2], RecordingBuffer()

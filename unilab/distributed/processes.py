@@ -1,0 +1,267 @@
+"""Workers in processes of their own on this machine: rollouts and weights go through shared memory."""
+
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.distributed.rollout import Rollout, RolloutLayout
+from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, WorkerPolicy
+from unilab.envs import VecEnv
+from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.collectors import CollectorGroup
+from unilab.ipc.wakeup import Bell
+
+_VERSION = "version of the policy"
+"""name of the tensor that travels with the weights"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker process does."""
+
+    env_factory: Callable[[], VecEnv]
+    policy: WorkerPolicy
+    num_steps: int
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class _Process:
+    """One worker as its parent sees it; the ring outlives the processes that write it."""
+
+    index: int
+    ring: RolloutRingBuffer
+    group: CollectorGroup | None = None
+    orders: Connection | None = None
+    incarnation: int = 0
+    owed: int = 0
+    """in step: rollouts that were ordered and not stored yet"""
+
+
+class ProcessWorkers(BaseDistributedWorkersWithBuffer):
+    """Workers that are spawned processes, started by the first order.
+
+    ``env_factory`` and ``worker_policy`` must be picklable. The factory is called once more in this process, for the
+    sizes. Each worker's finished rollouts wait in a ring in shared memory, where a worker that dies leaves none half
+    written and holds no lock. In step, weights that are broadcast while an order is under way wait until it is done.
+
+    Raises:
+        TypeError: something is not picklable.
+        SharedMemoryFullError: /dev/shm is too small for the rings.
+    """
+
+    def _open(self) -> None:
+        self._workers: list[_Process] = []
+        self._pending: dict[str, Tensor] | None = None
+        self._last_turn = -1
+        self._dropped = 0
+        weights = {**self._policy.state_dict(), _VERSION: torch.zeros((), dtype=torch.int64)}
+        self._weights = SharedWeightSync.from_state_dict(weights)
+        self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
+        with self.env_factory() as env:
+            self._layout = RolloutLayout.of(env, self.n_rollout_steps)
+        self._bell = Bell(get_context("spawn"))
+        for index in range(self.n_workers):
+            self._workers.append(_Process(index, self._ring()))
+
+    def _ring(self) -> RolloutRingBuffer:
+        layout = self._layout
+        ring = RolloutRingBuffer(
+            layout.num_envs,
+            layout.num_steps,
+            layout.obs_dim,
+            layout.action_dim,
+            critic_dim=layout.critic_dim,
+            num_slots=self.queue_size,
+            when_full=self.when_full,
+            fields=layout.fields(),
+        )
+        ring.attach_sync_primitives(self._bell, ring.sync_primitives[1])  # one bell says that any worker has finished
+        return ring
+
+    def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
+        self._check()
+        weights = self._checked_weights(state_dict)
+        self.policy_version += 1
+        self._pending = weights | {_VERSION: torch.tensor(self.policy_version)}
+        self._publish()
+
+    def collect_rollouts(self) -> tuple[int, int, float]:
+        began, before = time.monotonic(), self._waiting()
+        self.request_rollouts()
+        until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
+        while self.rollouts < until:
+            self._store_from(self._ready())
+        self._publish()
+        return before, self._waiting(), time.monotonic() - began
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped if self._stopped else sum(worker.ring.dropped for worker in self._workers)
+
+    # Weights
+
+    def _publish(self) -> None:
+        """Give the workers the newest weights, unless an order is under way that was made before these."""
+        if self._pending is not None and self._ordered <= self.rollouts:
+            self._weights.write_weights(self._pending)
+            self._pending = None
+
+    # Rollouts
+
+    def _waiting(self) -> int:
+        return 0 if self._stopped else sum(worker.ring.available() for worker in self._workers)
+
+    def _ready(self) -> _Process:
+        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns."""
+        while True:
+            self._bell.silence()
+            self._supervise()
+            first = self._turn if self.in_step else self._last_turn + 1
+            for number in range(first, first + (1 if self.in_step else self.n_workers)):
+                if self._workers[number % self.n_workers].ring.available():
+                    return self._workers[number % self.n_workers]
+            interrupts = [worker.group.interrupt.fileno() for worker in self._workers if worker.group is not None]
+            connection.wait([self._bell.fileno(), *interrupts])
+
+    def _store_from(self, worker: _Process) -> None:
+        views, version = worker.ring.read_numpy_views(), worker.ring.read_policy_version
+        self._store(Rollout.of_arrays(views, self._layout.event_names, version))
+        worker.ring.advance_read()
+        worker.owed -= self.in_step
+        self._last_turn = worker.index
+
+    # Processes
+
+    def _start(self) -> None:
+        for worker in self._workers:
+            self._launch(worker)
+
+    def _supervise(self) -> None:
+        for worker in self._workers:
+            if worker.group is not None and worker.group.failed:
+                self._replace(worker, worker.group)
+
+    def _order(self, counts: list[int]) -> None:
+        for worker, count in zip(self._workers, counts, strict=True):
+            worker.owed += count
+            _send(worker, count)
+
+    def _launch(self, worker: _Process) -> None:
+        """Start its process, and in step order what it owes and its ring does not hold."""
+        worker.group = CollectorGroup()
+        orders = None
+        if self.in_step:
+            orders, worker.orders = worker.group.context.Pipe(duplex=False)
+        arguments = (worker.group.stop_event, self._job, worker.ring, self._weights, orders)
+        identity = (worker.index, worker.incarnation)
+        worker.group.start(work, (*arguments, *identity), name=f"worker-{worker.index}")
+        if orders is not None:
+            orders.close()  # so that the end of the process ends the pipe
+            _send(worker, worker.owed - worker.ring.available())
+
+    def _replace(self, worker: _Process, group: CollectorGroup) -> None:
+        """Restart a worker that died; what it had finished stays in its ring."""
+        try:
+            group.check()
+        except CollectorError as error:
+            self._restart(worker.index, str(error), error.traceback_text, error.__cause__)
+        group.stop()
+        if worker.orders is not None:
+            worker.orders.close()
+        worker.incarnation += 1
+        self._launch(worker)
+
+    def _close(self) -> None:
+        self._dropped = sum(worker.ring.dropped for worker in self._workers)
+        groups = [worker.group for worker in self._workers if worker.group is not None]
+        for group in groups:
+            group.stop_event.set()
+        for group in groups:
+            group.stop()
+        for worker in self._workers:
+            if worker.orders is not None:
+                worker.orders.close()
+            worker.ring.cleanup()
+        self._weights.cleanup()
+
+
+def _pickled(job: Job) -> bytes:
+    """By plain pickle: torch's own way between processes would make all workers share one policy's memory."""
+    try:
+        return pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"env_factory and worker_policy go to other processes, so they must be picklable: {error}; use functions "
+            "and classes at the top level of a module, and functools.partial for arguments"
+        ) from error
+
+
+def _send(worker: _Process, count: int) -> None:
+    """Order so many rollouts; if the process has just died, the one in its place gets the order."""
+    if worker.orders is not None and count > 0:
+        with suppress(ConnectionError):
+            worker.orders.send(count)
+
+
+def work(
+    stop: SharedFlag,
+    job: bytes,
+    ring: RolloutRingBuffer,
+    weights: SharedWeightSync,
+    orders: Connection | None,
+    index: int,
+    incarnation: int,
+) -> None:
+    """A worker process: makes rollouts until it is told to stop.
+
+    Args:
+        stop: ends it.
+        job: a pickled ``Job``.
+        ring: where its rollouts go.
+        weights: of the policy, with its version.
+        orders: in step, how many rollouts to make; None: as many as fit.
+        index, incarnation: which worker it is, and how often it was restarted.
+    """
+    task: Job = pickle.loads(job)
+    newest = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in weights.param_shapes.items()}
+    taken = 0
+    env = task.env_factory()
+    with (
+        closing(ring),
+        closing(weights),
+        suppress(RolloutStoppedError),
+        RolloutWorker(
+            env, task.policy, task.num_steps, task.seeds[index], worker=index, incarnation=incarnation
+        ) as worker,
+    ):
+        for _ in _turns(ring, orders, stop):
+            if weights.version != taken:
+                taken = weights.read_weights_into(newest)
+                version = int(newest[_VERSION])
+                worker.take_policy({name: value for name, value in newest.items() if name != _VERSION}, version)
+            rollout = worker.rollout(ring.write_buffer, stopped=stop.is_set)
+            ring.policy_version = rollout.policy_version
+            ring.signal_write_done()
+
+
+def _turns(ring: RolloutRingBuffer, orders: Connection | None, stop: SharedFlag) -> Iterator[None]:
+    """One after the other, when a rollout is wanted and there is room for it, until told to stop."""
+    ordered = 0
+    while not stop.is_set():
+        if orders is not None and ordered == 0:
+            connection.wait([orders, stop.fileno()])
+            if stop.is_set():
+                return
+            ordered = orders.recv()
+        elif ring.when_full == "drop_oldest" or ring.wait_for_space(unless=stop):
+            ordered -= 1
+            yield
