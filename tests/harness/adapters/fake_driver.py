@@ -27,7 +27,8 @@ def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
     print("noise on standard output")
     (log_dir / "started").write_text(f"{os.getpid()} {sys.executable}")
     iteration = 0
-    while report(iteration=iteration, env_steps=iteration * settings["speed"], metrics={"loss": 0.5}):
+    # a stop that comes early on a loaded machine does not keep it from misbehaving
+    while report(iteration=iteration, env_steps=iteration * settings["speed"], metrics={"loss": 0.5}) or iteration < 3:
         iteration += 1
         time.sleep(0.03)  # as long as some work takes
         if iteration == 3:
