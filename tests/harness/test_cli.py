@@ -246,7 +246,7 @@ def test_machine_and_clean(capsys) -> None:
 
 
 def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path) -> None:
-    code, out, err = harness("run", "suites/smoke.yaml", "--results", tmp_path, "--json")
+    code, out, err = harness("run", "suites/smoke.yaml", "--set", "confirm=null", "--results", tmp_path, "--json")
     assert code == 0, err
     content = json.loads(out)
     records = read_records(Path(content["folder"]) / "trials.jsonl")
