@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_LOG_TO_DRIVER": "0",
+    "RAY_worker_niceness": "0",
     # A node that is lost is noticed within seconds, not after half a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -50,6 +51,12 @@ class RayCluster:
         self._cluster: Any = Cluster()
         self._add(num_cpus=0)
         self.address: str = self._cluster.address
+
+    def connect(self) -> None:
+        """Connect this process, until ``ray.shutdown()`` or the end of the cluster."""
+        import ray
+
+        ray.init(address=self.address, logging_level="WARNING")
 
     def add_node(self, num_cpus: float = 2, resources: dict[str, float] | None = None, num_gpus: int = 0) -> Any:
         """Start one more node; for ``remove_node``. It may still be starting when this returns: see ``wait``."""

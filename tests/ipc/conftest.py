@@ -23,8 +23,8 @@ def own_segments() -> set[str]:
 
 
 def own_children() -> set[int]:
-    """Child processes other than multiprocessing's own, which live as long as this process."""
-    helpers = ("resource_tracker", "forkserver")
+    """Child processes other than multiprocessing's own and a Ray cluster's, which live longer than a test."""
+    helpers = ("resource_tracker", "forkserver", "/site-packages/ray/")
     children = {child: " ".join(child.cmdline()) for child in psutil.Process().children()}
     return {child.pid for child, command in children.items() if not any(helper in command for helper in helpers)}
 

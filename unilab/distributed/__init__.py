@@ -1,8 +1,12 @@
-"""Workers that fill a replay buffer: one after the other in this process, or in processes of this machine."""
+"""Workers that fill a replay buffer: one after the other in this process, in processes of this machine, or Ray actors.
+
+``ray`` itself is imported when ``RayWorkers`` are made.
+"""
 
 from unilab.distributed.base import BaseDistributedWorkersWithBuffer
 from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
 from unilab.distributed.processes import ProcessWorkers
+from unilab.distributed.ray_actors import RayWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.sequential import SequentialWorkers
@@ -16,6 +20,7 @@ __all__ = [
     "EpochStatistics",
     "NotEnoughEntriesError",
     "ProcessWorkers",
+    "RayWorkers",
     "Rollout",
     "RolloutBuffer",
     "RolloutLayout",

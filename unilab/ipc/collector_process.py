@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import multiprocessing
 import os
 import pickle
@@ -20,6 +21,8 @@ from typing import Any
 from unilab.ipc import segments
 from unilab.ipc.wakeup import exit_descriptor
 
+logger = logging.getLogger(__name__)
+
 PARENT_DIED = 3
 """exit code of a collector whose parent is gone"""
 
@@ -35,6 +38,21 @@ class Failure:
 
     traceback_text: str
     exception: bytes | None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """What is to be told of an exception."""
+        return cls("".join(traceback.format_exception(error)), _pickled(error))
+
+    def cause(self) -> BaseException | None:
+        """The exception itself, where it could be pickled and can be unpickled here."""
+        if self.exception is None:
+            return None
+        try:
+            return pickle.loads(self.exception)
+        except Exception as error:  # noqa: BLE001 - a foreign class may raise anything; the traceback text is there
+            logger.debug("the exception cannot be unpickled here: %r", error)
+            return None
 
 
 class Call:
@@ -92,7 +110,7 @@ def run_collector(call: PickledCall, supervision: Supervision) -> None:
         _attach_steps(supervision.steps_name)
         call.run()
     except BaseException as error:
-        _send(supervision.report, error)
+        supervision.report.send(Failure.of(error))
         raise
 
 
@@ -132,11 +150,6 @@ def _redirect_output(log: Path) -> None:
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
-
-
-def _send(report: Connection, error: BaseException) -> None:
-    text = "".join(traceback.format_exception(error))
-    report.send(Failure(text, _pickled(error)))
 
 
 def _pickled(error: BaseException) -> bytes | None:

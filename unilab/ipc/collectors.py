@@ -5,7 +5,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -155,7 +154,7 @@ class CollectorGroup:
         if report is None and asked:
             logger.warning("while it was stopping: %s", error)
             return
-        error.__cause__ = _unpickled(report.exception) if report else None
+        error.__cause__ = report.cause() if report else None
         self._failures.append(error)
         self.interrupt.set()
 
@@ -211,13 +210,3 @@ def _exit_code(process: BaseProcess) -> int:
     while (code := process.exitcode) is None:  # another thread of this process is just fetching it
         time.sleep(0.001)
     return code
-
-
-def _unpickled(data: bytes | None) -> BaseException | None:
-    if data is None:
-        return None
-    try:
-        return pickle.loads(data)
-    except Exception as error:  # noqa: BLE001 - a foreign class may raise anything; the traceback text is there anyway
-        logger.debug("the collector's exception cannot be unpickled here: %r", error)
-        return None

@@ -1,0 +1,335 @@
+"""Workers that are Ray actors, on this machine or on many."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.distributed.errors import WorkerError
+from unilab.distributed.ray_connection import RayConnection
+from unilab.distributed.rollout import Rollout
+from unilab.distributed.rollout_actor import Delivery, Job, RolloutActor
+from unilab.ipc.wakeup import Deadline
+
+logger = logging.getLogger(__name__)
+
+_CONCURRENT_CALLS = 8
+"""calls that an actor carries out at once: one that waits for a rollout, those that tell it something, repeated ones"""
+
+_CALLS_UNDER_WAY = 4
+"""calls to one worker that tell it something and have not been answered; with so many, later news wait"""
+
+_UNAVAILABLE_CALLS = 3
+"""so often in a row a worker cannot be reached, for some 2 s each time, before it counts as dead"""
+
+_STOP_SECONDS = 5.0
+"""for all workers to close their environments"""
+
+_COUNT_SECONDS = 1.0
+"""for all workers to say how many finished rollouts they have"""
+
+
+@dataclass
+class _Member:
+    """One worker as the learner sees it."""
+
+    index: int
+    incarnation: int = -1
+    actor: Any = None
+    deadline: Deadline | None = None
+    """by which it must have started; None: it has"""
+    delivery: Any = None
+    """reference to the answer to the one call that takes its next rollout"""
+    arrived: Rollout | None = None
+    taken: int = 0
+    """sequence of this incarnation's next rollout that the learner does not have"""
+    told: tuple[int | None, int] = (0, -1)
+    """what it was told last: how many rollouts to make, and the version of the weights"""
+    calls: list[Any] = field(default_factory=list)
+    """references to the answers that are due"""
+    owed: int = 0
+    """in step: rollouts that were ordered and not stored yet"""
+    made: int = 0
+    """in step: rollouts of this incarnation that were stored"""
+    unavailable: int = 0
+    dropped: int = 0
+    dropped_before: int = 0
+    """by earlier incarnations"""
+
+
+class RayWorkers(BaseDistributedWorkersWithBuffer):
+    """Workers that are Ray actors, spread over the machines of a cluster, started by the first order.
+
+    ``unilab`` and what ``env_factory`` and ``worker_policy`` are made of must be importable on all machines; a
+    ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
+    broadcast. A finished rollout stays with its worker until it is stored here. What has not arrived here when a worker
+    dies is lost with it, and made again where it was ordered. A call that failed without saying whether it was carried
+    out is repeated, and a rollout that arrives twice is stored once.
+
+    With ``when_full="drop_oldest"`` the rollout that is already on its way here is not given up.
+
+    Args:
+        ray_address: of the cluster, as for ``RayConnection``. If this process is connected already, that is used, and
+            left connected by ``stop()``.
+        worker_resources: what Ray sets aside for each worker, by its names, such as ``{"CPU": 4, "my_resource": 1}``;
+            CPU is 1 by default. It limits nobody: the environment's own threads are to fit in.
+        start_seconds: for a worker to find its place and to start.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        ConnectionError: the cluster cannot be reached.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        ray_address: str | None = None,
+        worker_resources: Mapping[str, float] | None = None,
+        start_seconds: float = 120.0,
+        **kwargs: Any,
+    ) -> None:
+        self.ray_address = ray_address
+        self.worker_resources = {"CPU": 1.0, **(worker_resources or {})}
+        self.start_seconds = start_seconds
+        self._connection: RayConnection | None = None
+        self._members: list[_Member] = []
+        super().__init__(*args, **kwargs)
+
+    def _open(self) -> None:
+        self._members = [_Member(index) for index in range(self.n_workers)]
+        self._last_turn = -1
+        self._newest_weights: tuple[int, Any] = (0, None)
+        self._ordered_weights: tuple[int, Any] = (0, None)
+        self._connection = RayConnection(self.ray_address)
+        self._ray = self._connection.ray
+        self._common = self._ray.put(self.env_factory), self._ray.put(self._policy)
+        self._actor_class = self._ray.remote(RolloutActor).options(
+            **_actor_options(self.worker_resources),
+            max_concurrency=_CONCURRENT_CALLS,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+        )
+
+    def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
+        self._check()
+        weights = self._ray.put(self._checked_weights(state_dict))
+        self.policy_version += 1
+        self._newest_weights = (self.policy_version, weights)
+        self._tell_all()
+
+    def collect_rollouts(self) -> tuple[int, int, float]:
+        began = time.monotonic()
+        self._check()
+        before = self._waiting()
+        self.request_rollouts()
+        until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
+        while self.rollouts < until:
+            self._store_from(self._ready())
+        self._tell_all()
+        return before, self._waiting(), time.monotonic() - began
+
+    @property
+    def dropped(self) -> int:
+        return sum(member.dropped_before + member.dropped for member in self._members)
+
+    # Rollouts
+
+    def _order(self, counts: list[int]) -> None:
+        self._ordered_weights = self._newest_weights
+        for member, count in zip(self._members, counts, strict=True):
+            member.owed += count
+        self._tell_all()
+
+    def _ready(self) -> _Member:
+        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns."""
+        while True:
+            first = self._turn if self.in_step else self._last_turn + 1
+            for number in range(first, first + (1 if self.in_step else self.n_workers)):
+                member = self._members[number % self.n_workers]
+                if member.arrived is not None:
+                    return member
+            self._gather(wait=True)
+
+    def _store_from(self, member: _Member) -> None:
+        rollout, member.arrived = member.arrived, None
+        assert rollout is not None
+        self._store(rollout)
+        self._last_turn = member.index
+        member.owed -= 1
+        if rollout.incarnation == member.incarnation:
+            member.made += 1
+            member.taken = rollout.sequence + 1
+        if member.delivery is None and member.actor is not None:
+            self._take(member)
+
+    def _waiting(self) -> int:
+        """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
+        started = [member for member in self._members if member.actor is not None and member.deadline is None]
+        answers = {member.actor.waiting.remote(): member for member in started}
+        ready = self._ray.wait(list(answers), num_returns=len(answers), timeout=_COUNT_SECONDS)[0] if answers else []
+        counts = [0 if member.arrived is None else 1 for member in self._members]
+        for answer in ready:
+            with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
+                index = answers[answer].index
+                counts[index] = max(counts[index], self._ray.get(answer))
+        return sum(counts)
+
+    # Workers
+
+    def _start(self) -> None:
+        for member in self._members:
+            self._place(member)
+
+    def _supervise(self) -> None:
+        self._gather(wait=False)
+        self._tell_all()
+
+    def _place(self, member: _Member) -> None:
+        """Start the actor of a worker that has none, wherever Ray finds room."""
+        member.incarnation += 1
+        member.taken = member.made = member.unavailable = 0
+        member.told = (0, -1)
+        member.calls = []
+        member.deadline = Deadline(self.start_seconds)
+        job = Job(
+            self.n_rollout_steps,
+            self.env_instance_seeds[member.index],
+            member.index,
+            member.incarnation,
+            self.queue_size,
+            self.when_full,
+        )
+        member.actor = self._actor_class.remote(*self._common, job)
+        self._tell(member)
+        if member.arrived is None:
+            self._take(member)
+
+    def _tell_all(self) -> None:
+        for member in self._members:
+            if member.actor is not None:
+                self._tell(member)
+
+    def _tell(self, member: _Member) -> None:
+        """Tell a worker how many rollouts to make with which weights, unless it knows or is too far behind."""
+        version, weights = self._ordered_weights if self.in_step else self._newest_weights
+        arrived = member.arrived is not None and member.arrived.incarnation < member.incarnation
+        until = member.made + member.owed - arrived if self.in_step else None
+        if member.told == (until, version):
+            return
+        if member.calls:
+            due = self._ray.wait(member.calls, num_returns=len(member.calls), timeout=0)[1]
+            member.calls = due
+        if len(member.calls) < _CALLS_UNDER_WAY:
+            member.calls.append(member.actor.go_on.remote(until, version, weights))
+            member.told = (until, version)
+
+    def _take(self, member: _Member) -> None:
+        member.delivery = member.actor.take.remote(member.taken)
+
+    def _gather(self, *, wait: bool) -> None:
+        """Receive what has arrived; ``wait``: for something to arrive, or for a worker to start or to die."""
+        pending = {member.delivery: member for member in self._members if member.delivery is not None}
+        if not pending:
+            return
+        starting = [member for member in self._members if member.deadline is not None]
+        for member in starting:
+            if member.calls:
+                pending.setdefault(member.calls[0], member)
+        limit = min((member.deadline.left() for member in starting if member.deadline), default=None) if wait else 0.0
+        ready = self._ray.wait(list(pending), num_returns=1 if wait else len(pending), timeout=limit)[0]
+        for reference in ready:
+            self._receive(pending[reference], reference)
+        for member in starting:
+            if member.deadline is not None and not member.deadline.left():
+                self._not_started(member)
+
+    def _receive(self, member: _Member, reference: Any) -> None:
+        """Take one answer; if the worker died instead, replace it."""
+        errors = self._ray.exceptions
+        try:
+            answer = self._ray.get(reference)
+        except errors.ActorUnavailableError as error:
+            member.unavailable += 1
+            if member.unavailable >= _UNAVAILABLE_CALLS:
+                self._replace(member, f"It cannot be reached: {error}", None, error)
+            else:
+                self._repeat(member, reference)
+            return
+        except (errors.RayActorError, errors.ObjectLostError) as error:
+            self._replace(member, str(error), None, error)
+            return
+        member.deadline, member.unavailable = None, 0
+        if reference is member.delivery:
+            self._accept(member, answer)
+
+    def _repeat(self, member: _Member, reference: Any) -> None:
+        """Call again: the first call may or may not have been carried out."""
+        if reference is member.delivery:
+            self._take(member)
+        else:
+            member.calls.remove(reference)
+        member.told = (0, -1)
+        self._tell(member)
+
+    def _accept(self, member: _Member, delivery: Delivery) -> None:
+        member.delivery = None
+        member.dropped = delivery.dropped
+        if delivery.rollout is not None:
+            member.arrived = delivery.rollout
+        elif delivery.failure is not None:
+            text = delivery.failure.traceback_text
+            self._replace(member, f"Its traceback:\n{text.rstrip()}", text, delivery.failure.cause())
+
+    def _replace(self, member: _Member, what: str, text: str | None, cause: BaseException | None) -> None:
+        self._ray.kill(member.actor)
+        member.actor = member.delivery = None
+        member.dropped_before, member.dropped = member.dropped_before + member.dropped, 0
+        self._restart(member.index, what, text, cause)
+        self._place(member)
+
+    def _not_started(self, member: _Member) -> None:
+        self._failure = WorkerError(
+            member.index,
+            self.restarts,
+            f"It did not start within {self.start_seconds:g} s. It needs {self.worker_resources}; the cluster has "
+            f"{_amounts(self._ray.cluster_resources())}, of which {_amounts(self._ray.available_resources())} are "
+            f"free, for {self.n_workers} workers: add machines, ask for less, or use fewer workers",
+        )
+        raise self._failure
+
+    def _close(self) -> None:
+        if self._connection is None:
+            return
+        if self._ray.is_initialized():
+            self._close_actors([member.actor for member in self._members if member.actor is not None])
+        self._connection.close()
+
+    def _close_actors(self, actors: list[Any]) -> None:
+        """Let them close their environments, then end them, and wait until Ray says that they are dead."""
+        if not actors:
+            return
+        closed = [actor.close.remote() for actor in actors]
+        self._ray.wait(closed, num_returns=len(closed), timeout=_STOP_SECONDS)
+        for actor in actors:
+            self._ray.kill(actor)
+        dead = [actor.waiting.remote() for actor in actors]
+        self._ray.wait(dead, num_returns=len(dead), timeout=_STOP_SECONDS)
+
+
+def _actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Ray's own names have options of their own."""
+    others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU", "memory")}
+    known = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0), "resources": others}
+    return known | ({"memory": resources["memory"]} if "memory" in resources else {})
+
+
+def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
+    return {
+        name: amount for name, amount in sorted(resources.items()) if not name.startswith(("node:", "object_store"))
+    }

@@ -1,0 +1,115 @@
+"""The connection of this process to a Ray cluster."""
+
+import importlib
+import logging
+import os
+import socket
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 10.0
+"""for the head of the cluster to answer"""
+
+_HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
+"""what a client of gRPC, which Ray speaks, begins with; a server answers with settings of its own"""
+
+
+def import_ray() -> Any:
+    """The package ``ray``.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ModuleNotFoundError(
+            "Ray is not installed here: pip install 'unilab-harness[ray]', on every machine of the cluster", name="ray"
+        ) from error
+
+
+class RayConnection:
+    """Connects this process to a Ray cluster, unless it is connected already.
+
+    Args:
+        address: ``host:port`` of the cluster's head; ``auto``: the one that runs on this machine; ``local``: a new one
+            on this machine, for this process alone; None: as ``ray.init()`` does, ``RAY_ADDRESS`` or else the one that
+            runs on this machine or else a new one. Of a cluster on several machines this must be one.
+
+    Attributes:
+        ray: the package.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        ValueError: not such an address, or this process is connected to another cluster.
+        ConnectionError: nothing that speaks Ray's protocol answers there within 10 s, or it refuses.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.ray = import_ray()
+        self._made = not self.ray.is_initialized()
+        if self._made:
+            self._connect(address)
+        else:
+            self._check_same(address)
+
+    def close(self) -> None:
+        """Disconnect, if this object connected; ends a cluster that was started for it (idempotent)."""
+        if self._made:
+            self.ray.shutdown()
+            self._made = False
+
+    def _connect(self, address: str | None) -> None:
+        known = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
+        if known not in (None, "", "auto", "local"):
+            _check_answers(*_host_and_port(known))
+        new = {} if known else {"include_dashboard": False}
+        try:
+            self.ray.init(address=address, logging_level=logging.WARNING, **new)
+        except (ConnectionError, RuntimeError) as error:
+            raise ConnectionError(
+                f"Ray at {address or 'this machine'} does not let this process in: {error}. Start it with `ray start "
+                "--head`, on other machines `ray start --address=HEAD:6379`, and run this on one of them"
+            ) from error
+
+    def _check_same(self, address: str | None) -> None:
+        if address in (None, "auto", "local"):
+            return
+        _, port = _host_and_port(address)
+        connected = self.ray.get_runtime_context().gcs_address
+        if _host_and_port(connected)[1] != port:
+            raise ValueError(
+                f"this process is connected to Ray at {connected}, not at {address}: call ray.shutdown() first, or "
+                "leave ray_address out"
+            )
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        raise ValueError(
+            f"ray_address is {address!r}; give host:port of the head, such as 192.168.0.1:6379, or auto, or local"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _check_answers(host: str, port: int) -> None:
+    """Ask before Ray does, which would try for a quarter of an hour."""
+    problem = ""
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(_HTTP2_GREETING)
+                answer = connection.recv(len(_HTTP2_SETTINGS))
+                problem = "" if answer[3:4] == b"\4" else "something else than Ray answers there"
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        raise ConnectionError(
+            f"no Ray cluster at {host}:{port}: {problem}. `ray start --head` starts one and prints its address; "
+            "`ray status --address=HOST:PORT` on this machine shows whether it can be reached"
+        )
