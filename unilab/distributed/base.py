@@ -152,7 +152,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
 
     @abstractmethod
     def collect_rollouts(self) -> tuple[int, int, float]:
-        """Wait for ``rollouts_per_iteration`` rollouts and store them.
+        """Wait for ``rollouts_per_iteration`` rollouts, as long as it takes, and store them.
 
         Returns:
             finished rollouts that were waiting before and after, and the seconds until all of these were stored.

@@ -17,10 +17,13 @@ from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, Worker
 from unilab.envs import VecEnv
 from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collectors import CollectorGroup
-from unilab.ipc.wakeup import Bell
+from unilab.ipc.wakeup import Bell, Deadline
 
 _VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
+
+_STOP_SECONDS = 5.0
+"""for all workers together to end when they are asked; those that have not are killed"""
 
 
 @dataclass(frozen=True)
@@ -185,8 +188,9 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         groups = [worker.group for worker in self._workers if worker.group is not None]
         for group in groups:
             group.stop_event.set()
+        deadline = Deadline(_STOP_SECONDS)
         for group in groups:
-            group.stop()
+            group.stop(deadline.left())
         for worker in self._workers:
             if worker.orders is not None:
                 worker.orders.close()

@@ -58,7 +58,7 @@ class RolloutBuffer:
     def sample(self, batch_size: int) -> dict[str, Tensor]:
         """B different sequences, each set of them equally likely: name to tensor [T, B, ...] of its own.
 
-        The names are those of ``Rollout.steps``, and policy_version [T, B] int64. Numbers are float32, flags bool.
+        The names are those of ``Rollout.steps``, all float32, flags 0 or 1; and policy_version [T, B], int64.
 
         Raises:
             NotEnoughEntriesError: it holds fewer than ``batch_size``.
@@ -72,7 +72,8 @@ class RolloutBuffer:
                 "more rollouts first"
             )
         chosen = self._random.choice(len(self), batch_size, replace=False)
-        return {name: torch.from_numpy(np.take(array, chosen, axis=1)) for name, array in self._arrays.items()}
+        batch = {name: torch.from_numpy(np.take(array, chosen, axis=1)) for name, array in self._arrays.items()}
+        return {name: value.float() if value.dtype == torch.bool else value for name, value in batch.items()}
 
     def _allocate(self, array: np.ndarray) -> np.ndarray:
         steps, _, *widths = array.shape

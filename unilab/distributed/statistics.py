@@ -97,6 +97,7 @@ class RunningEpisodes:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs)
         self._events = no_moments(num_envs, num_events)
+        self._none = np.empty((0, 2)), self._events[:0]
 
     def step(
         self, rewards: np.ndarray, ended: np.ndarray, events: np.ndarray | None
@@ -110,11 +111,12 @@ class RunningEpisodes:
         self._lengths += 1
         if events is not None:
             add_values(self._events, events)
+        if len(ended) == 0:
+            return self._none
         episodes = np.stack([self._returns[ended], self._lengths[ended]], axis=1)
         moments = self._events[ended]
-        if len(ended):
-            self._returns[ended] = self._lengths[ended] = 0
-            self._events[ended] = no_moments(len(ended), self._events.shape[1])
+        self._returns[ended] = self._lengths[ended] = 0
+        self._events[ended] = no_moments(len(ended), self._events.shape[1])
         return episodes, moments
 
 
@@ -187,12 +189,14 @@ class EpochStatistics:
             ValueError: there is no such event, level or statistic.
             RuntimeError: nothing was reduced yet; no episode has ended yet.
         """
-        level, name = StatsLevel(level), name or "mean"
+        if level not in list(StatsLevel):
+            raise ValueError(f"there is no level {level!r}; choose one of {', '.join(StatsLevel)}")
+        name = name or "mean"
         if event not in self._names:
             raise ValueError(f"there is no event {event!r}; choose one of {', '.join(self._names)}")
         if name not in STATISTICS:
             raise ValueError(f"there is no statistic {name!r}; choose one of {', '.join(STATISTICS)}")
-        return self._of(level)[event][name]
+        return self._of(StatsLevel(level))[event][name]
 
     def _of(self, level: StatsLevel) -> Mapping[str, Mapping[str, float]]:
         if level is StatsLevel.EPISODE:

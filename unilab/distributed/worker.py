@@ -62,6 +62,7 @@ class RolloutWorker:
         self, env: VecEnv, policy: WorkerPolicy, num_steps: int, seed: int, *, worker: int = 0, incarnation: int = 0
     ) -> None:
         self.layout = RolloutLayout.of(env, num_steps)
+        self._step_fields = tuple(self.layout.step_fields())
         self.policy_version = 0
         """version of the weights that act"""
         self._env = env
@@ -101,7 +102,7 @@ class RolloutWorker:
             for step in range(self.layout.num_steps):
                 if stopped():
                     raise RolloutStoppedError
-                ended = self._step({name: out[name][step] for name in self.layout.step_fields()}, out, ended)
+                ended = self._step({name: out[name][step] for name in self._step_fields}, out, ended)
                 self._env_steps += self._env.num_envs
                 report_step(self._env_steps)
         out["header"][:] = self._worker, self._incarnation, self._sequence, ended, time.monotonic_ns() - began
@@ -123,6 +124,8 @@ class RolloutWorker:
         self._write(row, result)
         events = None if self._emitter is None else self._emitter.events
         episodes, moments = self._episodes.step(result.reward, result.final_ids, events)
+        if len(episodes) == 0:
+            return ended
         until = ended + len(episodes)
         out["episodes"][ended:until] = episodes
         if events is not None:
