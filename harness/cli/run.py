@@ -93,9 +93,10 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
         for name in segments.remove_leftovers():
             out.print(f"removed {name}, left in shared memory by a crashed run")
-        study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
         exit_code = 0
         try:
+            with study.turn(stop):  # drivers may have a folder in common
+                study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
             known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
             with StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)

@@ -9,6 +9,7 @@ Any database that Optuna takes will do. A password is never shown: neither in me
 """
 
 import re
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -28,17 +29,23 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    event,
     inspect,
     make_url,
 )
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from harness.record import RecordError
+from harness.stop import StopSignal
 
 CONNECT_SECONDS = 5
 """that a server may take to answer"""
+OUTAGE_SECONDS = 60.0
+"""that a database may be away while a study runs"""
+RETRY_SECONDS = 0.5
 CREATE_SECONDS = 15.0
 """for another driver to finish making the tables"""
 BUSY_SECONDS = 30
@@ -119,6 +126,32 @@ class Database:
         self._probe(address, options)
         self.storage = self._create(address, options)
         self.engine: Engine = self.storage.engine
+        self.outages = 0
+        """how often a connection was lost or could not be made"""
+        self.stop: StopSignal | None = None
+        """a signal ends the waiting for a database that does not answer"""
+        self._given_up = threading.Event()
+        event.listen(self.engine, "do_connect", self._connect)
+        event.listen(self.engine, "handle_error", self._note)
+
+    def give_up(self) -> None:
+        """Wait no longer for a database that does not answer."""
+        self._given_up.set()
+
+    def _connect(self, dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
+        """A database that restarts is waited for: any statement that comes meanwhile is only late."""
+        deadline = time.monotonic() + OUTAGE_SECONDS
+        while True:
+            try:
+                return dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                self.outages += 1
+                stopped = self.stop is not None and self.stop.signum is not None
+                if stopped or time.monotonic() > deadline or self._given_up.wait(RETRY_SECONDS):
+                    raise
+
+    def _note(self, context: ExceptionContext) -> None:
+        self.outages += context.is_disconnect
 
     def __enter__(self) -> "Database":
         return self

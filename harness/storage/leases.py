@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from harness.storage.database import LEASES
+from harness.storage.database import LEASES, Database
 from harness.study import TakenOver
 from unilab.ipc.segments import start_time
 
@@ -56,16 +56,18 @@ class Leases:
     """
 
     def __init__(
-        self, engine: Engine, study: str, driver: Driver, *,
+        self, database: Database, study: str, driver: Driver, *,
         beat_seconds: float = BEAT_SECONDS, lost_seconds: float = LOST_SECONDS,
     ) -> None:  # fmt: skip
         self.driver = driver
-        self._engine = engine
+        self._database = database
+        self._engine = database.engine
         self._study = study
         self._beat_seconds = beat_seconds
         self._lost_seconds = lost_seconds
         self._seen: dict[str, tuple[str, int, float]] = {}
         """of leases of others: holder, its beat, and since when it has not moved"""
+        self._outages = database.outages
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -121,6 +123,7 @@ class Leases:
     def close(self) -> None:
         """End the thread and give all leases back; without the database they get lost in time."""
         self._closed.set()
+        self._database.give_up()
         self._thread.join()
         with suppress(SQLAlchemyError), self._engine.begin() as connection:
             connection.execute(delete(LEASES).where(*self._of(self.driver.id)))
@@ -164,6 +167,9 @@ class Leases:
     def _is_lost(self, row: Row) -> bool:
         if row.host == self.driver.host and str(start_time(row.pid)) != row.started:
             return True
+        if self._outages != self._database.outages:  # nobody could beat meanwhile
+            self._outages = self._database.outages
+            self._seen.clear()
         now = time.monotonic()
         driver, beat, since = self._seen.get(row.what, ("", -1, now))
         if (driver, beat) != (row.driver, row.beat):
@@ -176,8 +182,8 @@ class Leases:
             with self._lock:
                 try:
                     self._beat_once()
-                except SQLAlchemyError:  # whoever needs the database next is told; that others stand still says nothing
-                    self._seen.clear()
+                except SQLAlchemyError:  # whoever needs the database next is told
+                    continue
 
     def _beat_once(self) -> None:
         if not self._held:

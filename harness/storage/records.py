@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from harness.record import Record, RecordError, RecordFile, write_atomic
 from harness.storage.database import RECORDS
@@ -21,6 +21,8 @@ from harness.storage.leases import Leases
 from harness.study import TakenOver
 
 Key = tuple[int, str, int, int]
+TRIES = 3
+"""at adding a record while the connection breaks: it took minutes to measure"""
 CONFIRMATION = "confirmation"
 TRIAL = "trial "
 
@@ -66,17 +68,26 @@ class SharedRecords(RecordFile):
         Raises:
             TakenOver: another driver measures this, or has.
             RecordError: the copy could not be written; the record is safe.
-            SQLAlchemyError: the database failed; whether the record was added is not known, and this may be called
-                again.
+            SQLAlchemyError: the database failed; whether the record was added is not known.
         """
-        if not self._is_there(record):
+        for more in range(TRIES - 1, -1, -1):
             try:
-                with self._leases.holding(lease_of(record)) as connection:
-                    self._insert(connection, [record])
-            except IntegrityError:
-                raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile") from None
+                self._add(record)
+                break
+            except DBAPIError as error:
+                if not (more and error.connection_invalidated):
+                    raise
         self._own.append(record)
         self.refresh()
+
+    def _add(self, record: Record) -> None:
+        if self._is_there(record):
+            return
+        try:
+            with self._leases.holding(lease_of(record)) as connection:
+                self._insert(connection, [record])
+        except IntegrityError:
+            raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile") from None
 
     def refresh(self) -> None:
         """Take in what other drivers added."""
@@ -145,9 +156,13 @@ class SharedRecords(RecordFile):
         return zlib.compress(path.read_bytes()) if path is not None and path.exists() else None
 
     def _restore_curve(self, record: Record, curve: bytes | None) -> None:
+        """The folder may have none, or that of an attempt that never got its record."""
         path = self._curve_file(record)
-        if curve is not None and path is not None and not path.exists():
-            write_atomic(path, zlib.decompress(curve).decode())
+        if curve is None or path is None:
+            return
+        text = zlib.decompress(curve)
+        if not path.exists() or path.read_bytes() != text:
+            write_atomic(path, text.decode())
 
     def _curve_file(self, record: Record) -> Path | None:
         return self._folder / record.log / "curve.jsonl" if record.log else None

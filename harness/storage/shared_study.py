@@ -60,7 +60,7 @@ class SharedStudy(Study):
         self._name = f"{plan.suite.name}/{plan.study_id}"
         self._left = False
         self._check_hardware()
-        self._leases = Leases(database.engine, self._name, driver or Driver())
+        self._leases = Leases(database, self._name, driver or Driver())
         try:
             super().__init__(folder)
             self._shared.adopt()
@@ -101,6 +101,7 @@ class SharedStudy(Study):
 
     @contextmanager
     def turn(self, stop: StopSignal) -> Iterator[None]:
+        self._database.stop = stop
         self._wait_for(TURN, stop)
         try:
             self._shared.refresh()

@@ -1,0 +1,148 @@
+"""Several drivers on one study in a real PostgreSQL: real processes of ``run``, and searches in this process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import harness
+from harness.engines.local import LocalEngine
+from harness.plan import Plan
+from harness.record import read_records
+from harness.stop import StopSignal
+from harness.storage.database import Database
+from harness.storage.shared_study import SharedStudy
+from harness.sweep import Sweep
+from tests.harness.conftest import SUITE
+from tests.harness.test_sweep import Crash, Executed, Quiet
+from tests.postgresql import PASSWORD, PLAIN_PASSWORD, Server
+
+SECONDS = 120
+
+
+class Driver:
+    """A process of ``run`` with a results folder; what it printed is in ``output``."""
+
+    def __init__(self, here: Path, url: str, results: str, *options: str) -> None:
+        self.results = here / results
+        self.output = here / f"{results}-{len(list(here.iterdir()))}.txt"
+        command = [
+            sys.executable,
+            "-m",
+            "harness",
+            "run",
+            "fake.yaml",
+            "--storage",
+            url,
+            "--results",
+            results,
+            *options,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[1])}
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(command, cwd=here, env=environment, stdout=output, stderr=output)
+
+    def ends_well(self) -> None:
+        assert self.process.wait(SECONDS) == 0, self.output.read_text()
+
+    @property
+    def study(self) -> Path:
+        (folder,) = self.results.glob("fake/*")
+        return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "fake.yaml").write_text(SUITE)
+    return tmp_path
+
+
+@pytest.fixture
+def url(database_server: Server) -> str:
+    return database_server.new_database()
+
+
+def starts(marker: Path) -> list[int]:
+    """The speeds that repeats were started with."""
+    return [int(line.split()[1]) for line in marker.read_text().splitlines()] if marker.exists() else []
+
+
+def test_two_drivers_run_each_trial_once_and_both_leave_with_everything(here: Path, url: str) -> None:
+    marker = here / "started"
+    options = ["--trials", "4", "--set", f"fixed.marker={marker}", "--set", "search.speed={low: 1, high: 500}"]
+    confirm = ["--set", "confirm={top: 1, repeats: 2}"]
+    drivers = [Driver(here, url, name, *options, *confirm) for name in ("one", "two")]
+    for driver in drivers:
+        driver.ends_well()
+    records = read_records(drivers[0].study / "trials.jsonl")
+    searched = [record for record in records if record.phase == "search"]
+    assert sorted(record.trial for record in searched) == list(range(4))
+    assert len({record.params["speed"] for record in searched}) == 4
+    best = max(searched, key=lambda record: record.env_steps_per_second)
+    confirmed = [(record.trial, record.repeat) for record in records if record.phase == "confirm"]
+    assert confirmed == [(0, 1), (best.trial, 1), (best.trial, 2), (0, 2)]
+    assert Counter(starts(marker)) == Counter(record.params["speed"] for record in records)
+    for name in ("trials.jsonl", "trials.csv", "curves.csv", "best.yaml"):
+        one, two = ((driver.study / name).read_text() for driver in drivers)
+        assert one == two.replace("two/fake/", "one/fake/") and one, name
+    for driver in drivers:
+        assert (driver.study / "report.html").exists()
+        for path in [driver.output, *driver.study.rglob("*")]:
+            assert path.is_dir() or not any(p.encode() in path.read_bytes() for p in (PASSWORD, PLAIN_PASSWORD)), path
+    assert "harness:***@127.0.0.1" in json.loads((drivers[0].study / "manifest.json").read_text())["storage"]
+    study = optuna.load_study(study_name=f"fake/{drivers[0].study.name}", storage=url)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    assert study.best_trial.number == best.trial
+    with Database(url) as database, database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM unilab_leases").all() == []
+
+
+def test_the_trial_of_a_driver_that_is_killed_is_finished_once_by_another(here: Path, url: str) -> None:
+    marker = here / "started"
+    options = ["--trials", "3", "--set", f"fixed.marker={marker}", "--set", "fixed.real_clock=true"]
+    long = ["--set", "measure.seconds=1"]
+    killed = Driver(here, url, "common", *options, *long)
+    deadline = time.monotonic() + SECONDS
+    while not starts(marker):
+        assert killed.process.poll() is None and time.monotonic() < deadline, killed.output.read_text()
+        time.sleep(0.05)
+    other = Driver(here, url, "common", *options, *long)
+    killed.process.send_signal(signal.SIGKILL)
+    killed.process.wait()
+    other.ends_well()
+    records = read_records(other.study / "trials.jsonl")
+    assert sorted((record.trial, record.state) for record in records) == [(n, "complete") for n in range(3)]
+    assert Counter(starts(marker)) == Counter([*(record.params["speed"] for record in records), 20])
+    Driver(here, url, "common", *options, *long).ends_well()
+    assert read_records(other.study / "trials.jsonl") == records, "nothing is left to do"
+
+
+def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
+    with SharedStudy(plan.folder(results), plan, database, print) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Quiet(), LocalEngine(study.machine, stop, executed)).run()
+        return study.records.records
+
+
+@pytest.mark.parametrize("crash_at", range(4))
+def test_a_driver_goes_on_where_another_stopped(make_plan, tmp_path: Path, crash_at: int) -> None:
+    """SQLite will do for drivers of one machine."""
+    plan = make_plan("measure.repeats=2", "search.speed={low: 1, high: 500}", "limits.trials=2")
+    with Database(f"sqlite:///{tmp_path}/study.db") as database:
+        with pytest.raises(Crash):
+            sweep(plan, tmp_path / "a", database, Executed(crash_at))
+        executed = Executed()
+        records = sweep(plan, tmp_path / "b", database, executed)
+        assert len(executed.specs) == 4 - crash_at
+        assert [(r.trial, r.repeat) for r in records] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        assert sweep(plan, tmp_path / "a", database, Executed(crash_at=0)) == records
+    for record in records:
+        curves = {(plan.folder(tmp_path / name) / record.log / "curve.jsonl").read_bytes() for name in "ab"}
+        assert len(curves) == 1
