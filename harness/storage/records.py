@@ -102,10 +102,11 @@ class SharedRecords(RecordFile):
                 record = Record.from_flat(json.loads(row.record))
                 self._known[key_of(record)] = number, record
                 self._restore_curve(record, row.curve)
-        if missing or not self.path.exists():
-            self.records[:] = [record for _, record in sorted(self._known.values(), key=lambda pair: pair[0])]
-            lines = (json.dumps(record.flat(), allow_nan=False) + "\n" for record in self.records)
-            write_atomic(self.path, "".join(lines))
+        self.records[:] = [record for _, record in sorted(self._known.values(), key=lambda pair: pair[0])]
+        text = "".join(json.dumps(record.flat(), allow_nan=False) + "\n" for record in self.records)
+        # a driver with the same folder may have written what it knew, which was less
+        if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
+            write_atomic(self.path, text)
 
     def adopt(self) -> None:
         """A study that began in files moves into a database that has none of it, with all its records.
