@@ -234,6 +234,7 @@ class OffPolicyTrainer(OwnTrainer):
         return next(name for name, kind in OFF_POLICY.items() if kind is self._config_type)
 
     def contradictions(self, config: OffPolicyConfig) -> None:
+        from unilab.algos.torch.offpolicy.checks import check_workers
         from unilab.algos.torch.offpolicy.runner import check_replay_capacity
 
         if config.pipeline == "device" and config.learner_device == "cpu":
@@ -243,6 +244,7 @@ class OffPolicyTrainer(OwnTrainer):
                 "prefetch, or a learner_device such as cuda",
             )
         check_replay_capacity(config)
+        check_workers(config)
 
     def estimate(self, config: OffPolicyConfig) -> "MemoryBudget":
         from unilab.ipc.memory_budget import estimate_offpolicy

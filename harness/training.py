@@ -117,11 +117,19 @@ def run(
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """What may happen to any training: it does not fit, a process dies, numbers explode, a file is no checkpoint."""
+    from unilab.distributed import WorkerError
     from unilab.ipc import CollectorError, SharedMemoryFullError
     from unilab.ipc.budget import MemoryBudgetError
     from unilab.training.checkpoint import CheckpointError
 
-    return (CollectorError, SharedMemoryFullError, MemoryBudgetError, CheckpointError, FloatingPointError)
+    return (
+        CollectorError,
+        WorkerError,
+        SharedMemoryFullError,
+        MemoryBudgetError,
+        CheckpointError,
+        FloatingPointError,
+    )
 
 
 def exit_code(summary: Summary) -> int:

@@ -8,16 +8,16 @@ import torch
 
 from harness.alone.appo import NETWORKS, chosen
 from harness.alone.timing import timed
-from harness.workload import Cost, Part, Workload
+from harness.workload import Cost, Course, Part, Workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
+from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.algos.torch.offpolicy.worker import build_collector
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import ReplayBuffer, SharedWeightSync
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.training.devices import split_threads
 from unilab.training.settings import parse
 
 STEPS = 8
@@ -34,8 +34,9 @@ LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
 
 def workload(config: OffPolicyConfig, cores: int) -> Workload:
     """One iteration: ``updates_per_step`` updates, while the collector makes ``env_steps_per_sync`` steps."""
-    threads = split_threads(config, cores)
-    acting = chosen(config, COLLECTOR) | {"env_threads": threads.env, "inference_threads": threads.inference}
+    threads = divide_threads(config, cores)
+    count = 1 if config.workers.kind in ("collector", "sequential") else config.workers.count  # at the same time
+    acting = chosen(config, COLLECTOR) | {"env_threads": count * threads.env, "inference_threads": threads.inference}
     learning = chosen(config, LEARNER) | {"learner_threads": threads.learner}
     moved = chosen(config, NETWORKS) | {"learner_device": config.learner_device}
     kind = "direct" if config.pipeline == "auto" and config.learner_device == "cpu" else config.pipeline
@@ -50,10 +51,16 @@ def workload(config: OffPolicyConfig, cores: int) -> Workload:
         Part("transfer", "weights", 1, moved),
     )
     return Workload(
-        parts, "lockstep" if config.sync_collection else "free",
+        parts, _course(config),
         config.num_envs * config.env_steps_per_sync, updates, updates * batch,
-        yields=config.learner_device == "cpu" and threads.env + threads.learner > cores,
+        yields=config.learner_device == "cpu" and count * threads.env + threads.learner > cores,
     )  # fmt: skip
+
+
+def _course(config: OffPolicyConfig) -> Course:
+    if config.alternates:
+        return "turns"
+    return "lockstep" if config.sync_collection else "free"
 
 
 def measure(part: Part, algo_type: str) -> Cost:

@@ -19,7 +19,7 @@ from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeig
 from unilab.ipc.collectors import CollectorGroup
 from unilab.ipc.wakeup import Bell, Deadline
 
-_VERSION = "version of the policy"
+VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
 
 _STOP_SECONDS = 5.0
@@ -66,7 +66,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         self._pending: dict[str, Tensor] | None = None
         self._last_turn = -1
         self._dropped = 0
-        weights = {**self._policy.state_dict(), _VERSION: torch.zeros((), dtype=torch.int64)}
+        weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
         self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
         with self.env_factory() as env:
@@ -94,7 +94,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         self._check()
         weights = self._checked_weights(state_dict)
         self.policy_version += 1
-        self._pending = weights | {_VERSION: torch.tensor(self.policy_version)}
+        self._pending = weights | {VERSION: torch.tensor(self.policy_version)}
         self._publish()
 
     def collect_rollouts(self) -> tuple[int, int, float]:
@@ -250,8 +250,8 @@ def work(
         for _ in _turns(ring, orders, stop):
             if weights.version != taken:
                 taken = weights.read_weights_into(newest)
-                version = int(newest[_VERSION])
-                worker.take_policy({name: value for name, value in newest.items() if name != _VERSION}, version)
+                version = int(newest[VERSION])
+                worker.take_policy({name: value for name, value in newest.items() if name != VERSION}, version)
             rollout = worker.rollout(ring.write_buffer, stopped=stop.is_set)
             ring.policy_version = rollout.policy_version
             ring.signal_write_done()

@@ -11,6 +11,7 @@ from unilab.algos.torch.offpolicy.learner import divide
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks import Actor, Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
+from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.ipc.budget import HOST, MIB, SHM, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.ipc.memory_budget.items import (
     FLOAT,
@@ -25,12 +26,13 @@ from unilab.ipc.memory_budget.items import (
     published_bytes,
     state_bytes,
 )
+from unilab.ipc.memory_budget.workers import worker_items, worker_processes
 from unilab.ipc.process_cost import ProcessCosts, measure_process_cost
 from unilab.ipc.replay_buffer import replay_bytes
 from unilab.ipc.replay_mirror import CHUNK
 from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind
 from unilab.ipc.replay_rows import RowLayout
-from unilab.training.devices import split_threads, usable_cores
+from unilab.training.devices import usable_cores
 from unilab.training.settings import SettingsError
 
 _BFLOAT16 = 2
@@ -62,7 +64,7 @@ def estimate_offpolicy(
     """
     sizes = sizes or env_sizes(config.env, config.env_cfg, config.sim_backend)
     costs = costs or measure_process_cost()
-    threads = split_threads(config, cores or usable_cores())
+    threads = divide_threads(config, cores or usable_cores())
     learner = place_of(config.learner_device)
     if free is None:
         free = {} if learner == HOST else MemoryAvailable.here().devices
@@ -70,16 +72,20 @@ def estimate_offpolicy(
     kind = _pipeline(config, layout, free.get(learner))
     learner_threads = threads.learner if learner == HOST else 1
     divided = divide(config, learner_threads)
+    if config.workers.kind == "collector":
+        processes = learner_and_collector(costs, config.learner_device, config.collector_device)
+        collecting = [
+            *_collector_items(config, sizes, layout),
+            *physics_items(config.num_envs, sizes, threads.env),
+        ]
+    else:
+        processes, collecting = worker_processes(config, costs), worker_items(config, sizes, threads.env)
     items = [
-        *_exchange_items(config, sizes, layout),
+        *_replay_items(config, sizes, layout),
         *_pipeline_items(config, layout, kind, learner),
         *_learner_items(config, sizes, layout, divided, learner),
-        *_collector_items(config, sizes, layout),
-        *physics_items(config.num_envs, sizes, threads.env),
-        *process_items(
-            learner_and_collector(costs, config.learner_device, config.collector_device),
-            learner_threads + (kind == "prefetch"),
-        ),
+        *collecting,
+        *process_items(processes, learner_threads + (kind == "prefetch")),
     ]
     settings = {name: getattr(config, name) for name in ("replay_capacity", "num_envs", "batch_size")}
 
@@ -90,17 +96,12 @@ def estimate_offpolicy(
     return MemoryBudget(tuple(items), settings, changed)
 
 
-def _exchange_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -> list[BudgetItem]:
-    """What passes between collector and learner, and the copy of it that a checkpoint may need."""
+def _replay_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -> list[BudgetItem]:
+    """The replay buffer, and the copy of it that a checkpoint may need."""
     capacity, rows = config.replay_capacity, FLOAT * config.replay_capacity * layout.width
     widths = (sizes.obs_dim, sizes.action_dim)
     replay = replay_bytes(capacity, *widths, critic_dim=sizes.critic_dim, multi_step=layout.multi_step)
-    actor, _ = _networks(config, sizes)
-    items = [
-        BudgetItem("replay buffer", SHM, pages(replay), f"{capacity:,} transitions of {layout.width} numbers"),
-        BudgetItem("weight sync", SHM, pages(published_bytes(actor)), "3 buffers of the actor"),
-        mailbox_item(),
-    ]
+    items = [BudgetItem("replay buffer", SHM, pages(replay), f"{capacity:,} transitions of {layout.width} numbers")]
     if config.save_replay:
         items.append(BudgetItem("checkpoint", HOST, rows, "a copy of the transitions while it is written"))
     return items
@@ -205,13 +206,16 @@ def _new_rows(config: OffPolicyConfig) -> int:
 
 
 def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -> list[BudgetItem]:
-    """The policy that acts, and the transitions that are not in the replay buffer yet."""
+    """The policy that acts, how its weights come and its counters go, and the transitions that are not in the replay
+    buffer yet."""
     actor, _ = _networks(config, sizes)
     place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
     inference = FLOAT * count * (2 * max(config.policy.hidden_dims) + 8 * sizes.action_dim + sizes.obs_dim)
     packed = (FLOAT + 1) * count * steps * layout.width  # with a flag for each number: is it finite?
     open_steps = FLOAT * count * (steps + 1) * layout.width if steps > 1 else FLOAT * count * layout.width
     return [
+        BudgetItem("weight sync", SHM, pages(published_bytes(actor)), "3 buffers of the actor"),
+        mailbox_item(),
         BudgetItem("collector's model", place, state_bytes(actor), "actor"),
         BudgetItem("inference", place, inference, "noise and activations of a step"),
         BudgetItem("transitions", HOST, packed + open_steps, f"of the last {steps} steps" if steps > 1 else ""),

@@ -101,6 +101,21 @@ class TD3AlgorithmConfig(AlgorithmConfig):
 
 
 @dataclass(frozen=True)
+class WorkersConfig:
+    """Who collects: the collector, or workers that each step their share of the environments."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["collector", "sequential", "processes"] = "collector"
+    """collector: one process; processes: several on this machine; sequential: the workers one after another in the
+    learner's process, in turns with it, with sync_collection"""
+    count: PositiveInt = 1
+    """workers; num_envs is divided among them"""
+    max_restarts: NonNegativeInt = 0
+    """of workers that failed or died, all together, before the run fails"""
+
+
+@dataclass(frozen=True)
 class OffPolicyConfig(RunConfig):
     """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
 
@@ -129,11 +144,12 @@ class OffPolicyConfig(RunConfig):
     stagger_episodes: bool = False
     policy: PolicyConfig = PolicyConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    workers: WorkersConfig = WorkersConfig()
 
     @property
     def alternates(self) -> bool:
-        """Collecting and learning run side by side, in both kinds of collection."""
-        return False
+        """Collecting and learning run side by side, unless workers collect in the learner's process."""
+        return self.workers.kind == "sequential"
 
     @property
     def learning_cost(self) -> float:

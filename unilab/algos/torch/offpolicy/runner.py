@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 
+from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
 from unilab.algos.torch.offpolicy.collection import TransitionCollection
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
-from unilab.algos.torch.offpolicy.networks import build_actor
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
+from unilab.algos.torch.offpolicy.threads import divide_threads
+from unilab.algos.torch.offpolicy.worker_collection import WorkerCollection
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from unilab.training.devices import check_device, split_threads, usable_cores
+from unilab.training.devices import check_device, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
@@ -54,7 +56,7 @@ def build_reward_comparison_metrics(reward_history: Sequence[float], smoothed_re
 
 
 class OffPolicyRunner(AsyncRunner):
-    """Trains SAC or TD3, with the collector in a process of its own.
+    """Trains SAC or TD3, with the collector in a process of its own, or with workers (``rl_cfg``'s ``workers``).
 
     ``from_config`` takes a complete configuration. Here, the arguments are the settings of that name in
     ``OffPolicyConfig``, with
@@ -149,7 +151,8 @@ class OffPolicyRunner(AsyncRunner):
         check_device(config.learner_device, "learner_device")
         check_device(config.collector_device, "collector_device")
         check_replay_capacity(config)
-        self.threads = split_threads(config, usable_cores())
+        check_workers(config)
+        self.threads = divide_threads(config, usable_cores())
         self.algo_type = algo_type
         self.learner = learner
         self.config = dataclasses.replace(
@@ -196,7 +199,7 @@ class OffPolicyRunner(AsyncRunner):
 
         Raises:
             CheckpointError: ``resume`` cannot be read, or is of other settings.
-            CollectorError: the collector failed or died; the last checkpoint is on disk.
+            CollectorError, WorkerError: a collector or worker failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
         if logger_type != "tensorboard":
@@ -236,11 +239,7 @@ class OffPolicyRun(TrainingRun):
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
         if saved is not None:
             self._learner.load_state_dict(saved["learner"])
-        log = None if self.directory is None else self.directory / "collector.log"
-        state = None if saved is None else saved["collection"]
-        self._collection = self._own(
-            TransitionCollection(runner, config, runner.algo_type, dims, self._actor_weights(), state, log)
-        )
+        self._collection = self._own(self._build_collection(runner, dims, saved))
         self._pipeline = self._own(
             build_pipeline(
                 config.pipeline,
@@ -256,6 +255,15 @@ class OffPolicyRun(TrainingRun):
         if saved is not None:
             self._restore(saved)
         self._version = self._collection.acted_version = self._collection.publish(self._actor_weights())
+
+    def _build_collection(
+        self, runner: OffPolicyRunner, dims: EnvDims, saved: Mapping[str, Any] | None
+    ) -> TransitionCollection | WorkerCollection:
+        config, state = self._config, None if saved is None else saved["collection"]
+        if config.workers.kind != "collector":
+            return WorkerCollection(runner, config, dims, state)
+        log = None if self.directory is None else self.directory / "collector.log"
+        return TransitionCollection(runner, config, runner.algo_type, dims, self._actor_weights(), state, log)
 
     def _own(self, part: Any) -> Any:
         """Have ``close`` end it; the newest first."""
@@ -376,27 +384,6 @@ class OffPolicyRun(TrainingRun):
 def build_learner(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> OffPolicyLearner:
     """The learner that ``config`` describes, its networks drawn from the run's seed."""
     return LEARNERS[algo_type](config, dims.obs, dims.action, dims.critic)
-
-
-def check_learner(learner: OffPolicyLearner, config: OffPolicyConfig) -> None:
-    """Refuse a learner that was made for other settings.
-
-    Raises:
-        ValueError: naming the first setting or the actor's first parameter that differs.
-    """
-    for name in ("batch_size", "learner_device", "obs_normalization", "policy", "algorithm"):
-        theirs, ours = getattr(learner.config, name), getattr(config, name)
-        if theirs != ours:
-            raise ValueError(f"OffPolicyRunner: the learner was made with {name} = {theirs}, the runner with {ours}")
-    dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-    wanted = build_actor(config, dims.obs, dims.action).state_dict()
-    found = learner.actor.state_dict()
-    for name, value in wanted.items():
-        if name not in found or found[name].shape != value.shape:
-            shape = list(found[name].shape) if name in found else "missing"
-            raise ValueError(
-                f"OffPolicyRunner: the learner's actor has {name} {shape}, '{config.env}' needs {list(value.shape)}"
-            )
 
 
 def check_replay_capacity(config: OffPolicyConfig) -> None:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, TD3Config
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
+from unilab.algos.torch.offpolicy.exploring import noise_scale
 from unilab.algos.torch.offpolicy.n_step import NStepReturns, Transitions
 from unilab.algos.torch.offpolicy.networks import Actor, build_actor
 from unilab.envs import StepResult, VecEnv, make
+from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
 from unilab.ipc.wakeup import Bell
@@ -65,7 +67,7 @@ class TransitionCollector(Collector):
         seed: int = 0,
         stagger: bool = False,
     ) -> None:
-        self._half_range, self._middle = _action_scale(env)
+        self._half_range, self._middle = action_scale(env)
         super().__init__(env, device=device, seed=seed, stagger=stagger)
         self.actor = actor
         self.replay = replay
@@ -164,26 +166,11 @@ class TransitionCollector(Collector):
             self._returns.forget()
 
 
-def _action_scale(env: VecEnv) -> tuple[np.ndarray, np.ndarray]:
-    """Half the range and the middle [A] of the environment's actions."""
-    low, high = env.action_low, env.action_high
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(
-            f"{type(env).__name__}: actions range from {low.tolist()} to {high.tolist()}; SAC and TD3 need finite "
-            "bounds, because they act in [-1, 1] scaled to them: give the environment's actions bounds"
-        )
-    return (high - low) / 2, (high + low) / 2
-
-
 def build_collector(
     config: OffPolicyConfig, env: VecEnv, actor: Actor, replay: ReplayBuffer, *, seed: int
 ) -> TransitionCollector:
     """The collector that ``config`` describes; ``actor`` is on the collector's device."""
     algorithm = config.algorithm
-    noise_scale: float | Tensor = 1.0
-    if isinstance(config, TD3Config):
-        lowest, highest = config.algorithm.exploration_noise_min, config.algorithm.exploration_noise_max
-        noise_scale = torch.linspace(lowest, highest, config.num_envs)[:, None]
     return TransitionCollector(
         env,
         actor,
@@ -191,7 +178,7 @@ def build_collector(
         gamma=algorithm.gamma,
         n_step=algorithm.n_step,
         random_steps=config.learning_starts,
-        noise_scale=noise_scale,
+        noise_scale=noise_scale(config),
         reward_scale=algorithm.reward_scale,
         device=config.collector_device,
         seed=seed,

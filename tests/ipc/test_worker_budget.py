@@ -1,0 +1,65 @@
+"""Budgets of SAC and TD3 whose workers collect."""
+
+import mmap
+
+import pytest
+
+from unilab.algos.torch.offpolicy.config import SACConfig
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.algos.torch.offpolicy.worker_collection import WorkerCollection
+from unilab.envs import env_dims
+from unilab.ipc import segments
+from unilab.ipc.budget import SHM, MemoryBudget
+from unilab.ipc.memory_budget import EnvSizes, estimate_offpolicy
+from unilab.ipc.process_cost import FALLBACK
+from unilab.training.settings import parse
+
+SIZES = EnvSizes(obs_dim=11, action_dim=3, model_bytes=2**20, thread_bytes=20_000, row_bytes=2_000)
+SMALL = {"env": "Hopper", "replay_capacity": 5000, "learning_starts": 2, "num_envs": 8, "env_steps_per_sync": 3}
+
+
+def budget_of(**changes: object) -> MemoryBudget:
+    return estimate_offpolicy(parse(SACConfig, SMALL | changes), SIZES, cores=4, costs=FALLBACK, free={})
+
+
+def sizes(budget: MemoryBudget, name: str) -> list[int]:
+    return [item.bytes for item in budget.items if item.name == name]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_shared_memory_is_exactly_what_a_run_creates(count: int) -> None:
+    config = parse(SACConfig, SMALL | {"workers": {"kind": "processes", "count": count}, "obs_normalization": True})
+    runner = OffPolicyRunner.from_config(config)
+    collection = WorkerCollection(runner, runner.config, env_dims("Hopper"))
+    try:
+        workers = collection._workers
+        shared = [collection.replay.name, workers._weights.name, *(worker.ring.name for worker in workers._workers)]
+        created = sum((segments.ROOT / name).stat().st_blocks * 512 for name in shared)
+        created += count * mmap.PAGESIZE  # a counter of steps of each process
+        assert estimate_offpolicy(config, SIZES, cores=4, costs=FALLBACK).shm_bytes == created
+    finally:
+        collection.close()
+        runner.close()
+
+
+def test_each_worker_has_a_process_an_environment_and_a_policy() -> None:
+    one, four = (budget_of(workers={"kind": "processes", "count": count}) for count in (1, 4))
+    assert sizes(four, "worker processes") == [4 * FALLBACK.collector.private]
+    assert sizes(one, "worker processes") == [FALLBACK.collector.private]
+    assert sizes(four, "physics model") == [4 * 2**20]
+    assert sizes(four, "physics data") == sizes(one, "physics data") == [4 * 20_000]  # a thread each, or four
+    assert sizes(four, "environments") == sizes(one, "environments")
+    assert sizes(four, "workers' models")[0] / sizes(one, "workers' models")[0] == 11 / 5
+
+
+def test_workers_in_the_learners_process_need_no_other_and_no_shared_memory_but_the_replay_buffer() -> None:
+    budget = budget_of(workers={"kind": "sequential", "count": 2})
+    assert [item.name for item in budget.items if item.place == SHM] == ["replay buffer"]
+    assert not sizes(budget, "worker processes")
+    assert len(sizes(budget, "learner process")) == 1
+
+
+def test_what_a_collector_needs_is_not_asked_for() -> None:
+    names = {item.name for item in budget_of(workers={"kind": "processes", "count": 2}).items}
+    assert not names & {"collector process", "collector's model"}
+    assert {"collector process", "collector's model"} < {item.name for item in budget_of().items}
