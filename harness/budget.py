@@ -59,20 +59,20 @@ def judge(
     """
     from unilab.ipc.budget import MemoryAvailable, MemoryBudgetError
 
-    limit = host_limit(fraction) if available is None else int(fraction * available.host_total)
     if predicted is None:
-        return Verdict(host_limit=limit)
+        return Verdict(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
+    available = available or MemoryAvailable.here()
     reason = None
     try:
-        _with_margin(predicted, calibration).check(available or MemoryAvailable.here(), host_fraction=fraction)
+        _with_margin(predicted, calibration).check(available, host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
     items: Counter[str] = Counter()
     for item in predicted.items:
         items[item.name] += item.bytes
     return Verdict(
-        reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes, limit,
-        predicted.table(), dict(items), round(predicted.host_bytes * calibration),
+        reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
+        int(fraction * available.host_total), predicted.table(), dict(items), round(predicted.host_bytes * calibration),
     )  # fmt: skip
 
 

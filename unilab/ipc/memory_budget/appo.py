@@ -1,13 +1,14 @@
 """The memory of APPO: a ring of rollouts, and an update with autograd over all of a rollout's rows."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.ipc.budget import HOST, MIB, SHM, BudgetItem, MemoryBudget
 from unilab.ipc.memory_budget.items import (
@@ -170,6 +171,13 @@ class _NetworkBytes:
 
 def _networks(config: APPOConfig, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Actor and critic without memory: only their shapes."""
+    return _shapes(config.policy, config.obs_normalization, sizes)
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(policy: PolicyConfig, obs_normalization: bool, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """All that decides about them; a plan asks a thousand times for those of a few."""
+    config = APPOConfig(policy=policy, obs_normalization=obs_normalization)
     with torch.device("meta"):
         return build_networks(config, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
 

@@ -1,12 +1,13 @@
 """The memory of SAC and TD3: the replay buffer, its pipeline, and an update in memory that is allocated once."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, PolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.learner import divide
 from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks import Actor, Critics, build_actor
@@ -224,6 +225,19 @@ def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout
 
 def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[Actor, Critics]:
     """Actor and critics without memory: only their shapes."""
+    kind = "sac" if isinstance(config, SACConfig) else "td3"
+    critics = config.algorithm.num_critics, config.algorithm.num_atoms
+    return _shapes(kind, config.policy, config.obs_normalization, critics, sizes)
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(
+    kind: str, policy: PolicyConfig, obs_normalization: bool, critics: tuple[int, int], sizes: EnvSizes
+) -> tuple[Actor, Critics]:
+    """All that decides about them; a plan asks a thousand times for those of a few."""
+    defaults: OffPolicyConfig = CONFIGS[kind]()
+    algorithm = dataclasses.replace(defaults.algorithm, num_critics=critics[0], num_atoms=critics[1])
+    config = dataclasses.replace(defaults, policy=policy, obs_normalization=obs_normalization, algorithm=algorithm)
     with torch.device("meta"):
         return (
             build_actor(config, sizes.obs_dim, sizes.action_dim),
