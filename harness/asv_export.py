@@ -85,6 +85,8 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         raise ExportError(f"{study_dir}: no repeat was measured, nothing to export")
     if any(record.traced for record in records):
         raise ExportError(f"{study_dir}: tracing takes some of the speed; run the suite without --trace to export it")
+    if any(record.shared for record in records):
+        raise ExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
     configurations = _configurations([record for record in last_attempts(records) if record.commit == commit])

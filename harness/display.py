@@ -69,20 +69,22 @@ class StudyDisplay:
         self._show(running, f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
-        self._running.pop(_key(record), None)  # one that was not started has nothing to show
+        running = self._running.pop(_key(record), None)  # one that was not started has nothing to show
+        which = f"{running.what}: " if running and self._running else ""
         self._repeats = max(0, self._repeats - (record.attempt == 0))
         if record.wall_seconds:
             self._taken.append(record.wall_seconds)
         self._note_best(record)
         if record.state == "complete":
-            text = f"  {number_text(record.env_steps_per_second)} steps/s, return {number_text(record.episode_return)}"
-            text += f", policy lag {number_text(record.policy_lag_mean)}, {record.peak_host_bytes / 2**20:,.0f} MiB"
+            text = f"  {which}{number_text(record.env_steps_per_second)} steps/s"
+            text += f", return {number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}"
+            text += f", {record.peak_host_bytes / 2**20:,.0f} MiB"
             self._console.print(Text(text))
             for warning in warnings(record):
                 self._console.print(Text(f"  {warning}", style="yellow"), soft_wrap=True)
         else:
             reason = (record.error or "").partition("\n")[0]
-            self._console.print(Text(f"  {record.state}: {reason}", style="yellow"), soft_wrap=True)
+            self._console.print(Text(f"  {which}{record.state}: {reason}", style="yellow"), soft_wrap=True)
 
     def _note_best(self, record: Record) -> None:
         value = record.metric(self._objective.metric)

@@ -58,6 +58,8 @@ class Outcome:
     peak: MemorySample = field(default_factory=MemorySample)
     memory_accounting: str = "pss"
     wall_seconds: float = 0.0
+    node: str = ""
+    """of a cluster, where it ran"""
 
     def added_to(self, record: Record) -> Record:
         """The record of this repeat; what the code of another commit reports and records here do not know is left."""
@@ -66,7 +68,7 @@ class Outcome:
             record, state=self.state, error=self.error,
             **{name: value for name, value in self.result.items() if name in known}, peak_host_bytes=self.peak.host,
             peak_shm_bytes=self.peak.shm, peak_device_bytes=self.peak.device, memory_accounting=self.memory_accounting,
-            wall_seconds=self.wall_seconds,
+            wall_seconds=self.wall_seconds, node=self.node,
         )  # fmt: skip
 
 

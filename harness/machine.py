@@ -56,15 +56,19 @@ def fingerprint(machine: dict[str, Any] | None = None) -> str:
     Records of two machines that share a host name differ in the last six digits; versions of software do not count.
     """
     machine = machine or describe()
-    hardware = {
+    host = re.sub(r"[^a-z0-9]+", "-", machine["name"].split(".")[0].lower()).strip("-")
+    return f"{host or 'machine'}-{hardware(machine)}"
+
+
+def hardware(machine: dict[str, Any]) -> str:
+    """Six digits that machines share whose processor, cores, memory and accelerators are the same."""
+    parts = {
         "cpu": machine["cpu"],
         "cores": machine["cores_usable"],
         "ram_gib": round(machine["ram_total"] / 2**30),
         "gpus": [gpu["name"] for gpu in machine["gpus"]],
     }
-    digest = hashlib.sha256(json.dumps(hardware, sort_keys=True).encode()).hexdigest()[:6]
-    host = re.sub(r"[^a-z0-9]+", "-", machine["name"].split(".")[0].lower()).strip("-")
-    return f"{host or 'machine'}-{digest}"
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def versions_text(machine: dict[str, Any]) -> str:

@@ -89,6 +89,8 @@ class Record:
     machine: str = ""
     node: str = ""
     """of a cluster, that measured it; empty where the study's own machine did"""
+    shared: bool = False
+    """other trials of the study may have run on the node meanwhile"""
     log: str = ""
     """folder of the repeat's output, relative to the study"""
     traced: bool = False

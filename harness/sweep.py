@@ -310,7 +310,7 @@ class Sweep:
         return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == (trial, repeat, phase)]
 
     def _again(self, last: Record) -> bool:
-        if not last.disturbed or last.attempt >= self.plan.suite.measure.disturbed_retries:
+        if not last.disturbed or not self.engine.alone or last.attempt >= self.plan.suite.measure.disturbed_retries:
             return False
         newest = next((record for record in reversed(self.study.records.own) if record.node == last.node), None)
         if newest is None or (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
@@ -367,7 +367,7 @@ class Sweep:
             budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
             dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
-            threads=self._threads(params), machine=self.engine.machine, attempt=attempt,
+            threads=self._threads(params), machine=self.engine.machine, shared=not self.engine.alone, attempt=attempt,
             budget_items=verdict.items,
             log=f"logs/{trial}-{repeat}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip

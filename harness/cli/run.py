@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.display import StudyDisplay
+    from harness.engines.base import Engine
+    from harness.engines.cluster import Cluster
     from harness.plan import Plan
+    from harness.stop import StopSignal
     from harness.study import Study
     from harness.sweep import Display
 
@@ -28,6 +31,13 @@ def add_run(verbs: Any) -> None:
         "--storage", metavar="URL", help="a database that keeps the study, for several drivers; default: files"
     )
     verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
+    verb.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="this machine (default), or a Ray cluster's nodes"
+    )
+    verb.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head; default: this machine's cluster")
+    verb.add_argument(
+        "--share-nodes", action="store_true", help="as many trials on a node as fit: quicker, and disturbed numbers"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +47,23 @@ def run(arguments: argparse.Namespace) -> int:
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
     if arguments.trace:
         timelines.check_trainer(made.trainer)
+    if arguments.engine == "local":
+        if arguments.address or arguments.share_nodes:
+            raise Refused("--address and --share-nodes go with --engine ray")
+        return _run_on(None, arguments, made)
 
+    from harness.engines.cluster import ClusterError, connected
+
+    try:
+        with connected(arguments.address) as cluster:
+            return _run_on(cluster, arguments, made)
+    except ClusterError as error:
+        raise Refused(str(error)) from None
+
+
+def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan") -> int:
+    """On the nodes of a cluster; None: on this machine."""
+    from harness import timelines
     from harness.study import StudyLocked
 
     with ExitStack() as opened:
@@ -45,9 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
             study = _open(arguments, made, opened)
         except StudyLocked as error:
             raise Refused(str(error)) from None
+        study.machine = cluster.machine if cluster else study.machine
         timelines.check_study(study.records.records, arguments.trace)
         _check_machine(study)
-        return _run(arguments, made, study)
+        _check_sharing(study, arguments.share_nodes)
+        return _run(arguments, made, study, cluster)
 
 
 def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "Study":
@@ -79,10 +107,36 @@ def _check_machine(study: "Study") -> None:
         )
 
 
-def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
+def _check_sharing(study: "Study", share: bool) -> None:
+    """Numbers of trials that shared a node are not those of trials that were alone."""
+    if any(record.shared != share for record in study.records.records if record.state == "complete"):
+        how, remedy = ("without", "leave it out") if share else ("with", "add it")
+        raise Refused(
+            f"this study was measured {how} --share-nodes: {remedy} to go on with it, or take another --results DIR "
+            "for a study of its own"
+        )
+
+
+def _engine(
+    arguments: argparse.Namespace, study: "Study", cluster: "Cluster | None", stop: "StopSignal", out: "Console"
+) -> "AbstractContextManager[Engine]":
+    if cluster is None:
+        from harness.engines.local import LocalEngine
+
+        return nullcontext(LocalEngine(study.machine, stop))
+
+    from harness.engines.ray_engine import RayEngine
+
+    say = partial(out.print, soft_wrap=True)
+    say(f"cluster:    {len(cluster.nodes)} nodes, {'shared' if arguments.share_nodes else 'one trial each'}")
+    for left_out in cluster.left_out:
+        say(f"not used:   {left_out}")
+    return RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
+
+
+def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None") -> int:
     from harness import outlook
     from harness.display import StudyDisplay, console
-    from harness.engines.local import LocalEngine
     from harness.stop import Stopped, StopSignal
     from harness.sweep import Sweep
     from unilab.ipc import segments
@@ -98,10 +152,9 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study") -> int:
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
             known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
-            with StudyDisplay(made, out) as display:
+            with _engine(arguments, study, cluster, stop, out) as engine, StudyDisplay(made, out) as display:
                 display.note_existing(study.records.records)
                 watched = _watched(display, study, out) if arguments.watch else display
-                engine = LocalEngine(study.machine, stop)
                 Sweep(made, study, stop, watched, engine, trace=arguments.trace, outlook=known).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code

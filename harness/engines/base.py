@@ -43,6 +43,10 @@ class Engine(Protocol):
     def machine(self) -> str:
         """What it measures on, as records have it."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether a repeat has the machine that it runs on to itself."""
+
     def available(self) -> "MemoryAvailable | None":
         """What a repeat may take; None: what this machine has at the moment."""
 

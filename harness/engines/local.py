@@ -25,6 +25,7 @@ class LocalEngine:
     stop: StopSignal
     execute: Execute = execute
     places: int = 1
+    alone: bool = True
     _started: dict[int, Job] = field(default_factory=dict)
 
     def available(self) -> None:

@@ -51,6 +51,7 @@ class FakeConfig:
     behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless", "share_and_die"] = (
         "good"
     )
+    threads: Annotated[int, Field(ge=1)] = 3
     marker: str = ""
     trace_enabled: bool = False
     trace_output_dir: str | None = None
@@ -81,7 +82,8 @@ class FakeTrainer(Trainer):
         return parse(FakeConfig, settings).slots
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
-        return {"env": 2, "learner": 1}
+        threads = parse(FakeConfig, settings).threads
+        return {"env": threads - 1, "learner": 1}
 
     def run(
         self,
