@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from harness.storage.database import LEASES, Database
@@ -29,6 +32,12 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         server: Server = request.getfixturevalue("database_server")
         url = server.new_database()
     with Database(url) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with Database(f"sqlite:///{tmp_path_factory.mktemp('leases')}/study.db") as database:
         yield database
 
 
@@ -85,6 +94,34 @@ def test_one_of_many_drivers_gets_a_lease_and_gives_it_back(leases: NewLeases) -
     assert not others[0].take("trial 0"), "what is another's is not given back"
     holder.release("trial 0")
     assert not holder.held("trial 0") and others[1].take("trial 0")
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "release"])), max_size=12))
+@settings(max_examples=20, deadline=None)
+def test_never_more_than_one_driver_can_write(file: Database, steps: list[tuple[int, str]]) -> None:
+    """Whatever drivers do: the last of them takes every lease of the others for lost at once."""
+    holder: int | None = None
+    study, patience = uuid4().hex, (SECONDS, SECONDS, -1.0)
+    drivers = [Leases(file, study, elsewhere(), beat_seconds=SECONDS, lost_seconds=seconds) for seconds in patience]
+    for number, step in steps:
+        if step == "release":
+            drivers[number].release("trial 0")
+            holder = None if holder == number else holder
+        else:
+            free = holder in (None, number) or number == 2
+            assert drivers[number].take("trial 0") == free
+            holder = number if free else holder
+        assert [_can_write(driver) for driver in drivers] == [number == holder for number in range(3)]
+    for driver in drivers:
+        driver.close()
+
+
+def _can_write(driver: Leases) -> bool:
+    try:
+        with driver.holding("trial 0"):
+            return True
+    except TakenOver:
+        return False
 
 
 def test_a_study_has_leases_of_its_own(leases: NewLeases) -> None:
