@@ -29,11 +29,9 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_worker_niceness": "0",
-    # A node that is lost is noticed within seconds, not after half a minute.
-    "RAY_health_check_initial_delay_ms": "1000",
+    # A node that is lost refuses connections, and is given up after seconds; one that is slow is not.
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "10",
+    "RAY_health_check_failure_threshold": "6",
 }
 
 
@@ -65,6 +63,10 @@ class RayCluster:
     def wait(self) -> None:
         """Wait until all nodes are there."""
         self._cluster.wait_for_nodes(timeout=60)
+
+    def node(self, node_id: str) -> Any:
+        """The node with this id, as ``ray.get_runtime_context().get_node_id()`` gives it."""
+        return next(node for node in self._cluster.worker_nodes if node.node_id == node_id)
 
     def remove_node(self, node: Any) -> None:
         """Kill all processes of a node at once, as if its machine lost power."""

@@ -24,8 +24,8 @@ _CONCURRENT_CALLS = 8
 _CALLS_UNDER_WAY = 4
 """calls to one worker that tell it something and have not been answered; with so many, later news wait"""
 
-_UNAVAILABLE_CALLS = 3
-"""so often in a row a worker cannot be reached, for some 2 s each time, before it counts as dead"""
+_UNREACHABLE_SECONDS = 10.0
+"""for which every call to a worker may fail before it counts as dead, unless Ray says so earlier"""
 
 _STOP_SECONDS = 5.0
 """for all workers to close their environments"""
@@ -56,7 +56,8 @@ class _Member:
     """in step: rollouts that were ordered and not stored yet"""
     made: int = 0
     """in step: rollouts of this incarnation that were stored"""
-    unavailable: int = 0
+    unreachable: Deadline | None = None
+    """by which a call must succeed; None: the last one did"""
     dropped: int = 0
     dropped_before: int = 0
     """by earlier incarnations"""
@@ -67,9 +68,10 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
 
     ``unilab`` and what ``env_factory`` and ``worker_policy`` are made of must be importable on all machines; a
     ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
-    broadcast. A finished rollout stays with its worker until it is stored here. What has not arrived here when a worker
-    dies is lost with it, and made again where it was ordered. A call that failed without saying whether it was carried
-    out is repeated, and a rollout that arrives twice is stored once.
+    broadcast, and act in the rollouts that a freely running worker begins after they have arrived. A finished rollout
+    stays with its worker until it is stored here. What has not arrived here when a worker dies is lost with it, and
+    made again where it was ordered. A call that failed without saying whether it was carried out is repeated, and a
+    rollout that arrives twice is stored once.
 
     With ``when_full="drop_oldest"`` the rollout that is already on its way here is not given up.
 
@@ -170,11 +172,9 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
 
     def _waiting(self) -> int:
         """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
-        started = [member for member in self._members if member.actor is not None and member.deadline is None]
-        answers = {member.actor.waiting.remote(): member for member in started}
-        ready = self._ray.wait(list(answers), num_returns=len(answers), timeout=_COUNT_SECONDS)[0] if answers else []
+        answers = {member.actor.waiting.remote(): member for member in self._running()}
         counts = [0 if member.arrived is None else 1 for member in self._members]
-        for answer in ready:
+        for answer in self._wait_for(list(answers), _COUNT_SECONDS):
             with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
                 index = answers[answer].index
                 counts[index] = max(counts[index], self._ray.get(answer))
@@ -184,19 +184,19 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
 
     def _start(self) -> None:
         for member in self._members:
-            self._place(member)
+            self._place(member, Deadline(self.start_seconds))
 
     def _supervise(self) -> None:
         self._gather(wait=False)
         self._tell_all()
 
-    def _place(self, member: _Member) -> None:
+    def _place(self, member: _Member, deadline: Deadline) -> None:
         """Start the actor of a worker that has none, wherever Ray finds room."""
         member.incarnation += 1
-        member.taken = member.made = member.unavailable = 0
+        member.taken = member.made = 0
         member.told = (0, -1)
-        member.calls = []
-        member.deadline = Deadline(self.start_seconds)
+        member.unreachable = None
+        member.deadline = deadline
         job = Job(
             self.n_rollout_steps,
             self.env_instance_seeds[member.index],
@@ -220,12 +220,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         version, weights = self._ordered_weights if self.in_step else self._newest_weights
         arrived = member.arrived is not None and member.arrived.incarnation < member.incarnation
         until = member.made + member.owed - arrived if self.in_step else None
-        if member.told == (until, version):
-            return
-        if member.calls:
-            due = self._ray.wait(member.calls, num_returns=len(member.calls), timeout=0)[1]
-            member.calls = due
-        if len(member.calls) < _CALLS_UNDER_WAY:
+        if member.told != (until, version) and len(member.calls) < _CALLS_UNDER_WAY:
             member.calls.append(member.actor.go_on.remote(until, version, weights))
             member.told = (until, version)
 
@@ -233,18 +228,18 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.delivery = member.actor.take.remote(member.taken)
 
     def _gather(self, *, wait: bool) -> None:
-        """Receive what has arrived; ``wait``: for something to arrive, or for a worker to start or to die."""
-        pending = {member.delivery: member for member in self._members if member.delivery is not None}
+        """Receive the answers that have arrived; ``wait``: for one to arrive at least."""
+        pending: dict[Any, _Member] = {}
+        for member in self._members:
+            pending |= dict.fromkeys([*member.calls, *filter(None, [member.delivery])], member)
         if not pending:
             return
         starting = [member for member in self._members if member.deadline is not None]
-        for member in starting:
-            if member.calls:
-                pending.setdefault(member.calls[0], member)
         limit = min((member.deadline.left() for member in starting if member.deadline), default=None) if wait else 0.0
-        ready = self._ray.wait(list(pending), num_returns=1 if wait else len(pending), timeout=limit)[0]
-        for reference in ready:
-            self._receive(pending[reference], reference)
+        for reference in self._ray.wait(list(pending), num_returns=1 if wait else len(pending), timeout=limit)[0]:
+            member = pending[reference]
+            if reference is member.delivery or reference in member.calls:  # and not of an actor replaced meanwhile
+                self._receive(member, reference)
         for member in starting:
             if member.deadline is not None and not member.deadline.left():
                 self._not_started(member)
@@ -252,30 +247,41 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
     def _receive(self, member: _Member, reference: Any) -> None:
         """Take one answer; if the worker died instead, replace it."""
         errors = self._ray.exceptions
+        told = reference is not member.delivery
         try:
             answer = self._ray.get(reference)
         except errors.ActorUnavailableError as error:
-            member.unavailable += 1
-            if member.unavailable >= _UNAVAILABLE_CALLS:
-                self._replace(member, f"It cannot be reached: {error}", None, error)
+            member.unreachable = member.unreachable or Deadline(_UNREACHABLE_SECONDS)
+            if not member.unreachable.left():
+                self._replace(member, f"It could not be reached for {_UNREACHABLE_SECONDS:g} s: {error}", None, error)
             else:
-                self._repeat(member, reference)
+                self._repeat(member, reference, told=told)
             return
-        except (errors.RayActorError, errors.ObjectLostError) as error:
+        except errors.RayActorError as error:
+            if member.deadline is None or error.actor_init_failed:
+                self._replace(member, str(error), None, error)
+            else:
+                logger.warning("worker %d lost its place before it started, and gets another: %s", member.index, error)
+                self._end(member)
+                self._place(member, member.deadline)
+            return
+        except errors.ObjectLostError as error:
             self._replace(member, str(error), None, error)
             return
-        member.deadline, member.unavailable = None, 0
-        if reference is member.delivery:
+        member.deadline = member.unreachable = None
+        if told:
+            member.calls.remove(reference)
+        else:
             self._accept(member, answer)
 
-    def _repeat(self, member: _Member, reference: Any) -> None:
+    def _repeat(self, member: _Member, reference: Any, *, told: bool) -> None:
         """Call again: the first call may or may not have been carried out."""
-        if reference is member.delivery:
-            self._take(member)
-        else:
+        if told:
             member.calls.remove(reference)
-        member.told = (0, -1)
-        self._tell(member)
+            member.told = (0, -1)
+            self._tell(member)
+        else:
+            self._take(member)
 
     def _accept(self, member: _Member, delivery: Delivery) -> None:
         member.delivery = None
@@ -287,11 +293,15 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
             self._replace(member, f"Its traceback:\n{text.rstrip()}", text, delivery.failure.cause())
 
     def _replace(self, member: _Member, what: str, text: str | None, cause: BaseException | None) -> None:
+        self._end(member)
+        self._restart(member.index, what, text, cause)
+        self._place(member, Deadline(self.start_seconds))
+
+    def _end(self, member: _Member) -> None:
         self._ray.kill(member.actor)
         member.actor = member.delivery = None
+        member.calls = []
         member.dropped_before, member.dropped = member.dropped_before + member.dropped, 0
-        self._restart(member.index, what, text, cause)
-        self._place(member)
 
     def _not_started(self, member: _Member) -> None:
         self._failure = WorkerError(
@@ -307,19 +317,24 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         if self._connection is None:
             return
         if self._ray.is_initialized():
-            self._close_actors([member.actor for member in self._members if member.actor is not None])
+            self._end_actors()
         self._connection.close()
 
-    def _close_actors(self, actors: list[Any]) -> None:
+    def _end_actors(self) -> None:
         """Let them close their environments, then end them, and wait until Ray says that they are dead."""
-        if not actors:
-            return
-        closed = [actor.close.remote() for actor in actors]
-        self._ray.wait(closed, num_returns=len(closed), timeout=_STOP_SECONDS)
+        self._wait_for([member.actor.close.remote() for member in self._running()], _STOP_SECONDS)
+        actors = [member.actor for member in self._members if member.actor is not None]
         for actor in actors:
             self._ray.kill(actor)
-        dead = [actor.waiting.remote() for actor in actors]
-        self._ray.wait(dead, num_returns=len(dead), timeout=_STOP_SECONDS)
+        self._wait_for([actor.waiting.remote() for actor in actors], _STOP_SECONDS)
+
+    def _running(self) -> list[_Member]:
+        """The workers that have started."""
+        return [member for member in self._members if member.actor is not None and member.deadline is None]
+
+    def _wait_for(self, references: list[Any], seconds: float) -> list[Any]:
+        """Wait for all of these answers, so long at most; those that have arrived."""
+        return self._ray.wait(references, num_returns=len(references), timeout=seconds)[0] if references else []
 
 
 def _actor_options(resources: Mapping[str, float]) -> dict[str, Any]:

@@ -1,0 +1,190 @@
+"""Workers on a real Ray cluster: every way to die, calls whose answers are lost, and the connection."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.distributed import ray_workload
+from tests.distributed.test_contract import build
+from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
+from tests.ray_cluster import ROOT, RayCluster
+from unilab.distributed import RayWorkers, WorkerError
+from unilab.distributed.ray_connection import RayConnection
+
+SECONDS = 60.0
+
+
+def test_a_killed_worker_is_replaced_with_nothing_doubled_or_missing(
+    cluster: RayCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+
+    buffer = RecordingBuffer()
+    with ray_workload.workers(buffer, tmp_path, max_restarts=2) as workers:
+        workers.collect_rollouts()
+        first = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        assert first[0]["node"] != first[1]["node"], "they are spread"
+        ray.kill(workers._members[1].actor)
+        workers.broadcast_updated_policy(NoisyPolicy(5).state_dict())
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+        second = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        assert (second[0] == first[0], second[1]["pid"] == first[1]["pid"]) == (True, False)
+        os.kill(first[0]["pid"], signal.SIGKILL)
+        workers.collect_rollouts()
+        assert workers.restarts == 2
+        third = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        os.kill(third[0]["pid"], signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"(?s)worker 0 failed after 2 restarts.*worker process has died"):
+            workers.collect_rollouts()
+    assert stamps(buffer.rollouts) == [
+        (0, 0, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0), (1, 0, 1, 0),
+        (0, 0, 2, 1), (1, 1, 0, 1), (0, 0, 3, 1), (1, 1, 1, 1),
+        (0, 1, 0, 1), (1, 1, 2, 1), (0, 1, 1, 1), (1, 1, 3, 1),
+    ]  # fmt: skip
+    assert "worker 1 is restarted (1 of 2)" in caplog.text
+    assert_ended([one["pid"] for one in (*first, *second, *third)])
+
+
+def test_a_worker_whose_node_is_lost_goes_on_elsewhere(cluster: RayCluster, tmp_path: Path) -> None:
+    buffer = RecordingBuffer()
+    with ray_workload.workers(buffer, tmp_path, max_restarts=1) as workers:
+        workers.collect_rollouts()
+        before = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        cluster.remove_node(cluster.node(before[1]["node"]))
+        assert_ended([before[1]["pid"]])  # it may outlive its node for a moment, and deliver
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+        assert ray_workload.place(tmp_path, 1)["node"] == before[0]["node"]
+    made = [[one for one in buffer.rollouts if one.worker == worker] for worker in range(2)]
+    assert [stamp[1:3] for stamp in stamps(made[0])] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert [one.sequence for one in made[1]] == [0, 1, 0, 1]
+    assert [one.incarnation > 0 for one in made[1]] == [False, False, True, True]
+    cluster.add_node()
+    cluster.wait()
+
+
+def assert_ended(pids: Sequence[int]) -> None:
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(processes, timeout=SECONDS)[1] == [], "an actor is left"
+
+
+def test_running_freely_the_queues_bound_what_is_made(cluster: RayCluster) -> None:
+    import ray
+
+    buffer = RecordingBuffer()
+    workers = build(RayWorkers, buffer, 2, 4, in_step=False, queue_size=3, ray_address=cluster.address)
+    assert isinstance(workers, RayWorkers)
+    with workers:
+        workers.broadcast_updated_policy(NoisyPolicy(1).state_dict())
+        workers.request_rollouts()
+        until_waiting(workers, 6)
+        before, after, seconds = workers.collect_rollouts()
+        assert before == 6
+        assert 2 <= after <= 6
+        assert 0 < seconds < SECONDS
+        until_waiting(workers, 6)
+        workers.broadcast_updated_policy(NoisyPolicy(2).state_dict())
+        while workers.acted_version < 2:
+            workers.collect_rollouts()
+    assert ray.is_initialized(), "a connection that was there before is kept"
+    versions = [version for *_, version in stamps(buffer.rollouts)]
+    assert versions[:10] == [1] * 10, "made before the second broadcast"
+    for worker in range(2):
+        made = [(one.sequence, one.policy_version) for one in buffer.rollouts if one.worker == worker]
+        assert made == sorted(made)
+        assert [sequence for sequence, _ in made] == list(range(len(made)))
+    with pytest.raises(ValueError, match=r"this process is connected to Ray at 127\.0\.0\.2:"):
+        build(RayWorkers, RecordingBuffer(), ray_address="127.0.0.2:1")
+
+
+def until_waiting(workers: RayWorkers, rollouts: int) -> None:
+    """Wait until so many finished rollouts wait."""
+    limit = threading.Event()
+    timer = threading.Timer(SECONDS, limit.set)
+    timer.start()
+    while workers._waiting() < rollouts:
+        workers._supervise()
+        assert not limit.is_set()
+    timer.cancel()
+
+
+def test_no_room_in_the_cluster_is_an_error_that_says_what_there_is(cluster: RayCluster) -> None:
+    resources = {"tpu_of_ours": 1.0}
+    workers = build(RayWorkers, RecordingBuffer(), worker_resources=resources, start_seconds=0.1)
+    with workers, pytest.raises(WorkerError, match=r"'tpu_of_ours': 1.0}; the cluster has {'CPU': 4.0, .* are free"):
+        workers.collect_rollouts()
+
+
+def test_lost_calls_the_learners_own_connection_and_its_death(cluster: RayCluster, tmp_path: Path) -> None:
+    """A learner with its own connection, some of whose calls fail before, while or after they are carried out."""
+    chaos = {"num_failures": 3, "req_failure_prob": 25, "resp_failure_prob": 25, "in_flight_failure_prob": 25}
+    failures = json.dumps({"CoreWorkerService.grpc_client.PushTask": chaos})
+    learner = subprocess.Popen(
+        [sys.executable, "-m", ray_workload.__name__, cluster.address, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"RAY_testing_rpc_failure": failures},
+    )
+    assert learner.stdout is not None
+    with learner:
+        restarts, made = json.loads(learner.stdout.readline())
+        assert restarts == 0
+        expected = [[number % 2, 0, number // 2, 1 + number // 4] for number in range(12)]
+        assert made == expected
+        assert json.loads(learner.stdout.readline()) is False, "stop() ended the connection that it had made"
+        assert learner.stdout.readline() == "learning\n"
+        actors = [ray_workload.place(tmp_path, worker)["pid"] for worker in range(2)]
+        assert all(psutil.pid_exists(pid) for pid in actors)
+        learner.kill()
+        assert_ended(actors)
+
+
+@contextmanager
+def server(answer: bytes) -> Iterator[str]:
+    """A server that is not Ray, and answers this; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def test_an_address_without_ray_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}: .*refused.*`ray start --head` starts one"):
+        RayConnection(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):
+        RayConnection()
+    with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as other, pytest.raises(ConnectionError, match="else than Ray"):
+        RayConnection(other)
+    for wrong in ("ray://127.0.0.1:10001", "127.0.0.1"):
+        with pytest.raises(ValueError, match=f"ray_address is '{wrong}'; give host:port of the head"):
+            RayConnection(wrong)
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'unilab-harness\[ray\]'"):
+        build(RayWorkers, RecordingBuffer())
