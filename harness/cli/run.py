@@ -87,8 +87,10 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
         from harness.storage.shared_study import SharedStudy
 
         database = opened.enter_context(Database(arguments.storage))
+        options = {"--trace": arguments.trace, "--share-nodes": arguments.share_nodes}
+        given = " ".join(name for name, is_given in options.items() if is_given)
         say = partial(console(stderr=arguments.json).print, soft_wrap=True)
-        return opened.enter_context(SharedStudy(folder, made, database, say))
+        return opened.enter_context(SharedStudy(folder, made, database, given, say))
     from harness.study import Study
 
     study = opened.enter_context(Study(folder))

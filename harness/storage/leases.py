@@ -123,7 +123,6 @@ class Leases:
     def close(self) -> None:
         """End the thread and give all leases back; without the database they get lost in time."""
         self._closed.set()
-        self._database.give_up()
         self._thread.join()
         with suppress(SQLAlchemyError), self._engine.begin() as connection:
             connection.execute(delete(LEASES).where(*self._of(self.driver.id)))

@@ -20,14 +20,14 @@ from types import TracebackType
 from typing import Any
 
 import optuna
-from sqlalchemy import insert
+from sqlalchemy import exists, insert, update
 from sqlalchemy import select as query
 from sqlalchemy.exc import IntegrityError
 
 from harness.machine import fingerprint
 from harness.plan import Plan
 from harness.stop import StopSignal
-from harness.storage.database import STUDIES, Database, StorageError
+from harness.storage.database import LEASES, RECORDS, STUDIES, Database, StorageError
 from harness.storage.leases import Driver, Leases
 from harness.storage.records import CONFIRMATION, TRIAL, SharedRecords, trial_lease
 from harness.study import Study
@@ -41,10 +41,11 @@ class SharedStudy(Study):
     """See ``harness.study.Study``. Leaving it gives its leases back.
 
     Args:
+        options: of the command line that change the numbers: all drivers have the same ones.
         say: is told what this driver waits for.
 
     Raises:
-        StorageError: the study was begun on other hardware.
+        StorageError: the study was begun on other hardware, or with other options.
         StudyLocked: a run without a database works in this folder.
         RecordError: the folder has records of another study.
     """
@@ -52,37 +53,54 @@ class SharedStudy(Study):
     lock_kind = fcntl.LOCK_SH
 
     def __init__(
-        self, folder: Path, plan: Plan, database: Database, say: Callable[[str], None], driver: Driver | None = None
+        self, folder: Path, plan: Plan, database: Database, options: str = "", say: Callable[[str], None] = print
     ) -> None:
         self.storage = database.url
         self._database = database
         self._say = say
         self._name = f"{plan.suite.name}/{plan.study_id}"
         self._left = False
-        self._check_hardware()
-        self._leases = Leases(database, self._name, driver or Driver())
+        self._leases = Leases(database, self._name, Driver())
+        self._searching = SEARCH + self._leases.driver.id
         try:
+            self._leases.take(self._searching)
+            self._join(options)
             super().__init__(folder)
             self._shared.adopt()
         except BaseException:
-            self._leases.close()
+            self._leave()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def _leave(self) -> None:
+        self._database.give_up()
         self._leases.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._leave()
         super().__exit__(kind, error, tb)
 
-    def _check_hardware(self) -> None:
-        """The first driver decides; numbers of different hardware do not compare."""
-        name = fingerprint()
+    def _join(self, options: str) -> None:
+        """What the first driver measures with, the others have to; until there is a record, a driver alone decides."""
+        machine = fingerprint()
+        mine = {"hardware": hardware(machine), "machine": machine, "options": options}
+        measured = exists().where(RECORDS.c.study == self._name)
+        others = exists().where(LEASES.c.study == self._name, LEASES.c.driver != self._leases.driver.id)
+        own = STUDIES.c.study == self._name
+        with self._database.engine.begin() as connection:
+            connection.execute(update(STUDIES).where(own, ~measured, ~others).values(mine))
         with suppress(IntegrityError), self._database.engine.begin() as connection:
-            connection.execute(insert(STUDIES).values(study=self._name, hardware=hardware(name), machine=name))
+            connection.execute(insert(STUDIES).values(study=self._name, **mine))
         with self._database.engine.connect() as connection:
-            row = connection.execute(query(STUDIES).where(STUDIES.c.study == self._name)).one()
-        if row.hardware != hardware(name):
+            row = connection.execute(query(STUDIES).where(own)).one()
+        if row.hardware != mine["hardware"]:
             raise StorageError(
                 f"{self._database.url}: the study {self._name} is measured on other hardware ({row.machine}; this is "
-                f"{name}), which does not compare: take another database for a study of this machine"
+                f"{machine}), which does not compare: take another database for a study of this machine"
+            )
+        if row.options != options:
+            raise StorageError(
+                f"{self._database.url}: the study {self._name} is measured {_with(row.options)}, not {_with(options)}, "
+                "which does not compare: give the same options, or take another database"
             )
 
     def _open_records(self) -> SharedRecords:
@@ -116,12 +134,11 @@ class SharedStudy(Study):
         self._leases.release(trial_lease(trial))
 
     def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
-        own = SEARCH + self._leases.driver.id
         more = True
         while more:
-            self._leases.take(own)
+            self._leases.take(self._searching)
             yield
-            self._leases.release(own)
+            self._leases.release(self._searching)
             more = self._wait_for_searches(sampler, stop, deadline)
 
     def _wait_for_searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> bool:
@@ -167,6 +184,10 @@ class SharedStudy(Study):
         """A moment, which a signal ends."""
         select.select([stop.fd], [], [], PAUSE_SECONDS)
         stop.check()
+
+
+def _with(options: str) -> str:
+    return f"with {options}" if options else "without options"
 
 
 def hardware(machine: str) -> str:

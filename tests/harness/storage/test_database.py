@@ -12,6 +12,7 @@ from harness import cli
 from harness.storage import database as databases
 from harness.storage import shared_study
 from harness.storage.database import STUDIES, Database, StorageError, masked
+from harness.storage.shared_study import SharedStudy
 from tests.postgresql import PASSWORD, PLAIN_PASSWORD, Server
 
 Refused = Callable[..., str]
@@ -106,12 +107,21 @@ def test_tables_from_before_optuna_had_versions(
     assert "its tables are of another Optuna (an old version" in refused(url)
 
 
-def test_other_hardware_is_refused(refused: Refused, make_plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"hardware": "123456", "machine": "big-123456"}, "is measured on other hardware (big-123456; this is"),
+        ({"options": "--trace"}, "is measured with --trace, not without options, which does not compare"),
+    ],
+)
+def test_what_does_not_compare_is_refused(refused: Refused, make_plan, tmp_path: Path, change: dict, what: str) -> None:
     plan, url = make_plan(), f"sqlite:///{tmp_path}/study.db"
-    with Database(url) as database, database.engine.begin() as connection:
-        name = f"fake/{plan.study_id}"
-        connection.execute(STUDIES.insert().values(study=name, hardware="123456", machine="big-123456"))
-    assert "is measured on other hardware (big-123456; this is" in refused(url)
+    with Database(url) as database, SharedStudy(tmp_path / "first", plan, database):
+        with database.engine.begin() as connection:
+            connection.execute(STUDIES.update().values(change))
+        assert what in refused(url)
+    with Database(url) as database, SharedStudy(tmp_path / "second", plan, database):
+        pass  # nothing was measured, and nobody is there: this machine decides
 
 
 def test_hosts_of_one_kind_have_the_same_hardware() -> None:

@@ -124,7 +124,7 @@ def test_the_trial_of_a_driver_that_is_killed_is_finished_once_by_another(here: 
 
 
 def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
-    with SharedStudy(plan.folder(results), plan, database, print) as study, StopSignal() as stop:
+    with SharedStudy(plan.folder(results), plan, database) as study, StopSignal() as stop:
         Sweep(plan, study, stop, Quiet(), LocalEngine(study.machine, stop, executed)).run()
         return study.records.records
 
