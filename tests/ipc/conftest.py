@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -23,10 +24,13 @@ def own_segments() -> set[str]:
 
 
 def own_children() -> set[int]:
-    """Child processes other than multiprocessing's own and a Ray cluster's, which live longer than a test."""
+    """Running child processes other than multiprocessing's own and a Ray cluster's, which live longer than a test."""
     helpers = ("resource_tracker", "forkserver", "/site-packages/ray/")
-    children = {child: " ".join(child.cmdline()) for child in psutil.Process().children()}
-    return {child.pid for child, command in children.items() if not any(helper in command for helper in helpers)}
+    commands = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has ended, if only as a zombie of Ray's
+            commands[child.pid] = " ".join(child.cmdline())
+    return {pid for pid, command in commands.items() if not any(helper in command for helper in helpers)}
 
 
 @pytest.fixture(autouse=True)
