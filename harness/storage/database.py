@@ -1,10 +1,10 @@
 """The database of studies that several drivers work on: its address, its tables, and errors that say what to do.
 
-Optuna keeps its trials there in its own tables. Three tables of ours stand beside them: ``unilab_studies`` (what a study
-is measured on, and with which options that change its numbers), ``unilab_records`` (the truth: one row a record, see
-``harness.storage.records``) and ``unilab_leases`` (which driver works on what, see ``harness.storage.leases``). They are
-not Optuna's attributes, as writing one of those replaces what another driver wrote; a row of a table can be added once
-or not at all.
+Optuna keeps its trials there in its own tables. Three tables of ours stand beside them: ``unilab_studies`` (what a
+study is measured on, and with which options that change its numbers), ``unilab_records`` (the truth: one row a record,
+see ``harness.storage.records``) and ``unilab_leases`` (which driver works on what, see ``harness.storage.leases``).
+They are not Optuna's attributes, as writing one of those replaces what another driver wrote; a row of a table can be
+added once or not at all.
 
 Any database that Optuna takes will do. A password is never shown: neither in messages nor in a study's files.
 """
