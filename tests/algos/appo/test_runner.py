@@ -232,6 +232,6 @@ def test_the_collector_yields_only_where_it_shares_cores(learner_threads, nicene
         f"yield_to_learner(APPOConfig(env_threads=1, learner_threads={learner_threads}))\n"
         "print(os.nice(0))"
     )
-    before = os.nice(0)
+    expected = min(os.nice(0) + niceness, 19)  # there is no higher one
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) - before == niceness
+    assert int(done.stdout) == expected

@@ -216,17 +216,22 @@ def test_bad_settings_and_devices_are_refused_at_once():
         OffPolicyRunner(None, "Hopper", "td3").learn(1, logger_type="paper")
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    learn("sac", 1, folder)
+    return folder / "checkpoint.pt"
+
+
 @pytest.mark.parametrize("change", [{"policy": {"hidden_dims": [9]}}, {"num_envs": 2}, {"sync_collection": False}])
-def test_a_checkpoint_of_another_configuration_is_refused(change, tmp_path):
-    learn("sac", 1, tmp_path)
+def test_a_checkpoint_of_another_configuration_is_refused(change, checkpoint):
     with pytest.raises(CheckpointError, match=f"saved with {next(iter(change))} = "):
-        learn("sac", 2, resume=tmp_path / "checkpoint.pt", **change)
+        learn("sac", 2, resume=checkpoint, **change)
 
 
-def test_a_checkpoint_of_another_trainer_is_refused(tmp_path):
-    learn("sac", 1, tmp_path)
+def test_a_checkpoint_of_another_trainer_is_refused(checkpoint):
     with pytest.raises(CheckpointError, match="saved with trainer = sac, this run has td3"):
-        learn("td3", 2, resume=tmp_path / "checkpoint.pt")
+        learn("td3", 2, resume=checkpoint)
 
 
 def test_when_learning_starts():
