@@ -12,9 +12,11 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import event
 
 import harness
 from harness.engines.local import LocalEngine
+from harness.execute import Outcome
 from harness.plan import Plan
 from harness.record import read_records
 from harness.stop import StopSignal
@@ -121,6 +123,51 @@ def test_the_trial_of_a_driver_that_is_killed_is_finished_once_by_another(here: 
     records = read_records(other.study / "trials.jsonl")
     assert sorted((record.trial, record.state) for record in records) == [(n, "complete") for n in range(3)]
     assert Counter(starts(marker)) == Counter([*(record.params["speed"] for record in records), 20])
+
+
+class Breaking(Executed):
+    """Every repeat ends with the connections to the database broken."""
+
+    def __init__(self, server: Server, url: str) -> None:
+        super().__init__()
+        self._server, self._url = server, url
+
+    def __call__(self, *arguments: Any) -> Outcome:
+        outcome = super().__call__(*arguments)
+        break_connections(self._server, self._url)
+        return outcome
+
+
+def break_connections(server: Server, url: str) -> None:
+    with server.connect("postgres") as admin:
+        every = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        admin.execute(every, [url.rpartition("/")[2]])
+
+
+def test_connections_that_break_between_repeats_are_made_again(
+    make_plan, tmp_path: Path, url: str, database_server: Server
+) -> None:
+    with Database(url) as database:
+        records = sweep(make_plan(), tmp_path, database, Breaking(database_server, url))
+        assert database.outages > 0
+    assert [(record.trial, record.state) for record in records] == [(n, "complete") for n in range(3)]
+
+
+@pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute"])
+def test_a_connection_that_breaks_while_a_record_is_added_adds_it_once(
+    make_plan, tmp_path: Path, url: str, database_server: Server, when: str
+) -> None:
+    plan, broken = make_plan(), []
+
+    def break_once(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO unilab_records") and not broken:
+            broken.append(statement)
+            break_connections(database_server, url)
+
+    with Database(url) as database:
+        event.listen(database.engine, when, break_once)
+        records = sweep(plan, tmp_path, database, Executed())
+    assert broken and [(record.trial, record.state) for record in records] == [(n, "complete") for n in range(3)]
 
 
 def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
