@@ -25,6 +25,7 @@ _FOLDER = "ur-{pid}-"
 """short: the names of Ray's sockets begin with it, and a socket's name has at most 107 characters"""
 
 ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_LOG_TO_DRIVER": "0",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def main(address: str, folder: str) -> None:
             first.broadcast_updated_policy(NoisyPolicy(seed).state_dict())
             first.collect_rollouts()
         print(json.dumps([first.restarts, stamps(buffer.rollouts)]), flush=True)
-    print(json.dumps(ray.is_initialized()), flush=True)
+        untouched = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    print(json.dumps([ray.is_initialized(), untouched]), flush=True)
     with workers(RecordingBuffer(), Path(folder), ray_address=address, in_step=False) as second:
         second.collect_rollouts()
         print("learning", flush=True)

@@ -143,7 +143,9 @@ def test_lost_calls_the_learners_own_connection_and_its_death(cluster: RayCluste
         assert restarts == 0
         expected = [[number % 2, 0, number // 2, 1 + number // 4] for number in range(12)]
         assert made == expected
-        assert json.loads(learner.stdout.readline()) is False, "stop() ended the connection that it had made"
+        connected, signals_untouched = json.loads(learner.stdout.readline())
+        assert not connected, "stop() ended the connection that it had made"
+        assert signals_untouched
         assert learner.stdout.readline() == "learning\n"
         actors = [ray_workload.place(tmp_path, worker)["pid"] for worker in range(2)]
         assert all(psutil.pid_exists(pid) for pid in actors)

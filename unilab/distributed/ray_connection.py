@@ -3,7 +3,9 @@
 import importlib
 import logging
 import os
+import signal
 import socket
+import threading
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ def import_ray() -> Any:
 
 
 class RayConnection:
-    """Connects this process to a Ray cluster, unless it is connected already.
+    """Connects this process to a Ray cluster, unless it is connected already; Ray's SIGTERM handler is not kept.
 
     Args:
         address: ``host:port`` of the cluster's head; ``auto``: the one that runs on this machine; ``local``: a new one
@@ -68,13 +70,19 @@ class RayConnection:
         if known not in (None, "", "auto", "local"):
             _check_answers(*_host_and_port(known))
         new = {} if known else {"include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(address=address, logging_level=logging.WARNING, **new)
         except (ConnectionError, RuntimeError) as error:
+            why = error.__cause__ or error
             raise ConnectionError(
-                f"Ray at {address or 'this machine'} does not let this process in: {error}. Start it with `ray start "
-                "--head`, on other machines `ray start --address=HEAD:6379`, and run this on one of them"
+                f"Ray at {known or 'this machine'} does not let this process in: {why}. This must be one of the cluster's "
+                "machines (`ray start --address=HEAD:6379`), with the same version of Ray, and with RAY_AUTH_MODE=token "
+                "and the cluster's token if it asks for one"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves it alone, too
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
     def _check_same(self, address: str | None) -> None:
         if address in (None, "auto", "local"):
