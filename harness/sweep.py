@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from harness import pruning, timelines
 from harness.budget import Verdict
@@ -29,7 +29,7 @@ from harness.judgement import Judgement, judge, reason
 from harness.outlook import Outlook
 from harness.plan import Plan
 from harness.record import Phase, Record, State
-from harness.sampling import distributions, propose
+from harness.sampling import ATTEMPTS, distributions, propose, sample
 from harness.stop import StopSignal
 from harness.study import Study, TakenOver
 from harness.trial import TrialSpec
@@ -123,24 +123,20 @@ class Sweep:
     # -- the search
 
     def _catch_up(self) -> None:
-        """Bring a journal that was cut short up to the records."""
-        space = distributions(self.plan.space)
-        for number in range(len(self._optuna.trials), self.study.trials):
-            if not self.study.of_trial(number):  # it was running beside a later one, which has a record
-                self._optuna.add_trial(create_trial(state=TrialState.WAITING))
+        """Bring a journal that was cut short up to the records: what it lacks is asked again, and told as recorded."""
+        missing = range(len(self._optuna.trials), self.study.trials)
+        encode = self.plan.space.encode
+        recorded = {number: encode(self.study.params(number)) for number in missing if self.study.of_trial(number)}
+        taken = [*recorded.values(), *(trial.params for trial in self._optuna.trials)]
+        for number in missing:
+            if number == BASELINE:
+                self._enqueue_baseline()
                 continue
-            params = self.plan.space.encode(self.study.params(number))
-            state, values, constraints = self._judge(number)
-            attributes = {f"constraints:{key}": value for key, value in constraints.items()}
-            checks = self._checks(number)
-            if state == TrialState.PRUNED and checks:
-                values = [checks[max(checks)]]  # as Optuna itself does when it is told
-            self._optuna.add_trial(
-                create_trial(
-                    params=params, distributions={name: space[name] for name in params}, state=state, values=values,
-                    system_attrs=attributes, intermediate_values=checks, user_attrs=self._reason(number),
-                )
-            )  # fmt: skip
+            if number not in recorded:  # it was running beside a later one, and nobody knows any more with what
+                drawn = sample(self.plan.space, ATTEMPTS, number)
+                recorded[number] = next((params for params in drawn if params not in taken), drawn[0])
+                taken.append(recorded[number])
+            self._optuna.enqueue_trial(recorded[number])
 
     def _search(self) -> Iterator[Work]:
         while (trial := self._next()) is not None:
@@ -170,7 +166,7 @@ class Sweep:
         if len(trials) >= self.plan.suite.limits.trials:
             return None
         if not trials:
-            self._optuna.enqueue_trial(self._encoded_baseline(), user_attrs={"baseline": True})
+            self._enqueue_baseline()
             return self._ask()
         if self._left() < self._needed():
             return None
@@ -198,9 +194,9 @@ class Sweep:
                 trial._suggest(name, distribution)
         return self._optuna.get_trials(deepcopy=False)[running.number]
 
-    def _encoded_baseline(self) -> dict[str, Any]:
+    def _enqueue_baseline(self) -> None:
         searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}
-        return self.plan.space.encode(searched)
+        self._optuna.enqueue_trial(self.plan.space.encode(searched), user_attrs={"baseline": True})
 
     def _left(self) -> float:
         return self._deadline - time.monotonic()
@@ -216,13 +212,13 @@ class Sweep:
         baseline = trial.number == 0
         params = self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {})
         verdict, problem = self._verdict(params)
-        done = {record.repeat for record in self.study.of_trial(trial.number, "search")}
-        if problem is not None or not verdict.fits:
-            if not done:
-                state: State = "failed" if problem is not None else "infeasible"
-                record = self._record(trial.number, 0, "search", params, verdict)
-                self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
-        else:
+        done = self.study.of_trial(trial.number, "search")
+        possible = problem is None and verdict.fits
+        if not possible and not done:
+            state: State = "failed" if problem is not None else "infeasible"
+            record = self._record(trial.number, 0, "search", params, verdict)
+            self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
+        if possible and all(record.state != "infeasible" for record in done):
             for repeat in range(self.plan.suite.measure.repeats):
                 if self._pruned(trial.number):
                     break

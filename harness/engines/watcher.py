@@ -21,7 +21,8 @@ from harness.stop import Stopped, StopSignal
 from harness.trial import TrialSpec
 
 MOST_BYTES = 32 * 2**20
-"""of one file that goes back; of a longer log the end does, of another file nothing"""
+"""of one file that goes back; of a longer log the end does, of another file its name"""
+LEFT_OUT = "left_on_the_node.txt"
 
 
 class Orders:
@@ -80,17 +81,19 @@ def moved(spec: TrialSpec, folder: Path) -> TrialSpec:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Contents by relative path."""
-    contents = {}
+    contents: dict[str, bytes] = {}
+    left_out = ""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.is_symlink():
             continue
         size = path.stat().st_size
         if size > MOST_BYTES and path.suffix != ".log":
+            left_out += f"{path.relative_to(folder)}: {size:,} bytes\n"
             continue
         with path.open("rb") as file:
             file.seek(max(0, size - MOST_BYTES))
             contents[str(path.relative_to(folder))] = file.read(MOST_BYTES)
-    return contents
+    return contents | ({LEFT_OUT: left_out.encode()} if left_out else {})
 
 
 if __name__ == "__main__":
