@@ -24,15 +24,21 @@ USER, PASSWORD = "harness", "p%40ss/w:rd"  # as it stands in a URL
 PLAIN_PASSWORD = "p@ss/w:rd"
 UNPRIVILEGED = ("postgres", "nobody")
 """who runs the server when the tests run as root, which it refuses; the first of them that there is"""
-OPTIONS = "-c listen_addresses=127.0.0.1 -c fsync=off -c port={port} -c unix_socket_directories={folder}"
 GUARD = """
-bin=$1 folder=$2 options=$3
-control() { "$bin/pg_ctl" -D "$folder/data" -w "$@" >/dev/null 2>&1; }
-control -l "$folder/log" -o "$options" -t 60 start && echo ready || echo failed
+bin=$1 folder=$2 port=$3
+"$bin/postgres" -D "$folder/data" -p "$port" -k "$folder" -h 127.0.0.1 -F >"$folder/log" 2>&1 &
+server=$!
+until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do
+  kill -0 $server 2>/dev/null || break
+  sleep 0.1
+done
+echo ready
 read line
-control -m immediate stop
+kill -QUIT $server 2>/dev/null
+wait $server
 rm -rf "$folder"
 """
+"""-F: nothing has to survive this machine; SIGQUIT: at once, connected or not"""
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,19 @@ def postgresql() -> Iterator[Server]:
          "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"],
         check=True, stdout=subprocess.DEVNULL, cwd=folder, **who,
     )  # fmt: skip
-    options = OPTIONS.format(port=port, folder=folder)
     guard = subprocess.Popen(
-        ["/bin/sh", "-c", GUARD, "sh", binaries, folder, options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ["/bin/sh", "-c", GUARD, "sh", binaries, folder, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, cwd=folder, start_new_session=True, **who,
     )  # fmt: skip
     assert guard.stdin is not None and guard.stdout is not None
     try:
-        assert guard.stdout.readline() == "ready\n", (folder / "log").read_text()
-        yield Server(port)
+        guard.stdout.readline()
+        server = Server(port)
+        try:
+            server.connect("postgres").close()
+        except psycopg.OperationalError:
+            pytest.fail(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
+        yield server
     finally:
         guard.stdin.close()
         guard.wait(60)
