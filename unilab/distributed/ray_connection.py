@@ -76,8 +76,8 @@ class RayConnection:
         except (ConnectionError, RuntimeError) as error:
             why = error.__cause__ or error
             raise ConnectionError(
-                f"Ray at {known or 'this machine'} does not let this process in: {why}. This must be one of the cluster's "
-                "machines (`ray start --address=HEAD:6379`), with the same version of Ray, and with RAY_AUTH_MODE=token "
+                f"Ray at {known or 'this machine'} does not let this process in: {why}. This must be a machine of the "
+                "cluster (`ray start --address=HEAD:6379`), with the same version of Ray, and with RAY_AUTH_MODE=token "
                 "and the cluster's token if it asks for one"
             ) from error
         finally:
