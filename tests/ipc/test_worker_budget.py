@@ -11,6 +11,7 @@ from unilab.envs import env_dims
 from unilab.ipc import segments
 from unilab.ipc.budget import SHM, MemoryBudget
 from unilab.ipc.memory_budget import EnvSizes, estimate_offpolicy
+from unilab.ipc.memory_budget.workers import RAY_LIBRARY, RAY_PROCESSES
 from unilab.ipc.process_cost import FALLBACK
 from unilab.training.settings import parse
 
@@ -63,3 +64,14 @@ def test_what_a_collector_needs_is_not_asked_for() -> None:
     names = {item.name for item in budget_of(workers={"kind": "processes", "count": 2}).items}
     assert not names & {"collector process", "collector's model"}
     assert {"collector process", "collector's model"} < {item.name for item in budget_of().items}
+
+
+def test_workers_of_a_cluster_elsewhere_cost_nothing_here() -> None:
+    here, there = (
+        budget_of(workers={"kind": "ray", "count": 2, "ray_address": address}) for address in (None, "10.0.0.1:6379")
+    )
+    assert sizes(here, "worker processes") == [2 * (FALLBACK.collector.private + RAY_LIBRARY)]
+    assert sizes(here, "Ray") == [RAY_PROCESSES + RAY_LIBRARY]
+    assert not sizes(there, "worker processes") and sizes(there, "Ray") == [RAY_LIBRARY]
+    assert sizes(there, "physics model") == sizes(there, "environments") == [0]
+    assert sizes(there, "object store") == sizes(here, "object store") != [0]

@@ -132,6 +132,7 @@ def test_noise_is_spread_over_the_environments_of_all_workers():
         ({"algorithm.n_step": 3}, r"algorithm.n_step: is 3; workers store single steps"),
         ({"stagger_episodes": True}, "stagger_episodes: with workers.kind: sequential"),
         ({"sync_collection": False}, "sync_collection: is false; workers.kind: sequential works in turns"),
+        ({"workers.ray_address": "auto"}, "workers.ray_address: is 'auto'; it needs workers.kind: ray"),
         ({"workers.kind": "threads"}, "workers.kind: Input should be 'collector', "),
     ],
 )

@@ -54,3 +54,5 @@ def check_workers(config: OffPolicyConfig) -> None:
         raise SettingsError("collector_device", f"is {config.collector_device}; with {by} policies act on the cpu")
     if workers.kind == "sequential" and not config.sync_collection:
         raise SettingsError("sync_collection", f"is false; {by} works in turns with the learner: use true")
+    if workers.kind != "ray" and workers.ray_address is not None:
+        raise SettingsError("workers.ray_address", f"is {workers.ray_address!r}; it needs workers.kind: ray")

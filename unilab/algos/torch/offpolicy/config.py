@@ -106,11 +106,13 @@ class WorkersConfig:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["collector", "sequential", "processes"] = "collector"
-    """collector: one process; processes: several on this machine; sequential: the workers one after another in the
-    learner's process, in turns with it, with sync_collection"""
+    kind: Literal["collector", "sequential", "processes", "ray"] = "collector"
+    """collector: one process; processes: several on this machine; ray: actors on a Ray cluster; sequential: the workers
+    one after another in the learner's process, in turns with it, with sync_collection"""
     count: PositiveInt = 1
     """workers; num_envs is divided among them"""
+    ray_address: str | None = None
+    """of the Ray cluster: host:port of its head, auto, local; None: RAY_ADDRESS, or else one of this machine"""
     max_restarts: NonNegativeInt = 0
     """of workers that failed or died, all together, before the run fails"""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.exploring import ExploringPolicy, policy_weights
-from unilab.distributed import BaseDistributedWorkersWithBuffer, ProcessWorkers, Rollout, SequentialWorkers
+from unilab.distributed import BaseDistributedWorkersWithBuffer, ProcessWorkers, RayWorkers, Rollout, SequentialWorkers
 from unilab.envs import EnvDims, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.ipc import AsyncRunner, ReplayBuffer
@@ -294,9 +294,10 @@ def build_workers(
 ) -> BaseDistributedWorkersWithBuffer:
     """The workers that ``config`` describes; none of them is started."""
     count, kind = config.workers.count, config.workers.kind
-    rows = config.num_envs // count
+    rows, threads = config.num_envs // count, config.env_threads or 1
+    on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
     return worker_class(kind)(
-        WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, config.env_threads or 1),
+        WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, threads),
         ExploringPolicy(config, dims),
         config.env_steps_per_sync,
         count,
@@ -309,9 +310,10 @@ def build_workers(
         queue_size=QUEUE_SIZE,
         max_restarts=config.workers.max_restarts,
         on_stored=tally.add,
+        **(on_cluster if kind == "ray" else {}),
     )
 
 
 def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
     """The implementation of a ``workers.kind``."""
-    return {"sequential": SequentialWorkers, "processes": ProcessWorkers}[kind]
+    return {"sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers}[kind]
