@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import event
+from sqlalchemy import delete, event
 
 import harness
 from harness.engines.local import LocalEngine
@@ -20,10 +21,11 @@ from harness.execute import Outcome
 from harness.plan import Plan
 from harness.record import read_records
 from harness.stop import StopSignal
-from harness.storage.database import Database
+from harness.storage.database import LEASES, Database
 from harness.storage.shared_study import SharedStudy
 from harness.sweep import Sweep
 from tests.harness.conftest import SUITE
+from tests.harness.test_places import Places
 from tests.harness.test_sweep import Crash, Executed, Quiet
 from tests.postgresql import PASSWORD, PLAIN_PASSWORD, Server
 
@@ -168,6 +170,46 @@ def test_a_connection_that_breaks_while_a_record_is_added_adds_it_once(
         event.listen(database.engine, when, break_once)
         records = sweep(plan, tmp_path, database, Executed())
     assert broken and [(record.trial, record.state) for record in records] == [(n, "complete") for n in range(3)]
+
+
+class Asleep(Executed):
+    """Sleeps in its first repeat, so long that its leases get lost and another driver does everything."""
+
+    def __init__(self, plan: Plan, results: Path, database: Database) -> None:
+        super().__init__()
+        self.others = Executed()
+        self._other = partial(sweep, plan, results, database, self.others)
+        self._database = database
+
+    def __call__(self, *arguments: Any) -> Outcome:
+        if not self.specs:
+            with self._database.engine.begin() as connection:
+                connection.execute(delete(LEASES))
+            self._other()
+        return super().__call__(*arguments)
+
+
+def test_a_driver_that_slept_too_long_adds_nothing_to_what_others_measured(make_plan, tmp_path: Path, url: str) -> None:
+    plan = make_plan("measure.repeats=2", "confirm={top: 1, repeats: 2}")
+    with Database(url) as database:
+        asleep = Asleep(plan, tmp_path / "other", database)
+        records = sweep(plan, tmp_path / "asleep", database, asleep)
+        study = optuna.load_study(study_name=f"fake/{plan.study_id}", storage=database.storage)
+    assert len(asleep.specs) == 1 and len(asleep.others.specs) == 3 * 2 + 4 == len(records)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    copies = [(plan.folder(tmp_path / name) / "trials.jsonl").read_bytes() for name in ("asleep", "other")]
+    assert copies[0] == copies[1]
+
+
+def test_a_driver_with_several_places_shares_a_study_too(make_plan, tmp_path: Path) -> None:
+    plan = make_plan("search.speed={low: 1, high: 500}", "limits.trials=6")
+    with Database(f"sqlite:///{tmp_path}/study.db") as database:
+        sweep(make_plan("search.speed={low: 1, high: 500}", "limits.trials=2"), tmp_path, database, Executed())
+        with SharedStudy(plan.folder(tmp_path), plan, database) as study, StopSignal() as stop:
+            places = Places(stop, Executed())
+            Sweep(plan, study, stop, Quiet(), places).run()
+            assert places.most == 3
+            assert sorted(record.trial for record in study.records.records) == list(range(6))
 
 
 def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
