@@ -95,6 +95,15 @@ def test_a_killed_worker_is_restarted_with_nothing_doubled_or_half_stored(
     assert [stamp for stamp in made if stamp[0] != dead] == [(1 - dead, 0, number) for number in range(4)]
 
 
+def test_running_freely_a_killed_worker_is_restarted() -> None:
+    buffer = RecordingBuffer()
+    env = {"failure": "kill", "fail_seed": SEEDS[0], "fail_at": 2 * STEPS + 3}
+    with free(buffer, 1, env=env, max_restarts=1, per_iteration=4) as workers:
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+    assert [stamp[:3] for stamp in stamps(buffer.rollouts)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
+
+
 def test_a_worker_killed_while_nobody_waits_is_noticed_by_the_next_call() -> None:
     with build(ProcessWorkers, RecordingBuffer(), batch=2, max_restarts=1) as workers:
         assert isinstance(workers, ProcessWorkers)
@@ -135,7 +144,7 @@ def test_killing_the_learner_ends_the_workers() -> None:
         assert learner.stdout.readline() == "collected\n"
         children = psutil.Process(learner.pid).children(recursive=True)
         prefix = segments._owner_prefix(learner.pid, segments.start_time(learner.pid) or 0)
-        assert len(children) >= 2
+        assert children
         assert list(segments.ROOT.glob(f"{prefix}*"))
         learner.kill()
         _, alive = psutil.wait_procs(children, timeout=SPAWN_SECONDS)
@@ -144,7 +153,7 @@ def test_killing_the_learner_ends_the_workers() -> None:
 
 
 def learn_for_ever() -> None:
-    with free(RecordingBuffer(), 2) as workers:
+    with free(RecordingBuffer(), 1) as workers:
         workers.collect_rollouts()
         print("collected", flush=True)
         while True:
@@ -152,4 +161,4 @@ def learn_for_ever() -> None:
 
 
 def _arguments(policy: NoisyPolicy) -> tuple[Any, ...]:
-    return carts(), policy, STEPS, 2, 4, 2, False, SEEDS[:2], RecordingBuffer()
+    return carts(), policy, STEPS, 1, 2, 1, False, SEEDS[:1], RecordingBuffer()

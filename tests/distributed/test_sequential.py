@@ -1,11 +1,16 @@
 """What is the same in all kinds of workers, and needs no other process to be seen."""
 
+import functools
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.algos.appo.counting_env import CountingEnv
 from tests.distributed.test_contract import build
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, stamps
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutBuffer, SequentialWorkers, WorkerError
@@ -103,3 +108,26 @@ def test_more_than_one_iteration_is_never_ordered() -> None:
         (0, 0, 2, 3),
         (1, 0, 2, 3),
     ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(1, 3), st.integers(1, 3))
+def test_a_workers_rollouts_join_up(count: int, per_iteration: int, steps: int, rows: int, iterations: int) -> None:
+    buffer = RecordingBuffer()
+    factory = functools.partial(CountingEnv, rows, limit=4)
+    seeds = list(range(count))
+    with SequentialWorkers(factory, NoisyPolicy(), steps, count, 1, per_iteration, False, seeds, buffer) as workers:
+        for _ in range(iterations):
+            assert workers.collect_rollouts()[:2] == (0, 0)
+    rollouts = per_iteration * iterations
+    assert [one.worker for one in buffer.rollouts] == [number % count for number in range(rollouts)]
+    assert (workers.rollouts, workers.env_steps, len(buffer)) == (rollouts, rollouts * steps * rows, rollouts * rows)
+    for worker in range(min(count, rollouts)):
+        made = [one for one in buffer.rollouts if one.worker == worker]
+        assert [one.sequence for one in made] == list(range(len(made)))
+        obs, next_obs, dones = (
+            np.concatenate([one.steps[name] for one in made]) for name in ("obs", "next_obs", "dones")
+        )
+        assert np.array_equal(obs[1:, :, 0], np.where(dones[:-1], 0, next_obs[:-1, :, 0]))
+        # episodes of even rows have 4 steps, those of odd ones 3
+        assert sum(len(one.episodes) for one in made) == sum(len(obs) // (4 - row % 2) for row in range(rows))

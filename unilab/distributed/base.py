@@ -47,12 +47,14 @@ class BaseDistributedWorkersWithBuffer(ABC):
     ``collect_rollouts()``; the k-th rollout ever is that of worker k % ``n_workers``, and they are stored in this
     order. An order is carried out with the newest weights of its moment; what is broadcast after it acts in the next
     one. So what is stored depends on the seeds alone, bit for bit the same in all implementations on one machine, also
-    when workers raise (but not which of the rollouts are made again after a worker was killed: an order's finished
-    ones are kept). Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead.
+    after restarts of workers that raised. (After one that was killed it depends on what it had finished by then.)
+    Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead.
 
     A worker that dies or raises is noticed by a waiting call at once, by every other method that talks to workers or
     samples when it is called. It is restarted, with new episodes and a warning in the log, as long as
     ``max_restarts`` allows; otherwise WorkerError is raised, and by all these methods from then on.
+
+    One thread at a time may use it.
 
     Args:
         env_factory: makes one environment; each worker calls it once in its own process, and resets it with its seed.

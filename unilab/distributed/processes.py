@@ -139,7 +139,8 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         views, version = worker.ring.read_numpy_views(), worker.ring.read_policy_version
         self._store(Rollout.of_arrays(views, self._layout.event_names, version))
         worker.ring.advance_read()
-        worker.owed -= self.in_step
+        if self.in_step:
+            worker.owed -= 1
         self._last_turn = worker.index
 
     # Processes
