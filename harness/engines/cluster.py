@@ -5,9 +5,6 @@ and code are those of the driver's own machine, for which the suite was planned:
 ceilings are then those of every node. All others are left out, each with its reason.
 """
 
-import logging
-import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,10 +17,8 @@ from harness.engines.node import Facts, facts
 if TYPE_CHECKING:
     from unilab.ipc.budget import MemoryAvailable
 
-CONNECT_SECONDS = 5.0
 FACTS_SECONDS = 60.0
 """for a node to start a process that imports this project"""
-START = "start one with 'ray start --head' and give its address as --address HOST:PORT"
 NODE_LABEL = "ray.io/node-id"
 """which Ray gives every node"""
 
@@ -72,42 +67,19 @@ class Cluster:
 def connected(address: str | None) -> Iterator[Cluster]:
     """The cluster at ``address``, ``host:port`` of its head; None: that of RAY_ADDRESS or that of this machine.
 
-    Enter it before the handlers of signals are set: Ray sets one of its own.
-
     Raises:
         ClusterError: Ray is not installed, nothing answers, or no node may measure.
     """
+    from unilab.distributed.ray_connection import RayConnection
+
     try:
-        import ray
-    except ImportError:
-        raise ClusterError("--engine ray needs Ray: pip install 'unilab-harness[ray]'") from None
-    where = address or os.environ.get("RAY_ADDRESS") or "auto"
-    _check_address(where)
-    try:
-        ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster at {where}: {last_line(error)}; {START}") from error
+        connection = RayConnection(address or "auto", log_to_driver=False)
+    except (ModuleNotFoundError, ConnectionError, ValueError) as error:
+        raise ClusterError(f"--engine ray: {error}") from error
     try:
         yield look()
     finally:
-        ray.shutdown()
-
-
-def _check_address(where: str) -> None:
-    """Ray itself would try for minutes."""
-    if where == "auto":
-        return
-    if "://" in where:
-        raise ClusterError(
-            f"{where}: the driver has to run on a node of the cluster, so give the address of its head, HOST:PORT"
-        )
-    host, _, port = where.rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"--address {where}: expected HOST:PORT, as 'ray start --head' prints it")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ClusterError(f"no Ray cluster at {where}: {error.strerror or error}; {START}") from None
+        connection.close()
 
 
 def look() -> Cluster:

@@ -41,6 +41,8 @@ class RayConnection:
         address: ``host:port`` of the cluster's head; ``auto``: the one that runs on this machine; ``local``: a new one
             on this machine, for this process alone; None: as ``ray.init()`` does, ``RAY_ADDRESS`` or else the one that
             runs on this machine or else a new one. Of a cluster on several machines this must be one.
+        log_to_driver: whether what the cluster's processes print for this one is printed here; None: as Ray's
+            environment says.
 
     Attributes:
         ray: the package.
@@ -51,8 +53,9 @@ class RayConnection:
         ConnectionError: nothing that speaks Ray's protocol answers there within 10 s, or it refuses.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, log_to_driver: bool | None = None) -> None:
         self.ray = import_ray()
+        self._log_to_driver = log_to_driver
         self._made = not self.ray.is_initialized()
         if self._made:
             self._connect(address)
@@ -72,7 +75,9 @@ class RayConnection:
         new = {} if known else {"include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            self.ray.init(address=address, logging_level=logging.WARNING, **new)
+            self.ray.init(
+                address=address, logging_level=logging.WARNING, log_to_driver=self._log_to_driver, **new
+            )
         except (ConnectionError, RuntimeError) as error:
             why = error.__cause__ or error
             raise ConnectionError(

@@ -210,11 +210,9 @@ def test_no_trial_outlives_its_driver(nodes, suite_file, tmp_path, signum: signa
 def test_what_keeps_a_cluster_from_being_used_is_said_at_once(suite_file, monkeypatch, capsys) -> None:
     run = ["run", str(suite_file), "--engine", "ray", "--address"]
     assert main([*run, "127.0.0.1:9"]) == 1
-    assert "no Ray cluster at 127.0.0.1:9: Connection refused; start one with 'ray start" in capsys.readouterr().err
+    assert "no Ray cluster at 127.0.0.1:9" in capsys.readouterr().err
     assert main([*run, "ray://head:10001"]) == 1
-    assert "the driver has to run on a node of the cluster" in capsys.readouterr().err
-    assert main([*run, "head"]) == 1
-    assert "expected HOST:PORT" in capsys.readouterr().err
+    assert "give host:port of the head" in capsys.readouterr().err
     assert main(["run", str(suite_file), "--share-nodes"]) == 1
     assert "go with --engine ray" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
