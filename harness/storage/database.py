@@ -12,6 +12,7 @@ Any database that Optuna takes will do. A password is never shown: neither in me
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,6 +133,9 @@ class Database:
         """how often a connection was lost or could not be made"""
         self.stop: StopSignal | None = None
         """a signal ends the waiting for a database that does not answer"""
+        self.say: Callable[[str], None] = lambda text: None
+        """is told that it is waited for"""
+        self._away = False
         self._given_up = threading.Event()
         event.listen(self.engine, "do_connect", self._connect)
         event.listen(self.engine, "handle_error", self._note)
@@ -145,9 +149,14 @@ class Database:
         deadline = time.monotonic() + OUTAGE_SECONDS
         while True:
             try:
-                return dialect.connect(*args, **options)
-            except dialect.loaded_dbapi.OperationalError:
+                connection = dialect.connect(*args, **options)
+                self._away = False
+                return connection
+            except dialect.loaded_dbapi.OperationalError as error:
                 self.outages += 1
+                if not self._away:
+                    self._away = True
+                    self.say(f"the database is away, for {OUTAGE_SECONDS:g} s it is waited for: {self.explain(error)}")
                 stopped = self.stop is not None and self.stop.signum is not None
                 if stopped or time.monotonic() > deadline or self._given_up.wait(RETRY_SECONDS):
                     raise

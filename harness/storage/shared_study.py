@@ -57,7 +57,7 @@ class SharedStudy(Study):
     ) -> None:
         self.storage = database.url
         self._database = database
-        self._say = say
+        self._database.say = self._say = say
         self._name = f"{plan.suite.name}/{plan.study_id}"
         self._left = False
         self._leases = Leases(database, self._name, Driver())

@@ -21,7 +21,8 @@ from harness.execute import Outcome
 from harness.plan import Plan
 from harness.record import read_records
 from harness.stop import StopSignal
-from harness.storage.database import LEASES, Database
+from harness.storage import database as databases
+from harness.storage.database import LEASES, Database, StorageError
 from harness.storage.shared_study import SharedStudy
 from harness.sweep import Sweep
 from tests.harness.conftest import SUITE
@@ -155,6 +156,36 @@ def test_connections_that_break_between_repeats_are_made_again(
     assert [(record.trial, record.state) for record in records] == [(n, "complete") for n in range(3)]
 
 
+class Away(Breaking):
+    """After its first repeat the database lets nobody in."""
+
+    def __call__(self, *arguments: Any) -> Outcome:
+        allow_connections(self._server, self._url, False)
+        return super().__call__(*arguments)
+
+
+def allow_connections(server: Server, url: str, allow: bool) -> None:
+    with server.connect("postgres") as admin:
+        name = url.rpartition("/")[2]
+        admin.execute(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS {allow}'.encode())
+
+
+def test_a_database_that_stays_away_ends_a_run_and_the_next_goes_on(
+    make_plan, tmp_path: Path, url: str, database_server: Server, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(databases, "OUTAGE_SECONDS", 1.0)
+    away = Away(database_server, url)
+    with pytest.raises(StorageError, match=r"the database failed: .* is not currently accepting connections; all"):
+        run_in(url, make_plan(), tmp_path, away)
+    assert capsys.readouterr().out.startswith("the database is away, for 1 s it is waited for: ")
+    allow_connections(database_server, url, True)
+    with Database(url) as database, database.engine.begin() as connection:
+        connection.execute(delete(LEASES))  # that run's process lives: it is this one
+    records = run_in(url, make_plan(), tmp_path, Executed())
+    assert [(record.trial, record.state) for record in records] == [(n, "complete") for n in range(3)]
+
+
 @pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute"])
 def test_a_connection_that_breaks_while_a_record_is_added_adds_it_once(
     make_plan, tmp_path: Path, url: str, database_server: Server, when: str
@@ -210,6 +241,11 @@ def test_a_driver_with_several_places_shares_a_study_too(make_plan, tmp_path: Pa
             Sweep(plan, study, stop, Quiet(), places).run()
             assert places.most == 3
             assert sorted(record.trial for record in study.records.records) == list(range(6))
+
+
+def run_in(url: str, plan: Plan, results: Path, executed: Executed) -> list[Any]:
+    with Database(url) as database:
+        return sweep(plan, results, database, executed)
 
 
 def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
