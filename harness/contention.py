@@ -9,12 +9,14 @@ is recorded but not judged by, as it still holds the trial that ran before.
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from harness.memory import trial_processes
+from harness.turns import Pauses
 from unilab.training.cgroups import ROOT, cpu_quota, throttled_seconds
 
 TAKEN_FRACTION = 0.05
@@ -60,13 +62,16 @@ class Interference:
     """what disturbed the measurement, in words; empty when nothing did"""
 
 
-def read(root: Path = ROOT) -> Reading | None:
-    """The state of affairs for the trial that calls this; None where the system does not tell (other than Linux)."""
+def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
+    """The state of affairs for the trial that calls this; None where the system does not tell (other than Linux).
+
+    What the process groups ``groups`` take is its own as well.
+    """
     cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
     times = _core_times(root / "proc/stat")
     if not cores or not cores <= times.keys():
         return None
-    own = _own_seconds()
+    own = _own_seconds({os.getpgid(0), *groups})
     return Reading(
         time.monotonic(), cores, cpu_quota(root), sum(times[core][0] for core in cores),
         sum(times[core][1] for core in cores), own, throttled_seconds(root),
@@ -105,18 +110,27 @@ def judge(before: Reading | None, after: Reading | None) -> Interference:
 
 
 class Guard:
-    """Watches one trial: ``begin`` and ``end`` at the ends of the steady window."""
+    """Watches one trial: ``begin`` and ``end`` at the ends of the steady window.
 
-    def __init__(self) -> None:
+    Args:
+        pauses: of a trial that takes turns. The others stand still during its turns; so whatever they take is counted
+            as if it were its own, and what a stranger takes at any time disturbs all of them.
+    """
+
+    def __init__(self, pauses: Pauses | None = None) -> None:
+        self._pauses = pauses
         self.load_average = os.getloadavg()[0]
         """of the last minute, now"""
         self._before: Reading | None = None
 
     def begin(self) -> None:
-        self._before = read()
+        self._before = self._read()
 
     def end(self) -> Interference:
-        return judge(self._before, read())
+        return judge(self._before, self._read())
+
+    def _read(self) -> Reading | None:
+        return read(groups=self._pauses.groups if self._pauses else ())
 
 
 def _usable(reading: Reading) -> float:
@@ -141,10 +155,10 @@ def _core_times(stat: Path) -> dict[int, tuple[float, float]]:
     return times
 
 
-def _own_seconds() -> float:
+def _own_seconds(groups: Iterable[int]) -> float:
     """CPU time of the trial, its ended children included, and of the harness that watches it."""
     seconds = 0.0
-    for pid in trial_processes(os.getpgid(0)) | {os.getppid()}:
+    for pid in trial_processes(*groups) | {os.getppid()}:
         try:
             seconds += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
         except psutil.Error:  # ended since it was listed: its parent has its time

@@ -26,6 +26,7 @@ from harness.record import Record, State
 from harness.stop import StopSignal
 from harness.trainers import calm_thread_pools
 from harness.trial import TrialSpec, write_spec
+from harness.turns import Seat
 from unilab.ipc import segments
 
 GRACE_SECONDS = 2.0
@@ -79,6 +80,7 @@ def execute(
     on_progress: Callable[[dict[str, Any]], str | None] = lambda progress: None,
     *,
     code: Path | None = None,
+    seat: Seat | None = None,
 ) -> Outcome:
     """Run ``spec`` (its ``report_fd`` is set here) and wait for its end.
 
@@ -86,6 +88,7 @@ def execute(
         on_progress: sees each report of the trial; a reason that it returns ends the trial as pruned.
         code: folder whose ``harness`` and ``unilab`` run the trial, such as a worktree of another commit; None: those
             that this process runs. The trial works in that folder, so paths in ``spec`` have to be absolute.
+        seat: that it takes turns from; the time in which it stands still counts for no limit.
 
     Raises:
         Stopped: a signal came; the trial is gone, nothing is known of it.
@@ -95,7 +98,9 @@ def execute(
     started = time.monotonic()
     with _Group(spec, folder, stop, code) as group:
         with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory) as memory:
-            outcome = _Watch(group, limits, stop, on_progress, started).wait()
+            if seat is not None:
+                seat.joined(group.id, group.running)
+            outcome = _Watch(group, limits, stop, on_progress, seat).wait()
             group.end()
         outcome.peak, outcome.memory_accounting = memory.peak, memory.accounting
     if outcome.state != "complete":
@@ -161,6 +166,10 @@ class _Group:
     def _log_sizes(self) -> dict[Path, int]:
         return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
 
+    def running(self) -> list[int]:
+        """Its processes, without the guard, which has to see our end at any time."""
+        return [pid for pid in _members(self.id) if pid != self.id]
+
     def end(self) -> None:
         """Nothing of the group is left afterwards."""
         if self._guard.returncode is not None:
@@ -185,12 +194,12 @@ class _Group:
         Segments of this project can be told from those of living processes afterwards; those of other packages cannot.
         """
         trackers = []
-        for pid in _members(self.id):
+        for pid in self.running():
             with suppress(psutil.Error, ProcessLookupError):  # ended meanwhile
                 process = psutil.Process(pid)
                 if any(TRACKER in word for word in process.cmdline()):
                     trackers.append(process)
-                elif pid != self.id:  # the guard holds the group's number
+                else:
                     process.kill()
         psutil.wait_procs(trackers, GRACE_SECONDS)
 
@@ -204,11 +213,12 @@ class _Watch:
         limits: Limits,
         stop: StopSignal,
         on_progress: Callable[[dict[str, Any]], str | None],
-        started: float,
+        seat: Seat | None,
     ) -> None:
-        self.group, self.limits, self.stop, self.on_progress = group, limits, stop, on_progress
-        self.deadline = started + limits.timeout_seconds
-        self.progress_deadline = started + limits.progress_timeout_seconds
+        self.group, self.limits, self.stop, self.on_progress, self.seat = group, limits, stop, on_progress, seat
+        self.clock = time.monotonic if seat is None else seat.clock
+        self.deadline = self.clock() + limits.timeout_seconds
+        self.progress_deadline = self.clock() + limits.progress_timeout_seconds
         self._buffer = b""
         self._final: Outcome | None = None
 
@@ -218,7 +228,7 @@ class _Watch:
             selector.register(self.stop.fd, selectors.EVENT_READ)
             while True:
                 self.stop.check()
-                remaining = min(self.deadline, self.progress_deadline) - time.monotonic()
+                remaining = min(self.deadline, self.progress_deadline) - self.clock()
                 if remaining <= 0:
                     return self._timed_out()
                 for key, _ in selector.select(min(remaining, 3600.0)):
@@ -232,11 +242,14 @@ class _Watch:
         chunk = os.read(self.group.reports, 65536)
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
-            self._handle(json.loads(line))
+            self._handle(message := json.loads(line))
+            if self.seat is not None:
+                warm = message["event"] == "progress" and bool(message["progress"]["measuring"])
+                self.seat.note(steady=warm, measured=message["event"] == "result")
         return bool(chunk)
 
     def _handle(self, message: dict[str, Any]) -> None:
-        self.progress_deadline = time.monotonic() + self.limits.progress_timeout_seconds
+        self.progress_deadline = self.clock() + self.limits.progress_timeout_seconds
         if self._final is not None:  # what a pruned trial reports until it is gone
             return
         if message["event"] == "progress":
@@ -269,7 +282,7 @@ class _Watch:
 
     def _timed_out(self) -> Outcome:
         logs = self.group.dump_stacks()
-        if time.monotonic() >= self.deadline:
+        if self.clock() >= self.deadline:
             reason = f"took longer than trial_timeout_seconds = {self.limits.timeout_seconds:g}"
         else:
             reason = f"no progress for progress_timeout_seconds = {self.limits.progress_timeout_seconds:g}"

@@ -167,13 +167,13 @@ def process_memory(pid: int, how: Accounting) -> ProcessMemory:
         return ProcessMemory()
 
 
-def trial_processes(pid: int) -> set[int]:
-    """Processes alive now that are ``pid``, descend from it, or are in the group or session that it leads."""
+def trial_processes(*pids: int) -> set[int]:
+    """Processes alive now that are one of ``pids``, descend from it, or are in the group or session that it leads."""
     parents: dict[int, int] = {}
     members = set()
     for other, parent, group, session in _process_table():
         parents[other] = parent
-        if pid in (other, group, session):
+        if not {other, group, session}.isdisjoint(pids):
             members.add(other)
     grown = True
     while grown:

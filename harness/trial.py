@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from harness import trainers
 from harness.contention import Guard, Interference
+from harness.turns import Pauses
 from harness.window import Window
 from unilab.training.progress import Progress
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # the process of a trial has no use for suites
 REPORT_SECONDS = 0.5
 """at most one line to the parent in this time"""
 UNLIMITED = 2**62
+FRACTIONS = (
+    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class TrialSpec:
     return_at: dict[str, float] | None = None
     """``{"env_steps": N}`` or ``{"seconds": S}``: the trial ends there instead of after ``seconds``"""
     target_return: float | None = None
+    pauses: str | None = None
+    """the file with its pauses where trials take turns"""
 
     @classmethod
     def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
@@ -67,7 +73,8 @@ class Trial:
     def __init__(self, spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> None:
         self.spec = spec
         self._window: Window
-        self._guard = Guard()
+        self._pauses = None if spec.pauses is None else Pauses(Path(spec.pauses))
+        self._guard = Guard(self._pauses)
         self._interference: Interference | None = None
         self._report = report
         self._next_report = 0.0
@@ -87,6 +94,8 @@ class Trial:
                     save_interval=UNLIMITED,
                 )  # fmt: skip
             result = self._window.result() | self._contention()
+            if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses
+                result |= dict.fromkeys(FRACTIONS, math.nan)
         except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
             self._report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
             return False
@@ -106,13 +115,16 @@ class Trial:
         return {"load_average": self._guard.load_average, **dataclasses.asdict(interference)}
 
     def _on_progress(self, progress: Progress) -> bool:
+        if self._pauses is not None:
+            progress = dataclasses.replace(progress, wall_seconds=self._pauses.active(progress.wall_seconds))
         warming_up = self._window.first is None
         more = self._window.add(progress)
-        if warming_up and self._window.first is not None:
+        opened = warming_up and self._window.first is not None
+        if opened:
             self._guard.begin()
         if not more:
             self._interference = self._guard.end()
-        if time.monotonic() >= self._next_report or not more:
+        if time.monotonic() >= self._next_report or opened or not more:
             self._next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars())
             scalars["measuring"] = self._window.first is not None

@@ -84,6 +84,8 @@ def _measure(arguments: Namespace, base: Side, new: Side, console: Console) -> t
         with console.status("starting") as status:
             pairs = Measuring(versions, schedule, folder, stop, console.print, status.update).run()
         pairs.notes.extend(_notes(versions, (base, new)))
+        if schedule.one_by_one:
+            pairs.notes.append(f"the repeats ran one after the other, not in turns: {schedule.one_by_one}")
     return pairs, deciding, folder
 
 

@@ -1,14 +1,20 @@
 """Both sides measured now, in turns and in fresh processes: base, new, new, base in each block of two pairs.
 
-A machine that grows slower or faster hits both sides alike. The two repeats of a side within a block, which lie as far
-apart as a pair does or farther, show how much the same code differs from itself: the noise floor.
+The four of a block are alive together and take turns of a fraction of a second (``harness.turns``), so that a machine
+that grows slower or faster, also from one second to the next, hits them alike. Where that cannot be (four at once do
+not fit into the memory, or one side's code is older than turns) they run one after the other in that order. The two
+repeats of a side within a block, which lie as far apart as a pair does or farther, show how much the same code differs
+from itself: the noise floor.
 """
 
+import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ from harness.record import Record, RecordFile
 from harness.stop import StopSignal
 from harness.suite import Measure
 from harness.trial import TrialSpec
+from harness.turns import FILE, Seat, take_turns
 
 BASE, NEW = 0, 1
 """numbers of the sides, as ``trial`` of their records"""
@@ -50,6 +57,14 @@ class Schedule:
 
     measure: Measure
     pairs: int
+    one_by_one: str = ""
+    """why the repeats of a block cannot take turns; empty: they do"""
+
+    def blocks(self) -> Iterator[list[tuple[int, int]]]:
+        """Side and number of the pair of what is measured together, in the order of measuring."""
+        order = list(self)
+        size = 1 if self.one_by_one else 4
+        return (order[first : first + size] for first in range(0, len(order), size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Side and number of the pair, in the order of measuring."""
@@ -93,45 +108,92 @@ class Measuring:
         self._began = time.monotonic()
         self._retries = self.schedule.pairs
         measured: tuple[list[Record], list[Record]] = ([], [])
-        for side, pair in self.schedule:
-            measured[side].append(self._last_attempt(side, pair))
+        for block in self.schedule.blocks():
+            for (side, _), record in zip(block, self._last_attempt(block), strict=True):
+                measured[side].append(record)
         across = list(zip(*measured, strict=True))
         within = [
             (own[first], own[first + 1]) for own in measured for first in range(0, self.schedule.pairs - 1, 2)
         ]  # fmt: skip
         return Pairs(across, within)
 
-    def _last_attempt(self, side: int, pair: int) -> Record:
-        """A repeat; again, as often as the suite allows, if something disturbed it.
+    def _last_attempt(self, block: list[tuple[int, int]]) -> list[Record]:
+        """A block; again, as often as the suite allows, if something disturbed it.
 
         On a machine that is never quiet that would take three times as long: together not more often than once a pair.
         """
-        record = self._repeat(side, pair, attempt=0)
-        while record.disturbed and record.attempt < self.schedule.measure.disturbed_retries and self._retries:
-            self._retries -= 1
-            record = self._repeat(side, pair, record.attempt + 1)
-        return record
+        records = self._attempt(block, 0)
+        for attempt in range(1, self.schedule.measure.disturbed_retries + 1):
+            if not (any(record.disturbed for record in records) and self._retries >= len(block) / 2):
+                break
+            self._retries -= math.ceil(len(block) / 2)
+            records = self._attempt(block, attempt)
+        return records
 
-    def _repeat(self, side: int, pair: int, attempt: int) -> Record:
-        version, what = self.versions[side], f"pair {pair + 1} of {self.schedule.pairs}, {NAMES[side]:<4}"
-        seed = int(version.settings.get("seed", 0)) + pair
-        record = Record(
+    def _attempt(self, block: list[tuple[int, int]], attempt: int) -> list[Record]:
+        """Measure a block once.
+
+        Raises:
+            CompareError: a repeat was not measured to its end; the others were given up.
+        """
+        records = [self._record(side, pair, attempt) for side, pair in block]
+        if len(block) == 1:
+            return [self._finish(records[0], self._execute(records[0]))]
+        given_up = threading.Event()
+        files = [self.folder / record.log / FILE for record in records]
+        jobs = [partial(self._in_turns, record, given_up) for record in records]
+        outcomes = take_turns(files, jobs)
+        # a failure first: the others ended because of it
+        done = sorted(zip(records, outcomes, strict=False), key=lambda pair: pair[1].state in ("complete", "pruned"))
+        if done[0][1].state != "complete":
+            self._finish(*done[0])
+        return [self._finish(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
+
+    def _in_turns(self, record: Record, given_up: threading.Event, seat: Seat) -> Outcome:
+        outcome = self._execute(record, given_up, seat=seat)
+        if outcome.state != "complete":
+            given_up.set()
+        return outcome
+
+    def _record(self, side: int, pair: int, attempt: int) -> Record:
+        version = self.versions[side]
+        return Record(
             study=self.folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
-            params=version.settings, seed=seed, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=version.commit, dirty=version.dirty, machine=self._machine, attempt=attempt, threads=version.threads,
-            versions=self._versions, log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
+            params=version.settings, seed=int(version.settings.get("seed", 0)) + pair,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=version.commit, dirty=version.dirty,
+            machine=self._machine, attempt=attempt, threads=version.threads, versions=self._versions,
+            log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
-        outcome = self.execute(
-            self._spec(version, record), version.limits, self.stop, lambda progress: self._live(what, progress),
-            code=version.code,
-        )  # fmt: skip
+
+    def _execute(self, record: Record, given_up: threading.Event | None = None, seat: Seat | None = None) -> Outcome:
+        version = self.versions[record.trial]
+
+        def watch(progress: dict[str, Any]) -> str | None:
+            self._live(self._what(record), progress)
+            return "another repeat was not measured" if given_up is not None and given_up.is_set() else None
+
+        more: dict[str, Any] = {} if seat is None else {"seat": seat}
+        spec = self._spec(version, record)
+        if seat is not None:
+            spec = dataclasses.replace(spec, pauses=str(seat.file.resolve()))
+        return self.execute(spec, version.limits, self.stop, watch, code=version.code, **more)
+
+    def _finish(self, record: Record, outcome: Outcome) -> Record:
+        """Keep what was measured.
+
+        Raises:
+            CompareError: it was not measured to its end.
+        """
         record = outcome.added_to(record)
         self._records.append(record)
         if record.state != "complete":
-            name, log = NAMES[side].upper(), self.folder / record.log
+            name, log = NAMES[record.trial].upper(), self.folder / record.log
             raise CompareError(f"{name} was not measured: {record.state}: {record.error}; see {log}")
-        self._show(what, record)
+        self._show(self._what(record), record)
         return record
+
+    def _what(self, record: Record) -> str:
+        return f"pair {record.repeat + 1} of {self.schedule.pairs}, {NAMES[record.trial]:<4}"
 
     def _spec(self, version: Version, record: Record) -> TrialSpec:
         settings = version.settings | ({"seed": record.seed} if "seed" in version.settings else {})

@@ -1,7 +1,7 @@
 """What is to be measured on either side: its code, its configuration, and for how long."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from harness.execute import Limits
 from harness.suite import Constraints, Measure, Suite
 from harness.suite import Limits as SuiteLimits
 from harness.trainers import Trainer
+from unilab.ipc.budget import MemoryBudget
+
+TURNS = "harness/turns.py"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Configuration:
     settings: dict[str, Any]
     threads: str
     host_limit: int | None
+    budget: MemoryBudget | None
+    memory_fraction: float
 
 
 @contextmanager
@@ -67,7 +72,19 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
             code = folders[side.commit] if side.commit is not None else None
             commit, changed = (here.commit, here.dirty) if side.commit is None else (side.commit, False)
             versions.append(Version(own.trainer, own.settings, allowed, commit, changed, own.threads, code))
-        yield (versions[0], versions[1]), Schedule(measure, options.pairs), deciding
+        together = _why_not_together(configurations, [version.code for version in versions])
+        yield (versions[0], versions[1]), Schedule(measure, options.pairs, together), deciding
+
+
+def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[Path | None]) -> str:
+    """Why the four repeats of a block cannot be alive at the same time; empty when they can."""
+    if not Path("/proc/self").exists():
+        return "the processes of a trial can be stopped and continued on Linux alone"
+    if any(code is not None and not (code / TURNS).is_file() for code in codes):
+        return "the code of one side is older than taking turns"
+    items = [item for own in configurations if own.budget is not None for item in 2 * own.budget.items]
+    verdict = budget.judge(MemoryBudget(tuple(items)), min(own.memory_fraction for own in configurations))
+    return "" if verdict.fits else "four repeats at a time do not fit into the memory"
 
 
 def _suite(base: Side, new: Side, options: Options) -> Suite | None:
@@ -106,9 +123,10 @@ def _from_file(path: Path) -> Configuration:
 
 
 def _checked(where: str, name: str, trainer: Trainer, settings: dict[str, Any], fraction: float) -> Configuration:
-    verdict = budget.judge(trainer.budget(settings), fraction)
+    predicted = trainer.budget(settings)
+    verdict = budget.judge(predicted, fraction)
     if not verdict.fits:
         raise CompareError(f"{where}: does not fit into this machine: {verdict.reason}")
     seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
     threads = ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
-    return Configuration(name, seed | settings, threads, verdict.host_limit)
+    return Configuration(name, seed | settings, threads, verdict.host_limit, predicted, fraction)

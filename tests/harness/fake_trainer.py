@@ -45,6 +45,8 @@ class FakeConfig:
     device: str = "cpu"
     host_bytes: int = 1000
     slots: int = 0
+    iteration_seconds: Annotated[float, Field(gt=0)] = ITERATION_SECONDS
+    """on its clock; below any pause of trials that take turns, its clock stands still with it, as real ones do"""
     real_clock: bool = False
     """iterations take the time that they say"""
     layers: tuple[int, ...] = (1,)
@@ -111,7 +113,7 @@ def iterate(
     for iteration in range(1, max_iterations + 1):
         with span("iteration"):
             if config.real_clock:
-                time.sleep(ITERATION_SECONDS)
+                time.sleep(config.iteration_seconds)
             progress = progress_after(iteration, config)
             more = on_progress(progress)
         if iteration == 2:
@@ -125,7 +127,7 @@ def iterate(
 
 
 def progress_after(iteration: int, config: FakeConfig) -> Progress:
-    seconds = iteration * ITERATION_SECONDS
+    seconds = iteration * config.iteration_seconds
     return Progress(
         iteration=iteration, updates=20 * iteration, env_steps=config.speed * iteration,
         collected_env_steps=config.speed * iteration, wall_seconds=seconds, learner_busy_seconds=0.75 * seconds,

@@ -1,0 +1,137 @@
+"""Trials that take turns: real processes that stand still, and clocks that stand still with them."""
+
+import math
+import os
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import turns
+from harness.execute import Limits, Outcome, execute
+from harness.stop import StopSignal
+from harness.trial import TrialSpec
+from harness.turns import Pauses, Seat, take_turns
+
+PATIENT = Limits(60, 60)
+TRAINER = "tests.harness.fake_trainer:FakeTrainer"
+
+
+def spec(folder: Path, seconds: float = 0.3, **fake) -> TrialSpec:
+    file = str(folder / turns.FILE)
+    return TrialSpec(TRAINER, {"real_clock": True, **fake}, 0.0, seconds, str(folder), -1, pauses=file)
+
+
+def measured(folders: list[Path], specs: list[TrialSpec], limits: Limits = PATIENT) -> list[Outcome]:
+    with StopSignal() as stop:
+
+        def job(one: TrialSpec, seat: Seat) -> Outcome:
+            return execute(one, limits, stop, seat=seat)
+
+        return take_turns([folder / turns.FILE for folder in folders], [partial(job, one) for one in specs])
+
+
+def standing(pid: int) -> bool:
+    """Whether the process stands still; a signal is obeyed when the process would run the next time."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        if stat[stat.rindex(")") + 2] == "T":
+            return True
+    return False
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.001, 0.2), st.floats(0.3, 5), st.booleans()), min_size=1, max_size=20))
+def test_a_clock_stands_still_in_every_pause(tmp_path_factory, stretches: list[tuple[float, float, bool]]) -> None:
+    """Each stretch is some running and the pause behind it; the clock is read before, after, or across the pause."""
+    file = tmp_path_factory.mktemp("seat") / turns.FILE
+    words = np.memmap(file, np.float64, "w+", shape=(4,))
+    pauses = Pauses(file)
+    wall = ran = 0.0
+    for running, pause, across in stretches:
+        wall, ran = wall + running, ran + running
+        if not across:
+            assert pauses.active(wall) == pytest.approx(ran, abs=1e-9)
+        words[0] += pause
+        if across:  # read before the pause, asked for after it
+            assert pauses.active(wall) == pytest.approx(ran, abs=1e-9)
+        wall += pause
+        ran += 0.001
+        wall += 0.001
+        assert pauses.active(wall) == pytest.approx(ran, abs=1e-9)
+
+
+def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> None:
+    """Seen through the eyes of the kernel whenever a turn begins."""
+    folders = [tmp_path / name for name in "abc"]
+    markers = [tmp_path / f"{name}.pid" for name in "abc"]
+    specs = [spec(folder, 0.6, marker=str(marker)) for folder, marker in zip(folders, markers, strict=True)]
+    seen: list[list[bool]] = []
+    go_on = Seat.go_on
+
+    def watching(seat: Seat) -> None:
+        if len(seen) < 4 and seat._paused_at is not None:  # nobody has been measured yet
+            seen.append([standing(int(marker.read_text().split()[0])) for marker in markers])
+        go_on(seat)
+
+    monkeypatch.setattr(Seat, "go_on", watching)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.1)
+    outcomes = measured(folders, specs)
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 3
+    assert len(seen) == 4 and all(map(all, seen))
+    for outcome in outcomes:
+        # without its pauses: 100 env steps in 10 ms, and a pause may shorten the sleep that it fell into
+        assert outcome.result["env_steps_per_second"] == pytest.approx(10_000, rel=0.25)
+        assert 0.6 <= outcome.result["steady_seconds"] < 0.8 < outcome.wall_seconds
+        assert math.isnan(outcome.result["collector_busy_fraction"])
+
+
+def test_standing_still_uses_up_no_deadline(tmp_path: Path, monkeypatch) -> None:
+    folders = [tmp_path / name for name in "abcd"]
+    monkeypatch.setattr(turns, "TURN_SECONDS", 1.0)
+    outcomes = measured(folders, [spec(folder, 1.2) for folder in folders], Limits(60, progress_timeout_seconds=2.5))
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 4  # each stood still for 3 s between two turns
+
+
+def test_a_trial_that_fails_ends_and_the_others_go_on(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    good, bad = measured(folders, [spec(folders[0]), spec(folders[1], behaviour="die")])
+    assert good.state == "complete" and bad.state == "failed" and "SIGKILL" in str(bad.error)
+
+
+def test_an_error_of_a_job_is_raised_and_nothing_stays_stopped(tmp_path: Path) -> None:
+    marker, ended = tmp_path / "pid", []
+
+    def fails(seat: Seat) -> Outcome:
+        raise ValueError("no such thing")
+
+    with StopSignal() as stop:
+
+        def runs(seat: Seat) -> Outcome:
+            ended.append(execute(spec(tmp_path / "a", marker=str(marker)), Limits(60, 60), stop, seat=seat))
+            return ended[-1]
+
+        with pytest.raises(ValueError, match="no such thing"):
+            take_turns([tmp_path / name / turns.FILE for name in "ab"], [runs, fails])
+    assert ended[0].state == "complete"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text().split()[0]), 0)
+
+
+def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
+    seat = Seat(tmp_path / "s" / turns.FILE, 1, threading.Event())
+    before = seat.clock()
+    seat.stop()
+    stopped = seat.clock()
+    time.sleep(0.2)
+    assert seat.clock() == stopped
+    seat.stop()
+    seat.go_on()
+    seat.go_on()
+    assert stopped <= seat.clock() < before + 0.2
