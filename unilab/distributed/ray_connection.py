@@ -75,9 +75,7 @@ class RayConnection:
         new = {} if known else {"include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            self.ray.init(
-                address=address, logging_level=logging.WARNING, log_to_driver=self._log_to_driver, **new
-            )
+            self.ray.init(address=address, logging_level=logging.WARNING, log_to_driver=self._log_to_driver, **new)
         except (ConnectionError, RuntimeError) as error:
             why = error.__cause__ or error
             raise ConnectionError(

@@ -72,7 +72,9 @@ def test_two_commits_measured_in_turns_each_with_its_own_code(repository: Path, 
     content = json.loads(out)
     throughput = content["metrics"][0]
     assert (
-        throughput["pairs"] == 6 and throughput["change"] == pytest.approx(-0.08, abs=1e-3) and throughput["noise_floor"] == 0.01
+        throughput["pairs"] == 6
+        and throughput["change"] == pytest.approx(-0.08, abs=1e-3)
+        and throughput["noise_floor"] == 0.01
     )
     records = read_records(Path(repository / content["folder"]) / "repeats.jsonl")
     assert [r.trial for r in records] == [0, 1, 1, 0] * 3 and [r.seed for r in records[:5]] == [0, 0, 1, 1, 2]
