@@ -1,5 +1,6 @@
 """The implementations of distributed workers; every test here must leave no process and no shared memory behind."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,7 +13,7 @@ __all__ = ["nothing_left"]
 
 MakeWorkers = Callable[..., BaseDistributedWorkersWithBuffer]
 
-IMPLEMENTATIONS: dict[str, MakeWorkers] = {
+IMPLEMENTATIONS: dict[str, type[BaseDistributedWorkersWithBuffer]] = {
     "sequential": SequentialWorkers,
     "processes": ProcessWorkers,
     "ray": RayWorkers,
@@ -29,7 +30,17 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def make_workers(request: pytest.FixtureRequest) -> MakeWorkers:
-    """Constructor of one implementation after the other; those that can run freely take ``in_step=False`` too."""
+    """Constructor of one implementation after the other."""
+    return _implementation(request)
+
+
+@pytest.fixture(params=[name for name, kind in IMPLEMENTATIONS.items() if kind.runs_freely])
+def make_free_workers(request: pytest.FixtureRequest) -> MakeWorkers:
+    """The same, of those that take ``in_step=False``."""
+    return functools.partial(_implementation(request), in_step=False)
+
+
+def _implementation(request: pytest.FixtureRequest) -> MakeWorkers:
     if request.param == "ray":
         request.getfixturevalue("cluster")
     return IMPLEMENTATIONS[request.param]

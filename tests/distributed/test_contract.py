@@ -73,6 +73,25 @@ def test_the_same_data_as_the_oracle_bit_for_bit(make_workers: MakeWorkers, coun
         assert torch.equal(value, values[1][name])
 
 
+def test_running_freely_nothing_is_lost_and_new_weights_arrive(make_free_workers: MakeWorkers) -> None:
+    buffer = RecordingBuffer()
+    with build(make_free_workers, buffer, 2, 5) as workers:
+        for version in (1, 2):
+            workers.broadcast_updated_policy(NoisyPolicy(version).state_dict())
+            while workers.acted_version != version:
+                before, after, seconds = workers.collect_rollouts()
+                assert 0 <= min(before, after) <= max(before, after) <= 2 * workers.queue_size + 2
+                assert seconds >= 0
+        assert workers.dropped == 0
+    assert len(buffer.rollouts) == workers.rollouts == workers.env_steps / (2 * STEPS)
+    assert len(buffer.rollouts) % 5 == 0
+    for worker in range(2):
+        made = [stamp for stamp in stamps(buffer.rollouts) if stamp[0] == worker]
+        assert [sequence for _, _, sequence, _ in made] == list(range(len(made)))
+        versions = [version for *_, version in made]
+        assert versions == sorted(versions)
+
+
 def test_transitions(make_workers: MakeWorkers) -> None:
     replays = [ReplayBuffer(400, 1, 1, "cpu", critic_dim=2, seed=2) for _ in range(2)]
     for replay, make in zip(replays, (make_workers, SequentialWorkers), strict=True):

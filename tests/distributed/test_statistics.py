@@ -11,6 +11,7 @@ from tests.algos.appo.counting_env import CountingEnv
 from tests.distributed.test_worker import worker
 from unilab.distributed import EpochStatistics, StatsLevel
 from unilab.distributed.statistics import add_values, merge_moments, no_moments, summary
+from unilab.envs import StepResult
 
 VALUES = st.floats(-1e6, 1e6, width=32)
 
@@ -21,7 +22,7 @@ class Eventful(CountingEnv):
     event_names = ("beep",)
     events = np.full((2, 1), np.nan, np.float32)
 
-    def step(self, actions):
+    def step(self, actions: np.ndarray) -> StepResult:
         result = super().step(actions)
         self.events[0] = self.steps if self.steps % 2 == 0 else np.nan
         return result
