@@ -10,15 +10,16 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from harness.engines.node import Assignment, Ended
-from harness.execute import execute
+from harness.execute import Outcome, execute
 from harness.stop import Stopped, StopSignal
-from harness.trial import TrialSpec
+from harness.trial import TrialSpec, describe
 
 MOST_BYTES = 32 * 2**20
 """of one file that goes back; of a longer log the end does, of another file its name"""
@@ -52,14 +53,14 @@ class Orders:
 def run(pipe: Connection) -> int:
     """One repeat, from its assignment to its end."""
     with StopSignal() as stop, tempfile.TemporaryDirectory(prefix="unilab-repeat-") as folder:
+        assignment = pipe.recv()
         try:
-            assignment = pipe.recv()
             ended = carry_out(assignment, Path(folder), stop, Orders(pipe))
-            pipe.send(ended)
         except Stopped as stopped:
             return stopped.exit_code
-        except (EOFError, OSError):
-            return 1
+        except Exception as error:  # noqa: BLE001 whoever asked gets it, with its traceback
+            ended = Ended(Outcome("failed", error=describe(error)), {"traceback.txt": traceback.format_exc().encode()})
+        pipe.send(ended)
     return 0
 
 
@@ -74,7 +75,7 @@ def carry_out(assignment: Assignment, folder: Path, stop: StopSignal, orders: Or
 
 def moved(spec: TrialSpec, folder: Path) -> TrialSpec:
     """The same repeat in another folder; settings that name the folder, as tracing does, follow."""
-    old = {spec.folder, str(Path(spec.folder).absolute())}
+    old = [spec.folder, str(Path(spec.folder).absolute())]  # no set: values may be lists
     settings = {name: str(folder) if value in old else value for name, value in spec.settings.items()}
     return replace(spec, folder=str(folder), settings=settings)
 

@@ -68,12 +68,23 @@ def test_with_its_pipe_the_repeat_ends(pipe, tmp_path) -> None:
     assert psutil.wait_procs([trial], ENDS_WITHIN) == ([trial], [])
 
 
+def test_an_error_of_the_watcher_itself_comes_back_with_its_traceback(pipe, tmp_path) -> None:
+    spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
+    pipe.send(Assignment(spec, Limits(60, 60), str(Path.cwd()), {}))
+    end = ended(pipe)
+    assert (end.outcome.state, end.outcome.error) == (
+        "failed",
+        "TypeError: Object of type object is not JSON serializable",
+    )
+    assert b"in write_spec" in end.files["traceback.txt"]
+
+
 def test_settings_that_name_the_folder_follow_it(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = TrialSpec("t", {"trace_output_dir": str(tmp_path / "logs"), "env": "logs/x"}, 0.1, 0.2, "logs", -1)
+    spec = TrialSpec("t", {"trace_output_dir": str(tmp_path / "logs"), "layers": [8]}, 0.1, 0.2, "logs", -1)
     moved = watcher.moved(spec, Path("/node"))
     assert moved.folder == "/node"
-    assert moved.settings == {"trace_output_dir": "/node", "env": "logs/x"}
+    assert moved.settings == {"trace_output_dir": "/node", "layers": [8]}
 
 
 def test_of_long_files_logs_keep_their_end_and_others_are_named(tmp_path, monkeypatch) -> None:
