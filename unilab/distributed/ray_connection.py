@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -69,19 +70,21 @@ class RayConnection:
             self._made = False
 
     def _connect(self, address: str | None) -> None:
-        known = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
-        if known not in (None, "", "auto", "local"):
-            _check_answers(*_host_and_port(known))
-        new = {} if known else {"include_dashboard": False}
+        chosen = choose_address(address)
         before = signal.getsignal(signal.SIGTERM)
         try:
-            self.ray.init(address=address, logging_level=logging.WARNING, log_to_driver=self._log_to_driver, **new)
+            self.ray.init(
+                address=chosen,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=self._log_to_driver,
+            )
         except (ConnectionError, RuntimeError) as error:
-            why = error.__cause__ or error
+            where, why = _named(address) or "this machine", error.__cause__ or error
             raise ConnectionError(
-                f"Ray at {known or 'this machine'} does not let this process in: {why}. This must be a machine of the "
-                "cluster (`ray start --address=HEAD:6379`), with the same version of Ray, and with RAY_AUTH_MODE=token "
-                "and the cluster's token if it asks for one"
+                f"Ray at {where} does not let this process in: {why}. It takes a machine of the cluster (`ray start "
+                "--address=HEAD:6379`), the same version of Ray, and RAY_AUTH_MODE=token with the cluster's token if "
+                "it has one"
             ) from error
         finally:
             if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves it alone, too
@@ -99,6 +102,44 @@ class RayConnection:
             )
 
 
+def choose_address(address: str | None) -> str | None:
+    """What to call ``ray.init`` with, which would try for a quarter of an hour to reach a cluster that is not there.
+
+    Raises:
+        ValueError: not an address.
+        ConnectionError: nothing that speaks Ray's protocol answers there within 10 s.
+    """
+    named = _named(address)
+    if named == "local":
+        return named
+    if named is not None:
+        _check_answers(*_host_and_port(named))
+        return address
+    try:
+        recorded = _record().read_text().strip()
+        _check_answers(*_host_and_port(recorded))
+    except FileNotFoundError:
+        return address
+    except ConnectionError:
+        if address == "auto":
+            raise
+        logger.warning("the Ray cluster of this machine, at %s, is gone; a new one is started", recorded)
+        return "local"
+    return address
+
+
+def _named(address: str | None) -> str | None:
+    """The address that is given, here or by ``RAY_ADDRESS``; None: the one that runs on this machine."""
+    named = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
+    return None if named in ("", "auto") else named
+
+
+def _record() -> Path:
+    """Where Ray keeps the address of the cluster that was started last on this machine."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
+
+
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if "/" in address or not host or not port.isdigit():
@@ -109,7 +150,11 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _check_answers(host: str, port: int) -> None:
-    """Ask before Ray does, which would try for a quarter of an hour."""
+    """Greet the server there as Ray would.
+
+    Raises:
+        ConnectionError: nothing answers, or not in this way.
+    """
     problem = ""
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
