@@ -109,7 +109,7 @@ def postgresql() -> Iterator[Server]:
         yield server
     finally:
         guard.stdin.close()
-        guard.wait(60)
+        guard.wait(120)  # it removes its folder, which takes a loaded machine a while
         guard.stdout.close()
 
 
