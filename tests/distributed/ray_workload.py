@@ -48,7 +48,7 @@ def main(address: str, folder: str) -> None:
         print(json.dumps([first.restarts, stamps(buffer.rollouts)]), flush=True)
         untouched = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     print(json.dumps([ray.is_initialized(), untouched]), flush=True)
-    with workers(RecordingBuffer(), Path(folder), ray_address=address, in_step=False) as second:
+    with workers(RecordingBuffer(), Path(folder), 1, ray_address=address, in_step=False) as second:
         second.collect_rollouts()
         print("learning", flush=True)
         while True:

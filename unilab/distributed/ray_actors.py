@@ -235,8 +235,11 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         if not pending:
             return
         starting = [member for member in self._members if member.deadline is not None]
-        limit = min((member.deadline.left() for member in starting if member.deadline), default=None) if wait else 0.0
-        for reference in self._ray.wait(list(pending), num_returns=1 if wait else len(pending), timeout=limit)[0]:
+        references = list(pending)
+        if wait:
+            limit = min((member.deadline.left() for member in starting if member.deadline), default=None)
+            self._ray.wait(references, num_returns=1, timeout=limit)
+        for reference in self._wait_for(references, 0.0):
             member = pending[reference]
             if reference is member.delivery or reference in member.calls:  # and not of an actor replaced meanwhile
                 self._receive(member, reference)
