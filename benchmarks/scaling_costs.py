@@ -21,6 +21,7 @@ from unilab.algos.torch.offpolicy.worker_collection import WorkerEnvironment, wo
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutWorker
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import ReplayBuffer
+from unilab.training.devices import usable_cores
 from unilab.training.settings import parse
 
 CAPACITY = 200_000
@@ -68,10 +69,12 @@ def running(
     config, dims = setting.config, setting.dims
     replay = ReplayBuffer(CAPACITY, dims.obs, dims.action, "cpu", critic_dim=dims.critic)
     share = WorkerEnvironment(setting.env, setting.rows, config.sim_backend, {}, 1)
+    # All of them are to fit on this machine's cores, whose speed they share.
+    room = {"ray_address": "local", "worker_resources": {"CPU": min(1.0, usable_cores() / count)}}
     try:
         with worker_class(kind)(
             share, setting.policy(), setting.steps, count, setting.batch_size, rollouts_per_iteration, True,
-            range(count), replay, in_step=False,
+            range(count), replay, in_step=False, **(room if kind == "ray" else {}),
         ) as workers:  # fmt: skip
             for _ in range(2 * count):
                 workers.collect_rollouts()

@@ -24,7 +24,7 @@ from unilab.training.checkpoint import load_checkpoint
 from unilab.training.settings import parse
 
 SETTINGS: dict[str, Any] = {
-    "env": "HalfCheetah",
+    "env": "Hopper",
     "num_envs": 8,
     "learning_starts": 125,
     "updates_per_step": 8,

@@ -15,6 +15,7 @@ changes, but the throughput of the workers suffers.
 import argparse
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,6 +155,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers and learner share the cores as the model has it
     costs = {kind: costs_of(options.setting, kind) for kind in options.kinds.split(",")}
     here = [row for kind, one in costs.items() for row in check_here(one, kind, options)]
     far = list(costs.values())[-1]

@@ -97,6 +97,21 @@ def test_a_failing_worker_ends_training_with_its_traceback(kind, tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] >= 1
 
 
+def test_free_workers_fill_the_buffer_until_one_fails_beyond_its_restarts(tmp_path):
+    seen = []
+    changes = {"sync_collection": False, "env_cfg": {"fail_at": 1500}} | workers("processes", 2, max_restarts=1)
+    with pytest.raises(WorkerError, match="failed after 1 restarts") as raised:
+        learn("sac", 10**6, tmp_path, on_iteration=lambda p: seen.append(p) or True, save_interval=1, **changes)
+    assert "planned failure at step 1500" in str(raised.value)
+    assert seen[0].env_steps >= 24
+    assert [p.updates for p in seen] == [2 * p.iteration for p in seen]
+    assert seen[-1].policy_lag >= 0
+    resume, iterations = tmp_path / "checkpoint.pt", seen[-1].iteration + 2
+    summary = learn("sac", iterations, resume=resume, **changes)
+    assert summary.progress.iteration == iterations
+    assert summary.progress.env_steps > seen[-1].env_steps
+
+
 def test_exploring_is_part_of_the_weights_and_ends_with_the_first_learning():
     config, dims = parse(TD3Config, {"num_envs": 4, "algorithm.exploration_noise_max": 0.4}), EnvDims(3, 2, 0)
     policy = ExploringPolicy(config, dims)
