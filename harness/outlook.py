@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness import calibration, ceilings, predict, ranking
@@ -53,7 +54,12 @@ def kept(plan: Plan, results: Path) -> tuple[Outlook, int]:
 
 
 def prepare(
-    plan: Plan, results: Path, study: Path, stop: StopSignal, say: Callable[[str], None] = lambda text: None
+    plan: Plan,
+    results: Path,
+    study: Path,
+    stop: StopSignal,
+    say: Callable[[str], None] = lambda text: None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Outlook:
     """Measure what is missing of the ceilings, keep a copy in the study, and rank.
 
@@ -65,6 +71,7 @@ def prepare(
         study: the study's folder; a study that goes on uses the ceilings that it began with.
         stop: ends the measuring.
         say: is told what is measured.
+        alone: what is measured is measured while it is entered.
 
     Raises:
         Stopped: a signal came.
@@ -77,9 +84,10 @@ def prepare(
     own = ceilings.load(study / ceilings.FILE)
     if own is None or own.machine != fingerprint():
         try:
-            own = ceilings.measure(
-                plan.suite.trainer, parts, results, stop, say, rehearse=ranking.to_rehearse(plan, found, cores)
-            )
+            with alone():
+                own = ceilings.measure(
+                    plan.suite.trainer, parts, results, stop, say, rehearse=ranking.to_rehearse(plan, found, cores)
+                )
         except CeilingsError as error:
             say(f"warning: {error}\nnothing is predicted in this study")
             return Outlook(plan, results=results)

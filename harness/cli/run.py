@@ -153,11 +153,13 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         try:
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
-            known = outlook.prepare(made, arguments.results, study.folder, stop, partial(out.print, soft_wrap=True))
-            with _engine(arguments, study, cluster, stop, out) as engine, StudyDisplay(made, out) as display:
-                display.note_existing(study.records.records)
-                watched = _watched(display, study, out) if arguments.watch else display
-                Sweep(made, study, stop, watched, engine, trace=arguments.trace, outlook=known).run()
+            with _engine(arguments, study, cluster, stop, out) as engine:
+                say = partial(out.print, soft_wrap=True)
+                known = outlook.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
+                with StudyDisplay(made, out) as display:
+                    display.note_existing(study.records.records)
+                    watched = _watched(display, study, out) if arguments.watch else display
+                    Sweep(made, study, stop, watched, engine, trace=arguments.trace, outlook=known).run()
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")

@@ -1,6 +1,7 @@
 """The small interface between a search, which asks and records, and what carries its repeats out."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +50,9 @@ class Engine(Protocol):
 
     def available(self) -> "MemoryAvailable | None":
         """What a repeat may take; None: what this machine has at the moment."""
+
+    def alone_here(self) -> AbstractContextManager[None]:
+        """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
 
     def has_room(self) -> bool:
         """Whether another work may begin now; always while none runs."""

@@ -1,6 +1,7 @@
 """The default: this machine, one repeat at a time."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from harness.engines.base import Job, OnProgress
@@ -30,6 +31,9 @@ class LocalEngine:
 
     def available(self) -> None:
         """Judged anew for each configuration: other programs come and go."""
+
+    def alone_here(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def has_room(self) -> bool:
         return not self._started

@@ -9,8 +9,8 @@ import os
 import queue
 import selectors
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ CHANCES = 2
 """times that a repeat is begun, when nodes are lost under it"""
 SHARED_MARGIN = 1.25
 """what a repeat may take of its budget where nodes are shared: predictions are not exact"""
+NO_WORK = -1
 PASSED_ON = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
 
 
@@ -103,6 +104,22 @@ class RayEngine:
     def available(self) -> MemoryAvailable:
         return self._cluster.available()
 
+    @contextmanager
+    def alone_here(self) -> Iterator[None]:
+        here = ray.get_runtime_context().get_node_id()
+        own = [node for node in self._nodes if node.id == here]
+        if not own:  # no repeat runs on this machine
+            yield
+            return
+        place = self._actor(own, own[0].cpus, own[0].gpus, 0)
+        try:
+            self._listen(NO_WORK, place, place.end.remote())
+            while self._next_reply().place is not place:
+                pass
+            yield
+        finally:
+            ray.kill(place)
+
     def has_room(self) -> bool:
         waiting = any(seat.node is None for seat in self._seats.values())
         return not waiting and not (self.alone and len(self._seats) >= self.places)
@@ -134,7 +151,7 @@ class RayEngine:
                     return reply.work, outcome
             elif isinstance(reply.answer, str):
                 seat.node = next(node for node in self._cluster.nodes if node.id == reply.answer)
-                self._ask(reply.work, seat, seat.place.reports.remote(None))
+                self._listen(reply.work, seat.place, seat.place.reports.remote(None))
                 return None
             else:
                 outcome = self._heard(reply.work, seat, reply.answer)
@@ -150,7 +167,7 @@ class RayEngine:
             limits = replace(limits, host_bytes=min(most, limits.host_bytes or most))
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         assignment = Assignment(job.spec, limits, str(Path.cwd()), environment)
-        self._ask(work, seat, seat.place.begin.remote(assignment))
+        self._listen(work, seat.place, seat.place.begin.remote(assignment))
 
     def _heard(self, work: int, seat: _Seat, reports: Reports) -> Outcome | None:
         """Show progress, and ask for more or take the end in."""
@@ -158,7 +175,7 @@ class RayEngine:
         for progress in reports.progress:
             reason = reason or seat.job.on_progress(progress)
         if reports.ended is None:
-            self._ask(work, seat, seat.place.reports.remote(reason))
+            self._listen(work, seat.place, seat.place.reports.remote(reason))
             return None
         assert seat.node is not None
         _write(reports.ended, Path(seat.job.spec.folder))
@@ -193,7 +210,9 @@ class RayEngine:
     # -- Ray
 
     def _place(self, job: Job, nodes: list[Node]) -> Any:
-        cpus, gpus, memory = self._needs(job)
+        return self._actor(nodes, *self._needs(job))
+
+    def _actor(self, nodes: list[Node], cpus: int, gpus: int, memory: int) -> Any:
         actor: Any = ray.remote(Place)
         return actor.options(
             num_cpus=cpus, num_gpus=gpus, memory=memory, label_selector=selector(nodes), max_concurrency=2
@@ -211,9 +230,8 @@ class RayEngine:
         memory = min(int(SHARED_MARGIN * job.host_bytes), node.memory)
         return min(threads or node.cpus, node.cpus), gpus, memory
 
-    def _ask(self, work: int, seat: _Seat, ref: Any) -> None:
-        """Let the answer wake whoever waits."""
-        place = seat.place
+    def _listen(self, work: int, place: Any, ref: Any) -> None:
+        """Let the answer of a place wake whoever waits."""
 
         def answered(future: Any) -> None:
             error = future.exception()

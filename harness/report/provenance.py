@@ -62,6 +62,8 @@ def reproduce(study: StudyFiles) -> Section:
         ("threads", "; ".join(sorted({r.threads for r in study.records if r.threads})[:4]) or UNKNOWN),
         ("first seed", str(study.records[0].seed) if study.records else UNKNOWN),
         ("measured with a timeline", "yes, which costs speed" if any(r.traced for r in study.records) else "no"),
+        ("nodes", ", ".join(sorted({r.node for r in study.records if r.node})) or "this machine alone"),
+        ("trials shared nodes", "yes, which disturbs them" if any(r.shared for r in study.records) else "no"),
         ("left out of the search", "; ".join(map(str, manifest.get("dropped") or [])) or "nothing"),
     ]
     table = Table.of("provenance-table", "Where the numbers come from", ("what", "value"), facts, sortable=False)

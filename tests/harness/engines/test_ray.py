@@ -111,6 +111,26 @@ def test_a_repeat_has_its_node_to_itself_and_leaves_its_files_with_the_study(nod
     assert ran[0].peak_host_bytes > 2**20
 
 
+def test_what_the_driver_measures_itself_has_its_node_to_itself_too(nodes, monkeypatch) -> None:
+    import ray
+
+    from harness.engines.cluster import connected
+    from harness.engines.ray_engine import RayEngine
+
+    def free() -> float:
+        return ray.available_resources().get("CPU", 0.0)
+
+    with connected(nodes.address) as cluster, StopSignal() as stop, RayEngine(cluster, stop) as engine:
+        total = ray.cluster_resources()["CPU"]
+        with engine.alone_here():  # the driver is on the head, which measures nothing
+            wait_until(lambda: free() == total)
+        here = cluster.nodes[0].id
+        monkeypatch.setattr("ray.runtime_context.RuntimeContext.get_node_id", lambda self: here)
+        with engine.alone_here():
+            wait_until(lambda: free() == total - usable_cores())
+        wait_until(lambda: free() == total)
+
+
 def test_nodes_share_when_told_and_the_records_say_so(nodes, make_plan, tmp_path) -> None:
     if usable_cores() < 2:
         pytest.skip("needs two cores")
