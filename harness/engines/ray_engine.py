@@ -41,7 +41,9 @@ class _Seat:
     """A work and its place."""
 
     job: Job
-    place: Any
+    place: Any = None
+    needs: tuple[int, int, int] = (0, 0, 0)
+    """CPUs, GPUs and bytes that the place has"""
     node: Node | None = None
     """None until the place has been granted"""
     losses: int = 0
@@ -128,8 +130,12 @@ class RayEngine:
         seat = self._seats.get(work)
         if seat is None:
             self._nodes = self._cluster.alive() or self._nodes
-            self._seats[work] = seat = _Seat(job, self._place(job, self._nodes))
+            self._seats[work] = seat = _Seat(job)
+            self._take_place(seat, self._nodes)
         seat.job, seat.losses = job, 0
+        if seat.node and any(need > has for need, has in zip(self._needs(job), seat.needs, strict=True)):
+            ray.kill(seat.place)  # the next configuration of a block needs more, of the same node
+            self._take_place(seat, [seat.node])
         self._begin(work, seat)
 
     def leave(self, work: int) -> None:
@@ -196,11 +202,12 @@ class RayEngine:
         if not self._nodes:
             raise ClusterError("all nodes are lost; start the cluster and run the same command again to go on")
         if seat.losses >= CHANCES:
+            del self._seats[work]  # the next job of the work, if it has one, takes a place anew
             return self._failed(seat, f"its node was lost {CHANCES} times: {where}, {last_line(error)}")
         self._say(f"{where} is lost; what it measured begins again on another one")
         # It may still be listed for some seconds; and one that lost no more than the place is better than none.
         others = [node for node in self._nodes if node is not seat.node]
-        seat.place, seat.node = self._place(seat.job, others or self._nodes), None
+        self._take_place(seat, others or self._nodes)
         self._begin(work, seat)
         return None
 
@@ -209,8 +216,9 @@ class RayEngine:
 
     # -- Ray
 
-    def _place(self, job: Job, nodes: list[Node]) -> Any:
-        return self._actor(nodes, *self._needs(job))
+    def _take_place(self, seat: _Seat, nodes: list[Node]) -> None:
+        seat.needs, seat.node = self._needs(seat.job), None
+        seat.place = self._actor(nodes, *seat.needs)
 
     def _actor(self, nodes: list[Node], cpus: int, gpus: int, memory: int) -> Any:
         actor: Any = ray.remote(Place)

@@ -238,3 +238,12 @@ def test_what_keeps_a_cluster_from_being_used_is_said_at_once(suite_file, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([*run, "127.0.0.1:9"]) == 1
     assert "pip install 'unilab-harness[ray]'" in capsys.readouterr().err
+
+
+def test_a_block_whose_configurations_need_more_and_more_stays_on_its_node(nodes, make_plan, tmp_path) -> None:
+    plan = make_plan(*LASTING, "search.host_bytes=[200000000, 100000000]", "search.speed=[20]", "limits.trials=2",
+                     "baseline.host_bytes=100000000", "confirm={top: 1, repeats: 1}")  # fmt: skip
+    records = sweep(nodes, plan, tmp_path, Seen(), share_nodes=True)
+    block = [r for r in records if r.phase == "confirm"]
+    assert [(r.trial, r.state, r.attempt) for r in block] == [(t, "complete", 0) for t in (0, 1, 0)]
+    assert len({r.node for r in block}) == 1 and all(r.shared for r in records)
