@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from scaling_costs import Setting, costs_of, throughput
 from scaling_model import Cluster, Costs, first_limit, limits, nodes_until, simulate
 
@@ -155,6 +156,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    torch.set_num_threads(1)  # a thread that spins for another one would count as work
     os.environ.setdefault("RAY_worker_niceness", "0")  # workers and learner share the cores as the model has it
     costs = {kind: costs_of(options.setting, kind) for kind in options.kinds.split(",")}
     here = [row for kind, one in costs.items() for row in check_here(one, kind, options)]
