@@ -1,13 +1,13 @@
 """Does `compare` see what it should, and nothing else? A planted loss of 8 %, and a version against itself 20 times.
 
-    python benchmarks/planted_regression.py [--comparisons 20] [--loss 0.08] [--pairs 6] [--seconds 1] [--json]
+    python benchmarks/planted_regression.py [--comparisons 20] [--loss 0.08] [--pairs 8] [--seconds 2] [--json]
 
 Both sides train HalfCheetah with APPO in one process (``mode: sync``), with networks so small that nine tenths of the
 time go into the collector. One side sleeps after each env step for as long as makes these lose ``--loss`` of their
 speed, so that the throughput falls by a little less. Each comparison is the command that a user types, ``compare a.yaml
 b.yaml --measure``, whose exit code must be 1 for the planted loss, and whose verdict on a version with itself must be
 "same". If not, this ends with exit code 1; with 2 if a comparison was not carried out. One comparison is 2 * pairs
-fresh processes, the whole about 13 minutes if a process takes three seconds.
+fresh processes, four at a time in turns; the whole takes about 20 minutes.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=20, help="of a version with itself; default: 20")
     parser.add_argument("--loss", type=float, default=0.08, help="planted, as a fraction; default: 0.08")
-    parser.add_argument("--pairs", type=int, default=6, help="of each comparison; default: 6")
-    parser.add_argument("--seconds", type=float, default=1.0, help="steady window; default: 1")
+    parser.add_argument("--pairs", type=int, default=8, help="of each comparison; default: 8")
+    parser.add_argument("--seconds", type=float, default=2.0, help="steady window; default: 2")
     parser.add_argument("--warmup", type=float, default=0.2, help="seconds before it; default: 0.2")
     parser.add_argument("--results", type=Path, help="keep the records of all repeats here")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
