@@ -67,6 +67,7 @@ class Seat:
         self._changed = changed
         self._lock = threading.Lock()
         self._members: Callable[[], Sequence[int]] = tuple
+        self._standing: Sequence[int] = ()
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
         self.group = 0
@@ -101,6 +102,7 @@ class Seat:
         """Let it stand still; a second call does nothing."""
         with self._lock:
             if self._paused_at is None:
+                self._standing = self._members()
                 self._signal(signal.SIGSTOP)
                 self._paused_at = time.monotonic()
 
@@ -115,7 +117,7 @@ class Seat:
             self._signal(signal.SIGCONT)
 
     def _signal(self, signum: int) -> None:
-        for pid in self._members():
+        for pid in self._standing:
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)
 
@@ -141,7 +143,8 @@ class _Watcher(threading.Thread, Generic[Result]):
 def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) -> list[Result]:
     """Start the trials, let each stand still once it is warm, then let them take turns until all are measured.
 
-    The order is 1 2 3 3 2 1 1 2 3 and so on, so that a steady drift of the machine hits all alike.
+    They take them in a circle, so that all have equally many pauses, each of which costs them a cold cache. Where the
+    first and the last are of one kind, those between of another, a steady drift of the machine hits both kinds alike.
 
     Args:
         files: one for each, for its pauses.
@@ -157,15 +160,15 @@ def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) 
         for watcher in watchers:
             watcher.start()
         _warm_up(seats, changed)
-        for seat, following in itertools.pairwise(itertools.cycle((*seats, *reversed(seats)))):
+        for seat in itertools.cycle(seats):
             if all(one.measured for one in seats) or any(watcher.error for watcher in watchers):
                 break
             if not seat.measured:
                 changed.clear()
                 seat.go_on()
                 changed.wait(TURN_SECONDS)
-            if following is not seat and not all(one.measured for one in seats if one is not seat):
-                seat.stop()
+                if not all(one.measured for one in seats if one is not seat):
+                    seat.stop()
     finally:
         for seat in seats:
             seat.go_on()
