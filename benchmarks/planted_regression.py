@@ -7,7 +7,7 @@ time go into the collector. One side sleeps after each env step for as long as m
 speed, so that the throughput falls by a little less. Each comparison is the command that a user types, ``compare a.yaml
 b.yaml --measure``, whose exit code must be 1 for the planted loss, and whose verdict on a version with itself must be
 "same". If not, this ends with exit code 1; with 2 if a comparison was not carried out. One comparison is 2 * pairs
-fresh processes, four at a time in turns; the whole takes about 27 minutes.
+fresh processes, four at a time in turns; the whole takes about 35 minutes.
 """
 
 import argparse

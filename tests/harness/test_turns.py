@@ -94,9 +94,9 @@ def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> N
 
 def test_standing_still_uses_up_no_deadline(tmp_path: Path, monkeypatch) -> None:
     folders = [tmp_path / name for name in "abcd"]
-    monkeypatch.setattr(turns, "TURN_SECONDS", 1.0)
-    outcomes = measured(folders, [spec(folder, 1.2) for folder in folders], Limits(60, progress_timeout_seconds=2.5))
-    assert [outcome.state for outcome in outcomes] == ["complete"] * 4  # each stood still for 3 s between two turns
+    monkeypatch.setattr(turns, "TURN_SECONDS", 1.6)
+    outcomes = measured(folders, [spec(folder, 1.8) for folder in folders], Limits(60, progress_timeout_seconds=4.5))
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 4  # each stood still for 4.8 s between two turns
 
 
 def test_a_trial_that_fails_ends_and_the_others_go_on(tmp_path: Path) -> None:
