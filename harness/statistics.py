@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Statistic = Literal["median", "mean", "interquartile_mean"]
+TIE_DECIMALS = 9
+"""to which means are told apart, in units of the largest difference"""
 EXACT_PAIRS = 20
 """up to so many differences each of the 2^n sign patterns is looked at; beyond, as many random ones"""
 NEEDED_PAIRS = 6
@@ -80,8 +82,14 @@ def sign_flip_p(differences: ArrayLike) -> float:
     if len(sample) == 1:
         return 1.0
     exact = len(sample) <= EXACT_PAIRS
+    size = float(np.abs(sample).max()) or 1.0
+
+    def mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        """Means that differ by the rounding of their sums are ties, whichever side is called base."""
+        return np.asarray(np.mean(values / size, axis=axis)).round(TIE_DECIMALS)
+
     result = stats.permutation_test(
-        (sample,), _STATISTICS["mean"], permutation_type="samples", vectorized=True, alternative="two-sided",
+        (sample,), mean, permutation_type="samples", vectorized=True, alternative="two-sided",
         n_resamples=math.inf if exact else 2**EXACT_PAIRS, batch=2**14, rng=np.random.default_rng(0),
     )  # fmt: skip
     return min(1.0, float(result.pvalue))

@@ -125,3 +125,11 @@ def test_spearman_by_hand():
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
     with pytest.raises(ValueError, match="as many"):
         spearman([1, 2], [1])
+
+
+def test_sums_that_differ_by_rounding_alone_are_ties_in_the_sign_flip_test() -> None:
+    base = [75.0, 3800, 4457, 5297, 5639, 8104, 9014, 9561, 5]
+    new = [7263.0, 267, 4217, 9626, 8438, 3, 5905, 7171, 1571]
+    assert sign_flip_p(paired_log_ratios(base, new)) == sign_flip_p(paired_log_ratios(new, base))
+    thirds = np.array([0.1, 0.2, -0.3, 0.1, 0.2, 0.7])  # 0.1 + 0.2 is not 0.3
+    assert sign_flip_p(thirds) == sign_flip_p(10 * np.round(thirds, 1)) == sign_flip_p(np.array([1, 2, -3, 1, 2, 7.0]))
