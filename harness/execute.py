@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from harness.memory import MemorySample, PeakMemory
+from harness.memory import MemorySample, PeakMemory, trial_processes
 from harness.record import Record, State
 from harness.stop import StopSignal
 from harness.trainers import calm_thread_pools
@@ -167,8 +167,8 @@ class _Group:
         return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
 
     def running(self) -> list[int]:
-        """Its processes, without the guard, which has to see our end at any time."""
-        return [pid for pid in _members(self.id) if pid != self.id]
+        """Its processes, those that left the group too; not the guard, which has to see our end at any time."""
+        return sorted(trial_processes(self.id) - {self.id})
 
     def end(self) -> None:
         """Nothing of the group is left afterwards."""

@@ -7,8 +7,10 @@ measured values do not depend on the machine.
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -50,10 +52,9 @@ class FakeConfig:
     real_clock: bool = False
     """iterations take the time that they say"""
     layers: tuple[int, ...] = (1,)
-    behaviour: Literal["good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless", "share_and_die"] = (
-        "good"
-    )
-    threads: Annotated[int, Field(ge=1)] = 3
+    behaviour: Literal[
+        "good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless", "share_and_die", "session"
+    ] = "good"
     marker: str = ""
     trace_enabled: bool = False
     trace_output_dir: str | None = None
@@ -102,8 +103,20 @@ class FakeTrainer(Trainer):
         if config.marker:  # shows that a repeat was started, by whom, and that it is alive
             with Path(config.marker).open("a") as file:
                 file.write(f"{os.getpid()} {config.speed}\n")
-        with timeline("trainer", config):
+        with timeline("trainer", config), session(config):
             return Summary(iterate(config, on_progress, max_iterations, max_seconds), "callback", None)
+
+
+@contextmanager
+def session(config: FakeConfig) -> Iterator[None]:
+    """With that behaviour, a process in a session of its own, as servers are."""
+    if config.behaviour != "session":
+        yield
+        return
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        Path(f"{config.marker}.session").write_text(str(other.pid))
+        yield
+        other.kill()
 
 
 def iterate(

@@ -135,3 +135,28 @@ def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
     seat.go_on()
     seat.go_on()
     assert stopped <= seat.clock() < before + 0.2
+
+
+def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path) -> None:
+    """As those of packages that start servers: they descend from the trial, and are not in its group."""
+    seen: list[bool] = []
+
+    def job(one: TrialSpec, seat: Seat, stop: StopSignal) -> Outcome:
+        return execute(one, PATIENT, stop, seat=seat)
+
+    one = spec(tmp_path / "a", 0.6, behaviour="session", marker=str(tmp_path / "pid"))
+    with StopSignal() as stop, pytest.MonkeyPatch.context() as patch:
+        go_on = Seat.go_on
+
+        def watching(seat: Seat) -> None:
+            if not seen and seat._paused_at is not None and seat.file.parent.name == "a":
+                seen.append(standing(int((tmp_path / "pid.session").read_text())))
+            go_on(seat)
+
+        patch.setattr(Seat, "go_on", watching)
+        patch.setattr(turns, "TURN_SECONDS", 0.1)
+        specs = [one, spec(tmp_path / "b", 0.6)]
+        outcomes = take_turns(
+            [tmp_path / name / turns.FILE for name in "ab"], [partial(job, other, stop=stop) for other in specs]
+        )
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 2 and seen == [True]
