@@ -55,6 +55,7 @@ class FakeConfig:
     behaviour: Literal[
         "good", "fail", "die", "hang", "hold_gil", "deaf", "eat", "exit", "endless", "share_and_die", "session"
     ] = "good"
+    threads: Annotated[int, Field(ge=1)] = 3
     marker: str = ""
     trace_enabled: bool = False
     trace_output_dir: str | None = None
