@@ -18,7 +18,7 @@ from harness.statistics import (
     paired_log_ratios,
     sign_flip_p,
 )
-from harness.study import judged_by, ranking
+from harness.study import judged_by, ranking, timed_by
 from harness.suite import Suite
 
 LEVEL = 0.05
@@ -117,6 +117,8 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
     fields: dict[str, Any] = {}
     if best is not None:
         fields = _values(own, base if baseline is not None else [], objective.metric)
+        timed = timed_by([r for r in records if r.trial == best])
+        fields["limited_by"] = next((record.verdict for record in reversed(timed) if record.verdict), "")
         if baseline is not None:
             fields |= _comparison(own, base, fields, objective.metric, suite.measure.repeats)
             candidates = len({r.trial for r in records if r.phase == "confirm"} - {BASELINE})
@@ -141,7 +143,6 @@ def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str
         "failed": len(failed), "best_failed": failed.count(best[0].trial),
         "unsteady": sum(record.unsteady for record in behind),
         "disturbed": sum(bool(record.disturbed) for record in behind),
-        "limited_by": next((record.verdict for record in reversed(best) if record.verdict), ""),
     }  # fmt: skip
 
 

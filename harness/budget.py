@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,15 @@ def judge(
         reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
         int(fraction * available.host_total), predicted.table(), dict(items), round(predicted.host_bytes * calibration),
     )  # fmt: skip
+
+
+def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, calibration: float = 1.0) -> bool:
+    """Whether all of them fit at once; False where one is not predicted. Arguments as in ``judge``."""
+    from unilab.ipc.budget import MemoryBudget
+
+    known = [one for one in predicted if one is not None]
+    items = tuple(item for one in known for item in one.items)
+    return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, calibration).fits
 
 
 def _with_margin(predicted: "MemoryBudget", calibration: float) -> "MemoryBudget":

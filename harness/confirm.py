@@ -3,7 +3,8 @@
 The winner of a noisy search is partly the luckiest. So the candidates and the baseline are measured once more, in fresh
 processes and in blocks: baseline A, candidates B and C there and back, baseline, that is A B C C B A. A machine that
 grows slower or faster hits all of them alike (ABBA), and the two measurements of the baseline in a block, A against A,
-show how much the same thing differs from itself: the noise floor.
+show how much the same thing differs from itself: the noise floor. Where a block's repeats can be alive together they
+take turns of a fraction of a second in that order (``harness.turns``): then what changes within seconds hits all alike.
 """
 
 import math

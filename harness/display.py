@@ -56,7 +56,7 @@ class StudyDisplay:
             self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
 
     def started(self, record: Record, what: str) -> None:
-        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}")
+        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record.in_turns)
         self._running[_key(record)] = running
         self._next_plain = 0.0
         self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
@@ -72,7 +72,7 @@ class StudyDisplay:
         running = self._running.pop(_key(record), None)  # one that was not started has nothing to show
         which = f"{running.what}: " if running and self._running else ""
         self._repeats = max(0, self._repeats - (record.attempt == 0))
-        if record.wall_seconds:
+        if record.wall_seconds and not record.in_turns:
             self._taken.append(record.wall_seconds)
         self._note_best(record)
         if record.state == "complete":
@@ -107,8 +107,9 @@ class StudyDisplay:
         """From the planned length of a repeat, or from what repeats took on this machine so far."""
         plan, finished = self._plan, len(self._taken)
         repeat = sum(self._taken) / finished if finished else plan.repeat_seconds
-        now, running = time.monotonic(), self._running.values()
-        left = (self._repeats * repeat - sum(now - one.began for one in running)) / max(1, len(running))
+        now, in_turns = time.monotonic(), [one for one in self._running.values() if one.in_turns]
+        places = [*(one for one in self._running.values() if not one.in_turns), *in_turns[:1]]
+        left = (self._repeats * repeat - sum(now - one.began for one in places)) / max(1, len(places))
         limit = plan.suite.limits.minutes * 60 - (time.monotonic() - self._run_began)
         return describe_minutes(max(0.0, min(left, limit)))
 
@@ -135,6 +136,7 @@ class _Running:
     """A repeat that runs."""
 
     what: str
+    in_turns: bool
     began: float = field(default_factory=time.monotonic)
     rate: Rate = field(default_factory=Rate)
 

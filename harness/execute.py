@@ -177,6 +177,7 @@ class _Group:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.id, signal.SIGTERM)
+                os.killpg(self.id, signal.SIGCONT)  # it may be standing still, between two turns
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
         self._kill_all_but_trackers()

@@ -129,6 +129,9 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     record = dataclasses.replace(record, predicted_env_steps_per_second=predicted)
     if record.state != "complete":
         return record
+    record = dataclasses.replace(record, async_efficiency=efficiency(record, workload, predictor))
+    if record.in_turns:  # how its time was used is not known
+        return record
     facts = facts_of(record, workload, predictor)
     limit = limit_of(facts)
     threads = {name: value for part in workload.parts for name, value in part.settings.items() if "_threads" in name}
@@ -136,9 +139,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     all_settings = plan.trainer.defaults() | settings | threads
     searched = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
     advice = suggestions(known, all_settings, searched, predictor.cores)
-    return dataclasses.replace(
-        record, async_efficiency=efficiency(record, workload, predictor), verdict=sentence(facts, limit, advice)
-    )  # fmt: skip
+    return dataclasses.replace(record, verdict=sentence(facts, limit, advice))
 
 
 def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:

@@ -123,6 +123,12 @@ class Plan:
         fraction = self.suite.constraints.host_memory_fraction
         return budget.judge(predicted, fraction, self.factor(params), available)
 
+    def fit_together(self, configurations: Sequence[Settings]) -> bool:
+        """Whether this machine's memory is enough for all of them at once; False where one is not predicted."""
+        budgets = [self.trainer.budget(self.settings(params)) for params in configurations]
+        fraction = self.suite.constraints.host_memory_fraction
+        return budget.fit_together(budgets, fraction, max(self.factor(params) for params in configurations))
+
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.
 

@@ -35,6 +35,10 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
 """what an objective or a constraint may name, and the direction that is better"""
 RETURNS = ("episode_return", "return_at_budget")
 """metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""
+FRACTIONS = (
+    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
+)  # fmt: skip
+"""how a repeat's time was used; not known of repeats that took turns"""
 GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
@@ -93,6 +97,8 @@ class Record:
     """other trials of the study may have run on the node meanwhile"""
     log: str = ""
     """folder of the repeat's output, relative to the study"""
+    in_turns: bool = False
+    """it took turns with the others of its block, a fraction of a second each; its busy fractions are not known"""
     traced: bool = False
     """measured with --trace, which takes some of the speed; the timeline is trace.json in ``log``"""
     unsteady: bool = False

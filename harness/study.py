@@ -210,6 +210,12 @@ def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Rec
     return last_attempts([r for r in records if r.phase == phase])
 
 
+def timed_by(records: Sequence[Record]) -> list[Record]:
+    """The repeats of one trial that say how its time was used: those that count, or if they took turns the search's."""
+    counted = judged_by(records)
+    return judged_by(records, "search") if any(record.in_turns for record in counted) else counted
+
+
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
 

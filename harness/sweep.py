@@ -3,9 +3,9 @@
 Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
 is brought up to them. An unfinished trial keeps its number and its finished repeats.
 
-The repeats of a trial, and those of a block of the confirmation, are a *work*: a generator that yields one job after
-another and is sent how each ended. An engine carries several works out side by side, each in a place of its own; all
-that is asked, recorded and told happens here, in one thread.
+The repeats of a trial, and those of a block of the confirmation, are a *work*: a generator that yields jobs, one or
+several that take turns, and is sent how each ended. An engine carries several works out side by side, each in a place
+of its own; all that is asked, recorded and told happens here, in one thread.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from harness.execute import Limits, Outcome
 from harness.judgement import Judgement, judge, reason
 from harness.outlook import Outlook
 from harness.plan import Plan
-from harness.record import Phase, Record, State
+from harness.record import RETURNS, Phase, Record, State
 from harness.sampling import ATTEMPTS, distributions, propose, sample
 from harness.stop import StopSignal
 from harness.study import Study, TakenOver
@@ -46,7 +46,7 @@ class Display(Protocol):
     def finished(self, record: Record) -> None: ...
 
 
-Work = Generator[Job, Outcome, None]
+Work = Generator[list[Job], list[Outcome], None]
 
 
 def _unless_taken_over(work: Work) -> Work:
@@ -55,6 +55,17 @@ def _unless_taken_over(work: Work) -> Work:
         yield from work
     except (TakenOver, UpdateFinishedTrialError):
         return
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What is to be measured once."""
+
+    trial: int
+    number: int
+    phase: Phase
+    params: dict[str, Any]
+    verdict: Verdict
 
 
 @dataclass
@@ -108,17 +119,17 @@ class Sweep:
         if ended is not None:
             self._go_on(running, *ended)
 
-    def _go_on(self, running: dict[int, Work], number: int, outcome: Outcome | None = None) -> None:
-        """Start the next job of a work, or let it go."""
+    def _go_on(self, running: dict[int, Work], number: int, outcomes: list[Outcome] | None = None) -> None:
+        """Start the next jobs of a work, or let it go."""
         self.stop.check()
         work = running[number]
         try:
-            job = next(work) if outcome is None else work.send(outcome)
+            jobs = next(work) if outcomes is None else work.send(outcomes)
         except StopIteration:
             del running[number]
             self.engine.leave(number)
         else:
-            self.engine.start(number, job)
+            self.engine.start(number, jobs)
 
     # -- the search
 
@@ -203,7 +214,11 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and the confirmation, by the longest repeat so far where there is one."""
-        took = [r.wall_seconds for r in self.study.records.records if r.state == "complete" and r.wall_seconds]
+        took = [
+            r.wall_seconds
+            for r in self.study.records.records
+            if r.state == "complete" and r.wall_seconds and not r.in_turns
+        ]
         repeats = self.plan.suite.measure.repeats + self.plan.confirm_repeats_in_a_row(self.engine.places)
         return repeats * max(took, default=self.plan.repeat_seconds)
 
@@ -216,13 +231,13 @@ class Sweep:
         possible = problem is None and verdict.fits
         if not possible and not done:
             state: State = "failed" if problem is not None else "infeasible"
-            record = self._record(trial.number, 0, "search", params, verdict)
+            record = self._record(Repeat(trial.number, 0, "search", params, verdict))
             self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
         if possible and all(record.state != "infeasible" for record in done):
             for repeat in range(self.plan.suite.measure.repeats):
                 if self._pruned(trial.number):
                     break
-                yield from self._repeat(trial.number, repeat, "search", params, verdict)
+                yield from self._repeat(Repeat(trial.number, repeat, "search", params, verdict))
         self._tell(trial)
 
     def _verdict(self, params: dict[str, Any]) -> tuple[Verdict, str | None]:
@@ -276,34 +291,69 @@ class Sweep:
             yield _unless_taken_over(self._block(block))
 
     def _block(self, block: Block) -> Work:
-        """Its repeats in order, all on one node: if that was lost on the way, once more on the node that it is on."""
-        for trial, repeat in block:
+        """Its repeats in turns where they can be alive together, otherwise one after the other."""
+        repeats = []
+        for trial, number in block:
             params = self.study.params(trial)
-            yield from self._repeat(trial, repeat, "confirm", params, self._verdict(params)[0])
-        last = [self._own(trial, repeat, "confirm")[-1] for trial, repeat in block]
+            repeats.append(Repeat(trial, number, "confirm", params, self._verdict(params)[0]))
+        yield from self._together(repeats) if self._fit_together(repeats) else self._one_by_one(repeats)
+
+    def _fit_together(self, repeats: Sequence[Repeat]) -> bool:
+        """Whether they can take turns: they are measured for their speed, and the memory is enough for all at once.
+
+        Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
+        """
+        measure = self.plan.suite.measure
+        learning = measure.return_at is not None or measure.target_return is not None
+        learning |= any(objective.metric in RETURNS for objective in self.plan.suite.objectives)
+        if learning or not (self.engine.in_turns and self.engine.alone):
+            return False
+        return self.plan.fit_together([repeat.params for repeat in repeats])
+
+    def _together(self, repeats: Sequence[Repeat]) -> Work:
+        """Those of a block in turns; all again while one was disturbed, has no record, or was measured without them."""
+        last = [self._last(repeat) for repeat in repeats]
+        while (known := [one for one in last if one is not None]) != last or self._block_again(known):
+            attempt = 1 + max((one.attempt for one in known), default=-1)
+            last = [*(yield from self._measure(repeats, attempt))]
+
+    def _block_again(self, last: Sequence[Record]) -> bool:
+        newest = self.study.records.own[-len(last) :]
+        mine = {(one.trial, one.repeat, one.phase) for one in last}
+        if not any(one.disturbed for one in last) or {(one.trial, one.repeat, one.phase) for one in newest} != mine:
+            return False
+        retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
+        return retries_left and self._left() > len(last) * self.plan.repeat_seconds
+
+    def _one_by_one(self, repeats: Sequence[Repeat]) -> Work:
+        """Those of a block in order, all on one node: if that was lost on the way, again on the node that it is on."""
+        for repeat in repeats:
+            yield from self._repeat(repeat)
+        last = [self._own(repeat)[-1] for repeat in repeats]
         if len({record.node for record in last}) > 1:
-            for record in last:
-                verdict, _ = self._verdict(record.params)
-                yield from self._measure(
-                    record.trial, record.repeat, "confirm", record.params, verdict, record.attempt + 1
-                )
+            for repeat, record in zip(repeats, last, strict=True):
+                yield from self._measure([repeat], record.attempt + 1)
 
     # -- one repeat
 
-    def _repeat(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict) -> Work:
+    def _repeat(self, repeat: Repeat) -> Work:
         """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
 
         Every attempt is recorded; ``last_attempts`` says which one counts.
         """
-        own = self._own(trial, repeat, phase)
-        last = own[-1] if own else None
+        last = self._last(repeat)
         while last is None or self._again(last):
             attempt = 0 if last is None else last.attempt + 1
-            last = yield from self._measure(trial, repeat, phase, params, verdict, attempt)
+            (last,) = yield from self._measure([repeat], attempt)
 
-    def _own(self, trial: int, repeat: int, phase: Phase) -> list[Record]:
+    def _own(self, repeat: Repeat) -> list[Record]:
         """All attempts at a repeat that there are."""
-        return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == (trial, repeat, phase)]
+        key = (repeat.trial, repeat.number, repeat.phase)
+        return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == key]
+
+    def _last(self, repeat: Repeat) -> Record | None:
+        own = self._own(repeat)
+        return own[-1] if own else None
 
     def _again(self, last: Record) -> bool:
         if not last.disturbed or not self.engine.alone or last.attempt >= self.plan.suite.measure.disturbed_retries:
@@ -314,25 +364,31 @@ class Sweep:
         # the search leaves the confirmation its time
         return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)
 
-    def _measure(
-        self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int
-    ) -> Generator[Job, Outcome, Record]:
-        """Run one attempt at a repeat and record it."""
-        record = self._record(trial, repeat, phase, params, verdict, attempt)
-        self.display.started(record, self._what(record))
+    def _measure(self, repeats: Sequence[Repeat], attempt: int) -> Generator[list[Job], list[Outcome], list[Record]]:
+        """Run one attempt at each and record them; more than one take turns."""
+        records, jobs = [], []
+        for repeat in repeats:
+            record = dataclasses.replace(self._record(repeat, attempt), traced=self.trace, in_turns=len(repeats) > 1)
+            self.display.started(record, self._what(record))
+            records.append(record)
+            jobs.append(self._job(record, repeat.verdict))
+        outcomes = yield jobs
+        measured = [outcome.added_to(record) for record, outcome in zip(records, outcomes, strict=True)]
+        for record in measured:
+            if self.trace:
+                timelines.end(self.study.folder / record.log)
+            self._save(record)
+        return measured
+
+    def _job(self, record: Record, verdict: Verdict) -> Job:
         suite = self.plan.suite
         folder = self.study.folder / record.log
         seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
-        trainer, settings = self.plan.launch(params | seed)
+        trainer, settings = self.plan.launch(record.params | seed)
         settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec.of(suite.measure, trainer, settings, folder)
         limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
-        outcome = yield Job(spec, limits, self._watcher(record), max(verdict.host_bytes, verdict.expected_host_bytes))
-        if self.trace:
-            timelines.end(folder)
-        record = dataclasses.replace(outcome.added_to(record), traced=self.trace)
-        self._save(record)
-        return record
+        return Job(spec, limits, self._watcher(record), max(verdict.host_bytes, verdict.expected_host_bytes))
 
     def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:
         """Shows progress; and ends a trial that falls behind, if it is one that may be pruned."""
@@ -353,19 +409,19 @@ class Sweep:
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
         return f"trial {record.trial + 1} of {self.plan.trials}{repeat}{again}"
 
-    def _record(
-        self, trial: int, repeat: int, phase: Phase, params: dict[str, Any], verdict: Verdict, attempt: int = 0
-    ) -> Record:
+    def _record(self, repeat: Repeat, attempt: int = 0) -> Record:
+        params, verdict = repeat.params, repeat.verdict
         base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
         return Record(
-            study=self.plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase, baseline=trial == 0,
-            params=params, seed=base + repeat, budget_host_bytes=verdict.host_bytes,
-            budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes,
+            study=self.plan.study_id, trial=repeat.trial, repeat=repeat.number, state="failed", phase=repeat.phase,
+            baseline=repeat.trial == BASELINE, params=params, seed=base + repeat.number,
+            budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
+            budget_device_bytes=verdict.device_bytes,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
             dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
             threads=self._threads(params), machine=self.engine.machine, shared=not self.engine.alone, attempt=attempt,
             budget_items=verdict.items,
-            log=f"logs/{trial}-{repeat}" + (f"-again-{attempt}" if attempt else ""),
+            log=f"logs/{repeat.trial}-{repeat.number}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
 
     def _threads(self, params: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
 from harness.ranking import distinct, objectives
 from harness.record import RETURNS, Record, median, typical, write_atomic
-from harness.study import Study, judged_by, ranking
+from harness.study import Study, judged_by, ranking, timed_by
 from unilab.training.devices import usable_cores
 
 ROWS = 12
@@ -54,7 +54,7 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
 
 
 def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
-    counted = judged_by(records)
+    counted, timed = judged_by(records), timed_by(records)
     names = [o.metric for o in plan.suite.objectives]
     names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
     last = records[-1]
@@ -70,8 +70,8 @@ def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
         "budget_host_bytes": last.budget_host_bytes,
         "unsteady": sum(r.unsteady for r in counted),
         "disturbed": [r.disturbed for r in counted if r.disturbed],
-        "limited_by": next((r.verdict for r in reversed(counted) if r.verdict), None)
-        or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), counted),
+        "limited_by": next((r.verdict for r in reversed(timed) if r.verdict), None)
+        or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), timed),
         "error": next((r.error for r in records if r.error), None),
     }
 

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from harness import trainers
 from harness.contention import Guard, Interference
+from harness.record import FRACTIONS
 from harness.turns import Pauses
 from harness.window import Window
 from unilab.training.progress import Progress
@@ -31,9 +32,6 @@ if TYPE_CHECKING:  # the process of a trial has no use for suites
 REPORT_SECONDS = 0.5
 """at most one line to the parent in this time"""
 UNLIMITED = 2**62
-FRACTIONS = (
-    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

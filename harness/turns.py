@@ -141,7 +141,7 @@ class _Watcher(threading.Thread, Generic[Result]):
 
 
 def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) -> list[Result]:
-    """Start the trials, let each stand still once it is warm, then let them take turns until all are measured.
+    """Start one trial after the other, each of which stands still once it is warm, then let all take turns.
 
     They take them in a circle, so that all have equally many pauses, each of which costs them a cold cache. Where the
     first and the last are of one kind, those between of another, a steady drift of the machine hits both kinds alike.
@@ -159,7 +159,9 @@ def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) 
     try:
         for watcher in watchers:
             watcher.start()
-        _warm_up(seats, changed)
+            _warm_up(watcher.seat, seats, changed)
+            if watcher.error:
+                break
         for seat in itertools.cycle(seats):
             if all(one.measured for one in seats) or any(watcher.error for watcher in watchers):
                 break
@@ -173,23 +175,22 @@ def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) 
         for seat in seats:
             seat.go_on()
         for watcher in watchers:
-            watcher.join()
+            if watcher.ident is not None:
+                watcher.join()
     errors = [watcher.error for watcher in watchers if watcher.error is not None]
     if errors:
         raise errors[0]
     return [result for watcher in watchers for result in watcher.result]
 
 
-def _warm_up(seats: Sequence[Seat], changed: threading.Event) -> None:
-    """Until all are steady, and stand still."""
+def _warm_up(seat: Seat, seats: Sequence[Seat], changed: threading.Event) -> None:
+    """Until it is steady, and stands still, as the others do that are."""
     told = False
-    while not all(seat.steady for seat in seats):
+    while not seat.steady:
         changed.wait()
         changed.clear()
-        if not told and all(seat.group or seat.measured for seat in seats):
+        if not told and seat.group:
             told = True
-            for seat in seats:
-                seat.know([one.group for one in seats])
-        for seat in seats:
-            if seat.steady:
-                seat.stop()
+            for one in seats:
+                one.know([other.group for other in seats])
+    seat.stop()

@@ -32,6 +32,7 @@ BASE, NEW = 0, 1
 """numbers of the sides, as ``trial`` of their records"""
 NAMES = ("base", "new")
 RECORDS = "repeats.jsonl"
+GIVEN_UP = "another repeat was not measured"
 
 Execute = Callable[..., Outcome]
 
@@ -150,6 +151,8 @@ class Measuring:
         return [self._finish(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
 
     def _in_turns(self, record: Record, given_up: threading.Event, seat: Seat) -> Outcome:
+        if given_up.is_set():
+            return Outcome("pruned", error=GIVEN_UP)
         outcome = self._execute(record, given_up, seat=seat)
         if outcome.state != "complete":
             given_up.set()
@@ -170,7 +173,7 @@ class Measuring:
 
         def watch(progress: dict[str, Any]) -> str | None:
             self._live(self._what(record), progress)
-            return "another repeat was not measured" if given_up is not None and given_up.is_set() else None
+            return GIVEN_UP if given_up is not None and given_up.is_set() else None
 
         more: dict[str, Any] = {} if seat is None else {"seat": seat}
         spec = self._spec(version, record)

@@ -82,12 +82,12 @@ def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[P
         return "the processes of a trial can be stopped and continued on Linux alone"
     if any(code is not None and not (code / TURNS).is_file() for code in codes):
         return "the code of one side is older than taking turns"
-    budgets = [own.budget for own in configurations if own.budget is not None]
-    if len(budgets) < len(configurations):
+    budgets = [own.budget for own in configurations]
+    if None in budgets:
         return "how much memory one side takes is not predicted"
-    items = [item for own in budgets for item in 2 * own.items]
-    verdict = budget.judge(MemoryBudget(tuple(items)), min(own.memory_fraction for own in configurations))
-    return "" if verdict.fits else "four repeats at a time do not fit into the memory"
+    fraction = min(own.memory_fraction for own in configurations)
+    fit = budget.fit_together([*budgets, *budgets], fraction)
+    return "" if fit else "four repeats at a time do not fit into the memory"
 
 
 def _suite(base: Side, new: Side, options: Options) -> Suite | None:

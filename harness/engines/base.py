@@ -1,6 +1,6 @@
 """The small interface between a search, which asks and records, and what carries its repeats out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,12 +29,16 @@ class Job:
 class Engine(Protocol):
     """Carries out works: jobs one after another in one place, such as the repeats of a trial or of a block.
 
-    A work has a number. It takes a place with its first job and holds it until ``leave``::
+    A work has a number. It takes a place with its first jobs and holds it until ``leave``::
 
         while engine.has_room():
-            engine.start(number, job)
+            engine.start(number, jobs)
         ended = engine.wait()
     """
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether several jobs can be alive in one place and take turns; otherwise they are given one at a time."""
 
     @property
     def places(self) -> int:
@@ -57,11 +61,11 @@ class Engine(Protocol):
     def has_room(self) -> bool:
         """Whether another work may begin now; always while none runs."""
 
-    def start(self, work: int, job: Job) -> None:
-        """Begin the next job of a work."""
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        """Begin the next jobs of a work: one, or several that take turns."""
 
-    def wait(self) -> tuple[int, Outcome] | None:
-        """Block until a job has ended, or there is room for another work (None).
+    def wait(self) -> tuple[int, list[Outcome]] | None:
+        """Block until the jobs of a work have ended, or there is room for another work (None).
 
         Raises:
             Stopped: a signal came; what runs is ended by ``close``, or is gone.

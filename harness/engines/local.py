@@ -1,15 +1,18 @@
-"""The default: this machine, one repeat at a time."""
+"""The default: this machine, one repeat at a time, or several that take turns."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
-from harness.engines.base import Job, OnProgress
-from harness.execute import Limits, Outcome, execute
+from harness.engines.base import Job
+from harness.execute import Outcome, execute
 from harness.stop import StopSignal
-from harness.trial import TrialSpec
+from harness.turns import FILE, Seat, take_turns
 
-Execute = Callable[[TrialSpec, Limits, StopSignal, OnProgress], Outcome]
+Execute = Callable[..., Outcome]
 
 
 @dataclass
@@ -20,6 +23,7 @@ class LocalEngine:
         machine: this one, as records have it.
         stop: ends the repeat that runs.
         execute: runs one.
+        in_turns: whether several may take turns; the processes of a trial can be stopped and continued on Linux alone.
     """
 
     machine: str
@@ -27,7 +31,8 @@ class LocalEngine:
     execute: Execute = execute
     places: int = 1
     alone: bool = True
-    _started: dict[int, Job] = field(default_factory=dict)
+    in_turns: bool = sys.platform == "linux"
+    _started: dict[int, Sequence[Job]] = field(default_factory=dict)
 
     def available(self) -> None:
         """Judged anew for each configuration: other programs come and go."""
@@ -38,12 +43,21 @@ class LocalEngine:
     def has_room(self) -> bool:
         return not self._started
 
-    def start(self, work: int, job: Job) -> None:
-        self._started[work] = job
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        self._started[work] = jobs
 
-    def wait(self) -> tuple[int, Outcome]:
-        ((work, job),) = self._started.items()
-        return work, self.execute(job.spec, job.limits, self.stop, job.on_progress)
+    def wait(self) -> tuple[int, list[Outcome]]:
+        ((work, jobs),) = self._started.items()
+        if len(jobs) == 1:
+            return work, [self._execute(jobs[0])]
+        files = [Path(job.spec.folder).resolve() / FILE for job in jobs]
+        specs = [replace(job.spec, pauses=str(file)) for job, file in zip(jobs, files, strict=True)]
+        taking_turns = [replace(job, spec=spec) for job, spec in zip(jobs, specs, strict=True)]
+        return work, take_turns(files, [partial(self._execute, job) for job in taking_turns])
+
+    def _execute(self, job: Job, seat: Seat | None = None) -> Outcome:
+        more = {} if seat is None else {"seat": seat}
+        return self.execute(job.spec, job.limits, self.stop, job.on_progress, **more)
 
     def leave(self, work: int) -> None:
         self._started.pop(work, None)

@@ -9,7 +9,7 @@ import os
 import queue
 import selectors
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +126,10 @@ class RayEngine:
         waiting = any(seat.node is None for seat in self._seats.values())
         return not waiting and not (self.alone and len(self._seats) >= self.places)
 
-    def start(self, work: int, job: Job) -> None:
+    in_turns = False
+
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        (job,) = jobs
         seat = self._seats.get(work)
         if seat is None:
             self._nodes = self._cluster.alive() or self._nodes
@@ -143,18 +146,18 @@ class RayEngine:
         if seat is not None:
             ray.kill(seat.place)
 
-    def wait(self) -> tuple[int, Outcome] | None:
+    def wait(self) -> tuple[int, list[Outcome]] | None:
         while True:
             reply = self._next_reply()
             seat = self._seats.get(reply.work)
             if seat is None or seat.place is not reply.place:
                 continue
             if isinstance(reply.answer, ray.exceptions.RayTaskError):
-                return reply.work, self._failed(seat, f"{reply.answer.cause or reply.answer}")
+                return reply.work, [self._failed(seat, f"{reply.answer.cause or reply.answer}")]
             if isinstance(reply.answer, BaseException):
                 outcome = self._lost(reply.work, seat, reply.answer)
                 if outcome is not None:
-                    return reply.work, outcome
+                    return reply.work, [outcome]
             elif isinstance(reply.answer, str):
                 seat.node = next(node for node in self._cluster.nodes if node.id == reply.answer)
                 self._listen(reply.work, seat.place, seat.place.reports.remote(None))
@@ -162,7 +165,7 @@ class RayEngine:
             else:
                 outcome = self._heard(reply.work, seat, reply.answer)
                 if outcome is not None:
-                    return reply.work, outcome
+                    return reply.work, [outcome]
 
     # -- one work
 

@@ -22,7 +22,7 @@ SIDES = ("collector", "learner")
 
 def verdict(study: StudyFiles, trial: Trial) -> str:
     """What limited a trial, in words."""
-    return trial.verdict or limited_by(study.suite.fixed | trial.params, {}, trial.counted)
+    return trial.verdict or limited_by(study.suite.fixed | trial.params, {}, trial.timed)
 
 
 def leaders(study: StudyFiles, count: int) -> list[Trial]:

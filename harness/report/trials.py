@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.answer import SEEDS
 from harness.claims import NAMES
-from harness.record import RETURNS, Record, typical
+from harness.record import FRACTIONS, RETURNS, Record, typical
 from harness.statistics import Interval, Statistic, bootstrap_interval
-from harness.study import judged_by
+from harness.study import judged_by, timed_by
 from harness.tables import settings_text
 
 LABELS = NAMES | {
@@ -51,6 +51,11 @@ class Trial:
     def complete(self) -> list[Record]:
         return [record for record in self.counted if record.state == "complete"]
 
+    @cached_property
+    def timed(self) -> list[Record]:
+        """The repeats that say how the time was used."""
+        return timed_by(self.records)
+
     @property
     def baseline(self) -> bool:
         return self.records[0].baseline
@@ -81,11 +86,11 @@ class Trial:
 
     @property
     def verdict(self) -> str:
-        return next((record.verdict for record in reversed(self.complete) if record.verdict), "")
+        return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
 
     def value(self, metric: str) -> float:
         """``typical`` of a numeric field over the repeats that count, in the unit of ``label``; NaN without any."""
-        return typical(self.counted, metric) * scale(metric)
+        return typical(self.timed if metric in FRACTIONS else self.counted, metric) * scale(metric)
 
     def values(self, metric: str) -> list[float]:
         """Of each repeat that counts and has the metric."""

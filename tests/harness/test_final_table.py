@@ -18,7 +18,7 @@ from tests.harness.test_sweep import Disturbed, Quiet
 def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]:
     out = Console(file=io.StringIO(), width=80)
     with Study(plan.folder(results)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Disturbed(disturbed))).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Disturbed(disturbed), in_turns=False)).run()
         tables.show(plan, study, out)
         content = tables.summary(plan, study)
     return out.file.getvalue(), content  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The search with several works in flight, in an engine that runs them in this process, the newest first."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Places:
     places = 3
     machine = "cluster-000000"
     alone = True
+    in_turns = False
 
     def __init__(self, stop: StopSignal, executed: Executed, lost_at: int | None = None) -> None:
         self.stop, self.executed, self.lost_at = stop, executed, lost_at
@@ -35,19 +37,20 @@ class Places:
     def has_room(self) -> bool:
         return len(self.nodes) < self.places
 
-    def start(self, work: int, job: Job) -> None:
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        (job,) = jobs
         assert work in self.nodes or self.has_room()
         free = [name for name in ("a", "b", "c") if name not in self.nodes.values()]
         self.nodes.setdefault(work, free[0] if free else "")
         self.jobs[work] = job
         self.most = max(self.most, len(self.jobs))
 
-    def wait(self) -> tuple[int, Outcome]:
+    def wait(self) -> tuple[int, list[Outcome]]:
         work, job = self.jobs.popitem()
         if len(self.executed.specs) == self.lost_at:
             self.nodes[work] = "d"
         outcome = self.executed(job.spec, job.limits, self.stop, job.on_progress)
-        return work, replace(outcome, node=self.nodes[work])
+        return work, [replace(outcome, node=self.nodes[work])]
 
     def leave(self, work: int) -> None:
         self.nodes.pop(work, None)

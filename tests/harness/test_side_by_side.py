@@ -78,7 +78,7 @@ def test_one_run_measures_all_in_turns_and_the_best_can_be_trained(tmp_path) -> 
         return Outcome("complete", result={"env_steps_per_second": float(spec.settings["speed"])})
 
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, executed)).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, executed, in_turns=False)).run()
         best = write_best(plan, study)
         records = study.records.records
     assert [spec.settings["speed"] for spec in ran] == [20, 80, 20, 80, 80, 20], "search, then A B B A"

@@ -62,7 +62,7 @@ class Executed:
 
 def sweep(plan: Plan, results: Path, executed: Executed | None = None) -> list[Record]:
     with Study(plan.folder(results)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, executed or Executed())).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, executed or Executed(), in_turns=False)).run()
         return study.records.records
 
 
@@ -204,7 +204,7 @@ def test_a_signal_before_a_repeat_leaves_the_study_resumable(make_plan, tmp_path
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         stop.signum = 2
         with pytest.raises(Stopped):
-            Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Executed())).run()
+            Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Executed(), in_turns=False)).run()
     assert [r.trial for r in sweep(plan, tmp_path)] == [0, 1, 2]
 
 
@@ -239,7 +239,7 @@ def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
 
     plan = make_plan("limits.trials=4", "fixed.layers=[3, 4]")
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Executed())).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Executed(), in_turns=False)).run()
         path = write_best(plan, study)
     job = training.load(path)
     assert job.settings == plan.trainer.defaults() | {"speed": 80, "layers": [3, 4], "env": "Fake"}

@@ -250,7 +250,7 @@ def run_in(url: str, plan: Plan, results: Path, executed: Executed) -> list[Any]
 
 def sweep(plan: Plan, results: Path, database: Database, executed: Executed) -> list[Any]:
     with SharedStudy(plan.folder(results), plan, database) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, Quiet(), LocalEngine(study.machine, stop, executed)).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine(study.machine, stop, executed, in_turns=False)).run()
         return study.records.records
 
 

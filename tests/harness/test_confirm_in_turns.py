@@ -1,0 +1,155 @@
+"""Blocks of the confirmation whose repeats are alive together and take turns."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from harness.answer import answer
+from harness.engines.local import LocalEngine
+from harness.execute import Limits, Outcome, execute
+from harness.plan import Plan
+from harness.record import Record, last_attempts
+from harness.report.trials import trials_of
+from harness.stop import Stopped, StopSignal
+from harness.study import Study
+from harness.sweep import Sweep
+from harness.trial import TrialSpec
+from harness.turns import TURN_SECONDS, Seat
+from tests.harness.test_sweep import Crash, Quiet
+
+CONFIRM = "confirm={top: 2, repeats: 2}"
+BLOCK = [(20, 1), (80, 1), (40, 1), (40, 2), (80, 2), (20, 2)]
+"""(speed, repeat): baseline, best, second, and back"""
+
+
+class Ends:
+    """Says at once what a repeat measured; ``disturbed`` names the calls that were."""
+
+    def __init__(self, *disturbed: int) -> None:
+        self.disturbed, self.seats = disturbed, 0
+        self.calls = 0
+
+    def __call__(
+        self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress, *, seat: Seat | None = None
+    ) -> Outcome:
+        stop.check()
+        assert (seat is None) == (spec.pauses is None)
+        number, self.calls = self.calls, self.calls + 1
+        self.seats += seat is not None
+        mark = "others" if number in self.disturbed else ""
+        speed = spec.settings["speed"]
+        result = {"env_steps_per_second": speed, "episode_return": speed, "disturbed": mark}
+        return Outcome("complete", result=result)
+
+
+class CrashAfter(Quiet):
+    """The harness dies when so many repeats were recorded."""
+
+    def __init__(self, records: int) -> None:
+        self.left = records
+
+    def finished(self, record: Record) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Crash
+
+
+def sweep(plan: Plan, results: Path, run=execute, display: Quiet | None = None) -> list[Record]:
+    with Study(plan.folder(results)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, display or Quiet(), LocalEngine("here", stop, run)).run()
+        return study.records.records
+
+
+def confirmed(records: list[Record]) -> list[Record]:
+    return [record for record in records if record.phase == "confirm"]
+
+
+def order(records: list[Record]) -> list[tuple[int, int]]:
+    return [(record.params["speed"], record.repeat) for record in records]
+
+
+def test_a_block_takes_turns_and_the_search_says_how_time_was_used(make_plan, tmp_path) -> None:
+    measure = "measure={warmup_seconds: 0, seconds: 0.3, disturbed_retries: 0}"
+    plan = make_plan(CONFIRM, "limits.trials=4", "fixed.real_clock=true", measure)
+    records = sweep(plan, tmp_path)
+    block = confirmed(records)
+    assert order(block) == BLOCK
+    assert all(record.in_turns and math.isnan(record.learner_busy_fraction) for record in block)
+    assert not any(record.in_turns for record in records[:4])
+    assert min(record.wall_seconds for record in block) > 5 * TURN_SECONDS, "each was alive during the others' turns"
+    best = next(trial for trial in trials_of(records) if trial.params["speed"] == 80)
+    assert best.confirmed and best.value("learner_busy_fraction") == pytest.approx(0.75)
+    assert best.value("env_steps_per_second") == pytest.approx(8000, rel=0.25)
+    assert answer(plan.suite, records).pairs == 2
+
+
+def test_a_block_that_was_cut_short_is_measured_again_as_a_whole(make_plan, tmp_path) -> None:
+    plan = make_plan(CONFIRM, "limits.trials=4")
+    with pytest.raises(Crash):
+        sweep(plan, tmp_path, Ends(), CrashAfter(6))
+    block = confirmed(sweep(plan, tmp_path, Ends()))
+    assert [record.attempt for record in block] == [0, 0] + 6 * [1]
+    assert order(block[2:]) == BLOCK and len(last_attempts(block)) == 6
+    again = Ends()
+    assert sweep(plan, tmp_path, again)[4:] == block and again.calls == 0
+
+
+@pytest.mark.parametrize(("disturbed", "attempts"), [((), 1), ((6,), 2), ((4, 12, 20), 3)])
+def test_a_disturbed_block_is_measured_again_within_limits(make_plan, tmp_path, disturbed, attempts) -> None:
+    plan = make_plan(CONFIRM, "limits.trials=4", "measure.disturbed_retries=2")
+    run = Ends(*disturbed)
+    block = confirmed(sweep(plan, tmp_path, run))
+    assert [record.attempt for record in block] == [attempt for attempt in range(attempts) for _ in BLOCK]
+    assert run.seats == 6 * attempts and sum(bool(record.disturbed) for record in block) == len(disturbed)
+
+
+def test_a_disturbed_block_of_an_earlier_run_stays_as_it_is(make_plan, tmp_path) -> None:
+    plan = make_plan("confirm={top: 1, repeats: 4}", "limits.trials=2", "measure.disturbed_retries=1")
+    always = Ends(*range(2, 6), *range(6, 10))
+    records = sweep(plan, tmp_path, always)
+    assert [record.attempt for record in confirmed(records)] == 4 * [0] + 4 * [1] + 4 * [0]
+    assert len(sweep(plan, tmp_path, Ends())) == len(records)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "fixed.host_bytes=1000000000000",
+        "measure={warmup_seconds: 0.1, return_at: {seconds: 0.3}}",
+        "measure.target_return=5",
+        "objectives=[env_steps_per_second, episode_return]",
+    ],
+    ids=["too large together", "a return at a budget", "the time to a return", "a return"],
+)
+def test_one_after_the_other_where_turns_are_not_for_it(make_plan, tmp_path, monkeypatch, override) -> None:
+    from unilab.ipc.budget import MemoryAvailable
+
+    available = MemoryAvailable(4 * 10**12, 4 * 10**12, 10**12)
+    monkeypatch.setattr(MemoryAvailable, "here", lambda: available)
+    run = Ends()
+    block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4", override), tmp_path, run))
+    assert order(block) == BLOCK and run.seats == 0 and not any(record.in_turns for record in block)
+
+
+def test_a_failure_in_a_block_is_recorded_beside_what_the_others_measured(make_plan, tmp_path) -> None:
+    def run(spec: TrialSpec, limits, stop, on_progress, *, seat: Seat | None = None) -> Outcome:
+        if seat is not None and spec.settings["speed"] == 80:
+            return Outcome("failed", error="it fell over")
+        return Ends()(spec, limits, stop, on_progress, seat=seat)
+
+    block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
+    assert order(block) == BLOCK
+    assert [record.state == "complete" for record in block] == [speed != 80 for speed, _ in BLOCK]
+
+
+def test_a_signal_between_turns_ends_all_and_records_none(make_plan, tmp_path) -> None:
+    def run(spec: TrialSpec, limits, stop: StopSignal, on_progress, *, seat: Seat | None = None) -> Outcome:
+        if seat is not None:
+            stop.signum = 2
+        return Ends()(spec, limits, stop, on_progress, seat=seat)
+
+    plan = make_plan(CONFIRM, "limits.trials=4")
+    with pytest.raises(Stopped):
+        sweep(plan, tmp_path, run)
+    assert order(confirmed(sweep(plan, tmp_path, Ends()))) == BLOCK
