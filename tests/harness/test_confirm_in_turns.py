@@ -118,7 +118,7 @@ def test_a_disturbed_block_of_an_earlier_run_stays_as_it_is(make_plan, tmp_path)
         "fixed.host_bytes=1000000000000",
         "measure={warmup_seconds: 0.1, return_at: {seconds: 0.3}}",
         "measure.target_return=5",
-        "objectives=[env_steps_per_second, episode_return]",
+        "objectives=[episode_return]",
     ],
     ids=["too large together", "a return at a budget", "the time to a return", "a return"],
 )
