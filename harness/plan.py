@@ -15,7 +15,7 @@ from harness import budget, calibration, provenance, trainers
 from harness.budget import Verdict
 from harness.confirm import blocks
 from harness.document import Document, Key
-from harness.record import RETURNS
+from harness.record import RETURNS, Record
 from harness.side_by_side import SHARED, SideBySide
 from harness.space import Space
 from harness.suite import Suite, SuiteSource, load
@@ -24,7 +24,7 @@ from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.budget import MemoryAvailable
+    from unilab.ipc.budget import MemoryAvailable, MemoryBudget
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
@@ -123,11 +123,25 @@ class Plan:
         fraction = self.suite.constraints.host_memory_fraction
         return budget.judge(predicted, fraction, self.factor(params), available)
 
-    def fit_together(self, configurations: Sequence[Settings]) -> bool:
-        """Whether this machine's memory is enough for all of them at once; False where one is not predicted."""
-        budgets = [self.trainer.budget(self.settings(params)) for params in configurations]
+    def fit_together(self, trials: Sequence[Sequence[Record]]) -> bool:
+        """Whether this machine's memory is enough for one repeat of each at once.
+
+        Args:
+            trials: the records of each so far, one at least: their peaks stand for what is not predicted.
+        """
         fraction = self.suite.constraints.host_memory_fraction
-        return budget.fit_together(budgets, fraction, max(self.factor(params) for params in configurations))
+        factor = max(self.factor(records[0].params) for records in trials)
+        return budget.fit_together([self._budget(records) for records in trials], fraction, factor)
+
+    def _budget(self, records: Sequence[Record]) -> "MemoryBudget | None":
+        """The predicted one of a trial, or one of its peaks; None where neither is known."""
+        from unilab.ipc.budget import HOST, BudgetItem, MemoryBudget
+
+        predicted = self.trainer.budget(self.settings(records[0].params))
+        peak = max((record.peak_host_bytes for record in records), default=0)
+        if predicted is not None or not peak or any(record.peak_device_bytes for record in records):
+            return predicted
+        return MemoryBudget((BudgetItem("measured", HOST, peak),))
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.

@@ -308,7 +308,7 @@ class Sweep:
         learning |= any(objective.metric in RETURNS for objective in self.plan.suite.objectives)
         if learning or not (self.engine.in_turns and self.engine.alone):
             return False
-        return self.plan.fit_together([repeat.params for repeat in repeats])
+        return self.plan.fit_together([self.study.of_trial(repeat.trial) for repeat in repeats])
 
     def _together(self, repeats: Sequence[Repeat]) -> Work:
         """Those of a block in turns; all again while one was disturbed, has no record, or was measured without them."""

@@ -1,5 +1,6 @@
 """Blocks of the confirmation whose repeats are alive together and take turns."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from harness.answer import answer
 from harness.engines.local import LocalEngine
 from harness.execute import Limits, Outcome, execute
+from harness.memory import MemorySample
 from harness.plan import Plan
 from harness.record import Record, last_attempts
 from harness.report.trials import trials_of
@@ -130,6 +132,25 @@ def test_one_after_the_other_where_turns_are_not_for_it(make_plan, tmp_path, mon
     run = Ends()
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4", override), tmp_path, run))
     assert order(block) == BLOCK and run.seats == 0 and not any(record.in_turns for record in block)
+
+
+@pytest.mark.parametrize(("peak", "turns"), [(9 * 10**9, True), (10**12, False), (0, False)])
+def test_peaks_of_the_search_stand_for_memory_that_is_not_predicted(
+    make_plan, tmp_path, monkeypatch, peak: int, turns: bool
+) -> None:
+    from tests.harness.fake_trainer import FakeTrainer
+    from unilab.ipc.budget import MemoryAvailable
+
+    monkeypatch.setattr(FakeTrainer, "budget", lambda self, settings: None)
+    available = MemoryAvailable(10**12, 10**11, 10**11)
+    monkeypatch.setattr(MemoryAvailable, "here", lambda: available)
+
+    def run(*arguments, **options) -> Outcome:
+        outcome = Ends()(*arguments, **options)
+        return outcome if peak == 0 else dataclasses.replace(outcome, peak=MemorySample(host=peak))
+
+    block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
+    assert order(block) == BLOCK and {record.in_turns for record in block} == {turns}
 
 
 def test_a_failure_in_a_block_is_recorded_beside_what_the_others_measured(make_plan, tmp_path) -> None:
