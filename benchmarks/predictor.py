@@ -20,6 +20,11 @@ Any other study works as well, without the replay, in as many as are named:
     python -m harness run suites/appo_throughput.yaml
     python -m harness run suites/offpolicy_throughput.yaml
     python benchmarks/predictor.py results/appo_throughput/* results/offpolicy_throughput/*
+
+One sample of each trial, one after the other, says as much about a shared host, whose speed changes, as about the
+trials. If the confirmation has measured all of them, its values count: its repeats take turns. A study of ten trials:
+
+    python -m harness run suites/appo_throughput.yaml --set "confirm={top: 9, repeats: 1}" --minutes 15
 """
 
 import argparse
@@ -35,7 +40,7 @@ from harness import plan as plans
 from harness.plan import Plan
 from harness.predict import RATES
 from harness.ranking import SEEDED
-from harness.record import Record, read_records, typical
+from harness.record import Phase, Record, read_records, typical
 from harness.space import Params
 from harness.statistics import spearman
 from harness.study import judged_by
@@ -76,9 +81,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def by_trial(records: Sequence[Record]) -> dict[int, list[Record]]:
-    """The repeats of the search that count, by trial."""
-    trials = sorted({record.trial for record in records})
-    own = {trial: judged_by([r for r in records if r.trial == trial], "search") for trial in trials}
+    """The repeats that count, by trial: of the confirmation if it has all trials, otherwise of the search."""
+    confirmed, searched = (
+        {record.trial for record in records if record.phase == phase} for phase in ("confirm", "search")
+    )
+    trials = sorted(confirmed | searched)
+    phase: Phase = "confirm" if confirmed >= searched else "search"
+    own = {trial: judged_by([r for r in records if r.trial == trial], phase) for trial in trials}
     return {trial: counted for trial, counted in own.items() if counted}
 
 

@@ -124,3 +124,11 @@ def test_a_search_that_the_prediction_misleads_is_a_missed_bound(tmp_path: Path,
     assert (
         code == 1 and f"search with prediction ({order} seeds of it)" in out and "bound 2, a quarter of the grid" in out
     )
+
+
+def test_the_confirmation_counts_if_it_has_all_trials() -> None:
+    searched = measured()
+    again = [dataclasses.replace(r, repeat=1, phase="confirm", env_steps_per_second=1.0) for r in searched]
+    for records, value in ((searched + again, 1.0), (searched + again[1:], searched[3].env_steps_per_second)):
+        own = predictor.by_trial(records)
+        assert list(own) == list(range(8)) and [r.env_steps_per_second for r in own[3]] == [value]
