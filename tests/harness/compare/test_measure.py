@@ -76,7 +76,8 @@ def test_two_commits_measured_in_turns_each_with_its_own_code(repository: Path, 
         and throughput["change"] == pytest.approx(-0.08, abs=1e-3)
         and throughput["noise_floor"] == 0.01
     )
-    records = read_records(Path(repository / content["folder"]) / "repeats.jsonl")
+    # a busy machine may disturb a block, which is then measured again
+    records = [r for r in read_records(repository / content["folder"] / "repeats.jsonl") if r.attempt == 0]
     assert [r.trial for r in records] == [0, 1, 1, 0] * 3 and [r.seed for r in records[:5]] == [0, 0, 1, 1, 2]
     commits = [git(repository, "rev-parse", name).strip() for name in ("HEAD~1", "HEAD")]
     assert [r.commit for r in records[:2]] == commits and not any(r.dirty for r in records)
