@@ -97,7 +97,8 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _Group(spec, folder, stop, code) as group:
-        with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory) as memory:
+        stands = (lambda: False) if seat is None else (lambda: seat.stands)
+        with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory, stands=stands) as memory:
             if seat is not None:
                 seat.joined(group.id, group.running)
             outcome = _Watch(group, limits, stop, on_progress, seat).wait()

@@ -61,6 +61,7 @@ class PeakMemory:
         interval: seconds between samples; longer when sampling would take more than ``DUTY`` of a core, as the kernel
             walks all pages of a process to add them up (5 to 10 ms for one of 600 MiB).
         limit: host bytes from which ``on_exceed`` is called, once, on the sampling thread, with the bytes seen.
+        stands: whether the trial stands still: then it takes no more than before, and whose turn it is has the cores.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PeakMemory:
         interval: float = 0.25,
         limit: int | None = None,
         on_exceed: Callable[[int], None] | None = None,
+        stands: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = pid
         self.accounting = accounting()
@@ -79,6 +81,7 @@ class PeakMemory:
         self._interval = interval
         self._limit = limit
         self._on_exceed = on_exceed
+        self._stands = stands
         self._peak = MemorySample()
         self._counting = threading.Lock()
         self._device = _DeviceMemory()
@@ -125,11 +128,11 @@ class PeakMemory:
 
     def _run(self) -> None:
         while True:
-            host = self.sample().host
+            host = 0 if self._stands() else self.sample().host
             if self._limit is not None and self._on_exceed is not None and host > self._limit:
                 on_exceed, self._on_exceed = self._on_exceed, None
                 on_exceed(host)
-            if self._stop.wait(max(self._interval, self.cost_seconds / self.samples / DUTY)):
+            if self._stop.wait(max(self._interval, self.cost_seconds / max(1, self.samples) / DUTY)):
                 return
 
 

@@ -2,8 +2,8 @@
 
 A machine whose speed changes from second to second, as shared hosts do without showing it anywhere, hits trials that
 take turns alike, while trials that run one after the other are hit by chance. A trial whose turn is over is stopped by
-SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, the pauses
-are written to a file that it reads: only while it stands still, so that it never reads half of one.
+SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, each pause
+is written to a file that it reads, before it goes on.
 """
 
 import itertools
@@ -11,59 +11,71 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
-
 TURN_SECONDS = 0.25
 """long beside what a cold cache costs after a pause, short beside the seconds in which hosts change"""
-FILE = "turns.f64"
-_PAUSED, _GROUPS = range(2)
-"""words of the file: seconds of all pauses; then the process groups that take turns, 0 where there is none yet"""
+FILE = "turns.log"
+"""of a trial: a line for each process group that takes turns with it, and one for each pause"""
 
 Result = TypeVar("Result")
 
 
 class Pauses:
-    """The trial's view of its seat: how long it stood still."""
+    """The trial's view of its seat: who takes turns with it, and how long it stood still."""
 
     def __init__(self, file: Path) -> None:
-        self._words = np.memmap(file, np.float64, "r")
-        self._newest = self._left_out = 0.0
+        self._file = file.open("rb", buffering=0)
+        self._line = b""
+        self._groups: set[int] = set()
+        self._pending: deque[float] = deque()
+        """pauses that the clock is not known to have gone over"""
+        self._left_out = self._active = 0.0
 
     @property
     def groups(self) -> set[int]:
         """Process groups that take turns with this one, itself included."""
-        return {int(group) for group in self._words[_GROUPS:] if group}
+        self._read()
+        return self._groups
 
     def active(self, wall_seconds: float) -> float:
         """Seconds of training without its pauses, given those on training's own clock, which never goes backward.
 
         A pause is left out as soon as the clock has gone over it: a reading taken before a pause may get here after it.
         """
-        more = float(self._words[_PAUSED]) - self._left_out
-        if wall_seconds - self._newest >= more:
-            self._left_out += more
-        self._newest = wall_seconds
-        return wall_seconds - self._left_out
+        self._read()
+        while self._pending and wall_seconds - self._left_out - self._active >= self._pending[0]:
+            self._left_out += self._pending.popleft()
+        self._active = wall_seconds - self._left_out
+        return self._active
+
+    def _read(self) -> None:
+        while chunk := self._file.read(65536):
+            *lines, self._line = (self._line + chunk).split(b"\n")
+            for line in lines:
+                what, value = line.split()
+                if what == b"group":
+                    self._groups.add(int(value))
+                else:
+                    self._pending.append(float(value))
 
 
 class Seat:
     """One trial among those that take turns; used by the thread that watches it and by the one that gives turns.
 
     Args:
-        file: for its pauses.
-        seats: how many take turns.
+        file: what the trial reads.
         changed: set whenever this seat's trial has been started, has become steady or has been measured.
     """
 
-    def __init__(self, file: Path, seats: int, changed: threading.Event) -> None:
+    def __init__(self, file: Path, changed: threading.Event) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._words = np.memmap(file, np.float64, "w+", shape=(_GROUPS + seats,))
+        file.write_bytes(b"")
         self._changed = changed
         self._lock = threading.Lock()
         self._members: Callable[[], Sequence[int]] = tuple
@@ -88,20 +100,26 @@ class Seat:
             self.measured |= measured
             self._changed.set()
 
+    @property
+    def stands(self) -> bool:
+        """It is another one's turn."""
+        return self._paused_at is not None
+
     def clock(self) -> float:
         """Monotonic seconds that stand still while the trial does, for deadlines."""
         with self._lock:
             now = time.monotonic() if self._paused_at is None else self._paused_at
             return now - self._paused_seconds
 
-    def know(self, groups: Sequence[int]) -> None:
-        """Tell the trial, before its window begins, who takes turns with it."""
-        self._words[_GROUPS : _GROUPS + len(groups)] = groups
+    def know(self, group: int) -> None:
+        """Tell the trial who takes turns with it."""
+        self._tell(f"group {group}")
 
     def stop(self) -> None:
         """Let it stand still; a second call does nothing."""
         with self._lock:
             if self._paused_at is None:
+                self._signal(signal.SIGSTOP)  # at once those that were there the last time: to list them takes a while
                 self._standing = self._members()
                 self._signal(signal.SIGSTOP)
                 self._paused_at = time.monotonic()
@@ -111,10 +129,15 @@ class Seat:
         with self._lock:
             if self._paused_at is None:
                 return
-            self._paused_seconds += time.monotonic() - self._paused_at
+            pause = time.monotonic() - self._paused_at
+            self._paused_seconds += pause
             self._paused_at = None
-            self._words[_PAUSED] = self._paused_seconds
+            self._tell(f"pause {pause!r}")
             self._signal(signal.SIGCONT)
+
+    def _tell(self, line: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{line}\n")
 
     def _signal(self, signum: int) -> None:
         for pid in self._standing:
@@ -154,7 +177,7 @@ def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) 
         whatever a job raised; the other trials then run on at once, to their ends.
     """
     changed = threading.Event()
-    seats = [Seat(file, len(files), changed) for file in files]
+    seats = [Seat(file, changed) for file in files]
     watchers = [_Watcher(seat, job) for seat, job in zip(seats, jobs, strict=True)]
     try:
         for watcher in watchers:
@@ -192,5 +215,5 @@ def _warm_up(seat: Seat, seats: Sequence[Seat], changed: threading.Event) -> Non
         if not told and seat.group:
             told = True
             for one in seats:
-                one.know([other.group for other in seats])
+                one.know(seat.group)
     seat.stop()

@@ -16,6 +16,7 @@ from harness.execute import Limits
 from harness.suite import Constraints, Measure, Suite
 from harness.suite import Limits as SuiteLimits
 from harness.trainers import Trainer
+from harness.turns import FILE
 from unilab.ipc.budget import MemoryBudget
 
 TURNS = "harness/turns.py"
@@ -80,7 +81,7 @@ def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[P
     """Why the four repeats of a block cannot be alive at the same time; empty when they can."""
     if not Path("/proc/self").exists():
         return "the processes of a trial can be stopped and continued on Linux alone"
-    if any(code is not None and not (code / TURNS).is_file() for code in codes):
+    if not all(code is None or _takes_turns(code) for code in codes):
         return "the code of one side is older than taking turns"
     budgets = [own.budget for own in configurations]
     if None in budgets:
@@ -88,6 +89,12 @@ def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[P
     fraction = min(own.memory_fraction for own in configurations)
     fit = budget.fit_together([*budgets, *budgets], fraction)
     return "" if fit else "four repeats at a time do not fit into the memory"
+
+
+def _takes_turns(code: Path) -> bool:
+    """Whether the trials of this code read the file that tells them of turns."""
+    turns = code / TURNS
+    return turns.is_file() and f'"{FILE}"' in turns.read_text(encoding="utf-8")
 
 
 def _suite(base: Side, new: Side, options: Options) -> Suite | None:

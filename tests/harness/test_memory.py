@@ -209,3 +209,20 @@ def test_the_budget_is_near_the_measured_peak(tmp_path, name, settings):
         assert process.wait(120) == 0
     assert peak.peak.shm == budget.shm_bytes
     assert 0.95 <= budget.host_bytes / peak.peak.host <= 1.15
+
+
+def test_what_stands_still_is_not_sampled() -> None:
+    stands = True
+    asked = 0
+
+    def standing() -> bool:
+        nonlocal asked
+        asked += 1
+        return stands
+
+    with PeakMemory(os.getpid(), interval=0.01, stands=standing) as peak:
+        wait_until(lambda: asked > 3)
+        assert peak.samples == 0
+        stands = False
+        wait_until(lambda: peak.samples > 0)
+    assert peak.peak.host > 0

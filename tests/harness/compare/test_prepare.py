@@ -1,0 +1,44 @@
+"""Whether the repeats of a block can be alive at the same time, without any."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.compare.prepare import TURNS, Configuration, _why_not_together
+from unilab.ipc.budget import BudgetItem, MemoryAvailable, MemoryBudget
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryAvailable, "here", lambda: MemoryAvailable(10 * GIB, 9 * GIB, 5 * GIB))
+
+
+def configuration(gib: float | None) -> Configuration:
+    items = (BudgetItem("all", "host", int((gib or 0) * GIB)),)
+    return Configuration("appo", {}, "", None, None if gib is None else MemoryBudget(items), 0.8)
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "reason"),
+    [
+        (1.9, 1.9, ""),
+        (0.1, 3.8, ""),
+        (0.1, 4.0, "four repeats at a time do not fit into the memory"),
+        (1, None, "how much memory one side takes is not predicted"),
+    ],
+)
+def test_four_at_once_have_to_fit(base: float, new: float | None, reason: str) -> None:
+    assert _why_not_together([configuration(base), configuration(new)], [None, None]) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "old"), [(None, True), ('FILE = "turns.f64"\n', True), ('FILE = "turns.log"\n', False)]
+)
+def test_the_code_of_both_sides_has_to_know_of_turns(tmp_path: Path, text: str | None, old: bool) -> None:
+    (tmp_path / "harness").mkdir()
+    if text is not None:
+        (tmp_path / TURNS).write_text(text)
+    reason = _why_not_together([configuration(1), configuration(1)], [None, tmp_path])
+    assert reason == ("the code of one side is older than taking turns" if old else "")
