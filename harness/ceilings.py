@@ -66,7 +66,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Both sides at once: a short run of a configuration whose sides share cores."""
+    """Both sides: a short run of a configuration whose sides share cores, or take turns."""
 
     trainer: str
     settings: Mapping[str, Any]
@@ -190,7 +190,8 @@ def measure(
         parts: of all configurations that are to be predicted.
         results: folder of all studies.
         say: is told what is measured.
-        rehearse: settings to run for a moment, once for a trainer, to see how well its sides share cores.
+        rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer whose
+            sides take turns, and once for others.
 
     Raises:
         CeilingsError: a part cannot be measured.
@@ -199,11 +200,11 @@ def measure(
     path = path_of(results)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
-    if any(one.trainer == trainer for one in kept.rehearsals):
-        rehearse = ()
+    rehearsed = {_in_turns(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
+    rehearse = [settings for settings in rehearse if _in_turns(trainer, settings, kept.cores) not in rehearsed]
     if not missing and not rehearse:
         return kept
-    kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides at once"] if rehearse else [])]
+    kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
     say(f"measuring this machine's ceilings: {', '.join(kinds)}")
     started = time.monotonic()
     known = {one.part.kind for one in kept.measured if one.trainer == trainer}
@@ -227,6 +228,12 @@ def measure(
     else:
         write_atomic(path, made.text())
     return made
+
+
+def _in_turns(trainer: str, settings: Mapping[str, Any], cores: int) -> bool:
+    describes = trainers.get(trainer)
+    assert isinstance(describes, Describes)
+    return describes.workload(settings, cores).course == "turns"
 
 
 class _Process:

@@ -3,10 +3,12 @@
 Collector and learner each need wall time ``w`` and core time ``c`` for a round when they have the machine to
 themselves. On cores of their own the slower one decides, ``max(w)``. On shared cores nothing is faster than the sum of
 the core times over the cores: ``sum(c) / cores``. In turns the wall times add up. What goes through the learner's
-process, copies and weights, is in series with it.
+process, copies and weights, is in series with it. Short runs say by what these times grow beside each other, where
+sides share cores and where they take turns.
 """
 
 import math
+from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +19,8 @@ from harness.ceilings import Ceilings, Rehearsal
 from harness.plan import Plan
 from harness.workload import Describes, Workload
 
-SHARING = (1.0, 1.5)
-"""bounds of what sharing cores costs; a short run that says more was disturbed"""
+OVERHEAD = (1.0, 1.5)
+"""bounds of what times grow by in a short run of both sides; one that says more was disturbed"""
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics that are predicted"""
 NICE_WEIGHT = 3.06
@@ -71,23 +73,26 @@ class Predictor:
         self._name = name
         self._trainer = trainer
         self.cores = cores
-        own = [rehearsal for rehearsal in ceilings.rehearsals if rehearsal.trainer == name]
-        self._sharing = sorted(filter(None, map(self._rehearsed, own)))
+        self._overheads: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        for rehearsal in ceilings.rehearsals:
+            if rehearsal.trainer == name:
+                self._learn(rehearsal)
 
-    def _rehearsed(self, rehearsal: Rehearsal) -> tuple[float, float] | None:
-        """Rows of an update, and what sharing cores cost in a short run with such updates."""
+    def _learn(self, rehearsal: Rehearsal) -> None:
+        """By rows of an update, what times grew by in a short run with such updates, in turns or not."""
         workload = self.workload(rehearsal.settings)
         costs = self.round(workload)
-        if costs is None:
-            return None
-        predicted = rates(workload, costs, self.cores).updates_per_second
-        return workload.rows, min(max(predicted / rehearsal.updates_per_second, SHARING[0]), SHARING[1])
+        if costs is not None:
+            predicted = rates(workload, costs, self.cores).updates_per_second
+            overhead = min(max(predicted / rehearsal.updates_per_second, OVERHEAD[0]), OVERHEAD[1])
+            insort(self._overheads[workload.course == "turns"], (workload.rows, overhead))
 
-    def sharing(self, workload: Workload) -> float:
-        """By what core times grow where sides share cores, from the short runs; 1 where there was none."""
-        if not self._sharing:
+    def overhead(self, workload: Workload) -> float:
+        """By what times grow beside each other, from the short runs; 1 where there was none."""
+        known = self._overheads[workload.course == "turns"]
+        if not known:
             return 1.0
-        rows, factors = zip(*self._sharing, strict=True)
+        rows, factors = zip(*known, strict=True)
         return float(np.interp(math.log(workload.rows), np.log(rows), factors))
 
     def workload(self, settings: Mapping[str, Any]) -> Workload:
@@ -109,7 +114,7 @@ class Predictor:
         """The predicted throughput of a configuration; None when it cannot be said."""
         workload = self.workload(settings)
         costs = self.round(workload)
-        return None if costs is None else rates(workload, costs, self.cores, self.sharing(workload))
+        return None if costs is None else rates(workload, costs, self.cores, self.overhead(workload))
 
     def throughput(self, settings: Mapping[str, Any]) -> float:
         """Predicted env steps a second; NaN when it cannot be said."""
@@ -117,31 +122,31 @@ class Predictor:
         return math.nan if predicted is None else predicted.env_steps_per_second
 
 
-def rates(workload: Workload, costs: Round, cores: int, sharing: float = 1.0) -> Rates:
+def rates(workload: Workload, costs: Round, cores: int, overhead: float = 1.0) -> Rates:
     """The throughput of a round whose sides go together as the workload says."""
-    collecting, learning = seconds_of_rounds(workload, costs, cores, sharing)
+    collecting, learning = seconds_of_rounds(workload, costs, cores, overhead)
     return Rates(
         workload.env_steps / collecting, workload.samples / learning, workload.updates / learning
     )  # fmt: skip
 
 
-def seconds_of_rounds(workload: Workload, costs: Round, cores: int, sharing: float = 1.0) -> tuple[float, float]:
+def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: float = 1.0) -> tuple[float, float]:
     """Wall time of one round of the collector, whose env steps are learned from, and of one of the learner.
 
     Args:
         workload: of the configuration.
         costs: of its sides, alone.
         cores: that there are.
-        sharing: by what the core times grow when both sides want more cores than there are: threads that wait for one
-            that was kept from its core, caches that the other side has used.
+        overhead: by what the times of sides grow that want more cores than there are, or take turns: threads that wait
+            for one that was kept from its core, caches that the other side has used.
     """
     collector, learner = costs.collector, costs.learner
     if workload.course != "turns" and collector.parallelism + learner.parallelism > cores:
-        collector = Load(collector.seconds, sharing * collector.core_seconds)
-        learner = Load(learner.seconds, sharing * learner.core_seconds)
+        collector = Load(collector.seconds, overhead * collector.core_seconds)
+        learner = Load(learner.seconds, overhead * learner.core_seconds)
     beside = Load(max(learner.seconds, costs.background.seconds), learner.core_seconds + costs.background.core_seconds)
     if workload.course == "turns":
-        both = collector.seconds + learner.seconds
+        both = overhead * (collector.seconds + learner.seconds)
         return both, both
     if workload.course == "lockstep":
         updating = Load(beside.seconds - costs.transfer.seconds, beside.core_seconds - costs.transfer.core_seconds)

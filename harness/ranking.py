@@ -71,19 +71,15 @@ def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
 def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict[str, Any]]:
     """Of the candidates whose sides share cores at the same time those with the smallest and the largest updates.
 
-    Of these the ones with the shortest rounds; none where no candidate's sides share cores.
+    Of these the ones with the shortest rounds; and the one with the shortest round of those whose sides take turns.
     """
-    shared = [
-        (settings, workload)
-        for settings, workload in _workloads(plan, found, cores)
-        if workload.yields and workload.course in ("wait", "lockstep")
-    ]
+    workloads = _workloads(plan, found, cores)
+    shared = [one for one in workloads if one[1].yields and one[1].course in ("wait", "lockstep")]
+    in_turns = [one for one in workloads if one[1].course == "turns"]
     short = [one for one in shared if one[1].samples <= REHEARSED_SAMPLES] or shared[:1]
     ends = {pick(workload.rows for _, workload in short) for pick in (min, max)} if short else set()
-    return [
-        min((one for one in short if one[1].rows == rows), key=lambda one: (one[1].samples, one[1].env_steps))[0]
-        for rows in sorted(ends)
-    ]
+    groups = [*([one for one in short if one[1].rows == rows] for rows in sorted(ends)), in_turns]
+    return [min(group, key=lambda one: (one[1].samples, one[1].env_steps))[0] for group in groups if group]
 
 
 def _workloads(plan: Plan, found: Sequence[Candidate], cores: int) -> list[tuple[dict[str, Any], Workload]]:

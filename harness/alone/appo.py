@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.alone.timing import LEAST, fastest, now, timed
+from harness.alone.timing import SECONDS, fastest, now, timed
 from harness.workload import Cost, Course, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
@@ -21,8 +21,8 @@ from unilab.training.settings import flatten, parse
 
 STEPS = 8
 """env steps of the rollouts that the collector is measured with"""
-GRADIENTS = 4
-"""optimizer steps of one measured update"""
+EPOCHS, MINIBATCHES = 2, 4
+"""of a measured update: a minibatch is gathered from a rollout larger than itself, which caches hold less well"""
 NETWORKS = ("env", "env_cfg", "sim_backend", "obs_normalization", "policy.")
 COLLECTOR = (*NETWORKS, "collector_device")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", "algorithm.optimizer", "algorithm.use_clipped_value_loss",
@@ -111,12 +111,14 @@ def _stop() -> None:
 
 def _gradient(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
     """One optimizer step, with a minibatch of ``rows``."""
-    rollout = _rollout(dims, rows, config.learner_device)
+    rollout = _rollout(dims, MINIBATCHES * rows, config.learner_device)
     with closing(build_learner(config, dims)) as learner:
-        learner.num_learning_epochs, learner.num_mini_batches = GRADIENTS, 1
+        learner.num_learning_epochs, learner.num_mini_batches = EPOCHS, MINIBATCHES
         learner.update(rollout)
-        stamps = [_stamps(learner, rollout) for _ in range(LEAST)]
-        return fastest(*stamps)
+        series = [_stamps(learner, rollout)]
+        while series[-1][-1][0] - series[0][0][0] < SECONDS:
+            series.append(_stamps(learner, rollout))
+        return fastest(*series)
 
 
 def _stamps(learner: APPOLearner, rollout: Mapping[str, torch.Tensor]) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.workload import Cost
 
-SECONDS = 0.25
+SECONDS = 0.5
 """spent on one piece of work, unless ``LEAST`` executions take longer"""
 LEAST = 3
 MOST = 200

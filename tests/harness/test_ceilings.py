@@ -51,11 +51,12 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
 
 def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) -> None:
     settings = {"env": "Fake", "speed": 10}
+    others = [settings | {"speed": 20}, settings | {"mode": "sync"}, settings | {"mode": "sync", "speed": 30}]
     with StopSignal() as stop:
-        for sizes in ((10,), (10, 20)):
-            known = ceilings.measure(TRAINER, parts(*sizes), tmp_path, stop, rehearse=[settings])
-    (rehearsal,) = known.rehearsals
-    assert (rehearsal.settings, rehearsal.updates_per_second) == (settings, pytest.approx(2000))
+        for rehearse in ([settings], [settings], others[:2], others):
+            known = ceilings.measure(TRAINER, parts(10), tmp_path, stop, rehearse=rehearse)
+    assert [rehearsal.settings for rehearsal in known.rehearsals] == [settings, others[1]]  # in turns once, too
+    assert [rehearsal.updates_per_second for rehearsal in known.rehearsals] == [pytest.approx(2000)] * 2
     assert ceilings.load(ceilings.path_of(tmp_path)) == known
 
 

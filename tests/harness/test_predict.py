@@ -103,10 +103,10 @@ def test_shares_of_the_cores_add_up_to_no_more_than_there_are(collector, learner
         assert used == pytest.approx(2.0)
 
 
-def test_what_sharing_cores_costs_makes_rounds_longer_where_cores_are_shared() -> None:
-    assert seconds_of_rounds(workload("wait"), costs(WIDE, WIDE), 2, sharing=1.25) == (2.5, 2.5)
-    assert seconds_of_rounds(workload("wait"), costs(ONE, TWO), 4, sharing=1.25) == (2.0, 2.0)
-    assert seconds_of_rounds(workload("turns"), costs(WIDE, WIDE), 2, sharing=1.25) == (2.0, 2.0)
+def test_what_short_runs_add_makes_rounds_longer_where_cores_are_shared_and_in_turns() -> None:
+    assert seconds_of_rounds(workload("wait"), costs(WIDE, WIDE), 2, overhead=1.25) == (2.5, 2.5)
+    assert seconds_of_rounds(workload("wait"), costs(ONE, TWO), 4, overhead=1.25) == (2.0, 2.0)
+    assert seconds_of_rounds(workload("turns"), costs(WIDE, WIDE), 2, overhead=1.25) == (2.5, 2.5)
 
 
 # -- ceilings
@@ -222,17 +222,17 @@ def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_describ
     assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)
 
 
-def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update(make_described) -> None:
+def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_turns_do(make_described) -> None:
     plan = make_described("search.mode=[async, sync]", "baseline.mode=async")
     settings = ranking.to_rehearse(plan, ranking.candidates(plan), 1)
-    assert [(one["speed"], one["mode"]) for one in settings] == [(10, "async"), (80, "async")]
-    assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == []  # each side has a core
+    assert [(one["speed"], one["mode"]) for one in settings] == [(10, "async"), (80, "async"), (10, "sync")]
+    assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == settings[2:]  # else each side has a core
     alone = predictor(plan, cores=1)
     known = dataclasses.replace(
         alone.ceilings,
         rehearsals=[
             Rehearsal(plan.suite.trainer, one, updates_per_second=20 / (0.003 * one["speed"] * factor))
-            for one, factor in zip(settings, (1.1, 1.3), strict=True)
+            for one, factor in zip(settings, (1.1, 1.3, 1.2), strict=True)
         ],
     )
     found = predict.predictor(plan, known)
@@ -240,7 +240,8 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update(make_describ
     assert found.throughput({"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
     assert found.throughput({"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
     assert 1000 / 3 / 1.3 < found.throughput({"speed": 20}) < 1000 / 3 / 1.1
-    assert found.throughput({"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3)
+    assert found.throughput({"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
+    assert found.throughput({"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
