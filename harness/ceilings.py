@@ -31,7 +31,7 @@ from harness.stop import StopSignal
 from harness.trainers import Trainer
 from harness.trial import UNLIMITED
 from harness.window import Window
-from harness.workload import Cost, Describes, Part
+from harness.workload import Cost, Course, Describes, Part
 from unilab.ipc import segments
 from unilab.training.devices import usable_cores
 
@@ -190,8 +190,8 @@ def measure(
         parts: of all configurations that are to be predicted.
         results: folder of all studies.
         say: is told what is measured.
-        rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer whose
-            sides take turns, and once for others.
+        rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer and
+            each way in which they go together.
 
     Raises:
         CeilingsError: a part cannot be measured.
@@ -200,8 +200,8 @@ def measure(
     path = path_of(results)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
-    rehearsed = {_in_turns(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
-    rehearse = [settings for settings in rehearse if _in_turns(trainer, settings, kept.cores) not in rehearsed]
+    rehearsed = {_course(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
+    rehearse = [settings for settings in rehearse if _course(trainer, settings, kept.cores) not in rehearsed]
     if not missing and not rehearse:
         return kept
     kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
@@ -230,10 +230,10 @@ def measure(
     return made
 
 
-def _in_turns(trainer: str, settings: Mapping[str, Any], cores: int) -> bool:
+def _course(trainer: str, settings: Mapping[str, Any], cores: int) -> Course:
     describes = trainers.get(trainer)
     assert isinstance(describes, Describes)
-    return describes.workload(settings, cores).course == "turns"
+    return describes.workload(settings, cores).course
 
 
 class _Process:

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.ceilings import Ceilings, Rehearsal
 from harness.plan import Plan
-from harness.workload import Describes, Workload
+from harness.workload import Course, Describes, Workload
 
 OVERHEAD = (1.0, 1.5)
 """bounds of what times grow by in a short run of both sides; one that says more was disturbed"""
@@ -73,23 +73,25 @@ class Predictor:
         self._name = name
         self._trainer = trainer
         self.cores = cores
-        self._overheads: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        self._overheads: dict[Course, list[tuple[float, float]]] = {}
         for rehearsal in ceilings.rehearsals:
             if rehearsal.trainer == name:
                 self._learn(rehearsal)
 
     def _learn(self, rehearsal: Rehearsal) -> None:
-        """By rows of an update, what times grew by in a short run with such updates, in turns or not."""
+        """By rows of an update, what times grew by in a short run with such updates and such a course."""
         workload = self.workload(rehearsal.settings)
         costs = self.round(workload)
         if costs is not None:
             predicted = rates(workload, costs, self.cores).updates_per_second
             overhead = min(max(predicted / rehearsal.updates_per_second, OVERHEAD[0]), OVERHEAD[1])
-            insort(self._overheads[workload.course == "turns"], (workload.rows, overhead))
+            insort(self._overheads.setdefault(workload.course, []), (workload.rows, overhead))
 
     def overhead(self, workload: Workload) -> float:
         """By what times grow beside each other, from the short runs; 1 where there was none."""
-        known = self._overheads[workload.course == "turns"]
+        known = self._overheads.get(workload.course, [])
+        if not known and workload.course != "turns":
+            known = sorted(one for course, own in self._overheads.items() if course != "turns" for one in own)
         if not known:
             return 1.0
         rows, factors = zip(*known, strict=True)

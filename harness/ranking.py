@@ -10,7 +10,7 @@ from harness.predict import RATES, Predictor, Rates
 from harness.record import METRICS
 from harness.sampling import sample
 from harness.space import Params
-from harness.workload import Describes, Part, Workload
+from harness.workload import Course, Describes, Part, Workload
 from unilab.training.settings import SettingsError
 
 RANKED = 1000
@@ -19,6 +19,8 @@ SEEDED = 3
 """trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
+REHEARSED: tuple[Course, ...] = ("wait", "lockstep", "drop", "turns")
+"""ways in which sides go together that are tried by short runs; ``free`` ones are predicted by the others"""
 REHEARSED_SAMPLES = 200_000
 """samples of a round up to which a short run of the configuration is short"""
 
@@ -69,17 +71,19 @@ def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
 
 
 def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict[str, Any]]:
-    """Of the candidates whose sides share cores at the same time those with the smallest and the largest updates.
+    """What to run for a moment: of each way in which sides go together the smallest and the largest updates.
 
-    Of these the ones with the shortest rounds; and the one with the shortest round of those whose sides take turns.
+    Of these the ones with the shortest rounds. Where each side has cores of its own there is nothing to be seen.
     """
     workloads = _workloads(plan, found, cores)
-    shared = [one for one in workloads if one[1].yields and one[1].course in ("wait", "lockstep")]
-    in_turns = [one for one in workloads if one[1].course == "turns"]
-    short = [one for one in shared if one[1].samples <= REHEARSED_SAMPLES] or shared[:1]
-    ends = {pick(workload.rows for _, workload in short) for pick in (min, max)} if short else set()
-    groups = [*([one for one in short if one[1].rows == rows] for rows in sorted(ends)), in_turns]
-    return [min(group, key=lambda one: (one[1].samples, one[1].env_steps))[0] for group in groups if group]
+    chosen = []
+    for course in REHEARSED:
+        group = [one for one in workloads if one[1].course == course and (one[1].yields or course == "turns")]
+        short = [one for one in group if one[1].samples <= REHEARSED_SAMPLES] or group[:1]
+        for rows in sorted({pick(workload.rows for _, workload in short) for pick in (min, max)} if short else ()):
+            own = [one for one in short if one[1].rows == rows]
+            chosen.append(min(own, key=lambda one: (one[1].samples, one[1].env_steps))[0])
+    return chosen
 
 
 def _workloads(plan: Plan, found: Sequence[Candidate], cores: int) -> list[tuple[dict[str, Any], Workload]]:
