@@ -183,7 +183,8 @@ class Study:
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
     """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
 
-    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise.
+    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. A lucky repeat of the
+    search then pushes nothing that was confirmed off the front.
     """
     scores: dict[int, list[float]] = {}
     for trial in sorted({record.trial for record in records}):
@@ -191,9 +192,13 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
         values = [typical(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
         if feasible(own, suite) and all(value == value for value in values):
             scores[trial] = values
-    front = [t for t, own in scores.items() if not any(_dominates(other, own) for other in scores.values())]
-    best = front if len(suite.objectives) > 1 else list(scores)
     confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
+    front = [
+        trial
+        for trial, own in scores.items()
+        if not any(_dominates(scores[other], own) for other in scores if trial not in confirmed or other in confirmed)
+    ]
+    best = front if len(suite.objectives) > 1 else list(scores)
     return sorted(best, key=lambda trial: (trial in confirmed, scores[trial][0]), reverse=True)
 
 

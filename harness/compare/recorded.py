@@ -37,6 +37,10 @@ class _Repeats:
     def phase(self, phase: Phase) -> dict[int, list[Record]]:
         return {number: records for (own, number), records in self.by_number.items() if own == phase}
 
+    def in_turns(self, phase: Phase) -> set[bool]:
+        """Whether its repeats took turns; both, where some did."""
+        return {record.in_turns for records in self.phase(phase).values() for record in records}
+
 
 Configurations = dict[str, _Repeats]
 """by what decides the meaning of a number, as text"""
@@ -116,9 +120,15 @@ def _lost(base: _Repeats, new: _Repeats) -> int:
 
 def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> None:
     """The pairs of one configuration, and of each side repeats 0 and 1, 2 and 3, ... as A against A."""
-    phase = next((phase for phase in PHASES if base.phase(phase) and new.phase(phase)), None)
-    if phase is None:  # confirmed on one side only, and there measured by no search
+    both = [phase for phase in PHASES if base.phase(phase) and new.phase(phase)]
+    alike = [phase for phase in both if len(base.in_turns(phase) | new.in_turns(phase)) == 1]
+    if alike != both:
+        made.notes.append(
+            "repeats that took turns and repeats that had the machine to themselves are no pairs: left out"
+        )
+    if not alike:  # confirmed on one side only, or in another way, and there measured by no search
         return
+    phase = alike[0]
     for number, records in sorted(base.phase(phase).items()):
         for one, other in zip(records, new.phase(phase).get(number, []), strict=False):
             if one.machine == other.machine or across_machines:

@@ -162,6 +162,21 @@ def test_two_objectives_rank_the_pareto_front(make_plan, tmp_path) -> None:
     assert [records[t].params["speed"] for t in ranking(records, one.suite)] == [80]
 
 
+def test_what_is_not_confirmed_pushes_nothing_that_is_off_the_front(make_plan) -> None:
+    suite = make_plan("objectives=[env_steps_per_second, episode_return]").suite
+
+    def record(trial: int, value: float, phase: str = "search") -> Record:
+        return Record(
+            "s", trial, int(phase == "confirm"), "complete", phase, env_steps_per_second=value, episode_return=value
+        )  # fmt: skip
+
+    searched = [record(trial, value) for trial, value in enumerate((5.0, 8.0, 9.0, 3.0))]
+    assert ranking(searched, suite) == [2]
+    confirmed = [record(0, 4.0, "confirm"), record(2, 7.5, "confirm")]
+    assert ranking([*searched, *confirmed], suite) == [2, 1]  # 0 is dominated by 2, as 3 is; 1 only looks better
+    assert ranking([*searched, *confirmed], suite, "search") == [2]
+
+
 def test_confirmation_takes_turns_and_decides(make_plan, tmp_path) -> None:
     plan = make_plan("confirm={top: 2, repeats: 2}", "limits.trials=4")
     records = [r for r in sweep(plan, tmp_path) if r.phase == "confirm"]
