@@ -73,8 +73,11 @@ def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
 def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict[str, Any]]:
     """What to run for a moment: of each way in which sides go together the smallest and the largest updates.
 
-    Of these the ones with the shortest rounds. Where each side has cores of its own there is nothing to be seen.
+    Of these the ones with the shortest rounds. Where each side has cores of its own there is nothing to be seen; and
+    where throughput is no objective predictions decide nothing, and need not be as good.
     """
+    if not any(objective.metric in RATES for objective in plan.suite.objectives):
+        return []
     workloads = _workloads(plan, found, cores)
     chosen = []
     for course in REHEARSED:

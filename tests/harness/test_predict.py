@@ -232,6 +232,8 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
         (80, "sync"),
     ]
     assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == settings[2:]  # else each side has a core
+    learning = make_described("search.mode=[async, sync]", "baseline.mode=async", "objectives=[episode_return]")
+    assert ranking.to_rehearse(learning, ranking.candidates(learning), 1) == []
     alone = predictor(plan, cores=1)
     known = dataclasses.replace(
         alone.ceilings,
