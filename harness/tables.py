@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,10 +88,16 @@ def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequ
     collector_wait, learner_wait = (
         1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
     )
+    shared = _threads(records[-1]) > usable_cores()
     facts = Facts(
-        "turns" if in_turns else "free", usable_cores(), False, collector, collector_wait, learner, learner_wait
+        "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
     )  # fmt: skip
     return sentence(facts, limit_of(facts))
+
+
+def _threads(record: Record) -> int:
+    """All that the trainer was given, by a record's text such as "env 2, learner 2"; 0 where it does not say."""
+    return sum(map(int, re.findall(r" (\d+)(?:,|$)", record.threads)))
 
 
 def write_best(plan: Plan, study: Study) -> Path | None:

@@ -16,6 +16,8 @@ from harness.report.trials import Trial, label
 from harness.suite import Range
 from harness.tables import number_text
 
+LONG = 12
+"""characters of a value that are written aslant below an axis"""
 AXES = 24
 """settings that are shown at most"""
 TOP = 10
@@ -115,7 +117,9 @@ def _setting_chart(study: StudyFiles, trials: Sequence[Trial], index: int, name:
     else:
         choices = [plain(v) for v in dimension] if isinstance(dimension, tuple) else sorted(set(values), key=str)
         extra = [value for value in dict.fromkeys(values) if value not in choices]
-        x = alt.X(f"p{index}:N", title=name, sort=[*choices, *extra], axis=alt.Axis(labelAngle=0))
+        longest = max(len(str(choice)) for choice in [*choices, *extra])
+        axis = alt.Axis(labelAngle=-30 if longest > LONG else 0)  # on a phone they would overlap
+        x = alt.X(f"p{index}:N", title=name, sort=[*choices, *extra], axis=axis)
     kinds = roles(study, trials)
     base = alt.Chart(vega.data("trials")).transform_filter(f"isValid(datum['{metric}'])")
     y = alt.Y(f"{metric}:Q", title=label(metric), scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=5))

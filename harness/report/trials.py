@@ -62,7 +62,9 @@ class Trial:
 
     @property
     def name(self) -> str:
-        return f"{self.number} (baseline)" if self.baseline else f"{self.number}"
+        """Its number, and of trainers side by side which one it is."""
+        which = f" {self.params['trainer']}" if "trainer" in self.params else ""
+        return f"{self.number}{which}{' (baseline)' if self.baseline else ''}"
 
     @property
     def params(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def _roles_legend(present: Sequence[str]) -> alt.Legend:
 
 def trial_axis(names: Sequence[str]) -> alt.Y:
     """A row for each trial, in this order; the data's field is ``trial``."""
-    axis = alt.Axis(labelExpr="'trial ' + datum.label", ticks=False, domain=False)
+    axis = alt.Axis(labelExpr="'trial ' + datum.label", ticks=False, domain=False, labelLimit=170)
     return alt.Y("trial:N", sort=list(names), title=None, axis=axis)
 
 

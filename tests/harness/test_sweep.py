@@ -275,6 +275,14 @@ def test_what_limits_a_configuration() -> None:
     assert busy(0.3, 0.7) == busy(0.69, 0.3) == "in turns", "it comes to taking turns"
 
 
+@pytest.mark.parametrize(
+    ("threads", "limit"), [("env 700, learner 300", "core-bound"), ("env 1", "learner-bound"), ("", "learner-bound")]
+)
+def test_two_busy_sides_with_more_threads_than_cores_are_bound_by_these(threads: str, limit: str) -> None:
+    record = Record("s", 0, 0, "complete", collector_busy_fraction=0.98, learner_busy_fraction=0.99, threads=threads)
+    assert limited_by({}, {"mode": "async"}, [record]).partition(":")[0] == limit
+
+
 class Disturbed(Executed):
     """The repeats with these numbers, counted over all attempts, are disturbed."""
 

@@ -22,7 +22,7 @@ from harness.report.memory import measured, predicted
 from harness.report.model import MINUS, MISSING, Cell, Page, Section, Table, percent, share
 from harness.report.side_by_side import comparison, labels
 from harness.report.tradeoff import front
-from harness.report.trials import Trial
+from harness.report.trials import Trial, trials_of
 from harness.report.watch import ReportingDisplay
 from harness.report.write import write_report
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
@@ -382,3 +382,12 @@ def test_a_running_study_has_a_current_page(tmp_path: Path) -> None:
     assert "1 repeat of this run finished" in text and "data-watched" in text
     write_report(folder)
     assert "data-watched" not in reporting.path.read_text()
+
+
+def test_trainers_side_by_side_are_named() -> None:
+    records = [
+        Record("s", trial, 0, "complete", params={"trainer": name}, baseline=trial == 0)
+        for trial, name in enumerate(["ours", "theirs"])
+    ]
+    assert [trial.name for trial in trials_of(records)] == ["0 ours (baseline)", "1 theirs"]
+    assert trials_of([Record("s", 3, 0, "complete", params={"speed": 1})])[0].name == "3"
