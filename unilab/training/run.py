@@ -29,13 +29,20 @@ class TrainingRun(ABC):
         config: the run's settings, a dataclass.
         log_dir: for the checkpoint, metrics and logs; None writes none.
         saved: the content of the checkpoint that is continued.
+        logger_type: where metrics go: tensorboard, wandb or csv.
 
     Attributes:
         progress: of the latest iteration.
         checkpoint_path: where ``save`` writes; None without a log folder.
     """
 
-    def __init__(self, config: Any, log_dir: str | Path | None, saved: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        log_dir: str | Path | None,
+        saved: Mapping[str, Any] | None,
+        logger_type: str = "tensorboard",
+    ) -> None:
         self._began = time.monotonic()
         self._config = config
         self.progress = Progress() if saved is None else Progress(**saved["progress"])
@@ -44,7 +51,7 @@ class TrainingRun(ABC):
         self.checkpoint_path = None if self.directory is None else self.directory / "checkpoint.pt"
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._writer = MetricWriter(self.directory)
+        self._writer = MetricWriter(self.directory, logger_type, plain(config))
         self._faults = FaultLog(None if self.directory is None else self.directory / "faults.jsonl")
 
     @abstractmethod

@@ -97,6 +97,7 @@ class APPORunner(AsyncRunner):
         save_interval: int = 50,
         log_dir: str | Path | None = "logs",
         *,
+        logger_type: str = "tensorboard",
         max_seconds: float | None = None,
         on_iteration: OnIteration | None = None,
         resume: str | Path | None = None,
@@ -106,12 +107,14 @@ class APPORunner(AsyncRunner):
         Args:
             max_iterations: in total, those before a resume included.
             save_interval: iterations between checkpoints; the last one is always saved.
-            log_dir: for checkpoints and TensorBoard events; None writes neither.
+            log_dir: for checkpoints and metrics; None writes neither.
+            logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
             resume: a checkpoint to continue; its networks must be those of this configuration.
 
         Raises:
+            SettingsError: another ``logger_type``.
             CheckpointError: ``resume`` cannot be read, or is of another mode, environment or network.
             CollectorError: the collector failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
@@ -119,7 +122,7 @@ class APPORunner(AsyncRunner):
         config = place(self.config, log_dir)
         with timeline("learner", config):
             return train(
-                APPORun(self, config, log_dir, None if resume is None else Path(resume)),
+                APPORun(self, config, log_dir, None if resume is None else Path(resume), logger_type),
                 self,
                 max_iterations=max_iterations,
                 save_interval=save_interval,
@@ -133,11 +136,18 @@ class APPORun(TrainingRun):
 
     _config: APPOConfig
 
-    def __init__(self, runner: APPORunner, config: APPOConfig, log_dir: str | Path | None, resume: Path | None) -> None:
+    def __init__(
+        self,
+        runner: APPORunner,
+        config: APPOConfig,
+        log_dir: str | Path | None,
+        resume: Path | None,
+        logger_type: str,
+    ) -> None:
         saved = None if resume is None else load_checkpoint(resume)
         if saved is not None and resume is not None:
             check_resumable(saved, config, RESUMABLE[config.mode], resume)
-        super().__init__(config, log_dir, saved)
+        super().__init__(config, log_dir, saved, logger_type)
         torch.set_num_threads(runner.threads.inference)
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = build_learner(config, dims)

@@ -192,22 +192,21 @@ class OffPolicyRunner(AsyncRunner):
             max_iterations: in total, those before a resume included.
             save_interval: iterations between checkpoints; the last one is always saved.
             log_dir: for checkpoints and metrics; None writes neither.
-            logger_type: tensorboard is the only one.
+            logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
             resume: a checkpoint to continue; its networks must be those of this configuration.
 
         Raises:
+            SettingsError: another ``logger_type``.
             CheckpointError: ``resume`` cannot be read, or is of other settings.
             CollectorError, WorkerError: a collector or worker failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
-        if logger_type != "tensorboard":
-            raise SettingsError("logger_type", f"unknown logger '{logger_type}'; use tensorboard")
         settings = place(self.config, log_dir)
         with timeline("learner", settings):
             return train(
-                OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume)),
+                OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume), logger_type),
                 self,
                 max_iterations=max_iterations,
                 save_interval=save_interval,
@@ -222,12 +221,17 @@ class OffPolicyRun(TrainingRun):
     _config: OffPolicyConfig
 
     def __init__(
-        self, runner: OffPolicyRunner, config: OffPolicyConfig, log_dir: str | Path | None, resume: Path | None
+        self,
+        runner: OffPolicyRunner,
+        config: OffPolicyConfig,
+        log_dir: str | Path | None,
+        resume: Path | None,
+        logger_type: str,
     ) -> None:
         saved = None if resume is None else load_checkpoint(resume)
         if saved is not None and resume is not None:
             check_resumable(saved, config, RESUMABLE, resume)
-        super().__init__(config, log_dir, saved)
+        super().__init__(config, log_dir, saved, logger_type)
         self._runner = runner
         with contextlib.ExitStack() as self._owned:  # what has been made is closed if the next thing fails
             self._build(runner, saved)

@@ -1,0 +1,92 @@
+"""What the public names promise, one test each: ``shared memory, APPO's parts, the replay buffer, the runners``."""
+
+import csv
+import sys
+import types
+
+import pytest
+
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.training.settings import SettingsError
+
+COUNTING = "tests.algos.appo.counting_env:CountingEnv"
+IN_THIS_PROCESS = {
+    "num_envs": 4,
+    "batch_size": 16,
+    "learning_starts": 6,
+    "updates_per_step": 1,
+    "replay_capacity": 100,
+    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "env_threads": 1,
+    "learner_threads": 1,
+    "workers.kind": "sequential",
+}
+
+
+def off_policy_runner():
+    settings = dict(IN_THIS_PROCESS)
+    return OffPolicyRunner(
+        None,
+        COUNTING,
+        "td3",
+        num_envs=settings.pop("num_envs"),
+        batch_size=settings.pop("batch_size"),
+        rl_cfg=settings,
+        replay_buffer_n=25,
+        learning_starts=6,
+        updates_per_step=1,
+    )
+
+
+class TestLoggerType:
+    """``learn(logger_type=...)`` of OffPolicyRunner chooses where metrics go."""
+
+    def test_tensorboard_is_the_default(self, tmp_path):
+        off_policy_runner().learn(2, log_dir=tmp_path)
+        assert list(tmp_path.glob("events.out.tfevents.*"))
+        assert not (tmp_path / "curve.csv").exists()
+
+    def test_csv_is_a_table_with_a_row_for_each_iteration(self, tmp_path):
+        off_policy_runner().learn(3, log_dir=tmp_path, logger_type="csv")
+        with (tmp_path / "curve.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["iteration"], row["updates"], row["env_steps"]) for row in rows] == [
+            ("1", "1", "24"),
+            ("2", "2", "28"),
+            ("3", "3", "32"),
+        ]
+        assert float(rows[-1]["episode_return"]) == pytest.approx(3.5)
+        assert float(rows[-1]["critic_loss"]) > 0
+        assert not list(tmp_path.glob("events*"))
+
+    def test_a_resumed_run_goes_on_in_its_csv_from_the_checkpoint(self, tmp_path):
+        off_policy_runner().learn(2, log_dir=tmp_path, logger_type="csv")
+        checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+        off_policy_runner().learn(5, log_dir=tmp_path, logger_type="csv", resume=tmp_path / "checkpoint.pt")
+        (tmp_path / "checkpoint.pt").write_bytes(checkpoint)  # as if the run had been killed after iteration 5
+        off_policy_runner().learn(4, log_dir=tmp_path, logger_type="csv", resume=tmp_path / "checkpoint.pt")
+        with (tmp_path / "curve.csv").open() as file:
+            assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+    def test_wandb_is_used_where_it_is_installed(self, tmp_path, monkeypatch):
+        rows, ended = [], []
+        stand_in = types.ModuleType("wandb")  # the package writes to a server
+        stand_in.init = lambda **arguments: types.SimpleNamespace(
+            define_metric=lambda name, step_metric: None,
+            log=rows.append,
+            finish=lambda: ended.append(arguments),
+        )
+        monkeypatch.setitem(sys.modules, "wandb", stand_in)
+        off_policy_runner().learn(2, log_dir=tmp_path, logger_type="wandb")
+        assert [(row["iteration"], row["env_steps"]) for row in rows] == [(1, 24), (2, 28)]
+        assert ended[0]["dir"] == str(tmp_path)
+        assert ended[0]["config"]["batch_size"] == 16
+
+    def test_wandb_where_it_is_not_installed_is_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(SettingsError, match="logger_type: wandb is not installed; run 'pip install wandb'"):
+            off_policy_runner().learn(2, log_dir=tmp_path, logger_type="wandb")
+
+    def test_anything_else_is_an_error(self):
+        with pytest.raises(SettingsError, match="logger_type: unknown logger 'paper'; known: csv, tensorboard, wandb"):
+            off_policy_runner().learn(1, log_dir=None, logger_type="paper")
