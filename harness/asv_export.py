@@ -89,9 +89,11 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         raise ExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
-    configurations = _configurations([record for record in last_attempts(records) if record.commit == commit])
+    here = [record for record in last_attempts(records) if record.commit == commit]
+    configurations = _configurations(here)
     machine, suite = _machine(manifest), load(study_dir / "suite.yaml").suite
-    allowed = {text for text, own in configurations.items() if feasible(own, suite)}
+    met = {trial for trial in {r.trial for r in here} if feasible([r for r in here if r.trial == trial], suite)}
+    allowed = {text for text, own in configurations.items() if own[0].trial in met}
     with locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
         write_atomic(asv_dir / machine["machine"] / "machine.json", json_text(machine, Machine.api_version))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shlex
 import sys
@@ -188,10 +189,10 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     """
     scores: dict[int, list[float]] = {}
     for trial in sorted({record.trial for record in records}):
-        own = judged_by([r for r in records if r.trial == trial], phase)
-        values = [typical(own, o.metric) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
-        if feasible(own, suite) and all(value == value for value in values):
-            scores[trial] = values
+        own = [r for r in records if r.trial == trial]
+        signed = [value(own, o.metric, phase) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
+        if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
+            scores[trial] = signed
     confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
     front = [
         trial
@@ -202,9 +203,23 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     return sorted(best, key=lambda trial: (trial in confirmed, scores[trial][0]), reverse=True)
 
 
-def feasible(records: Sequence[Record], suite: Suite) -> bool:
-    """Whether the repeats of a trial met all constraints."""
-    return all(bounds.excess(typical(records, metric)) <= 0 for metric, bounds in suite.constraints.metrics.items())
+def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> bool:
+    """Whether one trial met all constraints."""
+    return all(
+        bounds.excess(value(records, metric, phase)) <= 0 for metric, bounds in suite.constraints.metrics.items()
+    )
+
+
+def value(records: Sequence[Record], metric: str, phase: Phase | None = None) -> float:
+    """The value of one trial: ``typical`` over the repeats that count.
+
+    What those did not measure, such as the busy fractions of repeats that took turns, the search's repeats say. A
+    target that was not reached was measured.
+    """
+    found = typical(judged_by(records, phase), metric)
+    if math.isnan(found) and metric != "seconds_to_return":
+        return typical(judged_by(records, "search"), metric)
+    return found
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:

@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-from harness.record import Record, typical
+from harness.record import Record
 from harness.report.files import StudyFiles
 from harness.report.model import MISSING, Cell, Code, Section, Table, share
 from harness.report.trials import Trial
+from harness.study import value as trial_value
 
 STATES = {
     "infeasible": "did not fit",
@@ -56,7 +57,7 @@ def _first_line(error: str | None) -> str:
 def _broken(study: StudyFiles, trial: Trial) -> list[tuple[Any, ...]]:
     rows = []
     for metric, bounds in study.suite.constraints.metrics.items():
-        value = typical(trial.counted, metric)  # as the ranking judges it
+        value = trial_value(trial.records, metric)  # as the ranking judges it
         if bounds.excess(value) > 0:
             limits = [f"at least {bounds.min}"] * (bounds.min is not None)
             limits += [f"at most {bounds.max}"] * (bounds.max is not None)

@@ -177,6 +177,33 @@ def test_what_is_not_confirmed_pushes_nothing_that_is_off_the_front(make_plan) -
     assert ranking([*searched, *confirmed], suite, "search") == [2]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [("constraints={learner_busy_fraction: {min: 0.5}}",), ("objectives=[env_steps_per_second, learner_busy_fraction]",)],
+)
+def test_a_confirmed_winner_never_loses_to_what_its_confirmation_did_not_measure(make_plan, overrides) -> None:
+    suite = make_plan(*overrides).suite
+
+    def record(trial: int, value: float, busy: float, phase: str = "search") -> Record:
+        return Record(
+            "s", trial, int(phase == "confirm"), "complete", phase, env_steps_per_second=value,
+            learner_busy_fraction=busy,
+        )  # fmt: skip
+
+    searched = [record(0, 4.0, 0.9), record(1, 9.0, 0.9), record(2, 8.0, 0.9), record(3, 99.0, 0.1)]
+    confirmed = [record(trial, 4.0 + trial, math.nan, "confirm") for trial in (0, 1)]
+    assert ranking([*searched, *confirmed], suite)[0] == 1
+    late = dataclasses.replace(confirmed[1], learner_busy_fraction=0.2)
+    assert ranking([*searched, confirmed[0], late], suite)[0] == (0 if suite.constraints.metrics else 1)
+
+
+def test_a_target_that_the_confirmation_did_not_reach_is_a_result(make_plan) -> None:
+    suite = make_plan("objectives=[seconds_to_return]", "measure.target_return=5").suite
+    searched = [Record("s", trial, 0, "complete", seconds_to_return=9.0 - trial) for trial in (0, 1)]
+    confirmed = [Record("s", t, 1, "complete", "confirm", seconds_to_return=s) for t, s in ((0, 9.0), (1, math.nan))]
+    assert ranking([*searched, *confirmed], suite) == [0]
+
+
 def test_confirmation_takes_turns_and_decides(make_plan, tmp_path) -> None:
     plan = make_plan("confirm={top: 2, repeats: 2}", "limits.trials=4")
     records = [r for r in sweep(plan, tmp_path) if r.phase == "confirm"]
