@@ -184,6 +184,9 @@ class TrainDisplay:
 
 
 def console(stderr: bool = False) -> Console:
-    """100 columns and no colours in a pipe, so that output can be compared and grepped."""
+    """100 columns and no colours in a pipe, so that output can be compared and grepped.
+
+    What is printed is printed literally: brackets in paths and errors are no markup.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 100)
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 100)

@@ -123,7 +123,10 @@ def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -
 
 def _line(raw: Any, key: Key) -> int | None:
     line: int | None = None
-    for part in key:
+    for number, part in enumerate(key):
+        if isinstance(raw, Mapping) and isinstance(part, str) and part not in raw and "." in part:
+            first, _, rest = part.partition(".")  # a dotted name that the file has nested
+            return _line(raw, (first, rest, *key[number + 1 :])) or line
         if isinstance(raw, Mapping) and part in raw and hasattr(raw, "lc"):
             line, raw = raw.lc.key(part)[0] + 1, raw[part]
         elif isinstance(raw, list) and isinstance(part, int) and part < len(raw) and hasattr(raw, "lc"):

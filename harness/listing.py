@@ -14,13 +14,17 @@ def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
     """Studies, suites and environments, for ``list``."""
     from unilab.envs import names
 
-    studies = [study for path in sorted(results.glob("*/*/trials.jsonl")) if (study := _study(path.parent)) is not None]
+    studies = [_study(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))]
     files = sorted(suite_folder.glob("*.yaml"))
     return {"studies": studies, "suites": [str(path) for path in files], "environments": list(names())}
 
 
-def _study(folder: Path) -> dict[str, Any] | None:
-    records = read_records(folder / "trials.jsonl")
+def _study(folder: Path) -> dict[str, Any]:
+    try:
+        records = read_records(folder / "trials.jsonl")
+    except OSError as error:
+        problem = f"trials.jsonl cannot be read: {error.strerror or error}"
+        return {"folder": str(folder), "records": 0, "started_at": "", "problem": problem}
     content = {"folder": str(folder), "records": len(records), "started_at": records[0].started_at if records else ""}
     try:
         suite = suites.load(folder / "suite.yaml").suite

@@ -5,7 +5,7 @@ Nothing is started and nothing is created.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +186,7 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
 def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     """As ``make``, of a suite that was read."""
     trainer = _trainer(source)
+    source = _with_dotted_names(source, trainer)
     _check_settings(source, trainer)
     _check_pruner(source)
     suite, absent = _drop_devices(source, trainer)
@@ -221,6 +222,29 @@ def _trainer(source: SuiteSource) -> Trainer:
                 _require_device(source, where, value)
         check_environment(source.document, trainer, suite.env)
     return SideBySide(suite.trainers)
+
+
+def _with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
+    """Settings may be nested, as in a configuration for ``train``: from here on they have dotted names."""
+    groups: dict[str, Settings] = {}
+    for group in ("fixed", "baseline"):
+        groups[group] = {}
+        for name, value in _dotted(getattr(source.suite, group), trainer.defaults()):
+            if name in groups[group]:
+                raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
+            groups[group][name] = value
+    return dataclasses.replace(source, suite=dataclasses.replace(source.suite, **groups))
+
+
+def _dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Groups taken apart; a setting whose value is a dictionary stays as it is."""
+    for name, value in settings.items():
+        full = f"{prefix}{name}"
+        is_group = full not in known and any(other.startswith(f"{full}.") for other in known)
+        if is_group and isinstance(value, Mapping):
+            yield from _dotted(value, known, f"{full}.")
+        else:
+            yield full, value
 
 
 def _check_settings(source: SuiteSource, trainer: Trainer) -> None:

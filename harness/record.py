@@ -4,11 +4,12 @@ import dataclasses
 import json
 import math
 import os
+import re
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
@@ -39,6 +40,10 @@ FRACTIONS = (
     "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
 )  # fmt: skip
 """how a repeat's time was used; not known of repeats that took turns"""
+KINDS: dict[Any, Any] = {
+    str: str, int: int, float: (int, float), bool: bool, str | None: (str, type(None)), State: str, Phase: str,
+}  # fmt: skip
+"""what a field may hold, by the type that it is declared with; of a float also None, which stands for NaN"""
 GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
@@ -148,6 +153,8 @@ class Record:
     def from_flat(cls, flat: Mapping[str, Any]) -> "Record":
         """Back from ``flat``; fields of a newer version are left out.
 
+        It may be anybody's: what is used as a name of a commit or of a folder is checked here.
+
         Raises:
             ValueError, TypeError: not a record.
         """
@@ -162,13 +169,25 @@ class Record:
         for name, value in values.items():
             if value is None and known[name].type is float:
                 values[name] = math.nan
-        if not isinstance(values.get("trial"), int) or not isinstance(values.get("repeat"), int):
+            elif not isinstance(value, KINDS[known[name].type]) or (isinstance(value, bool) and known[name].type != bool):
+                raise ValueError(f"{name} is {value!r}")
+        if "trial" not in values or "repeat" not in values:
             raise ValueError("a record needs the numbers of its trial and repeat")
+        if not re.fullmatch(r"[0-9a-f]*", values.get("commit", "")):
+            raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")
+        if not inside(values.get("log", "")):
+            raise ValueError(f"the folder of a repeat is inside its study, not {values['log']!r}")
         return cls(params=groups["params"], budget_items=groups["budget_items"], **values)
 
     def metric(self, name: str) -> float:
         """The value of a metric of ``METRICS``."""
         return float(getattr(self, name))
+
+
+def inside(name: str) -> bool:
+    """Whether a relative path, as records and other machines name them, stays below the folder that it is joined to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def last_attempts(records: Iterable[Record]) -> list[Record]:
@@ -316,7 +335,7 @@ def read_records(path: Path) -> list[Record]:
     for line in path.read_bytes().splitlines():
         try:
             records.append(Record.from_flat(json.loads(line)))
-        except (ValueError, TypeError):  # a line that a crash or a bad disk cut; RecordFile sets such lines aside
+        except (ValueError, TypeError, RecursionError):  # a line that a crash or a bad disk cut; RecordFile sets such lines aside
             continue
     return records
 

@@ -1,9 +1,8 @@
 """The search space: what a suite varies, and the form in which its values travel through Optuna."""
 
-import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +21,8 @@ class Space:
     @property
     def size(self) -> float:
         """Number of configurations, infinite for a continuous range."""
-        columns = [_values(dimension) for dimension in self.dimensions.values()]
-        return math.prod(math.inf if values is None else len(values) for values in columns)
+        counts = [_count(dimension) for dimension in self.dimensions.values()]
+        return math.inf if math.inf in counts else math.prod(counts)
 
     def contains(self, name: str, value: Any) -> bool:
         dimension = self.dimensions[name]
@@ -53,10 +52,7 @@ class Space:
 
     def grid(self) -> Iterator[Params]:
         """Every configuration of a finite space, encoded."""
-        names = list(self.dimensions)
-        columns = [[encode(value) for value in _values(self.dimensions[name]) or ()] for name in names]
-        for row in itertools.product(*columns):
-            yield dict(zip(names, row, strict=True))
+        yield from _grid(list(self.dimensions.items()))
 
 
 def encode(value: Any) -> Any:
@@ -64,15 +60,35 @@ def encode(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value
 
 
-def _values(dimension: Dimension) -> list[Any] | None:
-    """All values of a dimension, None when there is no end of them."""
+def _grid(dimensions: Sequence[tuple[str, Dimension]]) -> Iterator[Params]:
+    """One after the other, as a range may have millions of values."""
+    if not dimensions:
+        yield {}
+        return
+    (name, dimension), *others = dimensions
+    for value in _values(dimension):
+        for params in _grid(others):
+            yield {name: encode(value), **params}
+
+
+def _count(dimension: Dimension) -> float:
+    """How many values a dimension has."""
     if not isinstance(dimension, Range):
-        return list(dimension)
+        return len(dimension)
     if dimension.low == dimension.high:
-        return [dimension.low]
+        return 1
     if dimension.whole:
-        return list(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
+        return int(dimension.high - dimension.low) // int(dimension.step or 1) + 1
     if dimension.step is None:
-        return None
-    count = math.floor((dimension.high - dimension.low) / dimension.step + 1e-9) + 1
-    return [dimension.low + index * dimension.step for index in range(count)]
+        return math.inf
+    return math.floor((dimension.high - dimension.low) / dimension.step + 1e-9) + 1
+
+
+def _values(dimension: Dimension) -> Iterator[Any]:
+    """All values of a dimension, none when there is no end of them."""
+    if not isinstance(dimension, Range):
+        yield from dimension
+        return
+    count, step = _count(dimension), dimension.step or 1
+    for index in range(0 if math.isinf(count) else int(count)):
+        yield dimension.low + index * step

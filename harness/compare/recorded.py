@@ -11,6 +11,7 @@ from harness import suite as suites
 from harness.compare.judge import Pairs
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side
+from harness.document import InputError
 from harness.record import Phase, Record, read_records
 from harness.study import judged_by
 from harness.suite import Suite
@@ -53,20 +54,24 @@ def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False
         CompareError: a side has no records.
         InputError: a study's suite.yaml cannot be read.
     """
-    studies = [_studies(side, results) for side in (base, new)]
+    unreadable: list[str] = []
+    studies = [_studies(side, results, unreadable) for side in (base, new)]
     own, other = (_configurations(side) for side in studies)
     shared = own.keys() & other.keys()
     made = Pairs(lost=sum(_lost(own[configuration], other[configuration]) for configuration in shared))
     for configuration in shared:
         _add(made, own[configuration], other[configuration], across_machines)
     made.across.sort(key=lambda pair: pair[0].started_at)
-    made.notes[:] = [*dict.fromkeys(made.notes), *_notes(made, own, other)]
+    made.notes[:] = [*dict.fromkeys(made.notes), *_notes(made, own, other), *dict.fromkeys(unreadable)]
     objectives = [objective.metric for suite, _ in studies[0] for objective in suite.objectives]
     return made, list(dict.fromkeys(objectives))
 
 
-def _studies(side: Side, results: Path) -> list[tuple[Suite, list[Record]]]:
-    """Suites and records of a side: of its study, or of all studies below ``results`` at its commit."""
+def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Suite, list[Record]]]:
+    """Suites and records of a side: of its study, or of all studies below ``results`` at its commit.
+
+    Of those at a commit the ones that cannot be read are left out, and ``unreadable`` says so.
+    """
     if side.configuration is not None:
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
         raise CompareError(f"{side.name}: {problem}")
@@ -74,13 +79,16 @@ def _studies(side: Side, results: Path) -> list[tuple[Suite, list[Record]]]:
         return [(suites.load(side.study / "suite.yaml").suite, read_records(side.study / "trials.jsonl"))]
     found = []
     for path in sorted(results.glob("*/*/trials.jsonl")):
-        records = [record for record in read_records(path) if record.commit == side.commit and not record.dirty]
-        if records:
-            found.append((suites.load(path.parent / "suite.yaml").suite, records))
+        try:
+            records = [record for record in read_records(path) if record.commit == side.commit and not record.dirty]
+            if records:
+                found.append((suites.load(path.parent / "suite.yaml").suite, records))
+        except (OSError, InputError) as error:
+            unreadable.append(f"a study was left out, as it cannot be read: {path.parent}: {error}")
     if not found:
         raise CompareError(
             f"{side.name}: no study below {results} was measured at commit {str(side.commit)[:12]} (studies of changed "
-            "working trees do not count); add --measure to measure both sides now"
+            f"working trees do not count); add --measure to measure both sides now{''.join(f'; {u}' for u in unreadable)}"
         )
     return found
 

@@ -111,8 +111,9 @@ def find_all(name: str, results: Path) -> list[Path]:
 
 def last_run(folder: Path) -> str:
     """When a study was last run, as text that sorts; empty when its manifest does not say."""
-    runs = (_read_json(folder / "manifest.json") or {}).get("runs") or [{}]
-    return str(runs[-1].get("started_at", ""))
+    runs = (_read_json(folder / "manifest.json") or {}).get("runs")
+    last = runs[-1] if isinstance(runs, list) and runs else None
+    return str(last.get("started_at", "")) if isinstance(last, dict) else ""
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,9 +1,13 @@
+import itertools
 import math
+import tracemalloc
 
 import pytest
 
 from harness import plan as plans
 from harness.document import InputError
+from harness.space import Space
+from harness.suite import Range
 
 HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
 
@@ -87,3 +91,28 @@ def test_reward_suites_repeat_one_configuration(name: str) -> None:
     plan = plans.make(f"suites/{name}.yaml")
     assert plan.trials == 1 and plan.suite.measure.repeats == 3
     assert 1700 < plan.seconds <= 35 * 60
+
+
+def test_the_size_of_a_wide_range_is_counted_not_listed() -> None:
+    wide = Space({"num_envs": Range(1, 5_000_000), "b": Range(0.0, 1e6, step=0.5), "c": ("x", "y")})
+    tracemalloc.start()
+    size, first = wide.size, list(itertools.islice(wide.grid(), 3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == 5_000_000 * 2_000_001 * 2 and peak < 2**20
+    assert first == [{"num_envs": 1, "b": b, "c": c} for b, c in ((0.0, "x"), (0.0, "y"), (0.5, "x"))]
+
+
+def test_nested_settings_are_read_as_in_train(make_plan) -> None:
+    nested = make_plan("fixed={inner: {rate: 2.0}, layers: [3]}", "baseline={speed: 20, inner: {}}")
+    dotted = make_plan("fixed.inner.rate=2.0", "fixed.layers=[3]")
+    assert nested.suite.fixed == {"inner.rate": 2.0, "layers": [3]} and nested.study_id == dotted.study_id
+    with pytest.raises(InputError, match=r"fixed\.inner\.rate: is there twice"):
+        make_plan("fixed={inner: {rate: 2.0}, inner.rate: 3.0}")
+
+
+def test_an_error_in_nested_settings_names_its_line(tmp_path) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(HEAD + "fixed:\n  algorithm:\n    gamma: 2\n")
+    with pytest.raises(InputError, match=r":6: fixed\.algorithm\.gamma: "):
+        plans.make(path)

@@ -1,0 +1,58 @@
+"""What a results folder holds may be old, damaged or anybody's: it is data, and what is wrong with it stays its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import cli
+from harness.record import Record, read_records
+
+RECORD = Record("s", 0, 0, "complete", env_steps_per_second=10.0, commit="0a1b" * 10, log="logs/0-0")
+
+
+def study(folder: Path, suite: bytes, *lines: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "suite.yaml").write_bytes(suite)
+    (folder / "trials.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"commit": "--output=escaped"}, {"commit": "HEAD"}, {"commit": 7}, {"log": "../../../escaped"},
+        {"log": "/escaped"}, {"log": "logs/../../escaped"}, {"log": None}, {"env_steps_per_second": "fast"},
+        {"trial": True}, {"state": ["complete"]}, {"disturbed": 1},
+    ],
+)  # fmt: skip
+def test_a_line_with_anything_else_than_a_record_s_values_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text("".join(json.dumps(RECORD.flat() | more) + "\n" for more in (change, {})))
+    assert len(read_records(path)) == 1
+
+
+@pytest.mark.parametrize("suite", [b"\xff\xfe", b"name: [", b"name: old\ntrainer: appo\nenv: Ant\ngone: 1\n"])
+def test_studies_that_cannot_be_read_stop_neither_list_nor_compare(
+    tmp_path: Path, suite: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.compare.sides.revision", lambda name: RECORD.commit)
+    good = b"name: good\ntrainer: appo\nenv: Ant\n"
+    line = json.dumps(RECORD.flat())
+    study(tmp_path / "good" / "1", good, line, '{"trial": 0, "repeat": 0, "state": "complete"}', "[" * 100_000)
+    study(tmp_path / "old" / "2", suite, line)
+    (tmp_path / "old" / "3" / "trials.jsonl").mkdir(parents=True)
+    assert cli.main(["list", "--results", str(tmp_path), "--json"]) == 0
+    listed = {Path(one["folder"]).name: one for one in json.loads(capsys.readouterr().out)["studies"]}
+    assert listed["1"]["best"] == 10.0 and "suite.yaml" in listed["2"]["problem"]
+    assert "trials.jsonl cannot be read" in listed["3"]["problem"]
+    assert cli.main(["compare", "main", "main", "--results", str(tmp_path)]) != 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("a study was left out, as it cannot be read") == 2
+
+
+def test_brackets_in_paths_and_errors_are_printed_literally(suite_file: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = suite_file.parent / "[bold]results[/]"
+    assert cli.main(["plan", str(suite_file), "--results", str(folder)]) == 0
+    assert str(folder) in capsys.readouterr().out.replace("\n", "")
