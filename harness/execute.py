@@ -101,7 +101,11 @@ def execute(
         with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory, stands=stands) as memory:
             if seat is not None:
                 seat.joined(group.id, group.running)
-            outcome = _Watch(group, limits, stop, on_progress, seat).wait()
+            try:
+                outcome = _Watch(group, limits, stop, on_progress, seat).wait()
+            finally:
+                if seat is not None:
+                    seat.leave()
             group.end()
         outcome.peak, outcome.memory_accounting = memory.peak, memory.accounting
     if outcome.state != "complete":
@@ -178,7 +182,6 @@ class _Group:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.id, signal.SIGTERM)
-                os.killpg(self.id, signal.SIGCONT)  # it may be standing still, between two turns
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
         self._kill_all_but_trackers()
@@ -203,7 +206,17 @@ class _Group:
                     trackers.append(process)
                 else:
                     process.kill()
-        psutil.wait_procs(trackers, GRACE_SECONDS)
+        deadline = time.monotonic() + GRACE_SECONDS
+        # they are nobody's children any more: one that has ended may stay a zombie until something reaps it
+        while any(map(_lives, trackers)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:  # gone
+        return False
 
 
 class _Watch:

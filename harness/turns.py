@@ -82,6 +82,7 @@ class Seat:
         self._standing: Sequence[int] = ()
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
+        self._left = False
         self.group = 0
         self.steady = False
         """it is warm, and its window has begun"""
@@ -118,11 +119,14 @@ class Seat:
     def stop(self) -> None:
         """Let it stand still; a second call does nothing."""
         with self._lock:
-            if self._paused_at is None:
-                self._signal(signal.SIGSTOP)  # at once those that were there the last time: to list them takes a while
-                self._standing = self._members()
-                self._signal(signal.SIGSTOP)
-                self._paused_at = time.monotonic()
+            if self._paused_at is not None or self._left:
+                return
+            known = bool(self._standing)  # those that were there the last time stop at once: to list all takes a while
+            self._signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            self._standing = self._members()
+            self._signal(signal.SIGSTOP)
+            self._paused_at = stopped if known else time.monotonic()
 
     def go_on(self) -> None:
         """Let it run; a second call does nothing."""
@@ -134,6 +138,12 @@ class Seat:
             self._paused_at = None
             self._tell(f"pause {pause!r}")
             self._signal(signal.SIGCONT)
+
+    def leave(self) -> None:
+        """It is ending, for which it needs to run: from now on nothing stops it."""
+        with self._lock:
+            self._left = True
+        self.go_on()
 
     def _tell(self, line: str) -> None:
         with self.file.open("a") as file:

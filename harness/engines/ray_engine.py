@@ -68,6 +68,8 @@ class RayEngine:
         say: is told of lost nodes.
     """
 
+    in_turns = False
+
     def __init__(
         self, cluster: Cluster, stop: StopSignal, *, share_nodes: bool = False, say: Callable[[str], None] = print
     ) -> None:
@@ -125,8 +127,6 @@ class RayEngine:
     def has_room(self) -> bool:
         waiting = any(seat.node is None for seat in self._seats.values())
         return not waiting and not (self.alone and len(self._seats) >= self.places)
-
-    in_turns = False
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import threading
 import time
 from functools import partial
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import turns
-from harness.execute import Limits, Outcome, execute
-from harness.stop import StopSignal
+from harness.execute import Limits, Outcome, _Group, execute
+from harness.stop import Stopped, StopSignal
 from harness.trial import TrialSpec
 from harness.turns import Pauses, Seat, take_turns
 
@@ -175,3 +176,31 @@ def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path) -> N
             [tmp_path / name / turns.FILE for name in "ab"], [partial(job, other, stop=stop) for other in specs]
         )
     assert [outcome.state for outcome in outcomes] == ["complete"] * 2 and seen == [True]
+
+
+def test_at_a_signal_all_end_by_themselves(tmp_path: Path, monkeypatch) -> None:
+    """Nobody is stopped again on the way, so none has to be killed."""
+    ended: list[int | None] = []
+    end = _Group.end
+
+    def recording(group: _Group) -> None:
+        known = group._guard.returncode is not None
+        end(group)
+        if not known:
+            ended.append(group.process.returncode)
+
+    monkeypatch.setattr(_Group, "end", recording)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.05)
+    folders = [tmp_path / name for name in "abc"]
+    go_on, given = Seat.go_on, []
+
+    def interrupting(seat: Seat) -> None:
+        given.append(seat)
+        if len(given) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        go_on(seat)
+
+    monkeypatch.setattr(Seat, "go_on", interrupting)
+    with pytest.raises(Stopped):
+        measured(folders, [spec(folder, 600, behaviour="endless") for folder in folders])
+    assert ended == [128 + signal.SIGTERM] * 3
