@@ -127,7 +127,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     except SettingsError:  # such a trial was never started; its record says why
         return record
     record = dataclasses.replace(record, predicted_env_steps_per_second=predicted)
-    if record.state != "complete":
+    if record.state != "complete" or math.isnan(record.env_steps_per_second):
         return record
     record = dataclasses.replace(record, async_efficiency=efficiency(record, workload, predictor))
     if record.in_turns:  # how its time was used is not known

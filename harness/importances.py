@@ -39,7 +39,8 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
     values = [value for _, value in completed]
     worst = min(values) - 1 if objective.direction == "maximize" else max(values) + 1
     for params, value in completed + [(params, worst) for params in pruned]:
-        encoded = space.encode({name: params[name] for name in space.dimensions})
+        # what changed nothing has no value
+        encoded = space.encode({name: params.get(name, space.ends(name)[0]) for name in space.dimensions})
         study.add_trial(
             create_trial(params=encoded, distributions=distributions(space), value=value, state=TrialState.COMPLETE)
         )

@@ -42,6 +42,9 @@ def reason(suite: Suite, records: Sequence[Record]) -> dict[str, str | None]:
     state, _, constraints = judge(suite, records)
     if constraints.get("target_return", 0.0) > 0 and state == TrialState.PRUNED:
         return {"infeasible": "the target return was not reached"}
+    if state == TrialState.FAIL and all(record.state == "complete" for record in records):
+        missing = [o.metric for o in suite.objectives if math.isnan(typical(records, o.metric))]
+        return {"failed": f"no value of {', '.join(missing)} was measured"}
     return next(({r.state: r.error} for r in records if r.state != "complete"), {})
 
 

@@ -69,7 +69,7 @@ class SuiteObjective:
             KeyboardInterrupt: SIGINT ended the measurement; SystemExit after SIGTERM.
         """
         self._check(trial.study)
-        params = self.plan.space.decode(sampling.suggest(trial, self.plan.space))
+        params = self.plan.effective(self.plan.space.decode(sampling.suggest(trial, self.plan.space)))
         try:
             with StopSignal() as stop:
                 records = self._measure(trial, params, stop)

@@ -17,7 +17,7 @@ from harness.confirm import blocks
 from harness.document import Document, Key
 from harness.record import RETURNS, Record
 from harness.side_by_side import SHARED, SideBySide
-from harness.space import Space
+from harness.space import ENUMERABLE, Space
 from harness.suite import Suite, SuiteSource, load
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
@@ -59,6 +59,15 @@ class Plan:
         """All that a trial's settings differ in from the trainer's defaults."""
         return {"env": self.suite.env} | self.suite.fixed | params
 
+    def effective(self, params: Settings) -> Settings:
+        """Of a configuration the part that changes something: in one process, say, no ring has slots.
+
+        Raises:
+            SettingsError: a value is impossible.
+        """
+        idle = self.trainer.idle(self.settings(params))
+        return {name: value for name, value in params.items() if name not in idle}
+
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
         settings = self.settings(params)
@@ -72,7 +81,10 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        return int(min(self.suite.limits.trials, max(1.0, self.space.size)))
+        if self.space.size > ENUMERABLE:
+            return self.suite.limits.trials
+        different = {self.space.identity(self.effective(self.space.decode(one))) for one in self.space.grid()}
+        return min(self.suite.limits.trials, max(1, len(different)))
 
     @property
     def repeat_seconds(self) -> float:

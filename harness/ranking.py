@@ -52,7 +52,7 @@ def candidates(plan: Plan) -> list[Candidate]:
     space = plan.space
     listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)
     found = [plan.baseline, *(space.decode(encoded) for encoded in listed)]
-    unique = {repr(sorted(params.items())): params for params in found}
+    unique = {space.identity(params): params for params in map(plan.effective, found)}
     judged = (_judged(plan, params) for params in unique.values())
     return [candidate for candidate in judged if candidate is not None]
 
@@ -127,7 +127,7 @@ def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
     """
     if not plan.suite.sampler.predict or not any(o.metric in RATES for o in plan.suite.objectives):
         return []
-    baseline = {name: plan.baseline[name] for name in plan.space.dimensions}
+    baseline = plan.effective({name: plan.baseline[name] for name in plan.space.dimensions})
     new = [one for one in ranking if one.fits and not baseline.items() <= one.params.items()]
     return [one.params for one in distinct(plan, new)[:SEEDED]]
 

@@ -345,6 +345,9 @@ def write_tables(folder: Path, records: list[Record]) -> None:
     import pandas as pd
 
     trials = pd.DataFrame([record.flat() for record in records])
+    if records:
+        counted = {id(record) for record in last_attempts(records)}
+        trials.insert(list(trials).index("attempt") + 1, "counts", [id(record) in counted for record in records])
     write_atomic(folder / "trials.csv", trials.to_csv(index=False))
     curves = []
     for record in last_attempts(records):

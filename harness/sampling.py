@@ -1,19 +1,16 @@
 """Optuna's side of a search: distributions, and what to measure next."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness.space import Dimension, Params, Space, encode
+from harness.space import ENUMERABLE, Dimension, Params, Space, encode
 from harness.suite import Range, Sampler
 
 ATTEMPTS = 50
 """proposals before a sampler that repeats itself is helped out"""
-ENUMERABLE = 10_000
-"""spaces up to this size are listed when a sampler finds nothing new"""
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -21,13 +18,20 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     return {name: _distribution(dimension) for name, dimension in space.dimensions.items()}
 
 
-def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | None:
+def propose(
+    study: optuna.Study, space: Space, sampler: Sampler, effective: Callable[[Params], Params] = dict
+) -> Params | None:
     """The next configuration to measure, encoded, never one that the study has; None when all have been.
 
+    ``effective`` leaves out of a configuration what changes nothing: two that differ in that alone are one.
     The proposal depends on the study's trials and the seed alone, so an interrupted study goes on as it would have.
     """
     trials = study.get_trials(deepcopy=False)
-    seen = {_identity(trial.params) for trial in trials}
+
+    def identity(encoded: Params) -> str:
+        return space.identity(effective(space.decode(encoded)))
+
+    seen = {identity(trial.params) for trial in trials}
     if len(seen) >= space.size:
         return None
     if sampler.name != "grid":
@@ -37,12 +41,12 @@ def propose(study: optuna.Study, space: Space, sampler: Sampler) -> Params | Non
         probe.add_trials(trials)
         for _ in range(ATTEMPTS):
             trial = probe.ask(distributions(space))
-            if _identity(trial.params) not in seen:
+            if identity(trial.params) not in seen:
                 return trial.params
             probe.tell(trial, state=optuna.trial.TrialState.FAIL)
     if space.size > ENUMERABLE and sampler.name != "grid":
         return None
-    return next((params for params in space.grid() if _identity(params) not in seen), None)
+    return next((params for params in space.grid() if identity(params) not in seen), None)
 
 
 def suggest(trial: optuna.Trial, space: Space) -> Params:
@@ -73,10 +77,6 @@ def sample(space: Space, count: int, seed: int) -> list[Params]:
     """``count`` configurations drawn at random, encoded, the same ones for the same seed."""
     study = in_memory(["maximize"], optuna.samplers.RandomSampler(seed=seed))
     return [study.ask(distributions(space)).params for _ in range(count)]
-
-
-def _identity(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -10,6 +10,10 @@ from harness.suite import Range
 
 Params = dict[str, Any]
 Dimension = tuple[Any, ...] | Range
+ENUMERABLE = 10_000
+"""spaces up to this size are listed"""
+DIGITS = 3
+"""significant ones of a value drawn from a continuous range: more would say nothing"""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,15 @@ class Space:
             dimension = self.dimensions[name]
             if not isinstance(dimension, Range):
                 value = next(choice for choice in dimension if encode(choice) == value)
+            elif not dimension.whole and dimension.step is None:
+                value = min(max(float(f"{value:.{DIGITS}g}"), float(dimension.low)), float(dimension.high))
             decoded[name] = value
         return decoded
+
+    @staticmethod
+    def identity(params: Params) -> str:
+        """The same text for the same configuration."""
+        return json.dumps({name: encode(value) for name, value in params.items()}, sort_keys=True)
 
     def ends(self, name: str) -> tuple[Any, ...]:
         """Values to judge a dimension by: all of a list, both ends of a range."""

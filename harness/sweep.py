@@ -30,6 +30,7 @@ from harness.outlook import Outlook
 from harness.plan import Plan
 from harness.record import RETURNS, Phase, Record, State
 from harness.sampling import ATTEMPTS, distributions, propose, sample
+from harness.space import Params
 from harness.stop import StopSignal
 from harness.study import Study, TakenOver
 from harness.trial import TrialSpec
@@ -181,17 +182,19 @@ class Sweep:
             return self._ask()
         if self._left() < self._needed():
             return None
-        params = self._seed(trials) or propose(self._optuna, self.plan.space, self.plan.suite.sampler)
+        plan = self.plan
+        params = self._seed(trials) or propose(self._optuna, plan.space, plan.suite.sampler, plan.effective)
         if params is None:
             return None
         self._optuna.enqueue_trial(params)
         return self._ask()
 
-    def _seed(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+    def _seed(self, trials: Sequence[FrozenTrial]) -> Params | None:
         """The best of the predicted configurations that has not been tried, while there are seeds left."""
-        seeds = [self.plan.space.encode(params) for params in self.outlook.seeds] if self.outlook else []
-        tried = [trial.params for trial in trials]
-        return next((params for params in seeds if params not in tried), None)
+        plan, seeds = self.plan, self.outlook.seeds if self.outlook else []
+        tried = {plan.space.identity(plan.effective(plan.space.decode(trial.params))) for trial in trials}
+        new = (params for params in seeds if plan.space.identity(params) not in tried)
+        return next(map(plan.space.encode, new), None)
 
     def _ask(self) -> FrozenTrial:
         trial = self._optuna.ask(distributions(self.plan.space))
@@ -225,7 +228,7 @@ class Sweep:
     def _finish(self, trial: FrozenTrial) -> Work:
         """Run the repeats that have no record, then tell."""
         baseline = trial.number == 0
-        params = self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {})
+        params = self.plan.effective(self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {}))
         verdict, problem = self._verdict(params)
         done = self.study.of_trial(trial.number, "search")
         possible = problem is None and verdict.fits
@@ -407,7 +410,7 @@ class Sweep:
         if record.phase == "confirm":
             return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}{again}"
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
-        return f"trial {record.trial + 1} of {self.plan.trials}{repeat}{again}"
+        return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}"
 
     def _record(self, repeat: Repeat, attempt: int = 0) -> Record:
         params, verdict = repeat.params, repeat.verdict

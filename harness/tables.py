@@ -131,7 +131,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     order = result["order"]
     rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
     table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
-    other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
+    other = "env_steps_per_second" if metric.metric in RETURNS else "episode_return"
     if len(plan.suite.objectives) > 1:
         other = plan.suite.objectives[1].metric
     unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))

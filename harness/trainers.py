@@ -57,6 +57,10 @@ class Trainer(ABC):
     def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
         """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
 
+    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Names of settings that change nothing beside the others: they are not searched, and not shown."""
+        return frozenset()
+
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         """What a run will hold in memory, or None when it cannot be predicted."""
         return None
@@ -129,6 +133,9 @@ class OwnTrainer(ConfiguredTrainer):
     """A trainer of this project: its settings are what its runner and its budget take."""
 
     device_settings = ("collector_device", "learner_device")
+
+    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(parse(self._config_type, settings).idle)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
         return self.estimate(parse(self._config_type, settings))

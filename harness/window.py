@@ -15,6 +15,11 @@ EPISODES_FOR_TARGET = 10
 """finished episodes before their mean may count as the return that was asked for: the first ones may be lucky"""
 BUDGETS = {"env_steps": "env_steps", "seconds": "wall_seconds"}
 """kinds of ``return_at`` and the counters of ``Progress`` that use them up"""
+RATES = (
+    "env_steps_per_second", "updates_per_second", "samples_per_second", "collector_busy_fraction",
+    "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
+)  # fmt: skip
+"""fields of a record that are measured over the window"""
 
 
 class Window:
@@ -46,6 +51,8 @@ class Window:
         self._return_at = {BUDGETS[kind]: budget for kind, budget in (return_at or {}).items()}
         self._target_return = target_return
         self._return_at_budget = math.nan
+        self._ended_at: Progress | None = None
+        """where ``return_at`` was used up"""
         self._seconds_to_return = math.nan
         self._seen = 0
         self._times, self._env_steps = array("d"), array("d")
@@ -69,11 +76,15 @@ class Window:
     def result(self) -> dict[str, float]:
         """The measured fields of a record.
 
+        A trial that used up its ``return_at`` during the warm-up has its return, and NaN in place of rates.
+
         Raises:
-            RuntimeError: training ended before there was a window.
+            RuntimeError: training ended before there was a window, and before a budget was used up.
         """
         first, last = self.first, self.last
         if first is None or last is None or last.wall_seconds <= first.wall_seconds:
+            if self._ended_at is not None:
+                return self._at_the_end(self._ended_at) | self._without_a_window()
             raise RuntimeError(
                 f"training ended before the steady window began, which takes {self.warmup_iterations} iterations and "
                 f"{self.warmup_seconds:g} s of warm-up; make the trial longer or the warm-up shorter"
@@ -88,7 +99,7 @@ class Window:
             return min(rate(counter), 1.0)
 
         half_ratio = self._half_ratio()
-        return {
+        return self._at_the_end(last) | {
             "env_steps_per_second": rate("env_steps"),
             "updates_per_second": rate("updates"),
             "samples_per_second": rate("samples"),
@@ -96,17 +107,27 @@ class Window:
             "collector_wait_fraction": fraction("collector_wait_seconds"),
             "learner_busy_fraction": fraction("learner_busy_seconds"),
             "learner_wait_fraction": fraction("learner_wait_seconds"),
+            "steady_seconds": seconds,
+            "half_ratio": half_ratio,
+            "unsteady": not abs(half_ratio - 1) <= UNSTEADY,  # nor is one steady that has no halves to compare
+        }
+
+    def _at_the_end(self, last: Progress) -> dict[str, float]:
+        """The fields that need no window."""
+        return {
             "episode_return": last.episode_return,
             "episodes": last.episodes,
             "policy_lag_mean": last.policy_lag_mean,
             "dropped_rollouts": last.dropped_rollouts,
             "env_steps": last.env_steps,
-            "steady_seconds": seconds,
-            "half_ratio": half_ratio,
-            "unsteady": not abs(half_ratio - 1) <= UNSTEADY,  # nor is one steady that has no halves to compare
             "return_at_budget": self._return_at_budget,
             "seconds_to_return": self._seconds_to_return,
         }
+
+    @staticmethod
+    def _without_a_window() -> dict[str, float]:
+        """What needs a window, not known; nor can a window be unsteady that was not there."""
+        return dict.fromkeys(RATES, math.nan) | {"steady_seconds": 0.0, "half_ratio": math.nan, "unsteady": False}
 
     def _note_target(self, progress: Progress) -> None:
         target = self._target_return
@@ -119,6 +140,7 @@ class Window:
         if all(getattr(progress, counter) < budget for counter, budget in self._return_at.items()):
             return False
         self._return_at_budget = progress.episode_return
+        self._ended_at = progress
         return True
 
     def _half_ratio(self) -> float:

@@ -1,9 +1,12 @@
 """What BASE and NEW name: a study, a commit, or a configuration."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.compare.revisions import CompareError, revision
+from harness.document import InputError
+from harness.report.files import find
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -30,7 +33,9 @@ class Side:
 
 
 def resolve(name: str, results: Path) -> Side:
-    """A folder with records, ``<suite>/<id>`` below ``results``, a YAML file, or a commit: the first that there is.
+    """A study as ``report`` takes it, a YAML file, or a commit: the first that there is.
+
+    A study is a folder, ``<suite>/<id>`` below ``results``, or a suite, whose newest study is meant.
 
     Raises:
         CompareError: none of them.
@@ -39,6 +44,8 @@ def resolve(name: str, results: Path) -> Side:
     for folder in (path, results / name):
         if (folder / "trials.jsonl").is_file():
             return Side(name, study=folder)
+    with suppress(InputError):
+        return Side(name, study=find(name, results))
     if path.suffix in SUFFIXES and path.is_file():
         return Side(name, configuration=path)
     commit = revision(name)
@@ -47,6 +54,6 @@ def resolve(name: str, results: Path) -> Side:
     if path.is_dir():
         raise CompareError(f"{name}: a folder without trials.jsonl; a study is <results>/<suite>/<id>")
     raise CompareError(
-        f"{name}: neither a study (a folder, or <suite>/<id> below {results}) nor a configuration (a .yaml file) nor a "
-        "commit of the repository that this code lies in; `python -m harness list` names the studies"
+        f"{name}: neither a study (a folder, or a suite or <suite>/<id> below {results}) nor a configuration (a .yaml "
+        "file) nor a commit of the repository that this code lies in; `python -m harness list` names the studies"
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from harness.record import METRICS
+from harness.record import METRICS, RETURNS
 from harness.report import vega
 from harness.report.files import StudyFiles
 from harness.report.model import Chart, Section, Table, percent
@@ -65,6 +65,8 @@ def _pair(study: StudyFiles) -> tuple[tuple[str, str], tuple[str, str]] | None:
     objectives = [(objective.metric, str(objective.direction)) for objective in study.suite.objectives]
     others = [(name, METRICS[name]) for name in ("episode_return", "env_steps_per_second", "policy_lag_mean",
                                                 "peak_host_bytes")]  # fmt: skip
+    if objectives[0][0] in RETURNS:  # one return against another says nothing
+        others = [other for other in others if other[0] not in RETURNS]
     for candidate in [*objectives[1:], *others]:
         values = {trial.value(candidate[0]) for trial in study.trials if math.isfinite(trial.value(candidate[0]))}
         if candidate[0] != objectives[0][0] and len(values) > 1:

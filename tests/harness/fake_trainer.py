@@ -76,6 +76,9 @@ class FakeTrainer(Trainer):
     def check_together(self, settings: Mapping[str, Any]) -> None:
         """Any settings go together."""
 
+    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset({"slots"} if parse(FakeConfig, settings).mode == "sync" else ())
+
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.ipc.budget import BudgetItem, MemoryBudget
 

@@ -216,7 +216,8 @@ def test_seeds_differ_in_what_is_predicted_of_them_and_from_the_baseline(make_de
 
 
 def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_described) -> None:
-    plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", "baseline.inner.rate=1.0")
+    second = "search.iteration_seconds={low: 0.001, high: 0.009}"  # three digits of one alone come again and again
+    plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", second, "baseline.inner.rate=1.0")
     first, second = ranking.candidates(plan), ranking.candidates(plan)
     assert first == second and len(first) > ranking.RANKED - 5
     assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)

@@ -18,7 +18,7 @@ from harness.stop import Stopped, StopSignal
 from harness.study import JOURNAL, Study, StudyLocked, ranking
 from harness.suite import Range, Sampler
 from harness.sweep import Sweep
-from harness.tables import limited_by, write_best
+from harness.tables import limited_by, settings_text, write_best
 from harness.trial import Trial, TrialSpec
 
 
@@ -81,6 +81,56 @@ def test_baseline_first_then_new_configurations_up_to_the_limit(make_plan, tmp_p
     assert len(set(speeds(records))) == 3
     assert [r.env_steps_per_second for r in records] == pytest.approx([100 * s for s in speeds(records)])
     assert records[0].budget_host_bytes == 1000 and records[0].commit and records[0].machine
+
+
+def test_a_trial_that_is_through_before_its_warm_up_is_judged_by_its_return(make_plan, tmp_path) -> None:
+    """1,000 env steps take the fast one 0.13 s, and 0.2 s are warm-up."""
+    plan = make_plan(
+        "objectives=[return_at_budget]",
+        "measure={warmup_seconds: 0.2, return_at: {env_steps: 1000}}",
+        "limits.trials=4",
+    )
+    all_records = sweep(plan, tmp_path)
+    records = {record.params["speed"]: record for record in all_records}
+    assert [records[speed].state for speed in (10, 20, 40, 80)] == ["complete"] * 4
+    assert records[80].return_at_budget == 800 and math.isnan(records[80].env_steps_per_second)
+    assert records[20].env_steps_per_second == pytest.approx(2000)
+    assert ranking(all_records, plan.suite)[0] == records[80].trial
+
+
+def test_settings_that_change_nothing_are_neither_searched_nor_shown(make_plan, tmp_path) -> None:
+    space = ("search={mode: [async, sync], slots: [0, 1, 2]}", "baseline={mode: async, slots: 1}", "limits.trials=20")
+    plan = make_plan(*space)
+    assert plan.trials == 4
+    tried = [record.params for record in sweep(plan, tmp_path)]
+    assert tried[0] == {"mode": "async", "slots": 1}
+    assert sorted(map(settings_text, tried)) == [
+        "mode=async slots=0",
+        "mode=async slots=1",
+        "mode=async slots=2",
+        "mode=sync",
+    ]
+
+
+def test_values_of_continuous_ranges_have_three_digits(make_plan, tmp_path) -> None:
+    plan = make_plan("search={inner.rate: {low: 1.0e-4, high: 1.0e-2, log: true}}", "baseline={}", "limits.trials=4")
+    rates = [record.params["inner.rate"] for record in sweep(plan, tmp_path)]
+    assert len(set(rates)) == 4 and all(rate == float(f"{rate:.3g}") for rate in rates)
+    edges = Space({"a": Range(0.12345, 0.98765)})
+    assert edges.decode({"a": 0.12346}) == {"a": 0.12345} and edges.decode({"a": 0.9876}) == {"a": 0.98765}
+
+
+def test_a_trial_is_called_by_its_number(make_plan, tmp_path) -> None:
+    shown = []
+
+    class Recording(Quiet):
+        def started(self, record: Record, what: str) -> None:
+            shown.append((record.trial, what))
+
+    plan = make_plan("limits.trials=2")
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Recording(), LocalEngine("here", stop, Executed(), in_turns=False)).run()
+    assert shown == [(0, "trial 0 (1 of 2)"), (1, "trial 1 (2 of 2)")]
 
 
 def test_a_small_space_is_exhausted_and_no_more(make_plan, tmp_path) -> None:

@@ -92,6 +92,20 @@ def test_a_trial_ends_where_its_budget_is_used_up(return_at: dict, ends: int, va
     assert result["env_steps_per_second"] == 100
 
 
+def test_a_budget_that_is_used_up_in_the_warm_up_leaves_the_return_and_no_throughput() -> None:
+    window = Window(warmup_seconds=60.0, seconds=20.0, return_at={"env_steps": 400}, target_return=25.0)
+    points = [progress(n, 100 * n, episode_return=10.0 * n, episodes=10 * n) for n in range(1, 5)]
+    assert fed(window, *points) == [True, True, True, False]
+    result = window.result()
+    assert result["return_at_budget"] == result["episode_return"] == 40.0 and result["seconds_to_return"] == 3
+    assert result["env_steps"] == 400 and result["episodes"] == 40
+    assert math.isnan(result["env_steps_per_second"]) and math.isnan(result["learner_busy_fraction"])
+    assert result["unsteady"] is False
+    whole = Window(warmup_seconds=0.0, seconds=1.0)
+    fed(whole, *(progress(n, 100 * n) for n in range(1, 6)))
+    assert result.keys() == whole.result().keys()
+
+
 def test_without_a_budget_there_is_no_return_at_it() -> None:
     window = Window(warmup_seconds=0.0, seconds=1.0)
     fed(window, *(progress(n, episode_return=5.0) for n in range(6)))

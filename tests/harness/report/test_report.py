@@ -206,6 +206,19 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     assert texts(table(page, "pareto-table"), "trial") == ["3", "1", "0 (baseline)"]
 
 
+def test_a_return_is_set_against_what_it_costs_and_not_against_another_return(tmp_path: Path) -> None:
+    speeds = {0: (10.0, 50.0), 1: (20.0, 40.0)}
+    records = [
+        make_record(n, env_steps_per_second=a, episode_return=b, return_at_budget=b) for n, (a, b) in speeds.items()
+    ]
+    folder = write_study(tmp_path / "study", records, objectives="[return_at_budget]")
+    text = (folder / "suite.yaml").read_text()
+    (folder / "suite.yaml").write_text(text.replace("seconds: 8}", "return_at: {env_steps: 1000}}"))
+    page = build.page(StudyFiles.load(folder))
+    assert table(page, "pareto-table").columns[1:3] == ("return at the budget", "env steps a second")
+    assert texts(table(page, "pareto-table"), "trial") == ["0 (baseline)", "1"]
+
+
 def test_a_constraint_is_judged_as_the_ranking_judges_it(tmp_path: Path) -> None:
     records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([6.0, 9.0])]
     page = page_of(tmp_path, records)

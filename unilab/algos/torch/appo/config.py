@@ -89,6 +89,13 @@ class APPOConfig(RunConfig):
     algorithm: AlgorithmConfig = AlgorithmConfig()
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Dotted names of settings that change nothing beside the others."""
+        ring = ("num_slots", "when_full") if self.mode == "sync" else ()
+        fixed = ("desired_kl", "adaptive_kl_factor", "adaptive_lr_factor") if self.algorithm.schedule == "fixed" else ()
+        return (*ring, *(f"algorithm.{name}" for name in fixed))
+
+    @property
     def alternates(self) -> bool:
         """Whether collecting and learning take turns."""
         return self.mode == "sync"

@@ -149,6 +149,11 @@ class OffPolicyConfig(RunConfig):
     workers: WorkersConfig = WorkersConfig()
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Dotted names of settings that change nothing beside the others."""
+        return ("workers.count", "workers.max_restarts") if self.workers.kind == "collector" else ()
+
+    @property
     def alternates(self) -> bool:
         """Collecting and learning run side by side, unless workers collect in the learner's process."""
         return self.workers.kind == "sequential"
