@@ -54,8 +54,10 @@ BUSY_SECONDS = 30
 """that a write waits for another one (SQLite)"""
 LONGEST_BLOB = 2**24 - 1
 EXTRA = "unilab-harness[postgresql]"
-SECRETS = ("password", "passwd", "sslpassword", "sslkeypassword")
-"""parts of a URL's query that nobody may see"""
+SHOWN = (
+    "user", "host", "port", "dbname", "sslmode", "connect_timeout", "application_name", "charset", "timeout", "mode", "uri",
+)  # fmt: skip
+"""parts of a URL's query that people may see; of all others, known or not, any may be a password or a token"""
 PSYCOPG = {
     "connect_timeout": CONNECT_SECONDS, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
@@ -106,7 +108,15 @@ class StorageError(RecordError):
 def masked(url: str) -> str:
     """The URL without its secrets, for people and files; whatever it is, also one that is malformed."""
     shown = re.sub(r"(?<=://)([^/@]*?):.*@", r"\1:***@", url)
-    return re.sub(rf"(?i)\b({'|'.join(SECRETS)})=[^&]*", r"\1=***", shown)
+    address, mark, query = shown.partition("?")
+    return address + mark + "&".join(map(_masked_part, query.split("&")))
+
+
+def _masked_part(part: str) -> str:
+    name, separator, value = part.partition("=")
+    if not separator:
+        return "***" if part else ""
+    return part if name.lower() in SHOWN else f"{name}=***"
 
 
 class Database:
@@ -275,7 +285,9 @@ def _secrets(url: str) -> list[str]:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         return [url]
-    hidden = [parsed.password, *(parsed.query.get(name) for name in SECRETS)]
+    query = parsed.normalized_query
+    values = [value for name in query if name.lower() not in SHOWN for value in query[name]]
+    hidden = [parsed.password, *(value for value in values if len(value) > 3)]  # of "1" a message is full
     return [form for secret in hidden if secret for form in (str(secret), quote(str(secret)), quote_plus(str(secret)))]
 
 

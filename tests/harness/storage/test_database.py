@@ -152,6 +152,11 @@ def test_a_study_moves_into_a_database_and_not_back(
             "postgresql://host/db?user=me&password=x&sslpassword=y",
             "postgresql://host/db?user=me&password=***&sslpassword=***",
         ),
+        (
+            "mysql+pymysql://me:a?b=c@host/db?sslmode=require&token=T&Access_Key=K&pass%77ord=x&bare&charset=utf8",
+            "mysql+pymysql://me:***@host/db?sslmode=require&token=***&Access_Key=***&pass%77ord=***&***&charset=utf8",
+        ),
+        ("sqlite:///file:study.db?mode=rwc&uri=true&key=K", "sqlite:///file:study.db?mode=rwc&uri=true&key=***"),
         ("sqlite:///study.db", "sqlite:///study.db"),
     ],
 )
