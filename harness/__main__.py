@@ -1,8 +1,18 @@
-"""``python -m harness``."""
+"""``python -m harness``, and the installed command."""
 
 import sys
+from pathlib import Path
 
 from harness.cli import main
+
+
+def command() -> int:
+    """What is installed as ``unilab-harness``: as ``python -m harness`` it finds modules in the working directory."""
+    here = str(Path.cwd())
+    if not sys.flags.safe_path and here not in sys.path:
+        sys.path.insert(0, here)
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

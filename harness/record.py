@@ -5,9 +5,10 @@ import json
 import math
 import os
 import re
+import secrets
 import statistics
-import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -237,18 +238,18 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         RecordError: the disk is full or refuses; the old version stays.
     """
-    temporary = ""
+    # not one of tempfile's, which nobody but its owner may read
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with temporary.open("xb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise _refused(path, error) from error
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +75,23 @@ def test_wrong_usage_is_exit_code_2(capsys) -> None:
 def test_checking_a_suite_does_not_wait_for_torch(suite_file) -> None:
     script = "import sys, harness.cli as c; c.main(['validate', sys.argv[1]]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script, suite_file], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.parametrize("command", ["installed", "-m"])
+def test_modules_in_the_working_directory_are_found(tmp_path, command: str) -> None:
+    """By the script that pip makes of the entry point as by ``python -m``."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "own.py").write_text("from tests.harness.fake_trainer import FakeTrainer as Own\n")
+    (tmp_path / "work" / "suite.yaml").write_text("name: a\ntrainer: own:Own\nenv: Fake\n")
+    entry = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]["unilab-harness"]
+    module, _, function = entry.partition(":")
+    (tmp_path / "unilab-harness").write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    start = ["-m", "harness"] if command == "-m" else [str(tmp_path / "unilab-harness")]
+    done = subprocess.run(
+        [sys.executable, *start, "validate", "suite.yaml"], cwd=tmp_path / "work", capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_plan_starts_and_creates_nothing(suite_file, tmp_path, capsys) -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import resource
 
 import pandas as pd
@@ -96,6 +97,20 @@ def test_a_full_disk_leaves_whole_records_and_says_what_to_do(tmp_path) -> None:
     assert path.stat().st_size == size
     assert [r.trial for r in RecordFile(path).records] == [0]
     assert [left.name for left in tmp_path.iterdir()] == ["trials.jsonl"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_what_is_written_is_readable_as_the_user_says(tmp_path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "study" / "best.yaml", "old")
+        write_atomic(tmp_path / "study" / "best.yaml", "new")
+        (tmp_path / "study" / "ordinary").touch()
+    finally:
+        os.umask(before)
+    written, ordinary = (tmp_path / "study" / name for name in ("best.yaml", "ordinary"))
+    assert written.stat().st_mode == ordinary.stat().st_mode and written.read_text() == "new"
+    assert len(list((tmp_path / "study").iterdir())) == 2
 
 
 def test_median_counts_complete_repeats_only() -> None:
