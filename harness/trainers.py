@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import os
 from abc import ABC, abstractmethod
@@ -315,12 +316,18 @@ def get(name: str) -> Trainer:
         return REGISTRY[name]()
     module, _, attribute = name.partition(":")
     try:
-        trainer = getattr(importlib.import_module(module), attribute)()
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
+    # whatever else is there may do anything when it is called
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise TrainerError(f"'{name}' is no trainer: expected a class that inherits from harness.trainers.Trainer")
+    if inspect.isabstract(found):
+        raise TrainerError(f"trainer '{name}' lacks the methods {', '.join(sorted(found.__abstractmethods__))}")
+    try:
+        return found()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
-    if not isinstance(trainer, Trainer):
-        raise TrainerError(f"'{name}' is no trainer: inherit from harness.trainers.Trainer")
-    return trainer
 
 
 def calm_thread_pools(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -39,6 +39,42 @@ def test_each_trainer_has_its_own_settings() -> None:
         trainers.get("sac").check({"algorithm.target_noise": 0.1})
 
 
+CALLED: list[str] = []
+
+
+def not_a_trainer() -> None:
+    CALLED.append("called")
+
+
+class NotATrainer:
+    def __init__(self) -> None:
+        CALLED.append("made")
+
+
+class NoRun(trainers.Trainer):
+    def defaults(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("not_a_trainer", "expected a class that inherits from harness.trainers.Trainer"),
+        ("NotATrainer", "expected a class that inherits from harness.trainers.Trainer"),
+        ("CALLED", "expected a class that inherits from harness.trainers.Trainer"),
+        ("NoRun", "lacks the methods run"),
+        ("Nothing", "has no attribute 'Nothing'"),
+    ],
+)
+def test_nothing_is_called_that_is_no_trainer(tmp_path, name, words) -> None:
+    CALLED.clear()
+    path = tmp_path / "suite.yaml"
+    path.write_text(f"name: a\ntrainer: {__name__}:{name}\nenv: Ant\n")
+    with pytest.raises(InputError, match=words):
+        plans.make(path)
+    assert CALLED == []
+
+
 @off_policy
 def test_settings_that_contradict_each_other_are_found(name) -> None:
     trainer = trainers.get(name)
