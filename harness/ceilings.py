@@ -315,7 +315,7 @@ def _rehearse(trainer: Trainer, settings: Mapping[str, Any]) -> float:
     """Updates a second while both sides run."""
     window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
-        trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=UNLIMITED)
+        trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
     return window.result()["updates_per_second"]
 
 

@@ -88,6 +88,7 @@ class Trainer(ABC):
     ) -> Summary:
         """Train until ``on_progress`` returns False or a limit is reached.
 
+        ``save_interval`` is iterations between checkpoints, or 0: none while it trains, because it is measured.
         ``on_progress`` is called after every iteration with counters since the start; their differences are what is
         measured.
         """

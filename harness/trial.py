@@ -88,8 +88,7 @@ class Trial:
             # by lines: what was reported is there however the repeat ends
             with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
                 trainer.run(
-                    self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED,
-                    save_interval=UNLIMITED,
+                    self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0,
                 )  # fmt: skip
             result = self._window.result() | self._contention()
             if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses

@@ -40,7 +40,7 @@ def train(job: dict[str, Any], listener: Curve | SteadyWindow) -> None:
     trainer.check(job["settings"])
     trainer.check_together(job["settings"])
     with tempfile.TemporaryDirectory() as log_dir:
-        trainer.run(job["settings"], more, log_dir=Path(log_dir), max_iterations=sys.maxsize, save_interval=sys.maxsize)
+        trainer.run(job["settings"], more, log_dir=Path(log_dir), max_iterations=sys.maxsize, save_interval=0)
 
 
 if __name__ == "__main__":

@@ -97,3 +97,6 @@ class Summary:
     stopped_by: str
     """iterations | seconds | callback, or the signal's name"""
     checkpoint: Path | None
+    """the newest; None: nothing was learned, or there is no folder"""
+    best_checkpoint: Path | None = None
+    """the one with the best return"""

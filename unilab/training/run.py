@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from unilab.ipc import AsyncRunner
-from unilab.training.checkpoint import CheckpointError, save_checkpoint
+from unilab.training.checkpoint import CheckpointError, Checkpoints, Score, restoring
+from unilab.training.episodes import WINDOW
 from unilab.training.fault_log import FaultLog
 from unilab.training.metric_writer import MetricWriter
 from unilab.training.progress import CollectorCounters, Progress, Summary
@@ -33,7 +35,8 @@ class TrainingRun(ABC):
 
     Attributes:
         progress: of the latest iteration.
-        checkpoint_path: where ``save`` writes; None without a log folder.
+        directory: for files; None: none are written.
+        resumed_at: the iteration that this call goes on from.
     """
 
     def __init__(
@@ -45,10 +48,11 @@ class TrainingRun(ABC):
     ) -> None:
         self._began = time.monotonic()
         self._config = config
-        self.progress = Progress() if saved is None else Progress(**saved["progress"])
+        with restoring():
+            self.progress = Progress() if saved is None else Progress(**saved["progress"])
+        self.resumed_at = self.progress.iteration
         self._wall_seconds_before = self.progress.wall_seconds
         self.directory = None if log_dir is None else Path(log_dir)
-        self.checkpoint_path = None if self.directory is None else self.directory / "checkpoint.pt"
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         self._writer = MetricWriter(self.directory, logger_type, plain(config))
@@ -69,10 +73,10 @@ class TrainingRun(ABC):
     def close(self) -> None:
         """End everything that was started; idempotent."""
 
-    def save(self, **more: Any) -> None:
-        """Write the checkpoint, if this run has a folder."""
-        if self.checkpoint_path is not None:
-            save_checkpoint(self.checkpoint_path, self.checkpoint(**more))
+    def score(self) -> Score | None:
+        """What the best checkpoint is chosen by: the return, once it is a mean over enough episodes."""
+        full = self.progress.episodes >= WINDOW and math.isfinite(self.progress.episode_return)
+        return Score("training", self.progress.episode_return) if full else None
 
     def checkpoint(self, **more: Any) -> dict[str, Any]:
         """Name of the trainer, settings, progress and ``content``."""
@@ -129,13 +133,15 @@ class TrainingRun(ABC):
 def train(
     run: TrainingRun,
     runner: AsyncRunner,
+    checkpoints: Checkpoints,
     *,
     max_iterations: int,
-    save_interval: int,
     max_seconds: float | None,
     on_iteration: OnIteration | None,
 ) -> Summary:
     """Iterate until ``max_iterations``, ``max_seconds``, a signal or ``on_iteration`` returning False; then save.
+
+    What has learned nothing, or nothing since it was resumed, takes no checkpoint's place.
 
     Raises:
         CollectorError: the collector failed or died; the last checkpoint is on disk.
@@ -151,8 +157,8 @@ def train(
         try:
             while run.progress.iteration < max_iterations:
                 progress = run.iterate(check)
-                if progress.iteration % save_interval == 0:
-                    run.save()
+                if checkpoints.due(progress.iteration):
+                    checkpoints.save(run.checkpoint(), progress.iteration, run.score())
                 if on_iteration is not None and not on_iteration(progress):
                     stopped_by = "callback"
                     break
@@ -161,8 +167,10 @@ def train(
                     break
         except StopRequested as request:
             stopped_by = request.signal_name
-        run.save()
-    return Summary(run.progress, stopped_by, run.checkpoint_path)
+        iteration = run.progress.iteration
+        if iteration > run.resumed_at or (iteration and not checkpoints.exist):
+            checkpoints.save(run.checkpoint(), iteration, run.score())
+    return Summary(run.progress, stopped_by, checkpoints.newest, checkpoints.best)
 
 
 def check_resumable(saved: Mapping[str, Any], config: Any, names: Sequence[str], path: Path) -> None:

@@ -51,4 +51,8 @@ class RunConfig:
     """also record the processor time of each span"""
     trace_cuda_events: bool = True
     """also record the time on the device of spans with CUDA work"""
+    save_seconds: NonNegativeFloat = 20.0
+    """a checkpoint is written after so long, also where save_interval iterations have not passed"""
+    keep_checkpoints: PositiveInt = 1
+    """newest checkpoints to keep, beside the best one"""
     seed: int = 0

@@ -14,7 +14,7 @@ from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
-from unilab.training.checkpoint import load_checkpoint, save_checkpoint
+from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
 from unilab.training.devices import check_device, split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
@@ -106,8 +106,10 @@ class APPORunner(AsyncRunner):
 
         Args:
             max_iterations: in total, those before a resume included.
-            save_interval: iterations between checkpoints; the last one is always saved.
-            log_dir: for checkpoints and metrics; None writes neither.
+            save_interval: iterations between checkpoints; 0: only the last one, which is always saved. The default is
+                thinned to one every ``save_seconds``. One is due after so many seconds in any case.
+            log_dir: for checkpoints and metrics; None writes neither. A run that resumes nothing replaces the
+                checkpoints that are there, with its first one.
             logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
@@ -120,12 +122,13 @@ class APPORunner(AsyncRunner):
             FloatingPointError: the update became non-finite; likewise.
         """
         config = place(self.config, log_dir)
+        checkpoints = Checkpoints.of(config, log_dir, save_interval, resume)
         with timeline("learner", config):
             return train(
                 APPORun(self, config, log_dir, None if resume is None else Path(resume), logger_type),
                 self,
+                checkpoints,
                 max_iterations=max_iterations,
-                save_interval=save_interval,
                 max_seconds=max_seconds,
                 on_iteration=on_iteration,
             )
@@ -144,7 +147,7 @@ class APPORun(TrainingRun):
         resume: Path | None,
         logger_type: str,
     ) -> None:
-        saved = None if resume is None else load_checkpoint(resume)
+        saved = None if resume is None else load_checkpoint(resume, PARTS)
         if saved is not None and resume is not None:
             check_resumable(saved, config, RESUMABLE[config.mode], resume)
         super().__init__(config, log_dir, saved, logger_type)
@@ -152,7 +155,8 @@ class APPORun(TrainingRun):
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = build_learner(config, dims)
         if saved is not None:
-            self._learner.load_state_dict(saved["learner"])
+            with restoring():
+                self._learner.load_state_dict(saved["learner"])
         log = None if self.directory is None else self.directory / "collector.log"
         self._collection = self._collect(runner, dims, None if saved is None else saved["collection"], log)
         self._version = self._collection.publish(self._learner.get_weights())
@@ -188,8 +192,8 @@ class APPORun(TrainingRun):
         try:
             return self._learner.update(rollout.fields, on_minibatch=check)
         except FloatingPointError as error:
-            if self.checkpoint_path is not None:
-                path = self.checkpoint_path.with_name("failed_update.pt")
+            if self.directory is not None:
+                path = self.directory / "failed_update.pt"
                 save_checkpoint(path, self.checkpoint(rollout=rollout.fields))
                 error.add_note(f"the rollout and the learner as they were are in {path}")
             raise

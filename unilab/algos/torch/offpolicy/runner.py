@@ -20,7 +20,14 @@ from unilab.algos.torch.offpolicy.worker_collection import WorkerCollection
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from unilab.training.checkpoint import (
+    PARTS,
+    CheckpointError,
+    Checkpoints,
+    load_checkpoint,
+    restoring,
+    save_checkpoint,
+)
 from unilab.training.devices import check_device, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
@@ -190,8 +197,10 @@ class OffPolicyRunner(AsyncRunner):
 
         Args:
             max_iterations: in total, those before a resume included.
-            save_interval: iterations between checkpoints; the last one is always saved.
-            log_dir: for checkpoints and metrics; None writes neither.
+            save_interval: iterations between checkpoints; 0: only the last one, which is always saved. The default is
+                thinned to one every ``save_seconds``. One is due after so many seconds in any case.
+            log_dir: for checkpoints and metrics; None writes neither. A run that resumes nothing replaces the
+                checkpoints that are there, with its first one.
             logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
@@ -204,12 +213,13 @@ class OffPolicyRunner(AsyncRunner):
             FloatingPointError: the update became non-finite; likewise.
         """
         settings = place(self.config, log_dir)
+        checkpoints = Checkpoints.of(settings, log_dir, save_interval, resume)
         with timeline("learner", settings):
             return train(
                 OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume), logger_type),
                 self,
+                checkpoints,
                 max_iterations=max_iterations,
-                save_interval=save_interval,
                 max_seconds=max_seconds,
                 on_iteration=on_iteration,
             )
@@ -228,7 +238,7 @@ class OffPolicyRun(TrainingRun):
         resume: Path | None,
         logger_type: str,
     ) -> None:
-        saved = None if resume is None else load_checkpoint(resume)
+        saved = None if resume is None else load_checkpoint(resume, PARTS)
         if saved is not None and resume is not None:
             check_resumable(saved, config, RESUMABLE, resume)
         super().__init__(config, log_dir, saved, logger_type)
@@ -242,7 +252,8 @@ class OffPolicyRun(TrainingRun):
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
         if saved is not None:
-            self._learner.load_state_dict(saved["learner"])
+            with restoring():
+                self._learner.load_state_dict(saved["learner"])
         self._collection = self._own(self._build_collection(runner, dims, saved))
         self._pipeline = self._own(
             build_pipeline(
@@ -363,8 +374,8 @@ class OffPolicyRun(TrainingRun):
         try:
             return self._learner.metrics()
         except FloatingPointError as error:
-            if self.checkpoint_path is not None:
-                path = self.checkpoint_path.with_name("failed_update.pt")
+            if self.directory is not None:
+                path = self.directory / "failed_update.pt"
                 save_checkpoint(path, {"learner": self._learner.state_dict(), "updates": self._learner.updates})
                 error.add_note(f"the learner as it was is in {path}")
             raise

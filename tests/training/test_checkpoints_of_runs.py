@@ -1,0 +1,137 @@
+"""Which checkpoints a run leaves, and when it writes them."""
+
+import os
+
+import pytest
+import torch
+
+from tests.algos.appo.counting_env import CountingEnv
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.runner import APPORunner
+from unilab.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from unilab.training.settings import SettingsError, parse
+
+SMALL = {
+    "env": "tests.algos.appo.counting_env:CountingEnv",
+    "mode": "sync",
+    "num_envs": 8,
+    "steps_per_env": 8,
+    "policy": {"hidden_dims": [4], "critic_hidden_dims": [4]},
+    "algorithm": {"num_learning_epochs": 1, "num_mini_batches": 1},
+    "env_threads": 1,
+    "learner_threads": 1,
+}
+FALLING = {"env": "tests.training.test_checkpoints_of_runs:Falling"}
+
+
+def learn(iterations, folder, *, save_interval=50, on_iteration=None, resume=None, **changes):
+    with APPORunner.from_config(parse(APPOConfig, SMALL | changes)) as runner:
+        return runner.learn(iterations, save_interval, folder, on_iteration=on_iteration, resume=resume)
+
+
+def iteration(path):
+    return load_checkpoint(path)["progress"]["iteration"]
+
+
+def saves(folder, iterations, **options):
+    """After which iterations a new checkpoint was there; the one at the end is not counted."""
+    seen, inode = [], None
+
+    def look(progress):
+        nonlocal inode
+        path = folder / "checkpoint.pt"
+        if path.exists() and path.stat().st_ino != inode:
+            seen.append(progress.iteration)
+            inode = path.stat().st_ino
+        return True
+
+    learn(iterations, folder, on_iteration=look, **options)
+    return seen
+
+
+def test_the_default_interval_is_thinned_to_one_checkpoint_every_save_seconds(tmp_path):
+    assert saves(tmp_path, 151) == [50]
+    assert iteration(tmp_path / "checkpoint.pt") == 151
+
+
+def test_another_interval_is_kept_to(tmp_path):
+    assert saves(tmp_path, 7, save_interval=2) == [2, 4, 6]
+
+
+def test_slow_iterations_are_saved_by_time(tmp_path):
+    assert saves(tmp_path, 3, save_interval=1000, save_seconds=0)[0] == 1
+
+
+def test_interval_zero_means_none_before_the_end(tmp_path):
+    assert saves(tmp_path, 3, save_interval=0, save_seconds=0) == []
+    assert iteration(tmp_path / "checkpoint.pt") == 3
+    with pytest.raises(SettingsError, match="save_interval: expected iterations between checkpoints, or 0"):
+        learn(1, tmp_path, save_interval=-1)
+
+
+def test_the_newest_are_kept_when_asked_for(tmp_path):
+    learn(5, tmp_path, save_interval=1, keep_checkpoints=2)
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "checkpoint-4.pt",
+        "checkpoint-5.pt",
+        "checkpoint.pt",
+    ]
+    assert [iteration(tmp_path / f"checkpoint-{n}.pt") for n in (4, 5)] == [4, 5]
+
+
+class Falling(CountingEnv):
+    """Whatever the policy does, returns fall with time."""
+
+    def step(self, actions):
+        result = super().step(actions)
+        return result._replace(reward=result.reward - 0.1 * self.steps)
+
+
+def test_the_best_by_return_is_kept_beside_the_newest(tmp_path):
+    summary = learn(12, tmp_path, save_interval=1, **FALLING)
+    first = iteration(tmp_path / "best.pt")
+    assert first < 12 == iteration(tmp_path / "checkpoint.pt")
+    assert load_checkpoint(tmp_path / "best.pt")["progress"]["episodes"] >= 100, "fewer episodes are luck"
+    assert summary.best_checkpoint == tmp_path / "best.pt"
+    resumed = learn(14, tmp_path, save_interval=1, resume=summary.checkpoint, **FALLING)
+    assert iteration(tmp_path / "best.pt") == first, "the return went on falling"
+    assert resumed.best_checkpoint == summary.best_checkpoint
+
+
+def test_a_new_run_replaces_the_checkpoints_of_an_earlier_one_with_its_first(tmp_path):
+    learn(12, tmp_path, save_interval=1, keep_checkpoints=3, **FALLING)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    assert len(before) == 5
+    assert learn(0, tmp_path).checkpoint is None
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+    learn(1, tmp_path)
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint.pt"]
+    assert iteration(tmp_path / "checkpoint.pt") == 1
+
+
+def test_what_learned_nothing_since_it_was_resumed_is_not_saved_over_anything(tmp_path):
+    old = learn(3, tmp_path / "old").checkpoint
+    other = learn(2, tmp_path / "other").checkpoint
+    learn(3, tmp_path / "other", resume=old)
+    assert iteration(other) == 2
+    learn(3, tmp_path / "new", resume=old)
+    assert iteration(tmp_path / "new" / "checkpoint.pt") == 3
+
+
+@pytest.mark.parametrize("part", ["trainer", "progress", "learner", "collection", "learner.optimizer"])
+def test_a_checkpoint_of_an_older_layout_says_so(part, tmp_path):
+    path = learn(1, tmp_path / "old").checkpoint
+    content = load_checkpoint(path)
+    *outer, last = part.split(".")
+    del (content[outer[0]] if outer else content)[last]
+    save_checkpoint(path, content)
+    with pytest.raises(CheckpointError, match=f"'{last}'.*older version"):
+        learn(2, tmp_path / "new", resume=path)
+
+
+def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path):
+    dead, alive = 2**22 + 1, os.getppid()  # process ids end at 2**22
+    for pid in (dead, alive):
+        (tmp_path / f".checkpoint.pt.{pid}.tmp").write_bytes(b"half")
+    save_checkpoint(tmp_path / "checkpoint.pt", {"a": torch.zeros(1)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".checkpoint.pt.{alive}.tmp", "checkpoint.pt"]
