@@ -1,12 +1,16 @@
-"""What the public names promise, one test each: ``shared memory, APPO's parts, the replay buffer, the runners``."""
+"""What the public names mean, beyond their signatures: the contract's text, one class a name."""
 
 import csv
 import sys
 import types
 
 import pytest
+import torch
 
+from unilab.algos.torch.appo.learner import APPOLearner
+from unilab.algos.torch.networks import Actor, Critic
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.ipc import SharedWeightSync
 from unilab.training.settings import SettingsError
 
 COUNTING = "tests.algos.appo.counting_env:CountingEnv"
@@ -36,6 +40,53 @@ def off_policy_runner():
         learning_starts=6,
         updates_per_step=1,
     )
+
+
+class TestSharedWeightSync:
+    """``from_state_dict(state_dict)`` holds the values of ``state_dict`` from then on."""
+
+    def test_a_reader_gets_the_values_at_once(self):
+        given = {"weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7)}
+        sync = SharedWeightSync.from_state_dict(given)
+        reader = SharedWeightSync(sync.param_shapes, create=False, shm_name=sync.name)
+        read = {name: torch.zeros_like(value) for name, value in given.items()}
+        assert reader.read_weights_into(read) == reader.version == 1
+        assert all(torch.equal(read[name], given[name]) for name in given)
+        reader.close()
+        sync.cleanup()
+
+    def test_attaching_publishes_nothing(self):
+        sync = SharedWeightSync.from_state_dict({"weight": torch.ones(2)})
+        like = {"weight": torch.zeros(2)}
+        reader = SharedWeightSync.from_state_dict(like, create=False, shm_name=sync.name)
+        assert reader.read_weights_into(like) == 1
+        assert like["weight"].tolist() == [1, 1]
+        reader.close()
+        sync.cleanup()
+
+
+class TestAPPOLearnerWeights:
+    """``get_weights()`` is the actor's flat state dict; the critic's weights have a name of their own."""
+
+    @pytest.mark.parametrize("network", ["actor", "critic"])
+    def test_weights_and_normalizer_reach_another_network_through_shared_memory(self, network):
+        learner, other = appo_learner(seed=0), appo_learner(seed=1)
+        learner.actor.normalizer.update(torch.randn(50, 5) + 3)
+        learner.critic.normalizer.update(torch.randn(50, 5) + 3)
+        weights = learner.get_weights() if network == "actor" else learner.get_critic_weights()
+        sync = SharedWeightSync.from_state_dict(weights)
+        theirs = getattr(other, network)
+        sync.read_weights_into(theirs.state_dict())
+        obs = torch.randn(4, 5)
+        assert torch.equal(theirs(obs), getattr(learner, network)(obs))
+        assert any(name.startswith("normalizer.") for name in weights)
+        sync.cleanup()
+
+
+def appo_learner(seed):
+    torch.manual_seed(seed)
+    sizes = {"hidden_dims": (8,), "activation": "elu", "obs_normalization": True}
+    return APPOLearner(Actor(5, 2, init_noise_std=1.0, **sizes), Critic(5, **sizes))
 
 
 class TestLoggerType:

@@ -60,7 +60,9 @@ def test_shared_memory_is_exactly_what_a_run_creates():
     config = APPOConfig(num_envs=48, steps_per_env=7, num_slots=3, policy=PolicyConfig((32, 16), (24,)))
     learner = build_learner(config, EnvDims(17, 6, 5))
     ring = RolloutRingBuffer(48, 7, 17, 6, critic_dim=5, num_slots=3)
-    syncs = [SharedWeightSync.from_state_dict(weights) for weights in learner.get_weights().values()]
+    syncs = [
+        SharedWeightSync.from_state_dict(weights) for weights in (learner.get_weights(), learner.get_critic_weights())
+    ]
     mailbox = LatestValue()
     try:
         names = [ring.name, *(sync.name for sync in syncs), mailbox.name]

@@ -64,7 +64,7 @@ def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
     config = config_of(algorithm, **{"algorithm.n_step": n_step, "policy.hidden_dims": [32, 16]})
     learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
     replay = ReplayBuffer(5000, 17, 6, "cpu", critic_dim=5, multi_step=n_step > 1)
-    sync, mailbox = SharedWeightSync.from_state_dict(learner.get_weights()["actor"]), LatestValue()
+    sync, mailbox = SharedWeightSync.from_state_dict(learner.get_weights()), LatestValue()
     try:
         created = sum((segments.ROOT / shared.name).stat().st_blocks * 512 for shared in (replay, sync, mailbox))
         created += mmap.PAGESIZE  # the collector's counter of steps

@@ -55,7 +55,7 @@ def bits(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
 @settings(max_examples=60, deadline=None)
 @given(SPECS, st.integers(1, 5))
 def test_any_state_dict_comes_through_bit_by_bit(specs: dict[str, Any], rounds: int) -> None:
-    sync = SharedWeightSync.from_state_dict(random_weights(specs, 0))
+    sync = SharedWeightSync(specs)
     other = SharedWeightSync(pickle.loads(pickle.dumps(sync.param_shapes)), create=False, shm_name=sync.name)
     assert sync._segment.size == weight_sync_bytes(specs)
     received = random_weights(specs, 1)
@@ -85,8 +85,7 @@ def test_plain_shapes_mean_float32() -> None:
 
 def test_parameters_and_transposed_tensors_can_be_written_and_read() -> None:
     source, destination = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    sync = SharedWeightSync.from_state_dict(source.state_dict())
-    sync.write_weights(dict(source.named_parameters()))
+    sync = SharedWeightSync.from_state_dict(dict(source.named_parameters()))
     sync.read_weights_into(dict(destination.named_parameters()))
     assert torch.equal(source.weight, destination.weight)
     assert destination.weight.requires_grad
@@ -111,7 +110,6 @@ def test_parameters_and_transposed_tensors_can_be_written_and_read() -> None:
 def test_other_tensors_than_announced_are_named_and_not_published(change: dict[str, Any], message: str) -> None:
     weights = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
     sync = SharedWeightSync.from_state_dict(weights)
-    sync.write_weights(weights)
     wrong = {key: value for key, value in (weights | change).items() if value is not None}
     for action in (sync.write_weights, sync.read_weights_into):
         with pytest.raises(ValueError, match=message):
@@ -136,7 +134,6 @@ def test_attaching_with_other_parameters_names_them() -> None:
 def test_after_close_every_access_raises() -> None:
     weights = {"weight": torch.ones(2)}
     sync = SharedWeightSync.from_state_dict(weights)
-    sync.write_weights(weights)
     sync.close()
     sync.close()
     for access in (
@@ -154,7 +151,6 @@ def test_a_lock_of_the_caller_is_entered_around_writes_only() -> None:
     lock = threading.Lock()
     weights = {"weight": torch.ones(2)}
     sync = SharedWeightSync.from_state_dict(weights, lock=lock)
-    sync.write_weights(weights)
     with lock:
         assert sync.read_weights_into(weights) == 1
         writer = threading.Thread(target=sync.write_weights, args=(weights,))
@@ -188,7 +184,6 @@ def test_no_set_is_torn_while_another_process_writes(spawn: Callable[..., Any], 
 def test_a_writer_killed_while_writing_leaves_the_last_version(quick: Callable[..., Any]) -> None:
     weights = {"weight": torch.full((1000,), 1.0), "bias": torch.full((7,), 1.0)}
     sync = SharedWeightSync.from_state_dict(weights)
-    sync.write_weights(weights)
     for kills in range(1, 6):
         writer = quick(die_while_writing, sync)
         writer.join(SPAWN_SECONDS)

@@ -96,8 +96,12 @@ class SharedWeightSync:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **kwargs: Any) -> "SharedWeightSync":
-        """One for tensors like these (names, shapes, dtypes); publishes nothing yet. ``kwargs`` as for the class."""
-        return cls({key: (tuple(value.shape), value.dtype) for key, value in state_dict.items()}, **kwargs)
+        """One for tensors like these (names, shapes, dtypes), which are its first version. ``kwargs`` as for the class;
+        with ``create=False`` it attaches to another one and publishes nothing."""
+        sync = cls({key: (tuple(value.shape), value.dtype) for key, value in state_dict.items()}, **kwargs)
+        if kwargs.get("create", True):
+            sync.write_weights(state_dict)
+        return sync
 
     def _tensors(self, offset: int) -> list[torch.Tensor]:
         """Views of one buffer, made once, because a small tensor costs more to view than to copy."""

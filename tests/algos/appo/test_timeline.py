@@ -72,10 +72,11 @@ class Runner(AsyncRunner):
     def learn(self, max_iterations: int, save_interval: int = 50, log_dir: str = "logs") -> None:
         settings = config(Path(log_dir))
         ring = RolloutRingBuffer(ENVS, STEPS, 1, 1, num_slots=2, when_full="wait")
-        weights = learner(settings).get_weights()
-        syncs = {name: SharedWeightSync.from_state_dict(weights[name]) for name in weights}
-        for name, sync in syncs.items():
-            sync.write_weights(weights[name])
+        trained = learner(settings)
+        syncs = {
+            "actor": SharedWeightSync.from_state_dict(trained.get_weights()),
+            "critic": SharedWeightSync.from_state_dict(trained.get_critic_weights()),
+        }
         metrics = LatestValue()
         with timeline("learner", settings):
             arguments = (

@@ -121,24 +121,24 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
         wanted = twin.replay.rows(0, twin.replay.written)
         metrics = twin.metrics()
     with Trainer(config) as trainer:
-        assert trainer.publish(first) == 1
-        assert trainer.order("collect") == ("collected", 1)
-        assert trainer.order("collect") == ("collected", 1)
-        trainer.publish(second)
+        assert trainer.publish(first) == 2  # the first version is what the sync was made of
         assert trainer.order("collect") == ("collected", 2)
+        assert trainer.order("collect") == ("collected", 2)
+        trainer.publish(second)
+        assert trainer.order("collect") == ("collected", 3)
         answer, state = trainer.order("state")
         assert answer == "state"
         save_checkpoint(tmp_path / "collector.pt", state)
         reported = trainer.mailbox.get()
         before = trainer.replay.rows(0, trainer.replay.written)
         trainer.commands.close()  # the collector waits for the stop then, and ends as it should
-    assert (reported["env_steps"], reported["policy_version"], reported["worker_name"]) == (18, 2, "collector")
+    assert (reported["env_steps"], reported["policy_version"], reported["worker_name"]) == (18, 3, "collector")
     assert reported["busy_seconds"] > 0
     assert reported["wait_seconds"] > 0
     with Trainer(config, load_checkpoint(tmp_path / "collector.pt")) as trainer:
         trainer.publish(second)
         for _ in range(3):
-            assert trainer.order("collect") == ("collected", 1)
+            assert trainer.order("collect") == ("collected", 2)
         reported = trainer.mailbox.get()
         after = trainer.replay.rows(0, trainer.replay.written)
     torch.testing.assert_close(torch.cat([before, after]), wanted, rtol=0, atol=0)
@@ -148,8 +148,8 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
 def test_free_running_takes_new_weights_and_leaves_a_timeline(tmp_path):
     config = settings_of(**COUNTING, sync_collection=False, learning_starts=0, trace_enabled=True)
     with Trainer(config, trace_folder=str(tmp_path)) as trainer:
-        for version in (1, 2):
-            trainer.publish(actor_of(config, (1, 1, 0), version))
+        for seed in (1, 2):
+            version = trainer.publish(actor_of(config, (1, 1, 0), seed))
             while (metrics := trainer.mailbox.get() or {}).get("policy_version") != version:
                 trainer.check_collectors()
         fields = trainer.replay.fields(trainer.replay.rows(0, trainer.replay.written))
@@ -167,7 +167,7 @@ def test_an_error_inside_reaches_the_runner_with_its_traceback():
     config = settings_of(**COUNTING, env_cfg={"fail_at": 3})
     with pytest.raises(CollectorError, match="planned failure at step 3") as caught, Trainer(config) as trainer:
         while True:
-            assert trainer.order("collect") == ("collected", 0)
+            assert trainer.order("collect") == ("collected", 1)
     assert caught.value.last_step == 4
     assert isinstance(caught.value.__cause__, ArithmeticError)
 

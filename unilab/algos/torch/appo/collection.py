@@ -22,6 +22,7 @@ from unilab.training.seeding import derive_seed
 from unilab.training.tracing import span
 
 Weights = Mapping[str, Mapping[str, Tensor]]
+"""of ``actor`` and ``critic``, each by the names of its state dict"""
 
 
 @dataclass(frozen=True)

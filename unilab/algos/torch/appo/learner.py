@@ -199,14 +199,19 @@ class APPOLearner:
         for target, learned in zip(self.target_actor.buffers(), self.actor.buffers(), strict=True):
             target.copy_(learned)
 
-    def get_weights(self) -> dict[str, dict[str, Tensor]]:
-        """Parameters and normalization of ``actor`` and ``critic``, detached, not copied."""
-        return {"actor": self.actor.state_dict(), "critic": self.critic.state_dict()}
+    def get_weights(self) -> dict[str, Tensor]:
+        """The actor's parameters and normalization by their names in its state dict, detached, not copied."""
+        return self.actor.state_dict()
+
+    def get_critic_weights(self) -> dict[str, Tensor]:
+        """The critic's, with which collectors bootstrap steps that a time limit cut off; detached, not copied."""
+        return self.critic.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed learner needs to go on bit for bit."""
         return {
-            **self.get_weights(),
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
             "target_actor": self.target_actor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unilab.algos.torch.appo.collection import Collection, InProcessCollection, ProcessCollection, Rollout
+from unilab.algos.torch.appo.collection import Collection, InProcessCollection, ProcessCollection, Rollout, Weights
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
@@ -159,7 +159,7 @@ class APPORun(TrainingRun):
                 self._learner.load_state_dict(saved["learner"])
         log = None if self.directory is None else self.directory / "collector.log"
         self._collection = self._collect(runner, dims, None if saved is None else saved["collection"], log)
-        self._version = self._collection.publish(self._learner.get_weights())
+        self._version = self._collection.publish(self._weights())
 
     def iterate(self, check: Check) -> Progress:
         """Learn from the next rollout and publish what was learned."""
@@ -170,7 +170,7 @@ class APPORun(TrainingRun):
         lag = self._version - rollout.policy_version
         metrics = self._update(rollout, check)
         with span("weight_publish"):
-            self._version = self._collection.publish(self._learner.get_weights())
+            self._version = self._collection.publish(self._weights())
         new = self._config.num_envs * self._config.steps_per_env
         self.advance(
             self._collection.counters(),
@@ -183,6 +183,9 @@ class APPORun(TrainingRun):
             metrics=metrics,
         )
         return self.progress
+
+    def _weights(self) -> Weights:
+        return {"actor": self._learner.get_weights(), "critic": self._learner.get_critic_weights()}
 
     def content(self) -> dict[str, Any]:
         return {"learner": self._learner.state_dict(), "collection": self._collection.state_dict()}
@@ -203,7 +206,7 @@ class APPORun(TrainingRun):
     ) -> Collection:
         if self._config.mode == "sync":
             return InProcessCollection(self._config, runner.threads, state)
-        return ProcessCollection(runner, self._config, dims, self._learner.get_weights(), state, log)
+        return ProcessCollection(runner, self._config, dims, self._weights(), state, log)
 
     def close(self) -> None:
         self._collection.close()

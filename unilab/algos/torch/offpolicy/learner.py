@@ -150,9 +150,9 @@ class OffPolicyLearner(ABC):
         if critic is not None and isinstance(self.critics.normalizer, RunningNormalizer) and len(critic):
             self.critics.normalizer.update(critic)
 
-    def get_weights(self) -> dict[str, dict[str, Tensor]]:
-        """What the collector acts with; detached, not copied."""
-        return {"actor": self.actor.state_dict()}
+    def get_weights(self) -> dict[str, Tensor]:
+        """The actor's parameters and normalization by their names in its state dict, detached, not copied."""
+        return self.actor.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed learner needs to go on bit for bit."""

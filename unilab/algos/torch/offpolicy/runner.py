@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
 from unilab.algos.torch.offpolicy.collection import TransitionCollection
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
@@ -269,7 +267,7 @@ class OffPolicyRun(TrainingRun):
         self._acted_ago = 0
         if saved is not None:
             self._restore(saved)
-        self._version = self._collection.acted_version = self._collection.publish(self._actor_weights())
+        self._version = self._collection.acted_version = self._collection.publish(self._learner.get_weights())
 
     def _build_collection(
         self, runner: OffPolicyRunner, dims: EnvDims, saved: Mapping[str, Any] | None
@@ -278,7 +276,7 @@ class OffPolicyRun(TrainingRun):
         if config.workers.kind != "collector":
             return WorkerCollection(runner, config, dims, state)
         log = None if self.directory is None else self.directory / "collector.log"
-        return TransitionCollection(runner, config, runner.algo_type, dims, self._actor_weights(), state, log)
+        return TransitionCollection(runner, config, runner.algo_type, dims, self._learner.get_weights(), state, log)
 
     def _own(self, part: Any) -> Any:
         """Have ``close`` end it; the newest first."""
@@ -364,10 +362,7 @@ class OffPolicyRun(TrainingRun):
 
     def _publish(self) -> None:
         with span("weight_publish"):
-            self._version = self._collection.publish(self._actor_weights())
-
-    def _actor_weights(self) -> Mapping[str, torch.Tensor]:
-        return self._learner.get_weights()["actor"]
+            self._version = self._collection.publish(self._learner.get_weights())
 
     def _metrics(self) -> dict[str, float]:
         """The learner's metrics; when they are not finite, learner and settings are kept beside the checkpoint."""
