@@ -76,12 +76,19 @@ def main() -> int:
         rounds.append(found)
         print(json.dumps(found), file=sys.stderr, flush=True)
     ratios = [found["ratio"] for found in rounds]
-    result = {"rounds": rounds, "median_ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+    result = {
+        "rounds": rounds,
+        "median_ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
     if given.json:
         print(json.dumps(result, indent=2))
     else:
-        print(f"interval with turns over without: median {result['median_ratio']:.2f} "
-              f"({result['lowest']:.2f} to {result['highest']:.2f}), {given.rounds} rounds")
+        print(
+            f"interval with turns over without: median {result['median_ratio']:.2f} "
+            f"({result['lowest']:.2f} to {result['highest']:.2f}), {given.rounds} rounds"
+        )
     return 0
 
 

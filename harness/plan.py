@@ -245,7 +245,8 @@ def _with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
             if name in groups[group]:
                 raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
             groups[group][name] = value
-    return dataclasses.replace(source, suite=dataclasses.replace(source.suite, **groups))
+    suite = dataclasses.replace(source.suite, fixed=groups["fixed"], baseline=groups["baseline"])
+    return dataclasses.replace(source, suite=suite)
 
 
 def _dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

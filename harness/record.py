@@ -170,7 +170,9 @@ class Record:
         for name, value in values.items():
             if value is None and known[name].type is float:
                 values[name] = math.nan
-            elif not isinstance(value, KINDS[known[name].type]) or (isinstance(value, bool) and known[name].type != bool):
+            elif not isinstance(value, KINDS[known[name].type]) or (
+                isinstance(value, bool) and known[name].type is not bool
+            ):
                 raise ValueError(f"{name} is {value!r}")
         if "trial" not in values or "repeat" not in values:
             raise ValueError("a record needs the numbers of its trial and repeat")
@@ -336,7 +338,7 @@ def read_records(path: Path) -> list[Record]:
     for line in path.read_bytes().splitlines():
         try:
             records.append(Record.from_flat(json.loads(line)))
-        except (ValueError, TypeError, RecursionError):  # a line that a crash or a bad disk cut; RecordFile sets such lines aside
+        except (ValueError, TypeError, RecursionError):  # cut by a crash or a bad disk; RecordFile sets it aside
             continue
     return records
 

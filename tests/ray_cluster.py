@@ -89,7 +89,7 @@ class RayCluster:
 @contextmanager
 def ray_cluster(nodes: int = NODES, cpus_per_node: float = 2) -> Iterator[RayCluster]:
     """A cluster with so many nodes, and this process's environment set for it; skips where Ray is not installed."""
-    pytest.importorskip("ray", reason="needs pip install 'unilab-harness[ray]'")
+    pytest.importorskip("ray", reason="needs pip install -e '.[ray]'")
     _remove_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER.format(pid=os.getpid())))
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -80,7 +80,7 @@ class ForeignTrainer(ConfiguredTrainer):
 
     def contradictions(self, config: ForeignConfig) -> None:
         """The interpreter is there and, as far as can be seen without starting it, has the package."""
-        remedy = f"pip install 'unilab-harness[{self._extra}]'"
+        remedy = f"pip install -e '.[{self._extra}]' in this project's checkout"
         if config.python is None:
             if importlib.util.find_spec(self._package) is None:
                 raise SettingsError(

@@ -88,7 +88,8 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
     if not found:
         raise CompareError(
             f"{side.name}: no study below {results} was measured at commit {str(side.commit)[:12]} (studies of changed "
-            f"working trees do not count); add --measure to measure both sides now{''.join(f'; {u}' for u in unreadable)}"
+            "working trees do not count); add --measure to measure both sides now"
+            f"{''.join(f'; {one}' for one in unreadable)}"
         )
     return found
 

@@ -53,9 +53,9 @@ CREATE_SECONDS = 15.0
 BUSY_SECONDS = 30
 """that a write waits for another one (SQLite)"""
 LONGEST_BLOB = 2**24 - 1
-EXTRA = "unilab-harness[postgresql]"
 SHOWN = (
-    "user", "host", "port", "dbname", "sslmode", "connect_timeout", "application_name", "charset", "timeout", "mode", "uri",
+    "user", "host", "port", "dbname", "sslmode", "connect_timeout", "application_name", "charset", "timeout", "mode",
+    "uri",
 )  # fmt: skip
 """parts of a URL's query that people may see; of all others, known or not, any may be a password or a token"""
 PSYCOPG = {
@@ -113,7 +113,7 @@ def masked(url: str) -> str:
 
 
 def _masked_part(part: str) -> str:
-    name, separator, value = part.partition("=")
+    name, separator, _ = part.partition("=")
     if not separator:
         return "***" if part else ""
     return part if name.lower() in SHOWN else f"{name}=***"
@@ -225,7 +225,11 @@ class Database:
                 "mysql+pymysql or sqlite"
             ) from None
         except ImportError as error:
-            remedy = f"pip install '{EXTRA}'" if address.startswith("postgresql") else f"install {error.name}"
+            remedy = (
+                "pip install -e '.[postgresql]' in this project's checkout"
+                if address.startswith("postgresql")
+                else f"install {error.name}"
+            )
             raise StorageError(
                 f"--storage {self.url}: the package {error.name} is missing, which talks to this database: {remedy}"
             ) from None

@@ -202,7 +202,7 @@ def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for(
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'unilab-harness\[ray\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[ray\]' in this project"):
         build(RayWorkers, RecordingBuffer())
     script = "import sys, unilab.distributed; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -229,7 +229,10 @@ def test_what_is_not_confirmed_pushes_nothing_that_is_off_the_front(make_plan) -
 
 @pytest.mark.parametrize(
     "overrides",
-    [("constraints={learner_busy_fraction: {min: 0.5}}",), ("objectives=[env_steps_per_second, learner_busy_fraction]",)],
+    [
+        ("constraints={learner_busy_fraction: {min: 0.5}}",),
+        ("objectives=[env_steps_per_second, learner_busy_fraction]",),
+    ],
 )
 def test_a_confirmed_winner_never_loses_to_what_its_confirmation_did_not_measure(make_plan, overrides) -> None:
     suite = make_plan(*overrides).suite

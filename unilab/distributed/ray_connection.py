@@ -31,7 +31,9 @@ def import_ray() -> Any:
         if error.name != "ray":
             raise
         raise ModuleNotFoundError(
-            "Ray is not installed here: pip install 'unilab-harness[ray]', on every machine of the cluster", name="ray"
+            "Ray is not installed here: pip install -e '.[ray]' in this project's checkout, on every machine of the "
+            "cluster",
+            name="ray",
         ) from error
 
 

@@ -237,7 +237,7 @@ def test_what_keeps_a_cluster_from_being_used_is_said_at_once(suite_file, monkey
     assert "go with --engine ray" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([*run, "127.0.0.1:9"]) == 1
-    assert "pip install 'unilab-harness[ray]'" in capsys.readouterr().err
+    assert "pip install -e '.[ray]'" in capsys.readouterr().err
 
 
 def test_a_block_whose_configurations_need_more_and_more_stays_on_its_node(nodes, make_plan, tmp_path) -> None:

@@ -76,7 +76,7 @@ def test_an_address_that_cannot_be_one(refused: Refused, url: str, what: str) ->
 
 def test_a_missing_package_names_the_extra(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert "pip install 'unilab-harness[postgresql]'" in refused("postgresql://me:secret@host/studies")
+    assert "pip install -e '.[postgresql]'" in refused("postgresql://me:secret@host/studies")
 
 
 def test_a_file_that_is_no_database(refused: Refused, tmp_path: Path) -> None:
