@@ -1,16 +1,21 @@
 """What the public names mean, beyond their signatures: the contract's text, one class a name."""
 
 import csv
+import logging
+import queue
+import select
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
 from unilab.algos.torch.appo.learner import APPOLearner
+from unilab.algos.torch.appo.worker import compute_timeout_bootstrap_correction, put_latest_metrics
 from unilab.algos.torch.networks import Actor, Critic
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.ipc import SharedWeightSync
+from unilab.ipc import RolloutRingBuffer, SharedObsNormStats, SharedWeightSync
 from unilab.training.settings import SettingsError
 
 COUNTING = "tests.algos.appo.counting_env:CountingEnv"
@@ -40,6 +45,40 @@ def off_policy_runner():
         learning_starts=6,
         updates_per_step=1,
     )
+
+
+class TestSharedObsNormStats:
+    """``put`` takes a pair (mean, std) or a dict and never blocks; ``get`` returns what was put, once."""
+
+    def test_a_pair_of_arrays(self, stats):
+        stats.put((np.array([1.0, 2.0]), np.array([0.5, 0.25])))
+        mean, std = stats.get()
+        assert (mean.tolist(), std.tolist()) == ([1, 2], [0.5, 0.25])
+        assert stats.get() is None
+
+    def test_a_pair_of_tensors_without_what_they_are_part_of(self, stats):
+        everything = torch.ones(1_000_000, requires_grad=True)  # more than the mailbox holds
+        stats.put((everything[:3], everything[3:6]))
+        mean, std = stats.get()
+        assert torch.equal(mean, torch.ones(3)) and torch.equal(std, torch.ones(3))
+        assert not mean.requires_grad
+
+    def test_a_dict(self, stats):
+        stats.put({"mean": torch.tensor([1.0]), "nested": {"count": 3, "std": np.array([2.0])}})
+        got = stats.get()
+        assert got["mean"].tolist() == [1]
+        assert (got["nested"]["count"], got["nested"]["std"].tolist()) == (3, [2])
+
+    def test_nobody_needs_to_read(self, stats):
+        for count in range(1000):
+            stats.put((count, 0))
+        assert stats.get() == (999, 0)
+
+    @pytest.fixture
+    def stats(self):
+        shared = SharedObsNormStats(None)
+        yield shared
+        shared.cleanup()
 
 
 class TestSharedWeightSync:
@@ -87,6 +126,60 @@ def appo_learner(seed):
     torch.manual_seed(seed)
     sizes = {"hidden_dims": (8,), "activation": "elu", "obs_normalization": True}
     return APPOLearner(Actor(5, 2, init_noise_std=1.0, **sizes), Critic(5, **sizes))
+
+
+class TestTimeoutBootstrapCorrection:
+    """``compute_timeout_bootstrap_correction`` takes arrays or tensors and returns an array."""
+
+    @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["arrays", "tensors"])
+    @pytest.mark.parametrize("privileged", [False, True])
+    def test_gamma_times_v_where_a_time_limit_cut_off(self, kind, privileged):
+        mask, obs = kind(np.array([True, False, True])), kind(np.array([[1.0], [2.0], [3.0]]))
+        final_critic = kind(np.array([[10.0], [20.0], [30.0]])) if privileged else None
+        correction = compute_timeout_bootstrap_correction(lambda seen: seen.sum(1), "cpu", 0.5, mask, obs, final_critic)
+        assert isinstance(correction, np.ndarray) and correction.dtype == np.float32
+        assert correction.tolist() == ([5, 0, 15] if privileged else [0.5, 0, 1.5])
+
+
+class TestPutLatestMetrics:
+    """``put_latest_metrics`` puts the message as it was given; ``worker_name`` is for what is logged."""
+
+    def test_the_message_is_not_changed(self):
+        channel, message = queue.Queue(), {"env_steps": 3}
+        put_latest_metrics(channel, message, worker_name="collector 7")
+        assert channel.get_nowait() is message
+        assert message == {"env_steps": 3}
+
+    def test_a_full_queue_gives_up_its_oldest_message_and_the_log_names_the_sender(self, caplog):
+        channel = queue.Queue(maxsize=1)
+        with caplog.at_level(logging.DEBUG):
+            for step in (1, 2):
+                put_latest_metrics(channel, {"step": step}, worker_name="collector 7")
+        assert channel.get_nowait() == {"step": 2}
+        assert [record.getMessage() for record in caplog.records] == [
+            "collector 7: the queue for metrics is full; its oldest message is given up"
+        ]
+
+
+class TestAttachSyncPrimitives:
+    """``attach_sync_primitives(write_ptr, read_ptr)`` takes the creator's pair."""
+
+    def test_with_the_pair_both_sides_wake_each_other(self):
+        ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, when_full="wait")
+        other = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, create=False, shm_name_prefix=ring.name)
+        other.attach_sync_primitives(*ring.sync_primitives)
+        written, read = ring.sync_primitives
+        other.signal_write_done()
+        assert written.wait(0) is True and ring.wait_for_data(timeout=0)
+        ring.advance_read()
+        assert select.select([read], [], [], 0)[0] and other.wait_for_space(timeout=0)
+        other.close()
+        ring.cleanup()
+
+    def test_its_documentation_says_how_another_process_gets_the_pair(self):
+        text = RolloutRingBuffer.attach_sync_primitives.__doc__
+        assert "write_ptr`` wakes the reader" in text
+        assert "args=(ring.name, ring.sync_primitives)" in text
 
 
 class TestLoggerType:

@@ -208,7 +208,19 @@ class RolloutRingBuffer:
         return self._sync
 
     def attach_sync_primitives(self, write_ptr: Bell, read_ptr: Bell) -> None:
-        """Take the pair ``sync_primitives`` of the ring that was created."""
+        """Use the creator's bells: ``write_ptr`` wakes the reader, ``read_ptr`` the writer; its ``sync_primitives``.
+
+        They are pipes, which have no name to attach by: another process gets the pair when it is started (spawned), as
+        an argument::
+
+            Process(target=collect, args=(ring.name, ring.sync_primitives))
+
+            def collect(name, pair):
+                ring = RolloutRingBuffer(..., create=False, shm_name_prefix=name)
+                ring.attach_sync_primitives(*pair)
+
+        or within the ring itself, ``args=(ring,)``, which arrives with the pair attached.
+        """
         self._sync = (write_ptr, read_ptr)
 
     def available(self) -> int:

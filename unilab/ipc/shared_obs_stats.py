@@ -1,4 +1,4 @@
-"""The learner's running observation statistics, for the collectors that normalise with them."""
+"""Running observation statistics for collectors that normalize by themselves."""
 
 from collections.abc import Mapping
 from multiprocessing.context import BaseContext
@@ -10,20 +10,40 @@ from unilab.ipc.mailbox import LatestValue
 
 
 class SharedObsNormStats(LatestValue):
-    """A mailbox for observation statistics: a dict of arrays, tensors and numbers of any shape; the latest wins.
+    """A mailbox for observation statistics: the latest wins, and each reader gets it once.
+
+    It is for trainers of one's own whose collectors normalize observations outside the policy::
+
+        stats = SharedObsNormStats(ctx)             # in the learner; an argument of the collector's process
+        stats.put((mean, std))                      # in the learner
+        newest = stats.get()                        # in the collector: (mean, std), or None when there is nothing new
+
+    In this package the statistics are part of the actor and travel with its weights, which keeps both of one version.
 
     Args:
         ctx: multiprocessing context of the processes that share it.
-        capacity: bytes of the pickled statistics; the default holds mean and variance of 16,000 float64 observations.
-
-    ``get`` returns None when there is nothing new. Tensors arrive on the CPU.
+        capacity: bytes of the pickled statistics; the default holds mean and deviation of 16,000 float64 observations.
     """
 
     def __init__(self, ctx: BaseContext | None, *, capacity: int = 262144) -> None:
         super().__init__(ctx, capacity=capacity)
 
-    def put(self, stats: Mapping[str, Any]) -> None:
-        """Replace the latest statistics; never blocks, however often it is called without a reader."""
-        super().put(
-            {key: value.detach().cpu() if isinstance(value, torch.Tensor) else value for key, value in stats.items()}
-        )
+    def put(self, stats: Any) -> None:
+        """Replace the latest statistics; never blocks, however often it is called without a reader.
+
+        Args:
+            stats: a pair (mean, std), or a dict; of arrays, tensors and numbers of any shape. ``get`` returns the same,
+                its tensors on the CPU.
+        """
+        super().put(_on_cpu(stats))
+
+
+def _on_cpu(stats: Any) -> Any:
+    """A copy whose tensors are on the CPU, without autograd and without the memory that they are views of."""
+    if isinstance(stats, torch.Tensor):
+        return stats.detach().to("cpu", copy=True)
+    if isinstance(stats, Mapping):
+        return {key: _on_cpu(value) for key, value in stats.items()}
+    if type(stats) in (tuple, list):
+        return type(stats)(_on_cpu(value) for value in stats)
+    return stats

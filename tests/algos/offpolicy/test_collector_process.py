@@ -132,7 +132,7 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
         reported = trainer.mailbox.get()
         before = trainer.replay.rows(0, trainer.replay.written)
         trainer.commands.close()  # the collector waits for the stop then, and ends as it should
-    assert (reported["env_steps"], reported["policy_version"], reported["worker_name"]) == (18, 3, "collector")
+    assert (reported["env_steps"], reported["policy_version"]) == (18, 3)
     assert reported["busy_seconds"] > 0
     assert reported["wait_seconds"] > 0
     with Trainer(config, load_checkpoint(tmp_path / "collector.pt")) as trainer:

@@ -1,6 +1,7 @@
 """What the collectors of all algorithms have in common: environments, counters, faults, exact state, their process."""
 
 import dataclasses
+import logging
 import os
 import queue
 from collections import deque
@@ -14,6 +15,8 @@ from unilab.envs import SimulationFault, StepResult, VecEnv
 from unilab.training.devices import usable_cores
 from unilab.training.episodes import EpisodeStatistics
 from unilab.training.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 COLLECTOR_NICENESS = 5
 KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
@@ -30,15 +33,21 @@ class LatestQueue(Protocol):
 
 
 def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
-    """Offer ``msg`` (with ``worker_name`` in it) without ever blocking; a full queue gives up its oldest entry."""
-    named = {**msg, "worker_name": worker_name}
+    """Offer ``msg``, as it is, without ever blocking; a full queue gives up its oldest entry.
+
+    ``worker_name`` is whose message it is, in what is logged (level DEBUG) when one is given up.
+    """
     try:
-        metrics_queue.put_nowait(named)
+        metrics_queue.put_nowait(msg)
+        return
     except queue.Full:
-        with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
-            metrics_queue.get_nowait()
-        with suppress(queue.Full):  # another writer was faster: its message is as new as ours
-            metrics_queue.put_nowait(named)
+        logger.debug("%s: the queue for metrics is full; its oldest message is given up", worker_name)
+    with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
+        metrics_queue.get_nowait()
+    try:
+        metrics_queue.put_nowait(msg)
+    except queue.Full:  # another writer was faster: its message is as new as ours
+        logger.debug("%s: the queue for metrics was filled by another worker; this message is given up", worker_name)
 
 
 class SharedCores(Protocol):

@@ -24,10 +24,10 @@ def compute_timeout_bootstrap_correction(
     critic: Critic,
     collector_device: str | torch.device,
     gamma: float,
-    timeout_mask: Tensor,
-    final_obs: Tensor,
-    final_critic: Tensor | None,
-) -> Tensor:
+    timeout_mask: np.ndarray | Tensor,
+    final_obs: np.ndarray | Tensor,
+    final_critic: np.ndarray | Tensor | None,
+) -> np.ndarray:
     """``gamma * V(final observation)`` for the rows that a time limit cut off, 0 for the others.
 
     Added to the reward of the truncated step, it stands for all the rewards behind it (Pardo et al. 2018,
@@ -37,19 +37,20 @@ def compute_timeout_bootstrap_correction(
         critic: V, on ``collector_device``.
         collector_device: where the critic computes.
         gamma: discount a step.
-        timeout_mask: [K] bool, truncated and not terminated.
+        timeout_mask: [K] bool, truncated and not terminated. This and the next two are arrays or tensors.
         final_obs: [K, O] observations before the reset.
         final_critic: [K, C] privileged ones if the critic sees those, else None.
 
     Returns:
-        [K] float32 on ``timeout_mask``'s device.
+        [K] float32.
     """
-    correction = torch.zeros(timeout_mask.shape, dtype=torch.float32, device=timeout_mask.device)
-    if not bool(timeout_mask.any()):
-        return correction
-    seen = final_obs if final_critic is None else final_critic
-    values = critic(seen[timeout_mask.to(seen.device)].to(collector_device)).float()
-    correction[timeout_mask] = gamma * values.to(correction.device)
+    mask = torch.as_tensor(timeout_mask, device="cpu").numpy().astype(bool)
+    correction = np.zeros(mask.shape, np.float32)
+    if mask.any():
+        seen = torch.as_tensor(final_obs if final_critic is None else final_critic)
+        rows = seen[torch.from_numpy(mask).to(seen.device)]
+        values = critic(rows.to(collector_device, torch.float32))
+        correction[mask] = gamma * values.float().cpu().numpy()
     return correction
 
 
@@ -124,13 +125,8 @@ class RolloutCollector(Collector):
             ended = result.final_ids
             timeouts = result.truncated[ended] & ~result.terminated[ended]
             rewards[ended] += compute_timeout_bootstrap_correction(
-                self.critic,
-                self.device,
-                self.gamma,
-                torch.from_numpy(timeouts),
-                torch.from_numpy(result.final_obs),
-                None if result.final_critic is None else torch.from_numpy(result.final_critic),
-            ).numpy()
+                self.critic, self.device, self.gamma, timeouts, result.final_obs, result.final_critic
+            )
 
 
 def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
