@@ -136,6 +136,8 @@ def restoring() -> Iterator[None]:
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"the checkpoint does not fit this run ({what}): {OTHER_LAYOUT}") from error

@@ -16,6 +16,7 @@ from unilab.training.episodes import WINDOW
 from unilab.training.fault_log import FaultLog
 from unilab.training.metric_writer import MetricWriter
 from unilab.training.progress import CollectorCounters, Progress, Summary
+from unilab.training.settings import SettingsError, flatten, parse
 from unilab.training.signals import StopRequested, stop_on_signals
 
 OnIteration = Callable[[Progress], bool]
@@ -173,22 +174,38 @@ def train(
     return Summary(run.progress, stopped_by, checkpoints.newest, checkpoints.best)
 
 
-def check_resumable(saved: Mapping[str, Any], config: Any, names: Sequence[str], path: Path) -> None:
-    """Refuse a checkpoint of another trainer, or one whose settings ``names`` differ from ``config``'s.
+def check_resumable(saved: Mapping[str, Any], config: Any, fixed: Sequence[str], path: Path) -> frozenset[str]:
+    """Refuse a checkpoint of another trainer, or one in which a setting differs that a run cannot change.
+
+    Args:
+        saved: the checkpoint's content.
+        config: the settings of the run that is to go on.
+        fixed: dotted names that cannot change; a group's name stands for all settings in it.
+        path: of the checkpoint.
+
+    Returns:
+        Dotted names of the settings that are others than those that the checkpoint was written with.
 
     Raises:
-        CheckpointError: naming the first that differs.
+        CheckpointError: naming the first that differs and cannot.
     """
-    before, wanted = (
-        {"trainer": saved["trainer"], **saved["config"]},
-        {"trainer": trainer_name(config), **plain(config)},
+    if saved["trainer"] != trainer_name(config):
+        raise _other(path, "trainer", saved["trainer"], trainer_name(config))
+    try:
+        before, now = (flatten(parse(type(config), content)) for content in (saved["config"], plain(config)))
+    except SettingsError as error:
+        raise CheckpointError(f"{path}: saved by a version with other settings: {error}; start anew") from error
+    changed = frozenset(name for name in now if before[name] != now[name])
+    for name in sorted(changed):
+        if any(name == group or name.startswith(f"{group}.") for group in fixed):
+            raise _other(path, name, before[name], now[name])
+    return changed
+
+
+def _other(path: Path, name: str, before: Any, now: Any) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: saved with {name} = {before}, this run has {now}; use the saved value or start anew"
     )
-    for name in ("trainer", *names):
-        if before[name] != wanted[name]:
-            raise CheckpointError(
-                f"{path}: saved with {name} = {before[name]}, this run has {wanted[name]}; "
-                "use the saved value or start anew"
-            )
 
 
 def trainer_name(config: Any) -> str:

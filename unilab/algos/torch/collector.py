@@ -14,6 +14,7 @@ import torch
 from unilab.envs import SimulationFault, StepResult, VecEnv
 from unilab.training.devices import usable_cores
 from unilab.training.episodes import EpisodeStatistics
+from unilab.training.resume import continue_generator
 from unilab.training.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Collector:
         self.env_steps = 0
         self.fault_count = 0
         self.faults: deque[SimulationFault] = deque(maxlen=KEPT_FAULTS)
+        self._seed = seed
         self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
         env.reset(derive_seed(seed, "environment"))
         if stagger and env.max_episode_steps is not None:
@@ -128,7 +130,8 @@ class Collector:
         if not self.env.exact_resume:  # the episodes that were under way have begun anew
             self.episodes.discard_running()
         self.env_steps = state["env_steps"]
-        self._generator.set_state(torch.as_tensor(state["generator"]))
+        seed = derive_seed(self._seed, f"actions resumed at {self.env_steps}")
+        continue_generator(self._generator, state["generator"], seed)
         self.fault_count = state["fault_count"]
 
 

@@ -25,6 +25,7 @@ from unilab.algos.torch.networks import (
     gaussian_log_prob,
 )
 from unilab.training.data_parallel import DataParallelThreads
+from unilab.training.resume import continue_optimizer
 from unilab.training.settings import nearest
 from unilab.training.tracing import span
 
@@ -98,7 +99,7 @@ class APPOLearner:
         self.lam = lam
         self.value_loss_coef = value_loss_coef
         self.entropy_coef = entropy_coef
-        self.learning_rate = learning_rate
+        self.initial_learning_rate = self.learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm
         self.use_clipped_value_loss = use_clipped_value_loss
         self.schedule = schedule
@@ -214,6 +215,7 @@ class APPOLearner:
             "critic": self.critic.state_dict(),
             "target_actor": self.target_actor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "initial_learning_rate": self.initial_learning_rate,
             "learning_rate": self.learning_rate,
             "generator": self._generator.get_state(),
             "iteration": self.iteration,
@@ -221,12 +223,17 @@ class APPOLearner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``; raises RuntimeError when the networks differ."""
+        """Continue from ``state_dict`` with the settings of now; raises RuntimeError when the networks differ.
+
+        The learning rate goes on from what it has become, unless this learner began with another one than ``state``.
+        """
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
         self.target_actor.load_state_dict(state["target_actor"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.learning_rate = state["learning_rate"]
+        if state["initial_learning_rate"] == self.initial_learning_rate:
+            self.learning_rate = state["learning_rate"]
+        continue_optimizer(self.optimizer, state["optimizer"])
+        self._set_learning_rate()
         self._generator.set_state(state["generator"])
         self.iteration = state["iteration"]
         self.updates = state["updates"]
@@ -343,6 +350,9 @@ class APPOLearner:
             self.learning_rate = max(low, self.learning_rate / self.adaptive_lr_factor)
         elif kl < self.desired_kl / self.adaptive_kl_factor:
             self.learning_rate = min(high, self.learning_rate * self.adaptive_lr_factor)
+        self._set_learning_rate()
+
+    def _set_learning_rate(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
 

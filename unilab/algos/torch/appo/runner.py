@@ -14,19 +14,21 @@ from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
-from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
+from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
 from unilab.training.devices import check_device, split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
+from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
 from unilab.training.tracing import place, span, timeline
 
-RESUMABLE = {
-    "async": ("mode", "env", "policy", "obs_normalization"),
-    "sync": ("mode", "env", "policy", "obs_normalization", "num_envs", "env_cfg"),
+ALWAYS_FIXED = ("mode", "env", "sim_backend", "policy", "obs_normalization", "seed")
+FIXED = {
+    "async": ALWAYS_FIXED,
+    "sync": (*ALWAYS_FIXED, "num_envs", "env_cfg", "stagger_episodes"),
 }
-"""settings that a checkpoint must share with the run that continues it; sync goes on in the very same environments"""
+"""settings that a run which goes on cannot change; sync goes on in the very same environments"""
 
 
 class APPORunner(AsyncRunner):
@@ -113,11 +115,12 @@ class APPORunner(AsyncRunner):
             logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
-            resume: a checkpoint to continue; its networks must be those of this configuration.
+            resume: a checkpoint to continue, with every setting that was changed since; see ``FIXED`` for those
+                that cannot change.
 
         Raises:
             SettingsError: another ``logger_type``.
-            CheckpointError: ``resume`` cannot be read, or is of another mode, environment or network.
+            CheckpointError: ``resume`` cannot be read, or was saved with another value of a fixed setting.
             CollectorError: the collector failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
@@ -149,14 +152,13 @@ class APPORun(TrainingRun):
     ) -> None:
         saved = None if resume is None else load_checkpoint(resume, PARTS)
         if saved is not None and resume is not None:
-            check_resumable(saved, config, RESUMABLE[config.mode], resume)
+            check_resumable(saved, config, FIXED[config.mode], resume)
         super().__init__(config, log_dir, saved, logger_type)
         torch.set_num_threads(runner.threads.inference)
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = build_learner(config, dims)
-        if saved is not None:
-            with restoring():
-                self._learner.load_state_dict(saved["learner"])
+        if saved is not None and resume is not None:
+            continue_learner(self._learner, saved["learner"], resume)
         log = None if self.directory is None else self.directory / "collector.log"
         self._collection = self._collect(runner, dims, None if saved is None else saved["collection"], log)
         self._version = self._collection.publish(self._weights())

@@ -17,6 +17,7 @@ from unilab.algos.torch.offpolicy.flat_parameters import FlatParameters
 from unilab.algos.torch.offpolicy.mlp import Scratch
 from unilab.algos.torch.offpolicy.networks import Critics, build_actor
 from unilab.algos.torch.offpolicy.value_heads import build_head
+from unilab.training.resume import continue_generator, continue_optimizer
 from unilab.training.seeding import derive_seed
 from unilab.training.thread_team import ThreadTeam
 
@@ -167,14 +168,15 @@ class OffPolicyLearner(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``; raises RuntimeError when the networks differ."""
+        """Continue from ``state_dict`` with the settings of now; raises RuntimeError when the networks differ."""
         self.actor.load_state_dict(state["actor"])
         self.critics.load_state_dict(state["critics"])
         self.target_critics.load_state_dict(state["target_critics"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self._generator.set_state(state["generator"])
+        continue_optimizer(self.actor_optimizer, state["actor_optimizer"])
+        continue_optimizer(self.critic_optimizer, state["critic_optimizer"])
         self.updates = state["updates"]
+        seed = derive_seed(self.config.seed, f"updates resumed at {self.updates}")
+        continue_generator(self._generator, state["generator"], seed)
         for parameters in (self.actor_parameters, self.critic_parameters, self.target_parameters):
             parameters.changed()
 

@@ -23,19 +23,22 @@ from unilab.training.checkpoint import (
     CheckpointError,
     Checkpoints,
     load_checkpoint,
-    restoring,
     save_checkpoint,
 )
 from unilab.training.devices import check_device, usable_cores
 from unilab.training.progress import Progress, Summary
+from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import SettingsError, nearest, nest, parse
 from unilab.training.tracing import place, span, timeline
 
 LEARNERS: dict[str, type[OffPolicyLearner]] = {"sac": SAC, "td3": TD3}
-RESUMABLE = ("env", "policy", "obs_normalization", "sync_collection", "num_envs", "env_cfg")
-"""settings that a checkpoint must share with the run that continues it"""
+FIXED = (
+    *("env", "env_cfg", "sim_backend", "num_envs", "sync_collection", "policy", "obs_normalization", "seed"),
+    *(f"algorithm.{name}" for name in ("n_step", "reward_scale", "num_critics", "num_atoms", "value_min", "value_max")),
+)
+"""settings that a run which goes on cannot change: its environments, networks and transitions are made for them"""
 
 
 def compute_train_start_threshold(batch_size: int, learning_starts: int, num_envs: int) -> int:
@@ -202,11 +205,12 @@ class OffPolicyRunner(AsyncRunner):
             logger_type: where metrics go: tensorboard (events), wandb (if it is installed) or csv (``curve.csv``).
             max_seconds: wall time in total, that before a resume included.
             on_iteration: called with the progress after each iteration.
-            resume: a checkpoint to continue; its networks must be those of this configuration.
+            resume: a checkpoint to continue, with every setting that was changed since; see ``FIXED`` for those
+                that cannot change.
 
         Raises:
             SettingsError: another ``logger_type``.
-            CheckpointError: ``resume`` cannot be read, or is of other settings.
+            CheckpointError: ``resume`` cannot be read, or was saved with another value of a fixed setting.
             CollectorError, WorkerError: a collector or worker failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
@@ -237,21 +241,23 @@ class OffPolicyRun(TrainingRun):
         logger_type: str,
     ) -> None:
         saved = None if resume is None else load_checkpoint(resume, PARTS)
+        self._changed: frozenset[str] = frozenset()
         if saved is not None and resume is not None:
-            check_resumable(saved, config, RESUMABLE, resume)
+            goes_on = config.sync_collection and config.workers.kind == "collector"  # in the very same episodes
+            fixed = (*FIXED, "stagger_episodes") if goes_on else FIXED
+            self._changed = check_resumable(saved, config, fixed, resume)
         super().__init__(config, log_dir, saved, logger_type)
         self._runner = runner
         with contextlib.ExitStack() as self._owned:  # what has been made is closed if the next thing fails
-            self._build(runner, saved)
+            self._build(runner, saved, resume)
             self._owned = self._owned.pop_all()
 
-    def _build(self, runner: OffPolicyRunner, saved: Mapping[str, Any] | None) -> None:
+    def _build(self, runner: OffPolicyRunner, saved: Mapping[str, Any] | None, resume: Path | None) -> None:
         config = self._config
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
-        if saved is not None:
-            with restoring():
-                self._learner.load_state_dict(saved["learner"])
+        if saved is not None and resume is not None:
+            continue_learner(self._learner, saved["learner"], resume)
         self._collection = self._own(self._build_collection(runner, dims, saved))
         self._pipeline = self._own(
             build_pipeline(
@@ -286,10 +292,11 @@ class OffPolicyRun(TrainingRun):
     def _restore(self, saved: Mapping[str, Any]) -> None:
         run = saved["run"]
         if len(self._collection.replay):
-            try:
-                self._pipeline.load_state_dict(saved["pipeline"])
-            except ValueError as error:
-                raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
+            if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else the batches are others
+                try:
+                    self._pipeline.load_state_dict(saved["pipeline"])
+                except ValueError as error:
+                    raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
             self._normalized = run["normalized"]
         self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 

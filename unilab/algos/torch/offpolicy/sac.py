@@ -54,11 +54,16 @@ class SAC(OffPolicyLearner):
         torch.exp(self.log_alpha.detach(), out=self.alpha)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"log_alpha": self.log_alpha.detach()}
+        return super().state_dict() | {
+            "init_alpha": self.config.algorithm.init_alpha,
+            "log_alpha": self.log_alpha.detach(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As the base class's; the temperature goes on too, unless this learner began with another one."""
         super().load_state_dict(state)
-        self.log_alpha.data.copy_(state["log_alpha"])
+        if state["init_alpha"] == self.config.algorithm.init_alpha:
+            self.log_alpha.data.copy_(state["log_alpha"])
         torch.exp(self.log_alpha.detach(), out=self.alpha)
 
 
