@@ -1,13 +1,14 @@
 """``train``: one configuration from a file such as best.yaml, in this process."""
 
 import dataclasses
+import shlex
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import timelines, trainers
+from harness import run_folder, timelines, trainers
 from harness.document import Document
 from harness.plan import check_environment
 from harness.tables import number_text
@@ -29,9 +30,16 @@ class Job:
     trainer: Trainer
     settings: dict[str, Any]
 
+    def content(self) -> dict[str, Any]:
+        """As a file that ``train`` takes, every setting stated so that a later default cannot change it."""
+        settings = self.trainer.defaults() | self.settings
+        env = settings.pop("env")
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        return {"trainer": self.trainer_name, "env": env, "settings": plain}
+
 
 def configuration(name: str, results: Path) -> Path:
-    """A file, or ``best.yaml`` of a study, which is named as for ``report``.
+    """A file, or ``config.yaml`` of a run's folder, or ``best.yaml`` of a study, which is named as for ``report``.
 
     Raises:
         InputError: it names neither.
@@ -39,9 +47,16 @@ def configuration(name: str, results: Path) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
+    if own := run_folder.configuration_of(path):
+        return own
     from harness.report.files import find  # loads SciPy, which takes long
 
     return find(name, results) / "best.yaml"
+
+
+def default_folder(name: str, job: Job) -> Path:
+    """Where a run goes: a run that is named by its folder stays there."""
+    return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -86,10 +101,13 @@ def run(
     iterations: int | None,
     seconds: float | None,
     resume: Path | None,
+    overwrite: bool,
     on_progress: Callable[[Progress], None],
     trace: bool = False,
 ) -> Summary:
     """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
+
+    Whether ``out`` may be written says ``run_folder.check``. ``resume`` is a checkpoint, or a folder with one.
 
     Raises:
         TraceError: the trainer cannot be traced.
@@ -104,15 +122,23 @@ def run(
     if predicted is not None:
         predicted.check(MemoryAvailable.here())
 
+    folder = run_folder.RunFolder(out, job.content(), overwrite=overwrite)
+
     def more(progress: Progress) -> bool:
+        folder.progress(progress)
         on_progress(progress)
         return True
 
-    out.mkdir(parents=True, exist_ok=True)
+    if resume is not None and resume.is_dir():
+        from unilab.training.checkpoint import NEWEST
+
+        resume /= NEWEST
     settings = job.settings | (timelines.begin(out) if trace else {})
-    return job.trainer.run(
+    summary = job.trainer.run(
         settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
     )
+    folder.close()
+    return summary
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
@@ -138,17 +164,27 @@ def exit_code(summary: Summary) -> int:
     return 128 + known[summary.stopped_by] if summary.stopped_by in known else 0
 
 
-def as_dict(summary: Summary) -> dict[str, Any]:
-    return dataclasses.asdict(summary)
+def as_dict(summary: Summary, folder: Path) -> dict[str, Any]:
+    return dataclasses.asdict(summary) | {"folder": folder}
 
 
-def describe(summary: Summary) -> str:
-    """The end of a training in words."""
+def describe(summary: Summary, folder: Path) -> str:
+    """The end of a training in words: what was reached, where it is, and what to do with it."""
     progress = summary.progress
     seconds = max(progress.wall_seconds, 1e-9)
-    text = f"stopped by {summary.stopped_by} after {progress.iteration} iterations, {progress.env_steps:,} steps, "
+    by = "Ctrl-C" if summary.stopped_by == "SIGINT" else summary.stopped_by
+    text = f"stopped by {by} after {progress.iteration} iterations, {progress.env_steps:,} steps, "
     text += f"{progress.wall_seconds:.1f} s ({progress.env_steps / seconds:,.0f} steps/s); "
     text += f"return {number_text(progress.episode_return)}"
+    where = shlex.quote(str(folder))
     if summary.checkpoint is not None:
-        text += f"\ncheckpoint: {summary.checkpoint}\nTry it: python -m harness eval {summary.checkpoint}"
+        text += f"\ncheckpoint: {summary.checkpoint}"
+        if summary.best_checkpoint is not None:
+            text += f"\nbest by return: {summary.best_checkpoint}"
+        text += f"\nTry it: python -m harness eval {shlex.quote(str(summary.checkpoint))}"
+        text += f"\nGo on with it: {run_folder.go_on_command(folder)}"
+    elif not progress.iteration:
+        text += "\nnothing was learned, so nothing was saved"
+    if any(folder.glob("events.out.tfevents.*")):
+        text += f"\nLook at it: tensorboard --logdir {where}"
     return text

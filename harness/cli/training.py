@@ -7,41 +7,52 @@ from typing import Any
 from harness.cli.options import add_results, add_set, add_trace, add_verb, positive, positive_int
 from harness.cli.output import Refused, print_json, show_timeline
 
+HERE = Path()
+"""what ``--resume`` without a name stands for: --out"""
+
 
 def add_train(verbs: Any) -> None:
     verb = add_verb(verbs, "train", train, "train one configuration, best.yaml included")
     verb.add_argument(
-        "config", metavar="CONFIG", help="YAML with trainer, env and settings, or a study, whose best.yaml is meant"
-    )
+        "config", metavar="CONFIG",
+        help="YAML with trainer, env and settings, or a study, whose best.yaml is meant, or the folder of a run",
+    )  # fmt: skip
     add_results(verb)
     verb.add_argument("--iterations", type=positive_int, metavar="N", help="in total, those before a resume included")
     verb.add_argument("--minutes", type=positive, metavar="M", help="of training, those before a resume included")
     verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")
-    verb.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on from here")
+    verb.add_argument(
+        "--resume", type=Path, nargs="?", const=HERE, metavar="CHECKPOINT",
+        help="go on from here; without a name, from the checkpoint in --out",
+    )  # fmt: skip
+    verb.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     add_set(verb, "settings.num_envs=512")
     add_trace(verb)
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from harness import training
+    from harness import run_folder, training
     from harness.display import TrainDisplay, console
 
     job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
     out = console(stderr=arguments.json)
     seconds = arguments.minutes * 60 if arguments.minutes else None
-    folder = arguments.out or Path("runs") / job.name
+    folder = arguments.out or training.default_folder(arguments.config, job)
+    resume = folder if arguments.resume is HERE else arguments.resume
+    run_folder.check(folder, resume, arguments.overwrite)
+    out.print(f"writing to {folder}; Ctrl-C ends it with a checkpoint", soft_wrap=True, markup=False)
     try:
         with TrainDisplay(out, arguments.iterations, seconds) as display:
             summary = training.run(
-                job, folder, iterations=arguments.iterations, seconds=seconds,
-                resume=arguments.resume, on_progress=lambda progress: display.progress(progress.scalars()),
+                job, folder, iterations=arguments.iterations, seconds=seconds, resume=resume,
+                overwrite=arguments.overwrite, on_progress=lambda progress: display.progress(progress.scalars()),
                 trace=arguments.trace,
             )  # fmt: skip
     except training.expected_errors() as error:
         raise Refused(str(error)) from error
     if arguments.json:
-        print_json(training.as_dict(summary))
-    out.print(training.describe(summary), soft_wrap=True)
+        print_json(training.as_dict(summary, folder))
+    out.print(training.describe(summary, folder), soft_wrap=True, markup=False)
     if arguments.trace:
         show_timeline(folder, out)
     return training.exit_code(summary)

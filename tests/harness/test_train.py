@@ -1,0 +1,105 @@
+"""``train``: what it leaves in its folder, and what it does not replace."""
+
+import json
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from harness import cli
+from unilab.training.checkpoint import load_checkpoint
+
+CONFIG = """\
+trainer: appo
+env: tests.algos.appo.counting_env:CountingEnv
+settings:
+  {mode: sync, num_envs: 8, steps_per_env: 8, policy.hidden_dims: [4], policy.critic_hidden_dims: [4], env_threads: 1,
+   learner_threads: 1, algorithm.num_learning_epochs: 1}
+"""
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Runs the verb in a folder of its own; exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(CONFIG)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main(["train", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "c"
+
+
+def iteration(path):
+    return load_checkpoint(path)["progress"]["iteration"]
+
+
+def test_a_folder_with_a_checkpoint_is_resumed_or_overwritten_never_silently(train, folder):
+    assert train("c.yaml", "--iterations", 2)[0] == 0
+    before = (folder / "checkpoint.pt").read_bytes()
+    code, out, err = train("c.yaml", "--iterations", 1)
+    assert code == 1 and "writing" not in out
+    assert "runs/c: holds checkpoint.pt of another run" in err
+    assert all(option in err for option in ("--resume", "--overwrite", "--out"))
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert train("c.yaml", "--iterations", 5, "--resume")[0] == 0
+    assert iteration(folder / "checkpoint.pt") == 5
+    assert train("c.yaml", "--iterations", 3, "--overwrite")[0] == 0
+    assert iteration(folder / "checkpoint.pt") == 3
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1, "TensorBoard would draw both runs as one"
+
+
+def test_the_checkpoint_of_another_run_is_not_replaced_by_one_that_goes_on_from_elsewhere(train, folder, tmp_path):
+    for name in ("one", "two"):
+        assert train("c.yaml", "--iterations", 1, "--out", name)[0] == 0
+    code, _, err = train("c.yaml", "--iterations", 2, "--out", "two", "--resume", "one/checkpoint.pt")
+    assert code == 1 and "--overwrite" in err and "--resume" not in err
+    assert train("c.yaml", "--iterations", 2, "--out", "three", "--resume", "one")[0] == 0
+    assert iteration(tmp_path / "three" / "checkpoint.pt") == 2
+
+
+def test_a_resume_needs_a_checkpoint(train):
+    code, _, err = train("c.yaml", "--resume")
+    assert code == 1 and "runs/c/checkpoint.pt: no such checkpoint" in err
+
+
+def test_the_end_says_where_things_are_and_how_to_go_on(train, folder):
+    out = train("c.yaml", "--iterations", 20)[1]
+    assert out.startswith("writing to runs/c; Ctrl-C ends it with a checkpoint\n")
+    for line in (
+        "checkpoint: runs/c/checkpoint.pt",
+        "best by return: runs/c/best.pt",
+        "Try it: python -m harness eval runs/c/checkpoint.pt",
+        "Go on with it: python -m harness train runs/c --resume",
+        "Look at it: tensorboard --logdir runs/c",
+    ):
+        assert line in out.splitlines()
+    assert train("runs/c", "--resume", "--iterations", 22)[0] == 0  # as it says
+    assert iteration(folder / "checkpoint.pt") == 22
+
+
+def test_a_run_keeps_its_configuration_and_its_curve(train, folder):
+    code, out, _ = train("c.yaml", "--iterations", 4, "--set", "settings.seed=7", "--json")
+    assert code == 0 and json.loads(out)["folder"] == "runs/c"
+    kept = YAML(typ="safe").load(folder / "config.yaml")
+    assert kept["trainer"] == "appo" and kept["settings"]["seed"] == 7 and kept["settings"]["num_slots"] == 2
+    curve = pd.read_csv(folder / "curve.csv")
+    assert curve["iteration"].tolist() == [1, 4]  # the first, and the last
+    assert curve["env_steps"].tolist() == [64, 256] and curve["episode_return"].notna().all()
+    assert train("runs/c", "--resume", "--iterations", 6)[0] == 0
+    assert pd.read_csv(folder / "curve.csv")["iteration"].tolist() == [1, 4, 5, 6]
+
+
+def test_what_an_earlier_run_left_stays_until_the_first_iteration_is_done(train, folder):
+    assert train("c.yaml", "--iterations", 2)[0] == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ArithmeticError, match="planned failure"):
+        train("c.yaml", "--overwrite", "--set", "settings.env_cfg={fail_at: 3}")
+    assert {name: (folder / name).read_bytes() for name in before} == before
