@@ -178,6 +178,25 @@ def test_learning_rate_follows_kl(kl, factor):
     assert learner.optimizer.param_groups[0]["lr"] == learner.learning_rate
 
 
+@pytest.mark.parametrize(("minibatches", "changes"), [(1, 0), (2, 1), (3, 2)])
+def test_the_first_minibatch_says_nothing_of_the_learning_rate(minibatches, changes):
+    settings = {"schedule": "adaptive", "desired_kl": 1e-12, "num_learning_epochs": 1, "num_mini_batches": minibatches}
+    learner = build(learning_rate=1e-3, **settings)
+    for iteration in (1, 2):
+        learner.update(random_rollout(seed=iteration))
+        assert learner.learning_rate == pytest.approx(1e-3 / 1.1 ** (iteration * changes))
+
+
+def test_the_first_minibatch_counts_where_the_target_policy_is_an_older_one():
+    settings = {"schedule": "adaptive", "desired_kl": 1e-12, "num_learning_epochs": 1, "num_mini_batches": 1}
+    learner = build(learning_rate=1e-3, target_update_freq=2, **settings)
+    rates = []
+    for iteration in range(4):
+        learner.update(random_rollout(seed=iteration))
+        rates.append(learner.learning_rate)
+    assert rates == pytest.approx([1e-3, 1e-3 / 1.1, 1e-3 / 1.1, 1e-3 / 1.21])
+
+
 def test_fixed_schedule_keeps_the_learning_rate():
     learner = build(schedule="fixed", learning_rate=2e-3)
     learner.update(random_rollout())

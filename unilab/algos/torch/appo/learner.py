@@ -171,7 +171,8 @@ class APPOLearner:
                 on_minibatch()
             with span("gradient"):
                 statistics = self._gradient(packed, rows)
-            self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
+            if steps or self._target_lags():
+                self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
             with span("optimizer_step"):
                 gradient_norm += self._step()
             totals += statistics
@@ -340,6 +341,12 @@ class APPOLearner:
             clipped = (ratio != clipped_ratio).float()
             statistics = torch.stack([policy_loss.sum(), value_error.sum(), entropy.sum(), kl.sum(), clipped.sum()])
         return loss.sum(), statistics
+
+    def _target_lags(self) -> bool:
+        """Whether the target policy is another than the learned one when an update begins. Otherwise the KL divergence
+        of the first minibatch is 0, whatever the learning rate."""
+        follows = self.tau == 1 and self.iteration % self.target_update_freq == 0
+        return self.iteration > 0 and not follows
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keep the policy about ``desired_kl`` away from the target policy."""
