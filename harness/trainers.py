@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import levers
 from harness.workload import Cost, Lever, Limit, Part, Workload
-from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.training.devices import split_threads, usable_cores
@@ -210,7 +210,9 @@ class APPOTrainer(OwnTrainer):
     def estimate(self, config: APPOConfig) -> "MemoryBudget":
         from unilab.ipc.memory_budget import estimate_appo
 
-        return estimate_appo(config, _env_sizes(config))
+        sizes = _env_sizes(config)
+        check_actions(config.env, sizes.chooses)
+        return estimate_appo(config, sizes)
 
     def describe(self, config: APPOConfig, cores: int) -> Workload:
         from harness.alone import appo

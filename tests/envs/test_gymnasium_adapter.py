@@ -90,6 +90,26 @@ def test_actions_of_nested_spaces() -> None:
     assert space.contains(action)
 
 
+@pytest.mark.parametrize(
+    ("space", "chooses"),
+    [
+        (spaces.Box(0, 1, (2,)), False),
+        (spaces.MultiBinary(2), False),
+        (spaces.MultiDiscrete([2, 3]), True),
+        (spaces.Dict({"a": spaces.Box(0, 1, (2,)), "b": spaces.Tuple((spaces.Discrete(2),))}), True),
+    ],
+)
+def test_an_environment_says_whether_actions_are_choices(space: spaces.Space[Any], chooses: bool) -> None:
+    class Acts(gymnasium.Env[Any, Any]):
+        observation_space = spaces.Box(0, 1, (1,))
+        action_space = space
+
+    from unilab.envs.gymnasium_adapter import adapter_of_class
+
+    with adapter_of_class(Acts)(1, num_threads=1, seed=0) as env:
+        assert env.chooses is chooses
+
+
 def test_a_space_without_a_fixed_size_is_refused() -> None:
     class Lists(gymnasium.Env[Any, Any]):
         observation_space = spaces.Sequence(spaces.Discrete(3))

@@ -39,6 +39,11 @@ def test_each_trainer_has_its_own_settings() -> None:
         trainers.get("sac").check({"algorithm.target_noise": 0.1})
 
 
+def test_discrete_actions_are_refused_before_a_trial() -> None:
+    with pytest.raises(SettingsError, match=r"env: 'CartPole-v1' has discrete actions"):
+        trainers.get("appo").budget({"env": "CartPole-v1"})
+
+
 CALLED: list[str] = []
 
 

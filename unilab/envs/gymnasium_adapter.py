@@ -60,6 +60,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             num_threads=1,
             seed=seed,
         )
+        self.chooses = _chooses(first.action_space)
 
     @property
     def _name(self) -> str:
@@ -98,6 +99,16 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         for env in envs:
             env.close()
         super().close()
+
+
+def _chooses(space: spaces.Space[Any]) -> bool:
+    """Whether a part of the space takes the largest of several numbers."""
+    match space:
+        case spaces.Dict():
+            return any(map(_chooses, space.spaces.values()))
+        case spaces.Tuple():
+            return any(map(_chooses, space.spaces))
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
 
 
 def unflatten_action(space: spaces.Space[Any], flat: FloatArray) -> tuple[Any, FloatArray]:

@@ -30,6 +30,8 @@ class EnvDims:
     action: int
     critic: int
     """0: no privileged observation"""
+    chooses: bool = False
+    """see ``VecEnv.chooses``"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,8 @@ class VecEnv(ABC):
     exact_resume: ClassVar[bool] = True
     """whether ``load_state_dict`` continues bit for bit"""
 
+    chooses: bool = False
+    """whether some of an action's columns stand for the values of a discrete one, of which the largest is taken"""
     num_envs: int
     obs_dim: int
     action_dim: int

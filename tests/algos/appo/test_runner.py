@@ -199,6 +199,11 @@ def test_evaluate_plays_whole_episodes_of_the_saved_policy(tmp_path):
         evaluate(tmp_path / "checkpoint.pt", episodes=0)
 
 
+def test_discrete_actions_are_refused():
+    with pytest.raises(SettingsError, match=r"env: 'CartPole-v1' has discrete actions"):
+        learn(1, mode="sync", env="CartPole-v1")
+
+
 def test_bad_settings_and_devices_are_refused_at_once():
     with pytest.raises(SettingsError, match=r"did you mean 'algorithm\.learning_rate'"):
         APPORunner("Hopper", None, {"algorithm": {"learning_rat": 1.0}})

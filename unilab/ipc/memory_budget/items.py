@@ -50,6 +50,8 @@ class EnvSizes:
     """for each physics thread"""
     row_bytes: int = 0
     """for each environment, the step's buffers included"""
+    chooses: bool = False
+    """see ``VecEnv.chooses``"""
 
 
 def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str = "mujoco") -> EnvSizes:
@@ -65,7 +67,7 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
             model, thread, row = _mujoco_bytes(one)
             return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers)
     row = _measured_row_bytes(env, env_cfg, sim_backend)
-    return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, row_bytes=row + buffers)
+    return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, row_bytes=row + buffers, chooses=one.chooses)
 
 
 def _mujoco_bytes(env: MujocoVecEnv) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unilab.training.run_config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+from unilab.training.settings import SettingsError
 
 LEARNING_COST_PER_EPOCH = 12.0
 """core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
@@ -109,3 +110,20 @@ class APPOConfig(RunConfig):
     def most_learner_threads(self) -> int:
         """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
         return max(1, self.num_envs * self.steps_per_env // self.algorithm.num_mini_batches // ROWS_PER_THREAD)
+
+
+def check_actions(env: str, chooses: bool) -> None:
+    """Refuse an environment with discrete actions (``VecEnv.chooses``).
+
+    The policy is a Gaussian whose samples are clipped to the bounds, here 0 and 1, before the largest is taken. Two
+    that are clipped to the same bound are equal and the first is taken: of two equal actions it would be in 64 %.
+
+    Raises:
+        SettingsError: it has.
+    """
+    if chooses:
+        raise SettingsError(
+            "env",
+            f"'{env}' has discrete actions, for which APPO has no policy yet: its Gaussian one would prefer the first "
+            "action, whatever it learns; use an environment with continuous actions",
+        )
