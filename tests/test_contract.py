@@ -1,6 +1,7 @@
 """What the public names mean, beyond their signatures: the contract's text, one class a name."""
 
 import csv
+import gc
 import logging
 import queue
 import select
@@ -14,11 +15,18 @@ import torch
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import compute_timeout_bootstrap_correction, put_latest_metrics
 from unilab.algos.torch.networks import Actor, Critic
-from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.ipc import RolloutRingBuffer, SharedObsNormStats, SharedWeightSync
-from unilab.training.settings import SettingsError
+from unilab.algos.torch.offpolicy import runner as off_policy
+from unilab.algos.torch.offpolicy.config import TD3Config
+from unilab.algos.torch.offpolicy.runner import (
+    OffPolicyRunner,
+    build_reward_comparison_metrics,
+    replay_buffer_ready_for_learning,
+)
+from unilab.ipc import ReplayBuffer, RolloutRingBuffer, SharedObsNormStats, SharedWeightSync
+from unilab.training.settings import SettingsError, parse
 
 COUNTING = "tests.algos.appo.counting_env:CountingEnv"
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 IN_THIS_PROCESS = {
     "num_envs": 4,
     "batch_size": 16,
@@ -32,19 +40,8 @@ IN_THIS_PROCESS = {
 }
 
 
-def off_policy_runner():
-    settings = dict(IN_THIS_PROCESS)
-    return OffPolicyRunner(
-        None,
-        COUNTING,
-        "td3",
-        num_envs=settings.pop("num_envs"),
-        batch_size=settings.pop("batch_size"),
-        rl_cfg=settings,
-        replay_buffer_n=25,
-        learning_starts=6,
-        updates_per_step=1,
-    )
+def off_policy_runner(**changes):
+    return OffPolicyRunner.from_config(parse(TD3Config, {"env": COUNTING, **IN_THIS_PROCESS, **changes}))
 
 
 class TestSharedObsNormStats:
@@ -180,6 +177,74 @@ class TestAttachSyncPrimitives:
         text = RolloutRingBuffer.attach_sync_primitives.__doc__
         assert "write_ptr`` wakes the reader" in text
         assert "args=(ring.name, ring.sync_primitives)" in text
+
+
+class TestReplayBuffer:
+    """``sample`` keeps nothing on the device; ``defer_gpu`` and ``packed_cpu_storage`` are accepted without effect."""
+
+    @pytest.mark.parametrize("options", [{}, {"defer_gpu": True}, {"packed_cpu_storage": True}], ids=str)
+    @pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=needs_cuda)])
+    def test_no_copy_of_the_replay_is_on_the_device(self, device, options):
+        replay = ReplayBuffer(1000, 3, 2, device, **options)
+        replay.add(*transitions(20))
+        batch = replay.sample(4)
+        assert {value.device.type for value in batch.values()} == {device}
+        del batch
+        there = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.device.type == device]
+        assert not [tensor.shape for tensor in there if tensor.untyped_storage().nbytes() >= 1000]
+        replay.cleanup()
+
+    @pytest.mark.parametrize("options", [{"defer_gpu": True}, {"packed_cpu_storage": True}], ids=str)
+    def test_the_options_change_no_batch(self, options):
+        batches = []
+        for given in ({}, options):
+            replay = ReplayBuffer(1000, 3, 2, "cpu", seed=5, **given)
+            replay.add(*transitions(20))
+            batches.append(replay.sample(8))
+            replay.cleanup()
+        assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
+
+
+def transitions(rows):
+    draw = np.random.default_rng(0).standard_normal
+    return draw((rows, 3)), draw((rows, 2)), draw(rows), draw((rows, 3)), np.zeros(rows), np.zeros(rows)
+
+
+class TestBuildRewardComparisonMetrics:
+    """What the runner itself reports of returns, so that runs are compared by it."""
+
+    def test_the_runner_reports_it_from_the_first_episode_on(self):
+        seen = []
+        runner = off_policy_runner(learning_starts=1, batch_size=8)  # 2 steps; no episode has less than 3
+        runner.learn(6, log_dir=None, on_iteration=lambda progress: seen.append(progress) or True)
+        assert "mean_ep100" not in seen[0].metrics
+        assert seen[-1].metrics["mean_ep100"] == seen[-1].episode_return == pytest.approx(3.5, abs=0.5)
+
+    def test_a_smoothed_value_does_not_decide(self):
+        assert build_reward_comparison_metrics([1.0, 2.5], 99.0) == {"mean_ep100": 2.5}
+        assert build_reward_comparison_metrics([], 99.0) == {}
+
+
+class TestReplayBufferReadyForLearning:
+    """What the runner itself asks before its first update."""
+
+    def test_a_batch_and_the_first_steps_of_all_environments(self):
+        sizes = {"batch_size": 256, "learning_starts": 100, "num_envs": 16}
+        assert [replay_buffer_ready_for_learning(rows, **sizes) for rows in (1599, 1600)] == [False, True]
+        sizes["learning_starts"] = 10
+        assert [replay_buffer_ready_for_learning(rows, **sizes) for rows in (255, 256)] == [False, True]
+
+    def test_the_runner_asks_it(self, monkeypatch):
+        asked = []
+
+        def ready(rows, **sizes):
+            asked.append((rows, sizes))
+            return rows >= 36
+
+        monkeypatch.setattr(off_policy, "replay_buffer_ready_for_learning", ready)
+        summary = off_policy_runner().learn(1, log_dir=None)
+        assert summary.progress.env_steps == 36
+        assert asked[-1] == (36, {"batch_size": 16, "learning_starts": 6, "num_envs": 4})
 
 
 class TestLoggerType:

@@ -152,7 +152,7 @@ def _weights(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
 def _replay(config: OffPolicyConfig, dims: EnvDims) -> ReplayBuffer:
     return ReplayBuffer(
         config.replay_capacity, dims.obs, dims.action, config.learner_device, critic_dim=dims.critic,
-        packed_cpu_storage=True, multi_step=config.algorithm.n_step > 1,
+        multi_step=config.algorithm.n_step > 1,
     )  # fmt: skip
 
 

@@ -409,11 +409,9 @@ def test_too_many_writers() -> None:
     replay.cleanup()
 
 
-def test_pickled_it_defers_what_it_needs_on_a_device() -> None:
+def test_pickled_it_is_the_same_buffer_for_the_same_device() -> None:
     replay = ReplayBuffer(10, OBS, ACTIONS, "meta", seed=4, multi_step=True)
-    assert replay._mirror is not None
     copy = pickle.loads(pickle.dumps(replay))
-    assert copy._mirror is None
     assert (copy.name, copy.capacity, copy.columns, copy.device) == (
         replay.name,
         replay.capacity,
@@ -424,16 +422,13 @@ def test_pickled_it_defers_what_it_needs_on_a_device() -> None:
     replay.cleanup()
 
 
-@pytest.mark.parametrize(("defer", "on_host"), [(False, False), (True, False), (False, True)])
-def test_batches_for_a_device(defer: bool, on_host: bool) -> None:
-    """A device without memory of its own shows where things are allocated, and what shapes come out."""
-    replay = ReplayBuffer(10, OBS, ACTIONS, "meta", defer, packed_cpu_storage=on_host)
-    assert (replay._mirror is not None) == (not defer and not on_host)
+def test_batches_for_a_device() -> None:
+    """A device without memory of its own shows what shapes come out."""
+    replay = ReplayBuffer(10, OBS, ACTIONS, "meta")
     with pytest.raises(ReplayEmptyError):
         replay.sample(3)
     replay.add(**counted(np.arange(4)))
     batch = replay.sample(3)
     assert {value.device.type for value in batch.values()} == {"meta"}
     assert batch["next_obs"].shape == (3, OBS)
-    assert (replay._mirror is None) == on_host
     replay.cleanup()

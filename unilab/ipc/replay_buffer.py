@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from unilab.ipc.replay_claims import ReplayClaims, claims_bytes
-from unilab.ipc.replay_mirror import DeviceMirror
 from unilab.ipc.replay_recycling import RecycledBatches
 from unilab.ipc.replay_rows import RowLayout, RowPacker, replay_row_bytes
 from unilab.ipc.replay_window import ReplayEmptyError, ReplayWindow, contiguous, without, wrap
@@ -57,16 +56,16 @@ class ReplayBuffer(SharedBufferBase):
     Args:
         capacity: transitions that it holds.
         obs_dim, action_dim, critic_dim: widths O, A, C; critic_dim 0: no critic fields.
-        device: where sample() puts batches.
-        defer_gpu: allocate the copy on the device at the first sample, not at construction.
-        packed_cpu_storage: False keeps a copy of all rows on the device (if it is not a CPU), and samples there;
-            True samples on the host and copies the batch. On a CPU both are the same.
+        device: where sample() puts batches. The rows themselves stay in host memory; the pipeline ``device`` of
+            ``replay_pipelines`` keeps a copy of them on a device.
+        defer_gpu, packed_cpu_storage: accepted without effect: rows are packed and in host memory in any case, and
+            nothing is allocated on the device before sample().
         multi_step: rows have a field ``steps``, the env steps that each spans.
         seed: of the batches.
         name: attach to the buffer of this name, made by another process with the same sizes; None makes one.
         max_writers: handles that may add at the same time; one that died in add() counts until the ring has wrapped.
 
-    Picklable as an argument of a process that is being started, and arrives there attached, with ``defer_gpu``.
+    Picklable as an argument of a process that is being started, and arrives there attached.
     One thread at a time may sample through one handle; any thread may add.
 
     Raises:
@@ -97,7 +96,7 @@ class ReplayBuffer(SharedBufferBase):
             if size < (0 if label in ("critic_dim", "multi_step") else 1):
                 raise ValueError(f"ReplayBuffer: {label} is {size}; it must be positive")
         behind = claims_bytes(max_writers) + replay_row_bytes(capacity, self._layout)
-        super().__init__(capacity, device, defer_gpu, kind="replay", size=behind, layout=sizes, name=name)
+        super().__init__(capacity, device, kind="replay", size=behind, layout=sizes, name=name)
         offset = header_bytes(sizes)
         self._claims = ReplayClaims(self._segment, offset, capacity, max_writers)
         shape = (capacity, self._layout.width)
@@ -111,10 +110,6 @@ class ReplayBuffer(SharedBufferBase):
         self._batches = RecycledBatches()
         self._numbers = torch.empty(0, dtype=torch.int64)
         self._positions = torch.empty(0, dtype=torch.int64)
-        self._packed_cpu_storage = packed_cpu_storage
-        self._mirror: DeviceMirror | None = None
-        if not (defer_gpu or packed_cpu_storage or self.device.type == "cpu"):
-            self._mirror = DeviceMirror(self, self.device)
 
     # What both sides may ask
 
@@ -238,20 +233,13 @@ class ReplayBuffer(SharedBufferBase):
     def sample(self, batch_size: int) -> dict[str, torch.Tensor]:
         """A uniform random batch, drawn with replacement: name to float32 tensor [B, width] (or [B]) on ``device``.
 
-        The tensors are views of one packed tensor [B, W] of their own.
+        The tensors are views of one packed tensor [B, W] of their own, drawn on the host and copied; nothing else is
+        kept on the device.
 
         Raises:
             ReplayEmptyError: there is no complete row.
         """
-        if self.device.type == "cpu":
-            return self.fields(self.sample_packed(batch_size))
-        if self._packed_cpu_storage:
-            return self.fields(self.sample_packed(batch_size).to(self.device))
-        self._check_open()
-        if self._mirror is None:
-            self._mirror = DeviceMirror(self, self.device)
-        self._mirror.update()
-        return self.fields(self._mirror.sample_packed(batch_size, self._generator))
+        return self.fields(self.sample_packed(batch_size).to(self.device))
 
     def sample_packed(self, batch_size: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """A uniform random batch of packed rows [B, W] in host memory, in ``out`` if given.
@@ -382,7 +370,6 @@ class ReplayBuffer(SharedBufferBase):
             self._claims.close()
         self._segment.close()
         self._shared, self._rows = self._shared[:0], self._rows[:0]
-        self._mirror = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {
@@ -393,10 +380,8 @@ class ReplayBuffer(SharedBufferBase):
         }
         layout = self._layout
         sizes = (self.capacity, layout.obs_dim, layout.action_dim)
-        return _attach, (sizes, str(self.device), layout.critic_dim, self._packed_cpu_storage, options)
+        return _attach, (sizes, str(self.device), layout.critic_dim, options)
 
 
-def _attach(
-    sizes: tuple[int, int, int], device: str, critic_dim: int, packed_cpu_storage: bool, options: dict[str, Any]
-) -> ReplayBuffer:
-    return ReplayBuffer(*sizes, device, True, critic_dim, packed_cpu_storage, **options)
+def _attach(sizes: tuple[int, int, int], device: str, critic_dim: int, options: dict[str, Any]) -> ReplayBuffer:
+    return ReplayBuffer(*sizes, device, critic_dim=critic_dim, **options)

@@ -16,7 +16,6 @@ class SharedBufferBase(ABC):
     Args:
         capacity: rows that it holds.
         device: where samples are wanted.
-        defer_gpu: allocate on an accelerator when it is first needed, not at construction.
         kind: what it is, part of the segment's name and of errors.
         size: bytes behind the header.
         layout: name to size, everything that makers and attachers must agree upon.
@@ -32,7 +31,6 @@ class SharedBufferBase(ABC):
         self,
         capacity: int,
         device: torch.device | str,
-        defer_gpu: bool = False,
         *,
         kind: str,
         size: int,
@@ -41,7 +39,6 @@ class SharedBufferBase(ABC):
     ) -> None:
         self._capacity = capacity
         self._device = torch.device(device)
-        self._defer_gpu = defer_gpu
         self._kind = kind
         if name is None:
             self._segment = segments.create(header_bytes(layout) + size, kind)

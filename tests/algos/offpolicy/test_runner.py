@@ -11,9 +11,7 @@ import torch
 from unilab.algos.torch.offpolicy.config import CONFIGS, SACAlgorithmConfig, SACConfig
 from unilab.algos.torch.offpolicy.runner import (
     OffPolicyRunner,
-    build_reward_comparison_metrics,
     compute_train_start_threshold,
-    replay_buffer_ready_for_learning,
 )
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.ipc import CollectorError
@@ -212,8 +210,6 @@ def test_bad_settings_and_devices_are_refused_at_once():
         OffPolicyRunner(None, "Hopper", "td3", device="cuda:7")
     with pytest.raises(SettingsError, match="replay_capacity: 60 transitions are too few: learning starts at 400"):
         learn("sac", 1, learning_starts=100)
-    with pytest.raises(SettingsError, match="logger_type"):
-        OffPolicyRunner(None, "Hopper", "td3").learn(1, logger_type="paper")
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +227,3 @@ def test_a_checkpoint_of_another_trainer_is_refused(checkpoint):
 def test_when_learning_starts():
     assert compute_train_start_threshold(256, 10, 16) == 256
     assert compute_train_start_threshold(256, 100, 16) == 1600
-    assert not replay_buffer_ready_for_learning(1599, batch_size=256, learning_starts=100, num_envs=16)
-    assert replay_buffer_ready_for_learning(1600, batch_size=256, learning_starts=100, num_envs=16)
-
-
-def test_what_runs_are_compared_by():
-    assert build_reward_comparison_metrics([1.0, 2.5], 99.0) == {"mean_ep100": 2.5}
-    assert build_reward_comparison_metrics([], 99.0) == {}

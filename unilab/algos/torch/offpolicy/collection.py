@@ -55,7 +55,6 @@ class TransitionCollection:
             dims.action,
             config.learner_device,
             critic_dim=dims.critic,
-            packed_cpu_storage=True,  # a copy on the device is the pipeline's
             multi_step=config.algorithm.n_step > 1,
             seed=derive_seed(config.seed, "replay"),
         )
@@ -129,9 +128,9 @@ class TransitionCollection:
             self._collecting, self._fresh = False, True
             self._look()
 
-    def wait_for_rows(self, rows: int, check: Check) -> None:
-        """Running freely: wait until the replay buffer holds so many rows."""
-        while len(self.replay) < rows:
+    def wait_until(self, ready: Callable[[], bool], check: Check) -> None:
+        """Running freely: wait until ``ready()``, asked whenever something was stored."""
+        while not ready():
             self._bell.wait(WAIT_SECONDS, self._runner.interrupt)
             check()
         self._look()

@@ -55,10 +55,12 @@ def replay_buffer_ready_for_learning(
 
 
 def build_reward_comparison_metrics(reward_history: Sequence[float], smoothed_reward: float) -> dict[str, float]:
-    """What runs are compared by: the newest mean return of the last 100 episodes, as ``mean_ep100``.
+    """The metric that runs are compared by: the newest mean return of the last 100 episodes, as ``mean_ep100``.
 
-    Empty before the first episode ended, whatever ``smoothed_reward`` says: a display may smooth over iterations, but
-    a value that mixes episodes of different age with a display's settings must not decide between runs.
+    Args:
+        reward_history: that mean after each iteration, at least the newest; empty before the first episode ended.
+        smoothed_reward: what a display shows, perhaps smoothed over iterations. Without effect: a value that mixes
+            episodes of different age with a display's settings must not decide between runs.
     """
     return {"mean_ep100": float(reward_history[-1])} if reward_history else {}
 
@@ -316,6 +318,8 @@ class OffPolicyRun(TrainingRun):
         if not self._config.sync_collection:
             self._publish()
         counters = self._collection.counters()
+        mean_return = counters.episode_return
+        compared = build_reward_comparison_metrics([mean_return] if counters.episodes else [], mean_return)
         self.advance(
             counters,
             waiting_since=waiting_since,
@@ -324,19 +328,16 @@ class OffPolicyRun(TrainingRun):
             samples=before.samples + self._config.updates_per_step * self._config.batch_size,
             env_steps=self._env_steps if self._config.sync_collection else counters.env_steps,
             policy_lag=self._acted_ago,
-            metrics=metrics | {"replay_rows": float(len(self._collection.replay))},
+            metrics=metrics | compared | {"replay_rows": float(len(self._collection.replay))},
         )
         return self.progress
 
     def _next_experience(self, check: Check) -> None:
         """Lock step: take the steps that were made and order the next, until there is enough to learn from.
         Running freely: wait only until there is enough."""
-        enough = compute_train_start_threshold(
-            self._config.batch_size, self._config.learning_starts, self._config.num_envs
-        )
         if not self._config.sync_collection:
             self._collection.proceed()
-            self._collection.wait_for_rows(enough, check)
+            self._collection.wait_until(self._ready, check)
             self._acted_ago = self._version - self._collection.acted_version
             self._pipeline.refresh()
             self._normalize()
@@ -347,7 +348,7 @@ class OffPolicyRun(TrainingRun):
             check()
             self._pipeline.refresh()
             self._collection.replay.hold(self._config.lead_rows)
-            ready = len(self._collection.replay) >= enough
+            ready = self._ready()
             self._normalize()
             # Weights change only here, while the collector waits: what it acts with does not depend on timing.
             self._publish()
@@ -356,6 +357,14 @@ class OffPolicyRun(TrainingRun):
             self._collection.proceed()
             if ready:
                 return
+
+    def _ready(self) -> bool:
+        return replay_buffer_ready_for_learning(
+            len(self._collection.replay),
+            batch_size=self._config.batch_size,
+            learning_starts=self._config.learning_starts,
+            num_envs=self._config.num_envs,
+        )
 
     def _normalize(self) -> None:
         """Merge the observations that are new into the learner's running statistics, each once."""

@@ -59,7 +59,6 @@ class WorkerCollection:
             dims.action,
             config.learner_device,
             critic_dim=dims.critic,
-            packed_cpu_storage=True,  # a copy on the device is the pipeline's
             seed=derive_seed(config.seed, "replay"),
         )
         self._runner = runner
@@ -108,10 +107,10 @@ class WorkerCollection:
             self.acted_version = self._workers.acted_version
             self._ordered, self._fresh = False, True
 
-    def wait_for_rows(self, rows: int, check: Check) -> None:
-        """Running freely: wait until the replay buffer holds so many rows."""
+    def wait_until(self, ready: Callable[[], bool], check: Check) -> None:
+        """Running freely: wait until ``ready()``, asked whenever something was stored."""
         assert self._filler is not None
-        while len(self.replay) < rows:
+        while not ready():
             self._filler.bell.wait(WAIT_SECONDS, self._runner.interrupt)
             self._filler.check()
             check()
