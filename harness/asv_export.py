@@ -10,15 +10,13 @@ trial that was not confirmed).
 asv's discovery rewrites ``benchmarks.json``; ``suites/asv/bench_studies.py`` gives it back what is exported here.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 import re
 import statistics
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +27,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from ruamel.yaml import YAML
 
+from harness.locks import locked
 from harness.record import Record, last_attempts, read_records, write_atomic
 from harness.study import feasible, judged_by
 from harness.suite import load
@@ -219,7 +218,7 @@ def _write_results(
         manifest["commit"],
         _commit_milliseconds(manifest["commit"], started),
         minor_version,
-        manifest["study"].removesuffix(f"-{manifest['commit'][:7]}"),  # the same name at every commit
+        manifest["study"].partition("-")[0],  # the same name for all code
         {},
     )
     for tracked in _measured(configurations):
@@ -270,12 +269,3 @@ def _machine(manifest: dict[str, Any]) -> dict[str, str]:
 
 def json_text(content: dict[str, Any], version: int) -> str:
     return json.dumps(content | {"version": version}, indent=4, sort_keys=True) + "\n"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Two studies that end at the same time add to ``benchmarks.json`` one after the other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.asv_export import BENCHMARKS_VERSION, ExportError, json_text, locked, union
+from harness.asv_export import BENCHMARKS_VERSION, ExportError, json_text, union
+from harness.locks import locked
 from harness.record import write_atomic
 
 

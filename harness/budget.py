@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from harness.calibration import AS_PREDICTED, Factor
 from unilab.training.cgroups import memory_limit
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
@@ -32,7 +33,7 @@ class Verdict:
     items: dict[str, int] = field(default_factory=dict)
     """bytes by the item's name, those of accelerators included"""
     expected_host_bytes: int = 0
-    """``host_bytes`` times the machine's calibration factor"""
+    """``host_bytes`` times what past runs on this machine took of it, in the median"""
 
 
 def host_limit(fraction: float) -> int:
@@ -45,7 +46,7 @@ def host_limit(fraction: float) -> int:
 def judge(
     predicted: "MemoryBudget | None",
     fraction: float,
-    calibration: float = 1.0,
+    factor: Factor = AS_PREDICTED,
     available: "MemoryAvailable | None" = None,
 ) -> Verdict:
     """Compare a trainer's budget with what there is; None (nothing predicted) fits.
@@ -53,9 +54,8 @@ def judge(
     Args:
         predicted: item by item.
         fraction: of the machine's memory, that a trial may use.
-        calibration: measured over predicted host memory of past runs. Above 1 it makes the check stricter; below 1 it
-            changes what is expected, and the check stays that of the prediction: never less than its items is asked
-            for.
+        factor: measured over predicted host memory of past runs. What nearly all of them were content with makes the
+            check stricter; never less than the prediction's items is asked for.
         available: what there is; None: what this machine has now.
     """
     from unilab.ipc.budget import MemoryAvailable, MemoryBudgetError
@@ -65,7 +65,7 @@ def judge(
     available = available or MemoryAvailable.here()
     reason = None
     try:
-        _with_margin(predicted, calibration).check(available, host_fraction=fraction)
+        _with_margin(predicted, factor.safe).check(available, host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
     items: Counter[str] = Counter()
@@ -73,30 +73,34 @@ def judge(
         items[item.name] += item.bytes
     return Verdict(
         reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
-        int(fraction * available.host_total), predicted.table(), dict(items), round(predicted.host_bytes * calibration),
+        int(fraction * available.host_total), predicted.table(), dict(items),
+        round(predicted.host_bytes * factor.expected),
     )  # fmt: skip
 
 
-def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, calibration: float = 1.0) -> bool:
-    """Whether all of them fit at once; False where one is not predicted. Arguments as in ``judge``."""
+def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, safe: float = 1.0) -> bool:
+    """Whether all of them fit at once; False where one is not predicted.
+
+    ``safe`` is how much more than predicted may be needed, the rest as in ``judge``.
+    """
     from unilab.ipc.budget import MemoryBudget
 
     known = [one for one in predicted if one is not None]
     items = tuple(item for one in known for item in one.items)
-    return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, calibration).fits
+    return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits
 
 
-def _with_margin(predicted: "MemoryBudget", calibration: float) -> "MemoryBudget":
+def _with_margin(predicted: "MemoryBudget", safe: float) -> "MemoryBudget":
     """The budget and, as an item of its own, what past runs on this machine took beyond theirs."""
     from unilab.ipc.budget import HOST, BudgetItem
 
-    if calibration <= 1:
+    if safe <= 1:
         return predicted
     estimate = predicted.estimate
-    beyond = round((calibration - 1) * predicted.host_bytes)
-    detail = f"past runs took {calibration - 1:.0%} more than predicted"
+    beyond = round((safe - 1) * predicted.host_bytes)
+    detail = f"some past runs took {safe - 1:.0%} more than predicted"
     return dataclasses.replace(
         predicted,
         items=(*predicted.items, BudgetItem("calibration", HOST, beyond, detail)),
-        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), calibration)),
+        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), safe)),
     )

@@ -1,9 +1,9 @@
-"""What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and commit.
+"""What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and code.
 
-``<results>/ceilings/<machine>-<commit>.json`` keeps them, with changes ``<machine>-<commit>-<digest>.json``; a study
-has a copy. What a later study needs besides is added to the file, so the first study of a kind takes some seconds
-longer, and the others start at once. Costs are measured in a fresh process, as trials are, by ``python -m
-harness.ceilings``. What was measured while other programs took the cores serves its study alone.
+``<results>/ceilings/<machine>-<code>.json`` keeps them, under the digest that a study's id has; a study has a copy.
+What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and the
+others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.ceilings``. What was
+measured while other programs took the cores serves its study alone.
 """
 
 import dataclasses
@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import provenance, trainers
+from harness import provenance, sources, trainers
 from harness.contention import Guard
+from harness.locks import locked
 from harness.machine import fingerprint
 from harness.record import write_atomic
 from harness.stop import StopSignal
@@ -127,6 +128,14 @@ class Ceilings:
                     missing.append(by_size[size])
         return missing
 
+    def take_in(self, others: "Ceilings") -> None:
+        """Add what another study measured of the same machine meanwhile; of what both did, the own stays."""
+        sizes = [(one.trainer, one.part.group, one.part.size) for one in self.measured]
+        self.measured += [one for one in others.measured if (one.trainer, one.part.group, one.part.size) not in sizes]
+        runs = [(one.trainer, one.settings) for one in self.rehearsals]
+        self.rehearsals += [one for one in others.rehearsals if (one.trainer, one.settings) not in runs]
+        self.__post_init__()
+
     def text(self) -> str:
         """As a file has it."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -162,9 +171,9 @@ def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> f
     return float(np.exp(np.interp(np.log(size), np.log(sizes), logs)))
 
 
-def path_of(results: Path) -> Path:
-    """Where the ceilings of this machine and code are kept."""
-    return results / "ceilings" / f"{fingerprint()}-{provenance.commit().name or 'unknown'}.json"
+def path_of(results: Path, code: str) -> Path:
+    """Where the ceilings of this machine and code, by its digest, are kept."""
+    return results / "ceilings" / f"{fingerprint()}-{code[: sources.SHORT]}.json"
 
 
 def load(path: Path) -> Ceilings | None:
@@ -179,6 +188,7 @@ def measure(
     trainer: str,
     parts: Iterable[Part],
     results: Path,
+    code: str,
     stop: StopSignal,
     say: Callable[[str], None] = lambda text: None,
     rehearse: Sequence[Mapping[str, Any]] = (),
@@ -189,6 +199,7 @@ def measure(
         trainer: as the suite names it.
         parts: of all configurations that are to be predicted.
         results: folder of all studies.
+        code: digest of the code that is measured.
         say: is told what is measured.
         rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer and
             each way in which they go together.
@@ -197,7 +208,7 @@ def measure(
         CeilingsError: a part cannot be measured.
         Stopped: a signal came.
     """
-    path = path_of(results)
+    path = path_of(results, code)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
     rehearsed = {_course(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
@@ -225,7 +236,9 @@ def measure(
     made = Ceilings(kept.machine, kept.commit, kept.cores, measured, rehearsals, disturbed, seconds)
     if disturbed:
         say(f"warning: {disturbed} meanwhile; predictions may be off, and the next study measures the ceilings again")
-    else:
+        return made
+    with locked(path.parent):
+        made.take_in(load(path) or kept)
         write_atomic(path, made.text())
     return made
 

@@ -36,18 +36,16 @@ class Outlook:
 
     def complete(self, record: Record) -> Record:
         """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
-        expected = round(record.budget_host_bytes * self.plan.factor(record.params))
+        expected = round(record.budget_host_bytes * self.plan.factor(record.params).expected)
         record = dataclasses.replace(record, calibrated_host_bytes=expected)
-        if self.results is not None and calibration.usable(record):
-            learned = calibration.load(self.results)
-            learned.learn(self.plan.launch(record.params)[0], [record])
-            calibration.save(learned, self.results)
+        if self.results is not None:
+            calibration.add(self.results, self.plan.launch(record.params)[0], record, self.plan.code)
         return explain(record, self.plan, self.predictor)
 
 
 def kept(plan: Plan, results: Path) -> tuple[Outlook, int]:
     """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
-    known = ceilings.load(ceilings.path_of(results)) or Ceilings()
+    known = ceilings.load(ceilings.path_of(results, plan.code)) or Ceilings()
     found = ranking.candidates(plan)
     missing = known.missing(plan.suite.trainer, ranking.parts(plan, found, usable_cores()))
     return _from(plan, found, known, results), len(missing)
@@ -86,8 +84,9 @@ def prepare(
         try:
             with alone():
                 own = ceilings.measure(
-                    plan.suite.trainer, parts, results, stop, say, rehearse=ranking.to_rehearse(plan, found, cores)
-                )
+                    plan.suite.trainer, parts, results, plan.code, stop, say,
+                    rehearse=ranking.to_rehearse(plan, found, cores),
+                )  # fmt: skip
         except CeilingsError as error:
             say(f"warning: {error}\nnothing is predicted in this study")
             return Outlook(plan, results=results)

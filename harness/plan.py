@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import budget, calibration, provenance, trainers
+from harness import budget, calibration, sources, trainers
 from harness.budget import Verdict
+from harness.calibration import AS_PREDICTED, Factor
 from harness.confirm import blocks
 from harness.document import Document, Key
 from harness.record import RETURNS, Record
@@ -44,13 +45,18 @@ class Plan:
     """the baseline's value of everything that is searched or that it sets"""
     dropped: tuple[str, ...]
     """what was left out of the search, in words"""
-    calibration: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Factor] = field(default_factory=dict)
     """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
 
     @property
     def study_id(self) -> str:
-        """Of the suite, the commit and what differs from it: numbers of different code are never mixed in one study."""
-        return "-".join(part for part in (self.suite.study_id(), provenance.commit().name) if part)
+        """Of what decides the numbers, which are then never mixed in one study: the suite and the code."""
+        return f"{self.suite.study_id()}-{self.code[: sources.SHORT]}"
+
+    @property
+    def code(self) -> str:
+        """Digest of the code that decides the numbers; see ``harness.sources``."""
+        return sources.digest(*_modules(self.suite))
 
     def folder(self, results: Path) -> Path:
         return results / self.suite.name / self.study_id
@@ -75,9 +81,9 @@ class Plan:
             return self.trainer.resolve(settings)
         return self.suite.trainer, settings
 
-    def factor(self, params: Settings) -> float:
+    def factor(self, params: Settings) -> Factor:
         """What the predicted memory of a configuration is to be multiplied by, from past runs of its trainer."""
-        return self.calibration.get(self.launch(params)[0], 1.0)
+        return self.calibration.get(self.launch(params)[0], AS_PREDICTED)
 
     @property
     def trials(self) -> int:
@@ -142,8 +148,8 @@ class Plan:
             trials: the records of each so far, one at least: their peaks stand for what is not predicted.
         """
         fraction = self.suite.constraints.host_memory_fraction
-        factor = max(self.factor(records[0].params) for records in trials)
-        return budget.fit_together([self._budget(records) for records in trials], fraction, factor)
+        safe = max(self.factor(records[0].params).safe for records in trials)
+        return budget.fit_together([self._budget(records) for records in trials], fraction, safe)
 
     def _budget(self, records: Sequence[Record]) -> "MemoryBudget | None":
         """The predicted one of a trial, or one of its peaks; None where neither is known."""
@@ -204,12 +210,18 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
-    code = provenance.commit()
-    factors = {} if results is None else calibration.load(results).factors("" if code.dirty else code.commit)
-    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible, factors)
+    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible)
+    if results is not None:
+        plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
     _check_baseline(plan)
     check_environment(source.document, trainer, source.suite.env)
     return plan
+
+
+def _modules(suite: Suite) -> list[str]:
+    """Of the user's trainers and environment, named as ``module:attribute``."""
+    named = [suite.trainer, suite.env, *(variant.trainer for variant in suite.trainers.values())]
+    return sorted({name.partition(":")[0] for name in named if ":" in name})
 
 
 def _trainer(source: SuiteSource) -> Trainer:

@@ -37,10 +37,6 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
 """what an objective or a constraint may name, and the direction that is better"""
 RETURNS = ("episode_return", "return_at_budget")
 """metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""
-FRACTIONS = (
-    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
-)  # fmt: skip
-"""how a repeat's time was used; not known of repeats that took turns"""
 KINDS: dict[Any, Any] = {
     str: str, int: int, float: (int, float), bool: bool, str | None: (str, type(None)), State: str, Phase: str,
 }  # fmt: skip

@@ -21,9 +21,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from harness import trainers
 from harness.contention import Guard, Interference
-from harness.record import FRACTIONS
 from harness.turns import Pauses
-from harness.window import Window
+from harness.window import FRACTIONS, Window
 from unilab.training.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites

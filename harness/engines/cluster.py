@@ -143,7 +143,7 @@ def _problem(node: Facts, own: Facts, resources: dict[str, float]) -> str | None
     if node.machine["versions"] != own.machine["versions"]:
         return f"has other packages: {machine.versions_text(node.machine)}"
     if node.code != own.code:
-        return f"has other code: {node.code.name or 'no commit'} instead of {own.code.name or 'no commit'}"
+        return "has other code of this project: install the same version there"
     if not node.has_folder:
         return f"has no folder {Path.cwd()}"
     for what, offered, there in (("CPU", resources["CPU"], cores), ("GPU", resources.get("GPU", 0), gpus)):

@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness import machine, provenance
+from harness import machine, sources
 from harness.execute import Limits, Outcome
 from harness.trial import TrialSpec
 from unilab.ipc.budget import MemoryAvailable
 
 WATCHER_SECONDS = 4.0
 """for the watcher to end a repeat"""
+WATCHER = "harness.engines.watcher"
 RAY_SETS = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 """variables that Ray gives its workers, and that a trial on a machine without Ray does not have"""
 
@@ -31,14 +32,15 @@ class Facts:
 
     machine: dict[str, Any]
     """``harness.machine.describe``"""
-    code: provenance.Code
+    code: str
+    """digest of the code that runs trials there"""
     available: MemoryAvailable
     has_folder: bool
 
 
 def facts(working_folder: str) -> Facts:
     """Of the node that this runs on."""
-    return Facts(machine.describe(), provenance.commit(), MemoryAvailable.here(), Path(working_folder).is_dir())
+    return Facts(machine.describe(), sources.digest(WATCHER), MemoryAvailable.here(), Path(working_folder).is_dir())
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Place:
         self._pipe, theirs = Pipe()
         environment = {name: value for name, value in os.environ.items() if name not in RAY_SETS}
         self._watcher = subprocess.Popen(
-            [sys.executable, "-m", "harness.engines.watcher", str(theirs.fileno())], stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", WATCHER, str(theirs.fileno())], stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()], cwd=assignment.working_folder, env=environment | assignment.environment,
         )  # fmt: skip
         theirs.close()

@@ -8,10 +8,11 @@ from typing import Any
 
 from harness.answer import SEEDS
 from harness.claims import NAMES
-from harness.record import FRACTIONS, RETURNS, Record, typical
+from harness.record import RETURNS, Record, typical
 from harness.statistics import Interval, Statistic, bootstrap_interval
 from harness.study import judged_by, timed_by
 from harness.tables import settings_text
+from harness.window import FRACTIONS
 
 LABELS = NAMES | {
     "episode_return": "episode return",

@@ -6,7 +6,7 @@ A trial whose driver died has no living lease, and goes to whoever looks next, w
 A driver that finds nothing more to measure waits for the others: one of them may die. The last one confirms, under the
 lease ``confirmation``; the others wait for that and leave with the same records.
 
-Drivers must have the same hardware, and by the name of the study the same suite, commit and changes. The host's name
+Drivers must have the same hardware, and by the name of the study the same suite and code. The host's name
 may differ.
 """
 

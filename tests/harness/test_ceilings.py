@@ -18,6 +18,7 @@ from harness.stop import Stopped, StopSignal
 from harness.workload import Part
 from tests.harness.test_predict import DESCRIBED
 
+CODE = "0123456789abcdef"
 TRAINER = "tests.harness.described_trainer:DescribedTrainer"
 
 
@@ -28,7 +29,7 @@ def parts(*sizes: int) -> list[Part]:
 def measure(results: Path, *sizes: int) -> tuple[Ceilings, list[str]]:
     said: list[str] = []
     with StopSignal() as stop:
-        return ceilings.measure(TRAINER, parts(*sizes), results, stop, said.append), said
+        return ceilings.measure(TRAINER, parts(*sizes), results, CODE, stop, said.append), said
 
 
 @pytest.fixture
@@ -42,11 +43,23 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     first, said = measure(tmp_path, 10, 20)
     assert [(one.part.size, one.cost.seconds) for one in first.measured] == [(10, 0.01), (20, 0.02)]
     assert said == ["measuring this machine's ceilings: step"]
-    assert ceilings.load(ceilings.path_of(tmp_path)) == first
+    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == first
     assert measure(tmp_path, 20, 10) == (first, [])
     more, _ = measure(tmp_path, 10, 20, 40)
     assert [one.part.size for one in more.measured] == [10, 20, 40]
     assert more.machine and more.cores >= 1 and more.disturbed == "" and more.seconds > first.seconds > 0
+
+
+def test_what_another_study_measured_meanwhile_is_kept(tmp_path, undisturbed) -> None:
+    with StopSignal() as stop:
+
+        def meanwhile(_: str) -> None:
+            if not ceilings.path_of(tmp_path, CODE).exists():
+                measure(tmp_path, 10, 20)
+
+        ceilings.measure(TRAINER, parts(20, 40), tmp_path, CODE, stop, meanwhile)
+    kept = ceilings.load(ceilings.path_of(tmp_path, CODE))
+    assert kept is not None and sorted(one.part.size for one in kept.measured) == [10, 20, 40]
 
 
 def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) -> None:
@@ -54,14 +67,14 @@ def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) ->
     others = [settings | {"speed": 20}, settings | {"mode": "sync"}, settings | {"mode": "sync", "speed": 30}]
     with StopSignal() as stop:
         for rehearse in ([settings], [settings], others[:2], others):
-            known = ceilings.measure(TRAINER, parts(10), tmp_path, stop, rehearse=rehearse)
+            known = ceilings.measure(TRAINER, parts(10), tmp_path, CODE, stop, rehearse=rehearse)
     assert [rehearsal.settings for rehearsal in known.rehearsals] == [settings, others[1]]  # in turns once, too
     assert [rehearsal.updates_per_second for rehearsal in known.rehearsals] == [pytest.approx(2000)] * 2
-    assert ceilings.load(ceilings.path_of(tmp_path)) == known
+    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == known
 
 
 def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
-    path = ceilings.path_of(tmp_path)
+    path = ceilings.path_of(tmp_path, CODE)
     path.parent.mkdir()
     for damaged in ("", "[]", '{"measured": [{}]}', '{"measured": [], "unknown": 1}'):
         path.write_text(damaged)
@@ -72,7 +85,7 @@ def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
 def test_what_cannot_be_measured_is_an_error_with_its_traceback(tmp_path) -> None:
     with pytest.raises(CeilingsError, match="ValueError: no cost for 13"):
         measure(tmp_path, 13)
-    assert not ceilings.path_of(tmp_path).exists()
+    assert not ceilings.path_of(tmp_path, CODE).exists()
 
 
 def test_the_measuring_process_ends_with_its_parent() -> None:
@@ -94,14 +107,14 @@ def test_a_measuring_process_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "SILENT_SECONDS", 0.5)
     endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(CeilingsError, match=r"no answer for 0\.5 s"):
-        ceilings.measure("appo", [endless], tmp_path, stop)
+        ceilings.measure("appo", [endless], tmp_path, CODE, stop)
     assert stop.groups == set() and measuring() == []
 
 
 def test_a_signal_ends_the_measuring(tmp_path) -> None:
     endless = Part("collector", "env_step", 4, {"env": "tests.harness.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(Stopped):
-        ceilings.measure("appo", [endless], tmp_path, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
+        ceilings.measure("appo", [endless], tmp_path, CODE, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
     assert measuring() == []
 
 
@@ -132,7 +145,8 @@ def test_a_study_begins_with_the_best_of_the_ranking_and_keeps_a_copy(suite, tmp
 
     assert cli.main(["run", *arguments, "--json"]) == 0
     folder = Path(json.loads(capsys.readouterr().out)["folder"])
-    assert ceilings.load(folder / ceilings.FILE) == ceilings.load(ceilings.path_of(tmp_path / "r"))
+    kept = ceilings.path_of(tmp_path / "r", plans.make(suite).code)
+    assert ceilings.load(folder / ceilings.FILE) == ceilings.load(kept)
     records = read_records(folder / "trials.jsonl")
     assert [record.params["mode"] for record in records[:2]] == ["sync", "async"]
     assert [record.predicted_env_steps_per_second for record in records[:2]] == pytest.approx([1000 / 3, 500])

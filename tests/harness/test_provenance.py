@@ -1,13 +1,11 @@
-"""Which code a measurement belongs to, also where git is missing or does not answer."""
+"""Which commit a measurement was made at, also where git is missing or does not answer."""
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness import ceilings, provenance
-from harness.plan import Plan
+from harness import provenance
 from harness.provenance import Code, ProvenanceError, look
 
 
@@ -37,9 +35,10 @@ def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def test_a_clean_commit_has_no_digest(repository: Path) -> None:
-    head = git(repository, "rev-parse", "HEAD")
-    assert look(repository) == Code(head) and not look(repository).dirty and look(repository).name == head[:7]
+def test_a_clean_commit_is_not_dirty(repository: Path) -> None:
+    assert look(repository) == Code(git(repository, "rev-parse", "HEAD"), dirty=False)
+    (repository / "harness/code.py").touch()
+    assert not look(repository).dirty
 
 
 @pytest.mark.parametrize("name", ["my_suite.yaml", "runs/0/curve.jsonl", "results/new.json", "harness/code.pyc"])
@@ -52,31 +51,12 @@ def test_files_beside_the_packages_are_no_change(repository: Path, name: str) ->
 
 @pytest.mark.parametrize("name", ["harness/code.py", "harness/new.py", "unilab/deep/new.py", "README.md"])
 @pytest.mark.parametrize("staged", [False, True])
-def test_every_state_of_the_code_has_a_name_of_its_own(repository: Path, name: str, staged: bool) -> None:
-    names = [look(repository).name]
-    for content in ("second\n", "third\n"):
-        (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        (repository / name).write_text(content)
-        if staged:
-            git(repository, "add", ".")
-        assert look(repository).dirty and look(repository) == look(repository)
-        names.append(look(repository).name)
-    assert len(set(names)) == 3 and all(other.startswith(f"{names[0]}-") for other in names[1:])
-    assert [len(other) for other in names] == [7, 15, 15]
-
-
-def test_studies_and_ceilings_of_changed_code_are_kept_apart(
-    make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan, suffixes = make_plan(), []
-    for digest in ("", "a" * 64, "b" * 64):
-        monkeypatch.setattr(provenance, "commit", lambda digest=digest: Code("0123456789", digest))
-        suffix = plan.study_id.removeprefix(plan.suite.study_id())
-        assert ceilings.path_of(tmp_path).stem.endswith(suffix)
-        suffixes.append(suffix)
-    assert suffixes == ["-0123456", "-0123456-aaaaaaa", "-0123456-bbbbbbb"]
-    monkeypatch.setattr(provenance, "commit", Code)
-    assert plan.study_id == plan.suite.study_id()
+def test_what_the_commit_does_not_have_makes_it_dirty(repository: Path, name: str, staged: bool) -> None:
+    (repository / name).parent.mkdir(parents=True, exist_ok=True)
+    (repository / name).write_text("second\n")
+    if staged:
+        git(repository, "add", ".")
+    assert look(repository) == Code(git(repository, "rev-parse", "HEAD"), dirty=True)
 
 
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

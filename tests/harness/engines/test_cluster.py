@@ -8,7 +8,6 @@ import pytest
 from harness.engines.cluster import Cluster, Node, _problem
 from harness.engines.node import Facts, facts
 from harness.engines.ray_engine import _gpus_up_to
-from harness.provenance import Code
 from unilab.ipc.budget import MemoryAvailable
 from unilab.training.devices import usable_cores
 
@@ -26,7 +25,7 @@ def changed(**machine: object) -> Facts:
         (changed(name="another host"), {}, None),
         (changed(cpu="Z80"), {}, "is another machine: .* Z80"),
         (changed(versions={"torch": "1.0"}), {}, "has other packages: torch 1.0"),
-        (replace(OWN, code=Code("0123456789", "")), {}, "has other code: 0123456 instead of"),
+        (replace(OWN, code="0123456789"), {}, "has other code of this project"),
         (replace(OWN, has_folder=False), {}, "has no folder /"),
         (OWN, {"CPU": 0.5}, r"offers Ray 0.5 CPUs and has \d+: start Ray there without --num-cpus"),
         (OWN, {"GPU": 9}, r"offers Ray 9 GPUs and has \d+: start Ray there without --num-gpus"),
