@@ -5,13 +5,16 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unilab.ipc import segments
-from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError
+from unilab.ipc.segments import LockHeldError, SegmentClosedError, SharedMemoryFullError
 
 
 def test_the_name_carries_the_owner() -> None:
@@ -146,6 +149,117 @@ def test_leftovers_of_a_crashed_run_are_removed_and_those_of_a_running_one_stay(
         for extra in (foreign, unrelated):
             (segments.ROOT / extra).unlink()
     mine.unlink()
+
+
+LEFTOVER = f"unilab.{segments._namespace():x}.999999999.1.someone"
+"""of a process that is dead, or hidden"""
+
+
+def test_what_belongs_to_another_user_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(segments, "ROOT", tmp_path)
+    (tmp_path / LEFTOVER).touch()
+    with monkeypatch.context() as another_user:
+        another_user.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+        assert segments.remove_leftovers() == []
+        with pytest.raises(FileNotFoundError, match="0 shared-memory segments are called 'someone'"):
+            segments.attach("someone")
+    assert segments.remove_leftovers() == [LEFTOVER]
+
+
+AS_NOBODY = """
+import os, pathlib, sys
+from unilab.ipc import segments
+segments.ROOT = pathlib.Path(sys.argv[1])
+os.setuid(65534)
+print(segments.remove_leftovers())
+"""
+
+
+def test_a_leftover_of_another_user_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("only root can be two users")
+    with tempfile.TemporaryDirectory() as folder:  # one that both users may enter, as /dev/shm is
+        root = Path(folder)
+        root.chmod(0o1777)
+        roots, nobodys = (root / f"{LEFTOVER}-{user}" for user in ("root", "nobody"))
+        roots.touch()
+        nobodys.touch()
+        os.chown(nobodys, 65534, 65534)
+        done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True, timeout=60)
+        assert done.stdout == f"{[nobodys.name]}\n", done.stderr
+        nobodys.touch()
+        os.chown(nobodys, 65534, 65534)
+        monkeypatch.setattr(segments, "ROOT", root)
+        assert segments.remove_leftovers() == [roots.name]
+        assert nobodys.exists()
+
+
+def test_a_forked_process_holds_no_lock() -> None:
+    segment = segments.create(8, "test")
+    holder = segments.attach(segment.name)
+    holder.lock.__enter__()
+    receive, send = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        signal.alarm(2)
+        try:
+            holder.lock.__enter__()
+        except SegmentClosedError:
+            os.write(send, b"refused")
+        time.sleep(60)
+    os.close(send)
+    answer = os.read(receive, 8)
+    holder.close()  # as if it had died
+    began = time.monotonic()
+    with segment.lock:
+        waited = time.monotonic() - began
+    os.kill(forked, signal.SIGKILL)
+    os.waitpid(forked, 0)
+    os.close(receive)
+    assert (answer, waited < 1) == (b"refused", True)
+    segment.unlink()
+
+
+def test_a_lock_whose_holder_stands_still_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "LOCK_SECONDS", 0.05, raising=False)
+    segment = segments.create(8, "test")
+    holder = segments.attach(segment.name)
+    holder.lock.__enter__()
+    release = threading.Timer(1.0, holder.lock.__exit__)
+    release.start()
+    with pytest.raises(LockHeldError, match=rf"{segment.name} has been locked .* stopped \(SIGSTOP"), segment.lock:
+        pass
+    release.join()
+    with segment.lock:
+        pass
+    segment.unlink()
+
+
+WAIT_FOR_A_LOCK = """
+import sys
+from unilab.ipc import segments
+segments.LOCK_SECONDS = 0.5
+segment = segments.attach(sys.argv[1])
+print("waiting", flush=True)
+with segment.lock:
+    print("taken")
+"""
+
+
+def test_a_pause_of_the_waiting_process_itself_does_not_count() -> None:
+    segment = segments.create(8, "test")
+    with segment.lock:
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name], stdout=subprocess.PIPE, text=True
+        )
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "waiting\n"
+        waiting.send_signal(signal.SIGSTOP)
+        time.sleep(0.7)
+        waiting.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+    assert waiting.communicate(timeout=60)[0] == "taken\n"
+    segment.unlink()
 
 
 def test_a_dead_process_has_no_start_time() -> None:

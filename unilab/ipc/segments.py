@@ -19,6 +19,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -30,6 +31,12 @@ from numpy.typing import DTypeLike
 
 ALIGNMENT = 64
 """bytes; one cache line, so that neighbouring fields do not share one"""
+
+LOCK_SECONDS = 4.0
+"""for a lock that is held for microseconds; less than the 5 s in which a stopped run must end"""
+
+_LONGEST_PAUSE = 0.01
+"""seconds between two looks at a lock that is held"""
 
 _MEMORY = Path("/dev/shm")
 _TRACKED = _MEMORY.is_dir()
@@ -59,6 +66,10 @@ class SharedMemoryFullError(OSError):
 
 class SegmentClosedError(RuntimeError):
     """Shared memory was used through a handle after its close()."""
+
+
+class LockHeldError(RuntimeError):
+    """A lock stayed taken although its holder lives: that process was stopped, or it hangs."""
 
 
 def align(size: int) -> int:
@@ -113,36 +124,101 @@ class FileLock:
     """Mutual exclusion between processes and threads that the kernel ends when its holder dies.
 
     Meant for a few stores into a header (microseconds), never for copying data.
+
+    The kernel's lock belongs to the open file, which a forked process would share and so keep locked after its
+    parent's death. Therefore a forked process gives up its descriptors at once, and can take no lock.
+
+    Args:
+        fd: of the file, closed by ``close``.
+        name: of what it locks, for errors.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd: int | None = fd
+        self._name = name
         self._threads = threading.Lock()
+        _open_locks.add(self)
 
     def __enter__(self) -> None:
+        """Take it.
+
+        Raises:
+            LockHeldError: another process held it for LOCK_SECONDS in which this one ran.
+            SegmentClosedError: after close(), and in a forked process.
+        """
+        self._file()  # first: a forked process may have inherited the other lock in a thread's hands
         self._threads.acquire()
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._take()
         except BaseException:
             self._threads.release()
             raise
 
+    def _take(self) -> None:
+        waited, pause = 0.0, 2e-5
+        while not self._taken():
+            if waited >= LOCK_SECONDS:
+                raise LockHeldError(
+                    f"shared memory {self._name} has been locked by another process for {LOCK_SECONDS:g} s instead of "
+                    "microseconds: that process was stopped (SIGSTOP, a debugger) or hangs; let it go on or end it, "
+                    "and start the run again"
+                )
+            time.sleep(pause)
+            waited += pause  # and not the clock's time: this process may have been stopped itself
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _file(self) -> int:
+        if self._fd is None:
+            raise SegmentClosedError(
+                f"shared memory {self._name} was locked after close(), or in a process that was forked: only the "
+                "process that attached to it may use it"
+            )
+        return self._fd
+
     def __exit__(self, *_: object) -> None:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if self._fd is not None:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:
             self._threads.release()
+
+    def close(self) -> None:
+        """Close the file (idempotent)."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
+
+
+_open_locks: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
+
+
+def _close_inherited_locks() -> None:
+    for lock in list(_open_locks):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 class Segment:
     """One mapped block of shared memory; made by ``create`` and ``attach``."""
 
-    def __init__(self, name: str, fd: int, *, owner: bool) -> None:
+    def __init__(self, name: str, *, owner: bool) -> None:
         self.name = name
-        self.size = os.fstat(fd).st_size
-        self.lock = FileLock(fd)
-        self._memory: mmap.mmap | None = mmap.mmap(fd, self.size)
-        self._close_fd = weakref.finalize(self, os.close, fd)
+        with (ROOT / name).open("r+b", buffering=0) as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._memory: mmap.mmap | None = mmap.mmap(file.fileno(), self.size)
+        # A file of its own: the mapping keeps its open in forked processes, where nobody could close it.
+        self.lock = FileLock(os.open(ROOT / name, os.O_RDWR), name)
+        self._close_lock = weakref.finalize(self, self.lock.close)
         self._unlink = weakref.finalize(self, _unlink_if_owner, name, os.getpid()) if owner else None
 
     @property
@@ -163,7 +239,7 @@ class Segment:
     def close(self) -> None:
         """Give up this handle (idempotent). The memory itself stays as long as arrays view it."""
         self._memory = None
-        self._close_fd()
+        self._close_lock()
 
     def unlink(self) -> None:
         """Remove the name, so that the memory is freed when the last process unmaps it. Owner only, idempotent."""
@@ -192,11 +268,12 @@ def create(size: int, kind: str, *, label: str | None = None) -> Segment:
     _track(name)
     try:
         _reserve(fd, size, kind)
-        return Segment(name, fd, owner=True)
+        return Segment(name, owner=True)
     except BaseException:
-        os.close(fd)
         _remove_tracked(name)
         raise
+    finally:
+        os.close(fd)
 
 
 def attach(name: str) -> Segment:
@@ -207,7 +284,7 @@ def attach(name: str) -> Segment:
     """
     if not (ROOT / name).exists():
         label = re.sub(r"[^\w-]", "-", name)
-        found = [path.name for path in ROOT.glob(f"unilab.*.{label}")]
+        found = [path.name for path in ROOT.glob(f"unilab.*.{label}") if _is_ours(path)]
         if len(found) != 1:
             raise FileNotFoundError(
                 errno.ENOENT,
@@ -215,11 +292,14 @@ def attach(name: str) -> Segment:
                 str(ROOT / name),
             )
         name = found[0]
-    return Segment(name, os.open(ROOT / name, os.O_RDWR), owner=False)
+    return Segment(name, owner=False)
 
 
 def remove_leftovers() -> list[str]:
-    """Remove the segments of processes that are dead (process id and start time agree); their names."""
+    """Remove this user's segments whose processes are dead (process id and start time agree); their names.
+
+    Those of other users are left alone, root's view included: their processes may be hidden (``hidepid``).
+    """
     removed = []
     for path, match in _segments():
         alive = start_time(int(match["pid"])) == int(match["started"])
@@ -236,9 +316,19 @@ def remove_owned_by(pid: int, started: int) -> list[str]:
 
 
 def _segments() -> Iterator[tuple[Path, re.Match[str]]]:
+    """This user's segments."""
     for path in ROOT.glob("unilab.*"):
-        if match := _NAME.fullmatch(path.name):
+        match = _NAME.fullmatch(path.name)
+        if match and _is_ours(path):
             yield path, match
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the file is this user's; not if it has just been removed."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
 
 
 def _require_space(kind: str, size: int) -> None:
