@@ -37,6 +37,7 @@ class TrainingRun(ABC):
     Attributes:
         progress: of the latest iteration.
         directory: for files; None: none are written.
+        faults_path: where the states of simulation faults go.
         resumed_at: the iteration that this call goes on from.
     """
 
@@ -57,7 +58,8 @@ class TrainingRun(ABC):
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         self._writer = MetricWriter(self.directory, logger_type, plain(config))
-        self._faults = FaultLog(None if self.directory is None else self.directory / "faults.jsonl")
+        self.faults_path = None if self.directory is None else self.directory / "faults.jsonl"
+        self._faults = FaultLog(config.num_envs, self.faults_path)
 
     @abstractmethod
     def iterate(self, check: Check) -> Progress:
@@ -119,7 +121,15 @@ class TrainingRun(ABC):
             **now,
         )
         self._writer.write(self.progress)
-        self._faults.report(collector.fault_count, collector.faults)
+        self.report_faults(collector)
+
+    def report_faults(self, collector: CollectorCounters) -> None:
+        """Warn of new simulation faults, while waiting too.
+
+        Raises:
+            AllStepsFailedError: nothing but such faults for a while.
+        """
+        self._faults.report(collector)
 
     def __enter__(self) -> Self:
         return self

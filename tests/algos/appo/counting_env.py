@@ -9,7 +9,8 @@ class CountingEnv(VecEnv):
     """The observation is the number of steps of the running episode, the reward is 1.
 
     Episodes are cut off after ``limit`` steps; those of odd rows terminate one step earlier. ``explode_at`` makes row 0
-    report a fault at that env step; ``fail_at`` raises there; from ``bad_from`` on the reward is ``reward``.
+    report a fault at that env step; ``fail_at`` raises there; from ``bad_from`` on the reward is ``reward``; from
+    ``all_fail_from`` on all rows report faults, with states of ``state_size`` numbers and long messages.
     """
 
     def __init__(
@@ -24,12 +25,15 @@ class CountingEnv(VecEnv):
         bad_from=None,
         reward=1.0,
         critic_dim=0,
+        all_fail_from=None,
+        state_size=3,
     ):
         self.num_envs, self.obs_dim, self.action_dim, self.critic_dim = num_envs, 1, 1, critic_dim
         self.action_low, self.action_high = np.full(1, -1, np.float32), np.full(1, 1, np.float32)
         self.max_episode_steps, self.num_threads = limit, 1
         self.elapsed_steps = np.zeros(num_envs, np.int64)
         self.explode_at, self.fail_at, self.bad_from, self.reward = explode_at, fail_at, bad_from, reward
+        self.all_fail_from, self.state = all_fail_from, np.arange(float(state_size))
         self.steps = 0
         self.seen_actions = []
 
@@ -62,7 +66,14 @@ class CountingEnv(VecEnv):
         faults = ()
         if self.steps == self.explode_at:
             terminated[0], reward[0] = True, 0
-            faults = (SimulationFault(0, self.steps, "qpos", f"environment 0, env step {self.steps}", np.arange(3.0)),)
+            faults = (SimulationFault(0, self.steps, "qpos", f"environment 0, env step {self.steps}", self.state),)
+        if self.all_fail_from is not None and self.steps >= self.all_fail_from:
+            terminated[:], reward[:] = True, 0
+            why = f"env step {self.steps}: reward: nan at index 0 " + "of many " * 500
+            faults = tuple(
+                SimulationFault(row, self.steps, "reward", f"environment {row}, {why}", self.state)
+                for row in range(self.num_envs)
+            )
         truncated = self.elapsed_steps >= self.max_episode_steps
         ids = (terminated | truncated).nonzero()[0]
         final_obs = self.obs[ids]

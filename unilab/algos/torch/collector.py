@@ -1,9 +1,9 @@
 """What the collectors of all algorithms have in common: environments, counters, faults, exact state, their process."""
 
-import dataclasses
 import logging
 import os
 import queue
+import textwrap
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,13 +14,17 @@ import torch
 from unilab.envs import SimulationFault, StepResult, VecEnv
 from unilab.training.devices import usable_cores
 from unilab.training.episodes import EpisodeStatistics
+from unilab.training.fault_log import FaultStates
 from unilab.training.resume import continue_generator
 from unilab.training.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
 COLLECTOR_NICENESS = 5
-KEPT_FAULTS = 8  # simulation faults that are reported in full; all are counted
+REPORTED_FAULTS = 8
+"""latest simulation faults that a message tells of; all are counted"""
+MOST_TEXT = 500
+"""characters of a fault's message that travel, so that a message has room in its mailbox whatever the model's size"""
 
 
 class LatestQueue(Protocol):
@@ -78,6 +82,9 @@ class Collector:
         device: of the policy and of the random numbers that its actions are drawn with.
         seed: of environments and actions.
         stagger: spread the first episodes over the time limit.
+
+    Attributes:
+        fault_states: where the states of simulation faults are kept; nowhere by default.
     """
 
     def __init__(self, env: VecEnv, *, device: str = "cpu", seed: int = 0, stagger: bool = True) -> None:
@@ -86,7 +93,8 @@ class Collector:
         self.episodes = EpisodeStatistics(env.num_envs)
         self.env_steps = 0
         self.fault_count = 0
-        self.faults: deque[SimulationFault] = deque(maxlen=KEPT_FAULTS)
+        self.fault_states = FaultStates(None)
+        self._latest_faults: deque[dict[str, Any]] = deque(maxlen=REPORTED_FAULTS)
         self._seed = seed
         self._generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "actions"))
         env.reset(derive_seed(seed, "environment"))
@@ -98,17 +106,19 @@ class Collector:
         """Take a step of all environments into the counters."""
         self.env_steps += self.env.num_envs
         self.episodes.step(result.reward, result.final_ids)
-        self.fault_count += len(result.faults)
-        self.faults.extend(result.faults)
+        if result.faults:
+            self.fault_count += len(result.faults)
+            self._latest_faults.extend(_summary(fault) for fault in result.faults[-REPORTED_FAULTS:])
+            self.fault_states.keep(result.faults)
 
     def metrics(self) -> dict[str, Any]:
-        """Counters since the start, the mean of recent episodes and the latest simulation faults."""
+        """Counters since the start, the mean of recent episodes and the latest simulation faults, without states."""
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes.finished,
             "episode_return": self.episodes.mean_return,
             "episode_length": self.episodes.mean_length,
-            "faults": [_plain(fault) for fault in self.faults],
+            "faults": list(self._latest_faults),
             "fault_count": self.fault_count,
         }
 
@@ -135,6 +145,7 @@ class Collector:
         self.fault_count = state["fault_count"]
 
 
-def _plain(fault: SimulationFault) -> dict[str, Any]:
-    """A fault in types that JSON can hold."""
-    return dataclasses.asdict(fault) | {"state": fault.state.tolist()}
+def _summary(fault: SimulationFault) -> dict[str, Any]:
+    """What fits into a message."""
+    message = textwrap.shorten(fault.message, MOST_TEXT, placeholder=" ...")
+    return {"env_id": fault.env_id, "step": fault.step, "field": fault.field, "message": message}

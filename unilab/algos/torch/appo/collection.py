@@ -17,6 +17,7 @@ from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.mailbox import LatestValue
 from unilab.ipc.rollout_fields import slot_fields
 from unilab.training.devices import Threads
+from unilab.training.fault_log import FaultStates
 from unilab.training.progress import CollectorCounters
 from unilab.training.seeding import derive_seed
 from unilab.training.tracing import span
@@ -53,9 +54,18 @@ class Collection(Protocol):
 
 
 class InProcessCollection:
-    """Collects and learns in turn: repeatable bit for bit with one seed, and resumed bit for bit."""
+    """Collects and learns in turn: repeatable bit for bit with one seed, and resumed bit for bit.
 
-    def __init__(self, config: APPOConfig, threads: Threads, state: Mapping[str, Any] | None = None) -> None:
+    The states of simulation faults go to the file ``faults``.
+    """
+
+    def __init__(
+        self,
+        config: APPOConfig,
+        threads: Threads,
+        state: Mapping[str, Any] | None = None,
+        faults: Path | None = None,
+    ) -> None:
         self._env = make(
             config.env,
             config.num_envs,
@@ -76,6 +86,7 @@ class InProcessCollection:
             seed=config.seed,
             stagger=config.stagger_episodes,
         )
+        self._collector.fault_states = FaultStates(faults)
         self._fields = {
             name: np.zeros(shape, np.float32)
             for name, shape in slot_fields(
@@ -127,7 +138,7 @@ class InProcessCollection:
 class ProcessCollection:
     """A spawned collector that fills a ring in shared memory while the learner learns.
 
-    Its output goes to the file ``log`` (None: to this process' output).
+    Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.
 
     What it was doing cannot be saved from here: a resumed run starts its episodes anew, with random streams of
     their own, and goes on counting where the old one stopped.
@@ -141,6 +152,7 @@ class ProcessCollection:
         weights: Weights,
         state: Mapping[str, Any] | None = None,
         log: Path | None = None,
+        faults: Path | None = None,
     ) -> None:
         self._before = CollectorCounters.of(state["counters"]) if state is not None else CollectorCounters()
         self._newest: dict[str, Any] = {}
@@ -183,6 +195,7 @@ class ProcessCollection:
             "sim_backend": config.sim_backend,
             "env_cfg_override": config.env_cfg,
             "seed": seed,
+            "faults": faults,
         }
 
     def publish(self, weights: Weights) -> int:

@@ -160,8 +160,7 @@ class APPORun(TrainingRun):
         self._learner = build_learner(config, dims)
         if saved is not None and resume is not None:
             continue_learner(self._learner, saved["learner"], resume)
-        log = None if self.directory is None else self.directory / "collector.log"
-        self._collection = self._collect(runner, dims, None if saved is None else saved["collection"], log)
+        self._collection = self._collect(runner, dims, None if saved is None else saved["collection"])
         self._version = self._collection.publish(self._weights())
 
     def iterate(self, check: Check) -> Progress:
@@ -204,12 +203,11 @@ class APPORun(TrainingRun):
                 error.add_note(f"the rollout and the learner as they were are in {path}")
             raise
 
-    def _collect(
-        self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None, log: Path | None
-    ) -> Collection:
+    def _collect(self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None) -> Collection:
         if self._config.mode == "sync":
-            return InProcessCollection(self._config, runner.threads, state)
-        return ProcessCollection(runner, self._config, dims, self._weights(), state, log)
+            return InProcessCollection(self._config, runner.threads, state, self.faults_path)
+        log = None if self.directory is None else self.directory / "collector.log"
+        return ProcessCollection(runner, self._config, dims, self._weights(), state, log, self.faults_path)
 
     def close(self) -> None:
         self._collection.close()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
 from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
+from unilab.training.fault_log import FaultStates
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
 from unilab.training.tracing import recording, span
@@ -169,8 +171,13 @@ def appo_collector_fn(
     sim_backend: str = "mujoco",
     env_cfg_override: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    *,
+    faults: Path | None = None,
 ) -> None:
-    """The collector process: attach to the shared memory, then collect with the newest weights until told to stop."""
+    """The collector process: attach to the shared memory, then collect with the newest weights until told to stop.
+
+    ``faults``: the file of its simulation faults.
+    """
     config = parse(APPOConfig, rl_cfg)
     torch.set_num_threads(config.inference_threads or 1)
     yield_to_learner(config)
@@ -200,6 +207,7 @@ def appo_collector_fn(
         seed=seed,
         stagger=config.stagger_episodes,
     )
+    collector.fault_states = FaultStates(faults)
     try:
         with recording("collector", config):
             _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)

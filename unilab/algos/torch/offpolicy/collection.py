@@ -29,8 +29,9 @@ class TransitionCollection:
     In lock step (``sync_collection``) the collector makes its next steps only after ``proceed``, so the learner trains
     on a buffer of known content while they are made. Running freely it never waits.
 
-    Its output goes to the file ``log`` (None: to this process' output). In lock step its exact state can be saved; a
-    free-running one starts new episodes when resumed, and goes on counting.
+    Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.
+    In lock step its exact state can be saved; a free-running one starts new episodes when resumed, and goes on
+    counting.
 
     Args:
         runner: supervises the collector.
@@ -48,6 +49,7 @@ class TransitionCollection:
         weights: Mapping[str, Tensor],
         state: Mapping[str, Any] | None = None,
         log: Path | None = None,
+        faults: Path | None = None,
     ) -> None:
         self.replay = ReplayBuffer(
             config.replay_capacity,
@@ -94,6 +96,7 @@ class TransitionCollection:
             "bell": self._bell,
             "seed": seed,
             "state": resumed,
+            "faults": faults,
         }
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:

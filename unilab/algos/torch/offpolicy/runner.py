@@ -284,7 +284,8 @@ class OffPolicyRun(TrainingRun):
         if config.workers.kind != "collector":
             return WorkerCollection(runner, config, dims, state)
         log = None if self.directory is None else self.directory / "collector.log"
-        return TransitionCollection(runner, config, runner.algo_type, dims, self._learner.get_weights(), state, log)
+        weights = self._learner.get_weights()
+        return TransitionCollection(runner, config, runner.algo_type, dims, weights, state, log, self.faults_path)
 
     def _own(self, part: Any) -> Any:
         """Have ``close`` end it; the newest first."""
@@ -337,7 +338,7 @@ class OffPolicyRun(TrainingRun):
         Running freely: wait only until there is enough."""
         if not self._config.sync_collection:
             self._collection.proceed()
-            self._collection.wait_until(self._ready, check)
+            self._collection.wait_until(self._ready, lambda: self._look(check))
             self._acted_ago = self._version - self._collection.acted_version
             self._pipeline.refresh()
             self._normalize()
@@ -357,6 +358,12 @@ class OffPolicyRun(TrainingRun):
             self._collection.proceed()
             if ready:
                 return
+            self._look(check)
+
+    def _look(self, check: Check) -> None:
+        """While there is not enough to learn from, which may be because every step fails."""
+        check()
+        self.report_faults(self._collection.counters())
 
     def _ready(self) -> bool:
         return replay_buffer_ready_for_learning(

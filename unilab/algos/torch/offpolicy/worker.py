@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
 from unilab.ipc.wakeup import Bell
+from unilab.training.fault_log import FaultStates
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
 from unilab.training.tracing import recording, span
@@ -201,6 +203,7 @@ def off_policy_collector_fn(
     *,
     bell: Bell | None = None,
     trace_folder: str | None = None,
+    faults: Path | None = None,
 ) -> None:
     """The collector process: acts with the newest weights until told to stop.
 
@@ -219,6 +222,7 @@ def off_policy_collector_fn(
         bell: running freely, rung after every ``env_steps_per_sync`` steps.
         trace_folder: where this process' part of the timeline goes, with ``trace_enabled``; None: where the
             settings say.
+        faults: the file of its simulation faults.
     """
     settings = parse(CONFIGS[algo_type], config)
     if trace_folder is not None:
@@ -234,6 +238,7 @@ def off_policy_collector_fn(
         recording("collector", settings),
     ):
         collector = build_collector(settings, env, actor, replay, seed=seed)
+        collector.fault_states = FaultStates(faults)
         if state is not None:
             collector.load_state_dict(state)
         loop = _Loop(collector, sync, metrics_queue, settings.env_steps_per_sync)
