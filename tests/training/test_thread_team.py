@@ -1,10 +1,12 @@
-"""A team of threads: shares, order, errors, end."""
+"""A team of threads: shares, order, errors, end; what training leaves of torch's own threads."""
 
 import threading
 
 import pytest
 import torch
 
+from tests.algos.appo.test_runner import learn as learn_appo
+from tests.algos.offpolicy.test_runner import learn as learn_off_policy
 from unilab.training.thread_team import ThreadTeam
 
 
@@ -56,3 +58,15 @@ def test_closing_ends_the_threads_and_can_be_repeated():
     team.close()
     team.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("learn", [learn_appo, learn_off_policy])
+def test_learn_leaves_the_number_of_torch_threads_as_it_found_it(learn):
+    before = torch.get_num_threads()
+    changes = {"mode": "sync"} if learn is learn_appo else {"workers": {"kind": "sequential", "count": 2}}
+    torch.set_num_threads(3)
+    try:
+        learn(iterations=1, env="tests.algos.appo.counting_env:CountingEnv", learner_threads=2, **changes)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -117,7 +117,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.replay_buffer = checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
         self.split_rollouts_into_transitions = split_rollouts_into_transitions
         self.policy_version = 0
-        """version of the newest weights that were broadcast; 0: none were"""
+        """version of the newest weights that were broadcast; 0: none were. The next one's is one more than this, which
+        may be raised by who counts versions that are not broadcast"""
         self.acted_version = 0
         """version of the weights that acted in the newest rollout that was stored"""
         self.env_steps = 0

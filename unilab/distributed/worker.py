@@ -15,6 +15,7 @@ from unilab.distributed.statistics import EmitsEvents, RunningEpisodes
 from unilab.envs import StepResult, VecEnv
 from unilab.ipc.collector_process import report_step
 from unilab.training.seeding import derive_seed
+from unilab.training.thread_team import torch_threads_kept
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +164,6 @@ class RolloutWorker:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One torch thread: several pools on the same cores stop each other, and results could depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads_kept():
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,11 +1,37 @@
 """Returns and lengths of finished episodes."""
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 WINDOW = 100
+
+
+class RecentEpisodes:
+    """Return and length of the last ``WINDOW`` finished episodes; their means are computed once for each change."""
+
+    def __init__(self) -> None:
+        self._episodes: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._means: tuple[float, float] | None = (float("nan"), float("nan"))
+
+    def extend(self, episodes: Iterable[tuple[float, int]]) -> None:
+        """Add (return, length) of episodes in the order of their ends."""
+        for episode in episodes:
+            self._episodes.append(episode)
+            self._means = None
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Mean return and length; nan before the first episode."""
+        if self._means is None:
+            returns, lengths = zip(*self._episodes, strict=True)
+            self._means = float(np.mean(returns)), float(np.mean(lengths))
+        return self._means
+
+    def __iter__(self) -> Iterator[tuple[float, int]]:
+        return iter(self._episodes)
 
 
 class EpisodeStatistics:
@@ -20,7 +46,7 @@ class EpisodeStatistics:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._partial = np.zeros(num_envs, dtype=bool)
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._recent = RecentEpisodes()
 
     def discard_running(self) -> None:
         """Do not count the episodes that are under way now."""
@@ -32,9 +58,9 @@ class EpisodeStatistics:
         self._lengths += 1
         if len(ended) == 0:
             return
-        for row in ended[~self._partial[ended]]:
-            self._recent.append((float(self._returns[row]), int(self._lengths[row])))
-            self.finished += 1
+        whole = ended[~self._partial[ended]]
+        self._recent.extend(zip(self._returns[whole].tolist(), self._lengths[whole].tolist(), strict=True))
+        self.finished += len(whole)
         self._returns[ended] = 0
         self._lengths[ended] = 0
         self._partial[ended] = False
@@ -42,12 +68,12 @@ class EpisodeStatistics:
     @property
     def mean_return(self) -> float:
         """Mean return of the recent episodes; nan before the first one ended."""
-        return float(np.mean([r for r, _ in self._recent])) if self._recent else float("nan")
+        return self._recent.means[0]
 
     @property
     def mean_length(self) -> float:
         """Mean length in env steps of the recent episodes; nan before the first one ended."""
-        return float(np.mean([n for _, n in self._recent])) if self._recent else float("nan")
+        return self._recent.means[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in types that a checkpoint can hold."""

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -14,6 +15,16 @@ class _Answer(Generic[Result]):
     def __init__(self, result: Result | None, error: BaseException | None) -> None:
         self.result = result
         self.error = error
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Leave torch's number of intra-op threads as it was before, whatever is set inside."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ThreadTeam:

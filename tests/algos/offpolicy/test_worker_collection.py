@@ -1,5 +1,7 @@
 """SAC and TD3 with workers that collect: the same run whatever the kind, settings, exploring, resume, failing."""
 
+import threading
+
 import pytest
 import torch
 
@@ -7,8 +9,10 @@ from tests.algos.offpolicy.test_runner import learn, weights
 from tests.ipc.conftest import nothing_left
 from unilab.algos.torch.offpolicy.config import TD3Config
 from unilab.algos.torch.offpolicy.exploring import ExploringPolicy, policy_weights
+from unilab.algos.torch.offpolicy.worker_collection import _Filler
 from unilab.distributed import WorkerError
 from unilab.envs import EnvDims
+from unilab.ipc.wakeup import Bell
 from unilab.training.checkpoint import load_checkpoint
 from unilab.training.settings import SettingsError, parse
 
@@ -154,3 +158,36 @@ def test_noise_is_spread_over_the_environments_of_all_workers():
 def test_settings_that_workers_cannot_have_are_refused(changes, message):
     with pytest.raises(SettingsError, match=message):
         learn("sac", 1, **{"workers.kind": "sequential", "workers.count": 2} | changes)
+
+
+class InstantWorkers:
+    """Free workers whose rollouts take no time, one at a time."""
+
+    policy_version = acted_version = 0
+
+    def __init__(self):
+        self.go_on = threading.Semaphore(0)
+
+    def broadcast_updated_policy(self, state_dict):
+        self.policy_version += 1
+
+    def collect_rollouts(self, **_):
+        self.go_on.acquire()
+        self.acted_version = self.policy_version
+
+
+def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memory():
+    workers, bell = InstantWorkers(), Bell()
+    filler = _Filler(workers, bell)
+    filler.ensure_running()
+    sizes = set()
+    for version in range(1, 61):
+        assert filler.publish({"weight": torch.zeros(1)}) == version
+        if version % 3 == 0:  # two of three are replaced before a worker gets them
+            workers.go_on.release(2)
+            while filler.acted_version != version:
+                assert bell.wait(10.0)
+            sizes.add(sum(len(value) for value in vars(filler).values() if isinstance(value, dict | list)))
+    assert len(sizes) == 1
+    workers.go_on.release(10**6)
+    filler.stop()

@@ -21,6 +21,7 @@ from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
+from unilab.training.thread_team import torch_threads_kept
 from unilab.training.tracing import place, span, timeline
 
 ALWAYS_FIXED = ("mode", "env", "sim_backend", "policy", "obs_normalization", "seed")
@@ -126,7 +127,7 @@ class APPORunner(AsyncRunner):
         """
         config = place(self.config, log_dir)
         checkpoints = Checkpoints.of(config, log_dir, save_interval, resume)
-        with timeline("learner", config):
+        with torch_threads_kept(), timeline("learner", config):
             return train(
                 APPORun(self, config, log_dir, None if resume is None else Path(resume), logger_type),
                 self,

@@ -31,6 +31,7 @@ from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import SettingsError, nearest, nest, parse
+from unilab.training.thread_team import torch_threads_kept
 from unilab.training.tracing import place, span, timeline
 
 LEARNERS: dict[str, type[OffPolicyLearner]] = {"sac": SAC, "td3": TD3}
@@ -218,7 +219,7 @@ class OffPolicyRunner(AsyncRunner):
         """
         settings = place(self.config, log_dir)
         checkpoints = Checkpoints.of(settings, log_dir, save_interval, resume)
-        with timeline("learner", settings):
+        with torch_threads_kept(), timeline("learner", settings):
             return train(
                 OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume), logger_type),
                 self,

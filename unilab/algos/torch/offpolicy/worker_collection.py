@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from unilab.envs import EnvDims, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.ipc import AsyncRunner, ReplayBuffer
 from unilab.ipc.wakeup import Bell
-from unilab.training.episodes import WINDOW
+from unilab.training.episodes import RecentEpisodes
 from unilab.training.progress import CollectorCounters
 from unilab.training.run import Check
 from unilab.training.seeding import derive_seed
@@ -182,7 +181,7 @@ class Tally:
         self._lock = threading.Lock()
         self._started: float | None = None
         self._busy_seconds = 0.0
-        self._recent: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._recent = RecentEpisodes()
         self._episodes = self._faults = 0
         self.env_steps = 0
 
@@ -202,7 +201,7 @@ class Tally:
     def counters(self, dropped: int) -> CollectorCounters:
         """Since the start; busy and waiting seconds are those of a worker, the mean over all."""
         with self._lock:
-            returns, lengths = np.mean(self._recent, axis=0).tolist() if self._recent else (np.nan, np.nan)
+            returns, lengths = self._recent.means
             since_start = 0.0 if self._started is None else time.monotonic() - self._started
             return CollectorCounters(
                 env_steps=self.env_steps,
@@ -230,7 +229,6 @@ class _Filler:
         self._lock = threading.Lock()
         self._published = 0
         self._pending: dict[str, Tensor] | None = None
-        self._versions = {0: 0}  # of the workers to that of publish(): not each that was published was given to them
         self._error: Exception | None = None
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:
@@ -260,7 +258,7 @@ class _Filler:
             while not self._stopping.is_set():
                 self._broadcast()
                 self._workers.collect_rollouts()
-                self.acted_version = self._versions[self._workers.acted_version]
+                self.acted_version = self._workers.acted_version
                 self.bell.ring()
         except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
             self._error = error
@@ -270,8 +268,8 @@ class _Filler:
         with self._lock:
             weights, version, self._pending = self._pending, self._published, None
         if weights is not None:
+            self._workers.policy_version = version - 1  # what was published and replaced meanwhile counts as well
             self._workers.broadcast_updated_policy(weights)
-            self._versions[self._workers.policy_version] = version
 
 
 @dataclass(frozen=True)
