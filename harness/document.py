@@ -1,7 +1,8 @@
 """A YAML file as plain values that still know their lines, and the error that names them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,6 +22,40 @@ class InputError(ValueError):
         place = f"{file}:{line}" if line else file
         super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
         self.file, self.line, self.key, self.problem = file, line, key, problem
+        self.parts: tuple[InputError, ...] = (self,)
+        """of an error that tells several: each, by their lines"""
+
+    @classmethod
+    def together(cls, errors: Sequence["InputError"]) -> "InputError":
+        """One error that tells all of them; it stands where the first one does."""
+        different = {str(part): part for error in errors for part in error.parts}
+        parts = sorted(different.values(), key=lambda part: (part.file, part.line or 0))
+        if len(parts) == 1:
+            return parts[0]
+        made = cls(parts[0].file, parts[0].line, parts[0].key, parts[0].problem)
+        made.args = ("\n  ".join([f"{len(parts)} mistakes:", *map(str, parts)]),)
+        made.parts = tuple(parts)
+        return made
+
+
+class Mistakes:
+    """Collects what is wrong, so that all of it is told at once."""
+
+    def __init__(self, found: Sequence[InputError] = ()) -> None:
+        self.found = list(found)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """An error inside is kept; what follows it there is left out."""
+        try:
+            yield
+        except InputError as error:
+            self.found.append(error)
+
+    def check(self) -> None:
+        """Raises ``InputError`` if anything was found."""
+        if self.found:
+            raise InputError.together(self.found)
 
 
 @dataclass(frozen=True)
@@ -31,6 +66,8 @@ class Document:
     raw: Any
     """as read, with line numbers"""
     content: dict[str, Any]
+    overridden: tuple[str, ...] = ()
+    """dotted names that ``--set`` gave"""
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = (), flat_groups: Sequence[str] = ()) -> "Document":
@@ -53,12 +90,15 @@ class Document:
         if not isinstance(raw, Mapping):
             raise InputError(file, 1, "", "expected keys and values, as in 'name: value'")
         content = _plain(raw, file, raw, ())
-        for override in overrides:
-            _apply(content, override, flat_groups)
-        return cls(file, raw, content)
+        overridden = tuple(_apply(content, override, flat_groups) for override in overrides)
+        return cls(file, raw, content, overridden)
 
     def error(self, key: Key, problem: str) -> InputError:
-        """An error at the deepest part of ``key`` that the file has."""
+        """An error at the deepest part of ``key`` that the file has, or of the option that gave it."""
+        name = ".".join(map(str, key))
+        for given in self.overridden:
+            if f"{name}.".startswith(f"{given}.") or (given.startswith(f"{name}.") and key[0] not in self.raw):
+                return InputError("--set", None, max(name, given, key=len), problem)
         return _error(self.file, self.raw, key, problem)
 
 
@@ -105,7 +145,8 @@ def _plain(value: Any, file: str, raw: Any, key: Key) -> Any:
     raise _error(file, raw, key, f"expected text, a number, true, false, a list or keys, got {type(value).__name__}")
 
 
-def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -> None:
+def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -> str:
+    """Set what ``override`` says, and return its key."""
     name, separator, text = override.partition("=")
     file = "--set"
     if not separator or not name:
@@ -118,7 +159,22 @@ def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -
         if not isinstance(inner, dict):
             raise InputError(file, None, name, f"'{part}' is a value, not a group")
         content = inner
+    if depth == 1:
+        _forget(content, last)
     content[last] = value
+    return name
+
+
+def _forget(group: dict[str, Any], name: str) -> None:
+    """Take a setting out, whether it is written with dots, or nested."""
+    for known in list(group):
+        inner = group[known]
+        if known == name or known.startswith(f"{name}."):
+            del group[known]
+        elif name.startswith(f"{known}.") and isinstance(inner, dict):
+            _forget(inner, name.removeprefix(f"{known}."))
+            if not inner:
+                del group[known]
 
 
 def _line(raw: Any, key: Key) -> int | None:

@@ -15,11 +15,11 @@ from harness import budget, calibration, sources, trainers
 from harness.budget import Verdict
 from harness.calibration import AS_PREDICTED, Factor
 from harness.confirm import blocks
-from harness.document import Document, Key
+from harness.document import Document, InputError, Key, Mistakes
 from harness.record import RETURNS, Record
 from harness.side_by_side import SHARED, SideBySide
 from harness.space import ENUMERABLE, Space
-from harness.suite import Suite, SuiteSource, load
+from harness.suite import UNKNOWN, Suite, SuiteSource, read
 from harness.trainers import Trainer, TrainerError
 from unilab.training.devices import DeviceError, check_device
 from unilab.training.settings import SettingsError, nearest
@@ -196,17 +196,28 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
         results: folder of all studies, whose memory figures calibrate the plan's; None: as predicted.
 
     Raises:
-        InputError: whatever keeps it from running here.
+        InputError: everything that keeps it from running here.
     """
-    return complete(load(path, overrides), results)
+    return complete(read(path, overrides), results)
 
 
 def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     """As ``make``, of a suite that was read."""
-    trainer = _trainer(source)
-    source = _with_dotted_names(source, trainer)
-    _check_settings(source, trainer)
-    _check_pruner(source)
+    mistakes = Mistakes(source.mistakes)
+    trainer: Trainer | None = None
+    if source.suite.trainer or source.suite.trainers:
+        with mistakes.collected():
+            trainer = _trainer(source)
+    if trainer is None:
+        raise InputError.together(mistakes.found)
+    with mistakes.collected():
+        source = _with_dotted_names(source, trainer)
+    with mistakes.collected():
+        check_environment(source.document, trainer, source.suite.env)
+    _check_settings(source, trainer, mistakes)
+    with mistakes.collected():
+        _check_pruner(source)
+    mistakes.check()
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
@@ -214,7 +225,6 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     if results is not None:
         plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
     _check_baseline(plan)
-    check_environment(source.document, trainer, source.suite.env)
     return plan
 
 
@@ -253,7 +263,7 @@ def _with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
     groups: dict[str, Settings] = {}
     for group in ("fixed", "baseline"):
         groups[group] = {}
-        for name, value in _dotted(getattr(source.suite, group), trainer.defaults()):
+        for name, value in dotted(getattr(source.suite, group), trainer.defaults()):
             if name in groups[group]:
                 raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
             groups[group][name] = value
@@ -261,38 +271,44 @@ def _with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
     return dataclasses.replace(source, suite=suite)
 
 
-def _dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Groups taken apart; a setting whose value is a dictionary stays as it is."""
     for name, value in settings.items():
         full = f"{prefix}{name}"
         is_group = full not in known and any(other.startswith(f"{full}.") for other in known)
         if is_group and isinstance(value, Mapping):
-            yield from _dotted(value, known, f"{full}.")
+            yield from dotted(value, known, f"{full}.")
         else:
             yield full, value
 
 
-def _check_settings(source: SuiteSource, trainer: Trainer) -> None:
+def _check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
     """Every name and every value, each on its own, so that an error names its line."""
     suite = source.suite
     known = trainer.defaults()
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
-            key: Key = (group, name)
-            if name not in known:
-                raise source.error(key, f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}")
-            if name == "env":
-                raise source.error(key, "the environment is set by 'env' at the top of the suite")
-            if group == "search" and name in suite.fixed:
-                raise source.error(key, "is fixed as well; leave it out of one of the two")
-            values = _samples(value) if group == "search" else [value]
-            for sample in values:
-                _check_value(source, trainer, key, {name: sample})
+            with mistakes.collected():
+                _check_setting(source, trainer, known, group, name, value)
+
+
+def _check_setting(
+    source: SuiteSource, trainer: Trainer, known: Mapping[str, Any], group: str, name: str, value: Any
+) -> None:
+    suite, key = source.suite, (group, name)
+    if name not in known:
+        raise source.error(key, f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}")
+    if name == "env":
+        raise source.error(key, "the environment is set by 'env' at the top of the suite")
+    if group == "search" and name in suite.fixed:
+        raise source.error(key, "is fixed as well; leave it out of one of the two")
+    for sample in _samples(value) if group == "search" else [value]:
+        _check_value(source, trainer, key, {name: sample})
 
 
 def _check_pruner(source: SuiteSource) -> None:
     objectives = source.suite.objectives
-    if source.suite.pruner is None:
+    if source.suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
         return
     if len(objectives) > 1 or objectives[0].metric not in RETURNS or objectives[0].direction != "maximize":
         given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
@@ -383,7 +399,7 @@ def _device_problem(device: str, setting: str) -> str | None:
 def _require_device(source: SuiteSource, key: Key, device: str) -> None:
     problem = _device_problem(device, str(key[-1]))
     if problem is not None:
-        raise source.error(key, problem)
+        raise source.error(key, problem.removeprefix(f"{key[-1]}: "))
 
 
 def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
@@ -403,7 +419,7 @@ def check_environment(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial; ``module:attribute`` is imported only there."""
     from unilab.envs import names
 
-    if trainer.unilab_environments and not _resolvable(env, names()):
+    if trainer.unilab_environments and env != UNKNOWN and not _resolvable(env, names()):
         raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
 
 

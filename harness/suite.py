@@ -1,14 +1,17 @@
 """The suite file: what is measured, read from YAML into frozen dataclasses.
 
-Every mistake is an ``InputError`` with file, line, key, what was expected and the nearest valid key; reading a suite
-creates nothing. The settings named in ``fixed``, ``search`` and ``baseline`` belong to the trainer and are checked
-against it by ``harness.plan``, through ``SuiteSource.error`` so that they carry their line as well.
+Every mistake is told with file, line, key, what was expected and the nearest valid key, all of them at once
+(``InputError``); reading a suite creates nothing. The settings named in ``fixed``, ``search`` and ``baseline`` belong
+to the trainer and are checked against it by ``harness.plan``, through ``SuiteSource.error`` so that they carry their
+line as well.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from harness.document import Document, InputError, Key
+from harness.document import Document, InputError, Key, Mistakes
 from harness.record import METRICS
 from unilab.training.settings import nearest
 
@@ -29,6 +32,11 @@ Count = Annotated[int, Field(ge=1)]
 STEADY_SECONDS = 20.0
 FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
+UNKNOWN = "?"
+"""environment of a suite that names none that can be one"""
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+MISSING_KEY = ("missing", "missing_argument")
+"""kinds of errors of pydantic"""
 
 
 @dataclass(frozen=True)
@@ -312,6 +320,8 @@ SECTIONS: dict[str, type] = {
     "trainers": Variant, "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
 }  # fmt: skip
 
+_SUITE = pydantic.TypeAdapter(Suite)
+
 
 @dataclass(frozen=True)
 class SuiteSource:
@@ -319,6 +329,8 @@ class SuiteSource:
 
     suite: Suite
     document: Document
+    mistakes: tuple[InputError, ...] = ()
+    """what is wrong with the file, where ``suite`` is the rest of it"""
 
     def error(self, key: Key, problem: str) -> InputError:
         return self.document.error(key, problem)
@@ -328,24 +340,75 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
     """Read a suite file; ``overrides`` are ``key=value`` texts as given with ``--set``.
 
     Raises:
-        InputError: anything that is wrong with the file or an override.
+        InputError: everything that is wrong with the file or an override.
     """
-    return _build(Document.load(path, overrides, FLAT_GROUPS))
+    return _faultless(read(path, overrides))
 
 
 def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
     """As ``load``, from text."""
-    return _build(Document.parse(text, file, overrides, FLAT_GROUPS))
+    return _faultless(_build(Document.parse(text, file, overrides, FLAT_GROUPS)))
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
+    """As ``load`` for those who look for more mistakes: what is wrong is left out and told in ``mistakes``.
+
+    Raises:
+        InputError: too little is right to go on.
+    """
+    return _build(Document.load(path, overrides, FLAT_GROUPS))
+
+
+def _faultless(source: SuiteSource) -> SuiteSource:
+    Mistakes(source.mistakes).check()
+    return source
 
 
 def _build(document: Document) -> SuiteSource:
+    content = document.content
+    if "settings" in content and not {"name", "search", "fixed"} & content.keys():
+        problem = f"this is a configuration and no suite: python -m harness train {shlex.quote(document.file)}"
+        raise document.error(("settings",), problem)
+    content = {**content, "search": _without_groups(content.get("search", {}))}
+    mistakes = Mistakes()
     try:
-        suite = pydantic.TypeAdapter(Suite).validate_python(document.content)
+        suite = _SUITE.validate_python(content)
     except pydantic.ValidationError as error:
-        raise _first_error(error, document) from None
-    _check_trainer(suite, document)
-    _check_measure(suite, document)
-    return SuiteSource(suite, document)
+        mistakes.found += _errors(error, document)
+        suite = _rest(content, error, mistakes)
+    wrong = {one.key.partition(".")[0] for one in mistakes.found}
+    if not wrong & {"trainer", "trainers"}:
+        with mistakes.collected():
+            _check_trainer(suite, document)
+    _check_measure(suite, document, mistakes)
+    return SuiteSource(suite, document, tuple(mistakes.found))
+
+
+def _without_groups(search: Any) -> Any:
+    """Dimensions may be nested, as settings may: each under its dotted name."""
+    if not isinstance(search, dict):
+        return search
+    flat: dict[str, Any] = {}
+    for name, value in search.items():
+        is_group = isinstance(value, dict) and value and all(isinstance(inner, dict | list) for inner in value.values())
+        inside = _without_groups(value) if is_group else None
+        flat |= {name: value} if inside is None else {f"{name}.{inner}": one for inner, one in inside.items()}
+    return flat
+
+
+def _rest(content: dict[str, Any], error: pydantic.ValidationError, mistakes: Mistakes) -> Suite:
+    """The suite without what is wrong, so that the rest of it can be checked, too."""
+    content = copy.deepcopy(content)
+    for section, *inside in {one["loc"][:2] for one in error.errors()}:
+        group = content.get(str(section))
+        if inside and isinstance(group, dict) and inside[0] in group:
+            del group[inside[0]]
+        else:
+            content.pop(str(section), None)
+    try:
+        return _SUITE.validate_python({"name": "unnamed", "env": UNKNOWN} | content)
+    except pydantic.ValidationError:
+        raise InputError.together(mistakes.found) from None
 
 
 def _check_trainer(suite: Suite, document: Document) -> None:
@@ -356,16 +419,18 @@ def _check_trainer(suite: Suite, document: Document) -> None:
         raise document.error(("trainer",), "is missing" if "trainer" not in document.content else "expected a name")
 
 
-def _check_measure(suite: Suite, document: Document) -> None:
+def _check_measure(suite: Suite, document: Document, mistakes: Mistakes) -> None:
     """What contradicts itself, or is asked for and never measured."""
+    if any(one.key.startswith("measure") for one in mistakes.found):
+        return  # what is measured is not known
     measure = suite.measure
     if measure.return_at is not None and measure.seconds is not None:
         problem = "a trial ends where measure.return_at says, so leave 'seconds' out; or leave out return_at"
-        raise document.error(("measure", "seconds"), problem)
+        mistakes.found.append(document.error(("measure", "seconds"), problem))
     budget = None if measure.return_at is None else measure.return_at.seconds
     if budget is not None and budget <= measure.warmup_seconds:
         problem = f"a trial of {budget:g} s needs a warm-up that is shorter, got {measure.warmup_seconds:g} s"
-        raise document.error(("measure", "warmup_seconds"), problem)
+        mistakes.found.append(document.error(("measure", "warmup_seconds"), problem))
     needs = {
         "return_at_budget": ("return_at: {env_steps: N} or {seconds: S}", measure.return_at),
         "seconds_to_return": ("target_return: R", measure.target_return),
@@ -375,22 +440,39 @@ def _check_measure(suite: Suite, document: Document) -> None:
     ]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
         if metric in needs and needs[metric][1] is None:
-            raise document.error(key, f"'{metric}' is measured only with measure.{needs[metric][0]}")
+            problem = f"'{metric}' is measured only with measure.{needs[metric][0]}"
+            mistakes.found.append(document.error(key, problem))
 
 
-def _first_error(error: pydantic.ValidationError, document: Document) -> InputError:
-    unknown = ("unexpected_keyword_argument", "extra_forbidden")
-    # a misspelt key is unknown and leaves another one missing: the former is the cause
-    first = min(error.errors(), key=lambda one: one["type"] not in unknown)
-    inside = {"list", "range", "metrics", "[key]"}  # names of ours that the file does not have
-    key = tuple(part for part in first["loc"] if part not in inside)
-    if first["type"] in unknown:
+def _errors(error: pydantic.ValidationError, document: Document) -> list[InputError]:
+    """Each mistake once. A misspelt key is unknown and leaves another one missing: only the former is the cause."""
+    found = error.errors()
+    misspelt = {one["loc"][:-1] for one in found if one["type"] in UNKNOWN_KEY}
+    told: dict[Key, InputError] = {}
+    for one in found:
+        if one["type"] not in MISSING_KEY or one["loc"][:-1] not in misspelt:
+            key = _key(one)
+            told.setdefault(key, _told(key, one, document))
+    return list(told.values())
+
+
+def _key(error: Any) -> Key:
+    """As the file has it, without names of ours."""
+    *outer, last = (part for part in error["loc"] if part not in {"list", "range", "metrics", "[key]"})
+    is_type = last in {"int", "float"} and error["type"] not in UNKNOWN_KEY
+    return tuple(outer if is_type else [*outer, last])
+
+
+def _told(key: Key, error: Any, document: Document) -> InputError:
+    if error["type"] in UNKNOWN_KEY:
         section = ".".join(map(str, key[:-1]))
         owner = SECTIONS.get(section) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
-        known = [f.name for f in dataclasses.fields(owner)]
-        return document.error(key, f"unknown key; {nearest(str(key[-1]), known)}")
-    if first["type"] in ("missing", "missing_argument"):
+        remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])
+        if len(key) == 1 and remedy.startswith("known"):
+            remedy = f"a setting of the trainer is set as fixed.{key[0]}; {remedy}"
+        return document.error(key, f"unknown key; {remedy}")
+    if error["type"] in MISSING_KEY:
         return document.error(key, "is missing")
-    problem = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    problem = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return document.error(key, f"{problem}{got}"[:300])

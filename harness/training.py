@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import run_folder, timelines, trainers
-from harness.document import Document
-from harness.plan import check_environment
+from harness.document import Document, InputError, Mistakes
+from harness.plan import check_environment, dotted
 from harness.tables import number_text
 from harness.trainers import Trainer, TrainerError
 from harness.trial import UNLIMITED
@@ -60,38 +60,71 @@ def default_folder(name: str, job: Job) -> Path:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
-    """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names.
+    """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names, or nested.
 
     Raises:
-        InputError: anything that keeps it from running here.
+        InputError: everything that keeps it from running here.
     """
     document = Document.load(path, overrides, flat_groups=("settings",))
+    mistakes = Mistakes()
+    trainer = _check_keys(document, mistakes)
+    if trainer is None:
+        raise InputError.together(mistakes.found)
     content = document.content
-    for key in content:
-        if key not in KEYS:
-            raise document.error((key,), f"unknown key; {nearest(key, KEYS)}")
-    for key in ("trainer", "env"):
-        if not isinstance(content.get(key), str):
-            raise document.error((key,), "expected a name" if key in content else "is missing")
-    settings = content.get("settings", {})
-    if not isinstance(settings, dict):
-        raise document.error(("settings",), "expected keys and values")
+    settings = dict(dotted(content.get("settings", {}), trainer.defaults()))
+    with mistakes.collected():
+        check_environment(document, trainer, content["env"])
+    for name, value in settings.items():
+        with mistakes.collected():
+            _check_setting(document, trainer, name, value)
+    mistakes.check()
+    settings = {"env": content["env"]} | settings
     try:
-        trainer = trainers.get(content["trainer"])
-        trainer.check({"env": content["env"]} | settings)
-        trainer.check_together({"env": content["env"]} | settings)
-    except TrainerError as error:
-        raise document.error(("trainer",), str(error)) from None
+        trainer.check(settings)
+        trainer.check_together(settings)
     except SettingsError as error:
         raise document.error(("settings", error.key), error.problem) from None
-    for name in trainer.device_settings:
-        try:
-            check_device(str(settings.get(name, "cpu")), name)
-        except DeviceError as error:
-            raise document.error(("settings", name), str(error)) from None
-    check_environment(document, trainer, content["env"])
     name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
-    return Job(name, content["trainer"], trainer, {"env": content["env"]} | settings)
+    return Job(name, content["trainer"], trainer, settings)
+
+
+def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
+    """The trainer, unless what is wrong leaves nothing to check further."""
+    content, found = document.content, mistakes.found
+    if "settings" not in content and {"name", "search", "fixed"} & content.keys():
+        problem = f"this is a suite and no configuration: python -m harness run {shlex.quote(document.file)}"
+        raise document.error((next(key for key in content if key not in KEYS),), problem)
+    for key in ("trainer", "env"):
+        if not isinstance(content.get(key), str):
+            found.append(document.error((key,), "expected a name" if key in content else "is missing"))
+    if not isinstance(content.get("settings", {}), dict):
+        found.append(document.error(("settings",), "expected keys and values"))
+    trainer: Trainer | None = None
+    if isinstance(content.get("trainer"), str):
+        try:
+            trainer = trainers.get(content["trainer"])
+        except TrainerError as error:
+            found.append(document.error(("trainer",), str(error)))
+    can_go_on = trainer is not None and not found
+    for key in content:
+        if key not in KEYS:
+            known = [] if trainer is None else trainer.defaults()
+            is_setting = any(name == key or name.startswith(f"{key}.") for name in known)
+            remedy = f"it is a setting of the trainer: settings.{key}" if is_setting else nearest(key, KEYS)
+            found.append(document.error((key,), f"unknown key; {remedy}"))
+    return trainer if can_go_on else None
+
+
+def _check_setting(document: Document, trainer: Trainer, name: str, value: Any) -> None:
+    """By itself, so that an error names its line."""
+    try:
+        trainer.check({name: value})
+        if name in trainer.device_settings:
+            check_device(str(value), name)
+    except SettingsError as error:
+        raise document.error(("settings", error.key), error.problem) from None
+    except DeviceError as error:
+        raise document.error(("settings", name), str(error).removeprefix(f"{name}: ")) from None
 
 
 def run(

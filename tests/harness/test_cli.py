@@ -239,7 +239,20 @@ def test_a_run_goes_on_after_unreadable_lines(suite_file, tmp_path, capsys) -> N
         ("trainer: appo\n", "env: is missing"),
         ("trainer: apo\nenv: Ant\n", "c.yaml:1: trainer: unknown trainer 'apo'"),
         ("trainer: appo\nenv: Antt\n", "c.yaml:2: env: unknown environment 'Antt'; did you mean 'Ant'?"),
-        ("trainer: appo\nenv: Ant\nsettings: {learner_device: 'cuda:9'}\n", "no device 'cuda:9'"),
+        (
+            "trainer: appo\nenv: Ant\nsettings: {learner_device: 'cuda:9'}\n",
+            "_device: there is no device 'cuda:9'",
+        ),
+        (
+            "trainer: appo\nenv: Ant\nnum_envs: 5\n",
+            "c.yaml:3: num_envs: unknown key; it is a setting of the trainer: settings.n",
+        ),
+        (
+            "trainer: sac\nenv: Antt\nsettings:\n  num_envs: '8'\n  algorithm: {learning_rate: 1, gamma: 7}\n",
+            "settings.algorithm.learning_rate: unknown setting; did you mean 'algorithm.actor_learning_rate', "
+            "'algorithm.alpha_learning_rate' or 'algorithm.critic_learning_rate'?\n",
+        ),
+        ("trainer: sac\nenv: Antt\nsettings:\n  num_envs: '8'\n  algorithm: {gamma: 7}\n", "error: 3 mistakes:\n"),
     ],
 )
 def test_train_refuses_a_wrong_configuration(tmp_path, capsys, text: str, words: str) -> None:
@@ -248,6 +261,27 @@ def test_train_refuses_a_wrong_configuration(tmp_path, capsys, text: str, words:
     assert cli.main(["train", str(path), "--out", str(tmp_path / "out")]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_the_other_kind_names_the_verb_that_takes_it(tmp_path, capsys) -> None:
+    suite, configuration = tmp_path / "my suite.yaml", tmp_path / "my config.yaml"
+    suite.write_text("name: a\ntrainer: appo\nenv: Ant\nsearch: {num_envs: [8]}\nlimits: {trials: 3}\n")
+    configuration.write_text("trainer: appo\nenv: Ant\nsettings: {num_envs: 8}\n")
+    for verb, given, meant in (
+        ("train", suite, "run"), ("run", configuration, "train"), ("plan", configuration, "train"),
+        ("validate", configuration, "train"),
+    ):  # fmt: skip
+        assert cli.main([verb, str(given)]) == 1
+        error = capsys.readouterr().err
+        assert error.endswith(f"python -m harness {meant} '{given}'\n") and error.count("\n") == 1
+
+
+def test_a_setting_on_the_command_line_is_told_where_it_stands(tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("trainer: appo\nenv: Ant\n")
+    assert cli.main(["train", str(path), "--set", "num_envs=5"]) == 1
+    error = "error: --set: num_envs: unknown key; it is a setting of the trainer: settings.num_envs\n"
+    assert capsys.readouterr().err == error
 
 
 def test_eval_of_what_is_no_checkpoint_is_an_error(tmp_path, capsys) -> None:

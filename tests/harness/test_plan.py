@@ -38,6 +38,61 @@ def test_settings_are_checked_against_the_trainer(tmp_path, text: str, line: int
     assert [p.name for p in tmp_path.iterdir()] == ["suite.yaml"]
 
 
+WRONG = """\
+nmae: a
+trainer: sac
+env: HalfCheeta
+fixed: {algorithm: {gamma: 2}, updates_per_step: "1"}
+search:
+  algorithm:
+    learning_rate: [0.1]
+    num_critics: [2, 3]
+  num_envs: {lo: 8, high: 16}
+  batch_size: ["128", "256"]
+baseline: {polcy: {layer_norm: true}}
+objectives: [episode_return, bogus]
+limits: {trails: 3, minutes: much}
+"""
+TOLD = """\
+suite.yaml:1: nmae: unknown key; did you mean 'name'?
+suite.yaml:3: env: unknown environment 'HalfCheeta'; did you mean 'HalfCheetah'?
+suite.yaml:4: fixed.algorithm.gamma: Input should be less than or equal to 1, got 2
+suite.yaml:4: fixed.updates_per_step: expected a number or true or false, got the string '1': write it unquoted
+suite.yaml:7: search.algorithm.learning_rate: the trainer 'sac' has no such setting; did you mean \
+'algorithm.actor_learning_rate', 'algorithm.alpha_learning_rate' or 'algorithm.critic_learning_rate'?
+suite.yaml:9: search.num_envs.lo: unknown key; did you mean 'low'?
+suite.yaml:10: search.batch_size: expected a number or true or false, got the string '128': write it unquoted
+suite.yaml:11: baseline.polcy: the trainer 'sac' has no such setting;
+suite.yaml:12: objectives.1.metric: unknown metric 'bogus'; known: async_efficiency,
+suite.yaml:13: limits.minutes: Input should be a valid number, unable to parse string as a number, got 'much'
+suite.yaml:13: limits.trails: unknown key; did you mean 'trials'?
+--set: limits.trial: unknown key; did you mean 'trials'?
+--set: num_slots: unknown key; a setting of the trainer is set as fixed.num_slots;
+"""
+
+
+def test_all_mistakes_are_told_at_once(tmp_path) -> None:
+    (tmp_path / "suite.yaml").write_text(WRONG)
+    with pytest.raises(InputError) as caught:
+        plans.make(tmp_path / "suite.yaml", ["num_slots=3", "limits.trial=3"])
+    first, *told = str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+    assert first == "13 mistakes:"
+    for line in TOLD.splitlines():
+        assert [one for one in told if one.strip().startswith(line)], f"{line}\nis not in\n" + "\n".join(told)
+
+
+def test_settings_may_be_nested_and_set_changes_them_however_they_are_written(tmp_path) -> None:
+    nested, dotted = tmp_path / "nested.yaml", tmp_path / "dotted.yaml"
+    nested.write_text(HEAD + "fixed: {algorithm: {gamma: 0.9}}\nsearch: {algorithm: {lam: {low: 0.8, high: 0.9}}}\n")
+    dotted.write_text(HEAD + "fixed: {algorithm.gamma: 0.9}\nsearch: {algorithm.lam: {low: 0.8, high: 0.9}}\n")
+    one, other = plans.make(nested), plans.make(dotted)
+    assert one.suite == other.suite and one.study_id == other.study_id
+    assert list(one.space.dimensions) == ["algorithm.lam"]
+    for path in (nested, dotted):
+        changed = plans.make(path, ["fixed.algorithm.gamma=0.8", "search.algorithm.lam=[0.7]"])
+        assert changed.suite.fixed == {"algorithm.gamma": 0.8} and changed.suite.search == {"algorithm.lam": (0.7,)}
+
+
 def test_absent_device_drops_out_of_the_search_and_is_an_error_when_asked_for(make_plan) -> None:
     plan = make_plan("search.device=[cpu, 'cuda:7']")
     assert plan.space.dimensions["device"] == ("cpu",)

@@ -66,3 +66,13 @@ def test_names_are_dotted_and_complete():
 
 def test_nest_merges_groups():
     assert nest({"a.b": 1, "a": {"c": 2}, "a.d.e": 3}) == {"a": {"b": 1, "c": 2, "d": {"e": 3}}}
+
+
+def test_text_is_no_number() -> None:
+    for wrong, key in (
+        ({"num_envs": "8"}, "num_envs"), ({"policy": {"hidden_dims": [8, "16"]}}, "policy.hidden_dims"),
+        ({"algorithm.gamma": "0.9"}, "algorithm.gamma"), ({"trace_enabled": "true"}, "trace_enabled"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=r"got the string .* write it unquoted") as caught:
+            parse(APPOConfig, wrong)
+        assert caught.value.key == key

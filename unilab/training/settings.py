@@ -7,6 +7,7 @@ from a caller's ``rl_cfg``) into one and answers a bad key or value with what, w
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -28,8 +29,17 @@ class SettingsError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy for an unknown name: the closest known one, or all of them when none is close."""
+    """A remedy for an unknown name: the closest known one, or all of them when none is close.
+
+    Known names that only say more than it are the closest: ``actor_learning_rate`` and ``critic_learning_rate`` of
+    ``learning_rate``.
+    """
     known = sorted(known)
+    last = name.rpartition(".")[2]
+    longer = [one for one in known if re.search(rf"(^|[._]){re.escape(last)}$", one)]
+    if longer:
+        *others, final = (f"'{one}'" for one in longer)
+        return f"did you mean {', '.join(others)}{' or ' if others else ''}{final}?"
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
@@ -83,10 +93,25 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     try:
         if cls not in _ADAPTERS:
             _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
-        return _ADAPTERS[cls].validate_python(nest(given))
+        nested = nest(given)
+        parsed = _ADAPTERS[cls].validate_python(nested)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.isidentifier())
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise SettingsError(key, f"unknown setting; {nearest(key, names(cls))}") from None
         raise SettingsError(key, f"{first['msg']}, got {first['input']!r}") from None
+    _refuse_text(nested, parsed, "")
+    return parsed
+
+
+def _refuse_text(given: Any, parsed: Any, key: str) -> None:
+    """A number or a flag that was given as text, which pydantic would take: elsewhere it stays text, and differs."""
+    if isinstance(given, str) and isinstance(parsed, int | float):
+        raise SettingsError(key, f"expected a number or true or false, got the string '{given}': write it unquoted")
+    if isinstance(given, Mapping) and dataclasses.is_dataclass(parsed):
+        for name, value in given.items():
+            _refuse_text(value, getattr(parsed, name), f"{key}.{name}" if key else name)
+    elif isinstance(given, list | tuple) and isinstance(parsed, list | tuple):
+        for value, one in zip(given, parsed, strict=True):
+            _refuse_text(value, one, key)

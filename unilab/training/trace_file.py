@@ -6,6 +6,7 @@ ends a process, its part is readable up to its last whole line. ``trace.json`` i
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -68,7 +69,8 @@ def merge(folder: Path) -> Path:
         beside.replace(target)
     except OSError as error:
         reason = f"the timeline cannot be written ({error.strerror or error}); its parts stay: free some space, then "
-        raise OSError(error.errno, f"{reason}python -m unilab.training.tracing {folder}", str(target)) from error
+        again = f"python -m unilab.training.tracing {shlex.quote(str(folder))}"
+        raise OSError(error.errno, reason + again, str(target)) from error
     finally:
         beside.unlink(missing_ok=True)
     for part in found:
