@@ -1,8 +1,12 @@
 """Going on from a checkpoint with settings that changed: each is used, or refused by its name."""
 
+import copy
+
 import pytest
+import torch
 
 from tests.algos.appo import test_runner as appo
+from tests.algos.offpolicy import test_learners
 from tests.algos.offpolicy import test_runner as offpolicy
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
@@ -208,3 +212,37 @@ def test_td3_explores_and_learns_with_what_changed(tmp_path):
     learner = load_checkpoint(tmp_path / "on/checkpoint.pt")["learner"]
     assert learner["actor_optimizer"]["param_groups"][0]["lr"] == 1e-4
     assert learner["updates"] == 8
+
+
+def as_if_on_cuda(state):
+    """A learner's or collector's state as a CUDA device would have written it."""
+    for part in state.values():
+        if isinstance(part, dict) and "param_groups" in part:
+            for group in part["param_groups"]:
+                group["capturable"] = True
+    state["generator"] = torch.zeros(16, dtype=torch.uint8)
+    return state
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_a_learner_goes_on_from_another_kind_of_device(algorithm):
+    stopped = test_learners.make(algorithm)
+    for seed in range(4):
+        stopped.update(test_learners.make_batch(seed))
+    resumed = [test_learners.make(algorithm) for _ in range(2)]
+    for learner in resumed:
+        learner.load_state_dict(as_if_on_cuda(copy.deepcopy(stopped.state_dict())))
+        learner.update(test_learners.make_batch(5))
+    first, second = (learner.critic_parameters.values for learner in resumed)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, stopped.critic_parameters.values)
+
+
+def test_a_collector_goes_on_from_another_kind_of_device(appo_checkpoint, tmp_path):
+    content = load_checkpoint(appo_checkpoint)
+    as_if_on_cuda(content["collection"]["collector"])
+    save_checkpoint(tmp_path / "checkpoint.pt", content)
+    for name in ("first", "second"):
+        appo.learn(5, tmp_path / name, resume=tmp_path / "checkpoint.pt", **IN_TURNS)
+    first, second = (appo.weights(tmp_path / name / "checkpoint.pt") for name in ("first", "second"))
+    assert torch.equal(first, second)

@@ -5,10 +5,15 @@ torch is imported only when a device other than the CPU is asked about: a plan f
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unilab.training.cgroups import cpu_quota
+
+if TYPE_CHECKING:
+    import torch
 
 # Core time of one environment step of HalfCheetah with networks [256, 256], in microseconds, as measured on two
 # AVX-512 cores. Only the ratio to the configurations' learning_cost matters here.
@@ -80,6 +85,19 @@ def check_device(name: str, setting: str = "device") -> str:
     if name in devices:
         return name
     raise DeviceError(f"{setting}: there is no device '{name}' on this machine; use one of: {', '.join(devices)}")
+
+
+@contextmanager
+def current_device(name: "str | torch.device") -> Iterator[None]:
+    """Make a CUDA device the current one of this thread; other devices have nothing of the kind.
+
+    Tensors know their device. Streams, graphs, events and page-locked memory belong to the current one.
+    """
+    import torch
+
+    device = torch.device(name)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
 
 
 def usable_cores() -> int:

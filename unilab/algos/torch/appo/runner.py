@@ -15,7 +15,7 @@ from unilab.algos.torch.appo.worker import build_networks
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
-from unilab.training.devices import check_device, split_threads, usable_cores
+from unilab.training.devices import check_device, current_device, split_threads, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
@@ -127,7 +127,7 @@ class APPORunner(AsyncRunner):
         """
         config = place(self.config, log_dir)
         checkpoints = Checkpoints.of(config, log_dir, save_interval, resume)
-        with torch_threads_kept(), timeline("learner", config):
+        with torch_threads_kept(), current_device(config.learner_device), timeline("learner", config):
             return train(
                 APPORun(self, config, log_dir, None if resume is None else Path(resume), logger_type),
                 self,

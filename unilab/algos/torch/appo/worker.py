@@ -15,6 +15,7 @@ from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
 from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
+from unilab.training.devices import current_device
 from unilab.training.fault_log import FaultStates
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
@@ -209,7 +210,7 @@ def appo_collector_fn(
     )
     collector.fault_states = FaultStates(faults)
     try:
-        with recording("collector", config):
+        with current_device(collector_device), recording("collector", config):
             _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)
     finally:
         env.close()

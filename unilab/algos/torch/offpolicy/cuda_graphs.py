@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from unilab.training.devices import current_device
+
 Update = Callable[[Mapping[str, Tensor], bool], None]
 
 WARMUP_UPDATES = 3
@@ -16,6 +18,8 @@ class CudaGraphs:
 
     A replay reads its batch from memory of its own, into which each batch is copied. The update must neither read
     anything back to the host nor allocate what outlives it.
+
+    Everything happens on the device of ``generator``, whichever is the current one.
 
     Args:
         update: the work.
@@ -31,6 +35,10 @@ class CudaGraphs:
         self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, batch: Mapping[str, Tensor], with_actor: bool) -> None:
+        with current_device(self._generator.device):
+            self._run(batch, with_actor)
+
+    def _run(self, batch: Mapping[str, Tensor], with_actor: bool) -> None:
         if self._batch is None:
             self._batch = {name: torch.empty_like(tensor).contiguous() for name, tensor in batch.items()}
         for name, tensor in batch.items():
@@ -46,16 +54,19 @@ class CudaGraphs:
     def _warm_up(self, with_actor: bool) -> None:
         """On a stream of its own, as recording requires."""
         assert self._batch is not None
-        self._stream = self._stream or torch.cuda.Stream()
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._update(self._batch, with_actor)
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _record(self, with_actor: bool) -> torch.cuda.CUDAGraph:
-        assert self._batch is not None
+        """On the same stream: PyTorch's own for this is one for all devices, of the device that recorded first."""
+        assert self._batch is not None and self._stream is not None
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a prefetching thread may go on
+        # "thread_local": a prefetching thread may go on
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._update(self._batch, with_actor)
         return graph

@@ -101,8 +101,7 @@ class OffPolicyLearner(ABC):
             own = [self._build_share(len(self.shares) + index, rows, scratch) for index, rows in enumerate(parts)]
             self._of_thread.append(own)
             self.shares += own
-        graphs = config.algorithm.cuda_graphs and self.device.type == "cuda"
-        self._run = CudaGraphs(self._update, self._generator) if graphs else self._update
+        self._run = self._replayed()
 
     @abstractmethod
     def _actor_groups(self) -> list[dict[str, Any]]:
@@ -179,6 +178,13 @@ class OffPolicyLearner(ABC):
         continue_generator(self._generator, state["generator"], seed)
         for parameters in (self.actor_parameters, self.critic_parameters, self.target_parameters):
             parameters.changed()
+        self._run = self._replayed()  # a recording would go on with the optimizers' old moments
+
+    def _replayed(self) -> Callable[[Batch, bool], None]:
+        """``_update``, on CUDA recorded and replayed if the settings say so."""
+        if self.config.algorithm.cuda_graphs and self.device.type == "cuda":
+            return CudaGraphs(self._update, self._generator)
+        return self._update
 
     def close(self) -> None:
         """End the learner's threads; idempotent."""

@@ -25,7 +25,7 @@ from unilab.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from unilab.training.devices import check_device, usable_cores
+from unilab.training.devices import check_device, current_device, usable_cores
 from unilab.training.progress import Progress, Summary
 from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
@@ -219,7 +219,7 @@ class OffPolicyRunner(AsyncRunner):
         """
         settings = place(self.config, log_dir)
         checkpoints = Checkpoints.of(settings, log_dir, save_interval, resume)
-        with torch_threads_kept(), timeline("learner", settings):
+        with torch_threads_kept(), current_device(settings.learner_device), timeline("learner", settings):
             return train(
                 OffPolicyRun(self, settings, log_dir, None if resume is None else Path(resume), logger_type),
                 self,

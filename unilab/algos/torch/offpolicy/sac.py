@@ -90,6 +90,8 @@ class SACShare:
         # The actor does not change between the two halves of an update: one pass serves s and s'.
         self._actor = ExplicitPass(actor.layers, 2 * count, gradients=actor.gradients[index], gradient_rows=count)
         self._critic_dim = self._critics.inputs.shape[1] - learner.action_dim
+        # What statistics() reads has memory of its own: that of a recording on CUDA is not always the latest update's.
+        self._wanted = learner.head.no_targets(count, learner.device)
         self.log_prob_sum = torch.zeros((), device=learner.device)
 
     @torch.no_grad()
@@ -109,16 +111,17 @@ class SACShare:
 
         self._targets.inputs[:, :split].copy_(read.critic_obs(batch, "next_"))
         self._targets.inputs[:, split:].copy_(following.action)
-        self._wanted = self._target_values(
-            self._targets.forward().float(),
-            batch["rewards"][rows],
-            read.discounts(batch),
-            self._alpha * following.log_prob,
+        self._wanted.copy_(
+            self._target_values(
+                self._targets.forward().float(),
+                batch["rewards"][rows],
+                read.discounts(batch),
+                self._alpha * following.log_prob,
+            )
         )
         self._critics.inputs[:, :split].copy_(critic_obs)
         self._critics.inputs[:, split:].copy_(batch["actions"][rows])
-        self._outputs = self._critics.forward().float()
-        gradient = self._loss_gradient(self._outputs, self._wanted, self._batch_size)
+        gradient = self._loss_gradient(self._critics.forward().float(), self._wanted, self._batch_size)
         self._critics.backward(gradient.to(self._critics.outputs.dtype))
 
     @torch.no_grad()
@@ -136,7 +139,7 @@ class SACShare:
 
     @torch.no_grad()
     def statistics(self) -> Tensor:
-        count = self._inputs.count
-        loss = self._head.loss(self._outputs, self._wanted).mean(0).sum()
-        values = self._head.values(self._outputs).mean(0).sum()
-        return torch.stack([loss, values, -self.log_prob_sum, self._alpha * count])
+        outputs = self._critics.outputs.float()
+        loss = self._head.loss(outputs, self._wanted).mean(0).sum()
+        values = self._head.values(outputs).mean(0).sum()
+        return torch.stack([loss, values, -self.log_prob_sum, self._alpha * self._inputs.count])

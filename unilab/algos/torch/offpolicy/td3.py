@@ -85,6 +85,8 @@ class TD3Share:
         )
         self._actor = ExplicitPass(actor.layers, count, gradients=actor.gradients[index])
         self._critic_dim = self._critics.inputs.shape[1] - learner.action_dim
+        # What statistics() reads has memory of its own: that of a recording on CUDA is not always the latest update's.
+        self._wanted = learner.head.no_targets(count, learner.device)
         self._policy_value = torch.zeros((), device=learner.device)
 
     @torch.no_grad()
@@ -96,13 +98,12 @@ class TD3Share:
         following = self._target_actor.forward()[0].float().tanh().add_(disturbance).clamp_(-1, 1)
         self._targets.inputs[:, :split].copy_(read.critic_obs(batch, "next_"))
         self._targets.inputs[:, split:].copy_(following)
-        self._wanted = self._target_values(
-            self._targets.forward().float(), batch["rewards"][rows], read.discounts(batch), None
+        self._wanted.copy_(
+            self._target_values(self._targets.forward().float(), batch["rewards"][rows], read.discounts(batch), None)
         )
         self._critics.inputs[:, :split].copy_(critic_obs)
         self._critics.inputs[:, split:].copy_(batch["actions"][rows])
-        self._outputs = self._critics.forward().float()
-        gradient = self._loss_gradient(self._outputs, self._wanted, self._batch_size)
+        gradient = self._loss_gradient(self._critics.forward().float(), self._wanted, self._batch_size)
         self._critics.backward(gradient.to(self._critics.outputs.dtype))
         if with_actor:
             self._actor.inputs.copy_(read.obs(batch))
@@ -126,6 +127,7 @@ class TD3Share:
 
     @torch.no_grad()
     def statistics(self) -> Tensor:
-        loss = self._head.loss(self._outputs, self._wanted).mean(0).sum()
-        values = self._head.values(self._outputs).mean(0).sum()
+        outputs = self._critics.outputs.float()
+        loss = self._head.loss(outputs, self._wanted).mean(0).sum()
+        values = self._head.values(outputs).mean(0).sum()
         return torch.stack([loss, values, self._policy_value])

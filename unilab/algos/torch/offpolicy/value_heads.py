@@ -25,6 +25,9 @@ class ValueHead(Protocol):
             rewards, discounts, bonus: [B]; a terminated transition has discount 0.
         """
 
+    def no_targets(self, rows: int, device: torch.device) -> Tensor:
+        """Zeros of the shape of ``targets``."""
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss [k, B] of each critic and row."""
 
@@ -50,6 +53,9 @@ class ScalarHead:
         if bonus is not None:
             reduced = reduced - bonus
         return torch.addcmul(rewards, discounts, reduced)
+
+    def no_targets(self, rows: int, device: torch.device) -> Tensor:
+        return torch.zeros(rows, device=device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * (outputs.squeeze(-1) - targets).square()
@@ -102,6 +108,9 @@ class CategoricalHead:
         projected = torch.zeros_like(chances)
         projected.scatter_add_(-1, index, chances * (1 - upper_share))
         return projected.scatter_add_(-1, index + 1, chances * upper_share)
+
+    def no_targets(self, rows: int, device: torch.device) -> Tensor:
+        return torch.zeros(rows, len(self._atoms), device=device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return -(targets * torch.log_softmax(outputs, -1)).sum(-1)

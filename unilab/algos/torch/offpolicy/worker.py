@@ -23,6 +23,7 @@ from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.collector_process import report_step
 from unilab.ipc.wakeup import Bell
+from unilab.training.devices import current_device
 from unilab.training.fault_log import FaultStates
 from unilab.training.seeding import derive_seed
 from unilab.training.settings import parse
@@ -235,6 +236,7 @@ def off_policy_collector_fn(
         closing(SharedWeightSync(weight_param_shapes, create=False, shm_name=weight_sync_name)) as sync,
         closing(replay),
         _environments(settings, dims, seed) as env,
+        current_device(settings.collector_device),
         recording("collector", settings),
     ):
         collector = build_collector(settings, env, actor, replay, seed=seed)
