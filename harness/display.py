@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,6 +170,8 @@ class TrainDisplay:
         self._speed = self._rate.add(seconds, progress["env_steps"])
         line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
         line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, "
+        if not math.isnan(progress["eval_return"]):
+            line += f"evaluated {number_text(progress['eval_return'])}, "
         line += self._left(progress)
         if self._live:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
@@ -181,6 +184,42 @@ class TrainDisplay:
         if self._iterations and done:
             left.append((self._iterations - done) * seconds / done)
         return f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+
+
+class EvalDisplay:
+    """Episodes so far, their mean return and time left of one evaluation, once it takes longer than a moment."""
+
+    def __init__(self, console: Console, episodes: int) -> None:
+        self._console = console
+        self._episodes = episodes
+        self._began = time.monotonic()
+        self._next = self._began + PLAIN_SECONDS
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "EvalDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, steps: int, returns: Sequence[float]) -> None:
+        """See ``unilab.algos.torch.evaluate.OnStep``."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (0.5 if self._live else PLAIN_SECONDS)
+        done = len(returns)
+        line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
+        if done:
+            left = (now - self._began) * max(0, self._episodes - done) / done
+            line += f", return {number_text(sum(returns) / done)}, {describe_minutes(left)} left"
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        else:
+            self._console.print(Text(line), soft_wrap=True)
 
 
 def console(stderr: bool = False) -> Console:

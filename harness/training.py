@@ -162,10 +162,6 @@ def run(
         on_progress(progress)
         return True
 
-    if resume is not None and resume.is_dir():
-        from unilab.training.checkpoint import NEWEST
-
-        resume /= NEWEST
     settings = job.settings | (timelines.begin(out) if trace else {})
     summary = job.trainer.run(
         settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume

@@ -24,7 +24,7 @@ import unilab
 from harness.adapters import drive
 from harness.trainers import ConfiguredTrainer, OnProgress
 from unilab.training.progress import Progress, Summary
-from unilab.training.run_config import STRICT, PositiveInt
+from unilab.training.run_config import STRICT, NonNegativeInt, PositiveInt
 from unilab.training.settings import SettingsError, flatten, parse
 
 KILL_SECONDS = drive.STOP_SECONDS + 1.0
@@ -53,7 +53,7 @@ class ForeignConfig:
     env: str = "HalfCheetah"
     env_cfg: dict[str, Any] = field(default_factory=dict)
     """overrides of the environment's own settings"""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     device: str = "cpu"
     """of the networks"""
     threads: PositiveInt = 1

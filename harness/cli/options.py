@@ -30,7 +30,7 @@ def add_limits(verb: argparse.ArgumentParser) -> None:
     add_results(verb)
     verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
     verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
-    verb.add_argument("--seed", type=int, metavar="S", help="of the sampler and of the first repeat")
+    verb.add_argument("--seed", type=not_negative_int, metavar="S", help="of the sampler and of the first repeat")
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
@@ -71,4 +71,11 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return value
+
+
+def not_negative_int(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text}")
     return value

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import add_results, add_set, add_trace, add_verb, positive, positive_int
+from harness.cli.options import add_results, add_set, add_trace, add_verb, not_negative_int, positive, positive_int
 from harness.cli.output import Refused, print_json, show_timeline
 
 HERE = Path()
@@ -60,20 +60,22 @@ def train(arguments: argparse.Namespace) -> int:
 
 def add_eval(verbs: Any) -> None:
     verb = add_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise")
-    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    verb.add_argument("--episodes", type=int, default=16, metavar="N", help="default: 16")
-    verb.add_argument("--seed", type=int, default=0, metavar="S", help="of the environments; default: 0")
-    verb.add_argument("--num-envs", type=positive_int, metavar="N", help="default: as many as episodes")
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a file, or the folder of a run")
+    verb.add_argument("--episodes", type=positive_int, default=16, metavar="N", help="default: 16")
+    verb.add_argument("--seed", type=not_negative_int, default=0, metavar="S", help="of the environments; default: 0")
+    verb.add_argument("--num-envs", type=positive_int, metavar="N", help="default: as many as episodes, 64 at most")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
+    from harness.display import EvalDisplay, console
     from unilab.algos.torch.evaluate import evaluate as play
     from unilab.training.checkpoint import CheckpointError
 
-    if arguments.episodes < 1:
-        raise Refused(f"--episodes must be at least 1, got {arguments.episodes}")
     try:
-        result = play(arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs)
+        with EvalDisplay(console(stderr=True), arguments.episodes) as display:
+            result = play(
+                arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
+            )
     except CheckpointError as error:
         raise Refused(str(error)) from None
     if arguments.json:

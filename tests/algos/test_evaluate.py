@@ -1,10 +1,14 @@
 """Playing a checkpoint's policy: that of every trainer, scaled to the environment's actions, whole episodes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from tests.algos.appo.counting_env import CountingEnv
+from unilab import load_policy
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import evaluate
@@ -72,11 +76,38 @@ def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
     }
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("trainer", ["appo", "sac", "td3"])
+def test_a_loaded_policy_acts_as_the_trained_one_without_noise(trainer, tmp_path):
+    config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
+    obs = torch.linspace(-3, 3, 7)[:, None]
+    actor = build_networks(config, 1, 1, 0)[0] if trainer == "appo" else build_actor(config, 1, 1)
+    actor.normalizer.update(torch.randn(50, 1) + 2)
+    expected = actor(obs).clamp(LOW, HIGH) if trainer == "appo" else 3 + 2 * actor.mode(obs)
+    write(tmp_path / "checkpoint.pt", trainer, config, actor)
+    random = torch.get_rng_state()
+    policy = load_policy(tmp_path / "checkpoint.pt")
+    actions = policy(obs.numpy())
+    assert actions.shape == (7, 1) and actions.dtype == np.float32
+    np.testing.assert_allclose(actions, expected.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(actions, load_policy(tmp_path)(obs.double().tolist()), "a folder, and lists, will do")
+    assert torch.equal(torch.get_rng_state(), random)
+    with pytest.raises(ValueError, match=r"expected observations \[N, 1\], got \[1\]"):
+        policy([1.0])
+
+
+def test_importing_the_package_stays_cheap():
+    code = "import sys, unilab; assert 'torch' not in sys.modules; from unilab import load_policy, envs"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("trainer", ["sac", "td3"])
 def test_a_checkpoint_that_training_wrote(trainer, tmp_path):
     small = {"num_envs": 2, "batch_size": 4, "learning_starts": 2, "replay_capacity": 100, "learner_threads": 1}
+    small |= {"eval_interval": 2, "eval_episodes": 3}
     with OffPolicyRunner.from_config(parse(CONFIGS[trainer], SMALL | small)) as runner:
         summary = runner.learn(2, log_dir=tmp_path)
+    assert 3 * LOW <= summary.progress.eval_return <= 4 * HIGH
     result = evaluate(summary.checkpoint, episodes=2)
     assert (result["trainer"], result["iteration"], result["episodes"]) == (trainer, 2, 2)
     assert result["env_steps"] == summary.progress.env_steps

@@ -1,6 +1,7 @@
 """``train``: what it leaves in its folder, and what it does not replace."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -103,3 +104,36 @@ def test_what_an_earlier_run_left_stays_until_the_first_iteration_is_done(train,
     with pytest.raises(ArithmeticError, match="planned failure"):
         train("c.yaml", "--overwrite", "--set", "settings.env_cfg={fail_at: 3}")
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_what_cannot_be_evaluated_is_one_line(train, tmp_path, capsys):
+    (tmp_path / "model.zip").write_bytes(b"PK\x05\x06" + bytes(18))  # an empty archive
+    for name, words in (("c.yaml", "not a checkpoint of this program"), (".", "checkpoint.pt: no such checkpoint"),
+                        ("model.zip", "not a checkpoint of this program")):  # fmt: skip
+        assert cli.main(["eval", name]) == 1
+        err = capsys.readouterr().err
+        assert words in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["eval", "c.pt", "--seed", "-1"], ["run", "c.yaml", "--seed", "-1"]])
+def test_a_negative_seed_is_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "expected a whole number, 0 or more, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trainer", ["appo", "sac", "harness.adapters.sb3:PPO"])
+def test_a_negative_seed_is_a_wrong_setting(trainer, train, tmp_path):
+    (tmp_path / "seed.yaml").write_text(f"trainer: {trainer}\nenv: Hopper\nsettings: {{seed: -1}}\n")
+    code, _, err = train("seed.yaml")
+    assert code == 1 and "seed.yaml:3: settings.seed: Input should be greater than or equal to 0, got -1" in err
+
+
+def test_evaluating_for_long_shows_progress(train, folder, monkeypatch, capsys):
+    assert train("c.yaml", "--iterations", 1)[0] == 0
+    monkeypatch.setattr("harness.display.PLAIN_SECONDS", 0)
+    assert cli.main(["eval", str(folder), "--episodes", "6", "--num-envs", "2"]) == 0
+    captured = capsys.readouterr()
+    assert re.search(r"^4 of 6 episodes, 1\d steps, return 3.5, .* left$", captured.err, re.MULTILINE)
+    assert "over 6 episodes" in captured.out

@@ -1,7 +1,9 @@
 """Checkpoints survive what disks and processes do."""
 
+import pickle
 import resource
 import signal
+import zipfile
 
 import numpy as np
 import pytest
@@ -34,6 +36,36 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     torch.save([1, 2, 3], path)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(path)
+
+
+def sb3_model(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", "{}")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text("trainer: appo\nenv: Hopper\n"),
+        lambda path: path.write_bytes(pickle.dumps({"weights": [1.0]})),
+        lambda path: torch.save(torch.nn.Linear(2, 2), path),
+        lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path),
+        sb3_model,
+    ],
+    ids=["YAML", "pickle", "a module", "a state dict", "a zip file"],
+)
+def test_what_another_program_wrote_is_told_from_a_broken_checkpoint(write, tmp_path):
+    write(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program") as raised:
+        load_checkpoint(tmp_path / "file")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_folder_means_its_newest_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "checkpoint.pt", {"a": 1})
+    assert load_checkpoint(tmp_path)["a"] == 1
 
 
 def test_code_is_not_executed(tmp_path):

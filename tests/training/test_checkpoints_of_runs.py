@@ -1,5 +1,6 @@
 """Which checkpoints a run leaves, and when it writes them."""
 
+import math
 import os
 
 import pytest
@@ -96,6 +97,46 @@ def test_the_best_by_return_is_kept_beside_the_newest(tmp_path):
     resumed = learn(14, tmp_path, save_interval=1, resume=summary.checkpoint, **FALLING)
     assert iteration(tmp_path / "best.pt") == first, "the return went on falling"
     assert resumed.best_checkpoint == summary.best_checkpoint
+
+
+class Changing(CountingEnv):
+    """Each instance, and each evaluation makes one, pays ``by`` more than the one before."""
+
+    made = 0
+
+    def __init__(self, num_envs, *, by=0.0, **options):
+        super().__init__(num_envs, **options)
+        type(self).made += 1
+        self.factor = 10 + by * self.made
+
+    def step(self, actions):
+        result = super().step(actions)
+        return result._replace(reward=result.reward * self.factor)
+
+
+@pytest.mark.parametrize(("by", "best"), [(0.01, 9), (-0.01, 3)])
+def test_the_best_by_evaluation_is_kept_and_a_late_collapse_loses_nothing(by, best, tmp_path):
+    returns = {}
+
+    def note(progress):
+        returns[progress.iteration] = progress.eval_return
+        return True
+
+    env = {"env": "tests.training.test_checkpoints_of_runs:Changing", "env_cfg": {"by": by}}
+    learn(10, tmp_path, on_iteration=note, eval_interval=3, eval_episodes=4, save_seconds=1000, **env)
+    assert math.isnan(returns[2])
+    assert 33 < returns[3] == returns[5] < 37, "episodes of 4 and 3 steps"
+    assert (returns[9] > returns[6] > returns[3]) if by > 0 else (returns[9] < returns[6] < returns[3])
+    saved = load_checkpoint(tmp_path / "best.pt")
+    assert saved["progress"]["iteration"] == best and saved["progress"]["eval_return"] == returns[best]
+    assert iteration(tmp_path / "checkpoint.pt") == 10
+
+
+def test_evaluating_does_not_change_what_is_learned(tmp_path):
+    plain = learn(4, tmp_path / "plain").checkpoint
+    evaluated = learn(4, tmp_path / "evaluated", eval_interval=1, eval_episodes=3).checkpoint
+    one, other = (load_checkpoint(path)["learner"]["actor"] for path in (plain, evaluated))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_new_run_replaces_the_checkpoints_of_an_earlier_one_with_its_first(tmp_path):

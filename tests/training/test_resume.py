@@ -32,6 +32,8 @@ APPO_FIXED = {
 APPO_CHANGES = {
     "save_seconds": 5.0,
     "keep_checkpoints": 2,
+    "eval_interval": 4,
+    "eval_episodes": 3,
     "env_threads": 2,
     "inference_threads": 2,
     "learner_threads": 2,
@@ -80,6 +82,8 @@ SAC_FIXED = {
 SAC_CHANGES = {
     "save_seconds": 5.0,
     "keep_checkpoints": 2,
+    "eval_interval": 4,
+    "eval_episodes": 3,
     "env_threads": 2,
     "learner_threads": 1,
     "learner_dtype": "bfloat16",

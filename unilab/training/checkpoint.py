@@ -21,6 +21,8 @@ FORMAT = 1
 NEWEST, BEST = "checkpoint.pt", "best.pt"
 PARTS = ("trainer", "config", "progress", "learner", "collection")
 """that the checkpoint of a run has"""
+ZIP = b"PK\x03\x04"
+FOREIGN = f"not a checkpoint of this program; `train` and `learn` write them, as {NEWEST} and {BEST}"
 OTHER_LAYOUT = "the layout is that of an older version of this program; use that version, or train anew"
 DEFAULT_INTERVAL = 50
 SAVING_SHARE = 0.05
@@ -91,8 +93,8 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def in_folder(path: str | Path, folder: Path) -> bool:
-    """Whether the file lies in the folder itself."""
-    return Path(path).resolve().parent == folder.resolve()
+    """Whether the path is the folder or a file in it."""
+    return folder.resolve() in (Path(path).resolve(), Path(path).resolve().parent)
 
 
 def _loadable(value: Any) -> Any:
@@ -105,26 +107,48 @@ def _loadable(value: Any) -> Any:
 
 
 def load_checkpoint(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint, or the newest one of a folder, onto the CPU.
 
     Args:
         parts: what it has to have; ``PARTS`` for one that a run goes on from.
 
     Raises:
-        CheckpointError: no such file, truncated, corrupted, of another format or of an older layout.
+        CheckpointError: no such file, truncated, corrupted, of another program or of an older layout.
     """
+    path = path / NEWEST if path.is_dir() else path
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            begin = file.read(len(ZIP))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if not ZIP.startswith(begin):  # a truncated one begins with less of it
+        raise CheckpointError(f"{path}: {FOREIGN}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: truncated or corrupted ({error}); use an earlier checkpoint") from error
+        if _is_whole(path):
+            raise CheckpointError(f"{path}: {FOREIGN}") from error
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: truncated or corrupted ({reason}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this program (format {FORMAT})")
+        raise CheckpointError(f"{path}: {FOREIGN}")
     for part in parts:
         if part not in content:
             raise CheckpointError(f"{path}: it has no '{part}': {OTHER_LAYOUT}")
     return content
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether nothing is missing from a file that cannot be read: then it holds what another program put there."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
 
 
 @contextmanager
@@ -199,10 +223,12 @@ class Checkpoints:
         """The best one of this run, those before a resume included."""
         return None if self._folder is None or self._best is None else self._folder / BEST
 
-    def due(self, iteration: int) -> bool:
-        """Whether one is to be written after this iteration."""
+    def due(self, iteration: int, score: Score | None) -> bool:
+        """Whether one is to be written after this iteration; the best by an evaluation, which are rare, always is."""
         if self._folder is None or self._interval == 0:
             return False
+        if score is not None and score.by == "evaluation" and self.is_best(score):
+            return True
         if iteration % self._interval == 0 and (self._interval != DEFAULT_INTERVAL or self.newest is None):
             return True
         pause = max(self._seconds, self._saving_took / SAVING_SHARE)

@@ -36,6 +36,8 @@ class Progress:
     episode_return: float = float("nan")
     """mean return of the last 100 finished episodes, the environment's own rewards"""
     episode_length: float = float("nan")
+    eval_return: float = float("nan")
+    """mean return of the latest evaluation, which plays without noise; nan: none so far"""
     policy_lag: float = 0.0
     """learner versions between the weights that acted and those that learn, this iteration"""
     policy_lag_mean: float = 0.0

@@ -18,6 +18,7 @@ from unilab.training.metric_writer import MetricWriter
 from unilab.training.progress import CollectorCounters, Progress, Summary
 from unilab.training.settings import SettingsError, flatten, parse
 from unilab.training.signals import StopRequested, stop_on_signals
+from unilab.training.tracing import span
 
 OnIteration = Callable[[Progress], bool]
 Check = Callable[[], None]
@@ -53,6 +54,7 @@ class TrainingRun(ABC):
         with restoring():
             self.progress = Progress() if saved is None else Progress(**saved["progress"])
         self.resumed_at = self.progress.iteration
+        self._evaluated = False
         self._wall_seconds_before = self.progress.wall_seconds
         self.directory = None if log_dir is None else Path(log_dir)
         if self.directory is not None:
@@ -76,8 +78,26 @@ class TrainingRun(ABC):
     def close(self) -> None:
         """End everything that was started; idempotent."""
 
+    @abstractmethod
+    def play(self, check: Check) -> float:
+        """Mean return of whole episodes without noise; ``check`` as for ``iterate``."""
+
+    def evaluate(self, check: Check) -> None:
+        """Evaluate the policy after this iteration, if one is due, and write the iteration's metrics."""
+        self._evaluated = False
+        interval = self._config.eval_interval
+        if interval and self.progress.iteration % interval == 0:
+            with span("evaluation"):
+                value = self.play(check)
+            self.progress = dataclasses.replace(self.progress, eval_return=value)
+            self._evaluated = True
+        self._writer.write(self.progress)
+
     def score(self) -> Score | None:
-        """What the best checkpoint is chosen by: the return, once it is a mean over enough episodes."""
+        """What the best checkpoint is chosen by: the latest evaluation while it is new, or, without evaluations, the
+        return of training, once it is a mean over enough episodes."""
+        if self._config.eval_interval:
+            return Score("evaluation", self.progress.eval_return) if self._evaluated else None
         full = self.progress.episodes >= WINDOW and math.isfinite(self.progress.episode_return)
         return Score("training", self.progress.episode_return) if full else None
 
@@ -93,7 +113,7 @@ class TrainingRun(ABC):
         }
 
     def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
-        """Set ``progress`` at the end of an iteration, write its metrics and report new simulation faults.
+        """Set ``progress`` at the end of an iteration and report new simulation faults.
 
         Args:
             collector: its newest counters.
@@ -115,12 +135,12 @@ class TrainingRun(ABC):
             episodes=collector.episodes,
             episode_return=collector.episode_return,
             episode_length=collector.episode_length,
+            eval_return=before.eval_return,
             policy_lag_mean=before.policy_lag_mean + (lag - before.policy_lag_mean) / iteration,
             dropped_rollouts=collector.dropped_rollouts,
             metrics=metrics | {"simulation_faults": float(collector.fault_count)},
             **now,
         )
-        self._writer.write(self.progress)
         self.report_faults(collector)
 
     def report_faults(self, collector: CollectorCounters) -> None:
@@ -167,8 +187,10 @@ def train(
 
         try:
             while run.progress.iteration < max_iterations:
-                progress = run.iterate(check)
-                if checkpoints.due(progress.iteration):
+                run.iterate(check)
+                run.evaluate(check)
+                progress = run.progress
+                if checkpoints.due(progress.iteration, run.score()):
                     checkpoints.save(run.checkpoint(), progress.iteration, run.score())
                 if on_iteration is not None and not on_iteration(progress):
                     stopped_by = "callback"

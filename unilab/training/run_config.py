@@ -55,4 +55,9 @@ class RunConfig:
     """a checkpoint is written after so long, also where save_interval iterations have not passed"""
     keep_checkpoints: PositiveInt = 1
     """newest checkpoints to keep, beside the best one"""
-    seed: int = 0
+    eval_interval: NonNegativeInt = 0
+    """iterations between evaluations without noise, by which the best checkpoint is then chosen; 0: none, training's
+    own returns choose it"""
+    eval_episodes: PositiveInt = 16
+    """whole episodes of an evaluation, at least"""
+    seed: NonNegativeInt = 0

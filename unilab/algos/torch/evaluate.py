@@ -1,61 +1,61 @@
 """Returns of a trained policy, acting without noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import build_networks
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.policy import Config, Policy, environment, read, restore
 from unilab.envs import VecEnv, make
-from unilab.training.checkpoint import CheckpointError, load_checkpoint
+from unilab.training.run import trainer_name
 from unilab.training.seeding import derive_seed
-from unilab.training.settings import parse
 
-FloatArray = NDArray[np.float32]
-Policy = Callable[[FloatArray], FloatArray]
-"""observations [N, O] to actions [N, A] within the environment's bounds"""
+MOST_ENVS = 64
+"""stepped together unless more are asked for"""
+OnStep = Callable[[int, Sequence[float]], None]
+"""is given the steps so far and the returns so far after each step of all environments"""
 
 
-@torch.no_grad()
-def evaluate(checkpoint: str | Path, episodes: int = 16, seed: int = 0, num_envs: int | None = None) -> dict[str, Any]:
+def evaluate(
+    checkpoint: str | Path,
+    episodes: int = 16,
+    seed: int = 0,
+    num_envs: int | None = None,
+    *,
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
     """Play whole episodes with the actions that a checkpoint's policy takes without noise.
 
     Every environment plays the same number of episodes, so that short episodes are not over-represented.
 
     Args:
-        checkpoint: written by the ``learn`` of any runner of this package.
+        checkpoint: written by the ``learn`` of any runner of this package, or the folder with it.
         episodes: at least this many are played.
         seed: of the environments.
         num_envs: environments stepped together; None: one an episode, 64 at most.
+        on_step: is called after each step; what it raises ends the evaluation.
 
     Returns:
         trainer, env, iteration, env_steps (of training), episodes, return_mean, return_std, return_min, return_max,
         length_mean.
 
     Raises:
-        CheckpointError: the file cannot be read, or is of a trainer that is not known here.
-        ValueError: ``episodes`` is below 1.
+        CheckpointError: the file cannot be read, or is of a trainer or an environment that is not known here.
+        ValueError: ``episodes`` is below 1, or ``seed`` below 0.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    saved = load_checkpoint(Path(checkpoint))
-    trainer = saved.get("trainer", "appo")  # early checkpoints, all of APPO, do not say
-    configs: dict[str, type[APPOConfig | OffPolicyConfig]] = {"appo": APPOConfig, **CONFIGS}
-    if trainer not in configs:
-        raise CheckpointError(f"{checkpoint}: saved by '{trainer}'; only {', '.join(configs)} can be evaluated")
-    config = parse(configs[trainer], saved["config"])
-    num_envs = min(episodes, 64) if num_envs is None else num_envs
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    path = Path(checkpoint)
+    config, saved = read(path)
+    num_envs = min(episodes, MOST_ENVS) if num_envs is None else num_envs
     seed = derive_seed(seed, "evaluation")
-    with make(config.env, num_envs, config.sim_backend, config.env_cfg, seed) as env:
-        returns, lengths = _play(env, _policy(config, env, saved["learner"]["actor"]), seed, -(-episodes // num_envs))
+    with environment(path, config, num_envs, seed) as env:
+        returns, lengths = _play(env, restore(path, config, saved, env), seed, -(-episodes // num_envs), on_step)
     return {
-        "trainer": trainer,
+        "trainer": trainer_name(config),
         "env": config.env,
         "iteration": saved["progress"]["iteration"],
         "env_steps": saved["progress"]["env_steps"],
@@ -68,25 +68,30 @@ def evaluate(checkpoint: str | Path, episodes: int = 16, seed: int = 0, num_envs
     }
 
 
-def _policy(config: APPOConfig | OffPolicyConfig, env: VecEnv, weights: Mapping[str, Any]) -> Policy:
-    """The saved policy, on the CPU."""
-    if isinstance(config, APPOConfig):
-        gaussian, _ = build_networks(config, env.obs_dim, env.action_dim, env.critic_dim)
-        gaussian.load_state_dict(weights)
-        return lambda obs: np.clip(gaussian(torch.from_numpy(obs)).numpy(), env.action_low, env.action_high)
-    actor = build_actor(config, env.obs_dim, env.action_dim)
-    actor.load_state_dict(weights)
-    half_range, middle = (env.action_high - env.action_low) / 2, (env.action_high + env.action_low) / 2
-    return lambda obs: middle + half_range * actor.mode(torch.from_numpy(obs)).numpy()
+def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], None]) -> float:
+    """Mean return of ``eval_episodes`` whole episodes, played without noise and from the same starts each time.
+
+    Args:
+        config: of the run.
+        weights: of the actor.
+        check: is called after each step; what it raises ends the evaluation.
+    """
+    num_envs = min(config.eval_episodes, MOST_ENVS)
+    seed = derive_seed(config.seed, "evaluation")
+    with make(config.env, num_envs, config.sim_backend, config.env_cfg, seed, config.env_threads) as env:
+        policy = Policy(config, weights, env)
+        returns, _ = _play(env, policy, seed, -(-config.eval_episodes // num_envs), lambda steps, so_far: check())
+    return float(np.mean(returns))
 
 
-def _play(env: VecEnv, policy: Policy, seed: int, wanted: int) -> tuple[list[float], list[int]]:
+def _play(env: VecEnv, policy: Policy, seed: int, wanted: int, on_step: OnStep | None) -> tuple[list[float], list[int]]:
     """Returns and lengths of the first ``wanted`` episodes of each environment."""
     returns: list[float] = []
     lengths: list[int] = []
     played = np.zeros(env.num_envs, dtype=np.int64)
     running, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     obs, _ = env.reset(seed)
+    made = 0
     while played.min() < wanted:
         result = env.step(policy(obs))
         running += result.reward
@@ -99,4 +104,7 @@ def _play(env: VecEnv, policy: Policy, seed: int, wanted: int) -> tuple[list[flo
             running[row] = 0
             steps[row] = 0
         obs = result.obs
+        made += env.num_envs
+        if on_step is not None:
+            on_step(made, returns)
     return returns, lengths

@@ -12,6 +12,7 @@ from unilab.algos.torch.appo.collection import Collection, InProcessCollection, 
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.worker import build_networks
+from unilab.algos.torch.evaluate import mean_return
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
@@ -189,6 +190,9 @@ class APPORun(TrainingRun):
 
     def _weights(self) -> Weights:
         return {"actor": self._learner.get_weights(), "critic": self._learner.get_critic_weights()}
+
+    def play(self, check: Check) -> float:
+        return mean_return(self._config, self._learner.get_weights(), check)
 
     def content(self) -> dict[str, Any]:
         return {"learner": self._learner.state_dict(), "collection": self._collection.state_dict()}

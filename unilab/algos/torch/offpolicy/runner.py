@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilab.algos.torch.evaluate import mean_return
 from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
 from unilab.algos.torch.offpolicy.collection import TransitionCollection
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
@@ -398,6 +399,9 @@ class OffPolicyRun(TrainingRun):
                 save_checkpoint(path, {"learner": self._learner.state_dict(), "updates": self._learner.updates})
                 error.add_note(f"the learner as it was is in {path}")
             raise
+
+    def play(self, check: Check) -> float:
+        return mean_return(self._config, self._learner.get_weights(), check)
 
     def content(self) -> dict[str, Any]:
         self._pipeline.refresh()
