@@ -18,7 +18,7 @@ from harness.statistics import (
     paired_log_ratios,
     sign_flip_p,
 )
-from harness.study import judged_by, ranking, timed_by
+from harness.study import judged_by, of_one_kind, ranking, timed_by
 from harness.suite import Suite
 
 LEVEL = 0.05
@@ -108,6 +108,7 @@ class Answer:
 def answer(suite: Suite, records: Sequence[Record]) -> Answer:
     """The answer that these records of a study give."""
     objective = suite.objectives[0]
+    records = of_one_kind(records)
     order = ranking(records, suite)
     best = order[0] if order else None
     own = judged_by([r for r in records if r.trial == best])

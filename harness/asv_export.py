@@ -5,7 +5,7 @@ step, the seconds per sample (a transition that goes through an update), the neg
 at a budget and the seconds to a target return, each where it was measured. The one parameter is the configuration as
 text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their settings are, so that their history
 goes on from commit to commit. Samples of asv's statistics are the repeats of the confirmation (of the search, for a
-trial that was not confirmed).
+trial that was not confirmed). What was measured in turns and what was measured alone are benchmarks of their own.
 
 asv's discovery rewrites ``benchmarks.json``; ``suites/asv/bench_studies.py`` gives it back what is exported here.
 """
@@ -28,8 +28,8 @@ from asv.runner import BenchmarkResult
 from ruamel.yaml import YAML
 
 from harness.locks import locked
-from harness.record import Record, last_attempts, read_records, write_atomic
-from harness.study import feasible, judged_by
+from harness.record import Phase, Record, attempts_that_count, read_records, write_atomic
+from harness.study import feasible, judged_by, of_one_kind
 from harness.suite import load
 
 BENCHMARKS_VERSION = 2
@@ -88,7 +88,7 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         raise ExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
-    here = [record for record in last_attempts(records) if record.commit == commit]
+    here = of_one_kind([record for record in attempts_that_count(records) if record.commit == commit])
     configurations = _configurations(here)
     machine, suite = _machine(manifest), load(study_dir / "suite.yaml").suite
     met = {trial for trial in {r.trial for r in here} if feasible([r for r in here if r.trial == trial], suite)}
@@ -121,7 +121,7 @@ def _check_commit(study_dir: Path, manifest: dict[str, Any], commit: str) -> Non
 
 
 def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """What is exported, by name: the baseline and the confirmed trials; all trials when none was confirmed.
+    """What is exported, by name: what was confirmed, the baseline among it; all trials when nothing was.
 
     Pruned trials are neither measured nor failed: they are left out.
     """
@@ -132,9 +132,10 @@ def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:
             trials.setdefault(record.trial, []).append(record)
     confirmed = {r.trial for r in records if r.phase == "confirm"}
     baselines = {r.trial for r in records if r.baseline}
-    chosen = {trial: judged_by(trials[trial]) for trial in trials if not confirmed or trial in confirmed | baselines}
+    phase: Phase = "confirm" if confirmed else "search"  # numbers of one kind
+    chosen = {trial: judged_by(trials[trial], phase) for trial in trials if not confirmed or trial in confirmed}
     result = {describe(own[0].params): own for own in chosen.values()}
-    for trial in sorted(baselines):
+    for trial in sorted(baselines & chosen.keys()):
         result[BASELINE] = chosen[trial]
     return result
 
@@ -156,6 +157,8 @@ def _identity(study_dir: Path) -> str:
     """asv's benchmark version: a digest of the parts of the suite that decide what the numbers mean."""
     suite = YAML(typ="safe").load((study_dir / "suite.yaml").read_text(encoding="utf-8"))
     parts = {key: suite[key] for key in SUITE_IDENTITY if key in suite}
+    if "measure" in parts:  # whether turns were taken decides about the benchmark's name
+        parts["measure"] = {key: value for key, value in parts["measure"].items() if key != "turns"}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -168,7 +171,7 @@ def _add_benchmarks(
     class_name = re.sub(r"\W", "_", suite)
     own = {}
     for tracked in _measured(configurations):
-        name = f"bench_studies.{class_name}.{tracked.name}"
+        name = f"bench_studies.{class_name}.{tracked.name}{_kind(configurations)}"
         earlier = known.get(name, {})
         old = earlier["params"][0] if earlier.get("version") == version else []
         new = [repr(text) for text in (BEST, *configurations)]
@@ -184,6 +187,12 @@ def _add_benchmarks(
         }
     write_atomic(path, json_text(known, BENCHMARKS_VERSION))
     return own
+
+
+def _kind(configurations: dict[str, list[Record]]) -> str:
+    """What the names of benchmarks end with: numbers of different kinds have different histories."""
+    kinds = {record.kind for own in configurations.values() for record in own if record.state == "complete"}
+    return "".join(f"_{kind.replace(' ', '_')}" for kind in kinds if kind != "alone")
 
 
 def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:

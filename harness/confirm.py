@@ -1,6 +1,7 @@
 """The confirmation: in which order the best configurations and the baseline are measured again.
 
-The winner of a noisy search is partly the luckiest. So the candidates and the baseline are measured once more, in fresh
+The winner of a noisy search is partly the luckiest. So the search looks at its best a second time (``looked_at``), and
+by both looks it is decided who is a candidate. Then the candidates and the baseline are measured once more, in fresh
 processes and in blocks: baseline A, candidates B and C there and back, baseline, that is A B C C B A. A machine that
 grows slower or faster hits all of them alike (ABBA), and the two measurements of the baseline in a block, A against A,
 show how much the same thing differs from itself: the noise floor. Where a block's repeats can be alive together they
@@ -11,12 +12,25 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.record import Record
-from harness.suite import Confirm
+from harness.suite import Confirm, Suite
 
 BASELINE = 0
 """the trial that is always measured first"""
+LOOKED_AT = 3
+"""trials that the search measures once more, or one more than are confirmed where that is more"""
 Block = list[tuple[int, int]]
 """(trial, repeat) in the order to be measured"""
+
+
+def looked_at(suite: Suite, candidates: int) -> int:
+    """How many of so many candidates beside the baseline get a second look.
+
+    None where nothing is confirmed, or all that there are; and none where repeats learn: a second look takes minutes
+    of each, and what tells returns apart are seeds, which a suite asks for with ``measure.repeats``.
+    """
+    if suite.confirm is None or suite.learns or candidates <= suite.confirm.top:
+        return 0
+    return min(candidates, max(LOOKED_AT, suite.confirm.top + 1))
 
 
 def blocks(confirm: Confirm) -> int:

@@ -60,6 +60,8 @@ class Interference:
     throttled_seconds: float = math.nan
     disturbed: str = ""
     """what disturbed the measurement, in words; empty when nothing did"""
+    disturbance: float = math.nan
+    """what was taken over what may be: above 1 where the measurement is disturbed"""
 
 
 def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
@@ -88,7 +90,8 @@ def judge(before: Reading | None, after: Reading | None) -> Interference:
         throttled = after.throttled - before.throttled
     if before.cores != after.cores or before.quota != after.quota:
         text = f"the usable cores changed from {_usable(before):g} to {_usable(after):g}"
-        return Interference(math.nan, throttled, text)
+        changed = max(len(before.cores ^ after.cores), abs(_usable(before) - _usable(after)))
+        return Interference(math.nan, throttled, text, 1 + changed / _may_be_taken(before))
     if seconds < SHORTEST_SECONDS:
         return Interference(throttled_seconds=throttled)
     usable, own = _usable(before), (after.own - before.own) / seconds
@@ -97,7 +100,8 @@ def judge(before: Reading | None, after: Reading | None) -> Interference:
     others = max(0.0, len(before.cores) - idle - stolen - own)
     # A quota below the number of cores leaves some to others for nothing: they take only what the trial could have had.
     taken = min(usable, max(0.0, others - (len(before.cores) - usable)))
-    limit = min(TAKEN_CORES, TAKEN_FRACTION * usable)
+    limit = _may_be_taken(before)
+    disturbance = max(taken, stolen) / limit
     problems = []
     if taken > limit:
         problems.append(f"other processes took {taken:.2g} of {usable:g} cores")
@@ -106,7 +110,8 @@ def judge(before: Reading | None, after: Reading | None) -> Interference:
     if throttled > THROTTLED_FRACTION * seconds and own < OWN_QUOTA * usable:
         text = f"the CPU quota held it back for {throttled:.2g} s though it used {own:.2g} of {usable:g} cores"
         problems.append(text)
-    return Interference(taken / usable, throttled, "; ".join(problems))
+        disturbance = max(disturbance, throttled / (THROTTLED_FRACTION * seconds))
+    return Interference(taken / usable, throttled, "; ".join(problems), disturbance)
 
 
 class Guard:
@@ -131,6 +136,11 @@ class Guard:
 
     def _read(self) -> Reading | None:
         return read(groups=self._pauses.groups if self._pauses else ())
+
+
+def _may_be_taken(reading: Reading) -> float:
+    """Cores that others may take without disturbing."""
+    return min(TAKEN_CORES, TAKEN_FRACTION * _usable(reading))
 
 
 def _usable(reading: Reading) -> float:

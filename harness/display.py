@@ -1,6 +1,7 @@
 """Progress while a study or a training runs: one live line on a terminal, plain lines in a pipe."""
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.plan import Plan, describe_minutes
-from harness.record import Record, last_attempts
+from harness.record import SECOND_LOOK, Record, attempts_that_count
 from harness.tables import number_text, settings_text, warnings
 
 PLAIN_SECONDS = 5.0
@@ -25,18 +26,15 @@ class StudyDisplay:
     Use as a context manager around ``Sweep.run``. Everything goes to ``console``.
     """
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: Console, began: float | None = None) -> None:
         self._plan = plan
         self._console = console
         self._objective = plan.suite.objectives[0]
-        self._best: float | None = None
+        self._best: dict[tuple[str, str], float] = {}
+        """by phase and kind of numbers"""
         self._running: dict[tuple[int, int, str], _Running] = {}
-        self._repeats = plan.trials * plan.suite.measure.repeats + plan.confirm_repeats
-        """still to be finished"""
-        self._taken: list[float] = []
-        """seconds of the repeats that this run measured"""
+        self._forecast = Forecast(plan, time.monotonic() if began is None else began)
         self._next_plain = 0.0
-        self._run_began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "StudyDisplay":
@@ -50,15 +48,16 @@ class StudyDisplay:
 
     def note_existing(self, records: list[Record]) -> None:
         """Records of earlier runs of this study count for the best so far."""
-        for record in last_attempts(records):
+        for record in attempts_that_count(records):
             self._note_best(record)
-        self._repeats = max(0, self._repeats - len(last_attempts(records)))
+            self._forecast.known(record)
         if records:
             self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
 
     def started(self, record: Record, what: str) -> None:
-        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record.in_turns)
+        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record)
         self._running[_key(record)] = running
+        self._forecast.started(record, time.monotonic())
         self._next_plain = 0.0
         self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
         self._show(running, "starting")
@@ -72,9 +71,7 @@ class StudyDisplay:
     def finished(self, record: Record) -> None:
         running = self._running.pop(_key(record), None)  # one that was not started has nothing to show
         which = f"{running.what}: " if running and self._running else ""
-        self._repeats = max(0, self._repeats - (record.attempt == 0))
-        if record.wall_seconds and not record.in_turns:
-            self._taken.append(record.wall_seconds)
+        self._forecast.finished(record, time.monotonic())
         self._note_best(record)
         if record.state == "complete":
             text = f"  {which}{number_text(record.env_steps_per_second)} steps/s"
@@ -91,12 +88,14 @@ class StudyDisplay:
         value = record.metric(self._objective.metric)
         if record.state != "complete" or math.isnan(value):
             return
-        if self._best is None or self._objective.better(value, self._best):
-            self._best = value
+        which = record.phase, record.kind
+        if which not in self._best or self._objective.better(value, self._best[which]):
+            self._best[which] = value
 
     def _show(self, running: "_Running", state: str) -> None:
-        best = f"best {number_text(self._best)}" if self._best is not None else "no best yet"
-        line = f"{running.what}: {state}, {best}, {self._left()} left"
+        value = self._best.get((running.record.phase, running.record.kind))
+        best = f"best {number_text(value)}" if value is not None else "no best yet"
+        line = f"{running.what}: {state}, {best}, {describe_minutes(self._forecast.left(time.monotonic()))} left"
         if self._live:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
         elif time.monotonic() >= self._next_plain:
@@ -104,15 +103,93 @@ class StudyDisplay:
             if state != "starting":
                 self._console.print(Text(f"  {line}"), soft_wrap=True)
 
-    def _left(self) -> str:
-        """From the planned length of a repeat, or from what repeats took on this machine so far."""
-        plan, finished = self._plan, len(self._taken)
-        repeat = sum(self._taken) / finished if finished else plan.repeat_seconds
-        now, in_turns = time.monotonic(), [one for one in self._running.values() if one.in_turns]
-        places = [*(one for one in self._running.values() if not one.in_turns), *in_turns[:1]]
-        left = (self._repeats * repeat - sum(now - one.began for one in places)) / max(1, len(places))
-        limit = plan.suite.limits.minutes * 60 - (time.monotonic() - self._run_began)
-        return describe_minutes(max(0.0, min(left, limit)))
+
+class Forecast:
+    """How long a run still takes, from what repeats took so far, or from the planned length of one.
+
+    What has begun is never over at once: a repeat or a block that takes longer than those before it, or that is
+    measured again, takes a tenth more of what it has taken.
+
+    Args:
+        began: when ``limits.minutes`` began to count, on the clock of the times that the methods are given.
+    """
+
+    def __init__(self, plan: Plan, began: float) -> None:
+        self._plan = plan
+        self._limit = began + plan.suite.limits.minutes * 60
+        self._seen: set[tuple[int, int, str]] = set()
+        """repeats that are begun or over"""
+        self._measured: set[int] = set()
+        """trials beside the baseline with a value"""
+        self._searching = True
+        self._running: dict[tuple[int, int, str], tuple[float, bool]] = {}
+        """since when, and whether in turns"""
+        self._block = 0
+        """repeats of the block that runs or ran last"""
+        self._taken: dict[bool, list[float]] = {False: [], True: []}
+        """seconds a repeat, by whether it took turns"""
+
+    def known(self, record: Record) -> None:
+        """A repeat that is over."""
+        self._seen.add(_key(record))
+        if record.state == "complete" and not record.baseline:
+            self._measured.add(record.trial)
+
+    def started(self, record: Record, now: float) -> None:
+        self._seen.add(_key(record))
+        if record.in_turns:
+            self._block = 1 + sum(in_turns for _, in_turns in self._running.values())
+        self._running[_key(record)] = now, record.in_turns
+        self._searching &= record.phase == "search" and not record.second_look
+
+    def finished(self, record: Record, now: float) -> None:
+        self.known(record)
+        began, in_turns = self._running.pop(_key(record), (math.nan, False))
+        if record.state != "complete":
+            return
+        if not in_turns:
+            self._taken[False].append(record.wall_seconds)
+        elif self._block == 1 + sum(in_turns for _, in_turns in self._running.values()):  # the first that is over
+            self._taken[True].append((now - began) / self._block)
+
+    def left(self, now: float) -> float:
+        """Seconds."""
+        alone = [
+            self._rest(now - began, self._each(False)) for began, in_turns in self._running.values() if not in_turns
+        ]
+        block = [began for began, in_turns in self._running.values() if in_turns]
+        in_turns = [self._rest(now - block[0], len(block) * self._each(True))] if block else []
+        running = [*alone, *in_turns]
+        places = max(1, len(running))
+        sure = (sum(running) + self._after_the_search()) / places
+        whole = sure + self._of_the_search() * self._each(False) / places
+        return max(sure, min(whole, self._limit - now))  # the search leaves what follows it its time
+
+    def _rest(self, taken: float, expected: float) -> float:
+        return max(expected - taken, 0.1 * taken)
+
+    def _each(self, in_turns: bool) -> float:
+        known = self._taken[in_turns] or self._taken[False]
+        return statistics.fmean(known) if known else self._plan.repeat_seconds
+
+    def _of_the_search(self) -> int:
+        """Repeats that are not begun."""
+        if not self._searching:
+            return 0
+        repeats = self._plan.suite.measure.repeats
+        seen = [repeat for _, repeat, phase in self._seen if phase == "search" and repeat < SECOND_LOOK]
+        return max(0, self._plan.trials * repeats - len(seen))
+
+    def _after_the_search(self) -> float:
+        """Seconds for the second look and the confirmation, as far as they are not begun."""
+        candidates = self._plan.trials - 1 if self._searching else len(self._measured)
+        looks = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
+        confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
+        looks = max(0, self._plan.look_repeats_of(candidates) - looks)
+        if confirmed:  # what was not looked at until then is not any more
+            looks = 0
+        confirmed = max(0, self._plan.confirm_repeats_of(candidates) - confirmed)
+        return looks * self._each(False) + confirmed * self._each(True)
 
 
 def _key(record: Record) -> tuple[int, int, str]:
@@ -137,8 +214,7 @@ class _Running:
     """A repeat that runs."""
 
     what: str
-    in_turns: bool
-    began: float = field(default_factory=time.monotonic)
+    record: Record
     rate: Rate = field(default_factory=Rate)
 
 

@@ -1,7 +1,9 @@
 """One repeat in a fresh process group, watched from outside: progress, deadlines, memory, and an end that is sure.
 
 Beside the trial runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
-the guard ends the whole group, even if the trial holds the GIL or ignores signals.
+the guard ends the whole group, even if the trial holds the GIL, ignores signals or stands still. Of a trial that takes
+turns the pipe tells it all processes, those in sessions of their own as well: they are continued and ended too, each as
+long as it is the one that started when we say.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from harness.record import Record, State
 from harness.stop import StopSignal
 from harness.trainers import calm_thread_pools
 from harness.trial import TrialSpec, write_spec
-from harness.turns import Seat
+from harness.turns import Processes, Seat
 from unilab.ipc import segments
 
 GRACE_SECONDS = 2.0
@@ -37,7 +39,18 @@ TRACKER = "multiprocessing.resource_tracker"
 """in the command line of such a process"""
 DUMP_SECONDS = 2.0
 """for a hanging process to write its stack dump"""
-GUARD = 'trap "" TERM INT HUP; read line || { kill -TERM 0; sleep 2; kill -KILL 0; }'
+GUARD = """
+trap "" TERM INT HUP
+while read -r pid start; do told="$told $pid:$start"; done
+all() {
+  for one in $told; do
+    read -r stat < "/proc/${one%:*}/stat" && set -- "$1" ${stat##*) } && [ "${21}" = "${one#*:}" ] &&
+      kill "-$1" "${one%:*}"
+  done
+  kill "-$1" 0
+}
+all TERM; all CONT; sleep 2; all KILL
+"""
 
 
 @dataclass(frozen=True)
@@ -100,11 +113,13 @@ def execute(
         stands = (lambda: False) if seat is None else (lambda: seat.stands)
         with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory, stands=stands) as memory:
             if seat is not None:
-                seat.joined(group.id, group.running)
+                seat.joined(group.id, Processes(group.running, group.tell_guard))
+                stop.at_once.add(seat.run_at_once)
             try:
                 outcome = _Watch(group, limits, stop, on_progress, seat).wait()
             finally:
                 if seat is not None:
+                    stop.at_once.discard(seat.run_at_once)
                     seat.leave()
             group.end()
         outcome.peak, outcome.memory_accounting = memory.peak, memory.accounting
@@ -174,6 +189,12 @@ class _Group:
     def running(self) -> list[int]:
         """Its processes, those that left the group too; not the guard, which has to see our end at any time."""
         return sorted(trial_processes(self.id) - {self.id})
+
+    def tell_guard(self, pid: int) -> None:
+        """Of a process that may be stopped."""
+        assert self._guard.stdin is not None
+        with suppress(BrokenPipeError):  # somebody killed the guard
+            os.write(self._guard.stdin.fileno(), f"{pid} {segments.start_time(pid)}\n".encode())
 
     def end(self) -> None:
         """Nothing of the group is left afterwards."""

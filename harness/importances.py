@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from harness.record import Record, last_attempts, typical
+from harness.record import Record, attempts_that_count, typical
 from harness.sampling import distributions, in_memory
 from harness.space import Params, Space
 from harness.suite import Suite
@@ -71,7 +71,7 @@ def _space(suite: Suite) -> Space:
 def _finished(records: Sequence[Record], suite: Suite) -> tuple[list[tuple[Params, float]], list[Params]]:
     """Settings and the first objective of each trial that has one; settings of the pruned trials."""
     trials: dict[int, list[Record]] = {}
-    for record in last_attempts(records):
+    for record in attempts_that_count(records):
         if record.phase == "search":
             trials.setdefault(record.trial, []).append(record)
     pruned = [own[0].params for own in trials.values() if any(r.state == "pruned" for r in own)]

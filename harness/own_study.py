@@ -20,7 +20,7 @@ from harness.document import to_yaml
 from harness.execute import Limits, execute
 from harness.judgement import judge, reason
 from harness.pruning import Checks
-from harness.record import RETURNS, Record, last_attempts, typical
+from harness.record import RETURNS, Record, attempts_that_count, typical
 from harness.space import Params
 from harness.stop import Stopped, StopSignal
 from harness.suite import Pruner, Suite, parse
@@ -99,8 +99,10 @@ class SuiteObjective:
         most = Limits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
         records: list[Record] = []
         for repeat in range(measure.repeats):
+            watchers: list[_Watcher | None] = []
             for attempt in range(1 + measure.disturbed_retries):
                 watch = self._watcher(trial) if repeat == 0 else None  # the first repeat decides for its trial
+                watchers.append(watch)
                 record = self._record(trial, repeat, attempt, params)
                 seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
                 trainer, settings = self.plan.launch(params | seed)
@@ -108,7 +110,8 @@ class SuiteObjective:
                 records.append(execute(spec, most, stop, watch or _see_nothing).added_to(record))
                 if records[-1].state == "pruned" or not records[-1].disturbed:
                     break
-            if watch is not None:
+            (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)
+            if (watch := watchers[counted.attempt]) is not None:
                 watch.report()
             if records[-1].state == "pruned":
                 break
@@ -133,7 +136,7 @@ class SuiteObjective:
         return _Watcher(trial, Checks(suite, suite.pruner or Pruner()))
 
     def _tell(self, trial: optuna.Trial, records: Sequence[Record]) -> float | tuple[float, ...]:
-        counted = last_attempts(records)
+        counted = attempts_that_count(records)
         state, values, constraints = judge(self.plan.suite, counted)
         for key, value in constraints.items():
             trial.set_constraint(key, value)

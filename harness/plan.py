@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import budget, calibration, sources, trainers
 from harness.budget import Verdict
 from harness.calibration import AS_PREDICTED, Factor
-from harness.confirm import blocks
+from harness.confirm import blocks, looked_at
 from harness.document import Document, InputError, Key, Mistakes
 from harness.record import RETURNS, Record
 from harness.side_by_side import SHARED, SideBySide
@@ -106,12 +106,24 @@ class Plan:
         return PROCESS_SECONDS + measure.return_at.seconds
 
     @property
+    def look_repeats(self) -> int:
+        """Repeats of the search's second look, when every trial can be measured."""
+        return self.look_repeats_of(self.trials - 1)
+
+    def look_repeats_of(self, candidates: int) -> int:
+        """As ``look_repeats``, when so many trials beside the baseline can be."""
+        return looked_at(self.suite, candidates) * self.suite.measure.repeats
+
+    @property
     def confirm_repeats(self) -> int:
         """Repeats of the confirmation in total, the baseline's included, when every trial can be measured."""
+        return self.confirm_repeats_of(self.trials - 1)
+
+    def confirm_repeats_of(self, candidates: int) -> int:
+        """As ``confirm_repeats``, when so many trials beside the baseline can be."""
         if self.suite.confirm is None:
             return 0
-        candidates = min(self.suite.confirm.top, self.trials - 1)
-        return candidates * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
+        return min(self.suite.confirm.top, candidates) * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
 
     def confirm_repeats_in_a_row(self, places: int) -> int:
         """Of those the ones that a place measures when blocks run side by side in so many places."""
@@ -123,7 +135,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run."""
-        search = self.trials * self.suite.measure.repeats
+        search = self.trials * self.suite.measure.repeats + self.look_repeats
         return min((search + self.confirm_repeats) * self.repeat_seconds, self.suite.limits.minutes * 60)
 
     def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Verdict:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
 Phase = Literal["search", "confirm"]
+Key = tuple[int, str, int, int]
+"""trial, phase, repeat and attempt"""
 
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "env_steps_per_second": "maximize",
@@ -41,6 +43,8 @@ KINDS: dict[Any, Any] = {
     str: str, int: int, float: (int, float), bool: bool, str | None: (str, type(None)), State: str, Phase: str,
 }  # fmt: skip
 """what a field may hold, by the type that it is declared with; of a float also None, which stands for NaN"""
+SECOND_LOOK = 1000
+"""number of the first repeat of the search's second look: those of the confirmation follow those of the search"""
 GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
@@ -109,8 +113,13 @@ class Record:
     """throughput of the second half of the steady window over that of the first"""
     disturbed: str = ""
     """what disturbed the measurement; empty when nothing did"""
+    disturbance: float = math.nan
+    """what was taken from it over what may be taken: above 1 it is disturbed; of repeats that took turns the largest of
+    their block. NaN: not seen"""
     attempt: int = 0
-    """a disturbed repeat stays and is tried again under the next number"""
+    """a disturbed repeat stays and is tried again under the next number; the least disturbed attempt counts"""
+    anew: bool = False
+    """attempts before it do not count: their block was cut short, or the node was lost that they were measured on"""
     other_cpu_fraction: float = math.nan
     """part of the usable cores that processes outside of the trial took during the steady window"""
     load_average: float = math.nan
@@ -178,9 +187,25 @@ class Record:
             raise ValueError(f"the folder of a repeat is inside its study, not {values['log']!r}")
         return cls(params=groups["params"], budget_items=groups["budget_items"], **values)
 
+    @property
+    def kind(self) -> str:
+        """Of its numbers: those of different kinds are never compared, ranked, drawn or kept in history together."""
+        how = "in turns" if self.in_turns else "on a shared node" if self.shared else "alone"
+        return f"{how}, traced" if self.traced else how
+
+    @property
+    def second_look(self) -> bool:
+        """Measured once more by the search, as one of its best."""
+        return self.phase == "search" and self.repeat >= SECOND_LOOK
+
     def metric(self, name: str) -> float:
         """The value of a metric of ``METRICS``."""
         return float(getattr(self, name))
+
+
+def key_of(record: Record) -> Key:
+    """What there is once in a study."""
+    return record.trial, record.phase, record.repeat, record.attempt
 
 
 def inside(name: str) -> bool:
@@ -189,19 +214,32 @@ def inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
-def last_attempts(records: Iterable[Record]) -> list[Record]:
-    """The records that count: of a repeat that was measured again, because it was disturbed, the last one.
+def attempts_that_count(records: Iterable[Record]) -> list[Record]:
+    """Of each repeat the one record that counts: where it was measured again, the least disturbed of its attempts.
 
-    One that failed does not count where an earlier one was complete: a disturbed number says more than none. One that
+    One that failed does not count where another one was complete: a disturbed number says more than none. One that
     was pruned does: it was measured, and its curve was hopeless.
     """
-    judged = ("complete", "pruned")
-    last: dict[tuple[int, int, Phase], Record] = {}
+    attempts: dict[tuple[int, int, Phase], list[Record]] = {}
     for record in records:
-        key = (record.trial, record.repeat, record.phase)
-        if record.state in judged or key not in last or last[key].state not in judged:
-            last[key] = record
-    return list(last.values())
+        own = attempts.setdefault((record.trial, record.repeat, record.phase), [])
+        if record.anew:
+            own.clear()
+        own.append(record)
+    # of attempts that are alike the last
+    return [min(reversed(own), key=_doubt) for own in attempts.values()]
+
+
+def _doubt(record: Record) -> tuple[bool, float]:
+    """By what attempts are chosen, the smaller the better."""
+    return record.state not in ("complete", "pruned"), disturbance(record)
+
+
+def disturbance(record: Record) -> float:
+    """How much a repeat was disturbed, to be compared with that of its other attempts."""
+    if math.isfinite(record.disturbance):
+        return record.disturbance
+    return math.inf if record.disturbed else 0.0
 
 
 def median(records: Iterable[Record], metric: str) -> float:
@@ -312,6 +350,20 @@ class RecordFile:
         Raises:
             RecordError: it could not be written; the file ends with the last whole record.
         """
+        self._write(record)
+        self.records.append(record)
+
+    def explain(self, record: Record) -> None:
+        """Put ``record``, which says more of an attempt that was appended, in its place: a further line, which holds.
+
+        Raises:
+            RecordError: it could not be written; the attempt stays as it was appended.
+        """
+        self._write(record)
+        places = [index for index, one in enumerate(self.records) if key_of(one) == key_of(record)]
+        self.records[places[-1]] = record
+
+    def _write(self, record: Record) -> None:
         line = json.dumps(record.flat(), allow_nan=False) + "\n"
         end = self.path.stat().st_size if self.path.exists() else 0
         try:
@@ -323,20 +375,20 @@ class RecordFile:
             if self.path.exists():
                 os.truncate(self.path, end)
             raise _refused(self.path, error) from error
-        self.records.append(record)
 
 
 def read_records(path: Path) -> list[Record]:
-    """The readable records of a ``trials.jsonl``, in order; changes nothing."""
-    records: list[Record] = []
+    """The readable records of a ``trials.jsonl``, in order, each as its last line has it; changes nothing."""
+    records: dict[Key, Record] = {}
     if not path.exists():
-        return records
+        return []
     for line in path.read_bytes().splitlines():
         try:
-            records.append(Record.from_flat(json.loads(line)))
+            record = Record.from_flat(json.loads(line))
         except (ValueError, TypeError, RecursionError):  # cut by a crash or a bad disk; RecordFile sets it aside
             continue
-    return records
+        records[key_of(record)] = record
+    return list(records.values())
 
 
 def write_tables(folder: Path, records: list[Record]) -> None:
@@ -345,11 +397,11 @@ def write_tables(folder: Path, records: list[Record]) -> None:
 
     trials = pd.DataFrame([record.flat() for record in records])
     if records:
-        counted = {id(record) for record in last_attempts(records)}
+        counted = {id(record) for record in attempts_that_count(records)}
         trials.insert(list(trials).index("attempt") + 1, "counts", [id(record) in counted for record in records])
     write_atomic(folder / "trials.csv", trials.to_csv(index=False))
     curves = []
-    for record in last_attempts(records):
+    for record in attempts_that_count(records):
         source = folder / record.log / "curve.jsonl"
         if record.log and source.exists() and source.stat().st_size:
             lines = [json.loads(line) for line in source.read_bytes().splitlines() if _is_object(line + b"\n")]

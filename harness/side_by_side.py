@@ -54,6 +54,10 @@ class SideBySide(Trainer):
         trainer, chosen = self._choose(settings)
         return trainer.threads(chosen)
 
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        trainer, chosen = self._choose(settings)
+        return trainer.pausable(chosen)
+
     def run(
         self, settings: Mapping[str, Any], on_progress: OnProgress, *, log_dir: Path, max_iterations: int, **limits: Any
     ) -> Summary:

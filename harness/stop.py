@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,6 +22,8 @@ class StopSignal:
         self.signum: int | None = None
         self.groups: set[int] = set()
         """process groups to take along"""
+        self.at_once: set[Callable[[], None]] = set()
+        """to be called before, by the signal handler"""
         self._read, self._write = os.pipe()
         self._previous: dict[int, Any] = {}
 
@@ -50,6 +53,8 @@ class StopSignal:
             self.signum = signum
             os.write(self._write, b"x")
             return
+        for call in list(self.at_once):
+            call()
         for group in self.groups:
             try:
                 os.killpg(group, signal.SIGKILL)

@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from harness.record import (
     Record,
     RecordError,
     RecordFile,
-    last_attempts,
+    attempts_that_count,
     set_bad_lines_aside,
     typical,
     write_atomic,
@@ -144,7 +145,7 @@ class Study:
     def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
         """What is known of a trial: of each repeat the last attempt."""
         own = [r for r in self.records.records if r.trial == trial and phase in (None, r.phase)]
-        return last_attempts(own)
+        return attempts_that_count(own)
 
     def params(self, trial: int) -> dict[str, Any]:
         return self.of_trial(trial)[0].params
@@ -184,9 +185,11 @@ class Study:
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
     """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
 
-    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. A lucky repeat of the
-    search then pushes nothing that was confirmed off the front.
+    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
+    first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
+    baseline was not picked for its value, so that a single repeat of it says as much as two of the others.
     """
+    records = of_one_kind(records)
     scores: dict[int, list[float]] = {}
     for trial in sorted({record.trial for record in records}):
         own = [r for r in records if r.trial == trial]
@@ -194,13 +197,16 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
         if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
             scores[trial] = signed
     confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
+    looked = {r.trial for r in records if r.second_look and r.state == "complete"}
+    looked |= {r.trial for r in records if r.baseline and looked}
+    stage = {trial: (trial in confirmed, trial in looked) for trial in scores}
     front = [
         trial
         for trial, own in scores.items()
-        if not any(_dominates(scores[other], own) for other in scores if trial not in confirmed or other in confirmed)
+        if not any(_dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
     ]
     best = front if len(suite.objectives) > 1 else list(scores)
-    return sorted(best, key=lambda trial: (trial in confirmed, scores[trial][0]), reverse=True)
+    return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
 
 
 def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> bool:
@@ -222,12 +228,23 @@ def value(records: Sequence[Record], metric: str, phase: Phase | None = None) ->
     return found
 
 
+def of_one_kind(records: Sequence[Record]) -> list[Record]:
+    """Without repeats of the confirmation whose numbers are of another kind than those of most.
+
+    A candidate that joined later may not have been able to take turns, as the others did: its numbers and theirs cannot
+    be ranked together.
+    """
+    kinds = Counter(r.kind for r in records if r.phase == "confirm" and r.state == "complete")
+    most = max(kinds, key=kinds.__getitem__, default="")
+    return [r for r in records if r.phase == "search" or not kinds or r.kind == most]
+
+
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
     """The repeats of one trial that count, of each the last attempt."""
     confirmed = [r for r in records if r.phase == "confirm"]
     if phase is None:
         phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
-    return last_attempts([r for r in records if r.phase == phase])
+    return attempts_that_count([r for r in records if r.phase == phase])
 
 
 def timed_by(records: Sequence[Record]) -> list[Record]:

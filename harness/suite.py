@@ -21,7 +21,7 @@ import pydantic
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from harness.document import Document, InputError, Key, Mistakes
-from harness.record import METRICS
+from harness.record import METRICS, RETURNS
 from unilab.training.settings import nearest
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -191,7 +191,10 @@ class Measure:
     target_return: Annotated[float, Field(strict=True)] | None = None
     """``seconds_to_return`` is the wall time until the mean return reaches it; the trial still runs to its end"""
     disturbed_retries: Annotated[int, Field(ge=0)] = 2
-    """times that a repeat is measured again because something else used its cores"""
+    """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
+
+    turns: bool = True
+    """where speed is confirmed or compared, what is measured together takes turns of a fraction of a second"""
 
     @property
     def steady_seconds(self) -> float:
@@ -252,7 +255,8 @@ class Limits:
     trials: Count = 20
     """trials of the study in total, over all runs of it"""
     minutes: Positive = 60.0
-    """wall time of one run, confirmation included"""
+    """wall time of one run: measuring the ceilings, search and confirmation. A repeat that has begun is finished, and
+    the search leaves the confirmation its time; what is missing is measured when the same command is given again"""
     trial_timeout_seconds: Positive = 300.0
     """longest life of one repeat, start of its process included"""
     progress_timeout_seconds: Positive = 120.0
@@ -294,6 +298,12 @@ class Suite:
     def __post_init__(self) -> None:
         if self.trainers and "trainer" not in self.search:
             object.__setattr__(self, "search", {"trainer": tuple(self.trainers), **self.search})
+
+    @property
+    def learns(self) -> bool:
+        """Its repeats are measured for what they learn, not for their speed alone."""
+        measured = self.measure.return_at is not None or self.measure.target_return is not None
+        return measured or any(objective.metric in RETURNS for objective in self.objectives)
 
     def study_id(self) -> str:
         """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.

@@ -1,4 +1,4 @@
-"""The search of a study: ask, run every repeat, record, tell; then the confirmation.
+"""The search of a study: ask, run every repeat, record, tell; look at the best again; then the confirmation.
 
 Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
 is brought up to them. An unfinished trial keeps its number and its finished repeats.
@@ -10,9 +10,10 @@ of its own; all that is asked, recorded and told happens here, in one thread.
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -22,17 +23,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness import pruning, timelines
 from harness.budget import Verdict
-from harness.confirm import BASELINE, Block, schedule
+from harness.confirm import BASELINE, Block, looked_at, schedule
 from harness.engines.base import Engine, Job
 from harness.execute import Limits, Outcome
 from harness.judgement import Judgement, judge, reason
 from harness.outlook import Outlook
 from harness.plan import Plan
-from harness.record import RETURNS, Phase, Record, State
+from harness.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, disturbance
 from harness.sampling import ATTEMPTS, distributions, propose, sample
 from harness.space import Params
 from harness.stop import StopSignal
-from harness.study import Study, TakenOver
+from harness.study import Study, TakenOver, ranking
 from harness.trial import TrialSpec
 from unilab.training.settings import SettingsError
 
@@ -48,6 +49,8 @@ class Display(Protocol):
 
 
 Work = Generator[list[Job], list[Outcome], None]
+SPOILT = 1e6
+"""disturbance of a block in which a repeat was not measured to its end"""
 
 
 def _unless_taken_over(work: Work) -> Work:
@@ -82,6 +85,10 @@ class Sweep:
     """keep a timeline of each repeat"""
     outlook: Outlook | None = None
     """what is predicted; None: nothing"""
+    began: float = field(default_factory=time.monotonic)
+    """when the wait of the user began, whose end is ``limits.minutes`` later; of the monotonic clock"""
+    missing_blocks: int = 0
+    """of the confirmation, for which there was no time"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -91,7 +98,7 @@ class Sweep:
             RecordError: a record could not be written.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._deadline = time.monotonic() + self.plan.suite.limits.minutes * 60
+        self._deadline = self.began + self.plan.suite.limits.minutes * 60
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
         with self.study.turn(self.stop):
             self._catch_up()
@@ -99,6 +106,7 @@ class Sweep:
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
             self._carry_out(self._search())
         for _ in self.study.confirmations(self.stop):
+            self._carry_out(self._second_look())
             self._carry_out(self._confirmation())
 
     def _carry_out(self, works: Iterator[Work]) -> None:
@@ -216,13 +224,15 @@ class Sweep:
         return self._deadline - time.monotonic()
 
     def _needed(self) -> float:
-        """Seconds for one more trial and the confirmation, by the longest repeat so far where there is one."""
+        """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
         took = [
             r.wall_seconds
             for r in self.study.records.records
             if r.state == "complete" and r.wall_seconds and not r.in_turns
         ]
-        repeats = self.plan.suite.measure.repeats + self.plan.confirm_repeats_in_a_row(self.engine.places)
+        places = self.engine.places
+        repeats = self.plan.suite.measure.repeats + math.ceil(self.plan.look_repeats / places)
+        repeats += self.plan.confirm_repeats_in_a_row(places)
         return repeats * max(took, default=self.plan.repeat_seconds)
 
     def _finish(self, trial: FrozenTrial) -> Work:
@@ -230,7 +240,7 @@ class Sweep:
         baseline = trial.number == 0
         params = self.plan.effective(self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {}))
         verdict, problem = self._verdict(params)
-        done = self.study.of_trial(trial.number, "search")
+        done = self._searched(trial.number)
         possible = problem is None and verdict.fits
         if not possible and not done:
             state: State = "failed" if problem is not None else "infeasible"
@@ -270,13 +280,33 @@ class Sweep:
         return pruning.checks_of(self.plan.suite, self.study.folder / first.log / "curve.jsonl")
 
     def _reason(self, number: int) -> dict[str, str | None]:
-        return reason(self.plan.suite, self.study.of_trial(number, "search"))
+        return reason(self.plan.suite, self._searched(number))
 
     def _pruned(self, number: int) -> bool:
-        return any(record.state == "pruned" for record in self.study.of_trial(number, "search"))
+        return any(record.state == "pruned" for record in self._searched(number))
 
     def _judge(self, number: int) -> Judgement:
-        return judge(self.plan.suite, self.study.of_trial(number, "search"))
+        return judge(self.plan.suite, self._searched(number))
+
+    def _searched(self, number: int) -> list[Record]:
+        """What the sampler knows of a trial; the second look comes after it."""
+        return [record for record in self.study.of_trial(number, "search") if not record.second_look]
+
+    # -- the second look
+
+    def _second_look(self) -> Iterator[Work]:
+        """The best trials of the search once more: the best by both looks is less often just the luckiest."""
+        first = [record for record in self.study.records.records if not record.second_look]
+        candidates = [trial for trial in ranking(first, self.plan.suite, "search") if trial != BASELINE]
+        for trial in candidates[: looked_at(self.plan.suite, len(candidates))]:
+            if self._left() > 0:
+                yield _unless_taken_over(self._look_at(trial))
+
+    def _look_at(self, trial: int) -> Work:
+        params = self.study.params(trial)
+        verdict = self._verdict(params)[0]
+        for number in range(SECOND_LOOK, SECOND_LOOK + self.plan.suite.measure.repeats):
+            yield from self._repeat(Repeat(trial, number, "search", params, verdict))
 
     # -- the confirmation
 
@@ -290,8 +320,12 @@ class Sweep:
             confirm, candidates, self.study.records.records,
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
         )  # fmt: skip
+        recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "confirm"}
         for block in schedule_of_blocks:
-            yield _unless_taken_over(self._block(block))
+            if self._left() > 0:
+                yield _unless_taken_over(self._block(block))
+            else:
+                self.missing_blocks += not recorded.issuperset(block)
 
     def _block(self, block: Block) -> Work:
         """Its repeats in turns where they can be alive together, otherwise one after the other."""
@@ -302,14 +336,14 @@ class Sweep:
         yield from self._together(repeats) if self._fit_together(repeats) else self._one_by_one(repeats)
 
     def _fit_together(self, repeats: Sequence[Repeat]) -> bool:
-        """Whether they can take turns: they are measured for their speed, and the memory is enough for all at once.
+        """Whether they can take turns: measured for their speed, by trainers that can be stopped, within the memory.
 
         Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
         """
-        measure = self.plan.suite.measure
-        learning = measure.return_at is not None or measure.target_return is not None
-        learning |= any(objective.metric in RETURNS for objective in self.plan.suite.objectives)
-        if learning or not (self.engine.in_turns and self.engine.alone):
+        suite, plan = self.plan.suite, self.plan
+        if suite.learns or not (suite.measure.turns and self.engine.in_turns and self.engine.alone):
+            return False
+        if not all(plan.trainer.pausable(plan.settings(repeat.params)) for repeat in repeats):
             return False
         return self.plan.fit_together([self.study.of_trial(repeat.trial) for repeat in repeats])
 
@@ -318,7 +352,7 @@ class Sweep:
         last = [self._last(repeat) for repeat in repeats]
         while (known := [one for one in last if one is not None]) != last or self._block_again(known):
             attempt = 1 + max((one.attempt for one in known), default=-1)
-            last = [*(yield from self._measure(repeats, attempt))]
+            last = [*(yield from self._measure(repeats, attempt, anew=bool(known) and known != last))]
 
     def _block_again(self, last: Sequence[Record]) -> bool:
         newest = self.study.records.own[-len(last) :]
@@ -332,17 +366,16 @@ class Sweep:
         """Those of a block in order, all on one node: if that was lost on the way, again on the node that it is on."""
         for repeat in repeats:
             yield from self._repeat(repeat)
-        last = [self._own(repeat)[-1] for repeat in repeats]
-        if len({record.node for record in last}) > 1:
-            for repeat, record in zip(repeats, last, strict=True):
-                yield from self._measure([repeat], record.attempt + 1)
+        if len({attempts_that_count(self._own(repeat))[0].node for repeat in repeats}) > 1:
+            for repeat in repeats:
+                yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, anew=True)
 
     # -- one repeat
 
     def _repeat(self, repeat: Repeat) -> Work:
         """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
 
-        Every attempt is recorded; ``last_attempts`` says which one counts.
+        Every attempt is recorded; ``attempts_that_count`` says which one counts.
         """
         last = self._last(repeat)
         while last is None or self._again(last):
@@ -367,20 +400,29 @@ class Sweep:
         # the search leaves the confirmation its time
         return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)
 
-    def _measure(self, repeats: Sequence[Repeat], attempt: int) -> Generator[list[Job], list[Outcome], list[Record]]:
-        """Run one attempt at each and record them; more than one take turns."""
+    def _measure(
+        self, repeats: Sequence[Repeat], attempt: int, *, anew: bool = False
+    ) -> Generator[list[Job], list[Outcome], list[Record]]:
+        """Run one attempt at each and record them; more than one take turns. ``anew``: attempts before do not count."""
         records, jobs = [], []
         for repeat in repeats:
-            record = dataclasses.replace(self._record(repeat, attempt), traced=self.trace, in_turns=len(repeats) > 1)
+            record = dataclasses.replace(
+                self._record(repeat, attempt), traced=self.trace, in_turns=len(repeats) > 1, anew=anew
+            )
             self.display.started(record, self._what(record))
             records.append(record)
             jobs.append(self._job(record, repeat.verdict))
         outcomes = yield jobs
         measured = [outcome.added_to(record) for record, outcome in zip(records, outcomes, strict=True)]
+        if len(measured) > 1:  # what disturbs one disturbs all, and all count together or none
+            worst = max(disturbance(record) if record.state == "complete" else SPOILT for record in measured)
+            measured = [dataclasses.replace(record, disturbance=min(worst, SPOILT)) for record in measured]
         for record in measured:
             if self.trace:
                 timelines.end(self.study.folder / record.log)
-            self._save(record)
+            self.study.records.append(record)
+        for record in measured:
+            self._explain(record)
         return measured
 
     def _job(self, record: Record, verdict: Verdict) -> Job:
@@ -409,6 +451,8 @@ class Sweep:
         again = f", again ({record.attempt} of {suite.measure.disturbed_retries})" if record.attempt else ""
         if record.phase == "confirm":
             return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}{again}"
+        if record.second_look:
+            return f"second look at trial {record.trial}, repeat {record.repeat - SECOND_LOOK + 1}{again}"
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
         return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}"
 
@@ -435,6 +479,12 @@ class Sweep:
         return ", ".join(f"{part} {count}" for part, count in threads.items())
 
     def _save(self, record: Record) -> None:
-        record = self.outlook.complete(record) if self.outlook else record
         self.study.records.append(record)
-        self.display.finished(record)
+        self._explain(record)
+
+    def _explain(self, record: Record) -> None:
+        """Add what is known of why it is as it is to a record that is safe already."""
+        explained = self.outlook.complete(record) if self.outlook else record
+        if explained != record:
+            self.study.records.explain(explained)
+        self.display.finished(explained)

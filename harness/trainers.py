@@ -74,6 +74,14 @@ class Trainer(ABC):
         """How a run divides the cores of this machine, by the name of the part; empty when it is not known."""
         return {}
 
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        """Whether all of its work is done on the CPUs of this machine, by the processes that it starts.
+
+        Only such trials take turns (``harness.turns``): work on a device, on other machines or in a simulator elsewhere
+        goes on while the processes are stopped. A trainer that does not say so never does.
+        """
+        return False
+
     @abstractmethod
     def run(
         self,
@@ -144,6 +152,12 @@ class OwnTrainer(ConfiguredTrainer):
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         return self.iterations_to_wrap(parse(self._config_type, settings))
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        from unilab.envs.registry import simulates_here
+
+        config: Any = parse(self._config_type, settings)
+        return {config.collector_device, config.learner_device} == {"cpu"} and simulates_here(config.env)
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(parse(self._config_type, settings), usable_cores()))
@@ -261,6 +275,9 @@ class OffPolicyTrainer(OwnTrainer):
         from unilab.ipc.memory_budget import estimate_offpolicy
 
         return estimate_offpolicy(config, _env_sizes(config))
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        return super().pausable(settings) and parse(self._config_type, settings).workers.kind != "ray"
 
     def describe(self, config: OffPolicyConfig, cores: int) -> Workload:
         from harness.alone import offpolicy

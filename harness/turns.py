@@ -3,16 +3,20 @@
 A machine whose speed changes from second to second, as shared hosts do without showing it anywhere, hits trials that
 take turns alike, while trials that run one after the other are hit by chance. A trial whose turn is over is stopped by
 SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, each pause
-is written to a file that it reads, before it goes on.
+is written to a file that it reads, before it goes on. Whatever ends the harness, a trial does not stay stopped: its
+guard (``harness.execute``) knows its processes, and continues and ends them.
+
+``benchmarks/turns.py`` says what turns are worth: at equal time an interval a third as wide.
 """
 
 import itertools
 import os
+import select
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,6 +27,66 @@ FILE = "turns.log"
 """of a trial: a line for each process group that takes turns with it, and one for each pause"""
 
 Result = TypeVar("Result")
+
+
+def possible() -> bool:
+    """Whether this system has descriptors of processes (Linux 5.3), through which only they themselves are stopped."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+class Processes:
+    """Those of a trial, each held by a descriptor: a number that was given to another process means nothing.
+
+    Args:
+        members: the numbers of those alive now.
+        found: is told of each new one before it is signalled.
+    """
+
+    def __init__(self, members: Callable[[], Iterable[int]], found: Callable[[int], None]) -> None:
+        self._members, self._found = members, found
+        self._held: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def find(self) -> bool:
+        """Take in new ones; whether there were any."""
+        self._forget_the_dead()
+        opened = {}
+        for pid in set(self._members()) - self._held.keys():
+            with suppress(ProcessLookupError):  # ended since it was listed
+                opened[pid] = os.pidfd_open(pid)
+        still = set(self._members()) if opened else set()
+        for pid, held in opened.items():
+            if pid in still:  # and was when it was opened: what it holds is no stranger with the number of a dead one
+                self._held[pid] = held
+                self._found(pid)
+            else:
+                os.close(held)
+        return not still.isdisjoint(opened)
+
+    def signal(self, signum: int) -> None:
+        for held in list(self._held.values()):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(held, signum)
+
+    def _forget_the_dead(self) -> None:
+        poll = select.poll()
+        numbers = {held: pid for pid, held in self._held.items()}
+        for held in numbers:
+            poll.register(held, select.POLLIN)  # a descriptor is readable when its process has ended
+        for held, _ in poll.poll(0):
+            del self._held[numbers[held]]
+            os.close(held)
+
+    def close(self) -> None:
+        for held in self._held.values():
+            os.close(held)
+        self._held = {}
 
 
 class Pauses:
@@ -78,8 +142,7 @@ class Seat:
         file.write_bytes(b"")
         self._changed = changed
         self._lock = threading.Lock()
-        self._members: Callable[[], Sequence[int]] = tuple
-        self._standing: Sequence[int] = ()
+        self._processes = Processes(tuple, lambda pid: None)
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
         self._left = False
@@ -89,9 +152,9 @@ class Seat:
         self.measured = False
         """it needs no more turns"""
 
-    def joined(self, group: int, members: Callable[[], Sequence[int]]) -> None:
-        """The trial was started; ``members`` are the processes that are to stand still."""
-        self._members, self.group = members, group
+    def joined(self, group: int, processes: Processes) -> None:
+        """The trial was started; ``processes`` are those that are to stand still."""
+        self._processes, self.group = processes, group
         self._changed.set()
 
     def note(self, *, steady: bool = False, measured: bool = False) -> None:
@@ -121,12 +184,12 @@ class Seat:
         with self._lock:
             if self._paused_at is not None or self._left:
                 return
-            known = bool(self._standing)  # those that were there the last time stop at once: to list all takes a while
-            self._signal(signal.SIGSTOP)
-            stopped = time.monotonic()
-            self._standing = self._members()
-            self._signal(signal.SIGSTOP)
-            self._paused_at = stopped if known else time.monotonic()
+            if not self._processes:
+                self._processes.find()
+            self._processes.signal(signal.SIGSTOP)  # those that are known at once: to look for new ones takes a while
+            self._paused_at = time.monotonic()
+            while self._processes.find():
+                self._processes.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run; a second call does nothing."""
@@ -137,22 +200,24 @@ class Seat:
             self._paused_seconds += pause
             self._paused_at = None
             self._tell(f"pause {pause!r}")
-            self._signal(signal.SIGCONT)
+            self._processes.signal(signal.SIGCONT)
+
+    def run_at_once(self) -> None:
+        """As a signal handler may call it, whoever has the lock: the program ends."""
+        with suppress(OSError):  # they are being let go just now
+            self._processes.signal(signal.SIGCONT)
 
     def leave(self) -> None:
         """It is ending, for which it needs to run: from now on nothing stops it."""
         with self._lock:
             self._left = True
         self.go_on()
+        with self._lock:
+            self._processes.close()
 
     def _tell(self, line: str) -> None:
         with self.file.open("a") as file:
             file.write(f"{line}\n")
-
-    def _signal(self, signum: int) -> None:
-        for pid in self._standing:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signum)
 
 
 class _Watcher(threading.Thread, Generic[Result]):

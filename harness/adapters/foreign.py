@@ -95,6 +95,13 @@ class ForeignTrainer(ConfiguredTrainer):
         names = {"env_threads": "env", "inference_threads": "inference", "threads": "learner"}
         return {part: chosen[name] for name, part in names.items() if name in chosen}
 
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        """The package's processes descend from the trial's."""
+        from unilab.envs.registry import simulates_here
+
+        chosen = self.defaults() | dict(settings)
+        return {chosen[name] for name in self.device_settings} == {"cpu"} and simulates_here(chosen["env"])
+
     def run(
         self,
         settings: Mapping[str, Any],

@@ -35,6 +35,9 @@ def add_compare(verbs: Any) -> None:
     now.add_argument(
         "--warmup", type=not_negative, metavar="S", help="left out before the window; default: the suite's"
     )
+    now.add_argument(
+        "--no-turns", action="store_true", default=None, help="the repeats of a block one after the other"
+    )  # fmt: skip
 
 
 def compare(arguments: argparse.Namespace) -> int:

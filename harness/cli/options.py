@@ -30,12 +30,14 @@ def add_limits(verb: argparse.ArgumentParser) -> None:
     add_results(verb)
     verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
     verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
+    verb.add_argument("--no-turns", action="store_true", help="confirm one repeat after the other")
     verb.add_argument("--seed", type=not_negative_int, metavar="S", help="of the sampler and of the first repeat")
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
     """``key=value`` texts of ``--set`` and of the options that stand for keys of the suite file."""
     options = {"limits.trials": arguments.trials, "limits.minutes": arguments.minutes, "sampler.seed": arguments.seed}
+    options |= {"measure.turns": "false"} if arguments.no_turns else {}
     return [*arguments.set, *(f"{key}={value}" for key, value in options.items() if value is not None)]
 
 

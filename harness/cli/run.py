@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ def add_run(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from harness import plan, timelines
 
+    began = time.monotonic()
     # before anything slow is imported
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
     if arguments.trace:
@@ -50,18 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "local":
         if arguments.address or arguments.share_nodes:
             raise Refused("--address and --share-nodes go with --engine ray")
-        return _run_on(None, arguments, made)
+        return _run_on(None, arguments, made, began)
 
     from harness.engines.cluster import ClusterError, connected
 
     try:
         with connected(arguments.address) as cluster:
-            return _run_on(cluster, arguments, made)
+            return _run_on(cluster, arguments, made, began)
     except ClusterError as error:
         raise Refused(str(error)) from None
 
 
-def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan") -> int:
+def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan", began: float) -> int:
     """On the nodes of a cluster; None: on this machine."""
     from harness import timelines
     from harness.study import StudyLocked
@@ -75,7 +77,7 @@ def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Pla
         timelines.check_study(study.records.records, arguments.trace)
         _check_machine(study)
         _check_sharing(study, arguments.share_nodes)
-        return _run(arguments, made, study, cluster)
+        return _run(arguments, made, study, cluster, began)
 
 
 def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "Study":
@@ -136,7 +138,8 @@ def _engine(
     return RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
 
 
-def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None") -> int:
+def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
+    """Measure, and leave all that a study has; ``began``: when the user's wait did, of the monotonic clock."""
     from harness import outlook
     from harness.display import StudyDisplay, console
     from harness.stop import Stopped, StopSignal
@@ -156,10 +159,17 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
             with _engine(arguments, study, cluster, stop, out) as engine:
                 say = partial(out.print, soft_wrap=True)
                 known = outlook.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
-                with StudyDisplay(made, out) as display:
+                with StudyDisplay(made, out, began) as display:
                     display.note_existing(study.records.records)
                     watched = _watched(display, study, out) if arguments.watch else display
-                    Sweep(made, study, stop, watched, engine, trace=arguments.trace, outlook=known).run()
+                    sweep = Sweep(
+                        made, study, stop, watched, engine, trace=arguments.trace, outlook=known, began=began
+                    )  # fmt: skip
+                    sweep.run()
+                if sweep.missing_blocks:
+                    what = f"{sweep.missing_blocks} blocks of the confirmation are missing"
+                    when = f"limits.minutes = {made.suite.limits.minutes:g}"
+                    say(f"time is up ({when}): {what}; run the same command again to measure them")
         except Stopped as stopped:
             exit_code = stopped.exit_code
             out.print(f"{stopped}; run the same command again to go on from here")

@@ -23,7 +23,7 @@ from harness.statistics import NEEDED_PAIRS
 from harness.stop import StopSignal
 from unilab.training.settings import nearest
 
-MEASURE_OPTIONS = ("suite", "config", "pairs", "seconds", "warmup")
+MEASURE_OPTIONS = ("suite", "config", "pairs", "seconds", "warmup", "no_turns")
 """that mean nothing without --measure"""
 
 
@@ -58,7 +58,8 @@ def _check(arguments: Namespace) -> None:
             raise CompareError(f"--metric {name}: unknown metric; {nearest(name, METRICS)}")
     given = [name for name in MEASURE_OPTIONS if getattr(arguments, name) is not None]
     if given and not arguments.measure:
-        raise CompareError(f"--{given[0]} is for measuring now: add --measure, or leave --{given[0]} out")
+        option = f"--{given[0].replace('_', '-')}"
+        raise CompareError(f"{option} is for measuring now: add --measure, or leave {option} out")
     if arguments.measure and arguments.across_machines:
         raise CompareError("--across-machines is for studies that were measured before; leave it or --measure out")
     if arguments.pairs is not None and arguments.pairs < NEEDED_PAIRS:
@@ -70,13 +71,14 @@ def _check(arguments: Namespace) -> None:
 
 def _measure(arguments: Namespace, base: Side, new: Side, console: Console) -> tuple[Pairs, list[str], Path]:
     given = {"pairs": arguments.pairs, "seconds": arguments.seconds, "warmup_seconds": arguments.warmup}
+    given |= {"turns": False} if arguments.no_turns else {}
     options = prepare.Options(
         arguments.suite, arguments.config, **{name: value for name, value in given.items() if value is not None}
     )
     folder = arguments.results / "compare" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with StopSignal() as stop, prepare.prepared(base, new, options) as (versions, schedule, deciding):
         console.print(
-            f"{schedule.pairs} pairs in turns, about {describe_minutes(schedule.seconds)}; records in {folder}",
+            f"{schedule.pairs} pairs, about {describe_minutes(schedule.seconds)}; records in {folder}",
             soft_wrap=True,
         )
         folder.mkdir(parents=True)

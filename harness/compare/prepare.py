@@ -16,7 +16,7 @@ from harness.execute import Limits
 from harness.suite import Constraints, Measure, Suite
 from harness.suite import Limits as SuiteLimits
 from harness.trainers import Trainer
-from harness.turns import FILE
+from harness.turns import FILE, possible
 from unilab.ipc.budget import MemoryBudget
 
 TURNS = "harness/turns.py"
@@ -33,6 +33,7 @@ class Options:
     pairs: int = 8
     seconds: float | None = None
     warmup_seconds: float | None = None
+    turns: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Configuration:
     host_limit: int | None
     budget: MemoryBudget | None
     memory_fraction: float
+    pausable: bool
+    """see ``Trainer.pausable``"""
 
 
 @contextmanager
@@ -73,14 +76,17 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
             code = folders[side.commit] if side.commit is not None else None
             commit, changed = (here.commit, here.dirty) if side.commit is None else (side.commit, False)
             versions.append(Version(own.trainer, own.settings, allowed, commit, changed, own.threads, code))
-        together = _why_not_together(configurations, [version.code for version in versions])
+        together = "--no-turns" if not options.turns else "" if measure.turns else "the suite says measure.turns: false"
+        together = together or _why_not_together(configurations, [version.code for version in versions])
         yield (versions[0], versions[1]), Schedule(measure, options.pairs, together), deciding
 
 
 def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[Path | None]) -> str:
     """Why the four repeats of a block cannot be alive at the same time; empty when they can."""
-    if not Path("/proc/self").exists():
+    if not possible():
         return "the processes of a trial can be stopped and continued on Linux alone"
+    if not all(own.pausable for own in configurations):
+        return "work on a device, on other machines or in a simulator elsewhere goes on while processes are stopped"
     if not all(code is None or _takes_turns(code) for code in codes):
         return "the code of one side is older than taking turns"
     budgets = [own.budget for own in configurations]
@@ -139,4 +145,6 @@ def _checked(where: str, name: str, trainer: Trainer, settings: dict[str, Any], 
         raise CompareError(f"{where}: does not fit into this machine: {verdict.reason}")
     seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
     threads = ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
-    return Configuration(name, seed | settings, threads, verdict.host_limit, predicted, fraction)
+    return Configuration(
+        name, seed | settings, threads, verdict.host_limit, predicted, fraction, trainer.pausable(settings)
+    )

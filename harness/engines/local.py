@@ -1,12 +1,12 @@
 """The default: this machine, one repeat at a time, or several that take turns."""
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from harness import turns
 from harness.engines.base import Job
 from harness.execute import Outcome, execute
 from harness.stop import StopSignal
@@ -23,7 +23,7 @@ class LocalEngine:
         machine: this one, as records have it.
         stop: ends the repeat that runs.
         execute: runs one.
-        in_turns: whether several may take turns; the processes of a trial can be stopped and continued on Linux alone.
+        in_turns: whether several may take turns.
     """
 
     machine: str
@@ -31,7 +31,7 @@ class LocalEngine:
     execute: Execute = execute
     places: int = 1
     alone: bool = True
-    in_turns: bool = sys.platform == "linux"
+    in_turns: bool = field(default_factory=turns.possible)
     _started: dict[int, Sequence[Job]] = field(default_factory=dict)
 
     def available(self) -> None:

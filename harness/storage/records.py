@@ -2,39 +2,34 @@
 
 A row is added in a transaction that its driver can make only while it holds the lease on what it measured, and a unique
 key (trial, phase, repeat, attempt) keeps it from being added twice: acknowledged once, a record is neither lost nor
-doubled nor replaced. Each driver's folder has a copy of all of them, ``trials.jsonl`` as without a database, with the
-curves in ``logs/``; it is written as a whole.
+doubled, nor replaced by anything but what its own driver has to add to it. Each driver's folder has a copy of all of
+them, ``trials.jsonl`` as without a database, with the curves in ``logs/``; it is written as a whole.
 """
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from harness.record import Record, RecordError, RecordFile, write_atomic
+from harness.record import Key, Record, RecordError, RecordFile, key_of, write_atomic
 from harness.storage.database import RECORDS
 from harness.storage.leases import Leases
 from harness.study import TakenOver
 
-Key = tuple[int, str, int, int]
 TRIES = 3
 """at adding a record while the connection breaks: it took minutes to measure"""
 CONFIRMATION = "confirmation"
 TRIAL = "trial "
 
 
-def key_of(record: Record) -> Key:
-    """What there is once in a study."""
-    return record.trial, record.phase, record.repeat, record.attempt
-
-
 def lease_of(record: Record) -> str:
-    """The lease under which a record is added: that on its trial, or that on the whole confirmation."""
-    return CONFIRMATION if record.phase == "confirm" else trial_lease(record.trial)
+    """The lease under which a record is added: that on its trial, or that on all that follows the search."""
+    own_trial = record.phase == "search" and not record.second_look
+    return trial_lease(record.trial) if own_trial else CONFIRMATION
 
 
 def trial_lease(trial: int) -> str:
@@ -55,8 +50,8 @@ class SharedRecords(RecordFile):
         self._study = study
         self._leases = leases
         self._folder = folder
-        self._known: dict[Key, tuple[int, Record]] = {}
-        """with the row's number"""
+        self._known: dict[Key, tuple[int, int, Record]] = {}
+        """with the row's number and the length of its text"""
 
     @property
     def own(self) -> list[Record]:
@@ -70,15 +65,28 @@ class SharedRecords(RecordFile):
             RecordError: the copy could not be written; the record is safe.
             SQLAlchemyError: the database failed; whether the record was added is not known.
         """
+        self._try(lambda: self._add(record))
+        self._own.append(record)
+        self.refresh()
+
+    def explain(self, record: Record) -> None:
+        """In place of what this driver appended; raises as ``append``."""
+        self._try(lambda: self._replace(record))
+        places = [index for index, one in enumerate(self._own) if key_of(one) == key_of(record)]
+        self._own[places[-1]] = record
+        self.refresh()
+
+    def _try(self, write: Callable[[], None]) -> None:
         for more in range(TRIES - 1, -1, -1):
             try:
-                self._add(record)
-                break
+                return write()
             except DBAPIError as error:
                 if not (more and error.connection_invalidated):
                     raise
-        self._own.append(record)
-        self.refresh()
+
+    def _replace(self, record: Record) -> None:
+        with self._leases.holding(lease_of(record)) as connection:
+            connection.execute(update(RECORDS).where(*self._is(record)).values(record=_text(record)))
 
     def _add(self, record: Record) -> None:
         if self._is_there(record):
@@ -92,18 +100,17 @@ class SharedRecords(RecordFile):
     def refresh(self) -> None:
         """Take in what other drivers added."""
         table = RECORDS.c
-        keys = (table.trial, table.phase, table.repeat, table.attempt)
-        own = table.study == self._study
+        length = func.length(table.record).label("length")  # what is said of a record later makes it longer
         with self._engine.connect() as connection:
-            there = {tuple(row[1:]): row.id for row in connection.execute(select(table.id, *keys).where(own))}
-            missing = [there[key] for key in there.keys() - self._known.keys()]
-            for number in missing:
+            there = connection.execute(select(table.id, length).where(table.study == self._study)).all()
+            known = {(number, length) for number, length, _ in self._known.values()}
+            for number in [row.id for row in there if (row.id, row.length) not in known]:
                 row = connection.execute(select(table.record, table.curve).where(table.id == number)).one()
                 record = Record.from_flat(json.loads(row.record))
-                self._known[key_of(record)] = number, record
+                self._known[key_of(record)] = number, len(row.record), record
                 self._restore_curve(record, row.curve)
-        self.records[:] = [record for _, record in sorted(self._known.values(), key=lambda pair: pair[0])]
-        text = "".join(json.dumps(record.flat(), allow_nan=False) + "\n" for record in self.records)
+        self.records[:] = [record for _, _, record in sorted(self._known.values(), key=lambda known: known[0])]
+        text = "".join(_text(record) + "\n" for record in self.records)
         # a driver with the same folder may have written what it knew, which was less
         if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
             write_atomic(self.path, text)
@@ -132,20 +139,24 @@ class SharedRecords(RecordFile):
 
     def _is_there(self, record: Record) -> bool:
         """Whether an earlier call added it, whose answer was lost with the connection."""
-        table = RECORDS.c
-        query = select(table.record, table.driver).where(
-            table.study == self._study, table.trial == record.trial, table.phase == record.phase,
-            table.repeat == record.repeat, table.attempt == record.attempt,
-        )  # fmt: skip
+        query = select(RECORDS.c.driver).where(*self._is(record))
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return row is not None and row.driver == self._leases.driver.id
+
+    def _is(self, record: Record) -> tuple[ColumnElement[bool], ...]:
+        """The condition of its row."""
+        table = RECORDS.c
+        return (
+            table.study == self._study, table.trial == record.trial, table.phase == record.phase,
+            table.repeat == record.repeat, table.attempt == record.attempt,
+        )  # fmt: skip
 
     def _insert(self, connection: Connection, records: Iterable[Record]) -> None:
         rows = [
             {
                 "study": self._study, "trial": r.trial, "phase": r.phase, "repeat": r.repeat, "attempt": r.attempt,
-                "driver": self._leases.driver.id, "record": json.dumps(r.flat(), allow_nan=False),
+                "driver": self._leases.driver.id, "record": _text(r),
                 "curve": self._curve(r),
             }
             for r in records
@@ -167,3 +178,7 @@ class SharedRecords(RecordFile):
 
     def _curve_file(self, record: Record) -> Path | None:
         return self._folder / record.log / "curve.jsonl" if record.log else None
+
+
+def _text(record: Record) -> str:
+    return json.dumps(record.flat(), allow_nan=False)

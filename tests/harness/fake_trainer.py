@@ -92,6 +92,9 @@ class FakeTrainer(Trainer):
         threads = parse(FakeConfig, settings).threads
         return {"env": threads - 1, "learner": 1}
 
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        return parse(FakeConfig, settings).device == "cpu"
+
     def run(
         self,
         settings: Mapping[str, Any],

@@ -11,14 +11,14 @@ from harness.engines.local import LocalEngine
 from harness.execute import Limits, Outcome, execute
 from harness.memory import MemorySample
 from harness.plan import Plan
-from harness.record import Record, last_attempts
+from harness.record import Record, attempts_that_count
 from harness.report.trials import trials_of
 from harness.stop import Stopped, StopSignal
 from harness.study import Study
 from harness.sweep import Sweep
 from harness.trial import TrialSpec
 from harness.turns import TURN_SECONDS, Seat
-from tests.harness.test_sweep import Crash, Quiet
+from tests.harness.test_sweep import Quiet
 
 CONFIRM = "confirm={top: 2, repeats: 2}"
 BLOCK = [(20, 1), (80, 1), (40, 1), (40, 2), (80, 2), (20, 2)]
@@ -45,21 +45,9 @@ class Ends:
         return Outcome("complete", result=result)
 
 
-class CrashAfter(Quiet):
-    """The harness dies when so many repeats were recorded."""
-
-    def __init__(self, records: int) -> None:
-        self.left = records
-
-    def finished(self, record: Record) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Crash
-
-
-def sweep(plan: Plan, results: Path, run=execute, display: Quiet | None = None) -> list[Record]:
+def sweep(plan: Plan, results: Path, run=execute) -> list[Record]:
     with Study(plan.folder(results)) as study, StopSignal() as stop:
-        Sweep(plan, study, stop, display or Quiet(), LocalEngine("here", stop, run)).run()
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, run)).run()
         return study.records.records
 
 
@@ -88,16 +76,35 @@ def test_a_block_takes_turns_and_the_search_says_how_time_was_used(make_plan, tm
 
 def test_a_block_that_was_cut_short_is_measured_again_as_a_whole(make_plan, tmp_path) -> None:
     plan = make_plan(CONFIRM, "limits.trials=4")
-    with pytest.raises(Crash):
-        sweep(plan, tmp_path, Ends(), CrashAfter(6))
-    block = confirmed(sweep(plan, tmp_path, Ends()))
+    sweep(plan, tmp_path, Ends())
+    path = plan.folder(tmp_path) / "trials.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-4]))
+    block = confirmed(sweep(plan, tmp_path, Ends(*range(6))))  # all are disturbed, unlike those before
     assert [record.attempt for record in block] == [0, 0] + 6 * [1]
-    assert order(block[2:]) == BLOCK and len(last_attempts(block)) == 6
+    assert order(block[2:]) == BLOCK and attempts_that_count(block) == block[2:]
     again = Ends()
-    assert sweep(plan, tmp_path, again)[4:] == block and again.calls == 0
+    assert confirmed(sweep(plan, tmp_path, again)) == block and again.calls == 0
 
 
-@pytest.mark.parametrize(("disturbed", "attempts"), [((), 1), ((6,), 2), ((4, 12, 20), 3)])
+def test_of_a_block_the_least_disturbed_attempt_counts_as_a_whole(make_plan, tmp_path) -> None:
+    """What disturbed one of them disturbed all."""
+
+    def run(spec: TrialSpec, limits, stop, on_progress, *, seat: Seat | None = None) -> Outcome:
+        outcome = Ends()(spec, limits, stop, on_progress, seat=seat)
+        if seat is None:
+            return outcome
+        again = int(spec.folder.partition("-again-")[2] or 0)
+        taken = {(20, 0): 2.0, (80, 1): 4.0, (20, 2): 3.0}.get((spec.settings["speed"], again), 0.1)
+        mark = "others" if taken > 1 else ""
+        return dataclasses.replace(outcome, result=outcome.result | {"disturbance": taken, "disturbed": mark})
+
+    plan = make_plan(CONFIRM, "limits.trials=4", "measure.disturbed_retries=2")
+    block = confirmed(sweep(plan, tmp_path, run))
+    assert [record.attempt for record in block] == [attempt for attempt in range(3) for _ in BLOCK]
+    assert order(attempts_that_count(block)) == BLOCK and {r.attempt for r in attempts_that_count(block)} == {0}
+
+
+@pytest.mark.parametrize(("disturbed", "attempts"), [((), 1), ((9,), 2), ((7, 15, 23), 3)])
 def test_a_disturbed_block_is_measured_again_within_limits(make_plan, tmp_path, disturbed, attempts) -> None:
     plan = make_plan(CONFIRM, "limits.trials=4", "measure.disturbed_retries=2")
     run = Ends(*disturbed)
@@ -121,8 +128,9 @@ def test_a_disturbed_block_of_an_earlier_run_stays_as_it_is(make_plan, tmp_path)
         "measure={warmup_seconds: 0.1, return_at: {seconds: 0.3}}",
         "measure.target_return=5",
         "objectives=[episode_return]",
+        "measure.turns=false",
     ],
-    ids=["too large together", "a return at a budget", "the time to a return", "a return"],
+    ids=["too large together", "a return at a budget", "the time to a return", "a return", "turned off"],
 )
 def test_one_after_the_other_where_turns_are_not_for_it(make_plan, tmp_path, monkeypatch, override) -> None:
     from unilab.ipc.budget import MemoryAvailable
@@ -132,6 +140,15 @@ def test_one_after_the_other_where_turns_are_not_for_it(make_plan, tmp_path, mon
     run = Ends()
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4", override), tmp_path, run))
     assert order(block) == BLOCK and run.seats == 0 and not any(record.in_turns for record in block)
+
+
+def test_a_trainer_that_does_not_say_where_it_works_takes_no_turns(make_plan, tmp_path, monkeypatch) -> None:
+    from tests.harness.fake_trainer import FakeTrainer
+
+    monkeypatch.delattr(FakeTrainer, "pausable")
+    run = Ends()
+    block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
+    assert order(block) == BLOCK and run.seats == 0
 
 
 @pytest.mark.parametrize(("peak", "turns"), [(9 * 10**9, True), (10**12, False), (0, False)])

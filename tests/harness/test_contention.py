@@ -37,7 +37,8 @@ def window(
 
 @pytest.mark.parametrize("own", [0.0, 1.5, 4.0])
 def test_a_trial_alone_on_its_cores_is_not_disturbed_however_many_it_uses(own: float) -> None:
-    assert judge(*window(own=own)) == Interference(other_cpu_fraction=pytest.approx(0.0, abs=1e-9))
+    nothing = pytest.approx(0.0, abs=1e-9)
+    assert judge(*window(own=own)) == Interference(other_cpu_fraction=nothing, disturbance=nothing)
 
 
 @pytest.mark.parametrize("own", [0.5, 3.0])
@@ -79,6 +80,17 @@ def test_cores_that_change_disturb() -> None:
     fewer = judge(before, dataclasses.replace(after, cores=frozenset({0, 1})))
     assert fewer.disturbed == "the usable cores changed from 4 to 2" and math.isnan(fewer.other_cpu_fraction)
     assert judge(before, dataclasses.replace(after, quota=1.5)).disturbed == "the usable cores changed from 4 to 1.5"
+
+
+def test_a_disturbance_is_above_1_where_it_is_one_and_grows_with_what_was_taken() -> None:
+    before, after = window(own=1)
+    changed = judge(before, dataclasses.replace(after, cores=frozenset({0, 1})))
+    others = [judge(*window(own=1, others=cores)) for cores in (0.19, 0.21, 1.0)]
+    held_back = judge(*window(own=1.2, quota=2.0, throttled=3.0))
+    stolen = judge(*window(own=3, stolen=0.5))
+    for one in (*others, changed, held_back, stolen):
+        assert (one.disturbance > 1) == bool(one.disturbed)
+    assert others[0].disturbance < others[1].disturbance < others[2].disturbance < changed.disturbance
 
 
 def test_nothing_is_said_of_what_cannot_be_seen() -> None:

@@ -110,7 +110,7 @@ def test_a_disturbed_attempt_leaves_its_trial_no_curve(monkeypatch: pytest.Monke
         speed = next(speeds)
         outcome = execute(dataclasses.replace(spec, settings={**spec.settings, "speed": speed}), limits, stop, watch)
         if speed == 80:
-            outcome.result["disturbed"] = "other processes took 1 of 2 cores"
+            outcome.result |= {"disturbed": "other processes took 1 of 2 cores", "disturbance": 1e6}
         return outcome
 
     monkeypatch.setattr(own_study, "execute", disturbed_at_first)

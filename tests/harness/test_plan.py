@@ -114,7 +114,8 @@ def test_trials_and_time(make_plan) -> None:
     assert plan.space.size == 4
     assert plan.trials == 4  # no more configurations than there are
     assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
-    assert plan.seconds == pytest.approx(18 * (plans.PROCESS_SECONDS + 0.3))
+    assert plan.look_repeats == 3 * 2  # three candidates for two places
+    assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3))
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
 
 

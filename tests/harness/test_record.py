@@ -12,7 +12,7 @@ from harness.record import (
     Record,
     RecordError,
     RecordFile,
-    last_attempts,
+    attempts_that_count,
     median,
     read_records,
     set_bad_lines_aside,
@@ -140,17 +140,46 @@ def test_who_never_reached_the_target_was_later_than_all_who_did(times: list[flo
 def test_an_attempt_that_failed_does_not_take_the_place_of_a_disturbed_number() -> None:
     first, second = record(0, 0, disturbed="others"), record(0, 0, attempt=1, disturbed="others")
     failed = record(0, 0, attempt=2, state="timeout")
-    assert last_attempts([first, second, failed]) == [second]
+    assert attempts_that_count([first, second, failed]) == [second]
     pruned = record(0, 0, attempt=2, state="pruned")
-    assert last_attempts([first, pruned]) == [pruned] and last_attempts([first, pruned, failed]) == [pruned]
-    assert last_attempts([failed]) == [failed] and last_attempts([failed, second]) == [second]
+    assert attempts_that_count([first, pruned]) == [pruned] and attempts_that_count([first, pruned, failed]) == [pruned]
+    assert attempts_that_count([failed]) == [failed] and attempts_that_count([failed, second]) == [second]
 
 
-def test_of_a_repeat_the_last_attempt_counts_and_has_the_curve(tmp_path) -> None:
+def test_of_a_repeat_the_least_disturbed_attempt_counts() -> None:
+    first = record(0, 0, disturbed="others", disturbance=1.2)
+    second = record(0, 0, attempt=1, disturbed="others", disturbance=3.0)
+    third = record(0, 0, attempt=2, disturbed="others", disturbance=1.5)
+    assert attempts_that_count([first, second, third]) == [first]
+    calm = record(0, 0, attempt=3, disturbance=0.4)
+    assert attempts_that_count([first, second, third, calm]) == [calm]
+    unknown = record(0, 0, attempt=4, disturbed="others")  # of an older version: more than any that is known
+    assert attempts_that_count([second, unknown]) == [second] and attempts_that_count([unknown, second]) == [second]
+
+
+def test_what_was_measured_anew_counts_alone() -> None:
+    first = record(0, 0, disturbance=0.1)
+    anew = record(0, 0, attempt=1, disturbance=2.0, disturbed="others", anew=True)
+    again = record(0, 0, attempt=2, disturbance=1.5, disturbed="others")
+    assert attempts_that_count([first, anew]) == [anew]
+    assert attempts_that_count([first, anew, again]) == [again]
+
+
+def test_what_is_said_of_an_attempt_later_takes_its_place(tmp_path) -> None:
+    path = tmp_path / "trials.jsonl"
+    file = RecordFile(path)
+    for repeat in range(2):
+        file.append(record(0, repeat))
+    file.explain(record(0, 0, verdict="learner-bound"))
+    for records in (file.records, RecordFile(path).records, read_records(path)):
+        assert [(r.repeat, r.verdict) for r in records] == [(0, "learner-bound"), (1, "")]
+
+
+def test_the_attempt_that_counts_has_the_curve(tmp_path) -> None:
     first = record(0, 0, disturbed="others", log="a")
     again = record(0, 0, attempt=1, log="b")
     other = record(0, 1, log="c")
-    assert last_attempts([first, other, again]) == [again, other]
+    assert attempts_that_count([first, other, again]) == [again, other]
     for one in (first, again, other):
         (tmp_path / one.log).mkdir()
         (tmp_path / one.log / "curve.jsonl").write_text(json.dumps({"log": one.log}) + "\n")

@@ -11,6 +11,7 @@ import pytest
 from harness import sampling
 from harness.engines.local import LocalEngine
 from harness.execute import Limits, Outcome
+from harness.outlook import Outlook
 from harness.plan import Plan
 from harness.record import Record
 from harness.space import Space
@@ -154,6 +155,20 @@ def test_after_a_crash_each_repeat_is_recorded_once_and_the_search_is_the_same(m
     assert len(executed.specs) == 6 - crash_at
     assert [(r.trial, r.repeat, r.params) for r in records] == [(r.trial, r.repeat, r.params) for r in whole]
     assert sweep(plan, tmp_path / "cut", Executed(crash_at=0)) == records  # nothing is left to do
+
+
+def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkeypatch) -> None:
+    def dies(outlook: Outlook, record: Record) -> Record:
+        raise Crash
+
+    plan = make_plan("limits.trials=1")
+    with monkeypatch.context() as patch, Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        patch.setattr(Outlook, "complete", dies)
+        engine = LocalEngine("here", stop, Executed(), in_turns=False)
+        with pytest.raises(Crash):
+            Sweep(plan, study, stop, Quiet(), engine, outlook=Outlook(plan)).run()
+    (record,) = sweep(plan, tmp_path, Executed(crash_at=0))
+    assert record.state == "complete"
 
 
 def test_a_crash_between_record_and_journal_is_made_good(make_plan, tmp_path) -> None:

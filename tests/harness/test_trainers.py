@@ -167,3 +167,21 @@ def test_a_contradicting_choice_fails_its_trial_only(tmp_path, with_cuda) -> Non
 
 def measured(*_: object) -> Outcome:
     return Outcome("complete", result={"env_steps_per_second": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "settings", "expected"),
+    [
+        ("appo", {}, True),
+        ("appo", {"learner_device": "cuda"}, False),
+        ("appo", {"env": "CartPole-v1"}, True),  # gymnasium's own
+        ("appo", {"env": "tests.envs.cart:Countdown"}, False),  # nobody knows what it does
+        ("sac", {"workers.kind": "processes"}, True),
+        ("sac", {"workers.kind": "ray"}, False),
+        ("td3", {"collector_device": "cuda"}, False),
+        ("harness.adapters.sb3:PPO", {"env": "Ant"}, True),
+        ("harness.adapters.sb3:PPO", {"device": "cuda"}, False),
+    ],
+)
+def test_only_work_on_the_cpus_of_this_machine_stands_still(trainer: str, settings: dict, expected: bool) -> None:
+    assert trainers.get(trainer).pausable(settings) is expected

@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -16,7 +18,8 @@ from harness import turns
 from harness.execute import Limits, Outcome, _Group, execute
 from harness.stop import Stopped, StopSignal
 from harness.trial import TrialSpec
-from harness.turns import Pauses, Seat, take_turns
+from harness.turns import Pauses, Processes, Seat, take_turns
+from unilab.ipc.segments import start_time
 
 PATIENT = Limits(60, 60)
 TRAINER = "tests.harness.fake_trainer:FakeTrainer"
@@ -204,3 +207,102 @@ def test_at_a_signal_all_end_by_themselves(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(Stopped):
         measured(folders, [spec(folder, 600, behaviour="endless") for folder in folders])
     assert ended == [128 + signal.SIGTERM] * 3
+
+
+HARNESS = """
+import sys
+from pathlib import Path
+from tests.harness.test_turns import measured, spec
+
+folders = [Path(sys.argv[1]) / name for name in "ab"]
+measured(folders, [spec(folder, 600, behaviour="session", marker=f"{folder}.pid") for folder in folders])
+"""
+
+
+def test_when_the_harness_is_killed_nothing_stays_stopped(tmp_path: Path) -> None:
+    """Neither the trials nor their processes in sessions of their own."""
+    repository = Path(__file__).parents[2]
+    started: dict[int, int | None] = {}
+    harness = subprocess.Popen([sys.executable, "-c", HARNESS, tmp_path], cwd=repository, stderr=subprocess.DEVNULL)
+    try:
+        there = [tmp_path / f"{name}.pid.session" for name in "ab"]
+        deadline = time.monotonic() + 60
+        while not all(file.exists() and file.read_text() for file in there) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        others = [int(file.read_text()) for file in there]
+        trials = [int((tmp_path / f"{name}.pid").read_text().split()[0]) for name in "ab"]
+        started = {pid: start_time(pid) for pid in others}
+        assert standing(others[0])  # of both, as the second begins to stand when both are warm
+        assert standing(others[1])
+        harness.kill()
+        harness.wait()
+        deadline = time.monotonic() + 10
+        while any(start_time(pid) is not None for pid in [*trials, *others]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [start_time(pid) for pid in [*trials, *others]] == [None] * 4
+    finally:
+        harness.kill()
+        for pid, start in started.items():
+            if start_time(pid) == start:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_second_signal_lets_all_run_before_it_ends_them(tmp_path: Path, monkeypatch) -> None:
+    """Also those that are in no group of ours; whoever has the seat's lock when the signal comes."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    with subprocess.Popen(["sleep", "60"]) as process, StopSignal() as stop:
+        seat = Seat(tmp_path / turns.FILE, threading.Event())
+        seat.joined(1, Processes(lambda: [process.pid], lambda pid: None))
+        stop.at_once.add(seat.run_at_once)
+        seat.stop()
+        assert standing(process.pid)
+        with seat._lock, pytest.raises(Ended):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        process.kill()
+
+
+def test_a_number_that_was_given_to_another_process_is_never_signalled() -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger, subprocess.Popen(["sleep", "60"]) as own:
+        try:
+            listed = [{own.pid, stranger.pid}, {own.pid}]  # when it is looked at again, one is no member any more
+            found: list[int] = []
+            processes = Processes(lambda: listed.pop(0) if len(listed) > 1 else listed[0], found.append)
+            assert processes.find() and found == [own.pid] and not processes.find()
+            processes.signal(signal.SIGSTOP)
+            assert standing(own.pid)
+            stat = Path(f"/proc/{stranger.pid}/stat").read_text()
+            assert stat.rpartition(")")[2].split()[0] != "T"
+            own.kill()
+            own.wait()
+            listed[:] = [{stranger.pid}]  # the number is somebody's again, here of a member
+            processes.signal(signal.SIGSTOP)
+            assert processes.find() and found == [own.pid, stranger.pid]
+            processes.close()
+        finally:
+            stranger.kill()
+            own.kill()
+
+
+def test_a_pause_begins_before_the_processes_are_listed(tmp_path: Path) -> None:
+    class Slow(Processes):
+        def __bool__(self) -> bool:
+            return True
+
+        def find(self) -> bool:
+            time.sleep(0.3)
+            return False
+
+    seat = Seat(tmp_path / turns.FILE, threading.Event())
+    seat.joined(1, Slow(tuple, lambda pid: None))
+    before = seat.clock()
+    seat.stop()
+    assert seat.clock() < before + 0.2

@@ -78,6 +78,7 @@ class MujocoVecEnv(AutoresetVecEnv):
     ``init_qvel`` [nv], ``dt`` (seconds of an env step), ``model``, ``batch``, ``settings``.
     """
 
+    simulates_here = True
     settings_class: ClassVar[type[MujocoSettings]] = MujocoSettings
     model_file: ClassVar[str]
     """absolute path of the model's XML file, or the name of one of gymnasium's"""

@@ -82,6 +82,20 @@ def env_dims(name: str, sim_backend: str = "mujoco", env_cfg_override: Mapping[s
         return EnvDims(env.obs_dim, env.action_dim, env.critic_dim, env.chooses)
 
 
+def simulates_here(name: str) -> bool:
+    """``VecEnv.simulates_here`` of an environment; True of those that gymnasium itself has, False where nobody says.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    factory = _find(name)
+    if name in _FACTORIES or ":" in name:
+        return bool(getattr(factory, "simulates_here", False))
+    import gymnasium
+
+    return str(gymnasium.spec(name).entry_point).startswith("gymnasium.")
+
+
 def _find(name: str) -> Factory:
     entry = _FACTORIES.get(name)
     if entry is None:

@@ -83,6 +83,9 @@ class VecEnv(ABC):
 
     exact_resume: ClassVar[bool] = True
     """whether ``load_state_dict`` continues bit for bit"""
+    simulates_here: ClassVar[bool] = False
+    """whether all of its work is known to be done on the CPUs of this machine, by processes that descend from the one
+    that steps it: then it stands still when these are stopped"""
 
     chooses: bool = False
     """whether some of an action's columns stand for the values of a discrete one, of which the largest is taken"""

@@ -15,9 +15,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryAvailable, "here", lambda: MemoryAvailable(10 * GIB, 9 * GIB, 5 * GIB))
 
 
-def configuration(gib: float | None) -> Configuration:
+def configuration(gib: float | None, pausable: bool = True) -> Configuration:
     items = (BudgetItem("all", "host", int((gib or 0) * GIB)),)
-    return Configuration("appo", {}, "", None, None if gib is None else MemoryBudget(items), 0.8)
+    return Configuration("appo", {}, "", None, None if gib is None else MemoryBudget(items), 0.8, pausable)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def configuration(gib: float | None) -> Configuration:
 )
 def test_four_at_once_have_to_fit(base: float, new: float | None, reason: str) -> None:
     assert _why_not_together([configuration(base), configuration(new)], [None, None]) == reason
+
+
+def test_what_goes_on_while_its_processes_are_stopped_takes_no_turns() -> None:
+    assert _why_not_together([configuration(1), configuration(1, pausable=False)], [None, None]).startswith("work on a")
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,9 @@ def test_two_drivers_run_each_trial_once_and_both_leave_with_everything(here: Pa
     for driver in drivers:
         driver.ends_well()
     records = read_records(drivers[0].study / "trials.jsonl")
-    searched = [record for record in records if record.phase == "search"]
+    searched = [record for record in records if record.phase == "search" and not record.second_look]
     assert sorted(record.trial for record in searched) == list(range(4))
+    assert sorted(record.trial for record in records if record.second_look) == [1, 2, 3]
     assert len({record.params["speed"] for record in searched}) == 4
     best = max(searched, key=lambda record: record.env_steps_per_second)
     confirmed = [(record.trial, record.repeat) for record in records if record.phase == "confirm"]
@@ -226,7 +227,7 @@ def test_a_driver_that_slept_too_long_adds_nothing_to_what_others_measured(make_
         asleep = Asleep(plan, tmp_path / "other", database)
         records = sweep(plan, tmp_path / "asleep", database, asleep)
         study = optuna.load_study(study_name=f"fake/{plan.study_id}", storage=database.storage)
-    assert len(asleep.specs) == 1 and len(asleep.others.specs) == 3 * 2 + 4 == len(records)
+    assert len(asleep.specs) == 1 and len(asleep.others.specs) == 3 * 2 + 2 * 2 + 4 == len(records)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     copies = [(plan.folder(tmp_path / name) / "trials.jsonl").read_bytes() for name in ("asleep", "other")]
     assert copies[0] == copies[1]
