@@ -6,7 +6,7 @@ from typing import Any
 from harness import suite as suites
 from harness.document import InputError
 from harness.record import read_records, typical
-from harness.study import judged_by, ranking
+from harness.study import judged_by, of_one_kind, ranking
 from harness.tables import number_text
 
 
@@ -32,8 +32,9 @@ def _study(folder: Path) -> dict[str, Any]:
         return content | {"problem": str(error)}
     metric = suite.objectives[0].metric
     order = ranking(records, suite)
-    best = typical(judged_by([r for r in records if r.trial == order[0]]), metric) if order else None
-    return content | {"metric": metric, "best": best, "trials": len({r.trial for r in records})}
+    own = judged_by([r for r in of_one_kind(records) if order and r.trial == order[0]])
+    best, kind = (typical(own, metric), own[0].kind) if own else (None, None)
+    return content | {"metric": metric, "best": best, "kind": kind, "trials": len({r.trial for r in records})}
 
 
 def text(content: dict[str, Any]) -> str:
@@ -45,7 +46,7 @@ def text(content: dict[str, Any]) -> str:
             continue
         best = "nothing complete"
         if study["best"] is not None:
-            best = f"best {study['metric']} {number_text(study['best'])}"
+            best = f"best {study['metric']} {number_text(study['best'])} ({study['kind']})"
         lines.append(f"  {study['folder']}  {study['trials']} trials, {best}, {study['started_at']}")
     lines += ["  none"] if not content["studies"] else []
     lines += ["suites:", *(f"  {path}" for path in content["suites"] or ["none here"])]

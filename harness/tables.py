@@ -22,7 +22,7 @@ from harness.outlook import Outlook
 from harness.plan import Plan, describe_minutes
 from harness.ranking import distinct, objectives
 from harness.record import RETURNS, Record, median, typical, write_atomic
-from harness.study import Study, judged_by, ranking, timed_by
+from harness.study import Study, judged_by, of_one_kind, ranking, timed_by
 from unilab.training.devices import usable_cores
 
 ROWS = 12
@@ -41,7 +41,7 @@ UNITS = {
 
 def summary(plan: Plan, study: Study) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
-    records = study.records.records
+    records = of_one_kind(study.records.records)
     order = ranking(records, plan.suite)
     trials = [_trial_summary(plan, [r for r in records if r.trial == trial]) for trial in range(study.trials)]
     best = trials[order[0]] if order else None
@@ -55,25 +55,35 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
 
 
 def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
+    """Of one trial: what counts of it, and apart from that what the search measured."""
     counted, timed = judged_by(records), timed_by(records)
-    names = [o.metric for o in plan.suite.objectives]
-    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
     last = records[-1]
     return {
         "trial": last.trial,
         "baseline": last.baseline,
         "state": next((r.state for r in counted if r.state == "complete"), counted[-1].state),
-        "repeats": sum(r.state == "complete" for r in counted),
-        "of": len(counted),
         "confirmed": counted[0].phase == "confirm",
         "params": last.params,
-        "metrics": {name: typical(counted, name) for name in dict.fromkeys(names)},
+        **_measured(plan, counted),
+        "search": _measured(plan, judged_by(records, "search")),
         "budget_host_bytes": last.budget_host_bytes,
-        "unsteady": sum(r.unsteady for r in counted),
-        "disturbed": [r.disturbed for r in counted if r.disturbed],
         "limited_by": next((r.verdict for r in reversed(timed) if r.verdict), None)
         or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), timed),
         "error": next((r.error for r in records if r.error), None),
+    }
+
+
+def _measured(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
+    """Numbers of one kind, which it names: those of several kinds do not compare."""
+    names = [o.metric for o in plan.suite.objectives]
+    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
+    return {
+        "kind": records[-1].kind if records else None,
+        "repeats": sum(r.state == "complete" for r in records),
+        "of": len(records),
+        "metrics": {name: typical(records, name) for name in dict.fromkeys(names)},
+        "unsteady": sum(r.unsteady for r in records),
+        "disturbed": [r.disturbed for r in records if r.disturbed],
     }
 
 
@@ -125,32 +135,19 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(plan: Plan, study: Study, console: Console) -> None:
-    """The table at the end of a run."""
+    """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
     result = summary(plan, study)
-    metric = plan.suite.objectives[0]
     order = result["order"]
     rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
-    table = Table(title=f"{plan.suite.name}/{plan.study_id}", title_justify="left", expand=False)
-    other = "env_steps_per_second" if metric.metric in RETURNS else "episode_return"
-    if len(plan.suite.objectives) > 1:
-        other = plan.suite.objectives[1].metric
-    unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
-    for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
-        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
-    baseline = result["trials"][0]["metrics"][metric.metric]
-    for number in (order + rest)[:ROWS]:
-        trial = result["trials"][number]
-        values = trial["metrics"]
-        value = values[metric.metric]
-        table.add_row(
-            str(number) + ("*" if order and number == order[0] else ""),
-            number_text(value) if trial["repeats"] else trial["state"],
-            "base" if trial["baseline"] else _relative(metric.metric, value, baseline),
-            number_text(values[other]), number_text(values["policy_lag_mean"]),
-            f"{trial['repeats']}/{trial['of']}{_marks(trial)}", settings_text(trial["params"]),
-        )  # fmt: skip
-    console.print(table)
-    if any(_marks(trial) for trial in result["trials"]):
+    trials = [result["trials"][number] for number in order + rest]
+    confirmed = [trial for trial in trials if trial["confirmed"]]
+    name = f"{plan.suite.name}/{plan.study_id}"
+    if confirmed:
+        console.print(_table(plan, f"{name}: confirmation, {confirmed[0]['kind']}", confirmed, confirmed))
+        name = f"search, {result['trials'][0]['search']['kind']}"
+    searched = [trial["search"] for trial in trials]
+    console.print(_table(plan, name, trials, searched, best=order[0] if order else None))
+    if any(_marks(own) for own in [*confirmed, *searched]):
         console.print(Text("! disturbed by other work, ~ unsteady: halves of a window differ or cannot be told"))
     _show_best(plan, result, console)
     _show_problems(result, console)
@@ -159,6 +156,37 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     if result["best_config"]:
         text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
         console.print(text, soft_wrap=True)
+
+
+def _table(
+    plan: Plan,
+    title: str,
+    trials: Sequence[dict[str, Any]],
+    measured: Sequence[dict[str, Any]],
+    best: int | None = None,
+) -> Table:
+    """Trials and what was measured of each in one way; ``best`` has a star."""
+    metric = plan.suite.objectives[0]
+    table = Table(title=title, title_justify="left", expand=False)
+    other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
+    if len(plan.suite.objectives) > 1:
+        other = plan.suite.objectives[1].metric
+    unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
+    for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    pairs = list(zip(trials, measured, strict=True))
+    baseline = next((own["metrics"][metric.metric] for trial, own in pairs if trial["baseline"]), math.nan)
+    for trial, own in pairs[:ROWS]:
+        values = own["metrics"]
+        value = values[metric.metric]
+        table.add_row(
+            str(trial["trial"]) + ("*" if trial["trial"] == best else ""),
+            number_text(value) if own["repeats"] else trial["state"],
+            "base" if trial["baseline"] else _relative(metric.metric, value, baseline),
+            number_text(values[other]), number_text(values["policy_lag_mean"]),
+            f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
+        )  # fmt: skip
+    return table
 
 
 def _relative(metric: str, value: float, baseline: float) -> str:
@@ -170,8 +198,8 @@ def _relative(metric: str, value: float, baseline: float) -> str:
     return f"{value / baseline - 1:+.0%}"
 
 
-def _marks(trial: dict[str, Any]) -> str:
-    return ("!" if trial["disturbed"] else "") + ("~" if trial["unsteady"] else "")
+def _marks(measured: dict[str, Any]) -> str:
+    return ("!" if measured["disturbed"] else "") + ("~" if measured["unsteady"] else "")
 
 
 def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
@@ -183,6 +211,7 @@ def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
     text = f"Best ({metric.direction} {metric.metric}): trial {best['trial']}"
     text += f" with {number_text(best['metrics'][metric.metric])}"
     text += f", {middle} of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
+    text += f", measured {best['kind']}" * (best["kind"] != "alone")
     console.print(Text(text, style="bold"))
     console.print(Text(result["answer"]["claim"]))
     if len(plan.suite.objectives) > 1:
@@ -212,7 +241,9 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
     size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
     size = size if plan.space.dimensions else ""
     trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
-    console.print(trials + (f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""))
+    looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
+    confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
+    console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
     console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
     for name, dimension in plan.space.dimensions.items():
@@ -266,7 +297,8 @@ def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[
     """As ``show_plan``, for a program; with the whole ranking."""
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
-        "repeats": plan.suite.measure.repeats, "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
+        "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
+        "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
         "baseline": plan.baseline, "dropped": list(plan.dropped),
         "memory": [
             {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,

@@ -22,7 +22,7 @@ from harness import machine, plan
 from harness.compare.judge import Pairs
 from harness.compare.revisions import CompareError
 from harness.execute import Limits, Outcome, execute
-from harness.record import Record, RecordFile
+from harness.record import Record, RecordFile, disturbance
 from harness.stop import StopSignal
 from harness.suite import Measure
 from harness.trial import TrialSpec
@@ -110,7 +110,7 @@ class Measuring:
         self._retries = self.schedule.pairs
         measured: tuple[list[Record], list[Record]] = ([], [])
         for block in self.schedule.blocks():
-            for (side, _), record in zip(block, self._last_attempt(block), strict=True):
+            for (side, _), record in zip(block, self._least_disturbed(block), strict=True):
                 measured[side].append(record)
         across = list(zip(*measured, strict=True))
         within = [
@@ -118,18 +118,18 @@ class Measuring:
         ]  # fmt: skip
         return Pairs(across, within)
 
-    def _last_attempt(self, block: list[tuple[int, int]]) -> list[Record]:
-        """A block; again, as often as the suite allows, if something disturbed it.
+    def _least_disturbed(self, block: list[tuple[int, int]]) -> list[Record]:
+        """A block; again, as often as the suite allows, if something disturbed it. The least disturbed attempt counts.
 
         On a machine that is never quiet that would take three times as long: together not more often than once a pair.
         """
-        records = self._attempt(block, 0)
+        attempts = [self._attempt(block, 0)]
         for attempt in range(1, self.schedule.measure.disturbed_retries + 1):
-            if not (any(record.disturbed for record in records) and self._retries >= len(block) / 2):
+            if not (any(record.disturbed for record in attempts[-1]) and self._retries >= len(block) / 2):
                 break
             self._retries -= math.ceil(len(block) / 2)
-            records = self._attempt(block, attempt)
-        return records
+            attempts.append(self._attempt(block, attempt))
+        return min(reversed(attempts), key=lambda records: max(map(disturbance, records)))
 
     def _attempt(self, block: list[tuple[int, int]], attempt: int) -> list[Record]:
         """Measure a block once.
@@ -137,7 +137,7 @@ class Measuring:
         Raises:
             CompareError: a repeat was not measured to its end; the others were given up.
         """
-        records = [self._record(side, pair, attempt) for side, pair in block]
+        records = [self._record(side, pair, attempt, in_turns=len(block) > 1) for side, pair in block]
         if len(block) == 1:
             return [self._finish(records[0], self._execute(records[0]))]
         given_up = threading.Event()
@@ -158,13 +158,13 @@ class Measuring:
             given_up.set()
         return outcome
 
-    def _record(self, side: int, pair: int, attempt: int) -> Record:
+    def _record(self, side: int, pair: int, attempt: int, *, in_turns: bool) -> Record:
         version = self.versions[side]
         return Record(
             study=self.folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
             params=version.settings, seed=int(version.settings.get("seed", 0)) + pair,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=version.commit, dirty=version.dirty,
-            machine=self._machine, attempt=attempt, threads=version.threads, versions=self._versions,
+            machine=self._machine, attempt=attempt, in_turns=in_turns, threads=version.threads, versions=self._versions,
             log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
 

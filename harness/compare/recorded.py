@@ -18,8 +18,8 @@ from harness.suite import Suite
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
 """the first that both sides have of a configuration: the search has measured its winner when that was lucky"""
-EXTENDABLE = ("repeats", "disturbed_retries")
-"""parts of a suite's ``measure`` that do not change what is measured"""
+EXTENDABLE = ("repeats", "disturbed_retries", "turns")
+"""parts of a suite's ``measure`` that do not change what is measured; whether turns were taken each record says"""
 
 
 @dataclass
@@ -38,9 +38,8 @@ class _Repeats:
     def phase(self, phase: Phase) -> dict[int, list[Record]]:
         return {number: records for (own, number), records in self.by_number.items() if own == phase}
 
-    def in_turns(self, phase: Phase) -> set[bool]:
-        """Whether its repeats took turns; both, where some did."""
-        return {record.in_turns for records in self.phase(phase).values() for record in records}
+    def kinds(self, phase: Phase) -> set[str]:
+        return {record.kind for records in self.phase(phase).values() for record in records}
 
 
 Configurations = dict[str, _Repeats]
@@ -130,11 +129,11 @@ def _lost(base: _Repeats, new: _Repeats) -> int:
 def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> None:
     """The pairs of one configuration, and of each side repeats 0 and 1, 2 and 3, ... as A against A."""
     both = [phase for phase in PHASES if base.phase(phase) and new.phase(phase)]
-    alike = [phase for phase in both if len(base.in_turns(phase) | new.in_turns(phase)) == 1]
-    if alike != both:
-        made.notes.append(
-            "repeats that took turns and repeats that had the machine to themselves are no pairs: left out"
-        )
+    kinds = {phase: sorted(base.kinds(phase) | new.kinds(phase)) for phase in both}
+    alike = [phase for phase in both if len(kinds[phase]) == 1]
+    for phase in both:
+        if phase not in alike:
+            made.notes.append(f"repeats that were measured {' and '.join(kinds[phase])} are no pairs: left out")
     if not alike:  # confirmed on one side only, or in another way, and there measured by no search
         return
     phase = alike[0]

@@ -1,5 +1,6 @@
 """A study's page: every section in its order, and the data of all charts."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -59,28 +60,49 @@ def all_trials(study: StudyFiles) -> Section:
     metrics = [*objectives, "env_steps_per_second", "episode_return", "policy_lag_mean"]
     metrics = [m for m in dict.fromkeys(metrics) if m in objectives or any(t.values(m) for t in study.trials)]
     names = list(dict.fromkeys(name for trial in study.trials for name in [*study.suite.search, *trial.params]))
-    base = next((trial.value(objectives[0]) for trial in study.trials if trial.baseline), float("nan"))
+    searched = {trial.number: trial for trial in study.searched}
+    confirmed = {trial.number: trial for trial in study.trials if trial.confirmed}
     places = {trial.number: place for place, trial in enumerate(study.order, 1)}
     ordered = [*study.order, *(trial for trial in study.trials if trial.number not in places)]
-    rows = [_row(trial, metrics, names, base, places.get(trial.number)) for trial in ordered]
-    columns = ("trial", "state", "place", label(metrics[0]), "against baseline", *(label(m) for m in metrics[1:]),
+    views = (searched, confirmed) if confirmed else (searched,)
+    rows = [_row(trial, views, metrics, names, places.get(trial.number)) for trial in ordered]
+    first = label(metrics[0])
+    again = (f"{first}, confirmed", "confirmed against baseline") if confirmed else ()
+    columns = ("trial", "state", "place", first, "against baseline", *again, *(label(m) for m in metrics[1:]),
                "collector busy", "learner busy", "peak host memory", "repeats", *names)  # fmt: skip
     place = "Place is the order within the constraints" + (", on the Pareto front" if len(objectives) > 1 else "") + "."
-    text = (f"Medians of the repeats that count: those of the confirmation where a trial has them. {place}",)
+    text = [f"Medians of the repeats of the search. {place}"]
+    if confirmed:
+        how = next(iter(confirmed.values())).kind
+        text.append(f"Beside them the confirmation's medians, measured {how}: they compare with each other alone.")
     tables = (Table.of("trials-table", "All trials", columns, rows),) if rows else ()
-    return Section("trials", "All trials", text if rows else ("No trial has been recorded yet.",), (), tables)
+    return Section("trials", "All trials", tuple(text) if rows else ("No trial has been recorded yet.",), (), tables)
 
 
-def _row(trial: Trial, metrics: Sequence[str], names: Sequence[str], base: float, place: int | None) -> list[Any]:
-    value = trial.value(metrics[0])
-    against: Cell = Cell("baseline", 0.0) if trial.baseline else share(value / base - 1 if base else base, sign=True)
+def _row(
+    trial: Trial, views: Sequence[dict[int, Trial]], metrics: Sequence[str], names: Sequence[str], place: int | None
+) -> list[Any]:
+    """``views``: the trials as the search measured them, and as the confirmation did."""
+    values = [cell for view in views for cell in _against_baseline(view, trial, metrics[0])]
+    once = views[0].get(trial.number, trial)
     state = trial.state + (", confirmed" if trial.confirmed else "")
     return [
-        Cell(trial.name, trial.number), state, place, value, against, *(trial.value(m) for m in metrics[1:]),
-        share(trial.value("collector_busy_fraction")), share(trial.value("learner_busy_fraction")),
-        mebibytes(measured(trial)), Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)),
+        Cell(trial.name, trial.number), state, place, *values, *(once.value(m) for m in metrics[1:]),
+        share(once.value("collector_busy_fraction")), share(once.value("learner_busy_fraction")),
+        mebibytes(measured(once)), Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)),
         *(_setting(trial.params.get(name)) for name in names),
     ]  # fmt: skip
+
+
+def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tuple[Any, Cell]:
+    """A value, and what it is over the baseline's that was measured in the same way."""
+    if trial.number not in view:
+        return None, share(math.nan)
+    value = view[trial.number].value(metric)
+    if trial.baseline:
+        return value, Cell("baseline", 0.0)
+    base = next((other.value(metric) for other in view.values() if other.baseline), math.nan)
+    return value, share(value / base - 1 if base else math.nan, sign=True)
 
 
 def _setting(value: Any) -> Any:

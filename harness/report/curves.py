@@ -55,9 +55,12 @@ def learning_curves(study: StudyFiles) -> tuple[Section, dict[str, list[dict[str
 
 
 def _shown(study: StudyFiles) -> list[Trial]:
-    """The best ones and the baseline."""
-    first = study.order[: SHOWN - 1] or [trial for trial in study.trials if trial.complete][: SHOWN - 1]
-    return first + [trial for trial in study.trials if trial.baseline and trial not in first]
+    """The best ones and the baseline; where some were confirmed those alone, as numbers of one kind go together."""
+    confirmed = any(trial.confirmed for trial in study.trials)
+    alike = [trial for trial in study.trials if trial.confirmed == confirmed]
+    first = [trial for trial in study.order if trial in alike][: SHOWN - 1]
+    first = first or [trial for trial in alike if trial.complete][: SHOWN - 1]
+    return first + [trial for trial in alike if trial.baseline and trial not in first]
 
 
 def _thinned(most: int) -> str:

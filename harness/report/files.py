@@ -15,7 +15,7 @@ from harness.ceilings import Ceilings
 from harness.document import InputError
 from harness.record import Record, read_records
 from harness.report.trials import Trial, trials_of
-from harness.study import ranking
+from harness.study import of_one_kind, ranking
 from harness.suite import Suite
 
 CURVE_COLUMNS = ("wall_seconds", "env_steps", "episode_return")
@@ -53,8 +53,13 @@ class StudyFiles:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """By number."""
-        return trials_of(self.records)
+        """By number; see ``harness.study.of_one_kind``."""
+        return trials_of(of_one_kind(self.records))
+
+    @cached_property
+    def searched(self) -> list[Trial]:
+        """As the search measured them, all in one way: what the confirmation measured is not set beside it."""
+        return trials_of([record for record in self.records if record.phase == "search"])
 
     @cached_property
     def order(self) -> list[Trial]:

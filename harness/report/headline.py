@@ -82,6 +82,7 @@ def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tupl
         yield "Gain", change_text(found)
         yield "Limited now by", found.limited_by or verdict(study, best)
         number = f"trial {best.number}: "
+        yield "Measured", f"{best.measured}; what the search measured is in the charts and tables below"
         yield "Best", number + _side(found.value, found.value_interval, found.points, found.metric) + f" {name}"
         if found.best != found.baseline and found.baseline is not None:
             sides = (found.baseline_value, found.baseline_interval, found.baseline_points)
@@ -126,8 +127,10 @@ def _text(value: Any) -> str:
 
 
 def _evidence(study: StudyFiles, metric: str) -> tuple[tuple[Chart, ...], list[dict[str, Any]]]:
-    """Every repeat of the best trials and the baseline, with medians and intervals."""
+    """Every repeat of what was confirmed, or else of the best trials and the baseline, with medians and intervals."""
     trials = [trial for trial in leaders(study, SHOWN) if trial.values(metric)]
+    confirmed = any(trial.confirmed for trial in trials)
+    trials = [trial for trial in trials if trial.confirmed == confirmed]
     if len(trials) < 2 and not any(len(trial.values(metric)) > 1 for trial in trials):
         return (), []
     rows, parts = [], []
@@ -156,6 +159,7 @@ def _evidence(study: StudyFiles, metric: str) -> tuple[tuple[Chart, ...], list[d
     ]  # fmt: skip
     what = "each repeat, the median, and its bootstrap 95 % interval" if enough else "each repeat and the median"
     what = what.replace("median", "interquartile mean") if metric in RETURNS else what
+    what += f", of the {trials[0].measured}"
     described = f"{label(metric)}, {what}: " + "; ".join(parts)
     height = vega.ROW * len(trials) + 6
     return (vega.made("evidence", f"How sure is this: {what}", described, alt.layer(*layers), height),), rows

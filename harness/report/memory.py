@@ -35,7 +35,7 @@ def measured(trial: Trial, kind: str = "host") -> float:
 def memory(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
     """The chart's trials are the best; the table has all. With the chart's data."""
     title = "Memory predicted and measured"
-    both = [t for t in study.trials if math.isfinite(predicted(t)) and math.isfinite(measured(t))]
+    both = [t for t in study.searched if math.isfinite(predicted(t)) and math.isfinite(measured(t))]
     if not both:
         missing = "No trial has both a predicted and a measured peak."
         return Section("memory", title, (missing,), (), _items(study)), []
@@ -45,7 +45,8 @@ def memory(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
         f"over {len(both)} trials; {percent(sum(abs(r - 1) <= 0.08 for r in ratios) / len(ratios))} are within 8 %.",
         _accounting(study),
     )
-    shown = [trial for trial in leaders(study, SHOWN) if trial in both] or both[:SHOWN]
+    known = {trial.number: trial for trial in both}
+    shown = [known[trial.number] for trial in leaders(study, SHOWN) if trial.number in known] or both[:SHOWN]
     rows = []
     for trial in shown:
         ends = {"predicted": predicted(trial) / 2**20, "measured": measured(trial) / 2**20}

@@ -29,7 +29,7 @@ def trial_rows(study: StudyFiles) -> list[dict[str, Any]]:
     metrics = [objective.metric for objective in study.suite.objectives]
     metrics += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
     rows = []
-    for trial in study.trials:
+    for trial in study.searched:
         row: dict[str, Any] = {"trial": trial.number, "name": trial.name, "role": role(study, trial)}
         row |= {metric: finite(trial.value(metric)) for metric in metrics}
         row |= {f"p{i}": plain(trial.params.get(name)) for i, name in enumerate(study.suite.search)}
@@ -39,7 +39,7 @@ def trial_rows(study: StudyFiles) -> list[dict[str, Any]]:
 
 
 def role(study: StudyFiles, trial: Trial) -> str:
-    if study.order and trial is study.order[0]:
+    if study.order and trial.number == study.order[0].number:
         return "best"
     return "baseline" if trial.baseline else "others"
 
@@ -60,14 +60,14 @@ def plain(value: Any) -> Any:
 def searched(study: StudyFiles) -> list[tuple[int, str]]:
     """Settings that took more than one value, with their number."""
     names = enumerate(study.suite.search)
-    return [(i, name) for i, name in names if len({str(t.params.get(name)) for t in study.trials}) > 1][:AXES]
+    return [(i, name) for i, name in names if len({str(t.params.get(name)) for t in study.searched}) > 1][:AXES]
 
 
 def by_setting(study: StudyFiles) -> Section:
     """The objective, and throughput where it is another metric, over each setting."""
     metrics = list(dict.fromkeys([study.suite.objectives[0].metric, "env_steps_per_second"]))
     charts, rows = [], []
-    measured = [trial for trial in study.trials if trial.complete]
+    measured = [trial for trial in study.searched if trial.complete]
     settings = searched(study) if len(measured) > 1 else []
     for metric in metrics:
         own = [trial for trial in measured if math.isfinite(trial.value(metric))]
@@ -80,8 +80,8 @@ def by_setting(study: StudyFiles) -> Section:
             values = values or [math.nan]
             rows.append([name, value, len(trials), (max if best else min)(values), statistics.median(values)])
     text = (
-        "Each mark is a trial, the median of its repeats; other settings vary too, so a column shows what went with a "
-        "value, not what it causes.",
+        "Each mark is a trial, the median of its repeats in the search; other settings vary too, so a column shows "
+        "what went with a value, not what it causes.",
     )
     if not charts:
         text = ("There is nothing to compare: fewer than two trials with different settings were measured.",)
@@ -146,7 +146,7 @@ def _described(trials: Sequence[Trial], name: str, metric: str) -> str:
 def parallel(study: StudyFiles) -> tuple[Section, list[dict[str, Any]], list[dict[str, Any]]]:
     """All settings of all trials as lines from axis to axis, with the data of its lines and of its axes' labels."""
     objective = study.suite.objectives[0]
-    trials = [trial for trial in study.trials if math.isfinite(trial.value(objective.metric))]
+    trials = [trial for trial in study.searched if math.isfinite(trial.value(objective.metric))]
     settings = searched(study) if len(trials) > 1 else []
     title = "Parallel coordinates"
     if not settings:
@@ -172,7 +172,7 @@ def parallel(study: StudyFiles) -> tuple[Section, list[dict[str, Any]], list[dic
     chart = _parallel_chart(names, objective.metric)
     made = vega.made("parallel-chart", "Settings of every trial", description, chart, 62 * len(names))
     text = (
-        "A line is a trial; it crosses each axis at the value of that setting and ends at the objective. "
+        "A line is a trial; it crosses each axis at the value of that setting and ends at the objective in the search. "
         f"The best is the thick line, the next {TOP} are stronger than the rest. The table of trials has the values.",
     )
     return Section("parallel", title, text, (made,)), lines, ticks

@@ -23,8 +23,14 @@ def comparison(studies: Sequence[StudyFiles]) -> Page:
     names = labels(studies)
     found = [answer(study.suite, study.records) for study in studies]
     metrics = list(dict.fromkeys(one.metric for one in found))
-    data = {f"best_{metric}": _rows(studies, names, found, metric) for metric in metrics}
-    charts = tuple(_chart(metric, data[f"best_{metric}"]) for metric in metrics if data[f"best_{metric}"])
+    data: dict[str, list[dict[str, Any]]] = {}
+    charts: list[Chart] = []
+    for metric in metrics:
+        rows = _rows(studies, names, found, metric)
+        for how in dict.fromkeys(row["measured"] for row in rows):  # numbers of one kind to a chart
+            name = f"{metric}_{len(charts)}" if f"best_{metric}" in data else metric
+            data[f"best_{name}"] = [row for row in rows if row["measured"] == how]
+            charts.append(_chart(metric, name, how, data[f"best_{name}"]))
     machines = {str(study.manifest.get("machine_name", provenance.UNKNOWN)) for study in studies}
     text = [
         "The best configuration of each study and its baseline, each as its own study measured it. Whether two of them "
@@ -33,7 +39,7 @@ def comparison(studies: Sequence[StudyFiles]) -> Page:
     ]
     if len(machines) > 1:
         text.append(f"These are {len(machines)} machines: what differs between them is not the code alone.")
-    best = Section("best", "Best of each study", tuple(text), charts, (_overview(studies, names, found),))
+    best = Section("best", "Best of each study", tuple(text), tuple(charts), (_overview(studies, names, found),))
     sections = (best, _settings(studies, names, found), _machines(studies, names), _commands(studies, names))
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
     title = f"{len(studies)} studies side by side"
@@ -56,7 +62,7 @@ def _trial(study: StudyFiles, number: int | None) -> Trial | None:
 
 
 def _overview(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequence[Answer]) -> Table:
-    columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "trials",
+    columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "measured", "trials",
                "limited by", "machine", "commit", "run")  # fmt: skip
     rows = []
     for study, name, one in zip(studies, names, found, strict=True):
@@ -65,7 +71,8 @@ def _overview(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequen
         commit = str(study.manifest.get("commit") or provenance.UNKNOWN)[:12]
         rows.append(
             (name, label(one.metric), best.value(one.metric) if best else None, *interval,
-             baseline.value(one.metric) if baseline else None, change_text(one), len(study.trials),
+             baseline.value(one.metric) if baseline else None, change_text(one),
+             best.measured if best else MISSING, len(study.trials),
              (one.limited_by or verdict(study, best)) if best else "nothing was measured to its end",
              str(study.manifest.get("machine_name", provenance.UNKNOWN)),
              commit + (" with changes" if study.manifest.get("dirty") else ""), last_run(study.folder) or MISSING)
@@ -83,14 +90,14 @@ def _rows(
             if one.metric == metric and trial is not None and math.isfinite(trial.value(metric)):
                 interval = trial.interval(metric)
                 rows.append({"study": name, "role": role, "value": finite(trial.value(metric)), "trial": trial.name,
-                             "low": finite(interval.low) if interval else None,
+                             "measured": trial.measured, "low": finite(interval.low) if interval else None,
                              "high": finite(interval.high) if interval else None})  # fmt: skip
     return rows
 
 
-def _chart(metric: str, rows: Sequence[dict[str, Any]]) -> Chart:
+def _chart(metric: str, name: str, how: str, rows: Sequence[dict[str, Any]]) -> Chart:
     studies = list(dict.fromkeys(row["study"] for row in rows))
-    base = alt.Chart(vega.data(f"best_{metric}"))
+    base = alt.Chart(vega.data(f"best_{name}"))
     y = alt.Y("study:N", sort=studies, title=None, axis=alt.Axis(labels=False, ticks=False, domain=False))
     offset = alt.YOffset("role:N", sort=["best", "baseline"], scale=alt.Scale(paddingOuter=1))
     x = alt.X("value:Q", title=label(metric), scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=5))
@@ -105,8 +112,8 @@ def _chart(metric: str, rows: Sequence[dict[str, Any]]) -> Chart:
     if any(row["low"] is not None for row in rows):
         layers.insert(0, spread.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset))
     described = "; ".join(f"{row['study']} {row['role']} {number_text(row['value'])}" for row in rows)
-    title = f"{label(metric)} of best and baseline"
-    return vega.made(f"best-{metric}", title, described, alt.layer(*layers), 68 * len(studies))
+    title = f"{label(metric)} of best and baseline ({how})"
+    return vega.made(f"best-{name}", title, described, alt.layer(*layers), 68 * len(studies))
 
 
 def _settings(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequence[Answer]) -> Section:

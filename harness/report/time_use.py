@@ -104,7 +104,7 @@ def prediction(study: StudyFiles) -> Section:
     tables = [_ceilings(study.ceilings)] if study.ceilings else []
     pairs = [
         (trial, trial.value("predicted_env_steps_per_second"), trial.value("env_steps_per_second"))
-        for trial in study.trials
+        for trial in study.searched
     ]
     pairs = [pair for pair in pairs if math.isfinite(pair[1]) and math.isfinite(pair[2])]
     title = "Ceilings and prediction"
@@ -134,7 +134,7 @@ def prediction(study: StudyFiles) -> Section:
 def prediction_rows(study: StudyFiles) -> list[dict[str, Any]]:
     """The data of the chart."""
     rows = []
-    for trial in study.trials:
+    for trial in study.searched:
         predicted, measured = (trial.value(f"{kind}env_steps_per_second") for kind in ("predicted_", ""))
         if math.isfinite(predicted) and math.isfinite(measured):
             rows.append({"name": trial.name, "role": role(study, trial), "predicted": finite(predicted),

@@ -42,15 +42,15 @@ def pareto(study: StudyFiles) -> Section:
         return Section("pareto", title, ("There is no second metric with values to set against the objective.",))
     (first, up), (second, right) = pair
     feasible = {trial.number for trial in study.order} if len(study.suite.objectives) == 1 else None
-    trials = [t for t in study.trials if math.isfinite(t.value(first)) and math.isfinite(t.value(second))]
+    trials = [t for t in study.searched if math.isfinite(t.value(first)) and math.isfinite(t.value(second))]
     allowed = [t for t in trials if feasible is None or t.number in feasible]
     best = front(allowed, pair)
     chosen = len(study.suite.objectives) > 1
     single = "The suite has one objective; this is what went with it in another metric."
     why = "These are the objectives." if chosen else single
     text = (
-        f"{why} {label(first)}: {_better(up)}; {label(second)}: {_better(right)}. On the front, nothing measured is "
-        f"better in both: {len(best)} of {len(trials)} trials, joined by the line.",
+        f"{why} All as the search measured them. {label(first)}: {_better(up)}; {label(second)}: {_better(right)}. "
+        f"On the front, nothing is better in both: {len(best)} of {len(trials)} trials, joined by the line.",
     )
     rows = [(t.name, t.value(first), t.value(second), t.settings) for t in reversed(best)]
     table = Table.of("pareto-table", "Trials on the front", ("trial", label(first), label(second), "settings"), rows)
@@ -68,7 +68,7 @@ def _pair(study: StudyFiles) -> tuple[tuple[str, str], tuple[str, str]] | None:
     if objectives[0][0] in RETURNS:  # one return against another says nothing
         others = [other for other in others if other[0] not in RETURNS]
     for candidate in [*objectives[1:], *others]:
-        values = {trial.value(candidate[0]) for trial in study.trials if math.isfinite(trial.value(candidate[0]))}
+        values = {trial.value(candidate[0]) for trial in study.searched if math.isfinite(trial.value(candidate[0]))}
         if candidate[0] != objectives[0][0] and len(values) > 1:
             return objectives[0], (candidate[0], str(candidate[1]))
     return None

@@ -84,6 +84,16 @@ class Trial:
         return any(record.phase == "confirm" for record in self.complete)
 
     @property
+    def kind(self) -> str:
+        """Of the numbers that count; see ``Record.kind``."""
+        return (self.counted or self.records)[-1].kind
+
+    @property
+    def measured(self) -> str:
+        """What its values are from."""
+        return f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
+
+    @property
     def error(self) -> str:
         return next((record.error for record in reversed(self.records) if record.error), "")
 

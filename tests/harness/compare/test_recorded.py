@@ -47,7 +47,8 @@ def test_a_study_with_itself_is_no_regression(tmp_path: Path, capsys) -> None:
         ({"traced": True}, "both have 0"),
         ({"state": "failed"}, "NEW 0, both have 0"),
         ({"machine": "other"}, "measured on different machines (m and other)"),
-        ({"in_turns": True}, "repeats that took turns and repeats that had the machine to themselves are no pairs"),
+        ({"in_turns": True}, "repeats that were measured alone and in turns are no pairs"),
+        ({"shared": True}, "repeats that were measured alone and on a shared node are no pairs"),
         ({"confirms": 4}, "the exact sign-flip test needs 6 pairs"),
     ],
 )  # fmt: skip
