@@ -1,5 +1,6 @@
 """A YAML file as plain values that still know their lines, and the error that names them."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 Key = tuple[str | int, ...]
 MAX_DEPTH = 20
+MAX_VALUES = 10_000
+"""of a file, those counted again that its aliases repeat"""
 
 
 class InputError(ValueError):
@@ -114,7 +118,10 @@ def to_yaml(content: dict[str, Any]) -> str:
 
 def _read(text: str, file: str) -> Any:
     try:
+        _check_depth(text, file)
         return YAML().load(text)
+    except InputError:
+        raise
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = (error.problem or str(error)).splitlines()[0]
@@ -124,17 +131,32 @@ def _read(text: str, file: str) -> Any:
         raise InputError(file, None, "", f"is not valid YAML: {reason}") from None
 
 
-def _plain(value: Any, file: str, raw: Any, key: Key) -> Any:
-    """Plain dicts, lists and scalars out of the reader's own types; nothing else is allowed."""
+def _check_depth(text: str, file: str) -> None:
+    """Before anything is made of it: each level costs the reader time, and stack."""
+    depth = 0
+    for event in YAML().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH + 1:
+            raise InputError(file, event.start_mark.line + 1, "", f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _plain(value: Any, file: str, raw: Any, key: Key, seen: Iterator[int] | None = None) -> Any:
+    """Plain dicts, lists and scalars out of the reader's own types; nothing else is allowed.
+
+    ``seen`` counts the values of the whole file.
+    """
+    seen = itertools.count(1) if seen is None else seen
+    if next(seen) > MAX_VALUES:
+        raise _error(file, raw, key[:3], f"more than {MAX_VALUES:,} values, with those that aliases repeat")
     if len(key) > MAX_DEPTH:
         raise _error(file, raw, key[:3], f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
                 raise _error(file, raw, key, f"expected names as keys, got {name!r}")
-        return {str(name): _plain(inner, file, raw, (*key, name)) for name, inner in value.items()}
+        return {str(name): _plain(inner, file, raw, (*key, name), seen) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner, file, raw, (*key, index)) for index, inner in enumerate(value)]
+        return [_plain(inner, file, raw, (*key, index), seen) for index, inner in enumerate(value)]
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):

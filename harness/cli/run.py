@@ -36,6 +36,7 @@ def add_run(verbs: Any) -> None:
         "--engine", choices=("local", "ray"), default="local", help="this machine (default), or a Ray cluster's nodes"
     )
     verb.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head; default: this machine's cluster")
+    verb.add_argument("--insecure-cluster", action="store_true", help="of a cluster that lets anybody in")
     verb.add_argument(
         "--share-nodes", action="store_true", help="as many trials on a node as fit: quicker, and disturbed numbers"
     )
@@ -50,14 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.trace:
         timelines.check_trainer(made.trainer)
     if arguments.engine == "local":
-        if arguments.address or arguments.share_nodes:
-            raise Refused("--address and --share-nodes go with --engine ray")
+        if arguments.address or arguments.share_nodes or arguments.insecure_cluster:
+            raise Refused("--address, --share-nodes and --insecure-cluster go with --engine ray")
         return _run_on(None, arguments, made, began)
 
     from harness.engines.cluster import ClusterError, connected
 
     try:
-        with connected(arguments.address) as cluster:
+        with connected(arguments.address, insecure=arguments.insecure_cluster) as cluster:
             return _run_on(cluster, arguments, made, began)
     except ClusterError as error:
         raise Refused(str(error)) from None

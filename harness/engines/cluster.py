@@ -64,16 +64,23 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Cluster]:
+def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluster]:
     """The cluster at ``address``, ``host:port`` of its head; None: that of RAY_ADDRESS or that of this machine.
+
+    ``insecure``: one on the network may let anybody in.
 
     Raises:
         ClusterError: Ray is not installed, nothing answers, or no node may measure.
     """
-    from unilab.distributed.ray_connection import RayConnection
+    from unilab.distributed.ray_connection import OpenClusterError, RayConnection
 
     try:
-        connection = RayConnection(address or "auto", log_to_driver=False)
+        connection = RayConnection(address or "auto", log_to_driver=False, refuse_open=not insecure)
+    except OpenClusterError as error:
+        raise ClusterError(
+            f"--engine ray: {error}. Start it with RAY_AUTH_MODE=token, or add --insecure-cluster if nobody else is in "
+            "that network"
+        ) from error
     except (ModuleNotFoundError, ConnectionError, ValueError) as error:
         raise ClusterError(f"--engine ray: {error}") from error
     try:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -177,3 +178,32 @@ def test_study_changes_with_the_space_but_not_with_its_limits() -> None:
     assert study("limits.trials=5") == study() == study("confirm={top: 1}")
     different = ["search.num_envs=[1]", "fixed.num_envs=1", "objectives=[episode_return]", "measure.seconds=3"]
     assert len({study(), *(study(change) for change in different)}) == 5
+
+
+def laughs(levels: int, values: int) -> str:
+    """A small file whose aliases stand for ``values ** levels`` values."""
+    lines = ["a0: &a0 [" + "x, " * values + "]"]
+    lines += [f"a{n}: &a{n} [" + f"*a{n - 1}, " * values + "]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (laughs(9, 10), r"<suite>:\d+: a\d.*: more than 10,000 values, with those that aliases repeat"),
+        ("a: " + "[" * 5000, r"<suite>:1: nested deeper than 20 levels"),
+        ("a: [" * 30, r"<suite>:1: nested deeper than 20 levels"),
+        ("".join(" " * depth + "a:\n" for depth in range(2000)), r"<suite>:22: nested deeper than 20 levels"),
+        ("a: &a {b: *a}\n", r"unknown key|nested deeper"),
+    ],
+)
+def test_what_a_file_makes_is_bounded_before_it_is_made(text: str, problem: str) -> None:
+    began = time.process_time()
+    with pytest.raises(InputError, match=problem):
+        suites.parse(text)
+    assert time.process_time() - began < 3
+
+
+def test_aliases_may_repeat_settings() -> None:
+    text = MINIMAL + "fixed: &fixed {threads: 2}\nbaseline: {<<: *fixed, speed: 3}\n"
+    assert suites.parse(text).suite.baseline == {"threads": 2, "speed": 3}

@@ -1,6 +1,7 @@
 """The connection of this process to a Ray cluster."""
 
 import importlib
+import ipaddress
 import logging
 import os
 import signal
@@ -17,6 +18,12 @@ _CONNECT_SECONDS = 10.0
 _HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
 """what a client of gRPC, which Ray speaks, begins with; a server answers with settings of its own"""
+_HEADERS, _DATA, _RESET, _GOAWAY, _END = 1, 0, 3, 7, 1
+"""of HTTP/2: kinds of frames, and the flag of the last one"""
+
+
+class OpenClusterError(ConnectionError):
+    """A cluster takes code from anybody who reaches it."""
 
 
 def import_ray() -> Any:
@@ -46,6 +53,7 @@ class RayConnection:
             runs on this machine or else a new one. Of a cluster on several machines this must be one.
         log_to_driver: whether what the cluster's processes print for this one is printed here; None: as Ray's
             environment says.
+        refuse_open: whether a cluster on the network is refused that lets anybody in, without a token.
 
     Attributes:
         ray: the package.
@@ -54,11 +62,15 @@ class RayConnection:
         ModuleNotFoundError: Ray is not installed.
         ValueError: not such an address, or this process is connected to another cluster.
         ConnectionError: nothing that speaks Ray's protocol answers there within 10 s, or it refuses.
+        OpenClusterError: it lets anybody in.
     """
 
-    def __init__(self, address: str | None = None, *, log_to_driver: bool | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, *, log_to_driver: bool | None = None, refuse_open: bool = False
+    ) -> None:
         self.ray = import_ray()
         self._log_to_driver = log_to_driver
+        self._refuse_open = refuse_open
         self._made = not self.ray.is_initialized()
         if self._made:
             self._connect(address)
@@ -73,6 +85,8 @@ class RayConnection:
 
     def _connect(self, address: str | None) -> None:
         chosen = choose_address(address)
+        if self._refuse_open:
+            _check_asks_for_token(chosen)
         before = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(
@@ -128,6 +142,68 @@ def choose_address(address: str | None) -> str | None:
         logger.warning("the Ray cluster of this machine, at %s, is gone; a new one is started", recorded)
         return "local"
     return address
+
+
+def _check_asks_for_token(chosen: str | None) -> None:
+    """Of the cluster at a chosen address; what only this machine reaches may be open.
+
+    Raises:
+        OpenClusterError: it does not.
+    """
+    named = _named(chosen)
+    if named is None:
+        named = _record().read_text().strip() if _record().exists() else "local"
+    if named == "local" or os.environ.get("RAY_USE_TLS", "0") != "0":  # with TLS either side has a certificate
+        return
+    host, port = _host_and_port(named)
+    if not _is_loopback(host) and lets_anybody_in(host, port):
+        raise OpenClusterError(
+            f"the Ray cluster at {named} asks for no token: anybody in the network can run code on its machines, and "
+            "read and change what is measured"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address is one of this machine alone."""
+    return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+
+
+def lets_anybody_in(host: str, port: int) -> bool:
+    """Whether the head of a cluster answers who shows no token.
+
+    It is asked for the cluster's id, which every client begins with: an answer has data, a refusal has headers alone.
+
+    Raises:
+        ConnectionError: it says neither.
+    """
+    names = {
+        ":method": "POST", ":scheme": "http", ":path": "/ray.rpc.NodeInfoGcsService/GetClusterId",
+        ":authority": f"{host}:{port}", "content-type": "application/grpc", "te": "trailers",
+    }  # fmt: skip
+    headers = b"".join(
+        b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in names.items()
+    )
+    no_arguments = b"\0" * 5
+    request = _frame(_HEADERS, 4, headers) + _frame(_DATA, _END, no_arguments)
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
+            connection.sendall(_HTTP2_GREETING + request)
+            answers = connection.makefile("rb")
+            while len(start := answers.read(9)) == 9:
+                kind, flags, stream = start[3], start[4], int.from_bytes(start[5:9])
+                answers.read(int.from_bytes(start[:3]))
+                if stream == 1 and kind == _DATA:
+                    return True
+                if (stream == 1 and kind == _HEADERS and flags & _END) or kind in (_RESET, _GOAWAY):
+                    return False
+    except OSError as error:
+        raise ConnectionError(f"whether Ray at {host}:{port} asks for a token cannot be told: {error}") from error
+    raise ConnectionError(f"whether Ray at {host}:{port} asks for a token cannot be told: it hung up")
+
+
+def _frame(kind: int, flags: int, payload: bytes) -> bytes:
+    """One of HTTP/2's, in the first stream."""
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + (1).to_bytes(4) + payload
 
 
 def _named(address: str | None) -> str | None:

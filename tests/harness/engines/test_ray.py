@@ -20,6 +20,7 @@ from harness.study import Study
 from harness.sweep import Sweep
 from tests.harness.test_sweep import Quiet
 from tests.ray_cluster import RayCluster, ray_cluster
+from unilab.distributed.ray_connection import lets_anybody_in
 from unilab.training.devices import usable_cores
 
 ENDS_WITHIN = 60.0
@@ -86,6 +87,11 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def pids(marker: Path) -> list[int]:
     return [int(line.split()[0]) for line in marker.read_text().splitlines()] if marker.exists() else []
+
+
+def test_a_head_without_tokens_lets_anybody_in(nodes) -> None:
+    host, _, port = nodes.address.rpartition(":")
+    assert lets_anybody_in(host, int(port))
 
 
 def test_a_repeat_has_its_node_to_itself_and_leaves_its_files_with_the_study(nodes, make_plan, tmp_path) -> None:
