@@ -13,15 +13,17 @@ import pytest
 import torch
 
 from unilab.algos.torch.appo.learner import APPOLearner
+from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.appo.worker import compute_timeout_bootstrap_correction, put_latest_metrics
 from unilab.algos.torch.networks import Actor, Critic
 from unilab.algos.torch.offpolicy import runner as off_policy
-from unilab.algos.torch.offpolicy.config import TD3Config
+from unilab.algos.torch.offpolicy.config import SACAlgorithmConfig, SACConfig, TD3Config, WorkersConfig
 from unilab.algos.torch.offpolicy.runner import (
     OffPolicyRunner,
     build_reward_comparison_metrics,
     replay_buffer_ready_for_learning,
 )
+from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.ipc import ReplayBuffer, RolloutRingBuffer, SharedObsNormStats, SharedWeightSync
 from unilab.training.settings import SettingsError, parse
 
@@ -299,3 +301,134 @@ class TestLoggerType:
     def test_anything_else_is_an_error(self):
         with pytest.raises(SettingsError, match="logger_type: unknown logger 'paper'; known: csv, tensorboard, wandb"):
             off_policy_runner().learn(1, log_dir=None, logger_type="paper")
+
+
+class TestWhoDecidesInAPPORunner:
+    """An argument that is not its default, else ``rl_cfg``, else the default; two different values are an error."""
+
+    def test_arguments_at_their_defaults_leave_it_to_rl_cfg(self):
+        runner = APPORunner(COUNTING, None, {"num_envs": 64, "env_cfg": {"critic_dim": 2}})
+        assert (runner.config.num_envs, runner.config.env_cfg) == (64, {"critic_dim": 2})
+        assert (runner.num_envs, runner.env_cfg_overrides) == (64, {"critic_dim": 2})
+
+    def test_arguments_decide_what_rl_cfg_does_not_say(self):
+        runner = APPORunner(COUNTING, {"critic_dim": 2}, {"steps_per_env": 4}, num_envs=8)
+        assert (runner.config.num_envs, runner.config.env_cfg, runner.config.steps_per_env) == (8, {"critic_dim": 2}, 4)
+
+    def test_where_nobody_says_the_default_decides(self):
+        assert APPORunner(COUNTING, None, {}).config.num_envs == 4096
+
+    def test_the_same_value_twice_is_fine(self):
+        assert APPORunner(COUNTING, {"critic_dim": 2}, {"env_cfg.critic_dim": 2}).config.env_cfg == {"critic_dim": 2}
+
+    @pytest.mark.parametrize(
+        ("arguments", "rl_cfg", "message"),
+        [
+            ({"num_envs": 8}, {"num_envs": 64}, "num_envs: the argument num_envs says 8, rl_cfg says 64"),
+            ({"device": "cpu"}, {"learner_device": "cuda"}, "learner_device: the argument device says 'cpu', rl_cfg"),
+            ({}, {"env": "Hopper"}, "env: the argument env_name says 'tests.*CountingEnv', rl_cfg says 'Hopper'"),
+        ],
+    )
+    def test_two_values_that_differ_are_an_error_that_names_both(self, arguments, rl_cfg, message):
+        with pytest.raises(SettingsError, match=message):
+            APPORunner(COUNTING, None, rl_cfg, **arguments)
+
+    def test_so_are_two_sets_of_overrides(self):
+        with pytest.raises(
+            SettingsError, match=r"env_cfg: .* says \{'critic_dim': 2\}, rl_cfg says \{'critic_dim': 3\}"
+        ):
+            APPORunner(COUNTING, {"critic_dim": 2}, {"env_cfg": {"critic_dim": 3}})
+
+
+class TestWhoDecidesInOffPolicyRunner:
+    """An argument that is not its default, or else ``rl_cfg``, or else the learner's configuration, or the default."""
+
+    def test_a_learner_and_a_runner_both_at_their_defaults_work(self, sac):
+        learner = sac(workers=WorkersConfig("sequential"))
+        OffPolicyRunner(learner, COUNTING, "sac").learn(1, log_dir=None)
+        assert learner.updates == SACConfig().updates_per_step
+
+    def test_a_learner_keeps_what_it_was_built_with(self, sac):
+        learner = sac(batch_size=32, algorithm=SACAlgorithmConfig(policy_frequency=3), sync_collection=False)
+        config = OffPolicyRunner(learner, COUNTING, "sac").config
+        assert (config.batch_size, config.algorithm.policy_frequency, config.sync_collection) == (32, 3, False)
+        assert config.policy == learner.config.policy
+
+    def test_arguments_and_rl_cfg_decide_what_the_learner_leaves_at_its_defaults(self, sac):
+        config = OffPolicyRunner(sac(), COUNTING, "sac", 8, rl_cfg={"learning_starts": 50}).config
+        assert (config.num_envs, config.learning_starts, config.replay_capacity) == (8, 50, 1_000_000)
+
+    def test_arguments_at_their_defaults_leave_it_to_rl_cfg(self):
+        rl_cfg = {"num_envs": 16, "batch_size": 64, "policy.hidden_dims": [32], "algorithm": {"policy_frequency": 1}}
+        config = OffPolicyRunner(None, COUNTING, "td3", rl_cfg=rl_cfg).config
+        assert (config.num_envs, config.batch_size, config.algorithm.policy_frequency) == (16, 64, 1)
+        assert (config.policy.hidden_dims, config.policy.critic_hidden_dims) == ((32,), (512, 512))
+        assert config.replay_capacity == 16 * 1024
+
+    def test_where_nobody_says_the_defaults_decide(self):
+        config = OffPolicyRunner(None, COUNTING, "td3", actor_hidden_dim=64).config
+        assert (config.num_envs, config.batch_size, config.updates_per_step) == (4096, 8192, 8)
+        assert (config.replay_capacity, config.algorithm.policy_frequency) == (4096 * 1024, 4)
+        assert (config.policy.hidden_dims, config.policy.critic_hidden_dims) == ((64, 64), (64, 64))
+        assert (config.policy.layer_norm, config.seed, config.learner_device) == (True, 0, "cpu")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"batch_size": 64, "rl_cfg": {"batch_size": 32}},
+                "batch_size: the argument batch_size says 64, rl_cfg says 32",
+            ),
+            (
+                {"replay_buffer_n": 100, "num_envs": 4, "batch_size": 8, "rl_cfg": {"replay_capacity": 300}},
+                "replay_capacity: the argument replay_buffer_n says 400, rl_cfg says 300",
+            ),
+            (
+                {"actor_hidden_dim": 64, "actor_kwargs": {"hidden_dims": [32]}},
+                r"policy.hidden_dims: the argument actor_hidden_dim says \(64, 64\), the argument actor_kwargs .*32",
+            ),
+            (
+                {"use_layer_norm": False, "rl_cfg": {"policy": {"layer_norm": True}}},
+                "policy.layer_norm: the argument use_layer_norm says False, rl_cfg says True",
+            ),
+            ({"env_cfg_override": {"critic_dim": 2}, "rl_cfg": {"env_cfg.critic_dim": 3}}, "env_cfg: .*2.*3"),
+        ],
+    )
+    def test_two_values_that_differ_are_an_error_that_names_both(self, arguments, message):
+        with pytest.raises(SettingsError, match=message):
+            OffPolicyRunner(None, COUNTING, "sac", **arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"batch_size": 64}, "batch_size: the argument batch_size says 64, the learner's configuration says 256"),
+            ({"rl_cfg": {"algorithm.gamma": 0.9}}, "algorithm.gamma: rl_cfg says 0.9, the learner's .* says 0.99"),
+            ({"seed": 3}, "seed: the argument seed says 3, the learner's configuration says 1"),
+        ],
+    )
+    def test_so_are_those_of_a_learner(self, arguments, message, sac):
+        with pytest.raises(SettingsError, match=message):
+            OffPolicyRunner(sac(seed=1), COUNTING, "sac", **arguments)
+
+    def test_a_learner_of_another_algorithm_or_for_another_environment_is_an_error(self, sac):
+        with pytest.raises(SettingsError, match="algo_type: is td3, and the learner's is sac"):
+            OffPolicyRunner(sac(), COUNTING, "td3")
+        with pytest.raises(SettingsError, match=r"env: the argument env_name says .*CountingEnv'.* says 'Hopper'"):
+            OffPolicyRunner(sac(env="Hopper"), COUNTING, "sac")
+        with pytest.raises(ValueError, match=r"actor has body\.weight0 \[1, 1, 256\], 'Hopper' needs \[1, 11, 256\]"):
+            OffPolicyRunner(sac(), "Hopper", "sac")
+
+    @pytest.fixture
+    def sac(self):
+        """Makes learners for the environment of these tests."""
+        learners = []
+
+        def build(**settings):
+            learners.append(SAC(SACConfig(**settings), 1, 1))
+            return learners[-1]
+
+        threads = torch.get_num_threads()
+        yield build
+        for learner in learners:
+            learner.close()
+        torch.set_num_threads(threads)

@@ -7,8 +7,9 @@ from a caller's ``rl_cfg``) into one and answers a bad key or value with what, w
 
 import dataclasses
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import pydantic
@@ -75,6 +76,12 @@ def flatten(settings: Any) -> dict[str, Any]:
     return result
 
 
+def changed(settings: Any) -> dict[str, Any]:
+    """The dotted names and values of a dataclass instance that differ from the defaults."""
+    defaults = flatten(type(settings)())
+    return {name: value for name, value in flatten(settings).items() if value != defaults[name]}
+
+
 def names(cls: type) -> list[str]:
     """The dotted names of all settings of a dataclass type."""
     return list(flatten(cls()))
@@ -115,3 +122,41 @@ def _refuse_text(given: Any, parsed: Any, key: str) -> None:
     elif isinstance(given, list | tuple) and isinstance(parsed, list | tuple):
         for value, one in zip(given, parsed, strict=True):
             _refuse_text(value, one, key)
+
+
+def combine(cls: type[T], sources: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> T:
+    """Build ``cls`` from several sources that agree where they state the same setting.
+
+    Args:
+        sources: nested or dotted dictionaries, by what they are called in an error.
+        defaults: dotted; of the settings that no source states.
+
+    Raises:
+        SettingsError: two sources state different values, both of which it names; or as ``parse``.
+    """
+    stated: dict[str, tuple[str, Any]] = {}
+    for source, given in sources.items():
+        nested, values = nest(given), flatten(parse(cls, given))
+        for name in filter(lambda name: _states(nested, name), values):
+            first, value = stated.setdefault(name, (source, values[name]))
+            if values[name] != value:
+                raise SettingsError(
+                    name, f"{first} says {value!r}, {source} says {values[name]!r}; leave one of them out"
+                )
+    return parse(cls, {**defaults, **{name: value for name, (_, value) in stated.items()}})
+
+
+def _states(nested: Any, dotted: str) -> bool:
+    """Whether a nested dictionary has the dotted name."""
+    for part in dotted.split("."):
+        if not isinstance(nested, Mapping) or part not in nested:
+            return False
+        nested = nested[part]
+    return True
+
+
+def split_arguments(call: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a call by name: those that state something, and those that are equal to their defaults."""
+    parameters = inspect.signature(call).parameters
+    stated = {name: value for name, value in arguments.items() if value != parameters[name].default}
+    return stated, {name: value for name, value in arguments.items() if name not in stated}

@@ -1,6 +1,5 @@
 """The runner: both modes, resume, stopping and failing."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -211,13 +210,6 @@ def test_bad_settings_and_devices_are_refused_at_once():
         APPORunner("Hopper", None, {}, device="cuda:7")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         learn(1, mode="sync", resume="/nowhere/checkpoint.pt", **COUNTING)
-
-
-def test_arguments_win_over_rl_cfg():
-    runner = APPORunner("Hopper", {"healthy_reward": 2.0}, {"num_envs": 3, **SMALL}, num_envs=5)
-    assert runner.config.num_envs == 5
-    assert runner.config.env_cfg == {"healthy_reward": 2.0}
-    assert dataclasses.asdict(runner.config)["algorithm"]["num_learning_epochs"] == 2
 
 
 @pytest.mark.parametrize(("learner_threads", "niceness"), [(1000, COLLECTOR_NICENESS), (1, 0)])

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from unilab.algos.torch.offpolicy.config import CONFIGS, SACAlgorithmConfig, SACConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig
 from unilab.algos.torch.offpolicy.runner import (
     OffPolicyRunner,
     compute_train_start_threshold,
@@ -170,7 +170,7 @@ def test_privileged_observations_reach_the_critics_alone(tmp_path):
 
 def test_a_runner_can_learn_again_with_a_learner_of_the_callers(tmp_path):
     changes = {"batch_size": 16, "learner_threads": 1, "policy": {"hidden_dims": [8, 8], "critic_hidden_dims": [8, 8]}}
-    config = parse(SACConfig, {**changes, "algorithm.policy_frequency": 2})
+    config = parse(SACConfig, {**changes, "algorithm.policy_frequency": 2, "learning_starts": 0})
     learner = SAC(config, 1, 1)
     runner = OffPolicyRunner(
         learner,
@@ -189,16 +189,6 @@ def test_a_runner_can_learn_again_with_a_learner_of_the_callers(tmp_path):
     assert learner.updates == 6
     runner.learn(4, log_dir=tmp_path, resume=tmp_path / "checkpoint.pt")
     assert learner.updates == 12
-
-
-def test_a_learner_for_other_settings_is_refused():
-    learner = SAC(SACConfig(batch_size=16, algorithm=SACAlgorithmConfig(policy_frequency=4)), 17, 6)
-    with pytest.raises(ValueError, match="made with batch_size = 16, the runner with 8192"):
-        OffPolicyRunner(learner, "HalfCheetah", "sac")
-    with pytest.raises(ValueError, match="made with policy = "):
-        OffPolicyRunner(learner, "HalfCheetah", "sac", batch_size=16)
-    with pytest.raises(ValueError, match=r"actor has body\.weight0 \[1, 17, 256\], 'Hopper' needs \[1, 11, 256\]"):
-        OffPolicyRunner(learner, "Hopper", "sac", batch_size=16, actor_hidden_dim=256, use_layer_norm=False)
 
 
 def test_bad_settings_and_devices_are_refused_at_once():

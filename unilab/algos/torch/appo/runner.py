@@ -21,10 +21,12 @@ from unilab.training.progress import Progress, Summary
 from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
-from unilab.training.settings import parse
+from unilab.training.settings import combine, split_arguments
 from unilab.training.thread_team import torch_threads_kept
 from unilab.training.tracing import place, span, timeline
 
+RENAMED = {"device": "learner_device"}
+"""arguments that have other names than their settings"""
 ALWAYS_FIXED = ("mode", "env", "sim_backend", "policy", "obs_normalization", "seed")
 FIXED = {
     "async": ALWAYS_FIXED,
@@ -36,10 +38,11 @@ FIXED = {
 class APPORunner(AsyncRunner):
     """Trains with asynchronous PPO, or with the same parts in one process (``mode: sync``).
 
-    ``rl_cfg`` holds the settings of ``APPOConfig``, nested or dotted; the other arguments win over it.
+    ``rl_cfg`` holds settings of ``APPOConfig``, nested or dotted. An argument that is equal to its default, or an empty
+    ``env_cfg_overrides``, states nothing: ``rl_cfg`` decides then, and where it has no such setting, the default.
 
     Raises:
-        SettingsError: an unknown or impossible setting.
+        SettingsError: an unknown or impossible setting; or an argument and ``rl_cfg`` state different values.
         DeviceError: a device that this machine does not have.
     """
 
@@ -54,17 +57,19 @@ class APPORunner(AsyncRunner):
         sim_backend: str = "mujoco",
         num_envs: int = 4096,
     ) -> None:
-        given = {
-            "env": env_name,
-            "env_cfg": dict(env_cfg_overrides or {}),
+        arguments = {
+            "device": device,
+            "collector_device": collector_device,
             "sim_backend": sim_backend,
             "num_envs": num_envs,
         }
-        if device is not None:
-            given["learner_device"] = device
-        if collector_device is not None:
-            given["collector_device"] = collector_device
-        config = parse(APPOConfig, {**rl_cfg, **given})
+        stated, unstated = split_arguments(APPORunner, arguments)
+        sources: dict[str, Mapping[str, Any]] = {"the argument env_name": {"env": env_name}}
+        if env_cfg_overrides:
+            sources["the argument env_cfg_overrides"] = {"env_cfg": dict(env_cfg_overrides)}
+        sources |= {f"the argument {name}": {RENAMED.get(name, name): value} for name, value in stated.items()}
+        defaults = {name: value for name, value in unstated.items() if value is not None}
+        config = combine(APPOConfig, sources | {"rl_cfg": rl_cfg}, defaults)
         check_device(config.learner_device, "learner_device")
         check_device(config.collector_device, "collector_device")
         self.threads = split_threads(config, usable_cores())
@@ -75,25 +80,19 @@ class APPORunner(AsyncRunner):
             learner_threads=self.threads.learner,
         )
         super().__init__(
-            env_name,
-            env_cfg_overrides,
+            config.env,
+            config.env_cfg,
             dataclasses.asdict(self.config),
             device=config.learner_device,
             collector_device=config.collector_device,
-            sim_backend=sim_backend,
-            num_envs=num_envs,
+            sim_backend=config.sim_backend,
+            num_envs=config.num_envs,
         )
 
     @classmethod
     def from_config(cls, config: APPOConfig) -> "APPORunner":
         """A runner for a complete configuration."""
-        return cls(
-            config.env,
-            config.env_cfg,
-            dataclasses.asdict(config),
-            sim_backend=config.sim_backend,
-            num_envs=config.num_envs,
-        )
+        return cls(config.env, None, dataclasses.asdict(config))
 
     def learn(
         self,

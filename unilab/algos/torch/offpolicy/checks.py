@@ -8,15 +8,11 @@ from unilab.training.settings import SettingsError
 
 
 def check_learner(learner: OffPolicyLearner, config: OffPolicyConfig) -> None:
-    """Refuse a learner that was made for other settings.
+    """Refuse a learner that was made for an environment of other sizes.
 
     Raises:
-        ValueError: naming the first setting or the actor's first parameter that differs.
+        ValueError: naming the actor's first parameter that differs.
     """
-    for name in ("batch_size", "learner_device", "obs_normalization", "policy", "algorithm"):
-        theirs, ours = getattr(learner.config, name), getattr(config, name)
-        if theirs != ours:
-            raise ValueError(f"OffPolicyRunner: the learner was made with {name} = {theirs}, the runner with {ours}")
     dims = env_dims(config.env, config.sim_backend, config.env_cfg)
     wanted = build_actor(config, dims.obs, dims.action).state_dict()
     found = learner.actor.state_dict()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unilab.algos.torch.evaluate import mean_return
+from unilab.algos.torch.offpolicy.arguments import settle
 from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
 from unilab.algos.torch.offpolicy.collection import TransitionCollection
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
@@ -31,7 +32,7 @@ from unilab.training.progress import Progress, Summary
 from unilab.training.resume import continue_learner
 from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.training.seeding import derive_seed
-from unilab.training.settings import SettingsError, nearest, nest, parse
+from unilab.training.settings import SettingsError
 from unilab.training.thread_team import torch_threads_kept
 from unilab.training.tracing import place, span, timeline
 
@@ -74,21 +75,23 @@ class OffPolicyRunner(AsyncRunner):
     ``OffPolicyConfig``, with
 
     Args:
-        learner: a ``SAC`` or ``TD3`` for these very settings, which then stays the caller's to close; None: it is
-            built.
+        learner: a ``SAC`` or ``TD3``, which stays the caller's to close; None: it is built.
         algo_type: sac or td3.
         replay_buffer_n: transitions that the replay buffer holds for each environment.
         device: the learner's; None: cpu.
         actor_hidden_dim: width of the two hidden layers of the actor; the critics' as well unless ``rl_cfg`` says.
         use_layer_norm: ``policy.layer_norm``.
         actor_kwargs: other settings of ``policy``, such as ``hidden_dims``.
-        seed: None: 0.
-        rl_cfg: further settings, nested or dotted; the other arguments win over them.
+        rl_cfg: settings, nested or dotted.
+
+    An argument that is equal to its default states nothing: ``rl_cfg`` decides then; where it has no such setting, the
+    learner's configuration; without a learner, the default. What the learner's configuration leaves at its own default
+    may be stated otherwise, unless the learner was built with it.
 
     Raises:
-        SettingsError: an unknown or impossible setting.
+        SettingsError: an unknown or impossible setting; or two of these state different values.
         DeviceError: a device that this machine does not have.
-        ValueError: the learner was made for other settings.
+        ValueError: the learner was made for an environment of other sizes.
     """
 
     def __init__(
@@ -119,37 +122,31 @@ class OffPolicyRunner(AsyncRunner):
         *,
         rl_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        if algo_type not in CONFIGS:
-            raise SettingsError("algo_type", f"unknown algorithm '{algo_type}'; {nearest(algo_type, CONFIGS)}")
-        widths = (actor_hidden_dim, actor_hidden_dim)
-        settings = nest(dict(rl_cfg or {}))
-        policy = {"hidden_dims": widths, "critic_hidden_dims": widths} | settings.get("policy", {})
-        algorithm = settings.get("algorithm", {})
-        if learner is not None:
-            algorithm = dataclasses.asdict(learner.config.algorithm) | algorithm
-        given = settings | {
-            "env": env_name,
-            "env_cfg": dict(env_cfg_override or {}),
-            "sim_backend": sim_backend,
+        arguments = {
+            "env_name": env_name,
             "num_envs": num_envs,
-            "replay_capacity": num_envs * replay_buffer_n,
+            "replay_buffer_n": replay_buffer_n,
             "batch_size": batch_size,
             "learning_starts": learning_starts,
             "updates_per_step": updates_per_step,
+            "policy_frequency": policy_frequency,
             "sync_collection": sync_collection,
             "env_steps_per_sync": env_steps_per_sync,
+            "device": device,
+            "actor_hidden_dim": actor_hidden_dim,
+            "use_layer_norm": use_layer_norm,
             "obs_normalization": obs_normalization,
-            "seed": 0 if seed is None else seed,
+            "sim_backend": sim_backend,
+            "env_cfg_override": env_cfg_override or None,
+            "actor_kwargs": actor_kwargs,
+            "seed": seed,
             "trace_enabled": trace_enabled,
             "trace_output_dir": trace_output_dir,
             "trace_thread_time": trace_thread_time,
             "trace_cuda_events": trace_cuda_events,
-            "policy": policy | {"layer_norm": use_layer_norm} | dict(actor_kwargs or {}),
-            "algorithm": algorithm | {"policy_frequency": policy_frequency},
         }
-        if device is not None:
-            given["learner_device"] = device
-        self._prepare(parse(CONFIGS[algo_type], given), algo_type, learner)
+        theirs = None if learner is None else learner.config
+        self._prepare(settle(OffPolicyRunner, algo_type, arguments, rl_cfg or {}, theirs), algo_type, learner)
 
     @classmethod
     def from_config(cls, config: OffPolicyConfig) -> "OffPolicyRunner":
