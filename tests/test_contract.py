@@ -139,6 +139,10 @@ class TestTimeoutBootstrapCorrection:
         assert isinstance(correction, np.ndarray) and correction.dtype == np.float32
         assert correction.tolist() == ([5, 0, 15] if privileged else [0.5, 0, 1.5])
 
+    def test_without_a_time_out_it_is_zero(self):
+        none = np.zeros(3, bool)
+        assert compute_timeout_bootstrap_correction(None, "cpu", 0.5, none, np.ones((3, 1)), None).tolist() == [0, 0, 0]
+
 
 class TestPutLatestMetrics:
     """``put_latest_metrics`` puts the message as it was given; ``worker_name`` is for what is logged."""
@@ -158,27 +162,6 @@ class TestPutLatestMetrics:
         assert [record.getMessage() for record in caplog.records] == [
             "collector 7: the queue for metrics is full; its oldest message is given up"
         ]
-
-
-class TestAttachSyncPrimitives:
-    """``attach_sync_primitives(write_ptr, read_ptr)`` takes the creator's pair."""
-
-    def test_with_the_pair_both_sides_wake_each_other(self):
-        ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, when_full="wait")
-        other = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, create=False, shm_name_prefix=ring.name)
-        other.attach_sync_primitives(*ring.sync_primitives)
-        written, read = ring.sync_primitives
-        other.signal_write_done()
-        assert written.wait(0) is True and ring.wait_for_data(timeout=0)
-        ring.advance_read()
-        assert select.select([read], [], [], 0)[0] and other.wait_for_space(timeout=0)
-        other.close()
-        ring.cleanup()
-
-    def test_its_documentation_says_how_another_process_gets_the_pair(self):
-        text = RolloutRingBuffer.attach_sync_primitives.__doc__
-        assert "write_ptr`` wakes the reader" in text
-        assert "args=(ring.name, ring.sync_primitives)" in text
 
 
 class TestReplayBuffer:
@@ -301,6 +284,27 @@ class TestLoggerType:
     def test_anything_else_is_an_error(self):
         with pytest.raises(SettingsError, match="logger_type: unknown logger 'paper'; known: csv, tensorboard, wandb"):
             off_policy_runner().learn(1, log_dir=None, logger_type="paper")
+
+
+class TestAttachSyncPrimitives:
+    """``attach_sync_primitives(write_ptr, read_ptr)`` takes the creator's pair."""
+
+    def test_with_the_pair_both_sides_wake_each_other(self):
+        ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, when_full="wait")
+        other = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, create=False, shm_name_prefix=ring.name)
+        other.attach_sync_primitives(*ring.sync_primitives)
+        written, read = ring.sync_primitives
+        other.signal_write_done()
+        assert written.wait(0) is True and ring.wait_for_data(timeout=0)
+        ring.advance_read()
+        assert select.select([read], [], [], 0)[0] and other.wait_for_space(timeout=0)
+        other.close()
+        ring.cleanup()
+
+    def test_its_documentation_says_how_another_process_gets_the_pair(self):
+        text = RolloutRingBuffer.attach_sync_primitives.__doc__
+        assert "write_ptr`` wakes the reader" in text
+        assert "args=(ring.name, ring.sync_primitives)" in text
 
 
 class TestWhoDecidesInAPPORunner:

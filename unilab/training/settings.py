@@ -137,7 +137,7 @@ def combine(cls: type[T], sources: Mapping[str, Mapping[str, Any]], defaults: Ma
     stated: dict[str, tuple[str, Any]] = {}
     for source, given in sources.items():
         nested, values = nest(given), flatten(parse(cls, given))
-        for name in filter(lambda name: _states(nested, name), values):
+        for name in [name for name in values if _states(nested, name)]:
             first, value = stated.setdefault(name, (source, values[name]))
             if values[name] != value:
                 raise SettingsError(

@@ -1,17 +1,13 @@
 """What the collector writes into a rollout."""
 
 import math
-import queue
 
 import numpy as np
-import pytest
 import torch
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.appo.worker import (
     RolloutCollector,
-    compute_timeout_bootstrap_correction,
-    put_latest_metrics,
 )
 from unilab.algos.torch.networks import Actor, gaussian_log_prob
 from unilab.ipc.rollout_fields import slot_fields
@@ -116,23 +112,3 @@ def test_a_simulation_fault_is_reported_and_is_no_bootstrap():
     metrics = collector.metrics()
     assert metrics["fault_count"] == 1
     assert metrics["faults"] == [{"env_id": 0, "step": 2, "field": "qpos", "message": "environment 0, env step 2"}]
-
-
-def test_timeout_correction_touches_only_the_timed_out_rows():
-    critic = KnownCritic()
-    mask = torch.tensor([True, False, True])
-    final_obs = torch.tensor([[1.0], [2.0], [3.0]])
-    correction = compute_timeout_bootstrap_correction(critic, "cpu", 0.9, mask, final_obs, None)
-    assert correction.tolist() == pytest.approx([0.9 * 101, 0, 0.9 * 103])
-    assert compute_timeout_bootstrap_correction(critic, "cpu", 0.9, mask & False, final_obs, None).tolist() == [0, 0, 0]
-    privileged = torch.tensor([[10.0], [20.0], [30.0]])
-    correction = compute_timeout_bootstrap_correction(critic, "cpu", 1.0, mask, final_obs, privileged)
-    assert correction.tolist() == [110, 0, 130]
-
-
-def test_latest_metrics_never_block_and_the_newest_win():
-    channel = queue.Queue(maxsize=1)
-    for step in range(100):
-        put_latest_metrics(channel, {"step": step}, worker_name="collector")
-    assert channel.get_nowait() == {"step": 99}
-    assert channel.empty()
