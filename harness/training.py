@@ -214,6 +214,8 @@ def describe(summary: Summary, folder: Path) -> str:
         text += f"\nGo on with it: {run_folder.go_on_command(folder)}"
     elif not progress.iteration:
         text += "\nnothing was learned, so nothing was saved"
+    if run_folder.configuration_of(folder):
+        text += f"\nLook at it: python -m harness report {where}"
     if any(folder.glob("events.out.tfevents.*")):
-        text += f"\nLook at it: tensorboard --logdir {where}"
+        text += f"\nAll metrics: tensorboard --logdir {where}"
     return text

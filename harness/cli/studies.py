@@ -9,10 +9,13 @@ from harness.cli.output import print_json
 
 
 def add_report(verbs: Any) -> None:
-    verb = add_verb(verbs, "report", report, "a page for people, of one study or of several side by side")
-    verb.add_argument(
-        "study", nargs="+", metavar="STUDY", help="a study's folder, <suite>/<study id>, or a suite: its newest study"
+    verb = add_verb(
+        verbs, "report", report, "a page for people, of one study, of several side by side, or of a run of train"
     )
+    verb.add_argument(
+        "study", nargs="+", metavar="STUDY",
+        help="a study's folder, <suite>/<study id>, or a suite: its newest study; or the folder of a run of train",
+    )  # fmt: skip
     add_results(verb)
     verb.add_argument("--compare", action="store_true", help="side by side; of a suite all its studies")
     verb.add_argument(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.record import write_atomic
-from harness.report import build, render
+from harness.report import build, render, training_run
 from harness.report.files import StudyFiles, find, find_all
 from harness.report.model import Page
 from harness.report.side_by_side import comparison
+from harness.run_folder import configuration_of
 
 REPORT = "report.html"
 
@@ -27,13 +28,16 @@ def write_named(names: Sequence[str], results: Path, out: Path | None = None, *,
     """The report of the study that is named, or several side by side, as the command line has it.
 
     Args:
-        names: folders, ``<suite>/<study id>`` or suites below ``results``: their newest studies, side by side all.
+        names: folders, ``<suite>/<study id>`` or suites below ``results``: their newest studies, side by side all; or
+            the folder of a ``train`` run.
         out: default: in the study's folder, ``comparison.html`` in ``results`` for several.
 
     Raises:
         InputError, RecordError: as ``write_report``, or a name means no study.
     """
     if not side_by_side and len(names) == 1:
+        if configuration_of(Path(names[0])):
+            return write_run(Path(names[0]), out)
         return write_report(find(names[0], results), out)
     folders = dict.fromkeys(folder for name in names for folder in find_all(name, results))
     return write_comparison(list(folders), out or results / "comparison.html")
@@ -51,6 +55,16 @@ def write_report(folder: Path, out: Path | None = None, *, watched: str | None =
     """
     study = StudyFiles.load(folder)
     return _write(build.page(study, watched=watched), out or folder / REPORT, [folder])
+
+
+def write_run(folder: Path, out: Path | None = None) -> Written:
+    """The page of a ``train`` run, ``report.html`` in its folder unless ``out`` says otherwise.
+
+    Raises:
+        InputError: its configuration cannot be read.
+        RecordError: a file cannot be written; the old version stays.
+    """
+    return _write(training_run.page(training_run.TrainingRun.load(folder)), out or folder / REPORT, [folder])
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:

@@ -3,11 +3,15 @@
 import json
 import re
 
+import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from harness import cli
+from harness.report import training_run
+from harness.report.curves import POINTS
 from unilab.training.checkpoint import load_checkpoint
 
 CONFIG = """\
@@ -79,7 +83,8 @@ def test_the_end_says_where_things_are_and_how_to_go_on(train, folder):
         "best by return: runs/c/best.pt",
         "Try it: python -m harness eval runs/c/checkpoint.pt",
         "Go on with it: python -m harness train runs/c --resume",
-        "Look at it: tensorboard --logdir runs/c",
+        "Look at it: python -m harness report runs/c",
+        "All metrics: tensorboard --logdir runs/c",
     ):
         assert line in out.splitlines()
     assert train("runs/c", "--resume", "--iterations", 22)[0] == 0  # as it says
@@ -137,3 +142,39 @@ def test_evaluating_for_long_shows_progress(train, folder, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert re.search(r"^4 of 6 episodes, 1\d steps, return 3.5, .* left$", captured.err, re.MULTILINE)
     assert "over 6 episodes" in captured.out
+
+
+def test_report_makes_a_page_of_a_run(train, folder, capsys):
+    options = ("--set", "settings.eval_interval=2", "--set", "settings.eval_episodes=4")
+    assert train("c.yaml", "--iterations", 20, *options)[0] == 0
+    assert cli.main(["report", "runs/c", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["html"] == "runs/c/report.html" and written["studies"] == ["runs/c"]
+    assert "appo on tests.algos.appo.counting_env:CountingEnv" in (folder / "report.html").read_text()
+    text = (folder / "report.md").read_text()
+    assert "**3.5** return at the end, evaluation" in text
+    assert "3.5 at the end, at best 3.5 after 1" in text.partition("**Return, evaluation:**")[2].splitlines()[0]
+    assert "1,280 env steps in" in text and "best.pt, checkpoint.pt" in text
+    assert "python -m harness train runs/c --resume" in text and "num_slots: 2" in text
+
+
+def test_a_page_of_a_run_has_its_curve(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    seconds = np.arange(1000) / 10
+    evaluated = np.where(seconds < 50, np.nan, np.where(seconds < 80, 7.0, 9.0))
+    frame = pd.DataFrame(
+        {"iteration": range(1, 1001), "env_steps": 100 * seconds, "wall_seconds": seconds, "updates": 1,
+         "episode_return": seconds, "eval_return": evaluated}
+    )  # fmt: skip
+    frame.to_csv(tmp_path / "curve.csv", index=False)
+    page = training_run.page(training_run.TrainingRun.load(tmp_path))
+    assert {name: len(rows) for name, rows in page.data.items()} == {
+        "return_wall_seconds": POINTS + 2, "return_env_steps": POINTS + 2, "speed": POINTS,
+    }  # fmt: skip
+    played = [(row["x"], row["y"]) for row in page.data["return_wall_seconds"] if row["name"] == "evaluation"]
+    assert played == [(50, 7), (80, 9)]
+    assert {row["y"] for row in page.data["speed"]} == {100}
+    for chart in page.sections[0].charts:
+        alt.Chart.from_dict(dict(chart.spec))  # as the schema of Vega-Lite has it
+    (tmp_path / "curve.csv").write_text("")
+    assert training_run.page(training_run.TrainingRun.load(tmp_path)).answer.headline == "No result"

@@ -1,0 +1,162 @@
+"""The page of one ``train`` run: from the configuration and the curve in its folder."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from harness.document import Document
+from harness.plan import describe_minutes
+from harness.report import vega
+from harness.report.curves import AXES, POINTS, Floats, thin
+from harness.report.model import Answer, Chart, Code, Page, Section, Table, finite
+from harness.run_folder import CONFIG_FILE, go_on_command
+from harness.tables import number_text
+
+CURVE_FILE = "curve.csv"
+KINDS = ("training", "evaluation")
+RETURNS = {"training": "episode_return", "evaluation": "eval_return"}
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run's folder."""
+
+    folder: Path
+    trainer: str
+    env: str
+    configuration: str
+    """text of ``config.yaml``"""
+    curve: pd.DataFrame
+    """numbers in the order of iterations; empty when no iteration was done"""
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainingRun":
+        """Read a run.
+
+        Raises:
+            InputError: its configuration cannot be read.
+        """
+        path = folder / CONFIG_FILE
+        content = Document.load(path).content
+        text = path.read_text(encoding="utf-8")
+        return cls(folder, str(content.get("trainer")), str(content.get("env")), text, _curve(folder / CURVE_FILE))
+
+    def column(self, name: str) -> Floats:
+        """NaN where the curve does not have it."""
+        return np.asarray(self.curve.get(name, pd.Series(np.nan, self.curve.index)), dtype=np.float64)
+
+    def returns(self, kind: str) -> pd.DataFrame:
+        """Those that are known, with ``wall_seconds`` and ``env_steps``; an evaluation stands where it was made."""
+        name = RETURNS[kind]
+        frame = pd.DataFrame({axis: self.column(axis) for axis, _ in AXES} | {"return": self.column(name)}).dropna()
+        return frame if kind == "training" else frame[frame["return"].diff().ne(0)]
+
+
+def _curve(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError):  # it is not there, or cut short
+        return pd.DataFrame()
+    return frame.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+
+
+def page(run: TrainingRun) -> Page:
+    """All that there is to say about a run."""
+    curves, data = _curves(run)
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    sections = (curves, _last_iteration(run), _again(run))
+    name = run.folder.resolve().name
+    return Page(name, f"{run.trainer} on {run.env}", _answer(run), sections, data, f"Made {now} UTC from {run.folder}")
+
+
+def _answer(run: TrainingRun) -> Answer:
+    if run.curve.empty:
+        return Answer("No result", "no iteration was finished", "", (), None, None)
+    last = {name: float(run.column(name)[-1]) for name in ("iteration", "env_steps", "wall_seconds", "updates")}
+    facts = []
+    for kind in KINDS:
+        known = run.returns(kind)
+        if len(known):
+            values, steps = known["return"].to_numpy(dtype=float), known["env_steps"].to_numpy(dtype=float)
+            best = int(values.argmax())
+            text = f"{number_text(values[-1])} at the end, at best {number_text(values[best])} "
+            facts.append((f"Return, {kind}", f"{text}after {number_text(steps[best])} env steps"))
+    trained, seconds = last["env_steps"], last["wall_seconds"]
+    rate = f"{number_text(trained / seconds)} env steps a second" if seconds > 0 else "in no time"
+    facts.append(("Trained", f"{number_text(trained)} env steps in {describe_minutes(seconds)}, {rate}"))
+    facts.append(("Iterations", f"{last['iteration']:,.0f}, with {last['updates']:,.0f} updates"))
+    kept = sorted(path.name for path in run.folder.glob("*.pt"))
+    facts.append(("Checkpoints", ", ".join(kept) or "none"))
+    shown = next((kind for kind in reversed(KINDS) if len(run.returns(kind))), None)
+    if shown is None:
+        text, unit = "No return", "no episode was finished"
+    else:
+        text, unit = number_text(run.returns(shown)["return"].iloc[-1]), f"return at the end, {shown}"
+    claim = "The return of training is the mean of the last 100 episodes, with noise; that of evaluation is without."
+    return Answer(text, unit, claim, tuple(facts), go_on_command(run.folder) if kept else None, None)
+
+
+def _curves(run: TrainingRun) -> tuple[Section, dict[str, list[dict[str, Any]]]]:
+    """Return over wall time and env steps, and the speed, with the charts' data."""
+    if run.curve.empty:
+        return Section("curves", "Curves", ("No iteration was finished: there is nothing to draw.",)), {}
+    data: dict[str, list[dict[str, Any]]] = {}
+    charts = []
+    kinds = [kind for kind in KINDS if len(run.returns(kind))]
+    for axis, title in AXES if kinds else ():
+        points = [(kind, run.returns(kind)) for kind in kinds]
+        data[f"return_{axis}"] = [
+            row for kind, known in points for row in _rows(kind, known[axis].to_numpy(), known["return"].to_numpy())
+        ]
+        charts.append(_chart(f"return_{axis}", axis, title, "return", kinds))
+    seconds, steps = run.column("wall_seconds"), run.column("env_steps")
+    if len(seconds) > 1:
+        passed = np.diff(seconds)
+        rates = np.divide(np.diff(steps), passed, out=np.full(len(passed), np.nan), where=passed > 0)
+        data["speed"] = _rows("training", seconds[1:], rates)
+        charts.append(_chart("speed", *AXES[0], "env steps a second", KINDS[:1]))
+    text = f"Each line has {POINTS} points at most; each is the mean of its neighbours. {CURVE_FILE} has all."
+    return Section("curves", "Curves", (text,), tuple(charts)), data
+
+
+def _rows(name: str, x: Floats, y: Floats) -> list[dict[str, Any]]:
+    known = np.isfinite(x) & np.isfinite(y)
+    thinned = zip(*thin(x[known], y[known]), strict=True)
+    return [{"name": name, "x": finite(a), "y": finite(b)} for a, b in thinned]
+
+
+def _chart(name: str, axis: str, axis_title: str, what: str, kinds: Sequence[str]) -> Chart:
+    x = alt.X("x:Q", title=axis_title, axis=alt.Axis(tickCount=5, format="~s" if axis == "env_steps" else ",d"))
+    legend = None if len(kinds) < 2 else alt.Legend(title=None, orient="top")
+    colour = alt.Color("name:N", scale=alt.Scale(domain=list(kinds)), legend=legend)
+    line = alt.Chart(vega.data(name)).mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=14)).encode(
+        x=x, y=alt.Y("y:Q", title=what, scale=alt.Scale(zero=False)), color=colour,
+        tooltip=vega.tooltip(("name:N", "of"), ("x:Q", axis_title), ("y:Q", what)),
+    )  # fmt: skip
+    title = f"{what.capitalize()} over {axis_title.partition(',')[0]}"
+    return vega.made(name.replace("_", "-"), title, f"{title}, of {' and '.join(kinds)}", line, 260, wide=False)
+
+
+def _last_iteration(run: TrainingRun) -> Section:
+    title = "The last iteration"
+    if run.curve.empty:
+        return Section("last", title, ("There is none.",))
+    last = run.curve.iloc[-1].dropna()
+    rows = [(str(name), float(value)) for name, value in last.items()]
+    return Section("last", title, (), (), (Table.of("last-table", "Every number of it", ("number", "value"), rows),))
+
+
+def _again(run: TrainingRun) -> Section:
+    where = shlex.quote(str(run.folder))
+    commands = [Code("Play its policy", f"python -m harness eval {where}"), Code("Go on", go_on_command(run.folder))]
+    if any(run.folder.glob("events.out.tfevents.*")):
+        commands.append(Code("All metrics", f"tensorboard --logdir {where}"))
+    commands.append(Code(CONFIG_FILE, run.configuration, folded=True))
+    return Section("again", "Use it, and do it again", (), (), (), tuple(commands))
