@@ -6,23 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from harness.claims import sentence
 from harness.confirm import BASELINE
 from harness.record import RETURNS, Record, typical
-from harness.statistics import (
-    NEEDED_PAIRS,
-    Interval,
-    bootstrap_interval,
-    gain_interval,
-    noise_floor,
-    paired_log_ratios,
-    sign_flip_p,
-)
+from harness.statistics import LEVEL, Interval, bootstrap_interval, needed_pairs, paired_comparison, paired_log_ratios
 from harness.study import judged_by, of_one_kind, ranking, timed_by
 from harness.suite import Suite
 
-LEVEL = 0.05
-"""of the test behind "is better": a percentile bootstrap of so few pairs is too narrow to keep it by itself"""
 SEEDS = 5
 """with fewer nothing is claimed of a return (Agarwal et al. 2021, arXiv:2108.13264)"""
 
@@ -61,17 +53,23 @@ class Answer:
     """repeats of best and baseline that the confirmation measured side by side"""
     candidates: int = 0
     """trials that the confirmation measured beside the baseline"""
+    looks: int = 1
+    """at the result: one more each time that ``confirm.repeats`` was changed"""
     p: float | None = None
-    """of the sign-flip test over the pairs, times ``candidates``, of which the best was picked; None without pairs"""
+    """of ``harness.statistics.paired_comparison`` over the pairs, at ``level``; None without pairs"""
     gain: float | None = None
     """geometric mean over the pairs; without pairs of the two values"""
     gain_interval: Interval | None = None
-    """95 %, by bootstrap over the pairs; None with fewer than ``NEEDED_PAIRS`` of them"""
+    """what the test does not reject; None with fewer pairs than it needs"""
     difference: float | None = None
+    """mean over the pairs, which share a seed; without pairs of the two values"""
     difference_interval: Interval | None = None
-    """95 %, by bootstrap over the pairs, which share a seed; None with fewer than ``SEEDS`` of them"""
-    noise_floor: float | None = None
-    """relative change that the baseline against itself stays below, 95 %, for as many pairs"""
+    """likewise"""
+    ratio: bool = False
+    """the change is a gain"""
+    smallest_effect: float | None = None
+    """gain or difference that would have been found with a probability of 80 %; where the baseline stayed the best the
+    largest of all candidates; None with too few pairs"""
     repeats: int = 0
     """behind the answer, of best and baseline together"""
     failed: int = 0
@@ -88,21 +86,22 @@ class Answer:
     """one sentence"""
 
     @property
+    def level(self) -> float:
+        """Of the test: the best of several candidates was picked, and each look was one more chance to be wrong."""
+        return LEVEL / (max(1, self.candidates) * self.looks)
+
+    @property
     def too_few_pairs(self) -> bool:
-        """Even if all pairs agreed, the test would not reach ``LEVEL``."""
-        return 2.0 ** (1 - self.pairs) * self.candidates >= LEVEL
+        """Even if all pairs agreed, the test would not reach its level."""
+        return self.pairs < needed_pairs(self.level)
 
     @property
     def shown(self) -> bool:
         """The best is better than the baseline beyond what noise and the luck of a search explain."""
-        interval, change = self.gain_interval or self.difference_interval, self.difference
-        if self.gain_interval is not None:
-            change = self.gain
-        if not self.confirmed or interval is None or change is None or 0 in interval or self.best_failed:
+        change = self.difference if self.gain is None else self.gain
+        if not self.confirmed or self.p is None or change is None or self.best_failed:
             return False
-        if self.p is None or self.p >= LEVEL:
-            return False
-        return (change > 0) == (self.direction == "maximize") and abs(change) > (self.noise_floor or 0.0)
+        return self.p < self.level and (change > 0) == (self.direction == "maximize")
 
 
 def answer(suite: Suite, records: Sequence[Record]) -> Answer:
@@ -121,10 +120,16 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
         timed = timed_by([r for r in records if r.trial == best])
         fields["limited_by"] = next((record.verdict for record in reversed(timed) if record.verdict), "")
         if baseline is not None:
-            fields |= _comparison(own, base, fields, objective.metric, suite.measure.repeats)
-            candidates = len({r.trial for r in records if r.phase == "confirm"} - {BASELINE})
-            p = fields.pop("pair_p", None)
-            fields |= {"candidates": candidates, "p": None if p is None else min(1.0, p * candidates)}
+            confirmation = [r for r in records if r.phase == "confirm"]
+            candidates = {r.trial for r in confirmation} - {BASELINE}
+            looks = len({r.confirm_repeats for r in confirmation}) or 1
+            fields |= {"candidates": len(candidates), "looks": looks}
+            level = LEVEL / (max(1, len(candidates)) * looks)
+            if best == BASELINE:
+                others = [judged_by([r for r in records if r.trial == trial]) for trial in candidates]
+                fields |= _not_better(others, base, objective.metric, level)
+            else:
+                fields |= _comparison(own, base, fields, objective.metric, level)
     found = Answer(objective.metric, objective.direction, best, baseline, len(measured), **fields)
     return dataclasses.replace(found, claim=sentence(found))
 
@@ -148,41 +153,46 @@ def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str
 
 
 def _comparison(
-    best: list[Record], baseline: list[Record], values: dict[str, Any], metric: str, first_repeat: int
+    best: list[Record], baseline: list[Record], values: dict[str, Any], metric: str, level: float
 ) -> dict[str, Any]:
     """What is known of one side against the other."""
-    if best[0].trial == BASELINE:
-        return {"noise_floor": _noise_floor(baseline, metric, first_repeat, NEEDED_PAIRS)}
     pairs = _pairs(baseline, best, metric) if values["confirmed"] and not values["missing"] else []
-    if metric in RETURNS or not _have_ratios([*values["points"], *values["baseline_points"]]):
-        return {"pairs": len(pairs)} | _difference(values, pairs, metric)
-    floor = _noise_floor(baseline, metric, first_repeat, len(pairs)) if pairs else None
-    return {"pairs": len(pairs), "noise_floor": floor} | _gain(values, pairs)
+    ratios = metric not in RETURNS and _have_ratios([*values["points"], *values["baseline_points"]])
+    if pairs:
+        return _compared(pairs, ratios, level)
+    name, change = "difference", values["value"] - values["baseline_value"]
+    if ratios:
+        name, change = "gain", values["value"] / values["baseline_value"] - 1
+    return {"ratio": ratios, name: change if math.isfinite(change) else None}
+
+
+def _compared(pairs: Pairs, ratios: bool, level: float) -> dict[str, Any]:
+    before, after = np.array(pairs).T
+    compared = paired_comparison(paired_log_ratios(before, after) if ratios else after - before, level)
+
+    def change(difference: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.expm1(difference)) if ratios else difference
+
+    enough, name = len(pairs) >= needed_pairs(level), "gain" if ratios else "difference"
+    return {
+        "pairs": len(pairs), "p": compared.p, "ratio": ratios, name: change(compared.mean),
+        f"{name}_interval": Interval(*map(change, compared.interval)) if enough else None,
+        "smallest_effect": change(compared.smallest_effect) if enough else None,
+    }  # fmt: skip
+
+
+def _not_better(candidates: list[list[Record]], baseline: list[Record], metric: str, level: float) -> dict[str, Any]:
+    """What would have been seen of the candidates, none of which was better."""
+    found = [_pairs(baseline, own, metric) for own in candidates]
+    ratios = metric not in RETURNS and _have_ratios([value for pairs in found for pair in pairs for value in pair])
+    effects = [_compared(pairs, ratios, level)["smallest_effect"] for pairs in found if pairs]
+    return {"ratio": ratios, "smallest_effect": max(effects) if effects and None not in effects else None}
 
 
 def _have_ratios(values: Sequence[float]) -> bool:
     """All are above 0, and none so close to it that a ratio is no finite number."""
     return not values or (min(values) > 0 and math.isfinite(max(values) / min(values)))
-
-
-def _gain(values: dict[str, Any], pairs: Pairs) -> dict[str, Any]:
-    if not pairs:
-        ratio = values["value"] / values["baseline_value"] - 1
-        return {"gain": ratio if math.isfinite(ratio) else None}
-    before, after = zip(*pairs, strict=True)
-    interval = gain_interval(before, after) if len(pairs) >= NEEDED_PAIRS else None
-    ratios = paired_log_ratios(before, after)
-    return {"gain": math.expm1(float(ratios.mean())), "gain_interval": interval, "pair_p": sign_flip_p(ratios)}
-
-
-def _difference(values: dict[str, Any], pairs: Pairs, metric: str) -> dict[str, Any]:
-    difference = values["value"] - values["baseline_value"]
-    differences = [after - before for before, after in pairs]
-    return {
-        "difference": difference if math.isfinite(difference) else None,
-        "difference_interval": _interval(differences, metric),
-        "pair_p": sign_flip_p(differences) if pairs else None,
-    }
 
 
 def _points(records: Sequence[Record], metric: str) -> tuple[float, ...]:
@@ -197,17 +207,9 @@ def _interval(points: Sequence[float], metric: str) -> Interval | None:
 
 def _pairs(baseline: Sequence[Record], best: Sequence[Record], metric: str) -> Pairs:
     """(baseline, best) by the number of the repeat: of one block of the confirmation, and with the same seed."""
-    before = {r.repeat: r.metric(metric) for r in baseline if r.phase == "confirm" and r.state == "complete"}
-    after = {r.repeat: r.metric(metric) for r in best if r.state == "complete"}
-    return [(before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys())]
-
-
-def _noise_floor(baseline: Sequence[Record], metric: str, first_repeat: int, pairs: int) -> float | None:
-    """From the baseline's two repeats in each block of the confirmation, for a mean of ``pairs`` ratios."""
-    confirmed = {r.repeat - first_repeat: r.metric(metric) for r in baseline if r.phase == "confirm"}
-    usable = {number: value for number, value in confirmed.items() if value > 0}
-    blocks = [number for number in usable if number % 2 == 0 and number + 1 in usable]
-    if metric in RETURNS or not blocks or not _have_ratios(list(usable.values())):
-        return None
-    ratios = paired_log_ratios([usable[number] for number in blocks], [usable[number + 1] for number in blocks])
-    return noise_floor(ratios, pairs=pairs)
+    sides = [
+        {r.repeat: r.metric(metric) for r in side if r.phase == "confirm" and r.state == "complete"}
+        for side in (baseline, best)
+    ]
+    both = ((sides[0][repeat], sides[1][repeat]) for repeat in sorted(sides[0].keys() & sides[1].keys()))
+    return [pair for pair in both if all(map(math.isfinite, pair))]

@@ -30,7 +30,8 @@ def _claim(found: "Answer") -> str:
     if found.best == found.baseline:
         if found.trials == 1:
             return f"One configuration was measured: {_value(found)}"
-        return f"No configuration was better than the baseline, {_value(found)}, of {found.trials} measured"
+        seen = "" if found.smallest_effect is None else f"; {_seen(found)} would have been seen"
+        return f"No configuration was better than the baseline, {_value(found)}, of {found.trials} measured{seen}"
     if found.baseline is None:
         return f"Trial {found.best} has {_value(found)}, and there is no baseline to compare it with"
     change = f"{_change(found)} {NAMES.get(found.metric, found.metric)} against the baseline"
@@ -44,7 +45,7 @@ def _claim(found: "Answer") -> str:
     if found.too_few_pairs:
         return (
             f"Trial {found.best} measured {change} ({_evidence(found)}); that is too few to tell a difference from "
-            "noise at 95 %"
+            f"noise at {confidence(found)}"
         )
     return f"No difference is shown: trial {found.best} measured {change} ({_evidence(found)})"
 
@@ -75,17 +76,31 @@ def _change(found: "Answer") -> str:
     return "an unknown change of" if found.difference is None else f"{found.difference:+,.4g}"
 
 
+def confidence(found: "Answer") -> str:
+    """Of the interval of the change, which belongs to the level of its test."""
+    return f"{100 * (1 - found.level):.3g} %"
+
+
 def _evidence(found: "Answer") -> str:
     parts = []
+    interval = f"{confidence(found)} interval"
     if found.gain_interval is not None:
-        parts.append(f"95 % interval {found.gain_interval.low:+.1%} to {found.gain_interval.high:+.1%}")
+        parts.append(f"{interval} {found.gain_interval.low:+.1%} to {found.gain_interval.high:+.1%}")
     if found.difference_interval is not None:
         low, high = found.difference_interval
-        parts.append(f"95 % interval {low:+,.4g} to {high:+,.4g}")
-    if found.noise_floor is not None:
-        parts.append(f"noise floor {found.noise_floor:.1%}")
+        parts.append(f"{interval} {low:+,.4g} to {high:+,.4g}")
     parts.append(f"{found.pairs} pair{'' if found.pairs == 1 else 's'}")
+    if found.candidates > 1:
+        parts.append(f"{found.candidates} candidates")
+    if found.looks > 1:
+        parts.append(f"{found.looks} looks")
+    if found.smallest_effect is not None and not found.shown:
+        parts.append(f"{_seen(found)} would have been seen")
     return ", ".join(parts)
+
+
+def _seen(found: "Answer") -> str:
+    return f"{found.smallest_effect:.1%}" if found.ratio else f"{found.smallest_effect:,.4g}"
 
 
 def doubts(found: "Answer") -> str:

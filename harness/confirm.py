@@ -2,13 +2,15 @@
 
 The winner of a noisy search is partly the luckiest. So the search looks at its best a second time (``looked_at``), and
 by both looks it is decided who is a candidate. Then the candidates and the baseline are measured once more, in fresh
-processes and in blocks: baseline A, candidates B and C there and back, baseline, that is A B C C B A. A machine that
-grows slower or faster hits all of them alike (ABBA), and the two measurements of the baseline in a block, A against A,
-show how much the same thing differs from itself: the noise floor. Where a block's repeats can be alive together they
-take turns of a fraction of a second in that order (``harness.turns``): then what changes within seconds hits all alike.
+processes and in blocks: each once in random order, then each once more in the mirrored order, such as B A C C A B. A
+machine that grows slower or faster hits all of them alike, and what comes back at a fixed rhythm does not always hit
+the same one. The order follows from the study's name, so that a study that was interrupted goes on in it. Where a
+block's repeats can be alive together they take turns of a fraction of a second in that order (``harness.turns``): then
+what changes within seconds hits all alike.
 """
 
 import math
+import random
 from collections.abc import Iterable, Sequence
 
 from harness.record import Record
@@ -34,21 +36,28 @@ def looked_at(suite: Suite, candidates: int) -> int:
 
 
 def blocks(confirm: Confirm) -> int:
-    """Blocks with two repeats of each candidate; where ``repeats`` is odd the last one has one: A B C A."""
+    """Blocks with two repeats of each candidate; where ``repeats`` is odd the last one has one, of the baseline two."""
     return math.ceil(confirm.repeats / 2)
 
 
 def schedule(
-    confirm: Confirm, candidates: Sequence[int], records: Iterable[Record], *, first_repeat: int, baseline: bool = True
+    confirm: Confirm,
+    candidates: Sequence[int],
+    records: Iterable[Record],
+    *,
+    study: str,
+    first_repeat: int,
+    baseline: bool = True,
 ) -> list[Block]:
     """The blocks in the order to be measured, repeats that have a record included.
 
     Args:
         candidates: trials other than the baseline.
         records: of the study. Candidates that joined after blocks were closed, as those of a search that was
-            extended, get blocks of their own: the baseline of last week does not bracket them.
+            extended, get blocks of their own: the baseline of last week says nothing about them.
+        study: its name, which decides about the order.
         first_repeat: number of the first repeat of a confirmation; that of a block is 2 higher than of the one before.
-        baseline: False where it cannot be measured: then B C C B.
+        baseline: False where it cannot be measured.
     """
     recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
     begins = {trial: _first_block(trial, recorded) for trial in candidates}
@@ -57,10 +66,11 @@ def schedule(
     for block in range(min(begins.values(), default=0), last):
         there, back = 2 * block, 2 * block + 1
         members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
-        second = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
-        repeats = [(trial, there) for trial in members] + [(trial, back) for trial in reversed(second)]
-        if baseline:
-            repeats = [(BASELINE, there), *repeats, (BASELINE, back)]
+        first = sorted([*members, BASELINE] if baseline else members)
+        random.Random(f"{study} {block}").shuffle(first)
+        due = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
+        second = [trial for trial in reversed(first) if trial in due or trial == BASELINE]
+        repeats = [(trial, there) for trial in first] + [(trial, back) for trial in second]
         order.append([(trial, first_repeat + number) for trial, number in repeats])
     return order
 

@@ -139,6 +139,9 @@ class Record:
     """the predicted memory item by item, bytes"""
     calibrated_host_bytes: int = 0
     """``budget_host_bytes`` times this machine's calibration factor"""
+    confirm_repeats: int = 0
+    """of the confirmation: ``confirm.repeats`` when it was measured. Each other number in a study is one more look at
+    its result, by which the level of the test is divided"""
     suite_hash: str = ""
     dirty: bool = False
     """the repository had changes that its commit does not have"""

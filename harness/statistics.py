@@ -1,9 +1,10 @@
-"""What numbers can be trusted to say: intervals, paired tests and the noise floor. Pure functions over SciPy.
+"""What numbers can be trusted to say: the one test that tells better from worse, intervals, ranks. Pure functions.
 
 All take any sequence of finite numbers and raise ``ValueError`` for an empty one and for NaN or infinity: a value that
 is missing has to be left out by the caller, who knows what it means.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,12 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Statistic = Literal["median", "mean", "interquartile_mean"]
-TIE_DECIMALS = 9
+TIE_DECIMALS = 12
 """to which means are told apart, in units of the largest difference"""
-EXACT_PAIRS = 20
+LEVEL = 0.05
+"""of the test behind "better" and "worse", for one comparison that is looked at once"""
+POWER = 0.8
+"""probability with which the smallest effect that could have been seen is found"""
+EXACT_PAIRS = 16
 """up to so many differences each of the 2^n sign patterns is looked at; beyond, as many random ones"""
-NEEDED_PAIRS = 6
-"""with fewer no paired test falls below 0.05: five, all in the same direction, give p = 2 / 2^5 = 0.06"""
+DRAWN = 2**12
+"""random patterns at a time"""
+SIMULATED_PAIRS = 12
+SIMULATIONS = 1000
+"""of the power with few pairs, where the test has few levels"""
 
 
 class Interval(NamedTuple):
@@ -71,64 +79,90 @@ def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
     return np.log(after / before)
 
 
-def sign_flip_p(differences: ArrayLike) -> float:
-    """Two-sided p-value of the hypothesis that paired differences are symmetric around 0, by their mean.
+class PairedComparison(NamedTuple):
+    """What the differences B - A of pairs say: one test, and the interval that belongs to it."""
 
-    The sign-flip permutation test: how many of the 2^n ways to swap base and new inside the pairs give a mean at least
-    as far from 0. It is exact up to ``EXACT_PAIRS`` pairs. The smallest value that n pairs can give is 2 / 2^n: with
-    fewer than six nothing falls below 0.05.
+    mean: float
+    p: float
+    """of the hypothesis that the differences are symmetric around 0"""
+    level: float
+    interval: Interval
+    """of the mean, with confidence ``1 - level``; without bounds where there are fewer than ``needed_pairs``"""
+    smallest_effect: float
+    """the mean that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
+
+    @property
+    def found(self) -> bool:
+        """There is a difference; the interval then lies on one side of 0."""
+        return self.p < self.level
+
+
+def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> PairedComparison:
+    """The one rule that says "B is better than A": the sign-flip permutation test of the mean, and its inversion.
+
+    The p-value is the part of the 2^n ways to swap A and B inside the pairs that give a mean at least as far from 0.
+    Up to ``EXACT_PAIRS`` pairs all are looked at; beyond, as many random ones. The interval holds the means that the
+    test does not reject, so that it excludes 0 exactly where ``p < level``. The smallest effect is for differences
+    that spread normally, by their standard deviation.
     """
     sample = _finite(differences)
-    if len(sample) == 1:
-        return 1.0
-    exact = len(sample) <= EXACT_PAIRS
+    p, interval = _sign_flip(sample, level)
+    smallest = math.inf
+    if len(sample) >= needed_pairs(level):
+        smallest = float(sample.std(ddof=1)) * _found_deviations(len(sample), level)
+    return PairedComparison(float(sample.mean()), p, level, interval, smallest)
+
+
+def needed_pairs(level: float = LEVEL) -> int:
+    """With fewer no paired test falls below the level: n pairs that all agree give p = 2 / 2^n."""
+    return math.floor(math.log2(2 / level)) + 1
+
+
+def _sign_flip(sample: NDArray[np.float64], level: float) -> tuple[float, Interval]:
+    """The p-value and its inversion, both by counting means of subsets.
+
+    To flip the pairs of a subset leaves the mean at least as far from 0 where the mean of the subset, or that of the
+    rest, is not on the same side of 0 as the mean of all. So the means that are not rejected lie between the k-th of
+    these from below and the k-th from above (Hartigan 1969, Using subsample values as typical values).
+    """
     size = float(np.abs(sample).max()) or 1.0
-
-    def mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        """Means that differ by the rounding of their sums are ties, whichever side is called base."""
-        return np.asarray(np.mean(values / size, axis=axis)).round(TIE_DECIMALS)
-
-    result = stats.permutation_test(
-        (sample,), mean, permutation_type="samples", vectorized=True, alternative="two-sided",
-        n_resamples=math.inf if exact else 2**EXACT_PAIRS, batch=2**14, rng=np.random.default_rng(0),
-    )  # fmt: skip
-    return min(1.0, float(result.pvalue))
+    means, patterns = _subset_means(sample / size)
+    # what differs by the rounding of its sum is a tie, whichever side is called A
+    means = np.sort(means.round(TIE_DECIMALS))
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    rank = next(k for k in range(math.ceil(level * patterns), -1, -1) if k == 0 or k / patterns < level)
+    bounds = (means[rank - 1] * size, means[-rank] * size) if rank else (-math.inf, math.inf)
+    return min(1.0, (1 + beyond) / patterns), Interval(*map(float, bounds))
 
 
-def noise_floor(log_ratios: ArrayLike, *, pairs: int | None = None, confidence: float = 0.95) -> float:
-    """Relative change that a comparison of A against itself stays below with the given confidence.
+def _subset_means(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Means of subsets, all but the empty one and the whole, and the number of patterns: a subset and its rest are one.
 
-    Args:
-        log_ratios: of A against A, ``paired_log_ratios`` of measurements taken as those of a comparison are.
-        pairs: that the comparison has the mean of; default: as many as there are ratios.
-
-    Returns:
-        As a fraction: 0.02 says that changes within 2 % happen without a cause. It is Student's quantile of a mean of
-        ``pairs`` ratios whose true mean is 0, so a floor from two or three ratios is as high as so little knowledge
-        asks for; a bootstrap of so few would promise too much. At most e^700: it stays a number.
+    Of many pairs a random part of the patterns; the whole, which flips nothing, always counts as one.
     """
-    sample = _finite(log_ratios)
-    error = math.sqrt(float(np.mean(sample**2)) / (pairs or len(sample)))
-    return float(np.expm1(min(stats.t.ppf((1 + confidence) / 2, len(sample)) * error, 700.0)))
+    count = len(sample)
+    sums, counts = np.zeros(1), np.zeros(1)
+    if count <= EXACT_PAIRS:
+        for value in sample:
+            sums, counts = np.concatenate([sums, sums + value]), np.concatenate([counts, counts + 1])
+        return sums[1:-1] / counts[1:-1], 2 ** (count - 1)
+    rng = np.random.default_rng(0)
+    chosen = [rng.integers(0, 2, (DRAWN, count), dtype=np.int8) for _ in range(2 ** (EXACT_PAIRS - 1) // DRAWN)]
+    sums, counts = np.concatenate([own @ sample for own in chosen]), np.concatenate([own.sum(axis=1) for own in chosen])
+    proper = (counts > 0) & (counts < count)
+    sums, counts = sums[proper], counts[proper]
+    return np.concatenate([sums / counts, (sample.sum() - sums) / (count - counts)]), len(sums) + 1
 
 
-def gain_interval(
-    base: ArrayLike,
-    new: ArrayLike,
-    statistic: Statistic = "mean",
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of ``new / base - 1``, pairs resampled: with ``mean`` of the geometric mean of the ratios.
-
-    Raises:
-        ValueError: as ``paired_log_ratios``.
-    """
-    ratios = paired_log_ratios(base, new)
-    low, high = bootstrap_interval(ratios, statistic, confidence=confidence, resamples=resamples, seed=seed)
-    return Interval(math.expm1(low), math.expm1(high))
+@functools.cache
+def _found_deviations(pairs: int, level: float) -> float:
+    """The mean that the test finds with probability ``POWER``, in standard deviations of the differences."""
+    if pairs > SIMULATED_PAIRS:  # from then on Student's test finds as much
+        quantiles = stats.t.isf(level / 2, pairs - 1) + stats.t.ppf(POWER, pairs - 1)
+        return float(quantiles / math.sqrt(pairs))
+    samples = np.random.default_rng(0).standard_normal((SIMULATIONS, pairs))
+    # a sample that is moved up by more than its lower bound is short of 0 is found to lie above 0
+    return float(np.quantile([-_sign_flip(sample, level)[1].low for sample in samples], POWER))
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:

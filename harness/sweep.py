@@ -317,7 +317,7 @@ class Sweep:
             return
         candidates = [trial for trial in self.study.ranking(self.plan.suite) if trial != BASELINE][: confirm.top]
         schedule_of_blocks = schedule(
-            confirm, candidates, self.study.records.records,
+            confirm, candidates, self.study.records.records, study=self.plan.study_id,
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
         )  # fmt: skip
         recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "confirm"}
@@ -467,9 +467,13 @@ class Sweep:
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
             dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
             threads=self._threads(params), machine=self.engine.machine, shared=not self.engine.alone, attempt=attempt,
-            budget_items=verdict.items,
+            budget_items=verdict.items, confirm_repeats=self._confirm_repeats(repeat.phase),
             log=f"logs/{repeat.trial}-{repeat.number}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
+
+    def _confirm_repeats(self, phase: Phase) -> int:
+        confirm = self.plan.suite.confirm
+        return confirm.repeats if confirm is not None and phase == "confirm" else 0
 
     def _threads(self, params: dict[str, Any]) -> str:
         try:

@@ -1,7 +1,7 @@
 """The command line: ``python -m harness VERB``. Each verb is a function beside the options that it takes.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM. ``compare`` has codes of its
-own: 0 no regression, 1 regression, 2 error, 3 nothing comparable was measured.
+own: 0 no regression, 1 regression, 2 error, 3 undecided.
 
 Verbs import what they need when they are called: checking a suite file or printing a help text loads no PyTorch.
 """

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import add_results, add_verb, not_negative, positive, positive_int
+from harness.cli.options import add_results, add_verb, fraction, not_negative, positive, positive_int
 from harness.cli.output import print_json
 
 ERROR = 2
@@ -15,14 +15,18 @@ ERROR = 2
 def add_compare(verbs: Any) -> None:
     text = "is NEW worse than BASE: two studies, commits or configurations"
     verb = add_verb(verbs, "compare", compare, text, error_code=ERROR)
-    verb.epilog = "Exit code: 0 no regression, 1 regression, 2 error, 3 nothing comparable was measured."
-    what = "a study (folder, or SUITE/ID below --results), a commit, or a configuration such as best.yaml"
+    verb.epilog = "Exit code: 0 no regression, 1 regression, 2 error, 3 undecided."
+    what = "a study (folder, or SUITE/ID below --results), several with commas between, a commit, or a configuration"
     verb.add_argument("base", metavar="BASE", help=what)
     verb.add_argument("new", metavar="NEW", help="likewise")
     add_results(verb)
     verb.add_argument(
         "--metric", action="append", default=[], metavar="NAME",
         help="decides about the exit code; may be repeated; default: the suite's objectives",
+    )  # fmt: skip
+    verb.add_argument(
+        "--detect", type=fraction, metavar="CHANGE",
+        help="exit code 3 where a change of this size, such as 5%%, could have gone unseen; default: 50%%",
     )  # fmt: skip
     verb.add_argument("--across-machines", action="store_true", help="pair records of different machines, too")
     now = verb.add_argument_group("measuring now")

@@ -81,3 +81,11 @@ def not_negative_int(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text}")
     return value
+
+
+def fraction(text: str) -> float:
+    """5% or 0.05."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a part such as 5% or 0.05, got {text}")
+    return value

@@ -1,5 +1,6 @@
 """The verb ``compare``: from names on the command line to an exit code."""
 
+import dataclasses
 import json
 import secrets
 import shlex
@@ -13,13 +14,13 @@ from rich.console import Console
 
 from harness import provenance
 from harness.compare import prepare, recorded, tables
-from harness.compare.judge import Comparison, Pairs, compare
+from harness.compare.judge import DETECT, Comparison, Pairs, compare
 from harness.compare.measure import Measuring, Schedule, Version
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side, resolve
 from harness.plan import describe_minutes
 from harness.record import METRICS, write_atomic
-from harness.statistics import NEEDED_PAIRS
+from harness.statistics import needed_pairs
 from harness.stop import StopSignal
 from unilab.training.settings import nearest
 
@@ -41,7 +42,7 @@ def run(arguments: Namespace, console: Console) -> tuple[Comparison, dict[str, A
     else:
         pairs, deciding = recorded.pairs(base, new, arguments.results, across_machines=arguments.across_machines)
         folder = None
-    comparison = compare(pairs, arguments.metric or deciding)
+    comparison = compare(pairs, arguments.metric or deciding, arguments.detect or DETECT)
     content = tables.as_dict(comparison, base, new)
     if folder is not None:
         content["folder"] = str(folder)
@@ -62,9 +63,9 @@ def _check(arguments: Namespace) -> None:
         raise CompareError(f"{option} is for measuring now: add --measure, or leave {option} out")
     if arguments.measure and arguments.across_machines:
         raise CompareError("--across-machines is for studies that were measured before; leave it or --measure out")
-    if arguments.pairs is not None and arguments.pairs < NEEDED_PAIRS:
+    if arguments.pairs is not None and arguments.pairs < needed_pairs():
         raise CompareError(
-            f"--pairs {arguments.pairs}: nothing can be shown with fewer than {NEEDED_PAIRS} pairs; the exact test "
+            f"--pairs {arguments.pairs}: nothing can be shown with fewer than {needed_pairs()} pairs; the exact test "
             "reaches p < 0.05 with six"
         )
 
@@ -82,6 +83,7 @@ def _measure(arguments: Namespace, base: Side, new: Side, console: Console) -> t
             soft_wrap=True,
         )
         folder.mkdir(parents=True)
+        schedule = dataclasses.replace(schedule, seed=folder.name)
         _describe(folder, versions, schedule, (base, new))
         with console.status("starting") as status:
             pairs = Measuring(versions, schedule, folder, stop, console.print, status.update).run()

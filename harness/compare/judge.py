@@ -1,9 +1,10 @@
 """What pairs of measurements show, metric by metric.
 
-A change counts if the exact sign-flip test of the paired log-ratios says p < 0.05 and if it is larger than the noise
-floor, which the same code measured against itself gives: pairs of repeats of one side that lie as far apart as base and
-new do, or farther. The floor is Student's quantile at 99.5 % for the mean of as many pairs as are compared, so that of
-a thousand comparisons of a version with itself about two end with a regression.
+A change is shown where ``harness.statistics.paired_comparison`` finds one, the same rule that ``run`` follows. What is
+as it was to this test may still have changed by less than the smallest effect that could have been seen; where that is
+more than was asked for, nothing is decided. A pair is one repeat of each side, measured side by side. Of studies, which
+were measured at different times, it is one session of each side with all its repeats: a machine may differ more from
+one session to the next than from one repeat to the next.
 """
 
 import dataclasses
@@ -18,30 +19,25 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from harness.record import METRICS, Record
-from harness.statistics import NEEDED_PAIRS, Interval, bootstrap_interval, noise_floor, paired_log_ratios, sign_flip_p
+from harness.statistics import LEVEL, Interval, needed_pairs, paired_comparison, paired_log_ratios
 
-LEVEL = 0.05
-"""a change needs a p below"""
-FLOOR_CONFIDENCE = 0.995
-SMALLEST_FLOOR = 0.01
-"""two copies of the same code in different folders differ by as much, which no repeat of one copy shows (Mytkowicz et
-al. 2009, Producing wrong data without doing anything obviously wrong)"""
-BLIND_FLOOR = 0.5
-"""with a higher one not even a halving would be seen, so that nothing was compared"""
+DETECT = 0.5
+"""change that could have been seen at least, where nothing else is asked for"""
 
 Verdict = Literal["better", "worse", "same", "undecided"]
-Outcome = Literal["regression", "no regression", "nothing comparable"]
-EXIT_CODES: dict[Outcome, int] = {"no regression": 0, "regression": 1, "nothing comparable": 3}
+Outcome = Literal["regression", "no regression", "undecided"]
+EXIT_CODES: dict[Outcome, int] = {"no regression": 0, "regression": 1, "undecided": 3}
+Pair = list[tuple[Record, Record]]
+"""(base, new): one repeat of each, or all that a session of each has in common"""
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Records of both sides that belong together."""
 
-    across: list[tuple[Record, Record]] = field(default_factory=list)
-    """base and new"""
-    within: list[tuple[Record, Record]] = field(default_factory=list)
-    """two repeats of the same side: A against A"""
+    across: list[Pair] = field(default_factory=list)
+    sessions: bool = False
+    """each pair is a session of base and one of new, measured at different times"""
     notes: list[str] = field(default_factory=list)
     """what a reader has to know about them"""
     lost: int = 0
@@ -50,7 +46,7 @@ class Pairs:
     @property
     def records(self) -> list[Record]:
         """Each once."""
-        return list({id(record): record for pair in self.across for record in pair}.values())
+        return list({id(record): record for pair in self.across for both in pair for record in both}.values())
 
 
 @dataclass(frozen=True)
@@ -64,15 +60,15 @@ class Judgement:
     pairs: int
     base: float
     new: float
-    """medians over the pairs"""
+    """medians over the repeats"""
     change: float
     """geometric mean of new over base, less 1; for a metric that is not always above 0 the mean difference in units of
     the mean size of its values"""
     interval: Interval
-    """of the change, 95 %"""
+    """of the change, 95 %: what the test does not reject"""
     p: float
-    noise_floor: float
-    """NaN: nothing was measured twice"""
+    smallest_effect: float
+    """change that would have been found with a probability of 80 %"""
     verdict: Verdict
     reason: str = ""
     """why it is undecided, or the verdict when it does not follow from the change"""
@@ -87,28 +83,31 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """By the metrics that decide: one that got worse is a regression."""
-        verdicts = [judgement.verdict for judgement in self.judgements if judgement.decides]
-        if "worse" in verdicts:
+        """By the metrics that decide. Sessions that differ, for whatever reason, are no regression of the code."""
+        verdicts = {judgement.verdict for judgement in self.judgements if judgement.decides}
+        if "worse" in verdicts and not self.pairs.sessions:
             return "regression"
-        return "no regression" if set(verdicts) - {"undecided"} else "nothing comparable"
+        return "no regression" if verdicts and not verdicts & {"worse", "undecided"} else "undecided"
 
     @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]
 
 
-def compare(pairs: Pairs, deciding: Sequence[str]) -> Comparison:
-    """Judge all metrics that both sides have, those that decide first; others that were 0 all the time are left out."""
+def compare(pairs: Pairs, deciding: Sequence[str], detect: float = DETECT) -> Comparison:
+    """Judge all metrics that both sides have, those that decide first; others that were 0 all the time are left out.
+
+    ``detect``: a change of this size, as a fraction, must be one that could have been seen.
+    """
     names = [*deciding, *(name for name in METRICS if name not in deciding)]
-    judgements = [judge(name, pairs, name in deciding) for name in names]
+    judgements = [judge(name, pairs, name in deciding, detect) for name in names]
     said = [one for one in judgements if one.pairs and (one.decides or one.base or one.new)]
     return Comparison(said, pairs)
 
 
-def judge(metric: str, pairs: Pairs, decides: bool = True) -> Judgement:
+def judge(metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT) -> Judgement:
     """One metric; what the values of the pairs show, unless one side missed a target or repeats more often."""
-    found = _by_values(metric, pairs, decides)
+    found = _by_values(metric, pairs, decides, detect)
     missed = _targets(found, pairs) if metric == "seconds_to_return" else None
     if missed is not None:
         found = missed
@@ -124,72 +123,73 @@ def _targets(found: Judgement, pairs: Pairs) -> Judgement | None:
     A repeat without a value never got there, which is later than any other: to leave it out would favour the side that
     gets there seldom. The sign test looks at the pairs of which one side alone missed it.
     """
-    times = [[record.seconds_to_return for record in pair] for pair in pairs.across]
-    reached = np.isfinite(np.array(times, dtype=np.float64).reshape(-1, 2))
-    base, new = (int(count) for count in (~reached).sum(axis=0))
-    if base == new or not reached.any():
+    missed = np.array(
+        [[sum(math.isnan(both[side].seconds_to_return) for both in pair) for side in (0, 1)] for pair in pairs.across]
+    ).reshape(-1, 2)
+    repeats = sum(map(len, pairs.across))
+    base, new = (int(count) for count in missed.sum(axis=0))
+    if base == new or base + new == 2 * repeats:
         return None
-    alone = reached[:, 0] != reached[:, 1]
-    worse = reached[:, 0] & alone
-    p = float(binomtest(int(worse.sum()), int(alone.sum())).pvalue)
-    missed = (("BASE", base), ("NEW", new))
-    reason = ", ".join(f"{name} did not reach the target in {n} of {len(reached)}" for name, n in missed if n)
+    worse, better = (int((sign * (missed[:, 1] - missed[:, 0]) > 0).sum()) for sign in (1, -1))
+    p = float(binomtest(worse, worse + better).pvalue)
+    sides = (("BASE", base), ("NEW", new))
+    reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in sides if n)
     direction: Verdict = "worse" if new > base else "better"
     if p < LEVEL:
-        return dataclasses.replace(found, pairs=len(reached), p=p, verdict=direction, reason=reason)
+        return dataclasses.replace(found, pairs=len(missed), p=p, verdict=direction, reason=reason)
     if found.verdict == direction:  # what the others show is the same
         return found
-    return dataclasses.replace(found, pairs=len(reached), verdict="undecided", reason=reason)
+    return dataclasses.replace(found, pairs=len(missed), verdict="undecided", reason=reason)
 
 
-def _by_values(metric: str, pairs: Pairs, decides: bool) -> Judgement:
+def _by_values(metric: str, pairs: Pairs, decides: bool, detect: float) -> Judgement:
     """By the pairs of which both sides have the metric."""
-    base, new = _values(metric, pairs.across)
-    first, second = _values(metric, pairs.within)
+    values = [found for pair in pairs.across if len(found := _values(metric, pair))]
     better: Literal["up", "down"] = "up" if METRICS[metric] == "maximize" else "down"
-    if not len(base):
+    if not values:
         nothing = "it was not measured on both sides"
         unknown = Interval(math.nan, math.nan)
         return Judgement(
             metric, better, decides, 0, math.nan, math.nan, math.nan, unknown, math.nan, math.nan, "undecided", nothing
         )
-    scale = _Scale(np.concatenate([base, new, first, second]))
-    differences = scale.differences(base, new)
-    change = scale.fraction(float(differences.mean()))
-    low, high = bootstrap_interval(differences, "mean")
-    p = sign_flip_p(differences)
-    floor = math.nan
-    if len(first):
-        within = scale.differences(first, second)
-        floor = max(noise_floor(within, pairs=len(base), confidence=FLOOR_CONFIDENCE), SMALLEST_FLOOR)
-    reason = _missing(len(base), floor)
-    verdict: Verdict = "undecided" if reason else "same"
-    if not reason and p < LEVEL and abs(change) > floor:
-        verdict = "better" if (change > 0) == (better == "up") else "worse"
+    both = np.concatenate(values)
+    scale = _Scale(both)
+    compared = paired_comparison([scale.differences(own[:, 0], own[:, 1]).mean() for own in values])
+    smallest = scale.fraction(compared.smallest_effect)
+    verdict: Verdict = "same"
+    reason = ""
+    if compared.found:
+        verdict = "better" if (compared.mean > 0) == (better == "up") else "worse"
+    elif reason := _missing(len(values), smallest, detect, pairs.sessions):
+        verdict = "undecided"
     return Judgement(
-        metric, better, decides, len(base), statistics.median(base), statistics.median(new), change,
-        Interval(scale.fraction(low), scale.fraction(high)), p, floor, verdict, reason,
+        metric, better, decides, len(values), statistics.median(both[:, 0]), statistics.median(both[:, 1]),
+        scale.fraction(compared.mean), Interval(*map(scale.fraction, compared.interval)), compared.p, smallest,
+        verdict, reason,
     )  # fmt: skip
 
 
-def _missing(pairs: int, floor: float) -> str:
+def _missing(pairs: int, smallest: float, detect: float, sessions: bool) -> str:
     """What has to be measured before anything can be said; empty when enough is there."""
-    if pairs < NEEDED_PAIRS:
-        more = NEEDED_PAIRS - pairs
+    more = needed_pairs() - pairs
+    if more > 0 and sessions:
+        have = f"{pairs} session{'s' if pairs > 1 else ''} a side"
+        return f"{have}, and one session differs from the next by itself: {more} more needed, or --measure"
+    if more > 0:
         return f"{pairs} pair{'s' if pairs > 1 else ''}, {more} more needed for p < {LEVEL:g}"
-    if math.isnan(floor):
-        return "no configuration was measured twice by one side, so the noise floor is not known"
-    if floor > BLIND_FLOOR:
+    if smallest > detect:
+        what = "sessions" if sessions else "pairs"
         return (
-            f"the noise floor hides even a halving: more pairs than {pairs}, longer windows or a quiet machine needed"
+            f"a change of {100 * detect:.3g}% could have gone unseen: more {what} than {pairs}, longer windows or a "
+            "quiet machine needed"
         )
     return ""
 
 
-def _values(metric: str, pairs: Sequence[tuple[Record, Record]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = np.array([(a.metric(metric), b.metric(metric)) for a, b in pairs], dtype=np.float64).reshape(-1, 2)
-    values = values[np.isfinite(values).all(axis=1)]
-    return values[:, 0], values[:, 1]
+def _values(metric: str, pair: Pair) -> NDArray[np.float64]:
+    """``[repeats, 2]``: base and new."""
+    values = np.array([[one.metric(metric) for one in both] for both in pair], dtype=np.float64).reshape(-1, 2)
+    return values[np.isfinite(values).all(axis=1)]
 
 
 class _Scale:
@@ -203,4 +203,5 @@ class _Scale:
         return paired_log_ratios(base, new) if self._logarithmic else (new - base) / self._unit
 
     def fraction(self, difference: float) -> float:
-        return math.expm1(difference) if self._logarithmic else difference
+        with np.errstate(over="ignore"):
+            return float(np.expm1(difference)) if self._logarithmic else difference

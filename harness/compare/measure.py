@@ -1,14 +1,15 @@
-"""Both sides measured now, in turns and in fresh processes: base, new, new, base in each block of two pairs.
+"""Both sides measured now, in turns and in fresh processes, in blocks of two pairs.
 
-The four of a block are alive together and take turns of a fraction of a second (``harness.turns``), so that a machine
-that grows slower or faster, also from one second to the next, hits them alike. Where that cannot be (four at once do
-not fit into the memory, or one side's code is older than turns) they run one after the other in that order. The two
-repeats of a side within a block, which lie as far apart as a pair does or farther, show how much the same code differs
-from itself: the noise floor.
+A block is base, new, new, base or the reverse, which is random: a machine that grows slower or faster hits both sides
+alike, and what comes back at a fixed rhythm does not always hit the same one. The four of a block are alive
+together and take turns of a fraction of a second (``harness.turns``), so that what changes from one second to the next
+hits them alike. Where that cannot be (four at once do not fit into the memory, or one side's code is older than turns)
+they run one after the other in that order.
 """
 
 import dataclasses
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ class Schedule:
     pairs: int
     one_by_one: str = ""
     """why the repeats of a block cannot take turns; empty: they do"""
+    seed: str = ""
+    """of the order"""
 
     def blocks(self) -> Iterator[list[tuple[int, int]]]:
         """Side and number of the pair of what is measured together, in the order of measuring."""
@@ -69,10 +72,12 @@ class Schedule:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Side and number of the pair, in the order of measuring."""
-        for pair in range(self.pairs):
-            first, second = (BASE, NEW) if pair % 2 == 0 else (NEW, BASE)
-            yield first, pair
-            yield second, pair
+        rng = random.Random(self.seed)
+        for pair in range(0, self.pairs, 2):
+            first, second = rng.sample((BASE, NEW), 2)
+            yield from ((first, pair), (second, pair))
+            if pair + 1 < self.pairs:
+                yield from ((second, pair + 1), (first, pair + 1))
 
     @property
     def seconds(self) -> float:
@@ -112,11 +117,7 @@ class Measuring:
         for block in self.schedule.blocks():
             for (side, _), record in zip(block, self._least_disturbed(block), strict=True):
                 measured[side].append(record)
-        across = list(zip(*measured, strict=True))
-        within = [
-            (own[first], own[first + 1]) for own in measured for first in range(0, self.schedule.pairs - 1, 2)
-        ]  # fmt: skip
-        return Pairs(across, within)
+        return Pairs([[pair] for pair in zip(*measured, strict=True)])
 
     def _least_disturbed(self, block: list[tuple[int, int]]) -> list[Record]:
         """A block; again, as often as the suite allows, if something disturbed it. The least disturbed attempt counts.

@@ -113,6 +113,8 @@ def _suite(base: Side, new: Side, options: Options) -> Suite | None:
 
 def _configuration(side: Side, options: Options) -> Configuration:
     """A study stands for its best configuration, a commit for the one given with --suite or --config."""
+    if side.pooled:
+        raise CompareError(f"{side.name}: several studies; name the one whose best configuration is to be measured")
     if side.study is not None:
         best = side.study / "best.yaml"
         if not best.is_file():

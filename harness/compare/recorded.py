@@ -1,4 +1,9 @@
-"""Pairs out of the records of studies: the same configuration, measured in the same way, the same repeat."""
+"""Pairs out of the records of studies: a session of each side, by the configurations and repeats that both have.
+
+A study is a session: what was measured in it has more in common than its code. So the repeats of two sessions say how
+far these two lie apart, and it takes as many sessions as a test needs pairs to say what the code changed. The sessions
+of a side are pairs with those of the other in the order in which they began.
+"""
 
 import dataclasses
 import json
@@ -8,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import suite as suites
-from harness.compare.judge import Pairs
+from harness.compare.judge import Pair, Pairs
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side
 from harness.document import InputError
@@ -24,7 +29,7 @@ EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 
 @dataclass
 class _Repeats:
-    """Repeats of one configuration on one side by phase and number, those of several studies one after the other."""
+    """Repeats of one configuration in one session, by phase and number."""
 
     by_number: dict[tuple[Phase, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
     """complete ones"""
@@ -42,8 +47,8 @@ class _Repeats:
         return {record.kind for records in self.phase(phase).values() for record in records}
 
 
-Configurations = dict[str, _Repeats]
-"""by what decides the meaning of a number, as text"""
+Configurations = dict[str, list[_Repeats]]
+"""one for each session, by what decides the meaning of a number, as text"""
 
 
 def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False) -> tuple[Pairs, list[str]]:
@@ -56,18 +61,22 @@ def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False
     unreadable: list[str] = []
     studies = [_studies(side, results, unreadable) for side in (base, new)]
     own, other = (_configurations(side) for side in studies)
-    shared = own.keys() & other.keys()
-    made = Pairs(lost=sum(_lost(own[configuration], other[configuration]) for configuration in shared))
-    for configuration in shared:
-        _add(made, own[configuration], other[configuration], across_machines)
-    made.across.sort(key=lambda pair: pair[0].started_at)
-    made.notes[:] = [*dict.fromkeys(made.notes), *_notes(made, own, other), *dict.fromkeys(unreadable)]
+    sessions: dict[int, Pair] = defaultdict(list)
+    lost, notes = 0, []
+    for configuration in sorted(own.keys() & other.keys()):
+        for number, (one, two) in enumerate(zip(own[configuration], other[configuration], strict=False)):
+            lost += _lost(one, two)
+            matched, left_out = _matched(one, two, across_machines)
+            sessions[number] += matched
+            notes += left_out
+    made = Pairs([sessions[number] for number in sorted(sessions) if sessions[number]], sessions=True, lost=lost)
+    made.notes[:] = [*dict.fromkeys(notes), *_notes(made, own, other), *dict.fromkeys(unreadable)]
     objectives = [objective.metric for suite, _ in studies[0] for objective in suite.objectives]
     return made, list(dict.fromkeys(objectives))
 
 
 def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Suite, list[Record]]]:
-    """Suites and records of a side: of its study, or of all studies below ``results`` at its commit.
+    """Suites and records of a side, oldest first: of its studies, or of all below ``results`` at its commit.
 
     Of those at a commit the ones that cannot be read are left out, and ``unreadable`` says so.
     """
@@ -75,7 +84,9 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
         raise CompareError(f"{side.name}: {problem}")
     if side.study is not None:
-        return [(suites.load(side.study / "suite.yaml").suite, read_records(side.study / "trials.jsonl"))]
+        folders = (side.study, *side.pooled)
+        studies = [(suites.load(one / "suite.yaml").suite, read_records(one / "trials.jsonl")) for one in folders]
+        return sorted(studies, key=_began)
     found = []
     for path in sorted(results.glob("*/*/trials.jsonl")):
         try:
@@ -90,22 +101,29 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
             "working trees do not count); add --measure to measure both sides now"
             f"{''.join(f'; {one}' for one in unreadable)}"
         )
-    return found
+    return sorted(found, key=_began)
+
+
+def _began(study: tuple[Suite, list[Record]]) -> str:
+    return min((record.started_at for record in study[1]), default="")
 
 
 def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:
-    found: Configurations = defaultdict(_Repeats)
+    found: Configurations = defaultdict(list)
     for suite, records in studies:
+        session: dict[str, _Repeats] = defaultdict(_Repeats)
         for trial in sorted({record.trial for record in records}):
             own = [record for record in records if record.trial == trial]
             for phase in PHASES:
                 first = suite.measure.repeats if phase == "confirm" else 0
                 for record in judged_by(own, phase):
-                    repeats, number = found[_configuration(suite, record)], (phase, record.repeat - first)
+                    repeats, number = session[_configuration(suite, record)], (phase, record.repeat - first)
                     if record.state == "complete":
                         repeats.by_number[number].append(record)
                     elif record.state != "pruned":
                         repeats.failed[number] += 1
+        for configuration, repeats in session.items():
+            found[configuration].append(repeats)
     return found
 
 
@@ -126,31 +144,28 @@ def _lost(base: _Repeats, new: _Repeats) -> int:
     return sum(new.failed[number] - base.failed[number] for number in base.tried & new.tried)
 
 
-def _add(made: Pairs, base: _Repeats, new: _Repeats, across_machines: bool) -> None:
-    """The pairs of one configuration, and of each side repeats 0 and 1, 2 and 3, ... as A against A."""
+def _matched(base: _Repeats, new: _Repeats, across_machines: bool) -> tuple[Pair, list[str]]:
+    """The repeats that two sessions have of one configuration, and why others were left out."""
+    made: Pair = []
+    notes = []
     both = [phase for phase in PHASES if base.phase(phase) and new.phase(phase)]
     kinds = {phase: sorted(base.kinds(phase) | new.kinds(phase)) for phase in both}
     alike = [phase for phase in both if len(kinds[phase]) == 1]
     for phase in both:
         if phase not in alike:
-            made.notes.append(f"repeats that were measured {' and '.join(kinds[phase])} are no pairs: left out")
-    if not alike:  # confirmed on one side only, or in another way, and there measured by no search
-        return
-    phase = alike[0]
-    for number, records in sorted(base.phase(phase).items()):
-        for one, other in zip(records, new.phase(phase).get(number, []), strict=False):
-            if one.machine == other.machine or across_machines:
-                made.across.append((one, other))
-            else:
-                machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
-                made.notes.append(
-                    f"measured on different machines ({machines}), which says nothing about the code: left out; "
-                    "--across-machines compares them all the same"
-                )
-    for side in (base, new):
-        repeats = side.phase(phase)
-        for number in sorted(number for number in repeats if number % 2 == 0):
-            made.within.extend(zip(repeats[number], repeats.get(number + 1, []), strict=False))
+            notes.append(f"repeats that were measured {' and '.join(kinds[phase])} are no pairs: left out")
+    for phase in alike[:1]:  # none: confirmed on one side only, or in another way, and there measured by no search
+        for number, records in sorted(base.phase(phase).items()):
+            for one, other in zip(records, new.phase(phase).get(number, []), strict=False):
+                if one.machine == other.machine or across_machines:
+                    made.append((one, other))
+                else:
+                    machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
+                    notes.append(
+                        f"measured on different machines ({machines}), which says nothing about the code: left out; "
+                        "--across-machines compares them all the same"
+                    )
+    return made, notes
 
 
 def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
@@ -160,7 +175,7 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
             f"of the repeats that both sides tried NEW did not complete {made.lost} more than BASE: its trials.jsonl "
             "has their errors"
         )
-    base, new = ({key: own for key, own in side.items() if own.by_number} for side in (base, new))
+    base, new = ({k: own for k, own in side.items() if any(r.by_number for r in own)} for side in (base, new))
     if not made.across:
         shared = len(base.keys() & new.keys())
         return [
@@ -170,8 +185,8 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
         ]
     notes = [
         *lost,
-        "the sides were measured at different times: what changed on the machine in between counts as a change of the "
-        "code; --measure measures both in turns",
+        "the sides were measured at different times: what changed on the machine in between looks like a change of the "
+        "code, so that this is never called a regression; --measure measures both in turns",
     ]
     if len({record.versions for record in made.records}) > 1:
         versions = sorted({record.versions or "unknown" for record in made.records})

@@ -1,4 +1,4 @@
-"""What BASE and NEW name: a study, a commit, or a configuration."""
+"""What BASE and NEW name: a study or several, a commit, or a configuration."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ class Side:
     """as it was given"""
     study: Path | None = None
     """its folder"""
+    pooled: tuple[Path, ...] = ()
+    """folders of further studies of the same, other sessions"""
     commit: str | None = None
     """full hash"""
     configuration: Path | None = None
@@ -29,13 +31,16 @@ class Side:
         """For people."""
         if self.commit is not None:
             return f"commit {self.commit[:12]}" + (f" ({self.name})" if not self.commit.startswith(self.name) else "")
-        return f"study {self.study}" if self.study is not None else f"configuration {self.configuration}"
+        if self.study is not None:
+            return ", ".join(f"study {study}" for study in (self.study, *self.pooled))
+        return f"configuration {self.configuration}"
 
 
 def resolve(name: str, results: Path) -> Side:
     """A study as ``report`` takes it, a YAML file, or a commit: the first that there is.
 
-    A study is a folder, ``<suite>/<id>`` below ``results``, or a suite, whose newest study is meant.
+    A study is a folder, ``<suite>/<id>`` below ``results``, or a suite, whose newest study is meant. Several studies,
+    with commas between them, are sessions of one side.
 
     Raises:
         CompareError: none of them.
@@ -48,6 +53,13 @@ def resolve(name: str, results: Path) -> Side:
         return Side(name, study=find(name, results))
     if path.suffix in SUFFIXES and path.is_file():
         return Side(name, configuration=path)
+    if "," in name:
+        parts = [resolve(part, results) for part in name.split(",")]
+        studies = [part.study for part in parts if part.study is not None]
+        if len(studies) < len(parts):
+            other = next(part for part in parts if part.study is None)
+            raise CompareError(f"{name}: the sessions of a side are studies, and {other.name} is a {other.text}")
+        return Side(name, study=studies[0], pooled=tuple(studies[1:]))
     commit = revision(name)
     if commit is not None:
         return Side(name, commit=commit)

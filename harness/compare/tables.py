@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.compare.judge import Comparison, Judgement
 from harness.compare.recorded import counted
 from harness.compare.sides import Side
-from harness.statistics import NEEDED_PAIRS
+from harness.statistics import POWER
 from harness.tables import number_text
 
 WIDTH = 80
@@ -25,7 +25,7 @@ def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
     metrics = []
     for judgement in comparison.judgements:
         content = dataclasses.asdict(judgement)
-        content["interval"] = list(judgement.interval)
+        content["interval"] = [end if math.isfinite(end) else None for end in judgement.interval]
         metrics.append(content)
     return {
         "outcome": comparison.outcome, "exit_code": comparison.exit_code, "base": _side(base), "new": _side(new),
@@ -47,7 +47,7 @@ def show(comparison: Comparison, base: Side, new: Side, console: Console) -> Non
         console.print(_table(comparison))
     for judgement in comparison.judgements:
         if judgement.decides:
-            _print(console, _sentence(judgement))
+            _print(console, _sentence(judgement, comparison.pairs.sessions))
     for note in [*_doubts(comparison), *comparison.pairs.notes]:
         _print(console, f"note: {note}")
     style = {"regression": "bold red", "no regression": "bold green"}.get(comparison.outcome, "bold yellow")
@@ -58,28 +58,30 @@ def show(comparison: Comparison, base: Side, new: Side, console: Console) -> Non
 
 def _table(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, width=WIDTH)
-    for name in ("metric", "good", "base", "new", "change", "noise", "p", ""):
+    for name in ("metric", "good", "base", "new", "change", "seen from", "p", ""):
         table.add_column(name, justify="left" if name in ("metric", "good", "") else "right", no_wrap=True)
     for one in comparison.judgements:
         table.add_row(
             one.metric + ("*" if one.decides else ""), one.better, _value(one.metric, one.base),
-            _value(one.metric, one.new), _percent(one.change, "+"), _percent(one.noise_floor), _p(one.p),
+            _value(one.metric, one.new), _percent(one.change, "+"), _percent(one.smallest_effect), _p(one.p),
             Text(one.verdict, style=STYLES[one.verdict]),
         )  # fmt: skip
     return table
 
 
-def _sentence(one: Judgement) -> str:
+def _sentence(one: Judgement, sessions: bool) -> str:
     """One deciding metric, with its interval and why it is judged so."""
     low, high = (_percent(end, "+") for end in one.interval)
-    interval = f" (95 % interval {low} to {high})" if math.isfinite(one.interval.low) else ""
-    text = f"* {one.metric}, {one.better} is good: {_percent(one.change, '+')}{interval} over {one.pairs} pairs"
-    if one.reason:
-        return f"{text}; {one.verdict}: {one.reason}" + (f", p = {one.p:.3f}" if one.verdict != "undecided" else "")
+    interval = f" (95 % interval {low} to {high})" if math.isfinite(one.smallest_effect) else ""
+    pairs = f"{one.pairs} pair{'s' * (one.pairs != 1)}{' of sessions' if sessions else ''}"
+    text = f"* {one.metric}, {one.better} is good: {_percent(one.change, '+')}{interval} over {pairs}; {one.verdict}"
+    if one.verdict == "undecided":
+        return f"{text}: {one.reason}"
+    text = f"{text}, p = {one.p:.3f}" + (f": {one.reason}" if one.reason else "")
     if one.verdict == "same":
-        hidden = _percent(one.noise_floor)
-        return f"{text}; no change shown, p = {one.p:.3f}; what is within the noise floor, {hidden}, cannot be seen"
-    return f"{text}; {one.verdict}: p = {one.p:.3f} and more than the noise floor, {_percent(one.noise_floor)}"
+        seen = _percent(one.smallest_effect)
+        return f"{text}; a change of {seen} would have been seen with a probability of {POWER:.0%}"
+    return text
 
 
 def _doubts(comparison: Comparison) -> list[str]:
@@ -93,8 +95,6 @@ def _doubts(comparison: Comparison) -> list[str]:
     doubts = [f"{count} of {len(records)} repeats {words[kind]}" for kind, count in counted(records).items() if count]
     if not any(one.decides for one in comparison.judgements) and comparison.judgements:
         doubts.append("none of the deciding metrics was measured on both sides; --metric NAME chooses others")
-    if 0 < len(comparison.pairs.across) < NEEDED_PAIRS:
-        doubts.append(f"the exact sign-flip test needs {NEEDED_PAIRS} pairs: five of five give p = 0.06")
     return doubts
 
 

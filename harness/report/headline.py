@@ -1,6 +1,5 @@
 """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import altair as alt
 
 from harness.answer import Answer as Found
 from harness.answer import answer
-from harness.claims import doubts
+from harness.claims import confidence, doubts
 from harness.record import RETURNS
 from harness.report import vega
 from harness.report.files import StudyFiles
@@ -16,7 +15,7 @@ from harness.report.model import MINUS, MISSING, Answer, Chart, Table, finite, p
 from harness.report.search import role, roles
 from harness.report.time_use import leaders, verdict
 from harness.report.trials import Trial, label, scale
-from harness.statistics import Interval
+from harness.statistics import POWER, Interval
 from harness.tables import number_text, train_command
 
 SHOWN = 6
@@ -44,7 +43,7 @@ def _largest(found: Found) -> tuple[str, str]:
     if found.best is None:
         return "No result", "no trial was measured to its end within the constraints"
     if found.shown:
-        change = difference_text(found.difference) if found.gain_interval is None else gain_text(found.gain)
+        change = difference_text(found.difference) if found.gain is None else gain_text(found.gain)
         return change, f"{name} against the baseline"
     value = number_text(found.value * scale(found.metric))
     return value, f"{name}{', the baseline' if found.best == found.baseline else ''}"
@@ -71,7 +70,9 @@ def change_text(found: Found) -> str:
     else:
         text, interval, write = difference_text(found.difference), found.difference_interval, difference_text
     if interval is not None:
-        return f"{text}, 95 % interval {write(interval.low)} to {write(interval.high)}, {found.pairs} pairs"
+        return (
+            f"{text}, {confidence(found)} interval {write(interval.low)} to {write(interval.high)}, {found.pairs} pairs"
+        )
     pairs = f"only {found.pairs} pair{'s' if found.pairs != 1 else ''}" if found.confirmed else "not confirmed"
     return f"{text}, no interval: {pairs}"
 
@@ -87,9 +88,9 @@ def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tupl
         if found.best != found.baseline and found.baseline is not None:
             sides = (found.baseline_value, found.baseline_interval, found.baseline_points)
             yield "Baseline", f"{_side(*sides, found.metric)} {name}"
-        if found.noise_floor is not None and math.isfinite(found.noise_floor):
-            floor = percent(found.noise_floor, digits=1)
-            yield "Noise floor", f"{floor}: changes within it happen to the baseline without a cause"
+        if found.smallest_effect is not None:
+            seen = percent(found.smallest_effect, digits=1) if found.ratio else number_text(found.smallest_effect)
+            yield "Could be seen", f"{seen}: so large a change would have been found with a probability of {POWER:.0%}"
         if care := doubts(found):
             yield "With care", care
     unmeasured = sum(not trial.complete for trial in study.trials)

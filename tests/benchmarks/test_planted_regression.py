@@ -5,16 +5,18 @@ from planted_regression import SHORTEST_SLEEP, SlowedHalfCheetah
 
 SAME, OTHER, NOTHING = ({"exit_code": 0, "verdict": "same"}, {"exit_code": 0, "verdict": "better"},
                         {"exit_code": 3, "verdict": "undecided"})  # fmt: skip
-NUMBERS = {"base": 1.0, "new": 1.0, "change": 0.0, "p": 1.0, "noise_floor": 0.0, "unsteady": 0, "disturbed": 0}
+NUMBERS = {"base": 1.0, "new": 1.0, "change": 0.0, "p": 1.0, "smallest_effect": 0.0, "unsteady": 0, "disturbed": 0}
 
 
 @pytest.mark.parametrize(
     ("planted", "itself", "code", "told"),
     [
-        (1, [SAME, SAME], 0, "0 wrong, 0 undecided"),
+        (1, [SAME, SAME], 0, "0 wrong, as 5% allow, 0 undecided"),
         (0, [SAME, SAME], 1, "NOT found"),
-        (1, [SAME, OTHER], 1, "1 wrong, 0 undecided"),
-        (1, [NOTHING, SAME], 1, "0 wrong, 1 undecided"),
+        (1, [SAME, OTHER, OTHER], 1, "2 wrong, more than 5% explain, 0 undecided"),
+        (1, [SAME] * 17 + [OTHER] * 3, 0, "3 wrong, as 5% allow"),  # of 20 so many or more: 7.5 %
+        (1, [SAME] * 16 + [OTHER] * 4, 1, "4 wrong, more than 5% explain"),  # 1.6 %
+        (1, [NOTHING, SAME], 1, "1 undecided"),
         (3, [], 1, "NOT found"),
     ],
 )

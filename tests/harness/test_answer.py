@@ -1,5 +1,6 @@
 """Answers by hand: what is claimed, and what is not."""
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from harness import suite as suites
 from harness.answer import Answer, answer
 from harness.record import Record
-from harness.statistics import noise_floor
+from harness.statistics import paired_comparison
 from harness.suite import Suite
 
 THROUGHPUT = "env_steps_per_second"
@@ -44,7 +45,7 @@ def test_nothing_measured_is_said() -> None:
 def test_the_best_of_a_search_is_not_called_better() -> None:
     found = answer(suite(), SEARCH)
     assert (found.best, found.baseline, found.value, found.baseline_value) == (1, 0, 130.0, 100.0)
-    assert found.gain == pytest.approx(0.3) and found.gain_interval is None and found.noise_floor is None
+    assert found.gain == pytest.approx(0.3) and found.gain_interval is None and found.smallest_effect is None
     assert not found.confirmed and not found.shown and found.pairs == 0
     assert found.claim == (
         "Trial 1 measured +30.0% env steps a second against the baseline, the best of 3; it was not confirmed, and "
@@ -52,28 +53,35 @@ def test_the_best_of_a_search_is_not_called_better() -> None:
     )
 
 
-def test_a_confirmed_gain_has_an_interval_and_the_noise_floor_of_its_blocks() -> None:
+def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
     base = [100.0, 102.0, 99.0, 101.0, 100.0, 100.0]
-    best = [b * g for b, g in zip(base, [1.2, 1.21, 1.19, 1.2, 1.22, 1.18], strict=True)]
+    gains = [1.2, 1.21, 1.19, 1.2, 1.22, 1.18]
+    best = [b * g for b, g in zip(base, gains, strict=True)]
     found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, best)])
-    logs = [math.log(1.02), math.log(101 / 99), 0.0]  # first to last of each block
-    assert found.noise_floor == pytest.approx(noise_floor(logs, pairs=6))
-    assert found.gain == pytest.approx(math.prod([1.2, 1.21, 1.19, 1.2, 1.22, 1.18]) ** (1 / 6) - 1)
-    assert found.gain_interval is not None
-    assert 0.18 <= found.gain_interval.low < found.gain < found.gain_interval.high <= 0.22
+    compared = paired_comparison([math.log(gain) for gain in gains])
+    assert found.smallest_effect == pytest.approx(math.expm1(compared.smallest_effect)) and found.ratio
+    assert found.gain == pytest.approx(math.prod(gains) ** (1 / 6) - 1)
+    assert found.gain_interval == pytest.approx((0.18, 0.22))  # of six pairs the smallest and the largest gain
+    assert (found.p, found.level) == (2 / 2**6, 0.05)
     assert (found.pairs, found.repeats, found.confirmed, found.shown) == (6, 12, True, True)
     assert found.value == pytest.approx(120.3, abs=1) and found.baseline_value == 100.0
-    assert found.claim.startswith("Trial 1 is better than the baseline: +20.0% env steps a second against the baseline")
-    assert found.claim.endswith(", noise floor 2.1%, 6 pairs).")
+    assert found.claim == (
+        "Trial 1 is better than the baseline: +20.0% env steps a second against the baseline (95 % interval +18.0% to "
+        "+22.0%, 6 pairs)."
+    )
 
 
-def test_a_gain_below_the_noise_floor_is_no_difference() -> None:
+def test_what_changes_a_pair_as_a_whole_hides_no_gain() -> None:
     base = [100.0, 112.0, 96.0, 100.0, 108.0, 100.0]
     found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [1.03 * b for b in base])])
-    assert found.gain_interval is not None and 0 not in found.gain_interval
-    assert found.noise_floor is not None and found.noise_floor > 0.03
-    assert not found.shown
+    assert found.shown and found.gain == pytest.approx(0.03)
+
+
+def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
+    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [98, 104, 106, 101, 105, 104])])
+    assert not found.shown and found.smallest_effect == pytest.approx(0.054, abs=0.005)
     assert found.claim.startswith("No difference is shown: trial 1 measured +3.0%")
+    assert found.claim.endswith(f", 6 pairs, {found.smallest_effect:.1%} would have been seen).")
 
 
 def test_an_interval_around_zero_is_no_difference() -> None:
@@ -94,29 +102,48 @@ def test_two_candidates_take_seven_pairs() -> None:
     for count, shown in ((6, False), (7, True)):
         base, other = confirmed(0, [100.0] * count), confirmed(2, [110.0] * count)
         found = answer(suite(), [*SEARCH, *base, *confirmed(1, [150.0] * count), *other])
-        assert (found.candidates, found.p) == (2, pytest.approx(2 * 2 / 2**count))
+        assert (found.candidates, found.p, found.level) == (2, 2 / 2**count, 0.025)
         assert found.shown is shown and found.too_few_pairs is not shown
-        assert ("that is too few to tell a difference from noise" in found.claim) is not shown
+        assert ("that is too few to tell a difference from noise at 97.5 %" in found.claim) is not shown
+        assert (found.gain_interval is not None) is shown and "2 candidates" in found.claim
 
 
-def test_five_seeds_of_a_return_have_an_interval_but_six_pairs_are_called_better() -> None:
+def test_each_look_after_more_repeats_were_asked_for_divides_the_level() -> None:
+    def after(*asked: int) -> Answer:
+        """So many pairs after so many runs, each with a higher ``confirm.repeats``."""
+        measured = [*SEARCH]
+        for first, last in itertools.pairwise((0, *asked)):
+            for trial, value in ((0, 100.0), (1, 150.0)):
+                more = {"phase": "confirm", "first": 1 + first, "confirm_repeats": last}
+                measured += records(trial, [value] * (last - first), **more)
+        return answer(suite(), measured)
+
+    assert (after(6).looks, after(6).level, after(6).shown) == (1, 0.05, True)
+    again = after(2, 4, 6)
+    assert (again.looks, again.level, again.p, again.shown) == (3, pytest.approx(0.05 / 3), 2 / 2**6, False)
+    assert "too few" in again.claim and "3 looks" in again.claim
+    assert after(2, 4, 7).shown
+
+
+def test_six_pairs_of_a_return_are_called_better_and_five_have_no_interval() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     for count, shown in ((5, False), (6, True)):
         best = [500.0 + n for n in range(count)]
         found = answer(asked, [*search, *confirmed(0, [0.0] * count, name), *confirmed(1, best, name)])
-        assert found.difference_interval is not None and found.difference_interval.low > 0
         assert found.p == 2 / 2**count and found.shown is shown
-        assert ("95 % interval" in found.claim and "too few to tell" in found.claim) is not shown
+        assert found.difference_interval == (pytest.approx((500, 505)) if shown else None)
+        assert ("95 % interval" in found.claim) is shown
+        assert ("too few to tell" in found.claim) is not shown
 
 
-def test_an_interval_beside_zero_is_not_enough() -> None:
+def test_an_outlier_widens_the_interval_as_far_as_the_test_goes() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     best = [-15.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
     found = answer(asked, [*search, *confirmed(0, [0.0] * 7, name), *confirmed(1, best, name)])
-    assert found.difference_interval is not None and 0 not in found.difference_interval
     assert found.p == 16 / 2**7 and not found.shown
+    assert found.difference_interval is not None and 0 in found.difference_interval
     assert found.claim.startswith("No difference is shown: ")
 
 
@@ -134,10 +161,10 @@ def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() 
 
 def test_a_confirmation_may_find_that_nothing_was_better() -> None:
     found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
-    assert found.best == found.baseline == 0 and found.gain is None and found.noise_floor == 0
+    assert found.best == found.baseline == 0 and found.gain is None and found.smallest_effect == pytest.approx(0)
     assert found.claim == (
         "No configuration was better than the baseline, 100 env steps a second (95 % interval 100 to 100), median of 6 "
-        "repeats, of 3 measured."
+        "repeats, of 3 measured; 0.0% would have been seen."
     )
 
 
@@ -178,12 +205,11 @@ def test_returns_have_interquartile_means_and_a_difference() -> None:
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     found = answer(asked, [*search, *confirmed(0, base, name), *confirmed(1, best, name)])
     assert found.value == 1002.5 and found.baseline_value == 2.5  # the outliers at each end are left out
-    assert found.gain is None and found.difference == 1000 and found.noise_floor is None
-    assert found.difference_interval is not None and found.difference_interval.low == 1000
-    assert found.shown
+    assert found.gain is None and found.difference == pytest.approx(1000 + 100 / 6) and not found.ratio
+    assert found.difference_interval == pytest.approx((1000, 1100)) and found.shown
     assert found.claim == (
-        "Trial 1 is better than the baseline: +1,000 return against the baseline (95 % interval "
-        f"+1,000 to {found.difference_interval.high:+,.4g}, 6 pairs)."
+        "Trial 1 is better than the baseline: +1,017 return against the baseline (95 % interval +1,000 to +1,100, 6 "
+        "pairs)."
     )
 
 
@@ -235,6 +261,8 @@ def test_any_records_have_an_answer_that_never_shows_more_than_its_interval(base
     search = [*records(0, base[:1], metric), *records(1, best[:1], metric)] if again else []
     found = answer(suite(f"objectives=[{metric}]"), [*search, *phase(0, base, metric), *phase(1, best, metric)])
     assert isinstance(found, Answer) and found.claim.endswith(".")
-    if found.shown:
-        interval = found.gain_interval or found.difference_interval
-        assert interval is not None and 0 not in interval
+    interval = found.gain_interval or found.difference_interval
+    assert (interval is None) is found.too_few_pairs if found.pairs else interval is None
+    if interval is not None and found.p is not None:
+        assert (0 not in interval) == (found.p < found.level)
+        assert found.shown <= (0 not in interval)

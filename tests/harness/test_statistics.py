@@ -3,17 +3,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.statistics import (
     Interval,
     bootstrap_interval,
-    gain_interval,
     interquartile_mean,
-    noise_floor,
+    needed_pairs,
+    paired_comparison,
     paired_log_ratios,
-    sign_flip_p,
     spearman,
 )
 
@@ -38,19 +37,34 @@ def test_log_ratios_refuse_what_has_no_ratio(base, new):
         paired_log_ratios(base, new)
 
 
+def p(differences) -> float:
+    return paired_comparison(differences).p
+
+
 def test_sign_flip_by_hand():
     # means of the 8 patterns of (1, 2, 3), times 3: 6, 4, 2, 0, 0, -2, -4, -6; two are at least 6 from 0
-    assert sign_flip_p([1, 2, 3]) == 2 / 8
+    assert p([1, 2, 3]) == 2 / 8
     # of (3, -1): 2, 4, -4, -2; all are at least 2 from 0
-    assert sign_flip_p([3, -1]) == 1
+    assert p([3, -1]) == 1
     # of (1, 2, -0.5), times 3: 2.5, 3.5, -1.5, -0.5 and their negatives; four reach 2.5
-    assert sign_flip_p([1, 2, -0.5]) == 4 / 8
-    assert sign_flip_p([0.0, 0.0]) == 1
+    assert p([1, 2, -0.5]) == 4 / 8
+    assert p([0.0, 0.0]) == p([5.0]) == 1
 
 
 def test_five_pairs_cannot_show_anything_and_six_can():
-    assert sign_flip_p([0.1] * 5) == 2 / 2**5 > 0.05
-    assert sign_flip_p([0.1] * 6) == 2 / 2**6 < 0.05
+    five, six = paired_comparison([0.1] * 5), paired_comparison([0.1] * 6)
+    assert five.p == 2 / 2**5 > 0.05 and not five.found
+    assert five.interval == Interval(-math.inf, math.inf) and five.smallest_effect == math.inf
+    assert six.p == 2 / 2**6 < 0.05 and six.found
+    assert six.interval == pytest.approx((0.1, 0.1)) and six.smallest_effect == pytest.approx(0)
+    assert [needed_pairs(level) for level in (0.05, 0.025, 2 / 64, 0.0125)] == [6, 7, 7, 8]
+
+
+def test_the_interval_by_hand():
+    # six pairs: only the pattern in which none is flipped is rare enough, so that the interval ends with the values
+    assert paired_comparison([1, 2, 3, 5, 8, 13]).interval == pytest.approx((1, 13))
+    # seven: 3 / 64 < 0.05 < 4 / 64, so that it begins with the third smallest mean of a subset: 1, (1 + 2) / 2, 5 / 3
+    assert paired_comparison([1, 2, 2, 5, 8, 13, 21]).interval == pytest.approx((1.5, 14.5))
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=8))
@@ -59,14 +73,48 @@ def test_sign_flip_is_what_counting_all_patterns_gives(differences):
     seen = abs(sample.sum())
     means = [abs((sample * signs).sum()) for signs in itertools.product((-1, 1), repeat=len(sample))]
     expected = np.mean([mean >= seen - 1e-9 * max(1, seen) for mean in means])
-    assert sign_flip_p(sample) == pytest.approx(expected)
-    assert sign_flip_p(-sample) == pytest.approx(expected)
+    assert p(sample) == pytest.approx(expected)
+    assert p(-sample) == pytest.approx(expected)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([0.05, 0.025, 0.05 / 3, 0.2, 0.5]))
+def test_the_interval_excludes_0_exactly_where_the_test_finds_a_difference(differences, level):
+    compared = paired_comparison(differences, level)
+    assert compared.found == (0 not in compared.interval) == (compared.p < level)
+    turned = paired_comparison([-value for value in differences], level).interval
+    assert turned == (-compared.interval.high, -compared.interval.low)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(-50, 50), min_size=6, max_size=10))
+def test_the_interval_holds_the_means_that_the_test_does_not_reject(differences):
+    sample = np.array(differences)
+    low, high = paired_comparison(sample).interval
+    outside, inside = 1e-4, min(1e-4, (high - low) / 2)
+    assert p(sample - (low - outside)) < 0.05 and p(sample - (high + outside)) < 0.05
+    assert p(sample - (low + inside)) >= 0.05 and p(sample - (high - inside)) >= 0.05
+
+
+@pytest.mark.parametrize("pairs", [6, 8, 12])
+def test_the_interval_covers_the_mean_as_often_as_it_says_and_the_smallest_effect_is_found(pairs):
+    rng = np.random.default_rng(pairs)
+    samples = rng.normal(10, 2, (1500, pairs))
+    compared = [paired_comparison(sample) for sample in samples]
+    exactly = math.floor(0.05 * 2 ** (pairs - 1)) / 2 ** (pairs - 1)  # six pairs have no level between 3.1 and 6.2 %
+    assert np.mean([10 not in one.interval for one in compared]) == pytest.approx(exactly, abs=0.015)
+    known = [2 * one.smallest_effect / sample.std(ddof=1) for one, sample in zip(compared, samples, strict=True)]
+    assert np.ptp(known) < 1e-9
+    found = [paired_comparison(sample - 10 + known[0]).found for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
 
 
 def test_many_pairs_are_sampled_instead_of_counted():
     differences = np.random.default_rng(0).normal(0.5, 1, 40)
-    assert sign_flip_p(differences) < 0.01
-    assert sign_flip_p(differences - differences.mean()) == pytest.approx(1, abs=1e-3)
+    compared = paired_comparison(differences)
+    centre, error = differences.mean(), differences.std(ddof=1) / math.sqrt(40)
+    assert compared.p < 0.01 and compared.smallest_effect == pytest.approx(2.87 * error, rel=0.05)
+    assert p(differences - differences.mean()) == pytest.approx(1, abs=1e-3)
+    assert compared.interval == pytest.approx((centre - 2.02 * error, centre + 2.02 * error), rel=0.1)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=12), st.sampled_from(["median", "mean", "interquartile_mean"]))
@@ -87,38 +135,6 @@ def test_one_value_has_no_interval():
     assert bootstrap_interval([3.0, 3.0, 3.0]) == Interval(3.0, 3.0)
 
 
-def test_the_noise_floor_is_students_quantile_of_the_mean():
-    # 12.706 and 4.303: two-sided 95 % of Student's distribution with one and with two degrees of freedom
-    assert noise_floor([0.01]) == pytest.approx(math.expm1(12.706 * 0.01), rel=1e-4)
-    assert noise_floor([0.01, -0.03]) == pytest.approx(math.expm1(4.3027 * math.sqrt(0.001 / 2 / 2)), rel=1e-4)
-    assert noise_floor([0.0, 0.0]) == 0
-    sample = np.random.default_rng(2).normal(0, 0.03, 4000)
-    assert noise_floor(sample, pairs=9) == pytest.approx(math.expm1(1.96 * 0.03 / 3), rel=0.05)
-
-
-def test_means_of_a_against_a_exceed_the_noise_floor_as_seldom_as_it_says():
-    rng = np.random.default_rng(3)
-    rounds = [(noise_floor(rng.normal(0, 0.03, 4), pairs=6), rng.normal(0, 0.03, 6).mean()) for _ in range(2000)]
-    assert np.mean([abs(mean) > math.log1p(floor) for floor, mean in rounds]) == pytest.approx(0.05, abs=0.015)
-
-
-@given(st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=10), st.floats(0.5, 0.99))
-def test_the_noise_floor_does_not_depend_on_which_measurement_is_called_the_first(ratios, confidence):
-    floor = noise_floor(ratios, confidence=confidence)
-    assert floor >= 0
-    assert floor == pytest.approx(noise_floor([-ratio for ratio in reversed(ratios)], confidence=confidence))
-    assert noise_floor(ratios, pairs=4 * len(ratios), confidence=confidence) == pytest.approx(
-        math.expm1(math.log1p(floor) / 2)
-    )
-
-
-def test_the_gain_interval_of_a_constant_gain_is_that_gain():
-    base = [100.0, 200.0, 50.0]
-    assert gain_interval(base, [1.1 * value for value in base]) == pytest.approx((0.1, 0.1))
-    low, high = gain_interval(base, [110.0, 180.0, 60.0])
-    assert -0.1 - 1e-9 <= low < 0.05 < high <= 0.2 + 1e-9
-
-
 def test_spearman_by_hand():
     assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
@@ -130,6 +146,6 @@ def test_spearman_by_hand():
 def test_sums_that_differ_by_rounding_alone_are_ties_in_the_sign_flip_test() -> None:
     base = [75.0, 3800, 4457, 5297, 5639, 8104, 9014, 9561, 5]
     new = [7263.0, 267, 4217, 9626, 8438, 3, 5905, 7171, 1571]
-    assert sign_flip_p(paired_log_ratios(base, new)) == sign_flip_p(paired_log_ratios(new, base))
+    assert p(paired_log_ratios(base, new)) == p(paired_log_ratios(new, base))
     thirds = np.array([0.1, 0.2, -0.3, 0.1, 0.2, 0.7])  # 0.1 + 0.2 is not 0.3
-    assert sign_flip_p(thirds) == sign_flip_p(10 * np.round(thirds, 1)) == sign_flip_p(np.array([1, 2, -3, 1, 2, 7.0]))
+    assert p(thirds) == p(10 * np.round(thirds, 1)) == p(np.array([1, 2, -3, 1, 2, 7.0]))

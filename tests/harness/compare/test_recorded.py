@@ -16,26 +16,49 @@ from tests.harness.compare.studies import study, verb
 from tests.harness.conftest import SUITE
 
 
-def test_two_studies(tmp_path: Path, capsys) -> None:
+def test_what_two_studies_differ_by_is_reported_and_is_no_regression(tmp_path: Path, capsys) -> None:
     study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two", 0.9)
     code, content, err = verb(capsys, "fake/one", tmp_path / "fake/two", "--results", tmp_path)
-    assert code == 1 and content["outcome"] == "regression" and content["exit_code"] == 1
+    assert code == 3 and content["outcome"] == "undecided" and content["exit_code"] == 3
     throughput = content["metrics"][0]
     assert throughput["metric"] == "env_steps_per_second" and throughput["better"] == "up"
-    assert throughput["pairs"] == 6 and throughput["change"] == pytest.approx(
+    assert throughput["pairs"] == 1 and throughput["change"] == pytest.approx(
         -0.1
     )  # the confirmation's, not the search's
+    assert throughput["verdict"] == "undecided" and "1 session a side" in throughput["reason"]
+    assert throughput["interval"][1] is None and throughput["smallest_effect"] is None
     assert "measured at different times" in content["notes"][0]
-    assert all(len(line) <= 80 for line in err.splitlines()) and "Regression (exit code 1)" in err
-    assert verb(capsys, "fake/two", "fake/one", "--results", tmp_path)[0] == 0
+    assert all(len(line) <= 80 for line in err.splitlines()) and "Undecided (exit code 3)" in err
     code, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--metric", "episode_return")
-    assert code == 0 and content["metrics"][0]["verdict"] == "better"  # less negative
+    assert content["metrics"][0]["change"] == pytest.approx(0.1, abs=0.01)  # less negative
 
 
-def test_a_study_with_itself_is_no_regression(tmp_path: Path, capsys) -> None:
+def test_several_sessions_a_side_are_pooled(tmp_path: Path, capsys) -> None:
+    """Six of each, which drift by 5 %: the change of a pair is that of the sessions, not of their repeats."""
+    drift = [1.0, 0.95, 1.05, 1.02, 0.97, 1.01]
+    for number, factor in enumerate(drift):
+        began = {"started_at": f"2026-01-0{number + 1}T00:00:00+00:00", "confirms": 2}
+        study(tmp_path / "fake" / f"base{number}", factor, **began)
+        study(tmp_path / "fake" / f"same{number}", drift[number - 1], **began)
+        study(tmp_path / "fake" / f"slow{number}", 0.8 * drift[number - 1], **began)
+    base, same, slow = (",".join(f"fake/{kind}{n}" for n in (3, 0, 1, 2, 4, 5)) for kind in ("base", "same", "slow"))
+    code, content, err = verb(capsys, base, same, "--results", tmp_path)
+    assert (code, content["metrics"][0]["verdict"], content["metrics"][0]["pairs"]) == (0, "same", 6), err
+    assert 0.05 < content["metrics"][0]["smallest_effect"] < 0.15
+    assert verb(capsys, base, same, "--results", tmp_path, "--detect", "5%")[0] == 3
+    code, content, err = verb(capsys, base, slow, "--results", tmp_path)
+    assert (code, content["metrics"][0]["verdict"]) == (3, "worse")
+    assert "over 6 pairs of sessions; worse" in " ".join(err.split())
+    code, content, _ = verb(capsys, base, "HEAD,fake/same0", "--results", tmp_path)
+    assert code == 2 and "the sessions of a side are studies, and HEAD is a commit" in content["error"]
+    code, content, _ = verb(capsys, base, same, "--results", tmp_path, "--measure")
+    assert code == 2 and "name the one whose best configuration is to be measured" in content["error"]
+
+
+def test_a_study_with_itself_is_not_different(tmp_path: Path, capsys) -> None:
     study(tmp_path / "fake" / "one")
     code, content, _ = verb(capsys, "fake/one", "fake/one", "--results", tmp_path)
-    assert code == 0 and content["metrics"][0]["p"] == 1 and content["metrics"][0]["change"] == 0
+    assert code == 3 and content["metrics"][0]["p"] == 1 and content["metrics"][0]["change"] == 0
 
 
 @pytest.mark.parametrize(
@@ -49,23 +72,23 @@ def test_a_study_with_itself_is_no_regression(tmp_path: Path, capsys) -> None:
         ({"machine": "other"}, "measured on different machines (m and other)"),
         ({"in_turns": True}, "repeats that were measured alone and in turns are no pairs"),
         ({"shared": True}, "repeats that were measured alone and on a shared node are no pairs"),
-        ({"confirms": 4}, "the exact sign-flip test needs 6 pairs"),
     ],
 )  # fmt: skip
 def test_what_is_not_alike_is_not_compared(tmp_path: Path, capsys, difference: dict, words: str) -> None:
     study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two", **difference)
     code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
-    assert code == 3 and content["outcome"] == "nothing comparable"
+    assert code == 3 and content["metrics"] == []
     assert words in " ".join(err.split())
     if difference.get("machine"):
-        assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--across-machines")[0] == 0
+        _, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--across-machines")
+        assert content["metrics"][0]["pairs"] == 1
 
 
 def test_a_seed_is_no_difference_and_doubtful_repeats_are_counted(tmp_path: Path, capsys) -> None:
     study(tmp_path / "fake" / "one", suite=SUITE + "fixed: {seed: 1}\n")
     study(tmp_path / "fake" / "two", suite=SUITE + "fixed: {seed: 2}\n", unsteady=True, disturbed="others took 1 core")
-    code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
-    assert code == 0 and (content["unsteady"], content["disturbed"], content["dirty"]) == (6, 6, 0)
+    _, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert content["metrics"] and (content["unsteady"], content["disturbed"], content["dirty"]) == (6, 6, 0)
     assert "6 of 12 repeats disturbed" in err
 
 
@@ -75,8 +98,9 @@ def test_many_configurations_measured_twice_are_compared_as_well(tmp_path: Path,
     study(tmp_path / "fake" / "two", 0.9, trials=4, confirms=1, suite=suite, phase="search")
     for folder in (tmp_path / "fake").iterdir():  # the helper's second repeat, as the search counts them
         assert [r.repeat for r in read_records(folder / "trials.jsonl")] == [0, 1] * 4
-    code, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
-    assert code == 1 and content["metrics"][0]["pairs"] == 8
+    _, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
+    assert content["metrics"][0]["change"] == pytest.approx(-0.1) and content["metrics"][0]["pairs"] == 1
+    assert "over 1 pair of sessions" in " ".join(err.split())
 
 
 def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
@@ -88,9 +112,9 @@ def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
     path.write_text("".join(json.dumps(record.flat()) + "\n" for record in crashed))
     code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert code == 3 and content["metrics"][0]["verdict"] == "undecided"
-    assert content["metrics"][0]["reason"] == "NEW did not complete 2 repeats that BASE did"
     assert "NEW did not complete 2 more than BASE" in " ".join(err.split())
-    assert verb(capsys, "fake/two", "fake/one", "--results", tmp_path)[0] == 0
+    _, content, err = verb(capsys, "fake/two", "fake/one", "--results", tmp_path)
+    assert content["metrics"] and "did not complete" not in err
 
 
 DUEL = SUITE.replace("trainer: tests.harness.fake_trainer:FakeTrainer\n", "").replace(
@@ -107,10 +131,10 @@ def test_trainers_side_by_side_are_the_same_if_their_settings_are(tmp_path: Path
     study(tmp_path / "fake" / "one", suite=DUEL, **ours), study(tmp_path / "fake" / "two", suite=DUEL, **ours)
     study(tmp_path / "fake" / "other", suite=DUEL.replace("speed: 40", "speed: 80"), **ours)
     study(tmp_path / "fake" / "plain", params={"speed": 40})
-    assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path)[0] == 0
-    code, _, err = verb(capsys, "fake/one", "fake/other", "--results", tmp_path)
-    assert code == 3 and "both have 0" in " ".join(err.split())
-    assert verb(capsys, "fake/one", "fake/plain", "--results", tmp_path)[0] == 0
+    assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path)[1]["metrics"]
+    code, content, err = verb(capsys, "fake/one", "fake/other", "--results", tmp_path)
+    assert code == 3 and content["metrics"] == [] and "both have 0" in " ".join(err.split())
+    assert verb(capsys, "fake/one", "fake/plain", "--results", tmp_path)[1]["metrics"]
 
 
 def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> None:
@@ -130,7 +154,7 @@ def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsy
     study(tmp_path / "fake" / "one", commit=before), study(tmp_path / "fake" / "two", 0.9, commit=head)
     study(tmp_path / "fake" / "three", 5.0, commit=head, dirty=True)
     code, content, err = verb(capsys, "HEAD~1", head[:10], "--results", tmp_path)
-    assert code == 1 and content["base"]["commit"] == before and content["new"]["commit"] == head
+    assert code == 3 and content["base"]["commit"] == before and content["new"]["commit"] == head
     assert content["metrics"][0]["change"] == pytest.approx(-0.1), err
     (tmp_path / "empty").mkdir()
     code, content, _ = verb(capsys, "HEAD~1", "HEAD", "--results", tmp_path / "empty")
