@@ -137,10 +137,11 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 def show(plan: Plan, study: Study, console: Console) -> None:
     """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
     result = summary(plan, study)
-    order = result["order"]
-    rest = [t["trial"] for t in result["trials"] if t["trial"] not in order]
-    trials = [result["trials"][number] for number in order + rest]
-    confirmed = [trial for trial in trials if trial["confirmed"]]
+    order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
+    best_first = sorted(result["trials"], key=lambda t: order.index(t["trial"]) if t["trial"] in order else math.inf)
+    confirmed = [trial for trial in best_first if trial["confirmed"]]
+    rest = [t["trial"] for t in result["trials"] if t["trial"] not in by_search]
+    trials = [result["trials"][number] for number in by_search + rest]
     name = f"{plan.suite.name}/{plan.study_id}"
     if confirmed:
         console.print(_table(plan, f"{name}: confirmation, {confirmed[0]['kind']}", confirmed, confirmed))

@@ -58,6 +58,7 @@ def test_tables_of_a_run_show_confirmed_values_apart(make_plan, tmp_path: Path) 
     assert not {"18,769", "18,000", "15,000"} & set(confirmed.split())
     rows = search.partition("Best (")[0]
     assert all(number in rows for number in ("18,769", "18,000", "15,000")) and "17,636" not in rows
+    assert [line.split()[1] for line in rows.splitlines() if line.startswith("│")] == ["2", "1*", "0"]  # by the search
     assert "+26%" in confirmed and "+20%" in rows and "+25%" in rows  # each against the baseline of its kind
     best, other = content["trials"][1], content["trials"][2]
     assert (best["kind"], best["metrics"]["env_steps_per_second"]) == ("in turns", 17_636.0)

@@ -146,6 +146,18 @@ def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> No
         assert base.settings == {"seed": 0, "env": "Fake", "speed": 40}
 
 
+def test_turns_can_be_turned_off(tmp_path: Path) -> None:
+    (tmp_path / "duel.yaml").write_text(DUEL.replace("measure: {", "measure: {turns: false, "))
+    path = tmp_path / "a.yaml"
+    path.write_text("trainer: tests.harness.fake_trainer:FakeTrainer\nenv: Fake\n")
+    side = Side("a", configuration=path)
+    given = {"": {}, "--no-turns": {"turns": False}, "the suite says measure.turns: false": {"suite": "duel.yaml"}}
+    for reason, options in given.items():
+        suite = {"suite": tmp_path / "duel.yaml"} if "suite" in options else {}
+        with prepared(side, side, Options(**options | suite)) as (_, schedule, _):
+            assert schedule.one_by_one == reason
+
+
 def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsys) -> None:
     head, before = (
         subprocess.run(["git", "rev-parse", name], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
