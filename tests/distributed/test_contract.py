@@ -24,7 +24,7 @@ from unilab.distributed import (
     StatsLevel,
     WorkerError,
 )
-from unilab.ipc import ReplayBuffer
+from unilab.ipc import ReplayBuffer, SharedFlag
 
 
 def build(
@@ -144,6 +144,10 @@ def test_without_a_restart_left_the_traceback_is_raised(make_workers: MakeWorker
 
 def test_stop_ends_it(make_workers: MakeWorkers) -> None:
     workers = build(make_workers, RecordingBuffer(), batch=2)
+    interrupt = SharedFlag()
+    interrupt.set()
+    workers.collect_rollouts(unless=interrupt)
+    assert workers.rollouts == 0, "and what was ordered is still to come"
     workers.collect_rollouts()
     workers.request_rollouts()
     workers.stop()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffe
 from tests.ipc.conftest import SPAWN_SECONDS
 from unilab.distributed import ProcessWorkers, WorkerError
 from unilab.ipc import segments
+
+HANG_SECONDS = 1.0
 
 
 def free(buffer: RecordingBuffer, count: int, **options: Any) -> ProcessWorkers:
@@ -75,16 +78,27 @@ def test_running_freely_the_oldest_can_be_dropped_and_are_counted() -> None:
     assert max(lengths) <= 15
 
 
-@pytest.mark.parametrize("env", [{"failure": "kill", "fail_seed": SEEDS[0], "fail_at": STEPS + 7}, None])
-def test_a_killed_worker_is_restarted_with_nothing_doubled_or_half_stored(
-    env: dict[str, object] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("env", "how"),
+    [
+        ({"failure": "kill", "fail_seed": SEEDS[0], "fail_at": STEPS + 7}, "was killed by SIGKILL"),
+        (
+            {"failure": "stop", "fail_seed": SEEDS[0], "fail_at": STEPS + 7},
+            f"no env step in {HANG_SECONDS:g} s, and was",
+        ),
+        (None, "was killed by SIGKILL"),
+    ],
+)
+def test_a_worker_that_dies_or_hangs_is_restarted_with_nothing_doubled_or_half_stored(
+    env: dict[str, object] | None, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     buffer = RecordingBuffer()
     factory = carts(**env) if env else dies_in_the_ring(tmp_path / "died")
-    with ProcessWorkers(factory, NoisyPolicy(), STEPS, 2, 4, 8, False, SEEDS[:2], buffer, max_restarts=1) as workers:
+    options = {"max_restarts": 1, "hang_seconds": HANG_SECONDS}
+    with ProcessWorkers(factory, NoisyPolicy(), STEPS, 2, 4, 8, False, SEEDS[:2], buffer, **options) as workers:
         workers.collect_rollouts()
         assert workers.restarts == 1
-    assert "was killed by SIGKILL" in caplog.text
+    assert how in caplog.text
     assert workers.env_steps == 8 * STEPS * 2
     made = [stamp[:3] for stamp in stamps(buffer.rollouts)]
     dead = 0 if env else next(worker for worker, incarnation, _ in made if incarnation)
@@ -95,11 +109,16 @@ def test_a_killed_worker_is_restarted_with_nothing_doubled_or_half_stored(
     assert [stamp for stamp in made if stamp[0] != dead] == [(1 - dead, 0, number) for number in range(4)]
 
 
-def test_running_freely_a_killed_worker_is_restarted() -> None:
+def test_running_freely_a_worker_that_hangs_is_restarted_and_one_that_waits_is_not() -> None:
     buffer = RecordingBuffer()
-    env = {"failure": "kill", "fail_seed": SEEDS[0], "fail_at": 2 * STEPS + 3}
-    with free(buffer, 1, env=env, max_restarts=1, per_iteration=4) as workers:
+    env = {"failure": "stop", "fail_seed": SEEDS[0], "fail_at": 2 * STEPS + 3}
+    with free(buffer, 1, env=env, max_restarts=1, per_iteration=4, hang_seconds=HANG_SECONDS) as workers:
         workers.collect_rollouts()
+        assert workers.restarts == 1
+        until_waiting(workers, 2)  # its queue is full
+        for _ in range(2 * int(HANG_SECONDS / 0.25)):
+            time.sleep(0.25)
+            workers.sample_batch("cpu")
         assert workers.restarts == 1
     assert [stamp[:3] for stamp in stamps(buffer.rollouts)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
 

@@ -44,7 +44,7 @@ class EventfulSettings(CartSettings):
     fail_at: int = 7
     """in this env step"""
     failure: str = "raise"
-    """or kill"""
+    """or kill, or stop, as a process that hangs stands"""
 
 
 class EventfulCart(Cart):
@@ -75,6 +75,8 @@ class EventfulCart(Cart):
         if self._seed == self.settings.fail_seed and self._steps == self.settings.fail_at:
             if self.settings.failure == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.settings.failure == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             raise UnpicklableError(1, 2)
         return super().step(actions)
 

@@ -17,10 +17,14 @@ from unilab.distributed.statistics import EpochStatistics, StatsLevel
 from unilab.distributed.transition_buffer import TransitionBuffer, checked_buffer
 from unilab.distributed.worker import WorkerPolicy
 from unilab.envs import VecEnv
+from unilab.ipc import SharedFlag
 from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.training.devices import check_device
 
 logger = logging.getLogger(__name__)
+
+START_SECONDS = 120.0
+"""for a worker to start and make its first env step"""
 
 _FRUITLESS_COLLECTIONS = 100
 """so often in a row prefill() collects without anything being added, before it gives up"""
@@ -51,8 +55,9 @@ class BaseDistributedWorkersWithBuffer(ABC):
     Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead.
 
     A worker that dies or raises is noticed by a waiting call at once, by every other method that talks to workers or
-    samples when it is called. It is restarted, with new episodes and a warning in the log, as long as
-    ``max_restarts`` allows; otherwise WorkerError is raised, and by all these methods from then on.
+    samples when it is called. A process that hangs is noticed while it is waited for, and killed. Then the worker is
+    restarted, with new episodes and a warning in the log, as long as ``max_restarts`` allows; otherwise WorkerError is
+    raised, and by all these methods from then on.
 
     One thread at a time may use it.
 
@@ -72,6 +77,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         queue_size: finished rollouts of each worker that may wait to be collected.
         when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
         max_restarts: of all workers together.
+        hang_seconds: a worker in a process of its own that is to make rollouts and makes no env step for so long hangs;
+            to its first step it may take START_SECONDS.
         on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:
@@ -99,6 +106,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         queue_size: int = 2,
         when_full: WhenFull = "wait",
         max_restarts: int = 0,
+        hang_seconds: float = 120.0,
         on_stored: Callable[[Rollout], None] | None = None,
     ) -> None:
         self.env_factory = env_factory
@@ -111,6 +119,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.queue_size = queue_size
         self.when_full = when_full
         self.max_restarts = max_restarts
+        self.hang_seconds = hang_seconds
         self._on_stored = on_stored
         self._check_numbers()
         self._check_options()
@@ -154,8 +163,11 @@ class BaseDistributedWorkersWithBuffer(ABC):
         """
 
     @abstractmethod
-    def collect_rollouts(self) -> tuple[int, int, float]:
+    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         """Wait for ``rollouts_per_iteration`` rollouts, as long as it takes, and store them.
+
+        Args:
+            unless: a flag that ends the wait when it is set. In step, the next call goes on with what is missing.
 
         Returns:
             finished rollouts that were waiting before and after, and the seconds until all of these were stored.
@@ -349,6 +361,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
                 raise ValueError(f"{type(self).__name__}: {label} is {getattr(self, label)}; it must be positive")
         if self.max_restarts < 0:
             raise ValueError(f"{type(self).__name__}: max_restarts is {self.max_restarts}; it must not be negative")
+        if not self.hang_seconds > 0:
+            raise ValueError(f"{type(self).__name__}: hang_seconds is {self.hang_seconds}; it must be positive")
         seeds = self.env_instance_seeds
         if len(seeds) != self.n_workers:
             raise ValueError(

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.distributed.base import START_SECONDS, BaseDistributedWorkersWithBuffer
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
@@ -22,8 +22,12 @@ from unilab.ipc.wakeup import Bell, Deadline
 VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 3.0
 """for all workers together to end when they are asked; those that have not are killed"""
+
+_LOOK_SECONDS = 0.25
+"""between two looks at whether workers get on; of the time between two looks no more counts, so that a pause of this
+process (Ctrl-Z, a laptop that sleeps) is no fault of theirs"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class _Process:
     incarnation: int = 0
     owed: int = 0
     """in step: rollouts that were ordered and not stored yet"""
+    env_steps: int | None = None
+    """that it had made when it was looked at last"""
+    stalled: float = 0.0
+    """seconds for which it should have made some and made none"""
 
 
 class ProcessWorkers(BaseDistributedWorkersWithBuffer):
@@ -66,6 +74,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         self._pending: dict[str, Tensor] | None = None
         self._last_turn = -1
         self._dropped = 0
+        self._looked_at = time.monotonic()
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
         self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
@@ -97,12 +106,12 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         self._pending = weights | {VERSION: torch.tensor(self.policy_version)}
         self._publish()
 
-    def collect_rollouts(self) -> tuple[int, int, float]:
+    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         began, before = time.monotonic(), self._waiting()
         self.request_rollouts()
         until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
-        while self.rollouts < until:
-            self._store_from(self._ready())
+        while self.rollouts < until and (ready := self._ready(unless)) is not None:
+            self._store_from(ready)
         self._publish()
         return before, self._waiting(), time.monotonic() - began
 
@@ -123,17 +132,22 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
     def _waiting(self) -> int:
         return 0 if self._stopped else sum(worker.ring.available() for worker in self._workers)
 
-    def _ready(self) -> _Process:
-        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns."""
-        while True:
+    def _ready(self, unless: SharedFlag | None) -> _Process | None:
+        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns.
+
+        None: ``unless`` is set.
+        """
+        while not (unless and unless.is_set()):
             self._bell.silence()
             self._supervise()
             first = self._turn if self.in_step else self._last_turn + 1
             for number in range(first, first + (1 if self.in_step else self.n_workers)):
                 if self._workers[number % self.n_workers].ring.available():
                     return self._workers[number % self.n_workers]
-            interrupts = [worker.group.interrupt.fileno() for worker in self._workers if worker.group is not None]
-            connection.wait([self._bell.fileno(), *interrupts])
+            interrupts = [worker.group.interrupt for worker in self._workers if worker.group is not None]
+            flags = interrupts if unless is None else [*interrupts, unless]
+            connection.wait([self._bell.fileno(), *(flag.fileno() for flag in flags)], _LOOK_SECONDS)
+        return None
 
     def _store_from(self, worker: _Process) -> None:
         views, version = worker.ring.read_numpy_views(), worker.ring.read_policy_version
@@ -150,9 +164,27 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
             self._launch(worker)
 
     def _supervise(self) -> None:
+        now = time.monotonic()
+        passed, self._looked_at = min(now - self._looked_at, _LOOK_SECONDS), now
         for worker in self._workers:
-            if worker.group is not None and worker.group.failed:
-                self._replace(worker, worker.group)
+            if worker.group is not None:
+                if not worker.group.failed:
+                    self._look_at(worker, worker.group, passed)
+                if worker.group.failed:
+                    self._replace(worker, worker.group)
+
+    def _look_at(self, worker: _Process, group: CollectorGroup, passed: float) -> None:
+        """Kill a worker that hangs, which is noticed like every other death."""
+        waiting = worker.ring.available()
+        has_room = self.when_full != "wait" or waiting < self.queue_size
+        working = has_room and (not self.in_step or worker.owed > waiting)
+        env_steps = group.last_step()
+        worker.stalled = worker.stalled + passed if working and env_steps == worker.env_steps else 0.0
+        worker.env_steps = env_steps
+        patience = max(START_SECONDS, self.hang_seconds) if env_steps is None else self.hang_seconds
+        if worker.stalled >= patience:
+            worker.stalled = 0.0
+            group.kill(f"made no env step in {patience:g} s, and was killed by the learner,")
 
     def _order(self, counts: list[int]) -> None:
         for worker, count in zip(self._workers, counts, strict=True):
@@ -182,6 +214,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         if worker.orders is not None:
             worker.orders.close()
         worker.incarnation += 1
+        worker.env_steps, worker.stalled = None, 0.0
         self._launch(worker)
 
     def _close(self) -> None:

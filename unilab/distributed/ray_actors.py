@@ -14,6 +14,7 @@ from unilab.distributed.errors import WorkerError
 from unilab.distributed.ray_connection import RayConnection
 from unilab.distributed.rollout import Rollout
 from unilab.distributed.rollout_actor import Delivery, Job, RolloutActor
+from unilab.ipc import SharedFlag
 from unilab.ipc.wakeup import Deadline
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,14 @@ _CALLS_UNDER_WAY = 4
 _UNREACHABLE_SECONDS = 10.0
 """for which every call to a worker may fail before it counts as dead, unless Ray says so earlier"""
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 2.0
 """for all workers to close their environments"""
+
+_KILL_SECONDS = 1.0
+"""for Ray to say that the workers are dead"""
+
+_LOOK_SECONDS = 0.25
+"""between two looks at what Ray cannot wait for: a flag, a worker that hangs"""
 
 _COUNT_SECONDS = 1.0
 """for all workers to say how many finished rollouts they have"""
@@ -125,14 +132,14 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         self._newest_weights = (self.policy_version, weights)
         self._tell_all()
 
-    def collect_rollouts(self) -> tuple[int, int, float]:
+    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         began = time.monotonic()
         self._check()
         before = self._waiting()
         self.request_rollouts()
         until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
-        while self.rollouts < until:
-            self._store_from(self._ready())
+        while self.rollouts < until and (ready := self._ready(unless)) is not None:
+            self._store_from(ready)
         self._tell_all()
         return before, self._waiting(), time.monotonic() - began
 
@@ -148,15 +155,19 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
             member.owed += count
         self._tell_all()
 
-    def _ready(self) -> _Member:
-        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns."""
-        while True:
+    def _ready(self, unless: SharedFlag | None) -> _Member | None:
+        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns.
+
+        None: ``unless`` is set.
+        """
+        while not (unless and unless.is_set()):
             first = self._turn if self.in_step else self._last_turn + 1
             for number in range(first, first + (1 if self.in_step else self.n_workers)):
                 member = self._members[number % self.n_workers]
                 if member.arrived is not None:
                     return member
             self._gather(wait=True)
+        return None
 
     def _store_from(self, member: _Member) -> None:
         rollout, member.arrived = member.arrived, None
@@ -228,7 +239,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.delivery = member.actor.take.remote(member.taken)
 
     def _gather(self, *, wait: bool) -> None:
-        """Receive the answers that have arrived; ``wait``: for one to arrive at least."""
+        """Receive the answers that have arrived; ``wait``: for one to arrive, but not longer than _LOOK_SECONDS."""
         pending: dict[Any, _Member] = {}
         for member in self._members:
             pending |= dict.fromkeys([*member.calls, *filter(None, [member.delivery])], member)
@@ -237,8 +248,8 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         starting = [member for member in self._members if member.deadline is not None]
         references = list(pending)
         if wait:
-            limit = min((member.deadline.left() for member in starting if member.deadline), default=None)
-            self._ray.wait(references, num_returns=1, timeout=limit)
+            limits = [member.deadline.left() for member in starting if member.deadline]
+            self._ray.wait(references, num_returns=1, timeout=min([_LOOK_SECONDS, *limits]))
         for reference in self._wait_for(references, 0.0):
             member = pending[reference]
             if reference is member.delivery or reference in member.calls:  # and not of an actor replaced meanwhile
@@ -329,7 +340,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         actors = [member.actor for member in self._members if member.actor is not None]
         for actor in actors:
             self._ray.kill(actor)
-        self._wait_for([actor.waiting.remote() for actor in actors], _STOP_SECONDS)
+        self._wait_for([actor.waiting.remote() for actor in actors], _KILL_SECONDS)
 
     def _running(self) -> list[_Member]:
         """The workers that have started."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from unilab.distributed.base import BaseDistributedWorkersWithBuffer
 from unilab.distributed.rollout import Rollout
 from unilab.distributed.worker import RolloutWorker
+from unilab.ipc import SharedFlag
 
 
 class SequentialWorkers(BaseDistributedWorkersWithBuffer):
@@ -34,10 +35,10 @@ class SequentialWorkers(BaseDistributedWorkersWithBuffer):
         self.policy_version += 1
         self._weights = (weights, self.policy_version)
 
-    def collect_rollouts(self) -> tuple[int, int, float]:
+    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         began = time.monotonic()
         self.request_rollouts()
-        while self.rollouts < self._ordered:
+        while self.rollouts < self._ordered and not (unless and unless.is_set()):
             self._store(self._made(self._turn))
         return 0, 0, time.monotonic() - began
 

@@ -9,7 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from unilab.ipc.collectors import CollectorGroup
-from unilab.ipc.wakeup import SharedFlag
+from unilab.ipc.wakeup import Deadline, SharedFlag
+
+END_SECONDS = 4.0
+"""in which collectors must answer and end once a signal has asked for the end; the learner has the rest of 5 s"""
 
 
 class AsyncRunner(ABC):
@@ -54,6 +57,7 @@ class AsyncRunner(ABC):
         self.sim_backend = sim_backend
         self.num_envs = num_envs
         self._collectors = CollectorGroup()
+        self._end: Deadline | None = None
         self._raised = False
 
     @property
@@ -100,12 +104,21 @@ class AsyncRunner(ABC):
             self._raised = True
             raise
 
+    def seconds_to_end(self, seconds: float) -> float:
+        """How long to wait for a collector: ``seconds``, or what is left of END_SECONDS since this was first called
+        after a signal (or a failure) had set ``interrupt``."""
+        if self._end is None and self.interrupt.is_set():
+            self._end = Deadline(END_SECONDS)
+        return seconds if self._end is None else min(seconds, self._end.left())
+
     def stop_collectors(self, deadline_seconds: float = 5.0) -> None:
         """Ask the collectors to stop and wait; what has not ended by the deadline is killed (idempotent).
 
-        Unless one has failed, the runner can start collectors again.
+        After a signal the deadline is that of ``seconds_to_end``. Unless a collector has failed, the runner can start
+        collectors again.
         """
-        self._collectors.stop(deadline_seconds)
+        self._collectors.stop(self.seconds_to_end(deadline_seconds))
+        self._end = None
         if not self._collectors.failed:
             self._collectors = CollectorGroup()
 

@@ -22,6 +22,7 @@ class CollectorError(RuntimeError):
         traceback_text: the original traceback, or None if it raised nothing.
         last_step: last env step that it reported, or None.
         log: file with its output, or None.
+        why: for what the parent killed it, or None.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class CollectorError(RuntimeError):
         traceback_text: str | None = None,
         last_step: int | None = None,
         log: Path | None = None,
+        why: str | None = None,
     ) -> None:
         self.collector = collector
         self.pid = pid
@@ -41,10 +43,16 @@ class CollectorError(RuntimeError):
         self.traceback_text = traceback_text
         self.last_step = last_step
         self.log = log
+        self.why = why
         super().__init__(self._message())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        details: dict[str, Any] = {"traceback_text": self.traceback_text, "last_step": self.last_step, "log": self.log}
+        details: dict[str, Any] = {
+            "traceback_text": self.traceback_text,
+            "last_step": self.last_step,
+            "log": self.log,
+            "why": self.why,
+        }
         return functools.partial(CollectorError, **details), (self.collector, self.pid, self.exit_code)
 
     def _message(self) -> str:
@@ -59,6 +67,8 @@ class CollectorError(RuntimeError):
     def _how(self) -> str:
         if self.traceback_text:
             return f"failed with {self.traceback_text.rstrip().splitlines()[-1]},"
+        if self.why:
+            return self.why
         if self.signal_name:
             return f"was killed by {self.signal_name}"
         return f"ended by itself with exit code {self.exit_code}"
@@ -66,6 +76,10 @@ class CollectorError(RuntimeError):
     def _remedy(self) -> str:
         if self.traceback_text:
             return "Fix the cause shown in its traceback and start again from the last checkpoint."
+        if self.why:
+            return (
+                "Its stacks, on its error output, say where it hung; a process that was stopped (SIGSTOP) writes none."
+            )
         if self.signal_name == "SIGKILL":
             return "Often the system was out of memory (see `dmesg`): use fewer environments; or somebody killed it."
         if self.signal_name:

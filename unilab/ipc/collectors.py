@@ -37,6 +37,8 @@ class _Collector:
     steps: segments.Segment
     log: Path | None
     killed: bool = False
+    why: str | None = None
+    """it was killed before it was asked to stop"""
     monitor: threading.Thread = field(init=False)
 
     def last_step(self) -> int | None:
@@ -114,6 +116,18 @@ class CollectorGroup:
         if self._failures:
             raise self._failures[0]
 
+    def last_step(self) -> int | None:
+        """Env steps that all collectors together have reported; None: none has reported any yet."""
+        reported = [step for collector in self._collectors if (step := collector.last_step()) is not None]
+        return sum(reported) if reported else None
+
+    def kill(self, why: str) -> None:
+        """End all collectors, which fail for this reason ("made no step for a minute and was killed"), with their
+        stacks on their error output."""
+        for collector in self._collectors:
+            collector.why = why
+        _kill(self._collectors)
+
     def stop(self, deadline_seconds: float = 5.0) -> None:
         """Ask all collectors to stop, wait, and kill those that have not ended by the deadline (idempotent)."""
         self.stop_event.set()
@@ -121,6 +135,9 @@ class CollectorGroup:
         for collector in self._collectors:
             collector.monitor.join(deadline.left())
         late = [collector for collector in self._collectors if collector.monitor.is_alive()]
+        for collector in late:
+            where = collector.log or "the error output"
+            logger.warning("%s did not stop in time and is killed; its stacks are in %s", collector.process.name, where)
         _kill(late)
         for collector in self._collectors:
             collector.monitor.join()
@@ -150,6 +167,7 @@ class CollectorGroup:
             traceback_text=report.traceback_text if report else None,
             last_step=collector.last_step(),
             log=collector.log,
+            why=collector.why,
         )
         if report is None and asked:
             logger.warning("while it was stopping: %s", error)
@@ -173,11 +191,9 @@ def _start_shielded(process: BaseProcess) -> None:
 
 
 def _kill(late: list[_Collector]) -> None:
-    """End collectors that did not stop when asked, with their stacks on their error output."""
+    """End collectors, with their stacks on their error output."""
     for collector in late:
         collector.killed = True
-        where = collector.log or "the error output"
-        logger.warning("%s did not stop in time and is killed; its stacks are in %s", collector.process.name, where)
         with contextlib.suppress(ProcessLookupError):
             os.kill(collector.process.pid or 0, signal.SIGUSR1)
     deadline = Deadline(_DUMP_SECONDS)

@@ -200,6 +200,7 @@ def train(
                     break
         except StopRequested as request:
             stopped_by = request.signal_name
+            runner.seconds_to_end(0.0)  # which begin now
         iteration = run.progress.iteration
         if iteration > run.resumed_at or (iteration and not checkpoints.exist):
             checkpoints.save(run.checkpoint(), iteration, run.score())

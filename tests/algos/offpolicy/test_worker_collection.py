@@ -5,14 +5,14 @@ import threading
 import pytest
 import torch
 
-from tests.algos.offpolicy.test_runner import learn, weights
+from tests.algos.offpolicy.test_runner import SMALL, learn, weights
 from tests.ipc.conftest import nothing_left
-from unilab.algos.torch.offpolicy.config import TD3Config
+from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
 from unilab.algos.torch.offpolicy.exploring import ExploringPolicy, policy_weights
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.algos.torch.offpolicy.worker_collection import _Filler
 from unilab.distributed import WorkerError
 from unilab.envs import EnvDims
-from unilab.ipc.wakeup import Bell
 from unilab.training.checkpoint import load_checkpoint
 from unilab.training.settings import SettingsError, parse
 
@@ -177,8 +177,8 @@ class InstantWorkers:
 
 
 def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memory():
-    workers, bell = InstantWorkers(), Bell()
-    filler = _Filler(workers, bell)
+    workers = InstantWorkers()
+    filler = _Filler(workers, OffPolicyRunner.from_config(parse(SACConfig, {**SMALL, **COUNTER})))
     filler.ensure_running()
     sizes = set()
     for version in range(1, 61):
@@ -186,7 +186,7 @@ def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memo
         if version % 3 == 0:  # two of three are replaced before a worker gets them
             workers.go_on.release(2)
             while filler.acted_version != version:
-                assert bell.wait(10.0)
+                assert filler.bell.wait(10.0)
             sizes.add(sum(len(value) for value in vars(filler).values() if isinstance(value, dict | list)))
     assert len(sizes) == 1
     workers.go_on.release(10**6)

@@ -1,6 +1,7 @@
 """Where the learner's transitions come from: a collector process that fills the replay buffer."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -19,8 +20,12 @@ from unilab.training.progress import CollectorCounters
 from unilab.training.run import Check
 from unilab.training.seeding import derive_seed
 
+logger = logging.getLogger(__name__)
+
 WAIT_SECONDS = 60.0
 """between two looks at what else may have happened, while a collector works"""
+ANSWER_SECONDS = 2.0
+"""for a collector's answer once a signal has asked for the end"""
 
 
 class TransitionCollection:
@@ -153,12 +158,21 @@ class TransitionCollection:
         return dataclasses.replace(now, busy_seconds=busy, wait_seconds=wait)
 
     def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
-        """What a resumed run needs; in lock step the collector first makes the steps under way."""
+        """What a resumed run needs; in lock step the collector first makes the steps under way.
+
+        When a signal has asked for the end, a collector that hangs is not waited for, and its part is missing.
+        """
         state: dict[str, Any] = {"collector": None}
         if self._commands is not None and self._started:
-            self._finish(check)
-            self._command(("state",))
-            _, state["collector"] = self._answer(check)
+            try:
+                self._finish(check)
+                self._command(("state",))
+                _, state["collector"] = self._answer(check)
+            except TimeoutError:
+                logger.warning(
+                    "the collector does not answer, so its environments are not in the checkpoint: a run that is "
+                    "resumed from it begins new episodes"
+                )
         elif self._exact:
             state["collector"] = self._arguments["state"]
         return state | {
@@ -186,10 +200,17 @@ class TransitionCollection:
         self._until_it_fails(lambda commands: commands.send(command))
 
     def _answer(self, check: Check) -> tuple[str, Any]:
+        """Its answer to a command.
+
+        Raises:
+            TimeoutError: a signal has asked for the end, ``check`` lets us go on nevertheless, and no answer came.
+        """
         assert self._commands is not None
         while not self._commands.poll():
             connection.wait([self._commands, self._runner.interrupt.fileno()], WAIT_SECONDS)
             check()
+            if self._runner.interrupt.is_set() and not self._commands.poll(self._runner.seconds_to_end(ANSWER_SECONDS)):
+                raise TimeoutError
         return self._until_it_fails(lambda commands: commands.recv())
 
     def _until_it_fails(self, act: Callable[[Connection], Any]) -> Any:

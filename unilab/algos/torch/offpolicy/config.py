@@ -115,6 +115,8 @@ class WorkersConfig:
     """of the Ray cluster: host:port of its head, auto, local; None: RAY_ADDRESS, or else one of this machine"""
     max_restarts: NonNegativeInt = 0
     """of workers that failed or died, all together, before the run fails"""
+    hang_seconds: PositiveFloat = 120.0
+    """seconds without an env step after which a worker process that should make some counts as dead"""
 
 
 @dataclass(frozen=True)

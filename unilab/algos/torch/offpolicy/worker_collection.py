@@ -14,7 +14,7 @@ from unilab.algos.torch.offpolicy.exploring import ExploringPolicy, policy_weigh
 from unilab.distributed import BaseDistributedWorkersWithBuffer, ProcessWorkers, RayWorkers, Rollout, SequentialWorkers
 from unilab.envs import EnvDims, make
 from unilab.envs.unit_actions import UnitActions
-from unilab.ipc import AsyncRunner, ReplayBuffer
+from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
 from unilab.ipc.wakeup import Bell
 from unilab.training.episodes import RecentEpisodes
 from unilab.training.progress import CollectorCounters
@@ -26,8 +26,8 @@ WAIT_SECONDS = 60.0
 """between two looks at what else may have happened, while workers work"""
 QUEUE_SIZE = 2
 """finished rollouts of a worker that may wait to be stored"""
-STOP_SECONDS = 5.0
-"""that a collection under way may take when everything is to end"""
+STOP_SECONDS = 1.0
+"""for the thread that stores rollouts to notice that everything is to end"""
 
 
 class WorkerCollection:
@@ -61,7 +61,7 @@ class WorkerCollection:
             seed=derive_seed(config.seed, "replay"),
         )
         self._runner = runner
-        self._ordered = False
+        self._ordered: int | None = None
         self._fresh = state is not None and state["fresh"]
         self._before = CollectorCounters() if state is None else CollectorCounters.of(state["counters"])
         # A policy that has learned explores no more at random.
@@ -73,7 +73,7 @@ class WorkerCollection:
             seed = derive_seed(seed, f"resumed at {self._before.env_steps}")
         buffer = ScaledRewards(self.replay, config.algorithm.reward_scale)
         self._workers = build_workers(config, dims, buffer, seed, self._tally)
-        self._filler = None if config.sync_collection else _Filler(self._workers, Bell(runner.ctx))
+        self._filler = None if config.sync_collection else _Filler(self._workers, runner)
         self.acted_version = 0
         """version of the weights that acted in the newest transitions"""
 
@@ -90,21 +90,29 @@ class WorkerCollection:
         self._tally.start()
         if self._filler is not None:
             self._filler.ensure_running()
-        elif not self._ordered:
+        elif self._ordered is None:
+            self._ordered = self._workers.rollouts + self._workers.rollouts_per_iteration
             self._workers.request_rollouts()
-            self._ordered = True
 
     def take(self, check: Check) -> bool:
-        """Wait until the steps under way are made; whether there are steps that were not taken yet."""
-        self._finish()
+        """Wait until the steps under way are made; whether there are steps that were not taken yet.
+
+        ``check`` is called meanwhile and may raise.
+        """
+        self._finish(check)
         fresh, self._fresh = self._fresh, False
         return fresh
 
-    def _finish(self) -> None:
-        if self._ordered:
-            self._workers.collect_rollouts()
-            self.acted_version = self._workers.acted_version
-            self._ordered, self._fresh = False, True
+    def _finish(self, check: Check) -> None:
+        interrupt = self._runner.interrupt
+        while self._ordered is not None:
+            self._workers.collect_rollouts(unless=interrupt)
+            if self._workers.rollouts == self._ordered:
+                self.acted_version = self._workers.acted_version
+                self._ordered, self._fresh = None, True
+            check()
+            if interrupt.is_set():  # a signal has asked for the end: workers that hang are not waited for
+                return
 
     def wait_until(self, ready: Callable[[], bool], check: Check) -> None:
         """Running freely: wait until ``ready()``, asked whenever something was stored."""
@@ -122,8 +130,9 @@ class WorkerCollection:
         return self._tally.counters(self._workers.dropped).after(self._before)
 
     def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
-        """What a resumed run needs; in lock step the workers first make the steps under way."""
-        self._finish()
+        """What a resumed run needs; in lock step the workers first make the steps under way, unless a signal has asked
+        for the end."""
+        self._finish(check)
         return {
             "collector": None,
             "fresh": self._fresh,
@@ -136,6 +145,7 @@ class WorkerCollection:
         if self._filler is not None:
             self._filler.stop()
         self._workers.stop()
+        self._runner.stop_collectors()  # there are none, but a signal has set what interrupts the next run's waits
         self.replay.cleanup()
 
 
@@ -218,14 +228,14 @@ class Tally:
 class _Filler:
     """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
 
-    def __init__(self, workers: BaseDistributedWorkersWithBuffer, bell: Bell) -> None:
-        self.bell = bell
+    def __init__(self, workers: BaseDistributedWorkersWithBuffer, runner: AsyncRunner) -> None:
+        self.bell = Bell(runner.ctx)
         """rung when something was stored, and when the thread has failed"""
         self.acted_version = 0
         """as ``publish`` counted, of the weights that acted in the newest rollout"""
         self._workers = workers
         self._thread = threading.Thread(target=self._run, name="filler", daemon=True)
-        self._stopping = threading.Event()
+        self._stopping = SharedFlag(runner.ctx)
         self._lock = threading.Lock()
         self._published = 0
         self._pending: dict[str, Tensor] | None = None
@@ -257,7 +267,7 @@ class _Filler:
         try:
             while not self._stopping.is_set():
                 self._broadcast()
-                self._workers.collect_rollouts()
+                self._workers.collect_rollouts(unless=self._stopping)
                 self.acted_version = self._workers.acted_version
                 self.bell.ring()
         except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
@@ -306,6 +316,7 @@ def build_workers(
         in_step=config.sync_collection,
         queue_size=QUEUE_SIZE,
         max_restarts=config.workers.max_restarts,
+        hang_seconds=config.workers.hang_seconds,
         on_stored=tally.add,
         **(on_cluster if kind == "ray" else {}),
     )
