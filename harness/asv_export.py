@@ -2,10 +2,11 @@
 
 asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env
 step, the seconds per sample (a transition that goes through an update), the negated episode return, the negated return
-at a budget and the seconds to a target return, each where it was measured. The one parameter is the configuration as
-text, and ``best`` and ``baseline`` name the ends of the comparison, whatever their settings are, so that their history
-goes on from commit to commit. Samples of asv's statistics are the repeats of the confirmation (of the search, for a
-trial that was not confirmed). What was measured in turns and what was measured alone are benchmarks of their own.
+at a budget and the seconds to a target return, each where it was measured. The one parameter is the configuration: the
+baseline and those that the suite pins, by name and settings. What a search finds is left out: it is another one each
+time, and its history would change without any change of the code. Samples of asv's statistics are the repeats of the
+confirmation, or of the search where nothing was confirmed. What was measured in turns and what was measured alone are
+benchmarks of their own.
 
 asv's discovery rewrites ``benchmarks.json``; ``suites/asv/bench_studies.py`` gives it back what is exported here.
 """
@@ -16,7 +17,7 @@ import math
 import re
 import statistics
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,15 +26,15 @@ from typing import Any
 from asv.machine import Machine
 from asv.results import Results
 from asv.runner import BenchmarkResult
-from ruamel.yaml import YAML
 
+from harness.document import Document
 from harness.locks import locked
 from harness.record import Phase, Record, attempts_that_count, read_records, write_atomic
-from harness.study import feasible, judged_by, of_one_kind
-from harness.suite import load
+from harness.study import judged_by, of_one_kind
 
 BENCHMARKS_VERSION = 2
-BEST, BASELINE = "best", "baseline"
+BASELINE = "baseline"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SUITE_IDENTITY = ("trainer", "trainers", "env", "fixed", "measure")
 """numbers are comparable while these parts of a suite are the same"""
 
@@ -66,17 +67,19 @@ def _seconds_each(rate: float) -> float:
 
 
 def export(study_dir: Path, asv_dir: Path) -> Path:
-    """Write the records of the study's last measured commit to ``asv_dir``; doing it again replaces what it wrote.
+    """Write a study to ``asv_dir``, at the commit that it was measured at last; doing it again replaces what it wrote.
+
+    All its records are of the same code, also where the commits differ, in a README say.
 
     Args:
         study_dir: ``results/<suite>/<study id>``.
         asv_dir: the results folder of ``asv.conf.json``; made when it is not there.
 
     Returns:
-        The result file, ``<asv_dir>/<machine>/<commit>-<study>.json``.
+        The result file, ``<asv_dir>/<machine>/<commit>-<suite>-<digest of the suite>.json``.
 
     Raises:
-        ExportError: there is no commit, the working tree had changes, or nothing was measured.
+        ExportError: there is no commit, the working tree had changes, nothing was measured, or a file is damaged.
     """
     manifest = _read_manifest(study_dir)
     records = read_records(study_dir / "trials.jsonl")
@@ -88,15 +91,14 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         raise ExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
     commit = records[-1].commit
     _check_commit(study_dir, manifest, commit)
-    here = of_one_kind([record for record in attempts_that_count(records) if record.commit == commit])
-    configurations = _configurations(here)
-    machine, suite = _machine(manifest), load(study_dir / "suite.yaml").suite
-    met = {trial for trial in {r.trial for r in here} if feasible([r for r in here if r.trial == trial], suite)}
-    allowed = {text for text, own in configurations.items() if own[0].trial in met}
+    configurations = _configurations(of_one_kind(attempts_that_count(records)))
+    if not configurations:
+        raise ExportError(f"{study_dir}: neither the baseline nor a pinned configuration was measured")
+    machine = _machine(manifest)
     with locked(asv_dir):
         benchmarks = _add_benchmarks(asv_dir, manifest["suite"], _identity(study_dir), configurations)
         write_atomic(asv_dir / machine["machine"] / "machine.json", json_text(machine, Machine.api_version))
-        return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations, allowed)
+        return _write_results(asv_dir, manifest | {"commit": commit}, machine, benchmarks, configurations)
 
 
 def _read_manifest(study_dir: Path) -> dict[str, Any]:
@@ -107,6 +109,9 @@ def _read_manifest(study_dir: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: not the folder of a study ({error.strerror})") from error
     except ValueError as error:
         raise ExportError(f"{path}: not readable as JSON ({error}); restore the file or run the study again") from error
+    for key in ("study", "suite", "machine_name"):  # anybody may have written them, and folders and files are named so
+        if not isinstance(manifest, dict) or not NAME.fullmatch(str(manifest.get(key, ""))):
+            raise ExportError(f"{path}: '{key}' is no name; restore the file or run the study again")
     return manifest
 
 
@@ -121,23 +126,18 @@ def _check_commit(study_dir: Path, manifest: dict[str, Any], commit: str) -> Non
 
 
 def _configurations(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """What is exported, by name: what was confirmed, the baseline among it; all trials when nothing was.
+    """What is exported, by name and settings: the baseline and what the suite pins, their numbers of one kind.
 
     Pruned trials are neither measured nor failed: they are left out.
     """
-    trials: dict[int, list[Record]] = {}
     pruned = {record.trial for record in records if record.state == "pruned"}
-    for record in records:
-        if record.trial not in pruned:
-            trials.setdefault(record.trial, []).append(record)
-    confirmed = {r.trial for r in records if r.phase == "confirm"}
-    baselines = {r.trial for r in records if r.baseline}
-    phase: Phase = "confirm" if confirmed else "search"  # numbers of one kind
-    chosen = {trial: judged_by(trials[trial], phase) for trial in trials if not confirmed or trial in confirmed}
-    result = {describe(own[0].params): own for own in chosen.values()}
-    for trial in sorted(baselines & chosen.keys()):
-        result[BASELINE] = chosen[trial]
-    return result
+    phase: Phase = "confirm" if any(record.phase == "confirm" for record in records) else "search"
+    named: dict[str, list[Record]] = {}
+    for record in judged_by([record for record in records if record.trial not in pruned], phase):
+        for name in (BASELINE if record.baseline else "", record.pinned):
+            if name:  # other settings under the name are not compared with these
+                named.setdefault(f"{name}: {describe(record.params)}", []).append(record)
+    return named
 
 
 def describe(params: dict[str, Any]) -> str:
@@ -155,7 +155,7 @@ def _samples(tracked: Tracked, records: Sequence[Record]) -> list[float] | None:
 
 def _identity(study_dir: Path) -> str:
     """asv's benchmark version: a digest of the parts of the suite that decide what the numbers mean."""
-    suite = YAML(typ="safe").load((study_dir / "suite.yaml").read_text(encoding="utf-8"))
+    suite = Document.load(study_dir / "suite.yaml").content
     parts = {key: suite[key] for key in SUITE_IDENTITY if key in suite}
     if "measure" in parts:  # whether turns were taken decides about the benchmark's name
         parts["measure"] = {key: value for key, value in parts["measure"].items() if key != "turns"}
@@ -167,14 +167,14 @@ def _add_benchmarks(
 ) -> dict[str, dict[str, Any]]:
     """Add the suite's benchmarks to ``benchmarks.json``, earlier configurations kept; those benchmarks by metric."""
     path = asv_dir / "benchmarks.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    class_name = re.sub(r"\W", "_", suite)
+    known = read_benchmarks(path) if path.exists() else {}
+    class_name = _class_name(suite)
     own = {}
     for tracked in _measured(configurations):
         name = f"bench_studies.{class_name}.{tracked.name}{_kind(configurations)}"
         earlier = known.get(name, {})
         old = earlier["params"][0] if earlier.get("version") == version else []
-        new = [repr(text) for text in (BEST, *configurations)]
+        new = [repr(text) for text in configurations]
         own[tracked.name] = known[name] = {
             "code": f"# {suite}: {tracked.name}, exported from a study",
             "name": name,
@@ -187,6 +187,27 @@ def _add_benchmarks(
         }
     write_atomic(path, json_text(known, BENCHMARKS_VERSION))
     return own
+
+
+def read_benchmarks(path: Path) -> dict[str, Any]:
+    """asv's index of what there is, by name.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read ({error}); restore it, or move it away") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path}: is no index of asv's benchmarks; restore it, or move it away")
+    return content
+
+
+def _class_name(suite: str) -> str:
+    """A name of a class; suites whose names differ have different ones."""
+    plain = re.sub(r"\W", "_", suite)
+    return plain if plain == suite else f"{plain}_{hashlib.sha256(suite.encode()).hexdigest()[:6]}"
 
 
 def _kind(configurations: dict[str, list[Record]]) -> str:
@@ -202,11 +223,11 @@ def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:
 
 def union(some: Sequence[str], others: Sequence[str]) -> list[str]:
     """The values of a parameter in the order that asv shows them in."""
-    return sorted({*some, *others}, key=_best_and_baseline_first)
+    return sorted({*some, *others}, key=_baseline_first)
 
 
-def _best_and_baseline_first(parameter: str) -> tuple[bool, bool, str]:
-    return parameter != repr(BEST), parameter != repr(BASELINE), parameter
+def _baseline_first(parameter: str) -> tuple[bool, str]:
+    return not parameter.startswith(f"'{BASELINE}: "), parameter
 
 
 def _write_results(
@@ -215,9 +236,7 @@ def _write_results(
     machine: dict[str, str],
     benchmarks: dict[str, dict[str, Any]],
     configurations: dict[str, list[Record]],
-    allowed: Collection[str],
 ) -> Path:
-    """``allowed`` names the configurations that ``best`` may be: those that met the suite's constraints."""
     records = [record for own in configurations.values() for record in own]
     started = min(datetime.fromisoformat(r.started_at) for r in records)
     minor_version = ".".join(manifest["python"].split(".")[:2])
@@ -227,13 +246,11 @@ def _write_results(
         manifest["commit"],
         _commit_milliseconds(manifest["commit"], started),
         minor_version,
-        manifest["study"].partition("-")[0],  # the same name for all code
+        f"{manifest['suite']}-{manifest['study'].partition('-')[0]}",  # the same name for all code
         {},
     )
     for tracked in _measured(configurations):
         samples = {repr(text): _samples(tracked, own) for text, own in configurations.items()}
-        met = [own for text in allowed if (own := samples[repr(text)])]
-        samples[repr(BEST)] = min(met, key=statistics.median, default=[])
         benchmark = benchmarks[tracked.name]
         values = [samples.get(parameter, []) for parameter in benchmark["params"][0]]
         results.add_result(benchmark, _benchmark_result(values), started_at=started, record_samples=True)
@@ -256,7 +273,8 @@ def _benchmark_result(samples: Sequence[list[float] | None]) -> BenchmarkResult:
 def _commit_milliseconds(commit: str, otherwise: datetime) -> int:
     """The author date, by which asv orders its graphs; ``otherwise`` where the commit's repository is not at hand."""
     try:
-        done = subprocess.run(["git", "show", "-s", "--format=%at", commit], capture_output=True, text=True, timeout=10)
+        command = ["git", "show", "-s", "--format=%at", "--end-of-options", commit]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return int(otherwise.timestamp() * 1000)
     return int(done.stdout) * 1000 if done.returncode == 0 else int(otherwise.timestamp() * 1000)

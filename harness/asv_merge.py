@@ -1,12 +1,10 @@
 """Exported studies of several machines in one folder: ``python -m harness.asv_merge THEIRS... --into results/asv``."""
 
 import argparse
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.asv_export import BENCHMARKS_VERSION, ExportError, json_text, union
+from harness.asv_export import BENCHMARKS_VERSION, ExportError, json_text, read_benchmarks, union
 from harness.locks import locked
 from harness.record import write_atomic
 
@@ -14,22 +12,24 @@ from harness.record import write_atomic
 def merge(theirs: Path, ours: Path) -> list[str]:
     """Add the machines, results and benchmarks of one of asv's results folders to another.
 
-    A file of the same machine and commit replaces the one that is there, as ``cp`` does.
+    A file of the same machine and commit replaces the one that is there, as ``cp`` does. Links are refused: what is
+    copied is what lies in the folder, and it is written nowhere else than in the other one.
 
     Returns:
         Benchmarks that measure something else in the two folders: those of ``ours`` stay.
 
     Raises:
-        ExportError: ``theirs`` is no results folder of asv.
+        ExportError: ``theirs`` is no results folder of asv, or has links.
     """
-    try:
-        added = json.loads((theirs / "benchmarks.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{theirs}: not a results folder of asv, benchmarks.json: {error}") from error
+    added = read_benchmarks(theirs / "benchmarks.json")
+    machines = sorted(file.parent for file in theirs.glob("*/machine.json"))
+    for path in (*theirs.rglob("*"), *(ours / machine.name for machine in machines)):
+        if path.is_symlink():
+            raise ExportError(f"{path}: is a link, which may lead anywhere; replace it by what it leads to")
     with locked(ours):
         path = ours / "benchmarks.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        del added["version"]
+        known = read_benchmarks(path) if path.exists() else {}
+        added.pop("version", None)
         others = [name for name in added if name in known and known[name]["version"] != added[name]["version"]]
         for name, benchmark in added.items():
             if name not in known:
@@ -37,8 +37,9 @@ def merge(theirs: Path, ours: Path) -> list[str]:
             elif name not in others and known[name]["params"]:
                 first = union(known[name]["params"][0], benchmark["params"][0])
                 known[name]["params"] = [first, *known[name]["params"][1:]]
-        for machine in sorted(file.parent for file in theirs.glob("*/machine.json")):
-            shutil.copytree(machine, ours / machine.name, dirs_exist_ok=True)
+        for machine in machines:
+            for file in machine.glob("*.json"):
+                write_atomic(ours / machine.name / file.name, file.read_text(encoding="utf-8"))
         write_atomic(path, json_text(known, BENCHMARKS_VERSION))
     return others
 

@@ -45,6 +45,8 @@ class Plan:
     """the baseline's value of everything that is searched or that it sets"""
     dropped: tuple[str, ...]
     """what was left out of the search, in words"""
+    pinned: Mapping[str, Settings] = field(default_factory=dict)
+    """by name, the value of everything that is searched"""
     calibration: Mapping[str, Factor] = field(default_factory=dict)
     """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
 
@@ -123,7 +125,8 @@ class Plan:
         """As ``confirm_repeats``, when so many trials beside the baseline can be."""
         if self.suite.confirm is None:
             return 0
-        return min(self.suite.confirm.top, candidates) * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
+        confirmed = min(self.suite.confirm.top + len(self.pinned), candidates)
+        return confirmed * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
 
     def confirm_repeats_in_a_row(self, places: int) -> int:
         """Of those the ones that a place measures when blocks run side by side in so many places."""
@@ -233,7 +236,9 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
-    plan = Plan(suite, source, trainer, space, _baseline(source, suite, trainer, space), absent + impossible)
+    baseline = _baseline(source, suite, trainer, space)
+    pinned = _pinned(source, trainer, space, baseline)
+    plan = Plan(suite, source, trainer, space, baseline, absent + impossible, pinned)
     if results is not None:
         plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
     _check_baseline(plan)
@@ -425,6 +430,21 @@ def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space)
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
     return baseline
+
+
+def _pinned(source: SuiteSource, trainer: Trainer, space: Space, baseline: Settings) -> dict[str, Settings]:
+    """What the suite says, the rest as in the baseline."""
+    pinned: dict[str, Settings] = {}
+    for name, settings in source.suite.pinned.items():
+        pinned[name] = {searched: baseline[searched] for searched in space.dimensions}
+        for setting, value in dotted(settings, trainer.defaults()):
+            key = ("pinned", name, setting)
+            if setting not in space.dimensions:
+                raise source.error(key, f"only what is searched can be pinned; {nearest(setting, space.dimensions)}")
+            if not space.contains(setting, value):
+                raise source.error(key, f"{value!r} is not in the search space; add it to search.{setting}")
+            pinned[name][setting] = value
+    return pinned
 
 
 def check_environment(document: Document, trainer: Trainer, env: str) -> None:

@@ -63,6 +63,8 @@ class Record:
     state: State
     phase: Phase = "search"
     baseline: bool = False
+    pinned: str = ""
+    """the name that the suite gives this configuration, where it pins it"""
     error: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
     """what the search or the baseline set, by dotted names"""

@@ -285,6 +285,9 @@ class Suite:
     fixed: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Dimension] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
+    pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """configurations by names of the suite's own that are measured and confirmed whatever the search finds, so that
+    their history goes on; what they do not set of the search space is as in the baseline"""
     objectives: Annotated[tuple[Annotated[Objective, BeforeValidator(Objective.read)], ...], Field(min_length=1)] = (
         Objective("env_steps_per_second"),
     )
@@ -308,10 +311,10 @@ class Suite:
     def study_id(self) -> str:
         """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
 
-        Limits and confirmation are left out: a study may be extended.
+        Limits, confirmation and what is pinned are left out: a study may be extended.
         """
         content = dataclasses.asdict(self)
-        for extendable in ("name", "limits", "confirm"):
+        for extendable in ("name", "limits", "confirm", "pinned"):
             del content[extendable]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -319,7 +322,7 @@ class Suite:
         """As a suite file has it; reading it back gives an equal suite."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         content["constraints"] |= content["constraints"].pop("metrics")
-        for optional in ("trainer", "trainers", "confirm", "pruner"):
+        for optional in ("trainer", "trainers", "pinned", "confirm", "pruner"):
             if not content[optional]:
                 del content[optional]
         return content

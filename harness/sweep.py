@@ -198,8 +198,9 @@ class Sweep:
         return self._ask()
 
     def _seed(self, trials: Sequence[FrozenTrial]) -> Params | None:
-        """The best of the predicted configurations that has not been tried, while there are seeds left."""
-        plan, seeds = self.plan, self.outlook.seeds if self.outlook else []
+        """What the suite pins, then the best of the predicted configurations; the first that has not been tried."""
+        plan = self.plan
+        seeds = [*map(plan.effective, plan.pinned.values()), *(self.outlook.seeds if self.outlook else [])]
         tried = {plan.space.identity(plan.effective(plan.space.decode(trial.params))) for trial in trials}
         new = (params for params in seeds if plan.space.identity(params) not in tried)
         return next(map(plan.space.encode, new), None)
@@ -316,6 +317,8 @@ class Sweep:
         if confirm is None:
             return
         candidates = [trial for trial in self.study.ranking(self.plan.suite) if trial != BASELINE][: confirm.top]
+        pinned = {record.trial for record in self.study.records.records if record.pinned}
+        candidates += sorted(t for t in pinned - {BASELINE, *candidates} if self.study.measured(t))
         schedule_of_blocks = schedule(
             confirm, candidates, self.study.records.records, study=self.plan.study_id,
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
@@ -461,7 +464,8 @@ class Sweep:
         base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
         return Record(
             study=self.plan.study_id, trial=repeat.trial, repeat=repeat.number, state="failed", phase=repeat.phase,
-            baseline=repeat.trial == BASELINE, params=params, seed=base + repeat.number,
+            baseline=repeat.trial == BASELINE, pinned=self._pinned_name(params), params=params,
+            seed=base + repeat.number,
             budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
             budget_device_bytes=verdict.device_bytes,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
@@ -474,6 +478,12 @@ class Sweep:
     def _confirm_repeats(self, phase: Phase) -> int:
         confirm = self.plan.suite.confirm
         return confirm.repeats if confirm is not None and phase == "confirm" else 0
+
+    def _pinned_name(self, params: Params) -> str:
+        """What the suite calls a configuration that it pins."""
+        plan, identity = self.plan, self.plan.space.identity
+        own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
+        return next((name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own), "")
 
     def _threads(self, params: dict[str, Any]) -> str:
         try:

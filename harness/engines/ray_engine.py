@@ -23,6 +23,7 @@ from harness.engines.base import Job
 from harness.engines.cluster import Cluster, ClusterError, Node, last_line, selector
 from harness.engines.node import Assignment, Ended, Place, Reports
 from harness.execute import Outcome
+from harness.record import inside
 from harness.stop import StopSignal
 from unilab.ipc.budget import MemoryAvailable
 
@@ -277,5 +278,7 @@ def _write(ended: Ended, folder: Path) -> None:
     """What the repeat left, where the study keeps it."""
     for name, content in ended.files.items():
         path = folder / name
+        if not inside(name) or not path.resolve().is_relative_to(folder.resolve()):
+            raise ClusterError(f"a node sent a file that would lie outside of its repeat's folder: {name!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

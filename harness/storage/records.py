@@ -22,6 +22,8 @@ from harness.study import TakenOver
 
 TRIES = 3
 """at adding a record while the connection breaks: it took minutes to measure"""
+CURVE_BYTES = 2**28
+"""of a learning curve, unpacked: days of training; one that is larger stays with the driver that measured it"""
 CONFIRMATION = "confirmation"
 TRIAL = "trial "
 
@@ -106,7 +108,10 @@ class SharedRecords(RecordFile):
             known = {(number, length) for number, length, _ in self._known.values()}
             for number in [row.id for row in there if (row.id, row.length) not in known]:
                 row = connection.execute(select(table.record, table.curve).where(table.id == number)).one()
-                record = Record.from_flat(json.loads(row.record))
+                try:
+                    record = Record.from_flat(json.loads(row.record))
+                except (ValueError, TypeError, RecursionError) as error:
+                    raise RecordError(f"the database's row {number} of {self._study} is no record: {error}") from None
                 self._known[key_of(record)] = number, len(row.record), record
                 self._restore_curve(record, row.curve)
         self.records[:] = [record for _, _, record in sorted(self._known.values(), key=lambda known: known[0])]
@@ -165,16 +170,30 @@ class SharedRecords(RecordFile):
 
     def _curve(self, record: Record) -> bytes | None:
         path = self._curve_file(record)
-        return zlib.compress(path.read_bytes()) if path is not None and path.exists() else None
+        if path is None or not path.exists() or path.stat().st_size > CURVE_BYTES:
+            return None
+        return zlib.compress(path.read_bytes())
 
     def _restore_curve(self, record: Record, curve: bytes | None) -> None:
         """The folder may have none, or that of an attempt that never got its record."""
         path = self._curve_file(record)
         if curve is None or path is None:
             return
-        text = zlib.decompress(curve)
+        unpacking = zlib.decompressobj()
+        try:
+            text = unpacking.decompress(curve, CURVE_BYTES)
+        except zlib.error as error:
+            raise self._no_curve(record, str(error)) from None
+        if unpacking.unconsumed_tail:
+            raise self._no_curve(record, f"more than {CURVE_BYTES >> 20} MiB")
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise RecordError(f"{path}: leads out of the study's folder; remove the link and run again")
         if not path.exists() or path.read_bytes() != text:
             write_atomic(path, text.decode())
+
+    def _no_curve(self, record: Record, problem: str) -> RecordError:
+        where = f"trial {record.trial}, repeat {record.repeat} of {self._study}"
+        return RecordError(f"the database's row of {where} has no learning curve that can be unpacked: {problem}")
 
     def _curve_file(self, record: Record) -> Path | None:
         return self._folder / record.log / "curve.jsonl" if record.log else None

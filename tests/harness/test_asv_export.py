@@ -1,16 +1,18 @@
 """Exported studies, seen through asv itself: publish, show and discovery in a git repository of their own."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asv.results import Results
 
-from harness.asv_export import TRACKED, ExportError, describe, export
+from harness.asv_export import TRACKED, ExportError, describe, export, read_benchmarks
 from harness.asv_merge import main
 from harness.record import Record
 
@@ -19,6 +21,8 @@ THROUGHPUT = "bench_studies.appo_throughput.track_seconds_per_env_step"
 REWARD = "bench_studies.appo_throughput.track_negated_episode_return"
 BASELINE = {"num_envs": 1024, "num_slots": 4}
 FOUND = {"num_envs": 512, "learner_device": "cpu"}
+AT_BASELINE, AT_FOUND = f"baseline: {describe(BASELINE)}", f"wide: {describe(FOUND)}"
+"""parameters: the baseline, and a configuration that the suite pins"""
 SUITE = "name: appo_throughput\ntrainer: appo\nenv: HalfCheetah\nfixed: {steps_per_env: 32}\nmeasure: {seconds: 20}\n"
 
 
@@ -87,14 +91,14 @@ def write_study(
 
 
 def example(repository: Path, study: str = "one-1") -> list[Record]:
-    """Baseline and one better trial, both confirmed twice; a third one that was measured once; a failed repeat."""
+    """Baseline and a pinned trial, both confirmed twice, a third one that the search found best; a failed repeat."""
     commit = git(repository, "rev-parse", "HEAD")
     baseline: dict[str, Any] = {"trial": 0, "params": BASELINE, "baseline": True}
-    found: dict[str, Any] = {"trial": 1, "params": FOUND}
+    found: dict[str, Any] = {"trial": 1, "params": FOUND, "pinned": "wide"}
     return [
         record(study, commit, **baseline, env_steps_per_second=9_000.0),
         record(study, commit, **found, env_steps_per_second=22_000.0),
-        record(study, commit, trial=2, params={"num_envs": 8}, env_steps_per_second=5_000.0),
+        record(study, commit, trial=2, params={"num_envs": 8}, env_steps_per_second=50_000.0),
         record(study, commit, **baseline, phase="confirm", env_steps_per_second=10_000.0, episode_return=-100.0),
         record(
             study, commit, **baseline, phase="confirm", repeat=1, env_steps_per_second=12_500.0, episode_return=50.0
@@ -102,6 +106,7 @@ def example(repository: Path, study: str = "one-1") -> list[Record]:
         record(study, commit, **found, phase="confirm", env_steps_per_second=20_000.0, episode_return=float("nan")),
         record(study, commit, **found, phase="confirm", repeat=1, env_steps_per_second=25_000.0),
         record(study, commit, **found, phase="confirm", repeat=2, state="failed", error="killed"),
+        record(study, commit, trial=2, params={"num_envs": 8}, phase="confirm", env_steps_per_second=50_000.0),
     ]
 
 
@@ -113,24 +118,19 @@ def values(results: Results, name: str, index: Path) -> dict[str, Any]:
 def test_a_suite_has_one_name_for_all_code(repository: Path) -> None:
     commit = example(repository)[0].commit
     path = export(write_study(repository, example(repository, "study-0a1b2c3d")), repository / "results" / "asv")
-    assert path.name == f"{commit[:8]}-study.json"
+    assert path.name == f"{commit[:8]}-appo_throughput-study.json"
 
 
 def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> None:
     asv_dir = repository / "results" / "asv"
     path = export(write_study(repository, example(repository)), asv_dir)
     results = Results.load(str(path), machine_name="node7-3f9a2c")
-    assert path.name == f"{results.commit_hash[:8]}-one.json"
+    assert path.name == f"{results.commit_hash[:8]}-appo_throughput-one.json"
     seconds = values(results, THROUGHPUT, asv_dir / "benchmarks.json")
-    assert seconds == {
-        "'best'": pytest.approx(4.5e-5),
-        "'baseline'": pytest.approx(9e-5),
-        repr(describe(BASELINE)): pytest.approx(9e-5),
-        repr(describe(FOUND)): pytest.approx(4.5e-5),
-    }
+    assert seconds == {repr(AT_BASELINE): pytest.approx(9e-5), repr(AT_FOUND): pytest.approx(4.5e-5)}
     negated = values(results, REWARD, asv_dir / "benchmarks.json")
-    assert negated["'baseline'"] == pytest.approx(25.0)
-    assert negated[repr(describe(FOUND))] != negated[repr(describe(FOUND))], "a return that is missing is not a number"
+    assert negated[repr(AT_BASELINE)] == pytest.approx(25.0)
+    assert negated[repr(AT_FOUND)] != negated[repr(AT_FOUND)], "a return that is missing is not a number"
     samples = results.get_result_samples(
         THROUGHPUT, json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"]
     )
@@ -150,7 +150,7 @@ def test_asv_publishes_and_shows_a_study_at_its_commit(repository: Path) -> None
     shown = asv(repository, "show", git(repository, "rev-parse", "HEAD"))
     assert THROUGHPUT in shown and REWARD in shown
     assert "45" in shown and "90" in shown and "μs" in shown
-    assert "learner_device='cpu', num_envs=512" in shown
+    assert "wide: learner_device='cpu', num_envs=512" in shown
 
 
 def test_asvs_discovery_keeps_what_was_exported(repository: Path) -> None:
@@ -171,9 +171,8 @@ def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: 
     commit = git(repository, "rev-parse", "HEAD")
     records = [
         record("s", commit, params=BASELINE, baseline=True, return_at_budget=100.0, env_steps_per_second=1e4),
-        record("s", commit, trial=1, params=FOUND, return_at_budget=300.0, env_steps_per_second=1e4, attempt=0),
-        record("s", commit, trial=1, params=FOUND, return_at_budget=250.0, env_steps_per_second=1e4, attempt=1),
-        record("s", commit, trial=2, params={"num_envs": 8}, state="pruned", episode_return=1e6),
+        record("s", commit, trial=1, params=FOUND, pinned="wide", return_at_budget=300.0, env_steps_per_second=1e4),
+        record("s", commit, trial=2, params={"num_envs": 8}, pinned="small", state="pruned", episode_return=1e6),
     ]
     path = export(write_study(repository, records), repository / "results" / "asv")
     index = path.parent.parent / "benchmarks.json"
@@ -181,41 +180,88 @@ def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: 
     names = {name.rpartition(".")[2] for name in json.loads(index.read_text()) if name != "version"}
     assert names == {"track_seconds_per_env_step", "track_negated_return_at_budget"}, "what was measured, no more"
     exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), budget, index)
-    assert exported == {
-        "'best'": -250.0,
-        "'baseline'": -100.0,
-        repr(describe(BASELINE)): -100.0,
-        repr(describe(FOUND)): -250.0,
-    }
+    assert exported == {repr(AT_BASELINE): -100.0, repr(AT_FOUND): -300.0}
 
 
-def test_the_best_one_is_within_the_constraints(repository: Path) -> None:
+def test_what_a_search_found_is_no_history(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    export(write_study(repository, example(repository)), asv_dir)
+    known = read_benchmarks(asv_dir / "benchmarks.json")
+    assert {*known[THROUGHPUT]["params"][0]} == {repr(AT_BASELINE), repr(AT_FOUND)}
+    lucky = [r for r in example(repository, "two-1") if r.trial == 2]
+    with pytest.raises(ExportError, match="neither the baseline nor a pinned configuration was measured"):
+        export(write_study(repository, lucky), asv_dir)
+
+
+def test_other_settings_under_a_name_do_not_continue_its_history(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    export(write_study(repository, example(repository)), asv_dir)
     commit = git(repository, "rev-parse", "HEAD")
-    records = [
-        record("s", commit, params=BASELINE, baseline=True, env_steps_per_second=1e4, policy_lag_mean=1.0),
-        record("s", commit, trial=1, params=FOUND, env_steps_per_second=4e4, policy_lag_mean=9.0),
-        record("s", commit, trial=2, params={"num_envs": 8}, env_steps_per_second=2e4, policy_lag_mean=2.0),
-    ]
-    suite = f"{SUITE}constraints: {{policy_lag_mean: {{max: 2}}}}\n"
-    path = export(write_study(repository, records, suite=suite), repository / "results" / "asv")
-    exported = values(
-        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
-    )
-    assert exported["'best'"] == exported["'num_envs=8'"] == pytest.approx(1 / 20_000)
-    assert exported[repr(describe(FOUND))] == pytest.approx(1 / 40_000), "it is shown, under its own name"
+    other = [record("two-1", commit, baseline=True, params={"num_envs": 4}, env_steps_per_second=1e3)]
+    path = export(write_study(repository, other), asv_dir)
+    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, asv_dir / "benchmarks.json")
+    assert exported["'baseline: num_envs=4'"] == pytest.approx(1e-3)
+    assert math.isnan(exported[repr(AT_BASELINE)])
+
+
+def test_suites_whose_names_are_alike_stay_apart(repository: Path) -> None:
+    asv_dir, written = repository / "results" / "asv", []
+    for suite in ("a-b", "a_b", "a.b"):
+        folder = write_study(repository, example(repository, "one-1"))
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"suite": suite}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        written.append(export(folder, asv_dir))
+        shutil.rmtree(folder)
+    names = {name.split(".")[1] for name in read_benchmarks(asv_dir / "benchmarks.json") if name != "version"}
+    assert len(names) == len(set(written)) == 3 and "a_b" in names and all(map(str.isidentifier, names))
+
+
+@pytest.mark.parametrize("key", ["machine_name", "study", "suite"])
+def test_names_in_a_manifest_are_names(repository: Path, key: str) -> None:
+    folder = write_study(repository, example(repository))
+    manifest = json.loads((folder / "manifest.json").read_text()) | {key: "../../escaped"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match=f"'{key}' is no name"):
+        export(folder, repository / "results" / "asv")
+    assert not list(repository.parent.rglob("*escaped*"))
+
+
+def test_a_damaged_index_is_named(repository: Path) -> None:
+    asv_dir = repository / "results" / "asv"
+    asv_dir.mkdir(parents=True)
+    (asv_dir / "benchmarks.json").write_text("{")
+    with pytest.raises(ExportError, match=r"benchmarks\.json: cannot be read"):
+        export(write_study(repository, example(repository)), asv_dir)
+
+
+def test_merging_follows_no_links(repository: Path) -> None:
+    ours, theirs, outside = repository / "results" / "asv", repository.parent / "theirs", repository.parent / "outside"
+    export(write_study(repository, example(repository)), theirs)
+    outside.mkdir()
+    (outside / "secret.json").write_text('"secret"')
+    (theirs / "node7-3f9a2c" / "leak.json").symlink_to(outside / "secret.json")
+    with pytest.raises(SystemExit):
+        main([str(theirs), "--into", str(ours)])
+    assert not list(ours.rglob("leak.json"))
+    (theirs / "node7-3f9a2c" / "leak.json").unlink()
+    ours.mkdir(parents=True, exist_ok=True)
+    (ours / "node7-3f9a2c").symlink_to(outside)
+    with pytest.raises(SystemExit):
+        main([str(theirs), "--into", str(ours)])
+    assert [path.name for path in outside.iterdir()] == ["secret.json"]
 
 
 def test_folders_of_two_machines_are_brought_together(repository: Path) -> None:
     ours, theirs = repository / "results" / "asv", repository.parent / "theirs"
     export(write_study(repository, example(repository)), ours)
     commit = git(repository, "rev-parse", "HEAD")
-    other = [record("other", commit, trial=3, params={"num_envs": 64}, env_steps_per_second=4e4, return_at_budget=1.0)]
+    other = [
+        record("other", commit, baseline=True, params={"num_envs": 64}, env_steps_per_second=4e4, return_at_budget=1.0)
+    ]
     export(write_study(repository, other, machine="node9-77aa10"), theirs)
     assert main([str(theirs), "--into", str(ours)]) == 0
     merged = json.loads((ours / "benchmarks.json").read_text())
-    assert merged[THROUGHPUT]["params"] == [
-        ["'best'", "'baseline'", *sorted(repr(describe(p)) for p in (BASELINE, FOUND, {"num_envs": 64}))]
-    ]
+    assert merged[THROUGHPUT]["params"] == [[repr(AT_BASELINE), "'baseline: num_envs=64'", repr(AT_FOUND)]]
     assert {THROUGHPUT, REWARD, REWARD.replace("episode_return", "return_at_budget")} < merged.keys()
     asv(repository, "publish")
     published = json.loads((repository / ".asv" / "html" / "index.json").read_text())
@@ -239,11 +285,11 @@ def test_exporting_twice_changes_nothing(repository: Path) -> None:
 def test_later_studies_keep_earlier_configurations(repository: Path) -> None:
     asv_dir = repository / "results" / "asv"
     export(write_study(repository, example(repository)), asv_dir)
-    other = [r for r in example(repository, "two-1") if r.trial != 1]
+    other = [r for r in example(repository, "two-1") if r.trial == 0]
     export(write_study(repository, other), asv_dir)
     parameters = json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"][0]
-    assert parameters == ["'best'", "'baseline'", repr(describe(FOUND)), repr(describe(BASELINE))]
-    assert len(list((asv_dir / "node7-3f9a2c").glob("*-[ot]*.json"))) == 2
+    assert parameters == [repr(AT_BASELINE), repr(AT_FOUND)]
+    assert len(list((asv_dir / "node7-3f9a2c").glob("*-*.json"))) == 2
 
 
 def test_a_suite_that_measures_something_else_starts_a_new_history(repository: Path) -> None:
@@ -254,14 +300,25 @@ def test_a_suite_that_measures_something_else_starts_a_new_history(repository: P
     assert json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["version"] != first
 
 
-def test_all_trials_are_exported_when_none_was_confirmed(repository: Path) -> None:
+def test_numbers_are_the_search_s_when_nothing_was_confirmed(repository: Path) -> None:
     records = [r for r in example(repository) if r.phase == "search"]
     path = export(write_study(repository, records), repository / "results" / "asv")
     exported = values(
         Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
     )
-    assert exported[repr("num_envs=8")] == pytest.approx(1 / 5_000)
-    assert exported["'best'"] == pytest.approx(1 / 22_000)
+    assert exported == {repr(AT_BASELINE): pytest.approx(1 / 9_000), repr(AT_FOUND): pytest.approx(1 / 22_000)}
+
+
+def test_a_study_that_goes_on_at_a_later_commit_of_the_same_code_is_exported_whole(repository: Path) -> None:
+    records = example(repository)
+    git(repository, "commit", "--quiet", "--allow-empty", "--message", "a README")
+    later = git(repository, "rev-parse", "HEAD")
+    study = write_study(repository, [*records[:-3], *(replace(r, commit=later) for r in records[-3:])])
+    path = export(study, repository / "results" / "asv")
+    assert path.name.startswith(later[:8])
+    index = path.parent.parent / "benchmarks.json"
+    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, index)
+    assert exported[repr(AT_BASELINE)] == pytest.approx(9e-5)
 
 
 def test_a_finished_study_that_was_run_again_at_a_later_commit_stays_where_it_was_measured(repository: Path) -> None:
@@ -274,14 +331,15 @@ def test_a_finished_study_that_was_run_again_at_a_later_commit_stays_where_it_wa
 
 
 def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
-    failed = [record("s", git(repository, "rev-parse", "HEAD"), trial=1, params=FOUND, state="failed", error="killed")]
+    commit = git(repository, "rev-parse", "HEAD")
+    failed = [record("s", commit, trial=1, params=FOUND, pinned="wide", state="failed", error="killed")]
     records = [r for r in example(repository) if r.trial == 0] + failed
     records = [r for r in records if r.phase == "search"]
     path = export(write_study(repository, records), repository / "results" / "asv")
     exported = values(
         Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
     )
-    assert exported[repr(describe(FOUND))] is None
+    assert exported[repr(AT_FOUND)] is None
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from selenium.webdriver.common.by import By
 
 from tests.browser import errors, served, wait
 from tests.harness.test_asv_export import (
+    AT_FOUND,
     BASELINE,
     FOUND,
     REWARD,
@@ -86,7 +88,7 @@ def studies_of_a_commit(repository: Path, results: Path, number: int) -> None:
     for machine, factor in MACHINES.items():
         repeats: list[dict[str, Any]] = [
             {"trial": 0, "params": BASELINE, "baseline": True, "env_steps_per_second": 10_000.0 * factor},
-            {"trial": 1, "params": FOUND, "env_steps_per_second": 20_000.0 * factor * number},
+            {"trial": 1, "params": FOUND, "pinned": "wide", "env_steps_per_second": 20_000.0 * factor * number},
         ]
         records = [record(f"{machine}-{number}", commit, episode_return=500.0 * number, **r) for r in repeats]
         export(write_study(repository, records, machine=machine), results)
@@ -116,7 +118,7 @@ def test_throughput_and_reward_of_both_machines_are_drawn(site: Path, browser: A
         listed = [e.text for e in browser.find_elements(By.CSS_SELECTOR, "#summarygrid-display .benchmark-text")]
         assert {name.removeprefix("bench_studies.") for name in (THROUGHPUT, REWARD)} <= set(listed)
 
-        browser.get(f"{address}/#{THROUGHPUT}?p-configuration='best'")
+        browser.get(f"{address}/#{THROUGHPUT}?p-configuration={quote(repr(AT_FOUND))}")
         wait(browser, f"$('#main-graph canvas').length > 0 && {SERIES}.length == 2")
         buttons = {button.text: button for button in browser.find_elements(By.CSS_SELECTOR, "a.btn")}
         assert MACHINES.keys() <= buttons.keys()
@@ -127,7 +129,7 @@ def test_throughput_and_reward_of_both_machines_are_drawn(site: Path, browser: A
         wait(browser, f"{SERIES}.length == 1")
         assert list(lines(browser).values()) == [pytest.approx([1 / 40_000, 1 / 80_000])]
 
-        browser.get(f"{address}/#{REWARD}?p-configuration='best'")
+        browser.get(f"{address}/#{REWARD}?p-configuration={quote(repr(AT_FOUND))}")
         wait(browser, f"$('#title').text() == '{REWARD}' && {SERIES}.length == 2 && {SERIES}[0][1][0] < 0")
         assert list(lines(browser).values()) == [[-500.0, -1000.0], [-500.0, -1000.0]]
         assert errors(browser) == []

@@ -1,13 +1,17 @@
 """What a results folder holds may be old, damaged or anybody's: it is data, and what is wrong with it stays its own."""
 
 import json
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import cli
-from harness.record import Record, read_records
+from harness.plan import Plan
+from harness.record import Record, RecordError, read_records
 
 RECORD = Record("s", 0, 0, "complete", env_steps_per_second=10.0, commit="0a1b" * 10, log="logs/0-0")
 
@@ -56,3 +60,62 @@ def test_brackets_in_paths_and_errors_are_printed_literally(suite_file: Path, ca
     folder = suite_file.parent / "[bold]results[/]"
     assert cli.main(["plan", str(suite_file), "--results", str(folder)]) == 0
     assert str(folder) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_what_a_node_sends_lies_in_the_folder_of_its_repeat(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs pip install '.[ray]'")
+    from harness.engines.cluster import ClusterError
+    from harness.engines.node import Ended
+    from harness.engines.ray_engine import _write
+    from harness.execute import Outcome
+
+    folder = tmp_path / "logs" / "0-0"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path)
+    for name in ("../escaped", "/escaped", "a/../../escaped", "link/escaped"):
+        with pytest.raises(ClusterError, match="outside of its repeat's folder"):
+            _write(Ended(Outcome("complete"), {name: b"x"}), folder)
+    _write(Ended(Outcome("complete"), {"a/curve.jsonl": b"x"}), folder)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["curve.jsonl"]
+
+
+def test_curves_of_a_database_are_bounded_and_lie_in_the_study(
+    tmp_path: Path, make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    from harness.storage import records as stored
+    from harness.storage.database import RECORDS, Database
+    from harness.storage.shared_study import SharedStudy
+
+    monkeypatch.setattr(stored, "CURVE_BYTES", 1000)
+    with Database(f"sqlite:///{tmp_path / 'study.db'}") as database:
+        plan = make_plan()
+
+        def add(trial: int, curve: bytes, log: str) -> None:
+            record = replace(RECORD, trial=trial, study=plan.study_id, log=log)
+            row = {
+                "study": f"{plan.suite.name}/{plan.study_id}", "trial": trial, "phase": "search", "repeat": 0,
+                "attempt": 0, "driver": "d", "record": json.dumps(record.flat()), "curve": curve,
+            }  # fmt: skip
+            with database.engine.begin() as connection:
+                connection.execute(RECORDS.delete())
+                connection.execute(RECORDS.insert().values(row))
+
+        folder = tmp_path / "r" / "study"
+        (folder / "logs").mkdir(parents=True)
+        (folder / "logs" / "3-0").symlink_to(tmp_path)
+        bad = [
+            (zlib.compress(b"x" * 10_000), "logs/1-0", "no learning curve that can be unpacked: more than"),
+            (b"garbage", "logs/2-0", "no learning curve that can be unpacked"),
+            (zlib.compress(b"{}"), "logs/3-0", "leads out of the study's folder"),
+            (zlib.compress(b"{}"), "../../escaped", "is no record"),
+        ]
+        for trial, (curve, log, problem) in enumerate(bad):
+            add(trial, curve, log)
+            with pytest.raises(RecordError, match=problem), SharedStudy(folder, plan, database):
+                pass
+        add(9, zlib.compress(b"{}"), "logs/9-0")
+        with SharedStudy(folder, plan, database):
+            pass
+    assert [path.relative_to(folder).parent for path in folder.rglob("curve.jsonl")] == [Path("logs/9-0")]
+    assert not list(tmp_path.rglob("escaped*"))

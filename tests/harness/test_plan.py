@@ -172,3 +172,14 @@ def test_an_error_in_nested_settings_names_its_line(tmp_path) -> None:
     path.write_text(HEAD + "fixed:\n  algorithm:\n    gamma: 2\n")
     with pytest.raises(InputError, match=r":6: fixed\.algorithm\.gamma: "):
         plans.make(path)
+
+
+def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_space(make_plan) -> None:
+    space = ("search={speed: [20, 40], inner.rate: [1.0, 2.0]}", "baseline={speed: 20, inner.rate: 2.0, seed: 4}")
+    plan = make_plan(*space, "pinned={fast: {speed: 40}, slow: {inner: {rate: 1.0}}}", "confirm={top: 1, repeats: 6}")
+    assert plan.pinned == {"fast": {"speed": 40, "inner.rate": 2.0}, "slow": {"speed": 20, "inner.rate": 1.0}}
+    assert plan.study_id == make_plan(*space).study_id, "a study may be extended by it"
+    assert plan.confirm_repeats_of(3) == make_plan(*space, "confirm={top: 1, repeats: 6}").confirm_repeats_of(3) + 12
+    for wrong, problem in (("speed: 50", "50 is not in the search space"), ("seed: 5", "only what is searched")):
+        with pytest.raises(InputError, match=problem):
+            make_plan(*space, f"pinned={{other: {{{wrong}}}}}")

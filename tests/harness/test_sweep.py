@@ -84,6 +84,16 @@ def test_baseline_first_then_new_configurations_up_to_the_limit(make_plan, tmp_p
     assert records[0].budget_host_bytes == 1000 and records[0].commit and records[0].machine
 
 
+def test_what_is_pinned_is_measured_and_confirmed_whatever_is_better(make_plan, tmp_path) -> None:
+    plan = make_plan(
+        "pinned={slow: {speed: 10}}", "confirm={top: 1, repeats: 2}", "sampler.name=grid", "limits.trials=4"
+    )
+    records = sweep(plan, tmp_path)
+    assert {(r.trial, r.params["speed"]) for r in records if r.pinned == "slow"} == {(1, 10)}
+    confirmed = {record.params["speed"]: record.pinned for record in records if record.phase == "confirm"}
+    assert confirmed == {20: "", 80: "", 10: "slow"}
+
+
 def test_a_trial_that_is_through_before_its_warm_up_is_judged_by_its_return(make_plan, tmp_path) -> None:
     """1,000 env steps take the fast one 0.13 s, and 0.2 s are warm-up."""
     plan = make_plan(
