@@ -49,6 +49,8 @@ class Plan:
     """by name, the value of everything that is searched"""
     calibration: Mapping[str, Factor] = field(default_factory=dict)
     """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
+    notes: tuple[str, ...] = ()
+    """what may be meant so, or not"""
 
     @property
     def study_id(self) -> str:
@@ -233,12 +235,13 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     with mistakes.collected():
         _check_pruner(source)
     mistakes.check()
+    notes = _try_environments(source, trainer)
     suite, absent = _drop_devices(source, trainer)
     suite, impossible = _drop_impossible(suite, trainer)
     space = Space(dict(suite.search))
     baseline = _baseline(source, suite, trainer, space)
     pinned = _pinned(source, trainer, space, baseline)
-    plan = Plan(suite, source, trainer, space, baseline, absent + impossible, pinned)
+    plan = Plan(suite, source, trainer, space, baseline, absent + impossible, pinned, notes=notes)
     if results is not None:
         plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
     _check_baseline(plan)
@@ -447,8 +450,40 @@ def _pinned(source: SuiteSource, trainer: Trainer, space: Space, baseline: Setti
     return pinned
 
 
+def _try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
+    """``try_environment`` with the settings of each trainer's baseline."""
+    suite, tried = source.suite, [(trainer, source.suite.fixed | source.suite.baseline)]
+    if isinstance(trainer, SideBySide):
+        tried = [(one, suite.trainers[name].settings) for name, one in trainer.trainers.items()]
+    notes: list[str] = []
+    for one, settings in tried:
+        notes += try_environment(source.document, one, suite.env, settings)
+    return tuple(dict.fromkeys(notes))
+
+
+def try_environment(document: Document, trainer: Trainer, env: str, settings: Mapping[str, Any]) -> list[str]:
+    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started.
+
+    Returns:
+        What may be meant so, or not.
+
+    Raises:
+        InputError: its code does not do what is asked of it.
+    """
+    from unilab.envs import names
+
+    if not trainer.unilab_environments or env in names():
+        return []
+    from unilab.envs.check import check
+
+    findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
+    if findings.problems:
+        raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+    return [f"{env}: {note}" for note in findings.notes]
+
+
 def check_environment(document: Document, trainer: Trainer, env: str) -> None:
-    """An unknown name is found now and not by the first trial; ``module:attribute`` is imported only there."""
+    """An unknown name is found now and not by the first trial."""
     from unilab.envs import names
 
     if trainer.unilab_environments and env != UNKNOWN and not _resolvable(env, names()):

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import run_folder, timelines, trainers
 from harness.document import Document, InputError, Mistakes
-from harness.plan import check_environment, dotted
+from harness.plan import check_environment, dotted, try_environment
 from harness.tables import number_text
 from harness.trainers import Trainer, TrainerError
 from harness.trial import UNLIMITED
@@ -29,6 +29,8 @@ class Job:
     trainer_name: str
     trainer: Trainer
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """what may be meant so, or not"""
 
     def content(self) -> dict[str, Any]:
         """As a file that ``train`` takes, every setting stated so that a later default cannot change it."""
@@ -78,6 +80,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
         with mistakes.collected():
             _check_setting(document, trainer, name, value)
     mistakes.check()
+    notes = try_environment(document, trainer, content["env"], settings)
     settings = {"env": content["env"]} | settings
     try:
         trainer.check(settings)
@@ -85,7 +88,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     except SettingsError as error:
         raise document.error(("settings", error.key), error.problem) from None
     name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
-    return Job(name, content["trainer"], trainer, settings)
+    return Job(name, content["trainer"], trainer, settings, tuple(notes))
 
 
 def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:

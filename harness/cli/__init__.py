@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harness.cli import compare, machine, run, studies, suites, training
+from harness.cli import compare, environments, machine, run, studies, suites, training
 from harness.cli.options import FAILURE
 from harness.cli.output import Refused, print_json
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_run(verbs)
     suites.add_plan(verbs)
     suites.add_validate(verbs)
+    environments.add_check_env(verbs)
     studies.add_report(verbs)
     training.add_train(verbs)
     training.add_eval(verbs)

@@ -153,6 +153,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
         for name in segments.remove_leftovers():
             out.print(f"removed {name}, left in shared memory by a crashed run")
+        for note in made.notes:
+            out.print(f"note: {note}", style="yellow", soft_wrap=True)
         exit_code = 0
         try:
             with study.turn(stop):  # drivers may have a folder in common

@@ -16,11 +16,16 @@ def validate(arguments: argparse.Namespace) -> int:
 
     made = plan.make(arguments.suite, arguments.set)
     if arguments.json:
-        print_json({"suite": made.suite.name, "study": made.study_id, "valid": True, "dropped": made.dropped})
+        print_json({
+            "suite": made.suite.name, "study": made.study_id, "valid": True, "dropped": made.dropped,
+            "notes": made.notes,
+        })  # fmt: skip
         return 0
     print(f"{arguments.suite}: valid; study {made.suite.name}/{made.study_id}")
     for dropped in made.dropped:
         print(f"left out of the search: {dropped}")
+    for note in made.notes:
+        print(f"note: {note}")
     return 0
 
 
@@ -41,4 +46,6 @@ def show_plan(arguments: argparse.Namespace) -> int:
         print_json(tables.plan_dict(made, folder, known, missing))
     else:
         tables.show_plan(made, folder, console(), known, missing)
+        for note in made.notes:
+            console().print(f"note: {note}")
     return 0

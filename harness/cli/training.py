@@ -36,6 +36,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
     out = console(stderr=arguments.json)
+    for note in job.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True)
     seconds = arguments.minutes * 60 if arguments.minutes else None
     folder = arguments.out or training.default_folder(arguments.config, job)
     resume = folder if arguments.resume is HERE else arguments.resume

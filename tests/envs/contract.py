@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from unilab.envs import StepResult, VecEnv
+from unilab.envs.check import random_actions, steps_problems
 
 Factory = Callable[..., VecEnv]
 ROWS = 3
@@ -37,21 +38,13 @@ def new(factory: Factory, *, seed: int = 0, limit: int | None = LIMIT, threads: 
     return factory(ROWS, num_threads=threads, seed=seed, max_episode_steps=limit)
 
 
-def actions_for(env: VecEnv, steps: int, seed: int = 7) -> np.ndarray:
-    """[steps, N, A] float32 within the action bounds (-1 .. 1 where there are none)."""
-    low = np.where(np.isfinite(env.action_low), env.action_low, -1)
-    high = np.where(np.isfinite(env.action_high), env.action_high, 1)
-    sample = np.random.default_rng(seed).uniform(low, high, (steps, env.num_envs, env.action_dim))
-    return sample.astype(np.float32)
-
-
 def copied(result: StepResult) -> list[np.ndarray]:
     """The arrays of a result, copied; a missing critic is an empty array."""
     return [np.array([] if array is None else array) for array in result[:8]]
 
 
 def run(env: VecEnv, steps: int, seed: int = 7) -> list[list[np.ndarray]]:
-    return [copied(env.step(actions)) for actions in actions_for(env, steps, seed)]
+    return [copied(env.step(actions)) for actions in random_actions(env, steps, seed)]
 
 
 def assert_same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> None:
@@ -63,29 +56,10 @@ def assert_same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> N
 def check_shapes_and_buffers(factory: Factory) -> None:
     with new(factory) as env:
         assert env.num_envs == ROWS
-        for bound in (env.action_low, env.action_high):
-            assert bound.shape == (env.action_dim,) and bound.dtype == np.float32
-        obs, critic = env.reset()
-        assert obs.shape == (ROWS, env.obs_dim) and obs.dtype == np.float32
-        assert (critic is None) == (env.critic_dim == 0)
+        assert steps_problems(env, 3 * LIMIT) == []
         addresses = set()
-        for actions in actions_for(env, 3 * LIMIT):
+        for actions in random_actions(env, 3 * LIMIT):
             result = env.step(actions)
-            ended = len(result.final_ids)
-            assert result.obs.shape == (ROWS, env.obs_dim) and result.obs.dtype == np.float32
-            assert result.reward.shape == (ROWS,) and result.reward.dtype == np.float32
-            assert result.terminated.shape == (ROWS,) and result.terminated.dtype == bool
-            assert result.truncated.shape == (ROWS,) and result.truncated.dtype == bool
-            assert result.final_ids.dtype == np.int64
-            assert result.final_obs.shape == (ended, env.obs_dim) and result.final_obs.dtype == np.float32
-            np.testing.assert_array_equal(result.final_ids, np.flatnonzero(result.terminated | result.truncated))
-            if env.critic_dim:
-                assert result.critic is not None and result.final_critic is not None
-                assert result.critic.shape == (ROWS, env.critic_dim) and result.critic.dtype == np.float32
-                assert result.final_critic.shape == (ended, env.critic_dim)
-            else:
-                assert result.critic is None and result.final_critic is None
-            assert result.faults == ()
             assert np.isfinite(result.obs).all() and np.isfinite(result.reward).all()
             np.testing.assert_array_equal(env.obs, result.obs)
             addresses.add((result.obs.ctypes.data, result.reward.ctypes.data, result.terminated.ctypes.data))
@@ -118,7 +92,7 @@ def check_final_observations(factory: Factory) -> None:
     with new(factory) as cut, new(factory, limit=None) as uncut:
         cut.reset()
         uncut.reset()
-        for step, actions in enumerate(actions_for(cut, LIMIT), start=1):
+        for step, actions in enumerate(random_actions(cut, LIMIT), start=1):
             expected, result = uncut.step(actions), cut.step(actions)
             assert not expected.terminated.any(), f"episodes must last {LIMIT} steps for this check"
             np.testing.assert_array_equal(result.truncated, np.full(ROWS, step == LIMIT))
@@ -178,7 +152,7 @@ def check_state(factory: Factory) -> None:
 
 def check_bad_actions(factory: Factory) -> None:
     with new(factory) as env:
-        good = actions_for(env, 1)[0]
+        good = random_actions(env, 1)[0]
         with pytest.raises(RuntimeError, match=r"call reset\(\) before step\(\)"):
             env.step(good)
         env.reset()
@@ -192,7 +166,7 @@ def check_nan_action(factory: Factory) -> None:
     with new(factory) as env, new(factory) as healthy:
         env.reset()
         healthy.reset()
-        first, second, third = actions_for(env, 3)
+        first, second, third = random_actions(env, 3)
         before = env.step(first).obs.copy()
         healthy.step(first)
         bad = second.copy()
@@ -218,7 +192,7 @@ def check_nan_action(factory: Factory) -> None:
 def check_close(factory: Factory) -> None:
     env = new(factory)
     env.reset()
-    actions = actions_for(env, 1)[0]
+    actions = random_actions(env, 1)[0]
     result = env.step(actions)
     obs = result.obs.copy()
     env.close()

@@ -47,7 +47,19 @@ def wait_for_trial(tmp_path: Path) -> int:
 
 
 def test_every_verb_has_help(capsys) -> None:
-    for verb in ("run", "plan", "validate", "report", "compare", "train", "eval", "list", "machine", "clean"):
+    for verb in (
+        "run",
+        "plan",
+        "validate",
+        "check-env",
+        "report",
+        "compare",
+        "train",
+        "eval",
+        "list",
+        "machine",
+        "clean",
+    ):
         with pytest.raises(SystemExit) as end:
             cli.main([verb, "--help"])
         assert end.value.code == 0
@@ -282,6 +294,38 @@ def test_a_setting_on_the_command_line_is_told_where_it_stands(tmp_path, capsys)
     assert cli.main(["train", str(path), "--set", "num_envs=5"]) == 1
     error = "error: --set: num_envs: unknown key; it is a setting of the trainer: settings.num_envs\n"
     assert capsys.readouterr().err == error
+
+
+def test_check_env_says_what_is_wrong(capsys) -> None:
+    assert cli.main(["check-env", "tests.envs.mistaken:ArrayReward"]) == 1
+    assert "wrong: ArrayReward: step() returned as the reward an array of shape (1,)" in capsys.readouterr().out
+    assert cli.main(["check-env", "tests.envs.cart:Cart", "--set", "max_episode_steps=null"]) == 0
+    said = capsys.readouterr().out
+    assert "note: it has no time limit" in said and "observation [1], action [1], no time limit; nothing wrong" in said
+    assert cli.main(["check-env", "tests.envs.mistaken:NewReward", "--json"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem.startswith("evaluate() wrote nothing into reward")
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "run", "train"])
+def test_an_environment_is_tried_before_anything_is_started(tmp_path, capsys, verb: str) -> None:
+    text = "trainer: sac\nenv: tests.envs.mistaken:FewNumbers\n" + ("" if verb == "train" else "name: a\n")
+    (tmp_path / "c.yaml").write_text(text)
+    out = {"train": ["--out", str(tmp_path / "out")], "validate": []}.get(verb, ["--results", str(tmp_path / "out")])
+    assert cli.main([verb, str(tmp_path / "c.yaml"), *out]) == 1
+    words = "c.yaml:2: env: observe() wrote 2 of the 3 numbers that observation_size() says: not those at [2]\n"
+    assert capsys.readouterr().err.endswith(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_a_plan_says_that_returns_may_never_come(tmp_path, capsys) -> None:
+    (tmp_path / "s.yaml").write_text("name: a\ntrainer: sac\nenv: tests.envs.mistaken:Endless\n")
+    for limit, said in (("{}", True), ("{max_episode_steps: 9}", False)):
+        assert cli.main(["validate", str(tmp_path / "s.yaml"), "--set", f"fixed.env_cfg={limit}"]) == 0
+        assert ("note: tests.envs.mistaken:Endless: it has no time limit" in capsys.readouterr().out) is said
+    (tmp_path / "s.yaml").write_text("name: a\ntrainer: sac\nenv: nowhere:Env\n")
+    assert cli.main(["validate", str(tmp_path / "s.yaml")]) == 1
+    assert "s.yaml:3: env: environment 'nowhere:Env': no module 'nowhere'" in capsys.readouterr().err
 
 
 def test_eval_of_what_is_no_checkpoint_is_an_error(tmp_path, capsys) -> None:

@@ -1,6 +1,16 @@
 """Batched environments: ``make(name, num_envs)`` gives a ``VecEnv``."""
 
 from unilab.envs.registry import env_dims, make, names, register
-from unilab.envs.vec_env import EnvDims, SimulationFault, StepResult, VecEnv
+from unilab.envs.vec_env import EnvDims, EnvironmentMistake, SimulationFault, StepResult, VecEnv
 
-__all__ = ["EnvDims", "SimulationFault", "StepResult", "VecEnv", "env_dims", "make", "names", "register"]
+__all__ = [
+    "EnvDims",
+    "EnvironmentMistake",
+    "SimulationFault",
+    "StepResult",
+    "VecEnv",
+    "env_dims",
+    "make",
+    "names",
+    "register",
+]

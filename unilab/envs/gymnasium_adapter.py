@@ -1,5 +1,6 @@
 """Any gymnasium environment as a batched one: one object a row, stepped in a loop. Slower, but correct."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -11,14 +12,17 @@ from numpy.typing import NDArray
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
 from unilab.envs.registry import Factory
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.vec_env import EnvironmentMistake, FloatArray
 from unilab.training.settings import SettingsError
+
+NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 
 
 class GymnasiumVecEnv(AutoresetVecEnv):
     """N gymnasium environments.
 
-    Observations are flattened as ``gymnasium.spaces.flatten`` does. A box action is passed as it is given; of a
+    Observations are flattened as ``gymnasium.spaces.flatten`` does; those of several parts, and images, are refused,
+    because the policies here could not tell what is what. A box action is passed as it is given; of a
     discrete one each value has a column and the largest is taken. Gymnasium offers no state to save: after
     ``load_state_dict`` every row begins a new episode.
     """
@@ -36,7 +40,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         """Make ``num_envs`` environments with ``make_one``, which must apply no time limit of its own.
 
         Raises:
-            ValueError: an observation or action space without a fixed size.
+            EnvironmentMistake: a space that is missing or cannot be batched, a ``reset`` that takes no seed.
         """
         keep_warnings_out_of_files()  # for the environments that are MuJoCo's
         with quiet():
@@ -45,10 +49,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         first = self._envs[0]
         self._label = first.spec.id if first.spec else type(first.unwrapped).__name__
-        for kind, space in (("observation", first.observation_space), ("action", first.action_space)):
-            if not space.is_np_flattenable:
-                self.close()
-                raise ValueError(f"{self._label}: the {kind} space {space} has no fixed size and cannot be batched")
+        problem = _unusable(first)
+        if problem is not None:
+            for env in self._envs:
+                env.close()
+            raise EnvironmentMistake(f"{self._label}: {problem}")
         bounds = spaces.flatten_space(first.action_space)
         super().__init__(
             num_envs,
@@ -74,12 +79,21 @@ class GymnasiumVecEnv(AutoresetVecEnv):
                 continue  # ends as a fault; no environment of another's is asked to stand it
             action, _ = unflatten_action(env.action_space, actions[row])
             try:
-                obs, reward, terminated, truncated, _ = env.step(action)
+                returned = env.step(action)
             except Exception as error:
                 error.add_note(f"{self._label}: environment {row}, env step {self._env_steps}, action {action}")
                 raise
-            self._obs[row] = spaces.flatten(env.observation_space, obs)
+            if not (isinstance(returned, tuple) and len(returned) == 5):
+                old = "; this is the interface of gym before 0.26" if _length(returned) == 4 else ""
+                raise self._mistake("step", returned, f"(observation, reward, terminated, truncated, info){old}")
+            obs, reward, terminated, truncated, _ = returned
+            self._obs[row] = self._flat("step", obs)
+            if not isinstance(reward, NUMBERS) and (np.ndim(reward) or np.asarray(reward).dtype.kind not in "fiub"):
+                raise self._mistake("step", reward, "one number", "as the reward ")
             self._reward[row] = reward
+            for name, end in (("terminated", terminated), ("truncated", truncated)):
+                if not isinstance(end, NUMBERS):
+                    raise self._mistake("step", end, "True or False", f"as {name} ")
             self._terminated[row], self._truncated[row] = terminated, truncated
         return {}
 
@@ -87,8 +101,23 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         for row in ids.tolist():
             env = self._envs[row]
             # A seed at every reset makes the rows' streams a function of ours, which can be saved.
-            obs, _ = env.reset(seed=int(self._rng.integers(2**31)))
-            self._obs[row] = spaces.flatten(env.observation_space, obs)
+            returned = env.reset(seed=int(self._rng.integers(2**31)))
+            if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
+                raise self._mistake("reset", returned, "(observation, info), where info is a dict")
+            self._obs[row] = self._flat("reset", returned[0])
+
+    def _flat(self, method: str, obs: Any) -> np.ndarray:
+        space = self._envs[0].observation_space
+        if isinstance(space, spaces.Box):
+            is_like = np.shape(obs) == space.shape and np.asarray(obs).dtype.kind in "fiub"
+        else:
+            is_like = space.contains(obs)
+        if not is_like:
+            raise self._mistake(method, obs, f"one of its observation_space {space}", "as the observation ")
+        return spaces.flatten(space, obs)
+
+    def _mistake(self, method: str, returned: Any, expected: str, what: str = "") -> EnvironmentMistake:
+        return EnvironmentMistake(f"{self._label}: {method}() returned {what}{describe(returned)}; expected {expected}")
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         self.elapsed_steps.fill(0)
@@ -99,6 +128,48 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         for env in envs:
             env.close()
         super().close()
+
+
+def describe(value: Any) -> str:
+    """A value in few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    if isinstance(value, tuple | list):
+        shown = ", ".join("an array" if isinstance(part, np.ndarray) else f"{part!r:.30}" for part in value[:6])
+        return f"a {type(value).__name__} of {len(value)}: ({shown})"
+    return f"{value!r:.80}"
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, tuple | list) else 0
+
+
+def _unusable(env: gymnasium.Env[Any, Any]) -> str | None:
+    """What keeps an environment from being batched."""
+    for kind in ("observation", "action"):
+        space = getattr(env, f"{kind}_space", None)
+        if not isinstance(space, spaces.Space):
+            return f"{kind}_space is {describe(space)}; expected a space, such as gymnasium.spaces.Box(-1, 1, (3,))"
+        if not space.is_np_flattenable:
+            return f"the {kind} space {space} has no fixed size and cannot be batched"
+    seen = env.observation_space
+    if isinstance(seen, spaces.Dict | spaces.Tuple):
+        return (
+            f"observation_space is a {type(seen).__name__}: observations of several parts are not supported, because "
+            "the policies take one vector; wrap the environment in gymnasium.wrappers.FlattenObservation"
+        )
+    if isinstance(seen, spaces.Box) and (len(seen.shape) > 2 or (len(seen.shape) == 2 and seen.dtype == np.uint8)):
+        return (
+            f"observation_space is an image {seen.shape}: images are not supported, because the policies take one "
+            "vector and know nothing of neighbouring pixels; observe the state, or features of the image"
+        )
+    signature = inspect.signature(env.unwrapped.reset)
+    try:
+        signature.bind(seed=0)
+    except TypeError:
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
+        return f"reset{signature} takes no seed; expected reset(self, *, seed=None, options=None)"
+    return None
 
 
 def _chooses(space: spaces.Space[Any]) -> bool:

@@ -6,10 +6,11 @@ are spawned: what ``register`` adds is known only where it ran, ``module:attribu
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from unilab.envs.vec_env import EnvDims, VecEnv
+from unilab.envs.vec_env import EnvDims, EnvironmentMistake, VecEnv
 from unilab.training.settings import SettingsError, nearest
 
 
@@ -116,11 +117,29 @@ def _import(path: str) -> Factory:
     if found is None:
         there = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
         return _gymnasium(attribute, f"'{path}': module '{module_name}' has no '{attribute}'", there)
+    is_class = isinstance(found, type)
     if isinstance(found, type) and not issubclass(found, VecEnv):
         return _adapted(found)
     if not callable(found):
         raise ValueError(f"environment '{path}' is a {type(found).__name__}; it must be a factory or a class")
-    return found
+    return found if is_class else _checked(path, found)
+
+
+def _checked(path: str, function: Any) -> Factory:
+    """A factory that gives an environment; what does not look like one is not called."""
+    try:
+        inspect.signature(function).bind(1, num_threads=None, seed=None)
+    except (TypeError, ValueError):  # a ValueError: it is not written in Python
+        expected = "a function (num_envs, *, num_threads, seed, **settings) that gives a VecEnv"
+        raise EnvironmentMistake(f"{path}() cannot be a factory; expected {expected}") from None
+
+    def factory(num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> VecEnv:
+        made = function(num_envs, num_threads=num_threads, seed=seed, **cfg)
+        if not isinstance(made, VecEnv):
+            raise EnvironmentMistake(f"{path}() returned {made!r:.60}; expected a VecEnv")
+        return made
+
+    return factory
 
 
 def _adapted(cls: type) -> Factory:

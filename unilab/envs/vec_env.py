@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
+class EnvironmentMistake(ValueError):
+    """An environment's own code does not do what is asked of it: which method gave what, and what was expected."""
+
+
 @dataclass(frozen=True)
 class EnvDims:
     """Sizes that networks and buffers need to know of an environment."""

@@ -1,0 +1,120 @@
+"""Environments as one writes them at first: each with one mistake."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from tests.envs.cart import Cart, Countdown
+
+
+class WrongShape(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+class OldStep(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, {}
+
+
+class OldReset(Countdown):
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros(1, np.float32)
+
+
+class NoSeed(Countdown):
+    def reset(self) -> Any:  # type: ignore[override]
+        return np.zeros(1, np.float32), {}
+
+
+class NoSpaces(gymnasium.Env[Any, Any]):
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros(1, np.float32), {}
+
+
+class ArrayReward(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), np.zeros(1), False, False, {}
+
+
+class NoReward(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), None, False, False, {}
+
+
+class NanReward(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), float("nan"), False, False, {}
+
+
+class NoEnd(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, None, False, {}
+
+
+class NoAttribute(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), self.forgotten, False, False, {}
+
+
+class DictObservation(Countdown):
+    observation_space = spaces.Dict({"a": spaces.Box(0, 1, (1,))})  # type: ignore[assignment]
+
+
+class Image(Countdown):
+    observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)  # type: ignore[assignment]
+
+
+class Endless(Countdown):
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+class Returns(Cart):
+    def observe(self, rows: Any, out: Any) -> Any:  # type: ignore[override]
+        return self.qpos[rows]
+
+
+class NewReward(Cart):
+    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:
+        reward = -np.abs(self.qpos[:, 0])  # noqa: F841
+        terminated[:] = False
+
+
+class NewTerminated(Cart):
+    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:
+        reward[:] = 0
+        terminated = np.zeros(self.num_envs, bool)  # noqa: F841
+
+
+class FewNumbers(Cart):
+    def observation_size(self) -> int:
+        return 3
+
+    def observe(self, rows: Any, out: Any) -> None:
+        out[:, :2] = self.qpos[rows]
+
+
+class ManyNumbers(Cart):
+    def observe(self, rows: Any, out: Any) -> None:
+        out[:] = np.concatenate((self.qpos[rows], self.qvel[rows]), axis=1)
+
+
+class AllRows(Cart):
+    def observe(self, rows: Any, out: Any) -> None:
+        out[:] = self.qpos
+
+
+class OneState(Cart):
+    def initial_state(self, count: int) -> Any:
+        return self.init_qpos, self.init_qvel
+
+
+def takes_nothing() -> None:
+    raise AssertionError("this was called")
+
+
+def no_environment(num_envs: int, *, num_threads: Any, seed: Any) -> str:
+    return "three"
