@@ -11,12 +11,12 @@ import numpy as np
 from harness.claims import sentence
 from harness.confirm import BASELINE
 from harness.record import RETURNS, Record, typical
-from harness.statistics import LEVEL, Interval, bootstrap_interval, needed_pairs, paired_comparison, paired_log_ratios
+from harness.statistics import LEVEL, Interval, median_interval, needed_pairs, paired_comparison, paired_log_ratios
 from harness.study import judged_by, of_one_kind, ranking, timed_by
 from harness.suite import Suite
 
-SEEDS = 5
-"""with fewer nothing is claimed of a return (Agarwal et al. 2021, arXiv:2108.13264)"""
+SEEDS = needed_pairs()
+"""with fewer nothing is claimed of a return: not even their median has a 95 % interval"""
 
 Pairs = list[tuple[float, float]]
 
@@ -40,7 +40,7 @@ class Answer:
     """median, of returns the interquartile mean, over the repeats that count (``harness.record.typical``)"""
     baseline_value: float = math.nan
     value_interval: Interval | None = None
-    """95 %, by bootstrap over the repeats; None with fewer than ``SEEDS`` of them"""
+    """95 %, of the median; None with fewer than ``SEEDS`` repeats"""
     baseline_interval: Interval | None = None
     points: tuple[float, ...] = ()
     """the repeats behind ``value``"""
@@ -143,7 +143,8 @@ def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str
     return {
         "value": typical(best, metric), "baseline_value": typical(baseline, metric),
         "points": points, "baseline_points": baseline_points,
-        "value_interval": _interval(points, metric), "baseline_interval": _interval(baseline_points, metric),
+        "value_interval": median_interval(points) if points else None,
+        "baseline_interval": median_interval(baseline_points) if baseline_points else None,
         "missing": sum(not math.isfinite(record.metric(metric)) for record in behind),
         "confirmed": best[0].phase == "confirm", "repeats": len(behind),
         "failed": len(failed), "best_failed": failed.count(best[0].trial),
@@ -198,11 +199,6 @@ def _have_ratios(values: Sequence[float]) -> bool:
 def _points(records: Sequence[Record], metric: str) -> tuple[float, ...]:
     values = (record.metric(metric) for record in records if record.state == "complete")
     return tuple(value for value in values if math.isfinite(value))
-
-
-def _interval(points: Sequence[float], metric: str) -> Interval | None:
-    statistic: Literal["interquartile_mean", "median"] = "interquartile_mean" if metric in RETURNS else "median"
-    return bootstrap_interval(points, statistic) if len(points) >= SEEDS else None
 
 
 def _pairs(baseline: Sequence[Record], best: Sequence[Record], metric: str) -> Pairs:

@@ -56,7 +56,7 @@ def _too_few_seeds(found: "Answer") -> bool:
 
 
 def _points(found: "Answer") -> str:
-    text = f"No claim with fewer than five seeds: trial {found.best} had {NAMES[found.metric]} {_list(found.points)}"
+    text = f"No claim with fewer than six seeds: trial {found.best} had {NAMES[found.metric]} {_list(found.points)}"
     if found.baseline is None or found.best == found.baseline:
         return text
     return f"{text}, the baseline {_list(found.baseline_points)}"

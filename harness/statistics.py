@@ -6,14 +6,13 @@ is missing has to be left out by the caller, who knows what it means.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Statistic = Literal["median", "mean", "interquartile_mean"]
 TIE_DECIMALS = 12
 """to which means are told apart, in units of the largest difference"""
 LEVEL = 0.05
@@ -30,7 +29,7 @@ SIMULATIONS = 1000
 
 
 class Interval(NamedTuple):
-    """From ``low`` to ``high``; NaN where one value alone says nothing about the spread."""
+    """From ``low`` to ``high``, both included."""
 
     low: float
     high: float
@@ -44,25 +43,22 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float(stats.trim_mean(_finite(values), 0.25))
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Statistic = "median",
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap interval of a statistic of independent values; the same seed gives the same interval."""
-    sample = _finite(values)
-    if len(sample) < 2:
-        return Interval(math.nan, math.nan)
-    if np.ptp(sample) == 0:
-        return Interval(float(sample[0]), float(sample[0]))
-    result = stats.bootstrap(
-        (sample,), _STATISTICS[statistic], vectorized=True, method="percentile", confidence_level=confidence,
-        n_resamples=resamples, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
+    """Of the median of independent values, with confidence ``1 - level`` at least, whatever their distribution.
+
+    None with fewer values than ``needed_pairs``, as all of them may well lie on one side of it.
+    """
+    sample = np.sort(_finite(values))
+    rank = median_rank(len(sample), level)
+    return Interval(float(sample[rank - 1]), float(sample[-rank])) if rank else None
+
+
+def median_rank(count: int, level: float = LEVEL) -> int:
+    """The interval of the median of so many values reaches from the k-th smallest to the k-th largest: k; 0 for none.
+
+    It holds the medians that the sign test does not reject.
+    """
+    return int(stats.binom.ppf(level / 2, count, 0.5))
 
 
 def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
@@ -184,14 +180,3 @@ def _finite(values: ArrayLike | Sequence[float]) -> NDArray[np.float64]:
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
         raise ValueError(f"expected at least one value, all of them finite numbers, got {sample}")
     return sample
-
-
-def _interquartile(sample: NDArray[np.float64], axis: int = -1) -> Any:
-    return stats.trim_mean(sample, 0.25, axis=axis)
-
-
-_STATISTICS: dict[Statistic, Callable[..., Any]] = {
-    "median": np.median,
-    "mean": np.mean,
-    "interquartile_mean": _interquartile,
-}

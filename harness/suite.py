@@ -217,9 +217,9 @@ class Confirm:
 
     top: Count = 2
     """configurations beside the baseline"""
-    repeats: Count = 6
-    """of each of them; the baseline is measured as often, and once more where that is odd. With fewer than six no
-    difference is shown at a level of 5 %"""
+    repeats: Count = 8
+    """of each of them; the baseline is measured as often, and once more where that is odd. The test needs six where one
+    is confirmed, seven for two or three, eight for up to six"""
 
 
 @dataclass(frozen=True)

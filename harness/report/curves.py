@@ -1,7 +1,6 @@
 """Learning curves: many readings of several repeats brought onto one grid, with how far the repeats spread."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import altair as alt
@@ -16,6 +15,7 @@ from harness.report import vega
 from harness.report.files import StudyFiles
 from harness.report.model import Chart, Section, Table, finite
 from harness.report.trials import Trial
+from harness.statistics import median_rank
 from harness.tables import number_text
 
 POINTS = 150
@@ -76,7 +76,7 @@ def summary_kind(repeats: int) -> str:
         return "the one repeat, no band"
     if repeats < SEEDS:
         return f"median and range of {repeats} repeats; too few for an interval"
-    return f"interquartile mean of {repeats} repeats, bootstrap 95 % interval"
+    return f"interquartile mean of {repeats} repeats, 95 % interval of the median"
 
 
 def readings(study: StudyFiles, record: Record) -> pd.DataFrame:
@@ -97,8 +97,8 @@ def thin(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
 def aggregate(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, Floats, Floats]:
     """Grid, line, low and high of the band, each ``[points]``, over the part of x that all curves have.
 
-    One curve is its own line. Fewer than ``SEEDS``: median and range. Otherwise interquartile mean and its pointwise
-    bootstrap 95 % interval.
+    One curve is its own line. Fewer than ``SEEDS``: median and range. Otherwise interquartile mean and pointwise
+    the 95 % interval of the median.
     """
     thinned = [thin(x, y) for x, y in curves]
     if len(thinned) == 1:
@@ -109,10 +109,9 @@ def aggregate(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, 
     values = np.stack([np.interp(grid, x, y) for x, y in thinned])  # [repeats, points]
     if len(thinned) < SEEDS:
         return grid, np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
-    middle = partial(stats.trim_mean, proportiontocut=0.25)
-    drawn = np.random.default_rng(0).integers(len(values), size=(500, len(values)))
-    low, high = np.percentile(middle(values[drawn], axis=1), [2.5, 97.5], axis=0)
-    return grid, middle(values, axis=0), low, high
+    rank = median_rank(len(values))
+    ordered = np.sort(values, axis=0)
+    return grid, stats.trim_mean(values, 0.25, axis=0), ordered[rank - 1], ordered[-rank]
 
 
 def _rows(study: StudyFiles, trial: Trial, curves: Sequence[pd.DataFrame], axis: str) -> list[dict[str, Any]]:

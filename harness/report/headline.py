@@ -158,8 +158,8 @@ def _evidence(study: StudyFiles, metric: str) -> tuple[tuple[Chart, ...], list[d
             tooltip=vega.tooltip(("trial:N", "trial"), ("value:Q", label(metric)), ("middle:Q", "median")),
         ),
     ]  # fmt: skip
-    what = "each repeat, the median, and its bootstrap 95 % interval" if enough else "each repeat and the median"
-    what = what.replace("median", "interquartile mean") if metric in RETURNS else what
+    what = "each repeat, the median, and the 95 % interval of the median" if enough else "each repeat and the median"
+    what = what.replace("median", "interquartile mean", 1) if metric in RETURNS else what
     what += f", of the {trials[0].measured}"
     described = f"{label(metric)}, {what}: " + "; ".join(parts)
     height = vega.ROW * len(trials) + 6

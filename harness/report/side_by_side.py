@@ -34,8 +34,8 @@ def comparison(studies: Sequence[StudyFiles]) -> Page:
     machines = {str(study.manifest.get("machine_name", provenance.UNKNOWN)) for study in studies}
     text = [
         "The best configuration of each study and its baseline, each as its own study measured it. Whether two of them "
-        "differ by more than chance is what the verb compare tests; this page does not. Intervals are drawn from five "
-        "repeats on: bootstrap, 95 %."
+        "differ by more than chance is what the verb compare tests; this page does not. Intervals are drawn from six "
+        "repeats on: of the median, 95 %."
     ]
     if len(machines) > 1:
         text.append(f"These are {len(machines)} machines: what differs between them is not the code alone.")

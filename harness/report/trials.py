@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.answer import SEEDS
 from harness.claims import NAMES
-from harness.record import RETURNS, Record, typical
-from harness.statistics import Interval, Statistic, bootstrap_interval
+from harness.record import Record, typical
+from harness.statistics import Interval, median_interval
 from harness.study import judged_by, timed_by
 from harness.tables import settings_text
 from harness.window import FRACTIONS
@@ -111,10 +110,9 @@ class Trial:
         return [value for value in values if math.isfinite(value)]
 
     def interval(self, metric: str) -> Interval | None:
-        """Bootstrap 95 % interval of ``value``; None with fewer than ``SEEDS`` repeats, which show too little."""
+        """95 % interval of the median; None with fewer than six repeats, which show too little."""
         values = self.values(metric)
-        statistic: Statistic = "interquartile_mean" if metric in RETURNS else "median"
-        return bootstrap_interval(values, statistic) if len(values) >= SEEDS else None
+        return median_interval(values) if values else None
 
 
 def trials_of(records: Sequence[Record]) -> list[Trial]:

@@ -134,7 +134,7 @@ def test_six_pairs_of_a_return_are_called_better_and_five_have_no_interval() -> 
         assert found.p == 2 / 2**count and found.shown is shown
         assert found.difference_interval == (pytest.approx((500, 505)) if shown else None)
         assert ("95 % interval" in found.claim) is shown
-        assert ("too few to tell" in found.claim) is not shown
+        assert ("No claim with fewer than six seeds" in found.claim) is not shown
 
 
 def test_an_outlier_widens_the_interval_as_far_as_the_test_goes() -> None:
@@ -190,13 +190,13 @@ def test_without_a_baseline_there_is_nothing_to_compare_with() -> None:
     )
 
 
-def test_fewer_than_five_seeds_of_a_return_are_shown_as_they_are() -> None:
+def test_fewer_than_six_seeds_of_a_return_are_shown_as_they_are() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     found = answer(asked, [*records(0, [1.0, 3.0, 2.0], name), *records(1, [-5.0], name)])
     assert found.value == 2.0 and found.value_interval is None and found.points == (1.0, 3.0, 2.0)
-    assert found.claim == "No claim with fewer than five seeds: trial 0 had return 1, 2, 3."
+    assert found.claim == "No claim with fewer than six seeds: trial 0 had return 1, 2, 3."
     found = answer(asked, [*records(0, [1.0] * 5, name), *records(1, [7.0, 8.0], name)])
-    assert found.claim == "No claim with fewer than five seeds: trial 1 had return 7, 8, the baseline 1, 1, 1, 1, 1."
+    assert found.claim == "No claim with fewer than six seeds: trial 1 had return 7, 8, the baseline 1, 1, 1, 1, 1."
 
 
 def test_returns_have_interquartile_means_and_a_difference() -> None:

@@ -48,4 +48,4 @@ def test_returns_are_set_beside_the_baseline_by_their_difference(make_plan, tmp_
     plan = make_plan("limits.trials=2", "search.speed=[20, 80]", "objectives=[episode_return]")
     text, content = finished(plan, tmp_path, set())
     assert "+600" in text and "interquartile mean of 1 repeat" in text
-    assert content["answer"]["claim"].startswith("No claim with fewer than five seeds: trial 1 had return 800")
+    assert content["answer"]["claim"].startswith("No claim with fewer than six seeds: trial 1 had return 800")

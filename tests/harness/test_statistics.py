@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from harness.statistics import (
     Interval,
-    bootstrap_interval,
     interquartile_mean,
+    median_interval,
     needed_pairs,
     paired_comparison,
     paired_log_ratios,
@@ -117,22 +117,15 @@ def test_many_pairs_are_sampled_instead_of_counted():
     assert compared.interval == pytest.approx((centre - 2.02 * error, centre + 2.02 * error), rel=0.1)
 
 
-@given(st.lists(NUMBERS, min_size=2, max_size=12), st.sampled_from(["median", "mean", "interquartile_mean"]))
-def test_an_interval_lies_within_the_values_and_is_repeatable(values, statistic):
-    interval = bootstrap_interval(values, statistic, resamples=200)
-    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
-    assert interval == bootstrap_interval(values, statistic, resamples=200)
-
-
-def test_an_interval_covers_the_mean_about_as_often_as_it_says():
+def test_the_median_of_five_has_no_interval_and_that_of_more_covers_it_as_often_as_it_says():
+    assert median_interval([1, 2, 3, 4, 5]) is None
+    assert median_interval([6, 5, 4, 3, 2, 1]) == (1, 6)  # 2 / 2^6 = 3.1 % beside it
+    assert median_interval(range(1, 10)) == (2, 8)  # 2 * (1 + 9) / 2^9 = 3.9 %
     rng = np.random.default_rng(1)
-    covered = [10 in bootstrap_interval(rng.normal(10, 2, 40), "mean", resamples=300) for _ in range(200)]
-    assert 0.88 <= np.mean(covered) <= 0.99
-
-
-def test_one_value_has_no_interval():
-    assert all(math.isnan(end) for end in bootstrap_interval([3.0]))
-    assert bootstrap_interval([3.0, 3.0, 3.0]) == Interval(3.0, 3.0)
+    for count in (6, 8, 12):
+        skew = rng.exponential(1.0, (2000, count))
+        covered = np.mean([math.log(2) in (median_interval(sample) or ()) for sample in skew])
+        assert 0.94 <= covered <= 0.995
 
 
 def test_spearman_by_hand():
