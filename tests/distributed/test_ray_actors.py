@@ -24,13 +24,13 @@ from unilab.distributed.ray_connection import RayConnection, choose_address
 SECONDS = 60.0
 
 
-def test_a_killed_worker_is_replaced_with_nothing_doubled_or_missing(
+def test_a_worker_that_dies_or_stands_still_is_replaced_with_nothing_doubled_or_missing(
     cluster: RayCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import ray
 
     buffer = RecordingBuffer()
-    with ray_workload.workers(buffer, tmp_path, max_restarts=2) as workers:
+    with ray_workload.workers(buffer, tmp_path, max_restarts=2, hang_seconds=1.0) as workers:
         workers.collect_rollouts()
         first = [ray_workload.place(tmp_path, worker) for worker in range(2)]
         assert first[0]["node"] != first[1]["node"], "they are spread"
@@ -40,9 +40,10 @@ def test_a_killed_worker_is_replaced_with_nothing_doubled_or_missing(
         assert workers.restarts == 1
         second = [ray_workload.place(tmp_path, worker) for worker in range(2)]
         assert (second[0] == first[0], second[1]["pid"] == first[1]["pid"]) == (True, False)
-        os.kill(first[0]["pid"], signal.SIGKILL)
+        os.kill(first[0]["pid"], signal.SIGSTOP)
         workers.collect_rollouts()
         assert workers.restarts == 2
+        assert "It made no env step in 1 s" in caplog.text
         third = [ray_workload.place(tmp_path, worker) for worker in range(2)]
         os.kill(third[0]["pid"], signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"(?s)worker 0 failed after 2 restarts.*worker process has died"):

@@ -78,7 +78,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
         max_restarts: of all workers together.
         hang_seconds: a worker in a process of its own that is to make rollouts and makes no env step for so long hangs;
-            to its first step it may take START_SECONDS.
+            to its first step it may take START_SECONDS. On a Ray cluster it is noticed after twice as long at most.
         on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:

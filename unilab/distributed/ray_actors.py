@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.distributed.base import START_SECONDS, BaseDistributedWorkersWithBuffer
 from unilab.distributed.errors import WorkerError
 from unilab.distributed.ray_connection import RayConnection
 from unilab.distributed.rollout import Rollout
@@ -63,6 +63,10 @@ class _Member:
     """in step: rollouts that were ordered and not stored yet"""
     made: int = 0
     """in step: rollouts of this incarnation that were stored"""
+    env_steps: int = 0
+    """that it had made when it was asked last; at least 1 once it has delivered a rollout"""
+    stalled: float = 0.0
+    """seconds for which it should have delivered a rollout and did not, since it was last seen to get on"""
     unreachable: Deadline | None = None
     """by which a call must succeed; None: the last one did"""
     dropped: int = 0
@@ -112,6 +116,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
         self._last_turn = -1
+        self._looked_at = time.monotonic()
         self._newest_weights: tuple[int, Any] = (0, None)
         self._ordered_weights: tuple[int, Any] = (0, None)
         self._connection = RayConnection(self.ray_address)
@@ -207,6 +212,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.taken = member.made = 0
         member.told = (0, -1)
         member.unreachable = None
+        member.env_steps, member.stalled = 0, 0.0
         member.deadline = deadline
         job = Job(
             self.n_rollout_steps,
@@ -257,6 +263,25 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         for member in starting:
             if member.deadline is not None and not member.deadline.left():
                 self._not_started(member)
+        now = time.monotonic()
+        passed, self._looked_at = min(now - self._looked_at, _LOOK_SECONDS), now
+        for member in self._running():
+            self._look_at(member, passed)
+
+    def _look_at(self, member: _Member, passed: float) -> None:
+        """Replace a worker that hangs. It is asked for its env steps only when it should have delivered long since."""
+        working = member.delivery is not None and (not self.in_step or member.owed > 0)
+        member.stalled = member.stalled + passed if working else 0.0
+        patience = self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
+        if member.stalled < patience:
+            return
+        member.stalled = 0.0
+        answer, before = member.actor.env_steps.remote(), member.env_steps
+        with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
+            if self._wait_for([answer], _COUNT_SECONDS):
+                member.env_steps = self._ray.get(answer)
+            if member.env_steps == before:
+                self._replace(member, f"It made no env step in {patience:g} s.", None, None)
 
     def _receive(self, member: _Member, reference: Any) -> None:
         """Take one answer; if the worker died instead, replace it."""
@@ -302,6 +327,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.dropped = delivery.dropped
         if delivery.rollout is not None:
             member.arrived = delivery.rollout
+            member.env_steps, member.stalled = max(1, member.env_steps), 0.0
         elif delivery.failure is not None:
             text = delivery.failure.traceback_text
             self._replace(member, f"Its traceback:\n{text.rstrip()}", text, delivery.failure.cause())

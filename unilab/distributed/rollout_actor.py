@@ -59,6 +59,7 @@ class RolloutActor:
         self._delivered = -1
         self._dropped = 0
         self._stopping = self._over = False
+        self._worker: RolloutWorker | None = None
         self._failure: Failure | None = None
         self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
         self._thread.start()
@@ -102,6 +103,10 @@ class RolloutActor:
         with self._changed:
             return len(self._finished)
 
+    def env_steps(self) -> int:
+        """Env steps that it has made, of which the learner sees whether it gets on."""
+        return 0 if self._worker is None else self._worker.env_steps
+
     def close(self) -> None:
         """Stop within an env step and close the environment."""
         with self._changed:
@@ -120,6 +125,7 @@ class RolloutActor:
                 worker=job.worker,
                 incarnation=job.incarnation,
             ) as worker:
+                self._worker = worker
                 while self._may_go_on(worker):
                     self._finish(worker.rollout(stopped=lambda: self._stopping))
         except RolloutStoppedError:

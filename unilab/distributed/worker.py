@@ -73,7 +73,9 @@ class RolloutWorker:
         self._worker = worker
         self._incarnation = incarnation
         self._sequence = 0
-        self._env_steps = self._faults = 0
+        self.env_steps = 0
+        """env steps that were made, all rows together"""
+        self._faults = 0
         self._emitter = env if isinstance(env, EmitsEvents) else None
         self._episodes = RunningEpisodes(env.num_envs, len(self.layout.event_names))
         seed = seed if incarnation == 0 else derive_seed(seed, f"incarnation {incarnation}")
@@ -104,8 +106,8 @@ class RolloutWorker:
                 if stopped():
                     raise RolloutStoppedError
                 ended = self._step({name: out[name][step] for name in self._step_fields}, out, ended)
-                self._env_steps += self._env.num_envs
-                report_step(self._env_steps)
+                self.env_steps += self._env.num_envs
+                report_step(self.env_steps)
         out["header"][:] = self._worker, self._incarnation, self._sequence, ended, time.monotonic_ns() - began
         self._sequence += 1
         return Rollout.of_arrays(out, self.layout.event_names, self.policy_version)
