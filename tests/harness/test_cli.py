@@ -126,7 +126,7 @@ def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_pa
     content = json.loads(capsys.readouterr().out)
     folder = Path(content["folder"])
     assert folder.parent == tmp_path / "r" / "fake"
-    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{7}){0,2}", folder.name)  # of the suite, of the commit, of changes
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{8}", folder.name)  # of the suite, of the code that it runs
     files = {"suite.yaml", "manifest.json", "trials.jsonl", "trials.csv", "curves.csv", "best.yaml", "logs"}
     assert files | {"report.html", "report.md"} <= {path.name for path in folder.iterdir()}
     assert list(pd.read_csv(folder / "trials.csv")["trial"]) == [0, 1]
