@@ -1,6 +1,5 @@
 """``--trace`` of ``run`` and ``train``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -133,5 +132,5 @@ def test_traced_numbers_do_not_enter_the_history_of_asv(run, tmp_path, capsys) -
     assert not (tmp_path / "r" / "asv").exists()
     with pytest.raises(ExportError, match="without --trace"):
         export(folder, tmp_path / "asv")
-    record = json.loads((folder / "trials.jsonl").read_text())
-    assert record["traced"] is True and record["log"] == "logs/0-0"
+    (record,) = read_records(folder / "trials.jsonl")
+    assert record.traced and record.log == "logs/0-0"
