@@ -8,6 +8,8 @@ import errno
 import os
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,34 @@ def _check_writable(folder: Path) -> None:
         reason = os.strerror(errno.EACCES)
     else:
         return
-    raise InputError(str(folder), None, "", f"cannot be written ({there}: {reason}); name a folder with --out")
+    raise _unwritable(folder, f"{there}: {reason}")
+
+
+def _unwritable(folder: Path, reason: str) -> InputError:
+    return InputError(str(folder), None, "", f"cannot be written ({reason}); name a folder with --out")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """While a run writes there.
+
+    Raises:
+        InputError: the disk is full or refuses; what was written before is whole.
+    """
+    try:
+        yield
+    except OSError as error:
+        inside = error.filename is not None and Path(error.filename).resolve().is_relative_to(folder.resolve())
+        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        name = error.filename if error.filename is not None else folder
+        problem = f"{error.strerror}; training has stopped. "
+        if any(path.suffix in MODELS for path in folder.iterdir()):
+            problem += "What was saved before is whole. Free some space or fix the permissions, then go on with it: "
+            problem += go_on_command(folder)
+        else:
+            problem += "Nothing was saved before. Free some space or fix the permissions, and train again"
+        raise InputError(str(name), None, "", problem) from error
 
 
 class RunFolder:
@@ -70,10 +99,16 @@ class RunFolder:
         folder: is made if it is not there.
         content: of ``config.yaml``.
         overwrite: TensorBoard's files of an earlier run go.
+
+    Raises:
+        InputError: it cannot be made.
     """
 
     def __init__(self, folder: Path, content: dict[str, Any], *, overwrite: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error.strerror or str(error)) from None
         self._folder, self._content = folder, content
         self._stale = [*folder.glob("events.out.tfevents.*")] if overwrite else []
         self._curve: Any = None

@@ -147,6 +147,7 @@ def run(
 
     Raises:
         TraceError: the trainer cannot be traced.
+        InputError: ``out`` cannot be written, or not any more.
         one of ``expected_errors()``, whose text says what to do.
     """
     if trace:
@@ -166,10 +167,11 @@ def run(
         return True
 
     settings = job.settings | (timelines.begin(out) if trace else {})
-    summary = job.trainer.run(
-        settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
-    )
-    folder.close()
+    with run_folder.writing(out):
+        summary = job.trainer.run(
+            settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
+        )
+        folder.close()
     return summary
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+import signal
 
 import altair as alt
 import numpy as np
@@ -178,3 +180,46 @@ def test_a_page_of_a_run_has_its_curve(tmp_path):
         alt.Chart.from_dict(dict(chart.spec))  # as the schema of Vega-Lite has it
     (tmp_path / "curve.csv").write_text("")
     assert training_run.page(training_run.TrainingRun.load(tmp_path)).answer.headline == "No result"
+
+
+@pytest.fixture
+def file_size():
+    """Sets the size that no file may exceed, which is as good as a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(
+    ("size", "file", "what"),
+    [(15_000, "checkpoint.pt", "the checkpoint cannot be written: File too large"),
+     (3_000, "events.out.tfevents", "the metrics cannot be written: File too large")],
+)  # fmt: skip
+def test_a_full_disk_stops_training_with_one_line(size, file, what, train, folder, file_size):
+    file_size(size)
+    code, _, err = train("c.yaml", "--iterations", 7)
+    assert code == 1 and len(err.splitlines()) == 1
+    assert err.startswith(f"error: runs/c/{file}") and what in err
+    assert "Nothing was saved before" in err and not list(folder.glob("*.pt"))
+
+
+def test_a_disk_that_fills_up_keeps_what_was_saved_before(train, folder, file_size):
+    assert train("c.yaml", "--iterations", 2)[0] == 0
+    size = (folder / "checkpoint.pt").stat().st_size
+    file_size(size - 100)
+    code, _, err = train("c.yaml", "--iterations", 3, "--resume")
+    assert code == 1 and len(err.splitlines()) == 1
+    assert "go on with it: python -m harness train runs/c --resume" in err
+    assert iteration(folder / "checkpoint.pt") == 2
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("c.yaml", "c.yaml: Not a directory"), ("c.yaml/deeper", "c.yaml: Not a directory"), ("/proc/nothing", "No such")],
+)  # fmt: skip
+def test_out_that_is_no_folder_or_cannot_be_one_is_said(out, words, train, tmp_path):
+    code, _, err = train("c.yaml", "--iterations", 1, "--out", out)
+    assert code == 1 and len(err.splitlines()) == 1
+    assert err.startswith(f"error: {out}: cannot be written") and words in err and "--out" in err

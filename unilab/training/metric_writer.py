@@ -2,7 +2,10 @@
 
 import csv
 import importlib
+import itertools
 import math
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +17,8 @@ from unilab.training.settings import SettingsError, nearest
 RECORDS_PER_SECOND = 10
 """at most: iterations of a few milliseconds would spend their time on writing"""
 CURVE_FILE = "curve.csv"
+_EVENT_FILES = itertools.count()
+"""tells files of one process and second apart"""
 
 
 class MetricLogger(Protocol):
@@ -27,20 +32,43 @@ class MetricLogger(Protocol):
 
 
 class TensorBoardLogger:
-    """Every number of ``Progress`` over env steps, as TensorBoard events in ``folder``."""
+    """Every number of ``Progress`` over env steps, as TensorBoard events in ``folder``.
+
+    Written here and now: the writers of TensorBoard and PyTorch leave it to a thread, from which an error of the disk
+    comes as that thread's traceback.
+
+    Raises:
+        OSError: the disk is full or not writable; ``add`` likewise.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, for those who write only
+        from tensorboard.compat.proto.event_pb2 import Event  # takes half a second, for those who write only
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._events = SummaryWriter(str(folder))
+        self._event, self._summary = Event, Summary
+        made = f"{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{next(_EVENT_FILES)}"
+        self._path = folder / f"events.out.tfevents.{made}"
+        self._file = self._path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, progress: Progress) -> None:
-        for name, value in progress.scalars().items():
-            if not math.isnan(value):
-                self._events.add_scalar(name, value, progress.env_steps)
+        known = {name: value for name, value in progress.scalars().items() if not math.isnan(value)}
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in known.items()]
+        summary = self._summary(value=values)
+        self._write(self._event(wall_time=time.time(), step=progress.env_steps, summary=summary))
+
+    def _write(self, event: Any) -> None:
+        try:
+            self._records.write(event.SerializeToString())
+            self._file.flush()
+        except OSError as error:
+            problem = f"the metrics cannot be written: {error.strerror}"
+            raise OSError(error.errno, problem, str(self._path)) from error
 
     def close(self) -> None:
-        self._events.close()
+        self._file.close()
 
 
 class WandbLogger:
