@@ -247,6 +247,8 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
     console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
     console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
+    for name, params in plan.pinned.items():
+        console.print(Text(f"pinned:   {name}: {settings_text(params)}"))
     for name, dimension in plan.space.dimensions.items():
         console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
     for dropped in plan.dropped:
@@ -300,7 +302,7 @@ def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
         "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
         "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
-        "baseline": plan.baseline, "dropped": list(plan.dropped),
+        "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
         "memory": [
             {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,
              "expected_host_bytes": v.expected_host_bytes, "shm_bytes": v.shm_bytes,

@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 
+from harness import cli
 from harness import plan as plans
 from harness.document import InputError
 from harness.space import Space
@@ -183,3 +184,8 @@ def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_spac
     for wrong, problem in (("speed: 50", "50 is not in the search space"), ("seed: 5", "only what is searched")):
         with pytest.raises(InputError, match=problem):
             make_plan(*space, f"pinned={{other: {{{wrong}}}}}")
+
+
+def test_a_plan_shows_what_is_pinned(suite_file, capsys) -> None:
+    assert cli.main(["plan", str(suite_file), "--set", "pinned={fast: {speed: 80}}"]) == 0
+    assert "pinned:   fast: speed=80" in capsys.readouterr().out
