@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from harness import sampling
+from harness.answer import answer
 from harness.engines.local import LocalEngine
 from harness.execute import Limits, Outcome
 from harness.outlook import Outlook
@@ -293,6 +294,16 @@ def test_confirmation_takes_turns_and_decides(make_plan, tmp_path) -> None:
         sweep(plan, tmp_path / "cut", Executed(crash_at=6))
     resumed = [r for r in sweep(plan, tmp_path / "cut") if r.phase == "confirm"]
     assert [(r.params["speed"], r.repeat) for r in resumed] == turns
+
+
+def test_more_repeats_that_are_asked_for_after_a_look_make_it_two(make_plan, tmp_path) -> None:
+    looks = []
+    for repeats in (2, 2, 6):
+        plan = make_plan(f"confirm={{top: 1, repeats: {repeats}}}", "limits.trials=4")
+        records = sweep(plan, tmp_path)
+        looks.append((answer(plan.suite, records).looks, sum(r.phase == "confirm" for r in records)))
+    assert looks == [(1, 4), (1, 4), (2, 12)]
+    assert [r.confirm_repeats for r in records if r.phase == "confirm"] == 4 * [2] + 8 * [6]
 
 
 def test_repeats_have_seeds_of_their_own(make_plan, tmp_path) -> None:
