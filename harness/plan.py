@@ -468,7 +468,7 @@ def try_environment(document: Document, trainer: Trainer, env: str, settings: Ma
         What may be meant so, or not.
 
     Raises:
-        InputError: its code does not do what is asked of it.
+        InputError: its code does not do what is asked of it, or it is nothing for this trainer.
     """
     from unilab.envs import names
 
@@ -479,6 +479,10 @@ def try_environment(document: Document, trainer: Trainer, env: str, settings: Ma
     findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
     if findings.problems:
         raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+    try:
+        trainer.check_environment({**settings, "env": env})
+    except SettingsError as error:
+        raise document.error((error.key,), error.problem) from None
     return [f"{env}: {note}" for note in findings.notes]
 
 

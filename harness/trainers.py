@@ -58,6 +58,9 @@ class Trainer(ABC):
     def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
         """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
 
+    def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
+        """Raises ``SettingsError`` for an environment, one that can be made, that this trainer cannot train in."""
+
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Names of settings that change nothing beside the others: they are not searched, and not shown."""
         return frozenset()
@@ -221,12 +224,14 @@ class APPOTrainer(OwnTrainer):
     def contradictions(self, config: APPOConfig) -> None:
         """Any settings go together."""
 
+    def check_environment(self, settings: Mapping[str, Any]) -> None:
+        config = parse(APPOConfig, settings)
+        check_actions(config.env, _env_sizes(config).chooses)
+
     def estimate(self, config: APPOConfig) -> "MemoryBudget":
         from unilab.ipc.memory_budget import estimate_appo
 
-        sizes = _env_sizes(config)
-        check_actions(config.env, sizes.chooses)
-        return estimate_appo(config, sizes)
+        return estimate_appo(config, _env_sizes(config))
 
     def describe(self, config: APPOConfig, cores: int) -> Workload:
         from harness.alone import appo

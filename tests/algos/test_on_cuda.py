@@ -1,5 +1,6 @@
 """Trainers on CUDA: the device that is named, recorded updates, every way of the batches, resume across devices."""
 
+import copy
 import math
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_learner_that_has_recorded_goes_on_from_a_checkpoint(algorithm, device
     for seed in range(10):
         straight.update(on(device, make_batch(seed)))
         resumed.update(on(device, make_batch(seed + 100)))
-    resumed.load_state_dict(straight.state_dict())
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     for seed in range(10, 20):
         for learner in (straight, resumed):
             learner.update(on(device, make_batch(seed)))

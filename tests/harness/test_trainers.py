@@ -39,9 +39,11 @@ def test_each_trainer_has_its_own_settings() -> None:
         trainers.get("sac").check({"algorithm.target_noise": 0.1})
 
 
-def test_discrete_actions_are_refused_before_a_trial() -> None:
-    with pytest.raises(SettingsError, match=r"env: 'CartPole-v1' has discrete actions"):
-        trainers.get("appo").budget({"env": "CartPole-v1"})
+def test_discrete_actions_are_refused_before_a_trial(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("name: s\ntrainer: appo\nenv: CartPole-v1\nsearch: {num_envs: [4, 8]}\n")
+    with pytest.raises(InputError, match=r"suite.yaml:3: env: 'CartPole-v1' has discrete actions"):
+        plans.make(path)
 
 
 CALLED: list[str] = []
