@@ -109,7 +109,9 @@ def test_what_an_earlier_run_left_stays_until_the_first_iteration_is_done(train,
     assert train("c.yaml", "--iterations", 2)[0] == 0
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ArithmeticError, match="planned failure"):
-        train("c.yaml", "--overwrite", "--set", "settings.env_cfg={fail_at: 3}")
+        train(
+            "c.yaml", "--overwrite", "--set", "settings.env_cfg={fail_at: 900}", "--set", "settings.steps_per_env=999"
+        )
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
