@@ -296,8 +296,9 @@ class _Watch:
             result = {k: math.nan if v is None else v for k, v in message["result"].items()}
             self._final = Outcome("complete", result=result)
         elif message["event"] == "error":
-            (self.group.folder / "traceback.txt").write_text(message["traceback"], encoding="utf-8")
-            self._final = Outcome("failed", error=message["error"])
+            traceback = self.group.folder / "traceback.txt"
+            traceback.write_text(message["traceback"], encoding="utf-8")
+            self._final = Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
 
     def _ended(self) -> Outcome:
         with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone

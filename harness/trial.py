@@ -23,6 +23,7 @@ from harness import trainers
 from harness.contention import Guard, Interference
 from harness.turns import Pauses
 from harness.window import FRACTIONS, Window
+from unilab.training.failures import ProcessFailure
 from unilab.training.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites
@@ -131,8 +132,10 @@ class Trial:
 
 
 def describe(error: BaseException) -> str:
-    """One line; running out of memory is named as such whoever ran out of it."""
+    """One line, the cause first; running out of memory is named as such whoever ran out of it."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    if isinstance(error, ProcessFailure) and error.cause is not None:
+        text = f"{error.cause} ({error.place})"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
         return f"out of memory ({text})"
     return text

@@ -10,6 +10,8 @@ import pytest
 from harness.execute import Limits, execute
 from harness.stop import Stopped, StopSignal
 from harness.trial import Trial, TrialSpec, describe
+from unilab.distributed import WorkerError
+from unilab.ipc import CollectorError
 
 PATIENT = Limits(30, 30)
 
@@ -81,7 +83,9 @@ def test_a_good_repeat_is_measured_in_a_process_of_its_own(tmp_path) -> None:
 def test_a_failing_repeat_says_how(tmp_path, behaviour: str, error: str) -> None:
     outcome = run(spec(tmp_path, behaviour))
     assert outcome.state == "failed"
-    assert error in outcome.error
+    assert outcome.error.startswith(error)
+    if behaviour == "fail":
+        assert "in misbehave" in Path(outcome.error.partition("; traceback: ")[2]).read_text()
     assert math.isnan(outcome.result.get("env_steps_per_second", math.nan))
 
 
@@ -92,6 +96,17 @@ def test_shared_memory_of_other_packages_does_not_outlive_its_repeat(tmp_path) -
     name = (tmp_path / "log/stdout.log").read_text().strip()
     assert name.startswith("psm_") and not Path("/dev/shm", name).exists()
     assert not {path for path in set(Path("/dev/shm").iterdir()) - before if path.name.startswith("sem.mp-")}
+
+
+def test_the_cause_in_another_process_comes_first() -> None:
+    raised = (
+        "Traceback (most recent call last):\n  File \"a.py\", line 1, in step\nKeyError: 'joint'\nCart: environment 0\n"
+    )
+    failed = CollectorError("collector", 12, 1, traceback_text=raised, last_step=7)
+    assert describe(failed) == "KeyError: 'joint' (in collector 'collector', after env step 7)"
+    assert describe(WorkerError(3, 0, "it failed", raised)) == "KeyError: 'joint' (in worker 3)"
+    killed = CollectorError("collector", 12, -11)
+    assert describe(killed).startswith("CollectorError: collector 'collector' (process 12) was killed by SIGSEGV")
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "hold_gil", "deaf"])

@@ -84,7 +84,8 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on() -> None:
     own.optimize(objective, n_trials=2)
     failed, good = own.trials
     assert failed.state == TrialState.FAIL
-    assert failed.user_attrs["failed"] == "ValueError: the physics exploded in environment 3"
+    cause, _, traceback = failed.user_attrs["failed"].partition("; traceback: ")
+    assert cause == "ValueError: the physics exploded in environment 3" and Path(traceback).is_file()
     assert good.state == TrialState.COMPLETE and good.constraints["policy_lag_mean"] == pytest.approx(0.05)
 
 

@@ -94,6 +94,12 @@ def plain_error() -> Exception:
     return ValueError("joint 3 has no limits")
 
 
+def noted_error() -> Exception:
+    error = plain_error()
+    error.add_note("environment 5")
+    return error
+
+
 class BrokenArgument:
     """Fails where it is unpickled, in the collector."""
 

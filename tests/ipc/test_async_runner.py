@@ -50,6 +50,16 @@ def test_an_exception_arrives_with_traceback_cause_and_step() -> None:
     assert "in step_then_raise" in message
 
 
+def test_the_traceback_is_told_once_and_a_note_is_not_the_exception(tmp_path: Path) -> None:
+    log = tmp_path / "collector.log"
+    error = failure_of(collectors.step_then_raise, SharedFlag(), collectors.noted_error, log=log)
+    assert error.cause == "ValueError: joint 3 has no limits"
+    message = str(error)
+    assert "failed with ValueError: joint 3 has no limits, after env step 1234" in message
+    assert message.count("Traceback") == message.count("environment 5") == 1 and "environment 5" in message
+    assert "Traceback" in log.read_text() and message.endswith(f"Its log is {log}")
+
+
 def test_an_exception_that_cannot_be_pickled_arrives_with_traceback() -> None:
     error = failure_of(collectors.step_then_raise, SharedFlag(), collectors.unpicklable)
     assert error.__cause__ is None

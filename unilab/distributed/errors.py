@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from unilab.training.failures import ProcessFailure
 
-class WorkerError(RuntimeError):
+
+class WorkerError(ProcessFailure):
     """A worker died or raised, and may not be restarted (any more).
 
     Its message has the original traceback; where the exception itself arrived it is ``__cause__``.
@@ -22,6 +24,10 @@ class WorkerError(RuntimeError):
         super().__init__(
             f"worker {worker} failed after {restarts} restarts, which is all that max_restarts allows. {what}"
         )
+
+    @property
+    def place(self) -> str:
+        return f"in worker {self.worker}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WorkerError, (self.worker, self.restarts, self.what, self.traceback_text)

@@ -5,10 +5,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from unilab.training.failures import ProcessFailure
+
 _LOG_LINES = 40
 
 
-class CollectorError(RuntimeError):
+class CollectorError(ProcessFailure):
     """A collector process ended although nobody asked it to.
 
     Its message names the process, how it ended, its last env step, the traceback of the exception that ended it and
@@ -55,18 +57,25 @@ class CollectorError(RuntimeError):
         }
         return functools.partial(CollectorError, **details), (self.collector, self.pid, self.exit_code)
 
+    @property
+    def place(self) -> str:
+        return f"in collector {self.collector!r}, {self._step()}"
+
+    def _step(self) -> str:
+        return "before it reported a step" if self.last_step is None else f"after env step {self.last_step}"
+
     def _message(self) -> str:
-        step = "before it reported a step" if self.last_step is None else f"after env step {self.last_step}"
-        lines = [f"collector {self.collector!r} (process {self.pid}) {self._how()} {step}. {self._remedy()}"]
-        if self.traceback_text:
+        lines = [f"collector {self.collector!r} (process {self.pid}) {self._how()} {self._step()}. {self._remedy()}"]
+        if self.traceback_text:  # the log has it as well
             lines.append(f"Its traceback:\n{self.traceback_text.rstrip()}")
-        if self.log is not None:
+            lines += [f"Its log is {self.log}"] if self.log is not None else []
+        elif self.log is not None:
             lines.append(f"Its log is {self.log}, which ends:\n{_tail(self.log)}")
         return "\n".join(lines)
 
     def _how(self) -> str:
         if self.traceback_text:
-            return f"failed with {self.traceback_text.rstrip().splitlines()[-1]},"
+            return f"failed with {self.cause},"
         if self.why:
             return self.why
         if self.signal_name:
