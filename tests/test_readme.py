@@ -133,7 +133,7 @@ def test_scripts(block: Block, workspace: Path) -> None:
 
 
 def test_every_verb_and_its_options_are_in_the_reference() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)[^`]*` \| (.+) \|$", README.split("## Commands")[1], re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([\w-]+)[^`]*` \| (.+) \|$", README.split("## Commands")[1], re.MULTILINE))
     verbs: dict[str, Any] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]
     assert rows.keys() == verbs.keys()
     for verb, description in rows.items():
