@@ -81,7 +81,8 @@ def test_one_run_measures_all_in_turns_and_the_best_can_be_trained(tmp_path) -> 
         Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, executed, in_turns=False)).run()
         best = write_best(plan, study)
         records = study.records.records
-    assert [spec.settings["speed"] for spec in ran] == [20, 80, 20, 80, 80, 20], "search, then A B B A"
+    speeds = [spec.settings["speed"] for spec in ran]
+    assert speeds[:2] == [20, 80] and speeds[2:] in ([20, 80, 80, 20], [80, 20, 20, 80]), "search, then A B B A"
     assert ran[0].settings == {"env": "Fake", "seed": 7, "speed": 20, "inner.rate": 2.0}
     assert {spec.trainer for spec in ran} == {"tests.harness.fake_trainer:FakeTrainer"}
     assert [r.params["trainer"] for r in records[:2]] == ["slow", "fast"]
