@@ -1,7 +1,11 @@
 """Which checkpoints a run leaves, and when it writes them."""
 
+import csv
 import math
 import os
+import signal
+from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -130,6 +134,47 @@ def test_the_best_by_evaluation_is_kept_and_a_late_collapse_loses_nothing(by, be
     saved = load_checkpoint(tmp_path / "best.pt")
     assert saved["progress"]["iteration"] == best and saved["progress"]["eval_return"] == returns[best]
     assert iteration(tmp_path / "checkpoint.pt") == 10
+
+
+class Watched(CountingEnv):
+    """Of its instances the third makes the first evaluation: what each does is told by ``in_evaluation``."""
+
+    made = 0
+    in_evaluation: ClassVar[dict[int, Callable[[], float]]] = {}
+
+    def __init__(self, num_envs, **options):
+        super().__init__(num_envs, **options)
+        type(self).made += 1
+        self.factor = self.in_evaluation.get(self.made - 2, lambda: 1.0)
+
+    def step(self, actions):
+        result = super().step(actions)
+        return result._replace(reward=result.reward * self.factor())
+
+
+WATCHED = {"env": "tests.training.test_checkpoints_of_runs:Watched", "eval_interval": 1, "eval_episodes": 2}
+
+
+def test_an_evaluation_that_gives_no_number_is_not_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(Watched, "made", 0)
+    factors = {1: lambda: math.nan, 2: lambda: 2.0, 3: lambda: 1.0}
+    monkeypatch.setattr(Watched, "in_evaluation", factors)
+    learn(3, tmp_path, **WATCHED)
+    assert iteration(tmp_path / "best.pt") == 2
+
+
+def test_metrics_of_an_iteration_whose_evaluation_a_signal_ended_are_written(tmp_path, monkeypatch):
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+
+    monkeypatch.setattr(Watched, "made", 0)
+    monkeypatch.setattr(Watched, "in_evaluation", {2: interrupt})
+    with APPORunner.from_config(parse(APPOConfig, SMALL | WATCHED)) as runner:
+        summary = runner.learn(5, 50, tmp_path, logger_type="csv")
+    assert (summary.stopped_by, summary.progress.iteration) == ("SIGINT", 2)
+    with (tmp_path / "curve.csv").open() as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 def test_evaluating_does_not_change_what_is_learned(tmp_path):

@@ -86,20 +86,23 @@ class TrainingRun(ABC):
         """Evaluate the policy after this iteration, if one is due, and write the iteration's metrics."""
         self._evaluated = False
         interval = self._config.eval_interval
-        if interval and self.progress.iteration % interval == 0:
-            with span("evaluation"):
-                value = self.play(check)
-            self.progress = dataclasses.replace(self.progress, eval_return=value)
-            self._evaluated = True
-        self._writer.write(self.progress)
+        try:
+            if interval and self.progress.iteration % interval == 0:
+                with span("evaluation"):
+                    value = self.play(check)
+                self.progress = dataclasses.replace(self.progress, eval_return=value)
+                self._evaluated = True
+        finally:  # the iteration itself is complete, also when a signal ends the evaluation
+            self._writer.write(self.progress)
 
     def score(self) -> Score | None:
         """What the best checkpoint is chosen by: the latest evaluation while it is new, or, without evaluations, the
         return of training, once it is a mean over enough episodes."""
         if self._config.eval_interval:
-            return Score("evaluation", self.progress.eval_return) if self._evaluated else None
-        full = self.progress.episodes >= WINDOW and math.isfinite(self.progress.episode_return)
-        return Score("training", self.progress.episode_return) if full else None
+            score, counts = Score("evaluation", self.progress.eval_return), self._evaluated
+        else:
+            score, counts = Score("training", self.progress.episode_return), self.progress.episodes >= WINDOW
+        return score if counts and math.isfinite(score.value) else None  # nothing would be better than a NaN
 
     def checkpoint(self, **more: Any) -> dict[str, Any]:
         """Name of the trainer, settings, progress and ``content``."""
