@@ -53,6 +53,27 @@ def test_episodes_that_end_by_themselves(truncate: bool) -> None:
         assert env.elapsed_steps.tolist() == [0, 0]
 
 
+class ZeroDimensional(gymnasium.Env[Any, Any]):
+    """Returns arrays without dimensions, as environments that compute with arrays do."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), np.array(2.5), np.array(True), np.array(False), {}
+
+
+def test_numbers_may_be_arrays_without_dimensions() -> None:
+    with make("tests.envs.test_gymnasium_adapter:ZeroDimensional", 2, seed=0) as env:
+        env.reset()
+        result = env.step(np.zeros((2, 1), np.float32))
+        assert (result.reward.tolist(), result.terminated.tolist()) == ([2.5, 2.5], [True, True])
+        assert not result.truncated.any()
+
+
 def test_an_error_of_an_environment_names_its_row_and_step() -> None:
     with make("tests.envs.cart:Countdown", 2, env_cfg_override={"break_at": 1}, seed=0) as env:
         env.reset()

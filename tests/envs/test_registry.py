@@ -36,6 +36,18 @@ def test_register(restored: None) -> None:
         register("a:b", cart.Cart)
 
 
+def carts(num_envs: int, *, num_threads: int | None, seed: int | None, frame_skip: int) -> VecEnv:
+    return cart.Cart(num_envs, num_threads=num_threads, seed=seed, frame_skip=frame_skip)
+
+
+def test_a_factory_may_need_settings_of_its_own() -> None:
+    name = "tests.envs.test_registry:carts"
+    assert kind(name, frame_skip=3) is cart.Cart
+    for cfg, message in (({}, "'frame_skip'"), ({"frame_skip": 3, "x": 1}, "'x'")):
+        with pytest.raises(ValueError, match=rf"carts\(\) .*expected a function .*{message}"):
+            make(name, 2, env_cfg_override=cfg)
+
+
 def test_module_attribute_names() -> None:
     assert kind("tests.envs.cart:Cart", frame_skip=3) is cart.Cart
     assert kind("tests.envs.cart:Countdown", steps=3) is GymnasiumVecEnv

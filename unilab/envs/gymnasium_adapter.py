@@ -88,11 +88,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
                 raise self._mistake("step", returned, f"(observation, reward, terminated, truncated, info){old}")
             obs, reward, terminated, truncated, _ = returned
             self._obs[row] = self._flat("step", obs)
-            if not isinstance(reward, NUMBERS) and (np.ndim(reward) or np.asarray(reward).dtype.kind not in "fiub"):
+            if not _is_number(reward):
                 raise self._mistake("step", reward, "one number", "as the reward ")
             self._reward[row] = reward
             for name, end in (("terminated", terminated), ("truncated", truncated)):
-                if not isinstance(end, NUMBERS):
+                if not _is_number(end):
                     raise self._mistake("step", end, "True or False", f"as {name} ")
             self._terminated[row], self._truncated[row] = terminated, truncated
         return {}
@@ -138,6 +138,11 @@ def describe(value: Any) -> str:
         shown = ", ".join("an array" if isinstance(part, np.ndarray) else f"{part!r:.30}" for part in value[:6])
         return f"a {type(value).__name__} of {len(value)}: ({shown})"
     return f"{value!r:.80}"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one number, True or False; an array without dimensions is."""
+    return isinstance(value, NUMBERS) or (np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiub")
 
 
 def _length(value: Any) -> int:

@@ -126,14 +126,14 @@ def _import(path: str) -> Factory:
 
 
 def _checked(path: str, function: Any) -> Factory:
-    """A factory that gives an environment; what does not look like one is not called."""
-    try:
-        inspect.signature(function).bind(1, num_threads=None, seed=None)
-    except (TypeError, ValueError):  # a ValueError: it is not written in Python
-        expected = "a function (num_envs, *, num_threads, seed, **settings) that gives a VecEnv"
-        raise EnvironmentMistake(f"{path}() cannot be a factory; expected {expected}") from None
+    """A factory that gives an environment; what cannot be called as one is not called."""
 
     def factory(num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> VecEnv:
+        try:
+            inspect.signature(function).bind(num_envs, num_threads=num_threads, seed=seed, **cfg)
+        except (TypeError, ValueError) as error:  # a ValueError: it is not written in Python
+            expected = "a function (num_envs, *, num_threads, seed, **settings) that gives a VecEnv"
+            raise EnvironmentMistake(f"{path}() cannot be a factory; expected {expected}: {error}") from None
         made = function(num_envs, num_threads=num_threads, seed=seed, **cfg)
         if not isinstance(made, VecEnv):
             raise EnvironmentMistake(f"{path}() returned {made!r:.60}; expected a VecEnv")
