@@ -76,8 +76,11 @@ def test_a_run_in_which_nothing_but_faults_happens_says_so_and_ends(
     changes: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = {"env_cfg": {"all_fail_from": 1}, "replay_capacity": 10_000, "batch_size": 16} | changes
-    with pytest.raises(AllStepsFailedError, match="env steps failed numerically, so there is nothing to learn"):
+    problem = "env steps failed numerically, so there is nothing to learn"
+    with pytest.raises(AllStepsFailedError, match=problem) as caught:
         learn_off_policy("sac", 5, tmp_path, **changes)
+    # workers keep no states, and none are promised
+    assert ("faults.jsonl" in str(caught.value)) == (tmp_path / "faults.jsonl").exists() == ("workers" not in changes)
     said = [record for record in caplog.records if "environment 0, env step" in record.message]
     assert said and all(record.levelno == logging.WARNING for record in said)
 

@@ -79,9 +79,10 @@ class FaultLog:
         if succeeded != self._succeeded or not self._env_steps:
             self._succeeded, self._env_steps = succeeded, counters.env_steps
         elif counters.env_steps - self._env_steps >= self._patience:
+            where = self._where if self._logged else ""  # who tells of faults keeps their states; workers do neither
             raise AllStepsFailedError(
                 f"all of the last {counters.env_steps - self._env_steps} env steps failed numerically, so there is "
-                f"nothing to learn from: {self._example}. Look at what the environment returns there{self._where}"
+                f"nothing to learn from: {self._example}. Look at what the environment returns there{where}"
             )
 
     def _warn(self, fresh: Sequence[Mapping[str, Any]]) -> None:

@@ -160,6 +160,18 @@ def test_settings_that_workers_cannot_have_are_refused(changes, message):
         learn("sac", 1, **{"workers.kind": "sequential", "workers.count": 2} | changes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "idle"),
+    [
+        ("collector", {"count", "max_restarts", "hang_seconds", "ray_address"}),
+        ("sequential", {"hang_seconds"}),
+        ("processes", set()),
+    ],
+)
+def test_settings_of_workers_that_are_not_there_change_nothing(kind, idle):
+    assert set(parse(SACConfig, {"workers.kind": kind}).idle) == {f"workers.{name}" for name in idle}
+
+
 class InstantWorkers:
     """Free workers whose rollouts take no time, one at a time."""
 

@@ -153,7 +153,12 @@ class OffPolicyConfig(RunConfig):
     @property
     def idle(self) -> tuple[str, ...]:
         """Dotted names of settings that change nothing beside the others."""
-        return ("workers.count", "workers.max_restarts") if self.workers.kind == "collector" else ()
+        match self.workers.kind:
+            case "collector":
+                return ("workers.count", "workers.max_restarts", "workers.hang_seconds", "workers.ray_address")
+            case "sequential":  # in the learner's own process, which nobody watches
+                return ("workers.hang_seconds",)
+        return ()
 
     @property
     def alternates(self) -> bool:
