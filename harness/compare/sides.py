@@ -59,6 +59,8 @@ def resolve(name: str, results: Path) -> Side:
         if len(studies) < len(parts):
             other = next(part for part in parts if part.study is None)
             raise CompareError(f"{name}: the sessions of a side are studies, and {other.name} is a {other.text}")
+        if len({study.resolve() for study in studies}) < len(studies):
+            raise CompareError(f"{name}: a study is there twice; it is one session, however often it is named")
         return Side(name, study=studies[0], pooled=tuple(studies[1:]))
     commit = revision(name)
     if commit is not None:

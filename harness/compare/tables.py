@@ -24,9 +24,8 @@ def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
     """For a program; fractions where the table has percent."""
     metrics = []
     for judgement in comparison.judgements:
-        content = dataclasses.asdict(judgement)
-        content["interval"] = [end if math.isfinite(end) else None for end in judgement.interval]
-        metrics.append(content)
+        content = {name: _finite(value) for name, value in dataclasses.asdict(judgement).items()}
+        metrics.append(content | {"interval": list(map(_finite, judgement.interval))})
     return {
         "outcome": comparison.outcome, "exit_code": comparison.exit_code, "base": _side(base), "new": _side(new),
         "metrics": metrics, "notes": comparison.pairs.notes, **counted(comparison.pairs.records),
@@ -36,7 +35,13 @@ def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
 def _side(side: Side) -> dict[str, Any]:
     kinds = ("study", "commit", "configuration")
     given = {kind: getattr(side, kind) for kind in kinds if getattr(side, kind) is not None}
-    return {"name": side.name} | {kind: str(value) for kind, value in given.items()}
+    pooled = {"pooled": [str(study) for study in side.pooled]} if side.pooled else {}
+    return {"name": side.name} | {kind: str(value) for kind, value in given.items()} | pooled
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(comparison: Comparison, base: Side, new: Side, console: Console) -> None:
@@ -57,9 +62,10 @@ def show(comparison: Comparison, base: Side, new: Side, console: Console) -> Non
 
 
 def _table(comparison: Comparison) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, width=WIDTH)
-    for name in ("metric", "good", "base", "new", "change", "seen from", "p", ""):
-        table.add_column(name, justify="left" if name in ("metric", "good", "") else "right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, width=WIDTH)
+    table.add_column("metric", overflow="fold")  # where the numbers are long it has two lines, and nothing is cut off
+    for name in ("good", "base", "new", "change", "seen\nfrom", "p", ""):
+        table.add_column(name, justify="left" if name in ("good", "") else "right", no_wrap=True)
     for one in comparison.judgements:
         table.add_row(
             one.metric + ("*" if one.decides else ""), one.better, _value(one.metric, one.base),

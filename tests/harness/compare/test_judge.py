@@ -1,15 +1,22 @@
 """BASE against NEW: what pairs show."""
 
 import dataclasses
+import io
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from harness.compare import tables
 from harness.compare.judge import Judgement, Pairs, compare, judge
 from harness.compare.measure import Schedule
+from harness.compare.sides import Side
 from harness.record import METRICS, Record
 from harness.suite import Measure
 from tests.harness.compare.studies import record
@@ -163,3 +170,26 @@ def test_pairs_are_measured_in_random_order_each_followed_by_its_mirror() -> Non
 def test_every_metric_has_a_direction_and_fits_the_table() -> None:
     assert max(map(len, METRICS)) <= 30
     assert {field.name for field in dataclasses.fields(Record)} >= set(METRICS)
+
+
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_the_table_fits_80_columns_and_cuts_nothing_off_and_the_json_is_one(pairs: int) -> None:
+    rows = [
+        [
+            Record(
+                "s", 0, 0, "complete", env_steps_per_second=2_222_222 + step, collector_busy_fraction=0.5 + step / 100,
+                peak_host_bytes=(12_345 + step) * 2**20, wall_seconds=100 + step,
+            )
+            for step in (number, 9 - number)
+        ]
+        for number in range(pairs)
+    ]  # fmt: skip
+    comparison = compare(Pairs([[tuple(row)] for row in rows]), ["collector_busy_fraction", "seconds_to_return"])
+    out = Console(file=io.StringIO(), width=80)
+    tables.show(comparison, Side("a", study=Path("a")), Side("b", study=Path("b")), out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    for whole in (r"2,222,22\d", r"12,3\d\d MiB", "undecided" if pairs == 1 else "same"):
+        assert re.search(whole, text)
+    content = tables.as_dict(comparison, Side("a", study=Path("a")), Side("b", study=Path("b")))
+    json.dumps(content, allow_nan=False)

@@ -48,9 +48,12 @@ def test_several_sessions_a_side_are_pooled(tmp_path: Path, capsys) -> None:
     assert verb(capsys, base, same, "--results", tmp_path, "--detect", "5%")[0] == 3
     code, content, err = verb(capsys, base, slow, "--results", tmp_path)
     assert (code, content["metrics"][0]["verdict"]) == (3, "worse")
+    assert len(content["new"]["pooled"]) == 5
     assert "over 6 pairs of sessions; worse" in " ".join(err.split())
     code, content, _ = verb(capsys, base, "HEAD,fake/same0", "--results", tmp_path)
     assert code == 2 and "the sessions of a side are studies, and HEAD is a commit" in content["error"]
+    code, content, _ = verb(capsys, base, "fake/slow0,fake/same0,fake/slow0", "--results", tmp_path)
+    assert code == 2 and "a study is there twice" in content["error"]
     code, content, _ = verb(capsys, base, same, "--results", tmp_path, "--measure")
     assert code == 2 and "name the one whose best configuration is to be measured" in content["error"]
 
