@@ -36,6 +36,7 @@ UNKNOWN = "?"
 """environment of a suite that names none that can be one"""
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 MISSING_KEY = ("missing", "missing_argument")
+TOO_SHORT = "too_short"
 """kinds of errors of pydantic"""
 
 
@@ -458,8 +459,13 @@ def _check_measure(suite: Suite, document: Document, mistakes: Mistakes) -> None
 
 
 def _errors(error: pydantic.ValidationError, document: Document) -> list[InputError]:
-    """Each mistake once. A misspelt key is unknown and leaves another one missing: only the former is the cause."""
+    """Each mistake once, and only what is the cause.
+
+    A misspelt key is unknown and leaves another one missing; a wrong value leaves a list shorter than it may be.
+    """
     found = error.errors()
+    inside = {one["loc"][:-depth] for one in found for depth in range(1, len(one["loc"]))}
+    found = [one for one in found if one["type"] != TOO_SHORT or one["loc"] not in inside]
     misspelt = {one["loc"][:-1] for one in found if one["type"] in UNKNOWN_KEY}
     told: dict[Key, InputError] = {}
     for one in found:

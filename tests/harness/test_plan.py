@@ -82,6 +82,16 @@ def test_all_mistakes_are_told_at_once(tmp_path) -> None:
         assert [one for one in told if one.strip().startswith(line)], f"{line}\nis not in\n" + "\n".join(told)
 
 
+def test_a_wrong_value_in_a_list_is_one_mistake(tmp_path) -> None:
+    (tmp_path / "suite.yaml").write_text(HEAD + "objectives: [env_steps_per_secnd]\n")
+    with pytest.raises(InputError) as caught:
+        plans.make(tmp_path / "suite.yaml")
+    assert [part.key for part in caught.value.parts] == ["objectives.0.metric"]
+    (tmp_path / "suite.yaml").write_text(HEAD + "objectives: []\n")
+    with pytest.raises(InputError, match="objectives: .* at least 1 item"):
+        plans.make(tmp_path / "suite.yaml")
+
+
 def test_settings_may_be_nested_and_set_changes_them_however_they_are_written(tmp_path) -> None:
     nested, dotted = tmp_path / "nested.yaml", tmp_path / "dotted.yaml"
     nested.write_text(HEAD + "fixed: {algorithm: {gamma: 0.9}}\nsearch: {algorithm: {lam: {low: 0.8, high: 0.9}}}\n")
