@@ -181,15 +181,18 @@ class SharedRecords(RecordFile):
             return
         unpacking = zlib.decompressobj()
         try:
-            text = unpacking.decompress(curve, CURVE_BYTES)
-        except zlib.error as error:
+            content = unpacking.decompress(curve, CURVE_BYTES + 1)
+            if len(content) > CURVE_BYTES:
+                raise self._no_curve(record, f"more than {CURVE_BYTES >> 20} MiB")
+            text = content.decode()
+        except (zlib.error, UnicodeDecodeError) as error:
             raise self._no_curve(record, str(error)) from None
-        if unpacking.unconsumed_tail:
-            raise self._no_curve(record, f"more than {CURVE_BYTES >> 20} MiB")
+        if not unpacking.eof:
+            raise self._no_curve(record, "it is cut short")
         if not path.resolve().is_relative_to(self._folder.resolve()):
             raise RecordError(f"{path}: leads out of the study's folder; remove the link and run again")
-        if not path.exists() or path.read_bytes() != text:
-            write_atomic(path, text.decode())
+        if not path.exists() or path.read_bytes() != content:
+            write_atomic(path, text)
 
     def _no_curve(self, record: Record, problem: str) -> RecordError:
         where = f"trial {record.trial}, repeat {record.repeat} of {self._study}"

@@ -107,6 +107,8 @@ def test_curves_of_a_database_are_bounded_and_lie_in_the_study(
         bad = [
             (zlib.compress(b"x" * 10_000), "logs/1-0", "no learning curve that can be unpacked: more than"),
             (b"garbage", "logs/2-0", "no learning curve that can be unpacked"),
+            (zlib.compress(bytes(range(32, 127)))[:-9], "logs/4-0", "can be unpacked: it is cut short"),
+            (zlib.compress(b"\xff"), "logs/5-0", "no learning curve that can be unpacked"),
             (zlib.compress(b"{}"), "logs/3-0", "leads out of the study's folder"),
             (zlib.compress(b"{}"), "../../escaped", "is no record"),
         ]
@@ -114,7 +116,7 @@ def test_curves_of_a_database_are_bounded_and_lie_in_the_study(
             add(trial, curve, log)
             with pytest.raises(RecordError, match=problem), SharedStudy(folder, plan, database):
                 pass
-        add(9, zlib.compress(b"{}"), "logs/9-0")
+        add(9, zlib.compress(b" " * 1000), "logs/9-0")
         with SharedStudy(folder, plan, database):
             pass
     assert [path.relative_to(folder).parent for path in folder.rglob("curve.jsonl")] == [Path("logs/9-0")]
