@@ -43,8 +43,12 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
     records = of_one_kind(study.records.records)
     order = ranking(records, plan.suite)
-    trials = [_trial_summary(plan, [r for r in records if r.trial == trial]) for trial in range(study.trials)]
-    best = trials[order[0]] if order else None
+    by_trial: dict[int, list[Record]] = {}
+    for record in records:
+        by_trial.setdefault(record.trial, []).append(record)
+    # one that was stopped beside others has no record yet
+    trials = [_trial_summary(plan, by_trial[trial]) for trial in sorted(by_trial)]
+    best = next((trial for trial in trials if order and trial["trial"] == order[0]), None)
     found = answer(plan.suite, records)
     return {
         "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
@@ -140,8 +144,8 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
     best_first = sorted(result["trials"], key=lambda t: order.index(t["trial"]) if t["trial"] in order else math.inf)
     confirmed = [trial for trial in best_first if trial["confirmed"]]
-    rest = [t["trial"] for t in result["trials"] if t["trial"] not in by_search]
-    trials = [result["trials"][number] for number in by_search + rest]
+    numbered = {trial["trial"]: trial for trial in result["trials"]}
+    trials = [numbered[number] for number in [*by_search, *(number for number in numbered if number not in by_search)]]
     name = f"{plan.suite.name}/{plan.study_id}"
     if confirmed:
         console.print(_table(plan, f"{name}: confirmation, {confirmed[0]['kind']}", confirmed, confirmed))

@@ -9,6 +9,7 @@ from rich.console import Console
 from harness import tables
 from harness.engines.local import LocalEngine
 from harness.plan import Plan
+from harness.record import Record
 from harness.stop import StopSignal
 from harness.study import Study
 from harness.sweep import Sweep
@@ -49,3 +50,17 @@ def test_returns_are_set_beside_the_baseline_by_their_difference(make_plan, tmp_
     text, content = finished(plan, tmp_path, set())
     assert "+600" in text and "interquartile mean of 1 repeat" in text
     assert content["answer"]["claim"].startswith("No claim with fewer than six seeds: trial 1 had return 800")
+
+
+def test_a_trial_that_was_stopped_beside_others_has_no_row(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=3", "search.speed=[20, 40, 80]")
+    with Study(plan.folder(tmp_path)) as study:
+        for trial, speed in ((0, 20), (2, 80)):
+            study.records.append(
+                Record("s", trial, 0, "complete", baseline=not trial, params={"speed": speed}, env_steps_per_second=speed)
+            )
+        out = Console(file=io.StringIO(), width=80)
+        tables.show(plan, study, out)
+        content = tables.summary(plan, study)
+    assert [trial["trial"] for trial in content["trials"]] == content["order"][::-1] == [0, 2]
+    assert content["best"]["trial"] == 2 and "2*" in out.file.getvalue()  # type: ignore[attr-defined]
