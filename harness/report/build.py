@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.record import RETURNS
 from harness.report import problems, provenance, search, time_use
 from harness.report.curves import learning_curves
 from harness.report.files import StudyFiles, last_run
-from harness.report.headline import headline
+from harness.report.headline import difference_text, headline
 from harness.report.importance import importance_section
 from harness.report.memory import measured, memory
 from harness.report.model import Cell, Page, Section, Table, mebibytes, share
@@ -102,7 +103,10 @@ def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tupl
     if trial.baseline:
         return value, Cell("baseline", 0.0)
     base = next((other.value(metric) for other in view.values() if other.baseline), math.nan)
-    return value, share(value / base - 1 if base else math.nan, sign=True)
+    if metric in RETURNS or base <= 0:  # a ratio means nothing
+        change = value - base
+        return value, Cell(difference_text(change), change) if math.isfinite(change) else share(math.nan)
+    return value, share(value / base - 1, sign=True)
 
 
 def _setting(value: Any) -> Any:

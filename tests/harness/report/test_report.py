@@ -219,6 +219,15 @@ def test_a_return_is_set_against_what_it_costs_and_not_against_another_return(tm
     assert texts(table(page, "pareto-table"), "trial") == ["0 (baseline)", "1"]
 
 
+def test_a_return_is_set_against_that_of_the_baseline_by_its_difference(tmp_path: Path) -> None:
+    """Of -400 against -1,200 a ratio would say that it is smaller."""
+    records = [make_record(n, episode_return=value) for n, value in ((0, -1200.0), (1, -400.0), (2, -1500.0))]
+    trials = table(page_of(tmp_path, records, objectives="[episode_return]"), "trials-table")
+    assert dict(zip(texts(trials, "trial"), texts(trials, "against baseline"), strict=True)) == {
+        "0 (baseline)": "baseline", "1": "+800", "2": f"{MINUS}300",
+    }  # fmt: skip
+
+
 def test_a_constraint_is_judged_as_the_ranking_judges_it(tmp_path: Path) -> None:
     records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([6.0, 9.0])]
     page = page_of(tmp_path, records)
