@@ -107,6 +107,7 @@ class Answer:
 def answer(suite: Suite, records: Sequence[Record]) -> Answer:
     """The answer that these records of a study give."""
     objective = suite.objectives[0]
+    looks = len({r.confirm_repeats for r in records if r.phase == "confirm"}) or 1
     records = of_one_kind(records)
     order = ranking(records, suite)
     best = order[0] if order else None
@@ -122,7 +123,6 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
         if baseline is not None:
             confirmation = [r for r in records if r.phase == "confirm"]
             candidates = {r.trial for r in confirmation} - {BASELINE}
-            looks = len({r.confirm_repeats for r in confirmation}) or 1
             fields |= {"candidates": len(candidates), "looks": looks}
             level = LEVEL / (max(1, len(candidates)) * looks)
             if best == BASELINE:

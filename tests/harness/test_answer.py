@@ -125,6 +125,15 @@ def test_each_look_after_more_repeats_were_asked_for_divides_the_level() -> None
     assert after(2, 4, 7).shown
 
 
+def test_a_look_counts_whose_numbers_are_of_another_kind() -> None:
+    measured = [*SEARCH]
+    for trial, value in ((0, 100.0), (1, 150.0)):
+        measured += confirmed(trial, [value] * 2, confirm_repeats=2, in_turns=True)
+        measured += records(trial, [value] * 6, phase="confirm", first=3, confirm_repeats=8)
+    found = answer(suite(), measured)
+    assert (found.pairs, found.looks, found.shown) == (6, 2, False)
+
+
 def test_six_pairs_of_a_return_are_called_better_and_five_have_no_interval() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
