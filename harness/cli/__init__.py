@@ -22,8 +22,9 @@ DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run one command; errors that the user can mend are one line on stderr."""
     arguments = parser().parse_args(argv)
-    errors = _user_errors()
+    errors: tuple[type[Exception], ...] = (Refused,)
     try:
+        errors = _user_errors()
         return int(arguments.verb(arguments))
     except errors as error:
         return _fail(arguments, error)

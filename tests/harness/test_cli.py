@@ -395,3 +395,11 @@ def test_a_watched_run_ends_with_a_page_that_stays_as_it_is(suite_file, tmp_path
     page = Path(json.loads(captured.out)["folder"]) / "report.html"
     assert captured.err.count(f"{page} (open it in a browser") == 2
     assert "keeps itself current" in captured.err and "data-watched" not in page.read_text()
+
+
+def test_ctrl_c_while_a_verb_is_being_loaded_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_user_errors", interrupted)
+    assert cli.main(["machine"]) == 130
