@@ -143,7 +143,7 @@ class Study:
         return 1 + max((record.trial for record in self.records.records), default=-1)
 
     def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
-        """What is known of a trial: of each repeat the last attempt."""
+        """What is known of a trial: of each repeat the attempt that counts."""
         own = [r for r in self.records.records if r.trial == trial and phase in (None, r.phase)]
         return attempts_that_count(own)
 
@@ -240,7 +240,7 @@ def of_one_kind(records: Sequence[Record]) -> list[Record]:
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
-    """The repeats of one trial that count, of each the last attempt."""
+    """The repeats of one trial that count, of each the attempt that does."""
     confirmed = [r for r in records if r.phase == "confirm"]
     if phase is None:
         phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
