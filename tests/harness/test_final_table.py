@@ -56,9 +56,8 @@ def test_a_trial_that_was_stopped_beside_others_has_no_row(make_plan, tmp_path) 
     plan = make_plan("limits.trials=3", "search.speed=[20, 40, 80]")
     with Study(plan.folder(tmp_path)) as study:
         for trial, speed in ((0, 20), (2, 80)):
-            study.records.append(
-                Record("s", trial, 0, "complete", baseline=not trial, params={"speed": speed}, env_steps_per_second=speed)
-            )
+            more = {"params": {"speed": speed}, "env_steps_per_second": speed}
+            study.records.append(Record("s", trial, 0, "complete", baseline=not trial, **more))
         out = Console(file=io.StringIO(), width=80)
         tables.show(plan, study, out)
         content = tables.summary(plan, study)

@@ -88,7 +88,7 @@ def test_a_wrong_value_in_a_list_is_one_mistake(tmp_path) -> None:
         plans.make(tmp_path / "suite.yaml")
     assert [part.key for part in caught.value.parts] == ["objectives.0.metric"]
     (tmp_path / "suite.yaml").write_text(HEAD + "objectives: []\n")
-    with pytest.raises(InputError, match="objectives: .* at least 1 item"):
+    with pytest.raises(InputError, match=r"objectives: .* at least 1 item"):
         plans.make(tmp_path / "suite.yaml")
 
 
