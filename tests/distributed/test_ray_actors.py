@@ -100,7 +100,8 @@ def test_running_freely_the_queues_bound_what_is_made(cluster: RayCluster) -> No
             workers.collect_rollouts()
     assert ray.is_initialized(), "a connection that was there before is kept"
     versions = [version for *_, version in stamps(buffer.rollouts)]
-    assert versions[:10] == [1] * 10, "made before the second broadcast"
+    # whose queue is emptied first makes its next rollout while those of the other still wait
+    assert versions[:4] == [1] * 4 and versions.count(1) <= 10, "4 taken and 6 waiting at the second broadcast"
     for worker in range(2):
         made = [(one.sequence, one.policy_version) for one in buffer.rollouts if one.worker == worker]
         assert made == sorted(made)
