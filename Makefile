@@ -7,12 +7,13 @@ VENV_PYTHON := $(VENV)/bin/python
 # The stamp names this checkout: an environment that was copied from another one is installed again.
 STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: help run test test-all lint benchmarks clean
+.PHONY: help run test test-all lint docs benchmarks clean
 help:
 	@echo "make run        find the best configuration for this machine (suites/appo_throughput.yaml, about 7 minutes);"
 	@echo "                make run ARGS='--minutes 2' passes options on"
 	@echo "make test       the tests; make test-all adds those that take minutes"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff and mypy, and the documentation's links"
+	@echo "make docs       the documentation as a site, docs/_build/index.html"
 	@echo "make benchmarks the micro-benchmarks, through asv"
 	@echo "make clean      remove .venv and caches; results stay"
 
@@ -26,10 +27,13 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(VENV_PYTHON) -m pytest -m '' --timeout 1800 $(ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP) docs
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+
+docs: $(STAMP)
+	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 
 benchmarks: $(STAMP)
 	$(VENV_PYTHON) -m asv machine --yes
@@ -44,4 +48,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .asv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) docs/_build .asv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

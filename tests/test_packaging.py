@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = {
     canonicalize_name(name): version
@@ -38,14 +39,14 @@ def test_every_requirement_has_a_pin_that_satisfies_it(requirement: Requirement)
 def test_nobody_is_told_to_install_from_the_package_index() -> None:
     """Until the name there is ours, somebody else's code could be what is installed."""
     name = re.compile(rf"pip install [^\n`]*{PROJECT['name']}")
-    files = [ROOT / "README.md", ROOT / "constraints.txt", *(ROOT / "suites").rglob("*.yaml")]
+    files = [*PAGES, ROOT / "constraints.txt", *(ROOT / "suites").rglob("*.yaml")]
     files += [path for package in ("unilab", "harness", "benchmarks") for path in (ROOT / package).rglob("*.py")]
     assert [str(path) for path in files if name.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_pull_requests_run_on_no_machine_of_ones_own() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    workflows = [YAML(typ="safe").load(text) for text in re.findall(r"```yaml\n(# \.github/.*?)```", readme, re.DOTALL)]
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    workflows = [YAML(typ="safe").load(text) for text in re.findall(r"```yaml\n(# \.github/.*?)```", pages, re.DOTALL)]
     assert workflows
     for workflow in workflows:
         assert "pull_request_target" not in str(workflow) and workflow["permissions"] == {"contents": "read"}

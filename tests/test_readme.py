@@ -1,4 +1,7 @@
-"""The README, run as a newcomer would: every command, every file and every script in it, from top to bottom.
+"""The README and the pages of docs/, run as a newcomer would: every command, every file and every script in them.
+
+They run from top to bottom, page by page in the order of docs/index.md: later commands use what earlier ones left. A
+command that stands on two pages runs once, where it stands first.
 
 A block of commands runs as it stands, unless a comment in front of it says otherwise: ``tested as`` gives the same
 command with smaller limits, ``run by .ci/run`` leaves it to CI, which must have that very line. A block whose first
@@ -24,7 +27,11 @@ from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
 from unilab.training.settings import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
+ORDER = re.search(r"^```\{toctree\}\n(?:.*:\n|\n)*((?:[\w-]+\n)+)```$", INDEX, re.MULTILINE)[1].split()  # type: ignore[index]
+PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ORDER}
+TEXT = "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), INDEX, *PAGES.values()])
 BLOCK = re.compile(r"(?:<!-- (?P<comment>.+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 SECONDS = 160
 """for one command, below the time limit of a test"""
@@ -33,7 +40,7 @@ COPIED = ("suites", "benchmarks", "asv.conf.json", ".gitignore", "Makefile", "py
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of the README."""
+    """A fenced block of a page."""
 
     language: str
     text: str
@@ -45,14 +52,18 @@ class Block:
         return match and match[1]
 
 
-BLOCKS = [Block(m["language"], m["text"], m["comment"] or "") for m in BLOCK.finditer(README)]
-COMMANDS = [(block, line) for block in BLOCKS if block.language == "bash" for line in block.text.strip().splitlines()]
+BLOCKS = [Block(m["language"], m["text"], m["comment"] or "") for m in BLOCK.finditer(TEXT)]
+COMMANDS: dict[str, Block] = {}
+for block in BLOCKS:
+    if block.language == "bash":
+        for line in block.text.strip().splitlines():
+            COMMANDS.setdefault(line, block)
 SCRIPTS = [block for block in BLOCKS if block.language == "python"]
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of its own, at one commit, with the README's files in it."""
+    """A checkout of its own, at one commit, with the files of the pages in it."""
     folder = tmp_path_factory.mktemp("readme")
     for name in COPIED:
         source = ROOT / name
@@ -112,8 +123,9 @@ def recipe(command: str, folder: Path) -> str:
     return line.replace(".venv/bin/python", "python", 1)
 
 
-@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
-def test_commands(block: Block, line: str, workspace: Path) -> None:
+@pytest.mark.parametrize("line", COMMANDS, ids=str)
+def test_commands(line: str, workspace: Path) -> None:
+    block = COMMANDS[line]
     if block.comment == "run by .ci/run":
         assert line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
         return
@@ -133,7 +145,7 @@ def test_scripts(block: Block, workspace: Path) -> None:
 
 
 def test_every_verb_and_its_options_are_in_the_reference() -> None:
-    rows = dict(re.findall(r"^\| `([\w-]+)[^`]*` \| (.+) \|$", README.split("## Commands")[1], re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([\w-]+)[^`]*` \| (.+) \|$", PAGES["commands"], re.MULTILINE))
     verbs: dict[str, Any] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]
     assert rows.keys() == verbs.keys()
     for verb, description in rows.items():
@@ -142,11 +154,12 @@ def test_every_verb_and_its_options_are_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "trainer", "config"), [(0, "appo", APPOConfig()), (1, "sac", SACConfig()), (1, "td3", TD3Config())]
+    ("page", "trainer", "config"),
+    [("suites", "appo", APPOConfig()), ("off-policy", "sac", SACConfig()), ("off-policy", "td3", TD3Config())],
 )
-def test_settings_are_listed_with_their_defaults(table: int, trainer: str, config: Any) -> None:
+def test_settings_are_listed_with_their_defaults(page: str, trainer: str, config: Any) -> None:
     """A default that is another for one trainer is followed by it, as in ``1` (`td3`: `2`)``."""
-    text = README.split("| Setting | Default | Meaning |")[1 + table].split("\n\n")[0]
+    text = PAGES[page].split("| Setting | Default | Meaning |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| `([\w.]+)` \| `(.+?)`(?: \(`(\w+)`: `(.+?)`\))? \|", text, re.MULTILINE)
     known = flatten(config)
     assert len(rows) > 10 and len(rows) == text.count("\n| `")
@@ -157,5 +170,28 @@ def test_settings_are_listed_with_their_defaults(table: int, trainer: str, confi
 
 
 def test_files_and_folders_that_are_named_exist() -> None:
-    for name in re.findall(r"`((?:suites|unilab|benchmarks|\.ci)/[\w./]+)`", README):
+    for name in re.findall(r"`((?:suites|unilab|harness|benchmarks|\.ci)/[\w./]+)`", TEXT):
         assert (ROOT / name).exists(), name
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    pages = sorted(path.stem for path in DOCS.glob("*.md") if path.stem != "index")
+    assert sorted(re.findall(r"\]\(docs/([\w-]+)\.md\)", readme)) == sorted(ORDER) == pages
+    assert re.findall(r"\]\(([\w-]+)\.md\)", INDEX) == ORDER
+
+
+def test_links_lead_to_headings_that_exist() -> None:
+    """As a forge shows the pages; ``make docs`` checks the same for the site."""
+    anchors = {
+        name: {
+            re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        for name, text in PAGES.items()
+    }
+    for name, text in PAGES.items():
+        for page, anchor in re.findall(r"\]\((?:([\w-]+)\.md)?(?:#([\w-]+))?\)", text):
+            assert (page or name) in PAGES, f"{name}: {page}"
+            assert not anchor or anchor in anchors[page or name], f"{name}: {page}#{anchor}"

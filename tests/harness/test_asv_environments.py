@@ -1,4 +1,4 @@
-"""The README's commands for ranges of commits, in a fresh clone: asv builds its own environments."""
+"""The documentation's commands for ranges of commits, in a fresh clone: asv builds its own environments."""
 
 import json
 import re
@@ -34,7 +34,8 @@ def test_ranges_of_commits_from_a_fresh_clone(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "asv", "machine", "--yes"], cwd=clone, check=True, env={"HOME": str(tmp_path)}
     )
-    ranged, continuous = re.findall(r"^asv (?:run|continuous) main.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    ranged, continuous = re.findall(r"^asv (?:run|continuous) main.*$", page, re.MULTILINE)
 
     done = asv(clone, ranged.replace("main~5", "main~1"))
     assert done.returncode == 0, done.stdout + done.stderr
