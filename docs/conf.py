@@ -8,3 +8,5 @@ html_title = "unilab-harness"
 html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 myst_heading_anchors = 3  # links to headings look as they do on a forge
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
