@@ -33,7 +33,7 @@ lint: $(STAMP) docs
 	$(VENV_PYTHON) -m mypy
 
 docs: $(STAMP)
-	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	$(VENV_PYTHON) -m sphinx --fresh-env --quiet --fail-on-warning --keep-going docs docs/_build
 
 benchmarks: $(STAMP)
 	$(VENV_PYTHON) -m asv machine --yes
