@@ -12,7 +12,7 @@ help:
 	@echo "make run        find the best configuration for this machine (suites/appo_throughput.yaml, about 7 minutes);"
 	@echo "                make run ARGS='--minutes 2' passes options on"
 	@echo "make test       the tests; make test-all adds those that take minutes"
-	@echo "make lint       ruff and mypy, and the documentation's links"
+	@echo "make lint       ruff, mypy, the layers of imports, and the documentation's links"
 	@echo "make docs       the documentation as a site, docs/_build/index.html"
 	@echo "make benchmarks the micro-benchmarks, through asv"
 	@echo "make clean      remove .venv and caches; results stay"
@@ -31,6 +31,7 @@ lint: $(STAMP) docs
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
 
 docs: $(STAMP)
 	$(VENV_PYTHON) -m sphinx --fresh-env --quiet --fail-on-warning --keep-going docs docs/_build

@@ -82,7 +82,7 @@ def unilab_rl(python: str, epochs: int, activation: str, given: dict[str, Any]) 
         "algorithm.num_learning_epochs": epochs,
         "algorithm.num_mini_batches": MINIBATCHES,
     }
-    return _trainer("unilab-rl", "harness.adapters.unilab_rl:APPO", settings | UNILAB_RL | given)
+    return _trainer("unilab-rl", "harness.trainers.adapters.unilab_rl:APPO", settings | UNILAB_RL | given)
 
 
 def _trainer(name: str, trainer: str, settings: dict[str, Any]) -> Contestant:

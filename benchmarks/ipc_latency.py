@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.wakeup import SharedFlag
+from unilab.ipc.shared_memory.wakeup import SharedFlag
 
 NETWORKS = {
     "[256, 256], 17 -> 6": (17, 256, 256, 6),

@@ -116,7 +116,7 @@ def stable_baselines3(args: argparse.Namespace, algorithm: str) -> list[Contesta
             "trainer_driver.py",
             sys.executable,
             {
-                "trainer": f"harness.adapters.sb3:{algorithm.upper()}",
+                "trainer": f"harness.trainers.adapters.sb3:{algorithm.upper()}",
                 "settings": chosen | {"n_envs": envs, "threads": threads} | settings(args.set_other),
             },
         )

@@ -129,7 +129,7 @@ def sac_updates(sizes: Sizes, seconds: float, *, dtype: str) -> list[Figure]:
 
     from unilab.algos.torch.offpolicy.config import SACConfig
     from unilab.algos.torch.offpolicy.sac import SAC
-    from unilab.training.settings import parse
+    from unilab.settings import parse
 
     figures: list[Figure] = []
     for size in sizes.batches:
@@ -154,7 +154,7 @@ def appo_steps(sizes: Sizes, device: str, dtype: str, rows: int, threads: int) -
     from unilab.algos.torch.appo.runner import build_learner
     from unilab.envs import EnvDims
     from unilab.ipc.rollout_fields import slot_fields
-    from unilab.training.settings import parse
+    from unilab.settings import parse
 
     epochs, minibatches, steps, dims = 2, 4, 16, EnvDims(17, 6, 0)
     settings = {"learner_device": device, "learner_dtype": dtype, "learner_threads": threads}
@@ -175,7 +175,7 @@ def appo_updates(sizes: Sizes, seconds: float, *, dtype: str) -> list[Figure]:
 def data_parallel(sizes: Sizes, seconds: float) -> list[Figure]:
     """APPO's optimizer steps on the CPU: 64 rows for each of so many threads, and all of them for one thread."""
     from unilab.algos.torch.appo.config import ROWS_PER_THREAD
-    from unilab.training.devices import usable_cores
+    from unilab.machine.devices import usable_cores
 
     cores = usable_cores()
     figures: list[Figure] = []
@@ -190,8 +190,8 @@ def training(sizes: Sizes, seconds: float, *, trainer: str, changes: Mapping[str
     """A short training with the learner on the device: its throughput, and memory predicted and measured."""
     import torch
 
-    from harness import trainers
-    from harness.memory import PeakMemory
+    from harness.measure.peak_memory import PeakMemory
+    from harness.trainers import trainer as trainers
 
     on_device = sizes.device != "cpu"
     possible = {name: value for name, value in changes.items() if on_device or name == "learner_dtype"}
@@ -285,8 +285,8 @@ def sizes_and_machine(dry: bool) -> tuple[Sizes, str]:
     """How much is to be done here, and the machine in a line."""
     import torch
 
-    from unilab.training.devices import usable_cores
-    from unilab.training.nvidia_smi import query
+    from unilab.machine.devices import usable_cores
+    from unilab.machine.nvidia_smi import query
 
     if dry or not torch.cuda.is_available():
         sizes, name = DRY, f"{platform.machine()}, a dry run on the CPU: the figures mean nothing"
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--leave-out", action="append", default=[], choices=list(PARTS), metavar="PART", help="a part")
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
-    from harness.trainers import calm_thread_pools
+    from harness.trainers.trainer import calm_thread_pools
 
     calm_thread_pools()
     sizes, machine = sizes_and_machine(options.dry)

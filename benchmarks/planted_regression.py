@@ -23,7 +23,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from harness.statistics import LEVEL
+from harness.stats.inference import LEVEL
 from unilab.envs.tasks.half_cheetah import HalfCheetah, HalfCheetahSettings
 from unilab.envs.vec_env import FloatArray, StepResult
 

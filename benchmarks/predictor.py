@@ -35,16 +35,18 @@ from pathlib import Path
 
 import optuna
 
-from harness import ceilings, predict, ranking, sampling
-from harness import plan as plans
-from harness.plan import Plan
-from harness.predict import RATES
-from harness.ranking import SEEDED
-from harness.record import Phase, Record, read_records, typical
-from harness.space import Params
-from harness.statistics import spearman
-from harness.study import judged_by
-from harness.suite import Sampler
+from harness.measure.record import Phase, Record, read_records, typical
+from harness.predict import ceilings, ranking
+from harness.predict import plan as plans
+from harness.predict import throughput as predict
+from harness.predict.plan import Plan
+from harness.predict.ranking import SEEDED
+from harness.predict.throughput import RATES
+from harness.stats.inference import spearman
+from harness.study.folder import judged_by
+from harness.suite import sampling
+from harness.suite.schema import Sampler
+from harness.suite.space import Params
 
 NEAR = 0.05
 """of the grid's best"""

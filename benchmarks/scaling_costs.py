@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from scaling_model import Costs
 
-from harness.alone.offpolicy import measure, workload
+from harness.trainers.costs.offpolicy import measure, workload
+from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy
+from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerEnvironment, worker_class
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.exploring import ExploringPolicy
-from unilab.algos.torch.offpolicy.worker_collection import WorkerEnvironment, worker_class
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutWorker
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import ReplayBuffer
-from unilab.training.devices import usable_cores
-from unilab.training.settings import parse
+from unilab.machine.devices import usable_cores
+from unilab.settings import parse
 
 CAPACITY = 200_000
 """transitions of the replay buffer that is inserted into"""

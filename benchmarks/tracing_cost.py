@@ -24,11 +24,11 @@ from contest import Contestant, Window, add_options, add_settings, compare, cond
 
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.training import tracing
-from unilab.training.progress import Progress
-from unilab.training.settings import parse
-from unilab.training.trace_file import merge
-from unilab.training.tracing import span
+from unilab.run.progress import Progress
+from unilab.settings import parse
+from unilab.tracing import spans as tracing
+from unilab.tracing.spans import span
+from unilab.tracing.timeline_file import merge
 
 SPANS = 100_000
 BLOCK_ITERATIONS = 5

@@ -24,11 +24,11 @@ import numpy as np
 from planted_regression import configuration
 from scipy import stats
 
-from harness import training
 from harness.compare.measure import Measuring, Schedule, Version
-from harness.execute import Limits
-from harness.stop import StopSignal
-from harness.suite import Measure
+from harness.measure.process import Limits
+from harness.measure.stop import StopSignal
+from harness.runs import training
+from harness.suite.schema import Measure
 
 
 def options() -> argparse.Namespace:

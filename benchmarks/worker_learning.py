@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.statistics import interquartile_mean
+from harness.stats.inference import interquartile_mean
 from unilab.algos.torch.evaluate import evaluate
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.training.checkpoint import load_checkpoint
-from unilab.training.settings import parse
+from unilab.run.checkpoint import load_checkpoint
+from unilab.settings import parse
 
 SETTINGS: dict[str, Any] = {
     "env": "Hopper",

@@ -23,7 +23,7 @@ import torch
 from scaling_costs import Setting, costs_of, throughput
 from scaling_model import Cluster, Costs, first_limit, limits, nodes_until, simulate
 
-from unilab.training.devices import usable_cores
+from unilab.machine.devices import usable_cores
 
 
 def check_here(costs: Costs, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # most of what imports this package has no use for Optuna, which takes long to load
-    from harness.own_study import SuiteObjective
-    from harness.suite import Suite
+    from harness.study.optuna_objective import SuiteObjective
+    from harness.suite.schema import Suite
 
 __all__ = ["objective"]
 
@@ -16,7 +16,7 @@ def objective(
 ) -> "SuiteObjective":
     """An objective for an Optuna study of your own: it suggests and measures what a suite says.
 
-    ``study.optimize(harness.objective("suites/smoke.yaml"), n_trials=10)``; see ``harness.own_study``.
+    ``study.optimize(harness.objective("suites/smoke.yaml"), n_trials=10)``; see ``harness.study.optuna_objective``.
 
     Args:
         suite: a suite, or its file.
@@ -26,6 +26,6 @@ def objective(
     Raises:
         InputError: whatever keeps the suite from running here.
     """
-    from harness.own_study import SuiteObjective
+    from harness.study.optuna_objective import SuiteObjective
 
     return SuiteObjective(suite, overrides, folder)

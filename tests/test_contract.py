@@ -25,7 +25,7 @@ from unilab.algos.torch.offpolicy.runner import (
 )
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.ipc import ReplayBuffer, RolloutRingBuffer, SharedObsNormStats, SharedWeightSync
-from unilab.training.settings import SettingsError, parse
+from unilab.settings import SettingsError, parse
 
 COUNTING = "tests.algos.appo.counting_env:CountingEnv"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from harness.cli import parser
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
-from unilab.training.settings import flatten
+from unilab.settings import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -34,8 +34,8 @@ def ours(job: dict[str, Any], rows: Sequence[dict[str, Tensor]], device: str) ->
     from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig, TD3Config
     from unilab.algos.torch.offpolicy.sac import SAC
     from unilab.algos.torch.offpolicy.td3 import TD3
-    from unilab.training.devices import usable_cores
-    from unilab.training.settings import parse
+    from unilab.machine.devices import usable_cores
+    from unilab.settings import parse
 
     config = parse(
         CONFIGS[job["algorithm"]],

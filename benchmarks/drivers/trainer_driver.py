@@ -12,8 +12,8 @@ from typing import Any
 from curve import Curve
 from steady_window import SteadyWindow
 
-from harness import trainers
-from unilab.training.progress import Progress
+from harness.trainers import trainer as trainers
+from unilab.run.progress import Progress
 
 
 def main(job: dict[str, Any]) -> None:

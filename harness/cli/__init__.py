@@ -61,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that say what to do; all others keep their traceback."""
     from harness.compare.revisions import CompareError
-    from harness.document import InputError
-    from harness.provenance import ProvenanceError
-    from harness.record import RecordError
-    from harness.timelines import TraceError
-    from harness.trainers import TrainerError
-    from unilab.training.settings import SettingsError
+    from harness.files.yaml_file import InputError
+    from harness.measure.provenance import ProvenanceError
+    from harness.measure.record import RecordError
+    from harness.study.timelines import TraceError
+    from harness.trainers.trainer import TrainerError
+    from unilab.settings import SettingsError
 
     return (InputError, TrainerError, SettingsError, RecordError, ProvenanceError, TraceError, CompareError, Refused)
 

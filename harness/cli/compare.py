@@ -46,8 +46,8 @@ def add_compare(verbs: Any) -> None:
 
 def compare(arguments: argparse.Namespace) -> int:
     from harness.compare import command
-    from harness.display import console
-    from harness.stop import Stopped
+    from harness.measure.stop import Stopped
+    from harness.report.live import console
 
     try:
         comparison, content = command.run(arguments, console(stderr=arguments.json))

@@ -16,7 +16,7 @@ def add_check_env(verbs: Any) -> None:
 
 
 def check_env(arguments: argparse.Namespace) -> int:
-    from harness.document import Document
+    from harness.files.yaml_file import Document
     from unilab.envs.check import check
 
     findings = check(arguments.name, Document.parse("{}", "--set", arguments.set).content)

@@ -12,7 +12,7 @@ def add_machine(verbs: Any) -> None:
 
 
 def show_machine(arguments: argparse.Namespace) -> int:
-    from harness import machine
+    from harness.measure import host as machine
 
     description = machine.describe()
     if arguments.json:
@@ -27,7 +27,7 @@ def add_clean(verbs: Any) -> None:
 
 
 def clean(arguments: argparse.Namespace) -> int:
-    from unilab.ipc import segments
+    from unilab.ipc.shared_memory import segments
 
     removed = segments.remove_leftovers()
     if arguments.json:

@@ -27,6 +27,6 @@ def _finite(value: Any) -> Any:
 
 
 def show_timeline(folder: Path, out: "Console") -> None:
-    from harness.timelines import TRACE_FILE, VIEWER
+    from harness.study.timelines import TRACE_FILE, VIEWER
 
     out.print(f"timeline: {folder / TRACE_FILE} (open it in {VIEWER})", soft_wrap=True)

@@ -14,13 +14,13 @@ from harness.cli.output import Refused, print_json, show_timeline
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.display import StudyDisplay
-    from harness.engines.base import Engine
-    from harness.engines.cluster import Cluster
-    from harness.plan import Plan
-    from harness.stop import StopSignal
-    from harness.study import Study
-    from harness.sweep import Display
+    from harness.measure.engines.base import Engine
+    from harness.measure.engines.cluster import Cluster
+    from harness.measure.stop import StopSignal
+    from harness.predict.plan import Plan
+    from harness.report.live import StudyDisplay
+    from harness.study.folder import Study
+    from harness.study.search import Display
 
 
 def add_run(verbs: Any) -> None:
@@ -43,7 +43,8 @@ def add_run(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from harness import plan, timelines
+    from harness.predict import plan
+    from harness.study import timelines
 
     began = time.monotonic()
     # before anything slow is imported
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise Refused("--address, --share-nodes and --insecure-cluster go with --engine ray")
         return _run_on(None, arguments, made, began)
 
-    from harness.engines.cluster import ClusterError, connected
+    from harness.measure.engines.cluster import ClusterError, connected
 
     try:
         with connected(arguments.address, insecure=arguments.insecure_cluster) as cluster:
@@ -66,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan", began: float) -> int:
     """On the nodes of a cluster; None: on this machine."""
-    from harness import timelines
-    from harness.study import StudyLocked
+    from harness.study import timelines
+    from harness.study.folder import StudyLocked
 
     with ExitStack() as opened:
         try:
@@ -85,16 +86,16 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
     """The study in its folder, or in a database with a copy in its folder; ``opened`` closes it."""
     folder = made.folder(arguments.results)
     if arguments.storage is not None:
-        from harness.display import console
-        from harness.storage.database import Database
-        from harness.storage.shared_study import SharedStudy
+        from harness.report.live import console
+        from harness.study.database.database import Database
+        from harness.study.database.shared_study import SharedStudy
 
         database = opened.enter_context(Database(arguments.storage))
         options = {"--trace": arguments.trace, "--share-nodes": arguments.share_nodes}
         given = " ".join(name for name, is_given in options.items() if is_given)
         say = partial(console(stderr=arguments.json).print, soft_wrap=True)
         return opened.enter_context(SharedStudy(folder, made, database, given, say))
-    from harness.study import Study
+    from harness.study.folder import Study
 
     study = opened.enter_context(Study(folder))
     if study.kept_in is not None:
@@ -126,11 +127,11 @@ def _engine(
     arguments: argparse.Namespace, study: "Study", cluster: "Cluster | None", stop: "StopSignal", out: "Console"
 ) -> "AbstractContextManager[Engine]":
     if cluster is None:
-        from harness.engines.local import LocalEngine
+        from harness.measure.engines.local import LocalEngine
 
         return nullcontext(LocalEngine(study.machine, stop))
 
-    from harness.engines.ray_engine import RayEngine
+    from harness.measure.engines.ray_engine import RayEngine
 
     say = partial(out.print, soft_wrap=True)
     say(f"cluster:    {len(cluster.nodes)} nodes, {'shared' if arguments.share_nodes else 'one trial each'}")
@@ -141,11 +142,11 @@ def _engine(
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
     """Measure, and leave all that a study has; ``began``: when the user's wait did, of the monotonic clock."""
-    from harness import outlook
-    from harness.display import StudyDisplay, console
-    from harness.stop import Stopped, StopSignal
-    from harness.sweep import Sweep
-    from unilab.ipc import segments
+    from harness.measure.stop import Stopped, StopSignal
+    from harness.predict import forecast as outlook
+    from harness.report.live import StudyDisplay, console
+    from harness.study.search import Sweep
+    from unilab.ipc.shared_memory import segments
 
     out = console(stderr=arguments.json)
     with StopSignal() as stop:
@@ -189,13 +190,13 @@ def _said(arguments: argparse.Namespace) -> list[str]:
     """The command line, without a password."""
     if arguments.storage is None:
         return sys.argv[1:]
-    from harness.storage.database import masked
+    from harness.study.database.database import masked
 
     return [word.replace(arguments.storage, masked(arguments.storage)) for word in sys.argv[1:]]
 
 
 def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Display":
-    from harness.report.watch import ReportingDisplay
+    from harness.report.page.watch import ReportingDisplay
 
     watched = ReportingDisplay(display, study.folder)
     out.print(f"report:     {watched.path} (open it in a browser; it keeps itself current)", soft_wrap=True)
@@ -204,7 +205,7 @@ def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Displa
 
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
     """What is made of the records once none are added."""
-    from harness import tables
+    from harness.report import terminal as tables
 
     study.write_tables()
     tables.write_best(made, study)
@@ -219,14 +220,14 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
 
 
 def _report(study: Path, out: "Console") -> None:
-    from harness.report.write import write_report
+    from harness.report.page.write import write_report
 
     written = write_report(study)
     out.print(f"report:     {written.html} (open it in a browser)", soft_wrap=True)
 
 
 def _export(study: Path, asv: Path, out: "Console") -> None:
-    from harness.asv_export import ExportError, export
+    from harness.report.asv_export import ExportError, export
 
     try:
         export(study, asv)

@@ -24,7 +24,7 @@ def add_report(verbs: Any) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from harness.report.write import write_named
+    from harness.report.page.write import write_named
 
     written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
     if arguments.json:
@@ -39,7 +39,7 @@ def add_list(verbs: Any) -> None:
 
 
 def list_all(arguments: argparse.Namespace) -> int:
-    from harness import listing
+    from harness.report import listing
 
     content = listing.collect(arguments.results, Path("suites"))
     if arguments.json:

@@ -12,7 +12,7 @@ def add_validate(verbs: Any) -> None:
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    from harness import plan
+    from harness.predict import plan
 
     made = plan.make(arguments.suite, arguments.set)
     if arguments.json:
@@ -36,8 +36,10 @@ def add_plan(verbs: Any) -> None:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    from harness import outlook, plan, tables
-    from harness.display import console
+    from harness.predict import forecast as outlook
+    from harness.predict import plan
+    from harness.report import terminal as tables
+    from harness.report.live import console
 
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
     known, missing = outlook.kept(made, arguments.results)

@@ -31,8 +31,9 @@ def add_train(verbs: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from harness import run_folder, training
-    from harness.display import TrainDisplay, console
+    from harness.report.live import TrainDisplay, console
+    from harness.runs import folder as run_folder
+    from harness.runs import training
 
     job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
     out = console(stderr=arguments.json)
@@ -69,9 +70,9 @@ def add_eval(verbs: Any) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    from harness.display import EvalDisplay, console
+    from harness.report.live import EvalDisplay, console
     from unilab.algos.torch.evaluate import evaluate as play
-    from unilab.training.checkpoint import CheckpointError
+    from unilab.run.checkpoint import CheckpointError
 
     try:
         with EvalDisplay(console(stderr=True), arguments.episodes) as display:

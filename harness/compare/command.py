@@ -12,17 +12,18 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import provenance
 from harness.compare import prepare, recorded, tables
 from harness.compare.judge import DETECT, Comparison, Pairs, compare
 from harness.compare.measure import Measuring, Schedule, Version
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side, resolve
-from harness.plan import describe_minutes
-from harness.record import METRICS, write_atomic
-from harness.statistics import needed_pairs
-from harness.stop import StopSignal
-from unilab.training.settings import nearest
+from harness.measure import provenance
+from harness.measure.record import write_atomic
+from harness.measure.stop import StopSignal
+from harness.stats.inference import needed_pairs
+from harness.suite.metrics import METRICS
+from harness.suite.text import describe_minutes
+from unilab.settings import nearest
 
 MEASURE_OPTIONS = ("suite", "config", "pairs", "seconds", "warmup", "no_turns")
 """that mean nothing without --measure"""

@@ -1,10 +1,10 @@
 """What pairs of measurements show, metric by metric.
 
-A change is shown where ``harness.statistics.paired_comparison`` finds one, the same rule that ``run`` follows. What is
-as it was to this test may still have changed by less than the smallest effect that could have been seen; where that is
-more than was asked for, nothing is decided. A pair is one repeat of each side, measured side by side. Of studies, which
-were measured at different times, it is one session of each side with all its repeats: a machine may differ more from
-one session to the next than from one repeat to the next.
+A change is shown where ``harness.stats.inference.paired_comparison`` finds one, the same rule that ``run`` follows.
+What is as it was to this test may still have changed by less than the smallest effect that could have been seen; where
+that is more than was asked for, nothing is decided. A pair is one repeat of each side, measured side by side. Of
+studies, which were measured at different times, it is one session of each side with all its repeats: a machine may
+differ more from one session to the next than from one repeat to the next.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from harness.record import METRICS, Record
-from harness.statistics import LEVEL, Interval, needed_pairs, paired_comparison, paired_log_ratios
+from harness.measure.record import Record
+from harness.stats.inference import LEVEL, Interval, needed_pairs, paired_comparison, paired_log_ratios
+from harness.suite.metrics import METRICS
 
 DETECT = 0.5
 """change that could have been seen at least, where nothing else is asked for"""

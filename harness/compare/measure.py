@@ -2,9 +2,9 @@
 
 A block is base, new, new, base or the reverse, which is random: a machine that grows slower or faster hits both sides
 alike, and what comes back at a fixed rhythm does not always hit the same one. The four of a block are alive
-together and take turns of a fraction of a second (``harness.turns``), so that what changes from one second to the next
-hits them alike. Where that cannot be (four at once do not fit into the memory, or one side's code is older than turns)
-they run one after the other in that order.
+together and take turns of a fraction of a second (``harness.measure.interleaving``), so that what changes from one
+second to the next hits them alike. Where that cannot be (four at once do not fit into the memory, or one side's code is
+older than turns) they run one after the other in that order.
 """
 
 import dataclasses
@@ -19,15 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import machine, plan
 from harness.compare.judge import Pairs
 from harness.compare.revisions import CompareError
-from harness.execute import Limits, Outcome, execute
-from harness.record import Record, RecordFile, disturbance
-from harness.stop import StopSignal
-from harness.suite import Measure
-from harness.trial import TrialSpec
-from harness.turns import FILE, Seat, take_turns
+from harness.measure import host as machine
+from harness.measure.interleaving import FILE, Seat, take_turns
+from harness.measure.process import Limits, Outcome, execute
+from harness.measure.record import Record, RecordFile, disturbance
+from harness.measure.repeat import TrialSpec
+from harness.measure.stop import StopSignal
+from harness.predict import plan
+from harness.suite.schema import Measure
+from harness.suite.text import describe_minutes
 
 BASE, NEW = 0, 1
 """numbers of the sides, as ``trial`` of their records"""
@@ -217,4 +219,4 @@ class Measuring:
         done = sum(record.attempt == 0 for record in self._records.records)
         total = 2 * self.schedule.pairs
         each = (time.monotonic() - self._began) / done if done else self.schedule.seconds / total
-        return plan.describe_minutes(each * (total - done))
+        return describe_minutes(each * (total - done))

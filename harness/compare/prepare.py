@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import budget, plan, provenance, trainers, training
-from harness import suite as suites
 from harness.compare.measure import Schedule, Version
 from harness.compare.revisions import CompareError, checkouts
 from harness.compare.sides import Side
-from harness.execute import Limits
-from harness.suite import Constraints, Measure, Suite
-from harness.suite import Limits as SuiteLimits
-from harness.trainers import Trainer
-from harness.turns import FILE, possible
-from unilab.ipc.budget import MemoryBudget
+from harness.measure import provenance
+from harness.measure.interleaving import FILE, possible
+from harness.measure.process import Limits
+from harness.predict import memory as budget
+from harness.predict import plan
+from harness.runs import training
+from harness.suite import schema as suites
+from harness.suite.schema import Constraints, Measure, Suite
+from harness.suite.schema import Limits as SuiteLimits
+from harness.trainers import trainer as trainers
+from harness.trainers.trainer import Trainer
+from unilab.ipc.memory_budget import MemoryBudget
 
-TURNS = "harness/turns.py"
+TURNS = ("harness/measure/interleaving.py", "harness/turns.py")
+"""where code of these and of earlier days has them"""
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ def _why_not_together(configurations: Sequence[Configuration], codes: Sequence[P
 
 def _takes_turns(code: Path) -> bool:
     """Whether the trials of this code read the file that tells them of turns."""
-    turns = code / TURNS
-    return turns.is_file() and f'"{FILE}"' in turns.read_text(encoding="utf-8")
+    files = [code / name for name in TURNS if (code / name).is_file()]
+    return any(f'"{FILE}"' in file.read_text(encoding="utf-8") for file in files)
 
 
 def _suite(base: Side, new: Side, options: Options) -> Suite | None:

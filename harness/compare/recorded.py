@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import suite as suites
 from harness.compare.judge import Pair, Pairs
 from harness.compare.revisions import CompareError
 from harness.compare.sides import Side
-from harness.document import InputError
-from harness.record import Phase, Record, read_records
-from harness.study import judged_by
-from harness.suite import Suite
+from harness.files.yaml_file import InputError
+from harness.measure.record import Phase, Record, read_records
+from harness.study.folder import judged_by
+from harness.suite import schema as suites
+from harness.suite.schema import Suite
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
 """the first that both sides have of a configuration: the search has measured its winner when that was lucky"""

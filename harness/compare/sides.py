@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.compare.revisions import CompareError, revision
-from harness.document import InputError
-from harness.report.files import find
+from harness.files.yaml_file import InputError
+from harness.study.results import find
 
 SUFFIXES = (".yaml", ".yml")
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from harness.compare.judge import Comparison, Judgement
 from harness.compare.recorded import counted
 from harness.compare.sides import Side
-from harness.statistics import POWER
-from harness.tables import number_text
+from harness.stats.inference import POWER
+from harness.suite.text import number_text
 
 WIDTH = 80
 STYLES = {"better": "green", "worse": "bold red", "same": "", "undecided": "yellow"}

@@ -11,13 +11,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from harness.document import Document
-from harness.plan import describe_minutes
-from harness.report import vega
-from harness.report.curves import AXES, POINTS, Floats, thin
-from harness.report.model import Answer, Chart, Code, Page, Section, Table, finite
-from harness.run_folder import CONFIG_FILE, go_on_command
-from harness.tables import number_text
+from harness.files.yaml_file import Document
+from harness.report.page import vega
+from harness.report.page.model import Answer, Chart, Code, Page, Section, Table, finite
+from harness.report.page.sections.curves import AXES, POINTS, Floats, thin
+from harness.runs.folder import CONFIG_FILE, go_on_command
+from harness.suite.text import describe_minutes, number_text
 
 CURVE_FILE = "curve.csv"
 KINDS = ("training", "evaluation")

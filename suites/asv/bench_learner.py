@@ -8,7 +8,7 @@ from unilab.algos.torch.networks import Actor, Critic
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
-from unilab.training.settings import parse
+from unilab.settings import parse
 
 STEPS, OBS_DIM, ACTION_DIM = 24, 17, 6
 POLICY = PolicyConfig()

@@ -1,4 +1,4 @@
-"""What studies have exported, so that asv's discovery keeps it: numbers come from ``harness.asv_export`` alone."""
+"""What studies have exported, so that asv's discovery keeps it: ``harness.report.asv_export`` alone makes numbers."""
 
 import ast
 import json

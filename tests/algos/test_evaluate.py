@@ -13,11 +13,11 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import evaluate
 from unilab.algos.torch.offpolicy.config import CONFIGS
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.training.checkpoint import CheckpointError, save_checkpoint
-from unilab.training.run import plain
-from unilab.training.settings import parse
+from unilab.run.checkpoint import CheckpointError, save_checkpoint
+from unilab.run.loop import plain
+from unilab.settings import parse
 
 ENV = "tests.algos.test_evaluate:Rewarded"
 SMALL = {"env": ENV, "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]}, "obs_normalization": True}

@@ -10,7 +10,7 @@ from tests.algos.appo import test_learner as appo_learner
 from tests.algos.appo import test_runner as appo
 from tests.algos.offpolicy import test_runner as offpolicy
 from tests.algos.offpolicy.test_learners import make, make_batch
-from unilab.training.checkpoint import load_checkpoint
+from unilab.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

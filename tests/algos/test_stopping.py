@@ -13,10 +13,10 @@ import pytest
 from tests.algos.appo.test_runner import learn as learn_appo
 from tests.algos.offpolicy.test_runner import learn as learn_off_policy
 from tests.ipc.conftest import nothing_left
-from unilab.algos.torch.offpolicy import collection
+from unilab.algos.torch.offpolicy.collecting import collection
 from unilab.distributed import processes
 from unilab.ipc import async_runner
-from unilab.training.checkpoint import load_checkpoint
+from unilab.run.checkpoint import load_checkpoint
 
 __all__ = ["nothing_left"]
 

@@ -14,7 +14,7 @@ from contest import Contestant, ContestError, Window, compare, fastest, measure,
 from learning_curves import Curve, ahead_from, compare_curves, marks, read_curve, read_study
 from steady_window import SteadyWindow
 
-from unilab.training.settings import nest
+from unilab.settings import nest
 
 ROOT = Path(__file__).parents[2]
 WINDOW = Window(0.0, 0.0)

@@ -9,10 +9,10 @@ from plain_offpolicy import PLAIN, PlainSAC, PlainTD3, Transitions
 from torch import Tensor, nn
 
 from unilab.algos.torch.offpolicy.config import CONFIGS
-from unilab.algos.torch.offpolicy.mlp import EnsembleMLP
+from unilab.algos.torch.offpolicy.networks.mlp import EnsembleMLP
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
-from unilab.training.settings import parse
+from unilab.settings import parse
 
 ROWS = 64
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import predictor
 import pytest
 
-from harness import ceilings, ranking
-from harness import plan as plans
-from harness.ceilings import Ceilings, Measured
-from harness.plan import Plan
-from harness.record import Record, RecordFile
-from harness.workload import Cost, Part
+from harness.measure.record import Record, RecordFile
+from harness.predict import ceilings, ranking
+from harness.predict import plan as plans
+from harness.predict.ceilings import Ceilings, Measured
+from harness.predict.plan import Plan
+from harness.trainers.rounds import Cost, Part
 from tests.harness.conftest import SUITE
 
 TRAINER = "tests.harness.described_trainer:DescribedTrainer"

@@ -16,7 +16,7 @@ from tests.distributed.test_contract import build
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, dies_in_the_ring, stamps
 from tests.ipc.conftest import SPAWN_SECONDS
 from unilab.distributed import ProcessWorkers, WorkerError
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 
 HANG_SECONDS = 1.0
 

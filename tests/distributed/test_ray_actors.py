@@ -19,7 +19,7 @@ from tests.distributed.test_contract import build
 from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
 from tests.ray_cluster import ROOT, RayCluster
 from unilab.distributed import RayWorkers, WorkerError
-from unilab.distributed.ray_connection import RayConnection, choose_address
+from unilab.distributed.ray.connection import RayConnection, choose_address
 
 SECONDS = 60.0
 

@@ -15,7 +15,7 @@ from tests.distributed.test_contract import build
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, stamps
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutBuffer, SequentialWorkers, WorkerError
 from unilab.ipc import ReplayBuffer
-from unilab.training.devices import DeviceError
+from unilab.machine.devices import DeviceError
 
 
 def test_what_the_contract_leaves_open_is_abstract() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.distributed import RolloutWorker
 from unilab.distributed.worker import RolloutStoppedError
-from unilab.training.seeding import derive_seed
+from unilab.run.seeding import derive_seed
 
 
 class Doubling:

@@ -6,7 +6,7 @@ from tests.envs import cart
 from unilab.envs import VecEnv, make, names, register, registry
 from unilab.envs.gymnasium_adapter import GymnasiumVecEnv
 from unilab.envs.mujoco_env import usable_cores
-from unilab.training.settings import SettingsError
+from unilab.settings import SettingsError
 
 
 @pytest.fixture

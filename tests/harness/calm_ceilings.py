@@ -1,7 +1,7 @@
 """The measuring process on a machine that other programs use: as if they did not."""
 
-from harness import ceilings
-from harness.contention import Guard, Interference
+from harness.measure.interference import Guard, Interference
+from harness.predict import ceilings
 
 Guard.end = lambda self: Interference()  # type: ignore[method-assign]
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan as plans
-from harness.plan import Plan
+from harness.predict import plan as plans
+from harness.predict.plan import Plan
 
 SUITE = """\
 name: fake

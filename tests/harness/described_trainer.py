@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.workload import Cost, Course, Lever, Limit, Part, Workload
+from harness.trainers.rounds import Cost, Course, Lever, Limit, Part, Workload
 from tests.harness.fake_trainer import FakeTrainer
 
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from harness.trainers import Trainer
-from unilab.training.progress import Progress, Summary
-from unilab.training.settings import flatten, parse
-from unilab.training.tracing import span, timeline
+from harness.trainers.trainer import Trainer
+from unilab.run.progress import Progress, Summary
+from unilab.settings import flatten, parse
+from unilab.tracing.spans import span, timeline
 
 if TYPE_CHECKING:  # the harness process asks for budgets, the trials have no use for torch
-    from unilab.ipc.budget import MemoryBudget
+    from unilab.ipc.memory_budget import MemoryBudget
 
 ITERATION_SECONDS = 0.01
 
@@ -80,7 +80,7 @@ class FakeTrainer(Trainer):
         return frozenset({"slots"} if parse(FakeConfig, settings).mode == "sync" else ())
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.ipc.budget import BudgetItem, MemoryBudget
+        from unilab.ipc.memory_budget import BudgetItem, MemoryBudget
 
         config = parse(FakeConfig, settings)
         return MemoryBudget((BudgetItem("ring", "host", config.host_bytes),))

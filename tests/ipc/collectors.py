@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from unilab.ipc import AsyncRunner, SharedFlag
-from unilab.ipc.collector_process import report_step
+from unilab.ipc.process.child import report_step
 
 SECONDS = 60.0
 

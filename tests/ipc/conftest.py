@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 
 SPAWN_SECONDS = 60.0
 """for a spawned process on a loaded machine to import torch and do its part"""

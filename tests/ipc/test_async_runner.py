@@ -16,7 +16,8 @@ import pytest
 from tests.ipc import collectors
 from tests.ipc.collectors import Runner
 from tests.ipc.conftest import SPAWN_SECONDS
-from unilab.ipc import AsyncRunner, CollectorError, SharedFlag, segments
+from unilab.ipc import AsyncRunner, CollectorError, SharedFlag
+from unilab.ipc.shared_memory import segments
 
 
 def runner() -> Runner:
@@ -181,7 +182,7 @@ from tests.ipc import collectors
 from tests.ipc.collectors import Runner
 from tests.ipc.collectors import Runner
 from unilab.ipc import LatestValue
-from unilab.training.signals import stop_on_signals
+from unilab.run.signals import stop_on_signals
 
 def main():
     with Runner("HalfCheetah", None, {}) as runner, stop_on_signals(runner.interrupt) as signals:

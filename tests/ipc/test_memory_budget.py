@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
 from unilab.algos.torch.appo.runner import build_learner
-from unilab.envs import EnvDims
-from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync, process_cost, segments
-from unilab.ipc.memory_budget import (
+from unilab.algos.torch.memory import (
     BudgetItem,
     EnvSizes,
     MemoryAvailable,
@@ -25,8 +23,12 @@ from unilab.ipc.memory_budget import (
     MemoryBudgetError,
     env_sizes,
     estimate_appo,
+    process_cost,
 )
-from unilab.ipc.process_cost import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
+from unilab.algos.torch.memory.process_cost import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
+from unilab.envs import EnvDims
+from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
+from unilab.ipc.shared_memory import segments
 
 MIB = 2**20
 SIZES = EnvSizes(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)

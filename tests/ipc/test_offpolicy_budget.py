@@ -8,13 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unilab.algos.torch.offpolicy import learner as learner_module
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.mlp import ExplicitPass
-from unilab.algos.torch.offpolicy.runner import build_learner
-from unilab.envs import EnvDims
-from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync, segments
-from unilab.ipc.memory_budget import (
+from unilab.algos.torch.memory import (
     BudgetItem,
     EnvSizes,
     MemoryAvailable,
@@ -22,10 +16,17 @@ from unilab.ipc.memory_budget import (
     MemoryBudgetError,
     estimate_offpolicy,
 )
-from unilab.ipc.process_cost import FALLBACK
+from unilab.algos.torch.memory.process_cost import FALLBACK
+from unilab.algos.torch.offpolicy import learner as learner_module
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
+from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass
+from unilab.algos.torch.offpolicy.runner import build_learner
+from unilab.envs import EnvDims
+from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync
+from unilab.ipc.replay.rows import RowLayout
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.ipc.replay_rows import RowLayout
-from unilab.training.settings import SettingsError, parse
+from unilab.ipc.shared_memory import segments
+from unilab.settings import SettingsError, parse
 
 MIB = 2**20
 SIZES = EnvSizes(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)

@@ -23,13 +23,7 @@ from tests.ipc.replay_processes import (
     counters_of,
     sampled,
 )
-from unilab.ipc import (
-    ReplayBuffer,
-    ReplayEmptyError,
-    SegmentClosedError,
-    SharedBufferBase,
-    SharedMemoryFullError,
-)
+from unilab.ipc import ReplayBuffer, ReplayEmptyError, SegmentClosedError, SharedBufferBase, SharedMemoryFullError
 from unilab.ipc.replay_buffer import replay_bytes
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.ipc.replay_processes import ACTIONS, OBS, counted, counters_of
 from tests.ipc.replay_writers import ACTS, Writers, check
 from unilab.ipc import ReplayBuffer
-from unilab.ipc.replay_window import ReplayWindow, contiguous, merged, without, wrap
+from unilab.ipc.replay.window import ReplayWindow, contiguous, merged, without, wrap
 
 SPANS = st.lists(st.tuples(st.integers(-3, 30), st.integers(-3, 30)), max_size=6)
 

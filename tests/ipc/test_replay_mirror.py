@@ -14,8 +14,8 @@ from tests.ipc.conftest import SPAWN_SECONDS
 from tests.ipc.replay_processes import LIMIT, add_until_stopped, buffer, counted, counters_of
 from tests.ipc.replay_writers import ACTS, Writers
 from unilab.ipc import ReplayBuffer, ReplayEmptyError, SharedFlag
-from unilab.ipc.replay_mirror import DeviceMirror
-from unilab.ipc.replay_window import without
+from unilab.ipc.replay.mirror import DeviceMirror
+from unilab.ipc.replay.window import without
 
 
 def numbers_of(mirror: DeviceMirror) -> torch.Tensor:

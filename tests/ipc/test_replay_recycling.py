@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unilab.ipc import ReplayBuffer
-from unilab.ipc.replay_recycling import RecycledBatches
+from unilab.ipc.replay.recycling import RecycledBatches
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["take", "view", "drop"]), st.integers(0, 5)), max_size=40))

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unilab.ipc import segments
-from unilab.ipc.segments import LockHeldError, SegmentClosedError, SharedMemoryFullError
+from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.segments import LockHeldError, SegmentClosedError, SharedMemoryFullError
 
 
 def test_the_name_carries_the_owner() -> None:
@@ -84,7 +84,7 @@ TINY_SHM = """
 import os, pathlib, subprocess, sys
 root = pathlib.Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(root)], check=True)
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 segments.ROOT, segments._TRACKED = root, False
 checked = segments._require_space
 segments._require_space = lambda kind, size: None   # as if another process took the space after the check
@@ -119,7 +119,7 @@ def test_a_full_file_system_is_an_error_and_no_bus_error(tmp_path: Path) -> None
 
 CRASH = """
 import os, signal
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 segment = segments.create(4096, "test")
 print(segment.name, flush=True)
 os.killpg(0, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_what_belongs_to_another_user_is_left_alone(monkeypatch: pytest.MonkeyPa
 
 AS_NOBODY = """
 import os, pathlib, sys
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 segments.ROOT = pathlib.Path(sys.argv[1])
 os.setuid(65534)
 print(segments.remove_leftovers())
@@ -237,7 +237,7 @@ def test_a_lock_whose_holder_stands_still_is_an_error(monkeypatch: pytest.Monkey
 
 WAIT_FOR_A_LOCK = """
 import sys
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 segments.LOCK_SECONDS = 0.5
 segment = segments.attach(sys.argv[1])
 print("waiting", flush=True)

@@ -11,8 +11,9 @@ import pytest
 
 from tests.ipc.conftest import SPAWN_SECONDS
 from tests.ipc.processes import wait_for_flag
-from unilab.ipc import SharedFlag, segments
-from unilab.ipc.wakeup import Bell, Deadline
+from unilab.ipc import SharedFlag
+from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.wakeup import Bell, Deadline
 
 
 def test_a_flag_stays_set_for_everybody(spawn: Callable[..., Any], context: SpawnContext) -> None:

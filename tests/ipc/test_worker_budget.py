@@ -4,16 +4,16 @@ import mmap
 
 import pytest
 
+from unilab.algos.torch.memory import EnvSizes, estimate_offpolicy
+from unilab.algos.torch.memory.process_cost import FALLBACK
+from unilab.algos.torch.memory.workers import RAY_LIBRARY, RAY_PROCESSES
+from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerCollection
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.algos.torch.offpolicy.worker_collection import WorkerCollection
 from unilab.envs import env_dims
-from unilab.ipc import segments
-from unilab.ipc.budget import SHM, MemoryBudget
-from unilab.ipc.memory_budget import EnvSizes, estimate_offpolicy
-from unilab.ipc.memory_budget.workers import RAY_LIBRARY, RAY_PROCESSES
-from unilab.ipc.process_cost import FALLBACK
-from unilab.training.settings import parse
+from unilab.ipc.memory_budget import SHM, MemoryBudget
+from unilab.ipc.shared_memory import segments
+from unilab.settings import parse
 
 SIZES = EnvSizes(obs_dim=11, action_dim=3, model_bytes=2**20, thread_bytes=20_000, row_bytes=2_000)
 SMALL = {"env": "Hopper", "replay_capacity": 5000, "learning_starts": 2, "num_envs": 8, "env_steps_per_sync": 3}

@@ -6,7 +6,7 @@
 from unilab.distributed.base import BaseDistributedWorkersWithBuffer
 from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
 from unilab.distributed.processes import ProcessWorkers
-from unilab.distributed.ray_actors import RayWorkers
+from unilab.distributed.ray.actors import RayWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.sequential import SequentialWorkers

@@ -19,7 +19,7 @@ from unilab.distributed.worker import WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import SharedFlag
 from unilab.ipc.rollout_ring_buffer import WhenFull
-from unilab.training.devices import check_device
+from unilab.machine.devices import check_device
 
 logger = logging.getLogger(__name__)
 

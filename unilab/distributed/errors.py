@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unilab.training.failures import ProcessFailure
+from unilab.ipc.process.failures import ProcessFailure
 
 
 class WorkerError(ProcessFailure):

@@ -16,8 +16,8 @@ from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.collectors import CollectorGroup
-from unilab.ipc.wakeup import Bell, Deadline
+from unilab.ipc.process.group import CollectorGroup
+from unilab.ipc.shared_memory.wakeup import Bell, Deadline
 
 VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""

@@ -13,9 +13,9 @@ from torch import Tensor
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.statistics import EmitsEvents, RunningEpisodes
 from unilab.envs import StepResult, VecEnv
-from unilab.ipc.collector_process import report_step
-from unilab.training.seeding import derive_seed
-from unilab.training.thread_team import torch_threads_kept
+from unilab.ipc.process.child import report_step
+from unilab.machine.thread_team import torch_threads_kept
+from unilab.run.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from unilab.envs.registry import make
 from unilab.envs.vec_env import EnvironmentMistake, StepResult, VecEnv
-from unilab.training.settings import SettingsError
+from unilab.settings import SettingsError
 
 ROWS = 2
 STEPS = 8

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
-from unilab.envs.registry import Factory
-from unilab.envs.vec_env import EnvironmentMistake, FloatArray
-from unilab.training.settings import SettingsError
+from unilab.envs.vec_env import EnvironmentMistake, Factory, FloatArray
+from unilab.settings import SettingsError
 
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 

@@ -20,8 +20,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
 from unilab.envs.vec_env import FloatArray
-from unilab.training.devices import usable_cores
-from unilab.training.settings import parse
+from unilab.machine.devices import usable_cores
+from unilab.settings import parse
 
 STRICT = ConfigDict(extra="forbid")
 Rows = slice | NDArray[np.int64]

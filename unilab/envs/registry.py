@@ -8,17 +8,10 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from unilab.envs.vec_env import EnvDims, EnvironmentMistake, VecEnv
-from unilab.training.settings import SettingsError, nearest
-
-
-class Factory(Protocol):
-    """Makes an environment; a ``VecEnv`` class with this constructor is one."""
-
-    def __call__(self, num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> VecEnv: ...
-
+from unilab.envs.vec_env import EnvDims, EnvironmentMistake, Factory, VecEnv
+from unilab.settings import SettingsError, nearest
 
 _FACTORIES: dict[str, Factory | str] = {
     "Ant": "unilab.envs.tasks.ant:Ant",

@@ -14,7 +14,7 @@ Shapes: N environments, O observation, A action, C privileged (critic) observati
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,3 +173,9 @@ class VecEnv(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Factory(Protocol):
+    """Makes an environment; a ``VecEnv`` class with this constructor is one."""
+
+    def __call__(self, num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> VecEnv: ...

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unilab.ipc.async_runner import AsyncRunner
     from unilab.ipc.collector_error import CollectorError
-    from unilab.ipc.mailbox import LatestValue
+    from unilab.ipc.replay.window import ReplayEmptyError
     from unilab.ipc.replay_buffer import ReplayBuffer
-    from unilab.ipc.replay_window import ReplayEmptyError
     from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
-    from unilab.ipc.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
     from unilab.ipc.shared_buffer import SharedBufferBase
+    from unilab.ipc.shared_memory.mailbox import LatestValue
+    from unilab.ipc.shared_memory.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
+    from unilab.ipc.shared_memory.wakeup import SharedFlag
     from unilab.ipc.shared_obs_stats import SharedObsNormStats
-    from unilab.ipc.wakeup import SharedFlag
     from unilab.ipc.weight_sync import SharedWeightSync
 
 __all__ = [
@@ -38,17 +38,17 @@ __all__ = [
 _MODULES = {
     "AsyncRunner": "async_runner",
     "CollectorError": "collector_error",
-    "LatestValue": "mailbox",
+    "LatestValue": "shared_memory.mailbox",
     "ReplayBuffer": "replay_buffer",
-    "ReplayEmptyError": "replay_window",
+    "ReplayEmptyError": "replay.window",
     "RolloutRingBuffer": "rollout_ring_buffer",
-    "SegmentClosedError": "segments",
+    "SegmentClosedError": "shared_memory.segments",
     "SharedBufferBase": "shared_buffer",
-    "SharedFlag": "wakeup",
-    "SharedMemoryFullError": "segments",
+    "SharedFlag": "shared_memory.wakeup",
+    "SharedMemoryFullError": "shared_memory.segments",
     "SharedObsNormStats": "shared_obs_stats",
     "SharedWeightSync": "weight_sync",
-    "remove_leftovers": "segments",
+    "remove_leftovers": "shared_memory.segments",
 }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from unilab.ipc.collectors import CollectorGroup
-from unilab.ipc.wakeup import Deadline, SharedFlag
+from unilab.ipc.process.group import CollectorGroup
+from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
 END_SECONDS = 4.0
 """in which collectors must answer and end once a signal has asked for the end; the learner has the rest of 5 s"""

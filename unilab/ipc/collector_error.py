@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from unilab.training.failures import ProcessFailure
+from unilab.ipc.process.failures import ProcessFailure
 
 _LOG_LINES = 40
 

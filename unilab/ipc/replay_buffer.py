@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from unilab.ipc.replay_claims import ReplayClaims, claims_bytes
-from unilab.ipc.replay_recycling import RecycledBatches
-from unilab.ipc.replay_rows import RowLayout, RowPacker, replay_row_bytes
-from unilab.ipc.replay_window import ReplayEmptyError, ReplayWindow, contiguous, without, wrap
+from unilab.ipc.replay.claims import ReplayClaims, claims_bytes
+from unilab.ipc.replay.recycling import RecycledBatches
+from unilab.ipc.replay.rows import RowLayout, RowPacker, replay_row_bytes
+from unilab.ipc.replay.window import ReplayEmptyError, ReplayWindow, contiguous, without, wrap
 from unilab.ipc.shared_buffer import SharedBufferBase, header_bytes
 
 __all__ = ["ReplayBuffer", "ReplayEmptyError", "replay_bytes"]

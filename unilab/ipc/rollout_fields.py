@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 
 FieldSpec = tuple[tuple[int, ...], DTypeLike]
 """shape and dtype of an array"""

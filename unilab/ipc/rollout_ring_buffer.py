@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from unilab.ipc import segments
 from unilab.ipc.rollout_fields import FieldSpec, checksum, fields_bytes, float_fields, normalized
-from unilab.ipc.wakeup import Bell, Deadline, SharedFlag
+from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.wakeup import Bell, Deadline, SharedFlag
 
 WhenFull = Literal["drop_oldest", "wait"]
 _MODES: tuple[WhenFull, ...] = ("drop_oldest", "wait")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from unilab.ipc import segments
+from unilab.ipc.shared_memory import segments
 
 _MAGIC = 0x756E695F62756666
 

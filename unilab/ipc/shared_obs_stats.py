@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unilab.ipc.mailbox import LatestValue
+from unilab.ipc.shared_memory.mailbox import LatestValue
 
 
 class SharedObsNormStats(LatestValue):

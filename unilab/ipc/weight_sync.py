@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from unilab.ipc import segments
-from unilab.ipc.latest import LatestBuffer, latest_bytes
+from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.latest import LatestBuffer, latest_bytes
 
 ParamSpec = tuple[tuple[int, ...], torch.dtype]
 

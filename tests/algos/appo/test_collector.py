@@ -6,9 +6,7 @@ import numpy as np
 import torch
 
 from tests.algos.appo.counting_env import CountingEnv
-from unilab.algos.torch.appo.worker import (
-    RolloutCollector,
-)
+from unilab.algos.torch.appo.worker import RolloutCollector
 from unilab.algos.torch.networks import Actor, gaussian_log_prob
 from unilab.ipc.rollout_fields import slot_fields
 

@@ -16,9 +16,9 @@ from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.collector import COLLECTOR_NICENESS
 from unilab.algos.torch.evaluate import evaluate
 from unilab.ipc import CollectorError
-from unilab.training.checkpoint import CheckpointError, load_checkpoint
-from unilab.training.devices import DeviceError
-from unilab.training.settings import SettingsError, parse
+from unilab.machine.devices import DeviceError
+from unilab.run.checkpoint import CheckpointError, load_checkpoint
+from unilab.settings import SettingsError, parse
 
 SMALL = {
     "num_envs": 8,

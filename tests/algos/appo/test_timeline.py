@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.traces import inside, process_names, read_trace, spans, tracks
+from tests.tracing.traces import inside, process_names, read_trace, spans, tracks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
 from unilab.envs import make
 from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.mailbox import LatestValue
 from unilab.ipc.rollout_fields import slot_fields
-from unilab.training.settings import flatten, parse
-from unilab.training.tracing import timeline
+from unilab.ipc.shared_memory.mailbox import LatestValue
+from unilab.settings import flatten, parse
+from unilab.tracing.spans import timeline
 
 STEPS, ENVS, EPOCHS, MINIBATCHES = 4, 3, 2, 2
 COUNTING = "tests.algos.appo.counting_env:CountingEnv"

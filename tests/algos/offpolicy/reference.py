@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.networks import LOG_SQRT_2PI
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
-from unilab.algos.torch.offpolicy.networks import LOG_STD_MAX, LOG_STD_MIN
+from unilab.algos.torch.offpolicy.networks.policies import LOG_STD_MAX, LOG_STD_MIN
 
 
 class Reference:

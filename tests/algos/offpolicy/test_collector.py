@@ -10,12 +10,12 @@ import torch
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.worker import TransitionCollector, build_collector
 from unilab.envs import make
 from unilab.ipc import ReplayBuffer
-from unilab.training.checkpoint import load_checkpoint, save_checkpoint
-from unilab.training.settings import parse
+from unilab.run.checkpoint import load_checkpoint, save_checkpoint
+from unilab.settings import parse
 
 GAMMA = 0.5
 

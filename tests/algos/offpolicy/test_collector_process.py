@@ -18,13 +18,14 @@ import torch
 from tests.ipc.collectors import Runner
 from tests.ipc.conftest import SPAWN_SECONDS, nothing_left
 from unilab.algos.torch.offpolicy.config import SACConfig
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.worker import build_collector, off_policy_collector_fn
 from unilab.envs import make
-from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync, segments
-from unilab.training.checkpoint import load_checkpoint, save_checkpoint
-from unilab.training.settings import parse
-from unilab.training.tracing import TRACE_FILE, merge
+from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.shared_memory import segments
+from unilab.run.checkpoint import load_checkpoint, save_checkpoint
+from unilab.settings import parse
+from unilab.tracing.spans import TRACE_FILE, merge
 
 COUNTING = {"env": "tests.algos.appo.counting_env:CountingEnv", "env_threads": 1}
 CHEETAH = {"env": "HalfCheetah", "env_cfg": {"max_episode_steps": 9}, "env_threads": 1}

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.algos.offpolicy.test_learners import make, make_batch
-from unilab.algos.torch.offpolicy.cuda_graphs import WARMUP_UPDATES, CudaGraphs
-from unilab.training.devices import current_device
+from unilab.algos.torch.offpolicy.networks.cuda_graphs import WARMUP_UPDATES, CudaGraphs
+from unilab.machine.devices import current_device
 
 FIRST, NAMED = 0, 1
 

@@ -14,7 +14,7 @@ from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.learner import PASS_ROWS, divide
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
-from unilab.training.settings import parse
+from unilab.settings import parse
 
 OBS, ACTIONS, BATCH = 5, 2, 32
 CLASSES = {"sac": SAC, "td3": TD3}

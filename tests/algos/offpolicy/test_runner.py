@@ -9,15 +9,12 @@ import pytest
 import torch
 
 from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig
-from unilab.algos.torch.offpolicy.runner import (
-    OffPolicyRunner,
-    compute_train_start_threshold,
-)
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner, compute_train_start_threshold
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.ipc import CollectorError
-from unilab.training.checkpoint import CheckpointError, load_checkpoint
-from unilab.training.devices import DeviceError
-from unilab.training.settings import SettingsError, parse
+from unilab.machine.devices import DeviceError
+from unilab.run.checkpoint import CheckpointError, load_checkpoint
+from unilab.settings import SettingsError, parse
 
 SMALL = {
     "num_envs": 4,

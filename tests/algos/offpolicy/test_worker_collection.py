@@ -7,14 +7,14 @@ import torch
 
 from tests.algos.offpolicy.test_runner import SMALL, learn, weights
 from tests.ipc.conftest import nothing_left
+from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy, policy_weights
+from unilab.algos.torch.offpolicy.collecting.worker_collection import _Filler
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
-from unilab.algos.torch.offpolicy.exploring import ExploringPolicy, policy_weights
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-from unilab.algos.torch.offpolicy.worker_collection import _Filler
 from unilab.distributed import WorkerError
 from unilab.envs import EnvDims
-from unilab.training.checkpoint import load_checkpoint
-from unilab.training.settings import SettingsError, parse
+from unilab.run.checkpoint import load_checkpoint
+from unilab.settings import SettingsError, parse
 
 __all__ = ["nothing_left"]
 

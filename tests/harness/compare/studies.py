@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from harness import cli
-from harness.record import Record, RecordFile
+from harness.measure.record import Record, RecordFile
 from tests.harness.conftest import SUITE
 
 

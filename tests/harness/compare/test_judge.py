@@ -17,8 +17,9 @@ from harness.compare import tables
 from harness.compare.judge import Judgement, Pairs, compare, judge
 from harness.compare.measure import Schedule
 from harness.compare.sides import Side
-from harness.record import METRICS, Record
-from harness.suite import Measure
+from harness.measure.record import Record
+from harness.suite.metrics import METRICS
+from harness.suite.schema import Measure
 from tests.harness.compare.studies import record
 
 

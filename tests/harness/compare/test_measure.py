@@ -12,10 +12,10 @@ import pytest
 
 from harness import cli
 from harness.compare.measure import NAMES, Measuring, Schedule, Version
-from harness.execute import Limits, Outcome
-from harness.record import read_records
-from harness.stop import StopSignal
-from harness.suite import Measure, ReturnAt, parse
+from harness.measure.process import Limits, Outcome
+from harness.measure.record import read_records
+from harness.measure.stop import StopSignal
+from harness.suite.schema import Measure, ReturnAt, parse
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
 from tests.harness.conftest import SUITE

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.compare.prepare import TURNS, Configuration, _why_not_together
-from unilab.ipc.budget import BudgetItem, MemoryAvailable, MemoryBudget
+from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget
 
 GIB = 2**30
 
@@ -41,8 +41,8 @@ def test_what_goes_on_while_its_processes_are_stopped_takes_no_turns() -> None:
     ("text", "old"), [(None, True), ('FILE = "turns.f64"\n', True), ('FILE = "turns.log"\n', False)]
 )
 def test_the_code_of_both_sides_has_to_know_of_turns(tmp_path: Path, text: str | None, old: bool) -> None:
-    (tmp_path / "harness").mkdir()
     if text is not None:
-        (tmp_path / TURNS).write_text(text)
+        (tmp_path / TURNS[0]).parent.mkdir(parents=True)
+        (tmp_path / TURNS[0]).write_text(text)
     reason = _why_not_together([configuration(1), configuration(1)], [None, tmp_path])
     assert reason == ("the code of one side is older than taking turns" if old else "")

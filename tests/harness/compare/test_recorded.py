@@ -10,7 +10,7 @@ import pytest
 from harness import cli
 from harness.compare.prepare import Options, prepared
 from harness.compare.sides import Side, resolve
-from harness.record import read_records
+from harness.measure.record import read_records
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
 from tests.harness.conftest import SUITE

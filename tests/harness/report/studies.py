@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from harness.ceilings import Ceilings, Measured, Rehearsal
-from harness.record import Record
-from harness.workload import Cost, Part
+from harness.measure.record import Record
+from harness.predict.ceilings import Ceilings, Measured, Rehearsal
+from harness.trainers.rounds import Cost, Part
 
 SUITE = """\
 name: {name}

@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from harness.report.write import write_comparison, write_report
+from harness.report.page.write import write_comparison, write_report
 from tests.browser import errors, wait
 from tests.harness.report.studies import make_record, two_hundred_trials, write_study
 from tests.harness.report.test_report import HOSTILE, HOSTILE_KEY, HOSTILE_SEARCH

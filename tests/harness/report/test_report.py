@@ -13,18 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.document import InputError
-from harness.record import Record
-from harness.report import build, render
-from harness.report.curves import POINTS, aggregate, summary_kind, thin
-from harness.report.files import StudyFiles, find, find_all
-from harness.report.memory import measured, predicted
-from harness.report.model import MINUS, MISSING, Cell, Page, Section, Table, percent, share
-from harness.report.side_by_side import comparison, labels
-from harness.report.tradeoff import front
-from harness.report.trials import Trial, trials_of
-from harness.report.watch import ReportingDisplay
-from harness.report.write import write_report
+from harness.files.yaml_file import InputError
+from harness.measure.record import Record
+from harness.report.page import build, render
+from harness.report.page.model import MINUS, MISSING, Cell, Page, Section, Table, percent, share
+from harness.report.page.sections.curves import POINTS, aggregate, summary_kind, thin
+from harness.report.page.sections.memory import measured, predicted
+from harness.report.page.sections.tradeoff import front
+from harness.report.page.sections.trainers import comparison, labels
+from harness.report.page.trials import Trial, trials_of
+from harness.report.page.watch import ReportingDisplay
+from harness.report.page.write import write_report
+from harness.report.studies import StudyFiles
+from harness.study.results import find, find_all
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 
 from unilab.envs import SimulationFault, StepResult, VecEnv
-from unilab.training.devices import usable_cores
-from unilab.training.episodes import EpisodeStatistics
-from unilab.training.fault_log import FaultStates
-from unilab.training.resume import continue_generator
-from unilab.training.seeding import derive_seed
+from unilab.machine.devices import usable_cores
+from unilab.run.episodes import EpisodeStatistics
+from unilab.run.fault_log import FaultStates
+from unilab.run.resume import continue_generator
+from unilab.run.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from unilab.algos.torch.policy import Config, Policy, environment, read, restore
 from unilab.envs import VecEnv, make
-from unilab.training.run import trainer_name
-from unilab.training.seeding import derive_seed
+from unilab.run.loop import trainer_name
+from unilab.run.seeding import derive_seed
 
 MOST_ENVS = 64
 """stepped together unless more are asked for"""

@@ -12,10 +12,10 @@ from torch import Tensor
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import VecEnv, make
-from unilab.training.checkpoint import CheckpointError, load_checkpoint
-from unilab.training.settings import SettingsError, parse
+from unilab.run.checkpoint import CheckpointError, load_checkpoint
+from unilab.settings import SettingsError, parse
 
 FloatArray = NDArray[np.float32]
 Config = APPOConfig | OffPolicyConfig

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unilab.envs.mujoco_env import Bounds, Finite, MujocoSettings, MujocoVecEnv, Rows
 from unilab.envs.vec_env import FloatArray
-from unilab.training.settings import SettingsError
+from unilab.settings import SettingsError
 
 
 @dataclass(frozen=True)

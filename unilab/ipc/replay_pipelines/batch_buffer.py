@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unilab.training.tracing import span
+from unilab.tracing.spans import span
 
 Fill = Callable[[Tensor], object]
 """writes a whole packed batch [B, W] into the host tensor that it is given"""

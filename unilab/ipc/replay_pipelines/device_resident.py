@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unilab.ipc.replay.mirror import DeviceMirror
 from unilab.ipc.replay_buffer import ReplayBuffer
-from unilab.ipc.replay_mirror import DeviceMirror
 from unilab.ipc.replay_pipelines.pipeline import check_batch_size, check_kind, closed_error
-from unilab.training.tracing import span
+from unilab.tracing.spans import span
 
 
 class DeviceResidentPipeline:

@@ -11,7 +11,7 @@ from unilab.ipc.replay_buffer import ReplayBuffer
 from unilab.ipc.replay_pipelines.background import BackgroundThread
 from unilab.ipc.replay_pipelines.batch_buffer import batch_buffers
 from unilab.ipc.replay_pipelines.pipeline import check_batch_size, check_kind, closed_error
-from unilab.training.tracing import span
+from unilab.tracing.spans import span
 
 
 class PrefetchPipeline:

@@ -14,13 +14,13 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.mailbox import LatestValue
 from unilab.ipc.rollout_fields import slot_fields
-from unilab.training.devices import Threads
-from unilab.training.fault_log import FaultStates
-from unilab.training.progress import CollectorCounters
-from unilab.training.seeding import derive_seed
-from unilab.training.tracing import span
+from unilab.ipc.shared_memory.mailbox import LatestValue
+from unilab.machine.devices import Threads
+from unilab.run.fault_log import FaultStates
+from unilab.run.progress import CollectorCounters
+from unilab.run.seeding import derive_seed
+from unilab.tracing.spans import span
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 """of ``actor`` and ``critic``, each by the names of its state dict"""

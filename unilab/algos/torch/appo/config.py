@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unilab.training.run_config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
-from unilab.training.settings import SettingsError
+from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+from unilab.settings import SettingsError
 
 LEARNING_COST_PER_EPOCH = 12.0
 """core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""

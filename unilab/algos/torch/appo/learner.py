@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
+from unilab.algos.torch.data_parallel import DataParallelThreads
 from unilab.algos.torch.networks import (
     Actor,
     Critic,
@@ -24,10 +25,9 @@ from unilab.algos.torch.networks import (
     gaussian_kl,
     gaussian_log_prob,
 )
-from unilab.training.data_parallel import DataParallelThreads
-from unilab.training.resume import continue_optimizer
-from unilab.training.settings import nearest
-from unilab.training.tracing import span
+from unilab.run.resume import continue_optimizer
+from unilab.settings import nearest
+from unilab.tracing.spans import span
 
 LEARNING_RATE_RANGE = (1e-5, 1e-2)
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")

@@ -15,15 +15,15 @@ from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import mean_return
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
-from unilab.training.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
-from unilab.training.devices import check_device, current_device, split_threads, usable_cores
-from unilab.training.progress import Progress, Summary
-from unilab.training.resume import continue_learner
-from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
-from unilab.training.seeding import derive_seed
-from unilab.training.settings import combine, split_arguments
-from unilab.training.thread_team import torch_threads_kept
-from unilab.training.tracing import place, span, timeline
+from unilab.machine.devices import check_device, current_device, split_threads, usable_cores
+from unilab.machine.thread_team import torch_threads_kept
+from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
+from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
+from unilab.run.progress import Progress, Summary
+from unilab.run.resume import continue_learner
+from unilab.run.seeding import derive_seed
+from unilab.settings import combine, split_arguments
+from unilab.tracing.spans import place, span, timeline
 
 RENAMED = {"device": "learner_device"}
 """arguments that have other names than their settings"""

@@ -14,12 +14,12 @@ from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metr
 from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
 from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.collector_process import report_step
-from unilab.training.devices import current_device
-from unilab.training.fault_log import FaultStates
-from unilab.training.seeding import derive_seed
-from unilab.training.settings import parse
-from unilab.training.tracing import recording, span
+from unilab.ipc.process.child import report_step
+from unilab.machine.devices import current_device
+from unilab.run.fault_log import FaultStates
+from unilab.run.seeding import derive_seed
+from unilab.settings import parse
+from unilab.tracing.spans import recording, span
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.training.settings import SettingsError, changed, combine, flatten, nearest, split_arguments
+from unilab.settings import SettingsError, changed, combine, flatten, nearest, split_arguments
 
 RENAMED = {
     "env_name": "env",

@@ -2,9 +2,9 @@
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
-from unilab.algos.torch.offpolicy.networks import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import env_dims
-from unilab.training.settings import SettingsError
+from unilab.settings import SettingsError
 
 
 def check_learner(learner: OffPolicyLearner, config: OffPolicyConfig) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unilab.training.run_config import (
+from unilab.run.config import (
     STRICT,
     Fraction,
     NonNegativeFloat,

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from unilab.algos.torch.networks import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
-from unilab.algos.torch.offpolicy.cuda_graphs import CudaGraphs
-from unilab.algos.torch.offpolicy.flat_parameters import FlatParameters
-from unilab.algos.torch.offpolicy.mlp import Scratch
-from unilab.algos.torch.offpolicy.networks import Critics, build_actor
-from unilab.algos.torch.offpolicy.value_heads import build_head
-from unilab.training.resume import continue_generator, continue_optimizer
-from unilab.training.seeding import derive_seed
-from unilab.training.thread_team import ThreadTeam
+from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
+from unilab.algos.torch.offpolicy.networks.flat_parameters import FlatParameters
+from unilab.algos.torch.offpolicy.networks.mlp import Scratch
+from unilab.algos.torch.offpolicy.networks.policies import Critics, build_actor
+from unilab.algos.torch.offpolicy.networks.value_heads import build_head
+from unilab.machine.thread_team import ThreadTeam
+from unilab.run.resume import continue_generator, continue_optimizer
+from unilab.run.seeding import derive_seed
 
 DATA_PARALLEL_ROWS = 2048
 """a thread's part of a batch from which threads have rows of their own; in smaller ones they would mostly wait for the

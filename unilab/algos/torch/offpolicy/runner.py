@@ -10,31 +10,25 @@ from typing import Any
 from unilab.algos.torch.evaluate import mean_return
 from unilab.algos.torch.offpolicy.arguments import settle
 from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
-from unilab.algos.torch.offpolicy.collection import TransitionCollection
+from unilab.algos.torch.offpolicy.collecting.collection import TransitionCollection
+from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerCollection
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.algos.torch.offpolicy.threads import divide_threads
-from unilab.algos.torch.offpolicy.worker_collection import WorkerCollection
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.training.checkpoint import (
-    PARTS,
-    CheckpointError,
-    Checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
-from unilab.training.devices import check_device, current_device, usable_cores
-from unilab.training.progress import Progress, Summary
-from unilab.training.resume import continue_learner
-from unilab.training.run import Check, OnIteration, TrainingRun, check_resumable, train
-from unilab.training.seeding import derive_seed
-from unilab.training.settings import SettingsError
-from unilab.training.thread_team import torch_threads_kept
-from unilab.training.tracing import place, span, timeline
+from unilab.machine.devices import check_device, current_device, usable_cores
+from unilab.machine.thread_team import torch_threads_kept
+from unilab.run.checkpoint import PARTS, CheckpointError, Checkpoints, load_checkpoint, save_checkpoint
+from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
+from unilab.run.progress import Progress, Summary
+from unilab.run.resume import continue_learner
+from unilab.run.seeding import derive_seed
+from unilab.settings import SettingsError
+from unilab.tracing.spans import place, span, timeline
 
 LEARNERS: dict[str, type[OffPolicyLearner]] = {"sac": SAC, "td3": TD3}
 FIXED = (

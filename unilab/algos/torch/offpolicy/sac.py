@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.learner import Batch, Inputs, OffPolicyLearner
-from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
-from unilab.algos.torch.offpolicy.networks import tanh_gaussian, tanh_gaussian_gradient
-from unilab.algos.torch.offpolicy.value_heads import reduction_gradient
+from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass, Scratch
+from unilab.algos.torch.offpolicy.networks.policies import tanh_gaussian, tanh_gaussian_gradient
+from unilab.algos.torch.offpolicy.networks.value_heads import reduction_gradient
 
 
 class SAC(OffPolicyLearner):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from unilab.algos.torch.offpolicy.config import TD3Config
-from unilab.algos.torch.offpolicy.flat_parameters import FlatParameters
 from unilab.algos.torch.offpolicy.learner import Batch, Inputs, OffPolicyLearner
-from unilab.algos.torch.offpolicy.mlp import ExplicitPass, Scratch
-from unilab.algos.torch.offpolicy.value_heads import reduction_gradient
+from unilab.algos.torch.offpolicy.networks.flat_parameters import FlatParameters
+from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass, Scratch
+from unilab.algos.torch.offpolicy.networks.value_heads import reduction_gradient
 
 
 class TD3(OffPolicyLearner):

@@ -1,7 +1,7 @@
 """How a run of SAC or TD3 divides this machine's cores."""
 
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
-from unilab.training.devices import Threads, split_threads
+from unilab.machine.devices import Threads, split_threads
 
 
 def divide_threads(config: OffPolicyConfig, cores: int) -> Threads:

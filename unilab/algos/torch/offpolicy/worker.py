@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
+from unilab.algos.torch.offpolicy.collecting.exploring import noise_scale
+from unilab.algos.torch.offpolicy.collecting.n_step import NStepReturns, Transitions
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.exploring import noise_scale
-from unilab.algos.torch.offpolicy.n_step import NStepReturns, Transitions
-from unilab.algos.torch.offpolicy.networks import Actor, build_actor
+from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
 from unilab.envs import StepResult, VecEnv, make
 from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.collector_process import report_step
-from unilab.ipc.wakeup import Bell
-from unilab.training.devices import current_device
-from unilab.training.fault_log import FaultStates
-from unilab.training.seeding import derive_seed
-from unilab.training.settings import parse
-from unilab.training.tracing import recording, span
+from unilab.ipc.process.child import report_step
+from unilab.ipc.shared_memory.wakeup import Bell
+from unilab.machine.devices import current_device
+from unilab.run.fault_log import FaultStates
+from unilab.run.seeding import derive_seed
+from unilab.settings import parse
+from unilab.tracing.spans import recording, span
 
 
 class TransitionCollector(Collector):

@@ -1,0 +1,1 @@
+"""What the harness reads and writes: YAML with the positions of lines, locks."""

@@ -1,0 +1,177 @@
+"""A Ray cluster as a study sees it: reached within a bounded time, and which of its nodes may measure.
+
+Numbers of one study must come from equal machines and the same code. So a node measures only if its hardware, packages
+and code are those of the driver's own machine, for which the suite was planned: devices, threads, memory budgets and
+ceilings are then those of every node. All others are left out, each with its reason.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.measure import host as machine
+from harness.measure.engines.node import Facts, facts
+
+if TYPE_CHECKING:
+    from unilab.ipc.memory_budget import MemoryAvailable
+
+FACTS_SECONDS = 60.0
+"""for a node to start a process that imports this project"""
+NODE_LABEL = "ray.io/node-id"
+"""which Ray gives every node"""
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be used: why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One that may measure. Sizes in bytes."""
+
+    id: str
+    name: str
+    """host name and address"""
+    cpus: int
+    gpus: int
+    memory: int
+    """what Ray may give away there"""
+    available: "MemoryAvailable"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that may measure, and why others may not."""
+
+    nodes: tuple[Node, ...]
+    left_out: tuple[str, ...]
+    machine: str
+    """what they all are, as records have it"""
+
+    def available(self) -> "MemoryAvailable":
+        """What the largest of them has for a repeat that is alone there."""
+        best = max(self.nodes, key=lambda node: min(node.memory, node.available.host_free))
+        return replace(best.available, host_free=min(best.memory, best.available.host_free))
+
+    def alive(self) -> list[Node]:
+        """Those that have not been lost."""
+        import ray
+
+        living = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return [node for node in self.nodes if node.id in living]
+
+
+@contextmanager
+def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluster]:
+    """The cluster at ``address``, ``host:port`` of its head; None: that of RAY_ADDRESS or that of this machine.
+
+    ``insecure``: one on the network may let anybody in.
+
+    Raises:
+        ClusterError: Ray is not installed, nothing answers, or no node may measure.
+    """
+    from unilab.distributed.ray.connection import OpenClusterError, RayConnection
+
+    try:
+        connection = RayConnection(address or "auto", log_to_driver=False, refuse_open=not insecure)
+    except OpenClusterError as error:
+        raise ClusterError(
+            f"--engine ray: {error}. Start it with RAY_AUTH_MODE=token, or add --insecure-cluster if nobody else is in "
+            "that network"
+        ) from error
+    except (ModuleNotFoundError, ConnectionError, ValueError) as error:
+        raise ClusterError(f"--engine ray: {error}") from error
+    try:
+        yield look()
+    finally:
+        connection.close()
+
+
+def look() -> Cluster:
+    """The connected cluster's nodes.
+
+    Raises:
+        ClusterError: none may measure.
+    """
+    import ray
+
+    own = facts(str(Path.cwd()))
+    rows = [row for row in ray.nodes() if row["Alive"]]
+    asked = {row["NodeID"]: _ask(row["NodeID"]) for row in rows if row["Resources"].get("CPU")}
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=FACTS_SECONDS)
+    nodes, left_out = [], []
+    for row in rows:
+        node = f"{row['NodeManagerHostname']}/{row['NodeManagerAddress']}"
+        if row["NodeID"] not in asked:
+            left_out.append(f"{node} offers Ray no CPU")
+            continue
+        answer = _answer(asked[row["NodeID"]])
+        problem = answer if isinstance(answer, str) else _problem(answer, own, row["Resources"])
+        if problem or isinstance(answer, str):
+            left_out.append(f"{node} {problem}")
+        else:
+            nodes.append(_node(row, node, answer))
+    if not nodes:
+        reasons = "".join(f"\n  {reason}" for reason in left_out)
+        raise ClusterError(
+            f"no node of this cluster may measure: they have to be like the machine that the study is started on, "
+            f"{machine.fingerprint(own.machine)}; start it on one of the nodes that are to measure{reasons}"
+        )
+    return Cluster(tuple(nodes), tuple(left_out), f"cluster-{machine.hardware(own.machine)}")
+
+
+def _ask(node: str) -> Any:
+    import ray
+
+    return (
+        ray.remote(facts).options(num_cpus=0, max_retries=0, label_selector={NODE_LABEL: node}).remote(str(Path.cwd()))
+    )
+
+
+def _answer(asked: Any) -> Facts | str:
+    """What a node said, or why it said nothing."""
+    import ray
+
+    try:
+        return ray.get(asked, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"did not answer within {FACTS_SECONDS:.0f} s"
+    except ray.exceptions.RayError as error:
+        return f"cannot run this project: {last_line(error)}"
+
+
+def _problem(node: Facts, own: Facts, resources: dict[str, float]) -> str | None:
+    """Why its numbers would not go with those of the driver's machine."""
+    cores, gpus = node.machine["cores_usable"], len(node.machine["gpus"])
+    if machine.hardware(node.machine) != machine.hardware(own.machine):
+        return f"is another machine: {cores} cores, {gpus} GPUs, {node.machine['cpu']}"
+    if node.machine["versions"] != own.machine["versions"]:
+        return f"has other packages: {machine.versions_text(node.machine)}"
+    if node.code != own.code:
+        return "has other code of this project: install the same version there"
+    if not node.has_folder:
+        return f"has no folder {Path.cwd()}"
+    for what, offered, there in (("CPU", resources["CPU"], cores), ("GPU", resources.get("GPU", 0), gpus)):
+        if offered != there:
+            return f"offers Ray {offered:g} {what}s and has {there}: start Ray there without --num-{what.lower()}s"
+    return None
+
+
+def _node(row: dict[str, Any], name: str, known: Facts) -> Node:
+    resources = row["Resources"]
+    return Node(
+        row["NodeID"], name, int(resources["CPU"]), int(resources.get("GPU", 0)), int(resources.get("memory", 0)),
+        known.available,
+    )  # fmt: skip
+
+
+def selector(nodes: Sequence[Node]) -> dict[str, str]:
+    """For Ray: on one of these nodes."""
+    return {NODE_LABEL: f"in({','.join(node.id for node in nodes)})"}
+
+
+def last_line(error: BaseException) -> str:
+    """Of what Ray says: above it stands where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

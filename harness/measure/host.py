@@ -1,0 +1,149 @@
+"""What the measurements were made on: the machine's description for records, manifests and people."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import textwrap
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from unilab.machine.cgroups import memory_limit
+from unilab.machine.devices import usable_cores
+from unilab.machine.nvidia_smi import query
+
+PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "optuna", "pandas", "ray")
+FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
+    *("asimd", "sve", "sve2", "bf16", "i8mm"),
+)
+"""instruction sets that change how fast matrix products are"""
+
+
+def describe() -> dict[str, Any]:
+    """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch."""
+    memory = psutil.virtual_memory()
+    limit = memory_limit()
+    shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
+    return {
+        "name": platform.node(),
+        "cpu": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": os.cpu_count(),
+        "cores_usable": usable_cores(),
+        "cpu_features": _cpu_features(),
+        "ram_total": min(memory.total, limit.limit) if limit else memory.total,
+        "ram_available": min(memory.available, limit.free) if limit else memory.available,
+        "shm_total": shm.total if shm else None,
+        "shm_free": shm.free if shm else None,
+        "gpus": _gpus(),
+        "os": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+    }
+
+
+def fingerprint(machine: dict[str, Any] | None = None) -> str:
+    """A short name for records, such as ``node7-3f9a2c``: equal while host name and hardware stay the same.
+
+    Records of two machines that share a host name differ in the last six digits; versions of software do not count.
+    """
+    machine = machine or describe()
+    host = re.sub(r"[^a-z0-9]+", "-", machine["name"].split(".")[0].lower()).strip("-")
+    return f"{host or 'machine'}-{hardware(machine)}"
+
+
+def hardware(machine: dict[str, Any]) -> str:
+    """Six digits that machines share whose processor, cores, memory and accelerators are the same."""
+    parts = {
+        "cpu": machine["cpu"],
+        "cores": machine["cores_usable"],
+        "ram_gib": round(machine["ram_total"] / 2**30),
+        "gpus": [gpu["name"] for gpu in machine["gpus"]],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def versions_text(machine: dict[str, Any]) -> str:
+    """The packages that matter, as records have them: "torch 2.13.0, mujoco 4.0.0"."""
+    return ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+
+
+def table(machine: dict[str, Any]) -> str:
+    """The description for people, at most 80 columns wide."""
+    shm = machine["shm_total"]
+    gpus = [f"{gpu['name']}, {_size(gpu['memory_total'])}" for gpu in machine["gpus"]]
+    cores = f"{machine['cores_physical'] or '?'} physical, {machine['cores_logical']} logical"
+    rows = {
+        "machine": f"{machine['name']} ({fingerprint(machine)})",
+        "system": f"{machine['os']}, {machine['architecture']}",
+        "cpu": machine["cpu"],
+        "cores": f"{cores}, {machine['cores_usable']} usable",
+        "features": " ".join(machine["cpu_features"]) or "-",
+        "memory": f"{_size(machine['ram_total'])}, {_size(machine['ram_available'])} available",
+        "/dev/shm": "absent" if shm is None else f"{_size(shm)}, {_size(machine['shm_free'])} free",
+        "gpu": "; ".join(gpus) or "none",
+        "python": machine["python"],
+        "packages": versions_text(machine),
+    }
+    indent = " " * 11
+    return "\n".join(textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows.items())
+
+
+def _size(size: int | None) -> str:
+    return "unknown size" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # an extra that is not installed
+            continue
+    return versions
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo; empty elsewhere than on Linux."""
+    path = Path("/proc/cpuinfo")
+    first = path.read_text().split("\n\n")[0] if path.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_model() -> str:
+    if platform.system() == "Darwin":
+        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
+    return [feature for feature in FEATURES if feature in flags]
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """NVIDIA devices as the driver lists them; sizes in bytes."""
+    rows = query("gpu", "index", "memory.total", "memory.free", "driver_version", "name")
+    return [
+        {"index": int(index), "name": name, "memory_total": _mib(total), "memory_free": _mib(free), "driver": driver}
+        for index, total, free, driver, name in rows
+    ]
+
+
+def _mib(text: str) -> int | None:
+    """Bytes; None where the driver has no such figure (memory that is shared with the CPU)."""
+    return int(text) * 2**20 if text.isdigit() else None
+
+
+def _sysctl(name: str) -> str:
+    return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10).stdout.strip()

@@ -1,0 +1,176 @@
+"""Whether anything but the trial used its cores while it was measured: what it read before and after, and the verdict.
+
+Two readings of a few files and of the list of processes. The first follows the stamp that opens the steady window, as
+only that tells that the warm-up is over: its milliseconds lie inside of the window. The second lies behind it. A trial
+that keeps all cores busy disturbs nobody: what its own processes and the harness took is not counted. The load average
+is recorded but not judged by, as it still holds the trial that ran before.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.measure.interleaving import Pauses
+from harness.measure.peak_memory import trial_processes
+from unilab.machine.cgroups import ROOT, cpu_quota, throttled_seconds
+
+TAKEN_FRACTION = 0.05
+"""of the usable cores, by other processes or by the hypervisor: the size of the differences that suites look for"""
+TAKEN_CORES = 0.5
+"""however many there are: a pool of threads waits for its slowest, so one busy core among many holds all of them up"""
+THROTTLED_FRACTION = 0.05
+"""of the steady window"""
+OWN_QUOTA = 0.9
+"""a trial that used so much of the quota was held back by what it may have, and by nobody else"""
+SHORTEST_SECONDS = 1.0
+"""the kernel counts in hundredths of a second for each core and process: over less the errors reach the thresholds"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Cumulative CPU time in seconds at one moment; differences of two readings mean something."""
+
+    at: float
+    """monotonic clock"""
+    cores: frozenset[int]
+    """that this process may run on"""
+    quota: float | None
+    """cores' worth of CPU time a second; None: unlimited"""
+    idle: float
+    """of ``cores`` together, time in interrupts included: no process took it"""
+    stolen: float
+    """by the hypervisor, of ``cores`` together"""
+    own: float
+    """of the trial's processes and of the harness"""
+    throttled: float | None
+    """None: no quota"""
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What a record keeps of a steady window; NaN is what could not be seen."""
+
+    other_cpu_fraction: float = math.nan
+    """part of the usable cores that other processes took"""
+    throttled_seconds: float = math.nan
+    disturbed: str = ""
+    """what disturbed the measurement, in words; empty when nothing did"""
+    disturbance: float = math.nan
+    """what was taken over what may be: above 1 where the measurement is disturbed"""
+
+
+def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
+    """The state of affairs for the trial that calls this; None where the system does not tell (other than Linux).
+
+    What the process groups ``groups`` take is its own as well.
+    """
+    cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+    times = _core_times(root / "proc/stat")
+    if not cores or not cores <= times.keys():
+        return None
+    own = _own_seconds({os.getpgid(0), *groups})
+    return Reading(
+        time.monotonic(), cores, cpu_quota(root), sum(times[core][0] for core in cores),
+        sum(times[core][1] for core in cores), own, throttled_seconds(root),
+    )  # fmt: skip
+
+
+def judge(before: Reading | None, after: Reading | None) -> Interference:
+    """What came between two readings."""
+    if before is None or after is None:
+        return Interference()
+    seconds = after.at - before.at
+    throttled = math.nan
+    if before.throttled is not None and after.throttled is not None:
+        throttled = after.throttled - before.throttled
+    if before.cores != after.cores or before.quota != after.quota:
+        text = f"the usable cores changed from {_usable(before):g} to {_usable(after):g}"
+        changed = max(len(before.cores ^ after.cores), abs(_usable(before) - _usable(after)))
+        return Interference(math.nan, throttled, text, 1 + changed / _may_be_taken(before))
+    if seconds < SHORTEST_SECONDS:
+        return Interference(throttled_seconds=throttled)
+    usable, own = _usable(before), (after.own - before.own) / seconds
+    stolen = max(0.0, after.stolen - before.stolen) / seconds
+    idle = max(0.0, after.idle - before.idle) / seconds
+    others = max(0.0, len(before.cores) - idle - stolen - own)
+    # A quota below the number of cores leaves some to others for nothing: they take only what the trial could have had.
+    taken = min(usable, max(0.0, others - (len(before.cores) - usable)))
+    limit = _may_be_taken(before)
+    disturbance = max(taken, stolen) / limit
+    problems = []
+    if taken > limit:
+        problems.append(f"other processes took {taken:.2g} of {usable:g} cores")
+    if stolen > limit:
+        problems.append(f"the hypervisor took {stolen:.2g} of {usable:g} cores")
+    if throttled > THROTTLED_FRACTION * seconds and own < OWN_QUOTA * usable:
+        text = f"the CPU quota held it back for {throttled:.2g} s though it used {own:.2g} of {usable:g} cores"
+        problems.append(text)
+        disturbance = max(disturbance, throttled / (THROTTLED_FRACTION * seconds))
+    return Interference(taken / usable, throttled, "; ".join(problems), disturbance)
+
+
+class Guard:
+    """Watches one trial: ``begin`` and ``end`` at the ends of the steady window.
+
+    Args:
+        pauses: of a trial that takes turns. The others stand still during its turns; so whatever they take is counted
+            as if it were its own, and what a stranger takes at any time disturbs all of them.
+    """
+
+    def __init__(self, pauses: Pauses | None = None) -> None:
+        self._pauses = pauses
+        self.load_average = os.getloadavg()[0]
+        """of the last minute, now"""
+        self._before: Reading | None = None
+
+    def begin(self) -> None:
+        self._before = self._read()
+
+    def end(self) -> Interference:
+        return judge(self._before, self._read())
+
+    def _read(self) -> Reading | None:
+        return read(groups=self._pauses.groups if self._pauses else ())
+
+
+def _may_be_taken(reading: Reading) -> float:
+    """Cores that others may take without disturbing."""
+    return min(TAKEN_CORES, TAKEN_FRACTION * _usable(reading))
+
+
+def _usable(reading: Reading) -> float:
+    return len(reading.cores) if reading.quota is None else min(float(len(reading.cores)), reading.quota)
+
+
+def _core_times(stat: Path) -> dict[int, tuple[float, float]]:
+    """Seconds that each core was idle (or in interrupts) and stolen.
+
+    Idle time is what the kernel measures; the time of user and system code is sampled by ticks on many kernels, which
+    is too coarse for a window of seconds.
+    """
+    if not stat.exists():
+        return {}
+    hertz = os.sysconf("SC_CLK_TCK")
+    times = {}
+    for line in stat.read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name != "cpu" and len(fields) >= 8:
+            _, _, _, idle, iowait, irq, softirq, steal = (int(field) / hertz for field in fields[:8])
+            times[int(name.removeprefix("cpu"))] = (idle + iowait + irq + softirq, steal)
+    return times
+
+
+def _own_seconds(groups: Iterable[int]) -> float:
+    """CPU time of the trial, its ended children included, and of the harness that watches it."""
+    seconds = 0.0
+    for pid in trial_processes(*groups) | {os.getppid()}:
+        try:
+            seconds += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
+        except psutil.Error:  # ended since it was listed: its parent has its time
+            continue
+    return seconds

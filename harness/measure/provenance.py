@@ -1,0 +1,68 @@
+"""Which commit a measurement was made at, for people; ``harness.suite.sources`` says which numbers belong together."""
+
+import shlex
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+SECONDS = 60
+"""that git may take on a busy machine"""
+PACKAGES = ("harness", "unilab")
+"""whose files run in a trial, whether git tracks them or not"""
+
+
+class ProvenanceError(RuntimeError):
+    """It cannot be said which code this is."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A state of the repository."""
+
+    commit: str = ""
+    """empty outside of one"""
+    dirty: bool = False
+    """whether there are changes that the commit does not have"""
+
+
+@cache
+def commit() -> Code:
+    """The code of this process, as it was when this was first asked.
+
+    Changes are those of tracked files and files of the packages that are not tracked. What a user keeps beside them,
+    such as suites, or results in the repository, is no change of what was measured.
+
+    Raises:
+        ProvenanceError: git does not answer.
+    """
+    return look(Path(__file__).resolve().parents[2])
+
+
+def look(root: Path) -> Code:
+    """As ``commit``, of the packages below ``root``."""
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        if head.returncode != 0:
+            return Code()
+        difference = _git(
+            root, "diff", "HEAD", "--name-only", "--no-ext-diff", "--no-textconv", "--", ":/", ":(top,exclude)results"
+        )
+        added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *PACKAGES)
+    except OSError:  # there is no git
+        return Code()
+    for done in (difference, added):
+        if done.returncode != 0:
+            raise ProvenanceError(f"'{shlex.join(done.args)}' failed: {done.stderr.decode(errors='replace').strip()}")
+    return Code(head.stdout.decode().strip(), bool(difference.stdout or added.stdout))
+
+
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ProvenanceError(
+            f"git did not answer within {SECONDS} s, so the commit of this code is not known: try "
+            f"'{shlex.join(error.cmd)}'; is the disk slow, or the machine overloaded?"
+        ) from None

@@ -1,0 +1,399 @@
+"""What a repeat leaves: one JSON line, appended and flushed when it ends. Everything else is made from these lines."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import secrets
+import statistics
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from harness.suite.metrics import RETURNS
+
+State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
+Phase = Literal["search", "confirm"]
+Key = tuple[int, str, int, int]
+"""trial, phase, repeat and attempt"""
+
+KINDS: dict[Any, Any] = {
+    str: str, int: int, float: (int, float), bool: bool, str | None: (str, type(None)), State: str, Phase: str,
+}  # fmt: skip
+"""what a field may hold, by the type that it is declared with; of a float also None, which stands for NaN"""
+SECOND_LOOK = 1000
+"""number of the first repeat of the search's second look: those of the confirmation follow those of the search"""
+GROUPS = ("params", "budget_items")
+"""fields that are dictionaries, flattened to dotted names"""
+
+
+class RecordError(OSError):
+    """A record could not be written; what was acknowledged before stays valid."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One repeat of one trial. Rates and fractions are over the steady window; NaN is what was not measured."""
+
+    study: str
+    trial: int
+    repeat: int
+    state: State
+    phase: Phase = "search"
+    baseline: bool = False
+    pinned: str = ""
+    """the name that the suite gives this configuration, where it pins it"""
+    error: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    """what the search or the baseline set, by dotted names"""
+    seed: int = 0
+    env_steps_per_second: float = math.nan
+    """trained on, each counted once"""
+    updates_per_second: float = math.nan
+    samples_per_second: float = math.nan
+    """transitions that went through updates, each as often as it did"""
+    episode_return: float = math.nan
+    """mean of the last 100 finished episodes, at the end"""
+    episodes: int = 0
+    policy_lag_mean: float = math.nan
+    dropped_rollouts: int = 0
+    collector_busy_fraction: float = math.nan
+    learner_busy_fraction: float = math.nan
+    learner_wait_fraction: float = math.nan
+    collector_wait_fraction: float = math.nan
+    budget_host_bytes: int = 0
+    budget_shm_bytes: int = 0
+    budget_device_bytes: int = 0
+    peak_host_bytes: int = 0
+    peak_shm_bytes: int = 0
+    peak_device_bytes: int = 0
+    memory_accounting: str = "pss"
+    """how the peak was counted: pss, uss (too low) or rss (too high)"""
+    env_steps: int = 0
+    wall_seconds: float = 0.0
+    """life of the process, its start included"""
+    steady_seconds: float = 0.0
+    started_at: str = ""
+    """UTC, ISO 8601"""
+    commit: str = ""
+    machine: str = ""
+    node: str = ""
+    """of a cluster, that measured it; empty where the study's own machine did"""
+    shared: bool = False
+    """other trials of the study may have run on the node meanwhile"""
+    log: str = ""
+    """folder of the repeat's output, relative to the study"""
+    in_turns: bool = False
+    """it took turns with the others of its block, a fraction of a second each; its busy fractions are not known"""
+    traced: bool = False
+    """measured with --trace, which takes some of the speed; the timeline is trace.json in ``log``"""
+    unsteady: bool = False
+    """the throughputs of the two halves of the steady window differ by more than 5 %, or it was too short to tell"""
+    half_ratio: float = math.nan
+    """throughput of the second half of the steady window over that of the first"""
+    disturbed: str = ""
+    """what disturbed the measurement; empty when nothing did"""
+    disturbance: float = math.nan
+    """what was taken from it over what may be taken: above 1 it is disturbed; of repeats that took turns the largest of
+    their block. NaN: not seen"""
+    attempt: int = 0
+    """a disturbed repeat stays and is tried again under the next number; the least disturbed attempt counts"""
+    anew: bool = False
+    """attempts before it do not count: their block was cut short, or the node was lost that they were measured on"""
+    other_cpu_fraction: float = math.nan
+    """part of the usable cores that processes outside of the trial took during the steady window"""
+    load_average: float = math.nan
+    """of one minute, when the repeat began"""
+    throttled_seconds: float = math.nan
+    """time that the container's quota held the trial back during the steady window"""
+    return_at_budget: float = math.nan
+    """mean episode return when the budget of env steps or seconds was used up"""
+    seconds_to_return: float = math.nan
+    """wall time until the target return was reached"""
+    predicted_env_steps_per_second: float = math.nan
+    async_efficiency: float = math.nan
+    """throughput over what the ceilings of this machine allow for these settings"""
+    verdict: str = ""
+    """what limited the throughput and what would move it, in words"""
+    budget_items: dict[str, int] = field(default_factory=dict)
+    """the predicted memory item by item, bytes"""
+    calibrated_host_bytes: int = 0
+    """``budget_host_bytes`` times this machine's calibration factor"""
+    confirm_repeats: int = 0
+    """of the confirmation: ``confirm.repeats`` when it was measured. Each other number in a study is one more look at
+    its result, by which the level of the test is divided"""
+    suite_hash: str = ""
+    dirty: bool = False
+    """the repository had changes that its commit does not have"""
+    versions: str = ""
+    """packages that matter, as "torch 2.13.0, mujoco 4.0.0" """
+    threads: str = ""
+    """as "env 2, inference 1, learner 2" """
+
+    def flat(self) -> dict[str, Any]:
+        """One level, dictionaries as ``params.<dotted name>``; numbers that JSON does not have become None."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in GROUPS}
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        for group in GROUPS:
+            values |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
+        return values
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> "Record":
+        """Back from ``flat``; fields of a newer version are left out.
+
+        It may be anybody's: what is used as a name of a commit or of a folder is checked here.
+
+        Raises:
+            ValueError, TypeError: not a record.
+        """
+        if not isinstance(flat, Mapping):
+            raise TypeError(f"expected a record, got {type(flat).__name__}")
+        groups = {
+            group: {k.removeprefix(f"{group}."): v for k, v in flat.items() if k.startswith(f"{group}.")}
+            for group in GROUPS
+        }
+        known = {f.name: f for f in dataclasses.fields(cls) if f.name not in GROUPS}
+        values = {key: value for key, value in flat.items() if key in known}
+        for name, value in values.items():
+            if value is None and known[name].type is float:
+                values[name] = math.nan
+            elif not isinstance(value, KINDS[known[name].type]) or (
+                isinstance(value, bool) and known[name].type is not bool
+            ):
+                raise ValueError(f"{name} is {value!r}")
+        if "trial" not in values or "repeat" not in values:
+            raise ValueError("a record needs the numbers of its trial and repeat")
+        if not re.fullmatch(r"[0-9a-f]*", values.get("commit", "")):
+            raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")
+        if not inside(values.get("log", "")):
+            raise ValueError(f"the folder of a repeat is inside its study, not {values['log']!r}")
+        return cls(params=groups["params"], budget_items=groups["budget_items"], **values)
+
+    @property
+    def kind(self) -> str:
+        """Of its numbers: those of different kinds are never compared, ranked, drawn or kept in history together."""
+        how = "in turns" if self.in_turns else "on a shared node" if self.shared else "alone"
+        return f"{how}, traced" if self.traced else how
+
+    @property
+    def second_look(self) -> bool:
+        """Measured once more by the search, as one of its best."""
+        return self.phase == "search" and self.repeat >= SECOND_LOOK
+
+    def metric(self, name: str) -> float:
+        """The value of a metric of ``METRICS``."""
+        return float(getattr(self, name))
+
+
+def key_of(record: Record) -> Key:
+    """What there is once in a study."""
+    return record.trial, record.phase, record.repeat, record.attempt
+
+
+def inside(name: str) -> bool:
+    """Whether a relative path, as records and other machines name them, stays below the folder that it is joined to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def attempts_that_count(records: Iterable[Record]) -> list[Record]:
+    """Of each repeat the one record that counts: where it was measured again, the least disturbed of its attempts.
+
+    One that failed does not count where another one was complete: a disturbed number says more than none. One that
+    was pruned does: it was measured, and its curve was hopeless.
+    """
+    attempts: dict[tuple[int, int, Phase], list[Record]] = {}
+    for record in records:
+        own = attempts.setdefault((record.trial, record.repeat, record.phase), [])
+        if record.anew:
+            own.clear()
+        own.append(record)
+    # of attempts that are alike the last
+    return [min(reversed(own), key=_doubt) for own in attempts.values()]
+
+
+def _doubt(record: Record) -> tuple[bool, float]:
+    """By what attempts are chosen, the smaller the better."""
+    return record.state not in ("complete", "pruned"), disturbance(record)
+
+
+def disturbance(record: Record) -> float:
+    """How much a repeat was disturbed, to be compared with that of its other attempts."""
+    if math.isfinite(record.disturbance):
+        return record.disturbance
+    return math.inf if record.disturbed else 0.0
+
+
+def median(records: Iterable[Record], metric: str) -> float:
+    """Median over the complete repeats that have the metric; NaN when none has."""
+    values = [r.metric(metric) for r in records if r.state == "complete"]
+    return statistics.median([v for v in values if not math.isnan(v)] or [math.nan])
+
+
+def typical(records: Iterable[Record], metric: str) -> float:
+    """The value that stands for a configuration: what trials are ranked by and tables show.
+
+    The interquartile mean over seeds of a return (Agarwal et al. 2021, arXiv:2108.13264), the median of all else. Of
+    ``seconds_to_return`` a repeat that never got there counts as later than any other, so that it is NaN when half of
+    them or more did not: to leave those out would favour what gets there seldom.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    if metric in RETURNS:
+        from harness.stats.inference import interquartile_mean  # loads SciPy, which takes long
+
+        values = [value for r in complete if math.isfinite(value := r.metric(metric))]
+        return interquartile_mean(values) if values else math.nan
+    if metric == "seconds_to_return":
+        times = [math.inf if math.isnan(r.seconds_to_return) else r.seconds_to_return for r in complete]
+        middle = statistics.median(times or [math.inf])
+        return middle if math.isfinite(middle) else math.nan
+    return median(complete, metric)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` as a whole: readers and a crash see the old version or the new one.
+
+    Raises:
+        RecordError: the disk is full or refuses; the old version stays.
+    """
+    # not one of tempfile's, which nobody but its owner may read
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"{path}: cannot be written ({error.strerror or error}); records up to here are safe. "
+        "Free some space or fix the permissions, then run the same command again: it goes on from here"
+    )
+
+
+def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:
+    """Move lines of a JSON-lines file that are no JSON objects into a new file beside it, and return its path.
+
+    A crash in the middle of an append leaves such a last line. ``cut`` moves everything after the first bad line too:
+    for logs whose lines build on each other.
+    """
+    if not path.exists():
+        return None
+    lines = path.read_bytes().splitlines(keepends=True)
+    readable = [_is_object(line) for line in lines]
+    if all(readable):
+        return None
+    if cut:
+        first = readable.index(False)
+        readable = [index < first for index in range(len(lines))]
+    number = 1
+    while (aside := path.with_name(f"{path.name}.bad-{number}")).exists():
+        number += 1
+    try:
+        aside.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if not good))
+        repaired = path.with_name(f".{path.name}.repaired")
+        repaired.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if good))
+        repaired.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return aside
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+class RecordFile:
+    """``trials.jsonl`` of a study. ``set_aside`` names the file that unreadable lines were moved to, if any were."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set_aside = set_bad_lines_aside(path)
+        self.records = read_records(path)
+
+    @property
+    def own(self) -> list[Record]:
+        """Those that this driver added; of a study in files all, as nobody else adds any."""
+        return self.records
+
+    def append(self, record: Record) -> None:
+        """On disk when this returns.
+
+        Raises:
+            RecordError: it could not be written; the file ends with the last whole record.
+        """
+        self._write(record)
+        self.records.append(record)
+
+    def explain(self, record: Record) -> None:
+        """Put ``record``, which says more of an attempt that was appended, in its place: a further line, which holds.
+
+        Raises:
+            RecordError: it could not be written; the attempt stays as it was appended.
+        """
+        self._write(record)
+        places = [index for index, one in enumerate(self.records) if key_of(one) == key_of(record)]
+        self.records[places[-1]] = record
+
+    def _write(self, record: Record) -> None:
+        line = json.dumps(record.flat(), allow_nan=False) + "\n"
+        end = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, end)
+            raise _refused(self.path, error) from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """The readable records of a ``trials.jsonl``, in order, each as its last line has it; changes nothing."""
+    records: dict[Key, Record] = {}
+    if not path.exists():
+        return []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = Record.from_flat(json.loads(line))
+        except (ValueError, TypeError, RecursionError):  # cut by a crash or a bad disk; RecordFile sets it aside
+            continue
+        records[key_of(record)] = record
+    return list(records.values())
+
+
+def write_tables(folder: Path, records: list[Record]) -> None:
+    """``trials.csv`` and ``curves.csv`` from the records and from the curves that their repeats left."""
+    import pandas as pd
+
+    trials = pd.DataFrame([record.flat() for record in records])
+    if records:
+        counted = {id(record) for record in attempts_that_count(records)}
+        trials.insert(list(trials).index("attempt") + 1, "counts", [id(record) in counted for record in records])
+    write_atomic(folder / "trials.csv", trials.to_csv(index=False))
+    curves = []
+    for record in attempts_that_count(records):
+        source = folder / record.log / "curve.jsonl"
+        if record.log and source.exists() and source.stat().st_size:
+            lines = [json.loads(line) for line in source.read_bytes().splitlines() if _is_object(line + b"\n")]
+            curve = pd.DataFrame(lines)
+            curve.insert(0, "trial", record.trial)
+            curve.insert(1, "repeat", record.repeat)
+            curves.append(curve)
+    if curves:
+        write_atomic(folder / "curves.csv", pd.concat(curves, ignore_index=True).to_csv(index=False))

@@ -1,0 +1,175 @@
+"""One repeat of one trial, in the process that runs it: warm-up, steady window, result.
+
+``python -m harness.measure.repeat SPEC.json`` is the process entry around ``Trial``, which runs in-process as well.
+It reports to the parent with one JSON object a line on the file descriptor that the specification names.
+"""
+
+import dataclasses
+import faulthandler
+import json
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.measure.interference import Guard, Interference
+from harness.measure.interleaving import Pauses
+from harness.measure.window import FRACTIONS, Window
+from harness.trainers import trainer as trainers
+from unilab.ipc.process.failures import ProcessFailure
+from unilab.run.progress import Progress
+
+if TYPE_CHECKING:  # the process of a trial has no use for suites
+    from harness.suite.schema import Measure
+
+REPORT_SECONDS = 0.5
+"""at most one line to the parent in this time"""
+UNLIMITED = 2**62
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that the process needs to know."""
+
+    trainer: str
+    settings: dict[str, Any]
+    warmup_seconds: float
+    seconds: float
+    folder: str
+    """for the curve and whatever the trainer writes"""
+    report_fd: int
+    return_at: dict[str, float] | None = None
+    """``{"env_steps": N}`` or ``{"seconds": S}``: the trial ends there instead of after ``seconds``"""
+    target_return: float | None = None
+    pauses: str | None = None
+    """the file with its pauses where trials take turns"""
+
+    @classmethod
+    def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
+        """One repeat, measured as ``measure`` says; ``execute`` sets the file descriptor."""
+        return cls(
+            trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
+            return_at=None if measure.return_at is None else measure.return_at.to_dict(),
+            target_return=measure.target_return,
+        )  # fmt: skip
+
+
+class Trial:
+    """Runs a trainer until the steady window is full.
+
+    Args:
+        report: is called with ``{"event": "progress" | "result" | "error", ...}``.
+    """
+
+    def __init__(self, spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> None:
+        self.spec = spec
+        self._window: Window
+        self._pauses = None if spec.pauses is None else Pauses(Path(spec.pauses))
+        self._guard = Guard(self._pauses)
+        self._interference: Interference | None = None
+        self._report = report
+        self._next_report = 0.0
+        self._curve: IO[str] | None = None
+
+    def run(self) -> bool:
+        """True when a result was reported, False when an error was."""
+        folder = Path(self.spec.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            trainer = trainers.get(self.spec.trainer)
+            self._window = self._new_window(trainer.warmup_iterations(self.spec.settings))
+            # by lines: what was reported is there however the repeat ends
+            with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
+                trainer.run(
+                    self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0,
+                )  # fmt: skip
+            result = self._window.result() | self._contention()
+            if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses
+                result |= dict.fromkeys(FRACTIONS, math.nan)
+        except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
+            self._report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
+            return False
+        self._report({"event": "result", "result": _finite(result)})
+        return True
+
+    def _new_window(self, warmup_iterations: int) -> Window:
+        spec = self.spec
+        return Window(
+            spec.warmup_seconds, spec.seconds, warmup_iterations=warmup_iterations, return_at=spec.return_at,
+            target_return=spec.target_return,
+        )  # fmt: skip
+
+    def _contention(self) -> dict[str, Any]:
+        """The fields of a record that say what else went on during the window."""
+        interference = self._interference or self._guard.end()  # the trainer may end by itself
+        return {"load_average": self._guard.load_average, **dataclasses.asdict(interference)}
+
+    def _on_progress(self, progress: Progress) -> bool:
+        if self._pauses is not None:
+            progress = dataclasses.replace(progress, wall_seconds=self._pauses.active(progress.wall_seconds))
+        warming_up = self._window.first is None
+        more = self._window.add(progress)
+        opened = warming_up and self._window.first is not None
+        if opened:
+            self._guard.begin()
+        if not more:
+            self._interference = self._guard.end()
+        if time.monotonic() >= self._next_report or opened or not more:
+            self._next_report = time.monotonic() + REPORT_SECONDS
+            scalars = _finite(progress.scalars())
+            scalars["measuring"] = self._window.first is not None
+            assert self._curve is not None
+            self._curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
+            self._report({"event": "progress", "progress": scalars})
+        return more
+
+
+def describe(error: BaseException) -> str:
+    """One line, the cause first; running out of memory is named as such whoever ran out of it."""
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    if isinstance(error, ProcessFailure) and error.cause is not None:
+        text = f"{error.cause} ({error.place})"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+        return f"out of memory ({text})"
+    return text
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def main(spec_file: str) -> int:
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the parent asks for it when nothing moves
+    signal.signal(signal.SIGTERM, _stop)
+    spec = TrialSpec(**json.loads(Path(spec_file).read_text(encoding="utf-8")))
+    os.set_inheritable(spec.report_fd, False)  # the parent must see this process end, not its last descendant
+    with os.fdopen(spec.report_fd, "w", encoding="utf-8", buffering=1) as pipe:
+
+        def report(message: Mapping[str, Any]) -> None:
+            pipe.write(json.dumps(message) + "\n")
+
+        report({"event": "started", "pid": os.getpid()})
+        return 0 if Trial(spec, report).run() else 1
+
+
+def write_spec(spec: TrialSpec, path: Path) -> None:
+    """Without the fields that have their default: code of an older commit, which reads it, may not know them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    content = {name: value for name, value in dataclasses.asdict(spec).items() if value != defaults[name]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

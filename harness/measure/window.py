@@ -1,0 +1,158 @@
+"""The steady window of a repeat: what is left out as warm-up, what is measured, and whether it was steady."""
+
+import bisect
+import math
+from array import array
+from collections.abc import Mapping
+
+from unilab.run.progress import Progress
+
+WARMUP_ITERATIONS = 3
+"""left out however short the warm-up and the buffers: first updates allocate and compile"""
+UNSTEADY = 0.05
+"""the halves of a window may differ by so much"""
+EPISODES_FOR_TARGET = 10
+"""finished episodes before their mean may count as the return that was asked for: the first ones may be lucky"""
+FRACTIONS = (
+    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
+)  # fmt: skip
+"""of a result: how a repeat's time was used; not known of repeats that took turns"""
+BUDGETS = {"env_steps": "env_steps", "seconds": "wall_seconds"}
+"""kinds of ``return_at`` and the counters of ``Progress`` that use them up"""
+RATES = (
+    "env_steps_per_second", "updates_per_second", "samples_per_second", "collector_busy_fraction",
+    "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
+)  # fmt: skip
+"""fields of a record that are measured over the window"""
+
+
+class Window:
+    """From the first progress after the warm-up to the first one at which the trial is long enough.
+
+    Args:
+        warmup_seconds: of training, at least.
+        seconds: length of the window.
+        warmup_iterations: learner iterations of the warm-up, at least; ``WARMUP_ITERATIONS`` if that is more.
+        return_at: ``{"env_steps": N}`` or ``{"seconds": S}``, counted from the start of training: the trial ends there
+            instead of after ``seconds``, and its return is that at the budget.
+        target_return: the time until the mean return of the last episodes reaches it is measured.
+    """
+
+    def __init__(
+        self,
+        warmup_seconds: float,
+        seconds: float,
+        *,
+        warmup_iterations: int = 0,
+        return_at: Mapping[str, float] | None = None,
+        target_return: float | None = None,
+    ) -> None:
+        self.warmup_seconds = warmup_seconds
+        self.warmup_iterations = max(WARMUP_ITERATIONS, warmup_iterations)
+        self.seconds = seconds
+        self.first: Progress | None = None
+        self.last: Progress | None = None
+        self._return_at = {BUDGETS[kind]: budget for kind, budget in (return_at or {}).items()}
+        self._target_return = target_return
+        self._return_at_budget = math.nan
+        self._ended_at: Progress | None = None
+        """where ``return_at`` was used up"""
+        self._seconds_to_return = math.nan
+        self._seen = 0
+        self._times, self._env_steps = array("d"), array("d")
+
+    def add(self, progress: Progress) -> bool:
+        """Count ``progress`` in; False once the trial is long enough."""
+        self._seen += 1
+        self._note_target(progress)
+        if self.first is None:
+            if self._seen >= self.warmup_iterations and progress.wall_seconds >= self.warmup_seconds:
+                self.first = progress
+        else:
+            self.last = progress
+        if self.first is not None:
+            self._times.append(progress.wall_seconds)
+            self._env_steps.append(progress.env_steps)
+        if self._return_at:
+            return not self._budget_used_up(progress)
+        return self.first is None or progress.wall_seconds - self.first.wall_seconds < self.seconds
+
+    def result(self) -> dict[str, float]:
+        """The measured fields of a record.
+
+        A trial that used up its ``return_at`` during the warm-up has its return, and NaN in place of rates.
+
+        Raises:
+            RuntimeError: training ended before there was a window, and before a budget was used up.
+        """
+        first, last = self.first, self.last
+        if first is None or last is None or last.wall_seconds <= first.wall_seconds:
+            if self._ended_at is not None:
+                return self._at_the_end(self._ended_at) | self._without_a_window()
+            raise RuntimeError(
+                f"training ended before the steady window began, which takes {self.warmup_iterations} iterations and "
+                f"{self.warmup_seconds:g} s of warm-up; make the trial longer or the warm-up shorter"
+            )
+        seconds = last.wall_seconds - first.wall_seconds
+
+        def rate(counter: str) -> float:
+            return (getattr(last, counter) - getattr(first, counter)) / seconds
+
+        def fraction(counter: str) -> float:
+            # the collector counts by whole rollouts: one may reach over the window; NaN, not known, stays NaN
+            return min(rate(counter), 1.0)
+
+        half_ratio = self._half_ratio()
+        return self._at_the_end(last) | {
+            "env_steps_per_second": rate("env_steps"),
+            "updates_per_second": rate("updates"),
+            "samples_per_second": rate("samples"),
+            "collector_busy_fraction": fraction("collector_busy_seconds"),
+            "collector_wait_fraction": fraction("collector_wait_seconds"),
+            "learner_busy_fraction": fraction("learner_busy_seconds"),
+            "learner_wait_fraction": fraction("learner_wait_seconds"),
+            "steady_seconds": seconds,
+            "half_ratio": half_ratio,
+            "unsteady": not abs(half_ratio - 1) <= UNSTEADY,  # nor is one steady that has no halves to compare
+        }
+
+    def _at_the_end(self, last: Progress) -> dict[str, float]:
+        """The fields that need no window."""
+        return {
+            "episode_return": last.episode_return,
+            "episodes": last.episodes,
+            "policy_lag_mean": last.policy_lag_mean,
+            "dropped_rollouts": last.dropped_rollouts,
+            "env_steps": last.env_steps,
+            "return_at_budget": self._return_at_budget,
+            "seconds_to_return": self._seconds_to_return,
+        }
+
+    @staticmethod
+    def _without_a_window() -> dict[str, float]:
+        """What needs a window, not known; nor can a window be unsteady that was not there."""
+        return dict.fromkeys(RATES, math.nan) | {"steady_seconds": 0.0, "half_ratio": math.nan, "unsteady": False}
+
+    def _note_target(self, progress: Progress) -> None:
+        target = self._target_return
+        if target is None or not math.isnan(self._seconds_to_return) or progress.episodes < EPISODES_FOR_TARGET:
+            return
+        if progress.episode_return >= target:
+            self._seconds_to_return = progress.wall_seconds
+
+    def _budget_used_up(self, progress: Progress) -> bool:
+        if all(getattr(progress, counter) < budget for counter, budget in self._return_at.items()):
+            return False
+        self._return_at_budget = progress.episode_return
+        self._ended_at = progress
+        return True
+
+    def _half_ratio(self) -> float:
+        """Throughput after the middle over that before; NaN where an iteration is about as long as the window."""
+        times, env_steps = self._times, self._env_steps
+        middle = bisect.bisect_left(times, (times[0] + times[-1]) / 2)
+        if not 0 < middle < len(times) - 1:
+            return math.nan
+        before = (env_steps[middle] - env_steps[0]) / (times[middle] - times[0])
+        after = (env_steps[-1] - env_steps[middle]) / (times[-1] - times[middle])
+        return after / before if before > 0 else math.nan

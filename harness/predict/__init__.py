@@ -1,0 +1,1 @@
+"""What will happen: the plan, ceilings, throughput, ranking, memory and bottleneck."""

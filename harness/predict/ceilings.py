@@ -1,0 +1,361 @@
+"""What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and code.
+
+``<results>/ceilings/<machine>-<code>.json`` keeps them, under the digest that a study's id has; a study has a copy.
+What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and the
+others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.predict.ceilings``.
+What was measured while other programs took the cores serves its study alone.
+"""
+
+import dataclasses
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.files.locks import locked
+from harness.measure import provenance
+from harness.measure.host import fingerprint
+from harness.measure.interference import Guard
+from harness.measure.record import write_atomic
+from harness.measure.repeat import UNLIMITED
+from harness.measure.stop import StopSignal
+from harness.measure.window import Window
+from harness.suite import sources
+from harness.trainers import trainer as trainers
+from harness.trainers.rounds import Cost, Course, Describes, Part
+from harness.trainers.trainer import Trainer
+from unilab.ipc.shared_memory import segments
+from unilab.machine.devices import usable_cores
+
+MODULE = "harness.predict.ceilings"
+"""of the measuring process"""
+FILE = "ceilings.json"
+"""the copy in a study's folder"""
+SILENT_SECONDS = 120.0
+"""for one part; a measuring process that says nothing for longer hangs"""
+SIZES = 4
+"""at which the cost of a part is measured at most; between them it is interpolated"""
+REHEARSAL_SECONDS = 2.0
+"""steady window of the short run of both sides"""
+SECONDS = 40.0
+"""after which no further variant of a part of which one is known is measured; the most similar one stands in"""
+CLOSE = 1.05
+"""sizes within this ratio are not told apart"""
+
+
+class CeilingsError(RuntimeError):
+    """The ceilings could not be measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A part and what it costs."""
+
+    trainer: str
+    part: Part
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Both sides: a short run of a configuration whose sides share cores, or take turns."""
+
+    trainer: str
+    settings: Mapping[str, Any]
+    updates_per_second: float
+
+
+@dataclass
+class Ceilings:
+    """Costs of parts on one machine."""
+
+    machine: str = ""
+    commit: str = ""
+    cores: int = 1
+    measured: list[Measured] = field(default_factory=list)
+    rehearsals: list[Rehearsal] = field(default_factory=list)
+    disturbed: str = ""
+    """what disturbed the measuring, in words; empty when nothing did"""
+    seconds: float = 0.0
+    """that all the measuring took"""
+
+    def __post_init__(self) -> None:
+        self._groups: dict[tuple[str, str], dict[int, Cost]] = {}
+        for one in self.measured:
+            self._groups.setdefault((one.trainer, one.part.group), {})[one.part.size] = one.cost
+
+    def cost(self, trainer: str, part: Part) -> Cost | None:
+        """The cost of one execution, interpolated over the size; None when nothing of the kind was measured.
+
+        Where the part's own settings were not measured, those that share the most with them stand in.
+        """
+        group = self._groups.get((trainer, part.group)) or self._most_similar(trainer, part)
+        if group is None:
+            return None
+        sizes = sorted(group)
+        return Cost(
+            _interpolate(part.size, sizes, [group[size].seconds for size in sizes]),
+            _interpolate(part.size, sizes, [group[size].core_seconds for size in sizes]),
+        )
+
+    def _most_similar(self, trainer: str, part: Part) -> dict[int, Cost] | None:
+        kind = [one for one in self.measured if one.trainer == trainer and one.part.kind == part.kind]
+        if not kind:
+            return None
+        nearest = max(kind, key=lambda one: sum(part.settings.get(k) == v for k, v in one.part.settings.items()))
+        return self._groups[trainer, nearest.part.group]
+
+    def missing(self, trainer: str, parts: Iterable[Part]) -> list[Part]:
+        """Of the parts that a study needs those to be measured, the most needed settings first, ``SIZES`` of each."""
+        needed: dict[str, list[Part]] = {}
+        for part in parts:
+            needed.setdefault(part.group, []).append(part)
+        missing = []
+        for group, own in sorted(needed.items(), key=lambda item: -len(item[1])):
+            known = self._groups.get((trainer, group), {})
+            by_size = {part.size: part for part in own}
+            for size in spread(sorted(by_size), SIZES):
+                if not _covered(size, known):
+                    missing.append(by_size[size])
+        return missing
+
+    def take_in(self, others: "Ceilings") -> None:
+        """Add what another study measured of the same machine meanwhile; of what both did, the own stays."""
+        sizes = [(one.trainer, one.part.group, one.part.size) for one in self.measured]
+        self.measured += [one for one in others.measured if (one.trainer, one.part.group, one.part.size) not in sizes]
+        runs = [(one.trainer, one.settings) for one in self.rehearsals]
+        self.rehearsals += [one for one in others.rehearsals if (one.trainer, one.settings) not in runs]
+        self.__post_init__()
+
+    def text(self) -> str:
+        """As a file has it."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Ceilings":
+        """Back from ``text``."""
+        measured = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
+        rehearsals = [Rehearsal(**rehearsal) for rehearsal in content["rehearsals"]]
+        return cls(**{**content, "measured": measured, "rehearsals": rehearsals})
+
+
+def spread(sizes: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the sizes, both ends among them, evenly spaced by their ratios."""
+    wanted = np.geomspace(sizes[0], sizes[-1], min(count, len(sizes)))
+    return sorted({min(sizes, key=lambda size: abs(np.log(size / aim))) for aim in wanted} | {sizes[0], sizes[-1]})
+
+
+def _covered(size: int, known: Iterable[int]) -> bool:
+    """Whether a size need not be measured: one as large is known, or some on both sides."""
+    known = sorted(known)
+    if any(max(size, other) <= CLOSE * min(size, other) for other in known):
+        return True
+    return len(known) >= SIZES and known[0] <= size <= known[-1]
+
+
+def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """Linear between logarithms; beyond the ends in proportion to the size."""
+    if size > sizes[-1]:
+        return costs[-1] * size / sizes[-1]
+    floor = 1e-9  # a cost of nothing has no logarithm
+    logs = np.log(np.maximum(costs, floor))
+    return float(np.exp(np.interp(np.log(size), np.log(sizes), logs)))
+
+
+def path_of(results: Path, code: str) -> Path:
+    """Where the ceilings of this machine and code, by its digest, are kept."""
+    return results / "ceilings" / f"{fingerprint()}-{code[: sources.SHORT]}.json"
+
+
+def load(path: Path) -> Ceilings | None:
+    """The ceilings kept in a file; None when there are none, or none that can be read."""
+    try:
+        return Ceilings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):  # absent, cut short, or of another version: measured again
+        return None
+
+
+def measure(
+    trainer: str,
+    parts: Iterable[Part],
+    results: Path,
+    code: str,
+    stop: StopSignal,
+    say: Callable[[str], None] = lambda text: None,
+    rehearse: Sequence[Mapping[str, Any]] = (),
+) -> Ceilings:
+    """The ceilings that a study needs: kept ones, and what is missing measured now.
+
+    Args:
+        trainer: as the suite names it.
+        parts: of all configurations that are to be predicted.
+        results: folder of all studies.
+        code: digest of the code that is measured.
+        say: is told what is measured.
+        rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer and
+            each way in which they go together.
+
+    Raises:
+        CeilingsError: a part cannot be measured.
+        Stopped: a signal came.
+    """
+    path = path_of(results, code)
+    kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
+    missing = kept.missing(trainer, parts)
+    rehearsed = {_course(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
+    rehearse = [settings for settings in rehearse if _course(trainer, settings, kept.cores) not in rehearsed]
+    if not missing and not rehearse:
+        return kept
+    kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
+    say(f"measuring this machine's ceilings: {', '.join(kinds)}")
+    started = time.monotonic()
+    known = {one.part.kind for one in kept.measured if one.trainer == trainer}
+    measured, rehearsals, disturbed = list(kept.measured), list(kept.rehearsals), ""
+    request = {
+        "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
+        "rehearse": list(rehearse),
+    }  # fmt: skip
+    with _Process(request, stop) as process:
+        for answer in process.answers():
+            if "cost" in answer:
+                measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
+            elif "updates_per_second" in answer:
+                settings = rehearse[answer["rehearsal"]]
+                rehearsals.append(Rehearsal(trainer, settings, answer["updates_per_second"]))
+            disturbed = answer.get("disturbed", disturbed)
+    seconds = kept.seconds + time.monotonic() - started
+    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, rehearsals, disturbed, seconds)
+    if disturbed:
+        say(f"warning: {disturbed} meanwhile; predictions may be off, and the next study measures the ceilings again")
+        return made
+    with locked(path.parent):
+        made.take_in(load(path) or kept)
+        write_atomic(path, made.text())
+    return made
+
+
+def _course(trainer: str, settings: Mapping[str, Any], cores: int) -> Course:
+    describes = trainers.get(trainer)
+    assert isinstance(describes, Describes)
+    return describes.workload(settings, cores).course
+
+
+class _Process:
+    """The measuring process. It ends when its standard input does, and so with us, however we end."""
+
+    def __init__(self, request: Mapping[str, Any], stop: StopSignal) -> None:
+        self._stop = stop
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 closed with this object
+        environment = dict(os.environ)
+        trainers.calm_thread_pools(environment)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._log, process_group=0, env=environment,
+        )  # fmt: skip
+        stop.groups.add(self._process.pid)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its collectors as well
+            self._process.communicate()
+            segments.remove_leftovers()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._stop.groups.discard(self._process.pid)
+        self._log.close()
+
+    def answers(self) -> Iterable[dict[str, Any]]:
+        """What the process reports, as it comes."""
+        assert self._process.stdout is not None
+        buffer, deadline = b"", time.monotonic() + SILENT_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._stop.fd, selectors.EVENT_READ)
+            while True:
+                self._stop.check()
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
+                ready = [key.fileobj for key, _ in selector.select(remaining)]
+                if self._process.stdout not in ready:
+                    continue
+                deadline = time.monotonic() + SILENT_SECONDS
+                chunk = os.read(self._process.stdout.fileno(), 65536)
+                if not chunk:
+                    return self._check()
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                yield from map(json.loads, lines)
+
+    def _check(self) -> None:
+        if self._process.wait() != 0:
+            self._log.seek(0)
+            log = self._log.read()
+            raise CeilingsError(f"the ceilings cannot be measured:\n{log.decode(errors='replace')[-2000:]}")
+
+
+def _leave_with_parent() -> None:
+    """Standard input ends when the parent does."""
+    while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
+        continue
+    os._exit(1)
+
+
+def _line() -> bytes:
+    """The first line of standard input."""
+    text = b""
+    while not text.endswith(b"\n"):
+        text += os.read(0, 65536)
+    return text
+
+
+def _rehearse(trainer: Trainer, settings: Mapping[str, Any]) -> float:
+    """Updates a second while both sides run."""
+    window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
+    return window.result()["updates_per_second"]
+
+
+def main() -> int:
+    """Measure what standard input says; one line of JSON on standard output for each part."""
+    request = json.loads(_line())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    trainer = trainers.get(request["trainer"])
+    describes = trainer
+    assert isinstance(describes, Describes)
+    known, deadline, guard = set(request["known"]), time.monotonic() + SECONDS, Guard()
+    guard.begin()
+    for number, given in enumerate(request["parts"]):
+        part = Part(**given)
+        if part.kind in known and time.monotonic() > deadline:
+            continue
+        cost = describes.measure_alone(part)
+        known.add(part.kind)
+        print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
+    for number, settings in enumerate(request["rehearse"]):
+        rate = _rehearse(trainer, settings)
+        print(json.dumps({"rehearsal": number, "updates_per_second": rate}), flush=True)
+    print(json.dumps({"disturbed": guard.end().disturbed}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Whether a configuration fits: the trainer's predicted memory against this machine and the suite's constraints."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from harness.predict.calibration import AS_PREDICTED, Factor
+from unilab.machine.cgroups import memory_limit
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Bytes predicted before anything is started. ``reason`` has the items, and the remedy, when they do not fit."""
+
+    fits: bool = True
+    reason: str | None = None
+    host_bytes: int = 0
+    """RAM of all processes, shared memory included"""
+    shm_bytes: int = 0
+    device_bytes: int = 0
+    """summed over the accelerators"""
+    host_limit: int | None = None
+    """RAM that the trial may use"""
+    table: str = ""
+    """item by item, for people"""
+    items: dict[str, int] = field(default_factory=dict)
+    """bytes by the item's name, those of accelerators included"""
+    expected_host_bytes: int = 0
+    """``host_bytes`` times what past runs on this machine took of it, in the median"""
+
+
+def host_limit(fraction: float) -> int:
+    """Bytes of RAM that a trial may use: a part of what this machine or container has."""
+    limit = memory_limit()
+    total = psutil.virtual_memory().total
+    return int(fraction * (min(total, limit.limit) if limit else total))
+
+
+def judge(
+    predicted: "MemoryBudget | None",
+    fraction: float,
+    factor: Factor = AS_PREDICTED,
+    available: "MemoryAvailable | None" = None,
+) -> Verdict:
+    """Compare a trainer's budget with what there is; None (nothing predicted) fits.
+
+    Args:
+        predicted: item by item.
+        fraction: of the machine's memory, that a trial may use.
+        factor: measured over predicted host memory of past runs. What nearly all of them were content with makes the
+            check stricter; never less than the prediction's items is asked for.
+        available: what there is; None: what this machine has now.
+    """
+    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudgetError
+
+    if predicted is None:
+        return Verdict(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
+    available = available or MemoryAvailable.here()
+    reason = None
+    try:
+        _with_margin(predicted, factor.safe).check(available, host_fraction=fraction)
+    except MemoryBudgetError as error:
+        reason = str(error)
+    items: Counter[str] = Counter()
+    for item in predicted.items:
+        items[item.name] += item.bytes
+    return Verdict(
+        reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
+        int(fraction * available.host_total), predicted.table(), dict(items),
+        round(predicted.host_bytes * factor.expected),
+    )  # fmt: skip
+
+
+def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, safe: float = 1.0) -> bool:
+    """Whether all of them fit at once; False where one is not predicted.
+
+    ``safe`` is how much more than predicted may be needed, the rest as in ``judge``.
+    """
+    from unilab.ipc.memory_budget import MemoryBudget
+
+    known = [one for one in predicted if one is not None]
+    items = tuple(item for one in known for item in one.items)
+    return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits
+
+
+def _with_margin(predicted: "MemoryBudget", safe: float) -> "MemoryBudget":
+    """The budget and, as an item of its own, what past runs on this machine took beyond theirs."""
+    from unilab.ipc.memory_budget import HOST, BudgetItem
+
+    if safe <= 1:
+        return predicted
+    estimate = predicted.estimate
+    beyond = round((safe - 1) * predicted.host_bytes)
+    detail = f"some past runs took {safe - 1:.0%} more than predicted"
+    return dataclasses.replace(
+        predicted,
+        items=(*predicted.items, BudgetItem("calibration", HOST, beyond, detail)),
+        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), safe)),
+    )

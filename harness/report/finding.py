@@ -1,0 +1,328 @@
+"""What a study found, said so that it promises no more than the measurements do: the first screen of every report."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.measure.record import Record, typical
+from harness.stats.inference import (
+    LEVEL,
+    Interval,
+    median_interval,
+    needed_pairs,
+    paired_comparison,
+    paired_log_ratios,
+)
+from harness.study.confirmation import BASELINE
+from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
+from harness.suite.metrics import RETURNS
+from harness.suite.schema import Suite
+from harness.suite.text import number_text
+
+SEEDS = needed_pairs()
+"""with fewer nothing is claimed of a return: not even their median has a 95 % interval"""
+
+Pairs = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best configuration beside the baseline, by the first objective. None and NaN are what was not measured.
+
+    A gain is a ratio minus 1, above 0 where the best has more; whether more is better says ``direction``. Returns may
+    be 0 or negative, so that a ratio means nothing: they, and all else that is not above 0, have a difference instead.
+    """
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    best: int | None
+    """trial; the same as ``baseline`` where nothing was better"""
+    baseline: int | None
+    trials: int
+    """measured to their end by the search"""
+    value: float = math.nan
+    """median, of returns the interquartile mean, over the repeats that count (``harness.measure.record.typical``)"""
+    baseline_value: float = math.nan
+    value_interval: Interval | None = None
+    """95 %, of the median; None with fewer than ``SEEDS`` repeats"""
+    baseline_interval: Interval | None = None
+    points: tuple[float, ...] = ()
+    """the repeats behind ``value``"""
+    baseline_points: tuple[float, ...] = ()
+    missing: int = 0
+    """repeats behind the two values that ran to their end without a value, such as a target that was not reached"""
+    confirmed: bool = False
+    """the best was measured again after the search, in turns with the baseline"""
+    pairs: int = 0
+    """repeats of best and baseline that the confirmation measured side by side"""
+    candidates: int = 0
+    """trials that the confirmation measured beside the baseline"""
+    looks: int = 1
+    """at the result: one more each time that ``confirm.repeats`` was changed"""
+    p: float | None = None
+    """of ``harness.stats.inference.paired_comparison`` over the pairs, at ``level``; None without pairs"""
+    gain: float | None = None
+    """geometric mean over the pairs; without pairs of the two values"""
+    gain_interval: Interval | None = None
+    """what the test does not reject; None with fewer pairs than it needs"""
+    difference: float | None = None
+    """mean over the pairs, which share a seed; without pairs of the two values"""
+    difference_interval: Interval | None = None
+    """likewise"""
+    ratio: bool = False
+    """the change is a gain"""
+    smallest_effect: float | None = None
+    """gain or difference that would have been found with a probability of 80 %; where the baseline stayed the best the
+    largest of all candidates; None with too few pairs"""
+    repeats: int = 0
+    """behind the answer, of best and baseline together"""
+    failed: int = 0
+    """repeats of best and baseline that should be behind the answer, but failed or did not end in time"""
+    best_failed: int = 0
+    """those of the best: a configuration that fails is not better"""
+    unsteady: int = 0
+    """of ``repeats``"""
+    disturbed: int = 0
+    """of ``repeats``"""
+    limited_by: str = ""
+    """the verdict on the best"""
+    claim: str = ""
+    """one sentence"""
+
+    @property
+    def level(self) -> float:
+        """Of the test: the best of several candidates was picked, and each look was one more chance to be wrong."""
+        return LEVEL / (max(1, self.candidates) * self.looks)
+
+    @property
+    def too_few_pairs(self) -> bool:
+        """Even if all pairs agreed, the test would not reach its level."""
+        return self.pairs < needed_pairs(self.level)
+
+    @property
+    def shown(self) -> bool:
+        """The best is better than the baseline beyond what noise and the luck of a search explain."""
+        change = self.difference if self.gain is None else self.gain
+        if not self.confirmed or self.p is None or change is None or self.best_failed:
+            return False
+        return self.p < self.level and (change > 0) == (self.direction == "maximize")
+
+
+def answer(suite: Suite, records: Sequence[Record]) -> Answer:
+    """The answer that these records of a study give."""
+    objective = suite.objectives[0]
+    looks = len({r.confirm_repeats for r in records if r.phase == "confirm"}) or 1
+    records = of_one_kind(records)
+    order = ranking(records, suite)
+    best = order[0] if order else None
+    own = judged_by([r for r in records if r.trial == best])
+    base = judged_by([r for r in records if r.trial == BASELINE])
+    measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
+    baseline = BASELINE if BASELINE in measured else None
+    fields: dict[str, Any] = {}
+    if best is not None:
+        fields = _values(own, base if baseline is not None else [], objective.metric)
+        timed = timed_by([r for r in records if r.trial == best])
+        fields["limited_by"] = next((record.verdict for record in reversed(timed) if record.verdict), "")
+        if baseline is not None:
+            confirmation = [r for r in records if r.phase == "confirm"]
+            candidates = {r.trial for r in confirmation} - {BASELINE}
+            fields |= {"candidates": len(candidates), "looks": looks}
+            level = LEVEL / (max(1, len(candidates)) * looks)
+            if best == BASELINE:
+                others = [judged_by([r for r in records if r.trial == trial]) for trial in candidates]
+                fields |= _not_better(others, base, objective.metric, level)
+            else:
+                fields |= _comparison(own, base, fields, objective.metric, level)
+    found = Answer(objective.metric, objective.direction, best, baseline, len(measured), **fields)
+    return dataclasses.replace(found, claim=sentence(found))
+
+
+def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str, Any]:
+    """What is known of each side on its own."""
+    points, baseline_points = _points(best, metric), _points(baseline, metric)
+    known = {(r.trial, r.repeat): r for r in [*baseline, *best]}.values()
+    behind = [record for record in known if record.state == "complete"]
+    failed = [record.trial for record in known if record.state in ("failed", "timeout")]
+    return {
+        "value": typical(best, metric), "baseline_value": typical(baseline, metric),
+        "points": points, "baseline_points": baseline_points,
+        "value_interval": median_interval(points) if points else None,
+        "baseline_interval": median_interval(baseline_points) if baseline_points else None,
+        "missing": sum(not math.isfinite(record.metric(metric)) for record in behind),
+        "confirmed": best[0].phase == "confirm", "repeats": len(behind),
+        "failed": len(failed), "best_failed": failed.count(best[0].trial),
+        "unsteady": sum(record.unsteady for record in behind),
+        "disturbed": sum(bool(record.disturbed) for record in behind),
+    }  # fmt: skip
+
+
+def _comparison(
+    best: list[Record], baseline: list[Record], values: dict[str, Any], metric: str, level: float
+) -> dict[str, Any]:
+    """What is known of one side against the other."""
+    pairs = _pairs(baseline, best, metric) if values["confirmed"] and not values["missing"] else []
+    ratios = metric not in RETURNS and _have_ratios([*values["points"], *values["baseline_points"]])
+    if pairs:
+        return _compared(pairs, ratios, level)
+    name, change = "difference", values["value"] - values["baseline_value"]
+    if ratios:
+        name, change = "gain", values["value"] / values["baseline_value"] - 1
+    return {"ratio": ratios, name: change if math.isfinite(change) else None}
+
+
+def _compared(pairs: Pairs, ratios: bool, level: float) -> dict[str, Any]:
+    before, after = np.array(pairs).T
+    compared = paired_comparison(paired_log_ratios(before, after) if ratios else after - before, level)
+
+    def change(difference: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.expm1(difference)) if ratios else difference
+
+    enough, name = len(pairs) >= needed_pairs(level), "gain" if ratios else "difference"
+    return {
+        "pairs": len(pairs), "p": compared.p, "ratio": ratios, name: change(compared.mean),
+        f"{name}_interval": Interval(*map(change, compared.interval)) if enough else None,
+        "smallest_effect": change(compared.smallest_effect) if enough else None,
+    }  # fmt: skip
+
+
+def _not_better(candidates: list[list[Record]], baseline: list[Record], metric: str, level: float) -> dict[str, Any]:
+    """What would have been seen of the candidates, none of which was better."""
+    found = [_pairs(baseline, own, metric) for own in candidates]
+    ratios = metric not in RETURNS and _have_ratios([value for pairs in found for pair in pairs for value in pair])
+    effects = [_compared(pairs, ratios, level)["smallest_effect"] for pairs in found if pairs]
+    return {"ratio": ratios, "smallest_effect": max(effects) if effects and None not in effects else None}
+
+
+def _have_ratios(values: Sequence[float]) -> bool:
+    """All are above 0, and none so close to it that a ratio is no finite number."""
+    return not values or (min(values) > 0 and math.isfinite(max(values) / min(values)))
+
+
+def _points(records: Sequence[Record], metric: str) -> tuple[float, ...]:
+    values = (record.metric(metric) for record in records if record.state == "complete")
+    return tuple(value for value in values if math.isfinite(value))
+
+
+def _pairs(baseline: Sequence[Record], best: Sequence[Record], metric: str) -> Pairs:
+    """(baseline, best) by the number of the repeat: of one block of the confirmation, and with the same seed."""
+    sides = [
+        {r.repeat: r.metric(metric) for r in side if r.phase == "confirm" and r.state == "complete"}
+        for side in (baseline, best)
+    ]
+    both = ((sides[0][repeat], sides[1][repeat]) for repeat in sorted(sides[0].keys() & sides[1].keys()))
+    return [pair for pair in both if all(map(math.isfinite, pair))]
+
+
+NAMES = {
+    "env_steps_per_second": "env steps a second", "samples_per_second": "samples a second",
+    "updates_per_second": "updates a second", "episode_return": "return", "return_at_budget": "return at the budget",
+    "seconds_to_return": "seconds to the target return",
+}  # fmt: skip
+
+
+def sentence(found: Answer) -> str:
+    """The claim that the numbers of an answer allow, with what they rest on."""
+    if found.best is None:
+        return "No trial was measured to its end within the constraints."
+    care = doubts(found)
+    return f"{_claim(found)}{'; ' if care else ''}{care}."
+
+
+def _claim(found: Answer) -> str:
+    if found.metric in RETURNS and _too_few_seeds(found):
+        return _points_text(found)
+    if found.best == found.baseline:
+        if found.trials == 1:
+            return f"One configuration was measured: {_value(found)}"
+        seen = "" if found.smallest_effect is None else f"; {_seen(found)} would have been seen"
+        return f"No configuration was better than the baseline, {_value(found)}, of {found.trials} measured{seen}"
+    if found.baseline is None:
+        return f"Trial {found.best} has {_value(found)}, and there is no baseline to compare it with"
+    change = f"{_change(found)} {NAMES.get(found.metric, found.metric)} against the baseline"
+    if not found.confirmed:
+        return (
+            f"Trial {found.best} measured {change}, the best of {found.trials}; it was not confirmed, and the best of "
+            "a noisy search is partly the luckiest"
+        )
+    if found.shown:
+        return f"Trial {found.best} is better than the baseline: {change} ({_evidence(found)})"
+    if found.too_few_pairs:
+        return (
+            f"Trial {found.best} measured {change} ({_evidence(found)}); that is too few to tell a difference from "
+            f"noise at {confidence(found)}"
+        )
+    return f"No difference is shown: trial {found.best} measured {change} ({_evidence(found)})"
+
+
+def _too_few_seeds(found: Answer) -> bool:
+    alone = found.baseline is None or found.best == found.baseline
+    return found.value_interval is None or (not alone and found.baseline_interval is None)
+
+
+def _points_text(found: Answer) -> str:
+    text = f"No claim with fewer than six seeds: trial {found.best} had {NAMES[found.metric]} {_list(found.points)}"
+    if found.baseline is None or found.best == found.baseline:
+        return text
+    return f"{text}, the baseline {_list(found.baseline_points)}"
+
+
+def _value(found: Answer) -> str:
+    interval = found.value_interval
+    spread = "" if interval is None else f" (95 % interval {number_text(interval.low)} to {number_text(interval.high)})"
+    repeats = f"{len(found.points)} repeat{'s' if len(found.points) > 1 else ''}"
+    middle = f", {'interquartile mean' if found.metric in RETURNS else 'median'} of {repeats}"
+    return f"{number_text(found.value)} {NAMES.get(found.metric, found.metric)}{spread}{middle}"
+
+
+def _change(found: Answer) -> str:
+    if found.gain is not None:
+        return f"{found.gain:+.1%}"
+    return "an unknown change of" if found.difference is None else f"{found.difference:+,.4g}"
+
+
+def confidence(found: Answer) -> str:
+    """Of the interval of the change, which belongs to the level of its test."""
+    return f"{100 * (1 - found.level):.3g} %"
+
+
+def _evidence(found: Answer) -> str:
+    parts = []
+    interval = f"{confidence(found)} interval"
+    if found.gain_interval is not None:
+        parts.append(f"{interval} {found.gain_interval.low:+.1%} to {found.gain_interval.high:+.1%}")
+    if found.difference_interval is not None:
+        low, high = found.difference_interval
+        parts.append(f"{interval} {low:+,.4g} to {high:+,.4g}")
+    parts.append(f"{found.pairs} pair{'' if found.pairs == 1 else 's'}")
+    if found.candidates > 1:
+        parts.append(f"{found.candidates} candidates")
+    if found.looks > 1:
+        parts.append(f"{found.looks} looks")
+    if found.smallest_effect is not None and not found.shown:
+        parts.append(f"{_seen(found)} would have been seen")
+    return ", ".join(parts)
+
+
+def _seen(found: Answer) -> str:
+    return f"{found.smallest_effect:.1%}" if found.ratio else f"{found.smallest_effect:,.4g}"
+
+
+def doubts(found: Answer) -> str:
+    """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
+    counts = [
+        (found.failed, "failed"), (found.disturbed, "disturbed"), (found.unsteady, "unsteady"),
+        (found.missing, "without a value"),
+    ]  # fmt: skip
+    parts = [f"{count} {what}" for count, what in counts if count]
+    asked = found.repeats + found.failed
+    return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(number_text(value) for value in sorted(values)) or "none"

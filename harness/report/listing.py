@@ -1,0 +1,54 @@
+"""What there is: studies under a results folder, suite files, environments."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.files.yaml_file import InputError
+from harness.measure.record import read_records, typical
+from harness.study.folder import judged_by, of_one_kind, ranking
+from harness.suite import schema as suites
+from harness.suite.text import number_text
+
+
+def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
+    """Studies, suites and environments, for ``list``."""
+    from unilab.envs import names
+
+    studies = [_study(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))]
+    files = sorted(suite_folder.glob("*.yaml"))
+    return {"studies": studies, "suites": [str(path) for path in files], "environments": list(names())}
+
+
+def _study(folder: Path) -> dict[str, Any]:
+    try:
+        records = read_records(folder / "trials.jsonl")
+    except OSError as error:
+        problem = f"trials.jsonl cannot be read: {error.strerror or error}"
+        return {"folder": str(folder), "records": 0, "started_at": "", "problem": problem}
+    content = {"folder": str(folder), "records": len(records), "started_at": records[0].started_at if records else ""}
+    try:
+        suite = suites.load(folder / "suite.yaml").suite
+    except InputError as error:
+        return content | {"problem": str(error)}
+    metric = suite.objectives[0].metric
+    order = ranking(records, suite)
+    own = judged_by([r for r in of_one_kind(records) if order and r.trial == order[0]])
+    best, kind = (typical(own, metric), own[0].kind) if own else (None, None)
+    return content | {"metric": metric, "best": best, "kind": kind, "trials": len({r.trial for r in records})}
+
+
+def text(content: dict[str, Any]) -> str:
+    """As lines for people."""
+    lines = ["studies:"]
+    for study in content["studies"]:
+        if "problem" in study:
+            lines.append(f"  {study['folder']}  {study['records']} records, {study['problem']}")
+            continue
+        best = "nothing complete"
+        if study["best"] is not None:
+            best = f"best {study['metric']} {number_text(study['best'])} ({study['kind']})"
+        lines.append(f"  {study['folder']}  {study['trials']} trials, {best}, {study['started_at']}")
+    lines += ["  none"] if not content["studies"] else []
+    lines += ["suites:", *(f"  {path}" for path in content["suites"] or ["none here"])]
+    lines += ["environments:", *(f"  {name}" for name in content["environments"])]
+    return "\n".join(lines)

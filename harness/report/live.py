@@ -1,0 +1,308 @@
+"""Progress while a study or a training runs: one live line on a terminal, plain lines in a pipe."""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
+from harness.predict.plan import Plan
+from harness.report.terminal import warnings
+from harness.suite.text import describe_minutes, number_text, settings_text
+
+PLAIN_SECONDS = 5.0
+"""between plain lines of a pipe"""
+
+
+class StudyDisplay:
+    """Trial k of n, throughput now, best so far, return, time left.
+
+    Use as a context manager around ``Sweep.run``. Everything goes to ``console``.
+    """
+
+    def __init__(self, plan: Plan, console: Console, began: float | None = None) -> None:
+        self._plan = plan
+        self._console = console
+        self._objective = plan.suite.objectives[0]
+        self._best: dict[tuple[str, str], float] = {}
+        """by phase and kind of numbers"""
+        self._running: dict[tuple[int, int, str], _Running] = {}
+        self._forecast = Forecast(plan, time.monotonic() if began is None else began)
+        self._next_plain = 0.0
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "StudyDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note_existing(self, records: list[Record]) -> None:
+        """Records of earlier runs of this study count for the best so far."""
+        for record in attempts_that_count(records):
+            self._note_best(record)
+            self._forecast.known(record)
+        if records:
+            self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
+
+    def started(self, record: Record, what: str) -> None:
+        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record)
+        self._running[_key(record)] = running
+        self._forecast.started(record, time.monotonic())
+        self._next_plain = 0.0
+        self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
+        self._show(running, "starting")
+
+    def progress(self, record: Record, progress: dict[str, Any]) -> None:
+        running = self._running[_key(record)]
+        speed = running.rate.add(progress["wall_seconds"], progress["env_steps"])
+        phase = "measuring" if progress.get("measuring") else "warm-up"
+        self._show(running, f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
+
+    def finished(self, record: Record) -> None:
+        running = self._running.pop(_key(record), None)  # one that was not started has nothing to show
+        which = f"{running.what}: " if running and self._running else ""
+        self._forecast.finished(record, time.monotonic())
+        self._note_best(record)
+        if record.state == "complete":
+            text = f"  {which}{number_text(record.env_steps_per_second)} steps/s"
+            text += f", return {number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}"
+            text += f", {record.peak_host_bytes / 2**20:,.0f} MiB"
+            self._console.print(Text(text))
+            for warning in warnings(record):
+                self._console.print(Text(f"  {warning}", style="yellow"), soft_wrap=True)
+        else:
+            reason = (record.error or "").partition("\n")[0]
+            self._console.print(Text(f"  {which}{record.state}: {reason}", style="yellow"), soft_wrap=True)
+
+    def _note_best(self, record: Record) -> None:
+        value = record.metric(self._objective.metric)
+        if record.state != "complete" or math.isnan(value):
+            return
+        which = record.phase, record.kind
+        if which not in self._best or self._objective.better(value, self._best[which]):
+            self._best[which] = value
+
+    def _show(self, running: "_Running", state: str) -> None:
+        value = self._best.get((running.record.phase, running.record.kind))
+        best = f"best {number_text(value)}" if value is not None else "no best yet"
+        line = f"{running.what}: {state}, {best}, {describe_minutes(self._forecast.left(time.monotonic()))} left"
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() >= self._next_plain:
+            self._next_plain = time.monotonic() + PLAIN_SECONDS
+            if state != "starting":
+                self._console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+class Forecast:
+    """How long a run still takes, from what repeats took so far, or from the planned length of one.
+
+    What has begun is never over at once: a repeat or a block that takes longer than those before it, or that is
+    measured again, takes a tenth more of what it has taken.
+
+    Args:
+        began: when ``limits.minutes`` began to count, on the clock of the times that the methods are given.
+    """
+
+    def __init__(self, plan: Plan, began: float) -> None:
+        self._plan = plan
+        self._limit = began + plan.suite.limits.minutes * 60
+        self._seen: set[tuple[int, int, str]] = set()
+        """repeats that are begun or over"""
+        self._measured: set[int] = set()
+        """trials beside the baseline with a value"""
+        self._searching = True
+        self._running: dict[tuple[int, int, str], tuple[float, bool]] = {}
+        """since when, and whether in turns"""
+        self._block = 0
+        """repeats of the block that runs or ran last"""
+        self._taken: dict[bool, list[float]] = {False: [], True: []}
+        """seconds a repeat, by whether it took turns"""
+
+    def known(self, record: Record) -> None:
+        """A repeat that is over."""
+        self._seen.add(_key(record))
+        if record.state == "complete" and not record.baseline:
+            self._measured.add(record.trial)
+
+    def started(self, record: Record, now: float) -> None:
+        self._seen.add(_key(record))
+        if record.in_turns:
+            self._block = 1 + sum(in_turns for _, in_turns in self._running.values())
+        self._running[_key(record)] = now, record.in_turns
+        self._searching &= record.phase == "search" and not record.second_look
+
+    def finished(self, record: Record, now: float) -> None:
+        self.known(record)
+        began, in_turns = self._running.pop(_key(record), (math.nan, False))
+        if record.state != "complete":
+            return
+        if not in_turns:
+            self._taken[False].append(record.wall_seconds)
+        elif self._block == 1 + sum(in_turns for _, in_turns in self._running.values()):  # the first that is over
+            self._taken[True].append((now - began) / self._block)
+
+    def left(self, now: float) -> float:
+        """Seconds."""
+        alone = [
+            self._rest(now - began, self._each(False)) for began, in_turns in self._running.values() if not in_turns
+        ]
+        block = [began for began, in_turns in self._running.values() if in_turns]
+        in_turns = [self._rest(now - block[0], len(block) * self._each(True))] if block else []
+        running = [*alone, *in_turns]
+        places = max(1, len(running))
+        sure = (sum(running) + self._after_the_search()) / places
+        whole = sure + self._of_the_search() * self._each(False) / places
+        return max(sure, min(whole, self._limit - now))  # the search leaves what follows it its time
+
+    def _rest(self, taken: float, expected: float) -> float:
+        return max(expected - taken, 0.1 * taken)
+
+    def _each(self, in_turns: bool) -> float:
+        known = self._taken[in_turns] or self._taken[False]
+        return statistics.fmean(known) if known else self._plan.repeat_seconds
+
+    def _of_the_search(self) -> int:
+        """Repeats that are not begun."""
+        if not self._searching:
+            return 0
+        repeats = self._plan.suite.measure.repeats
+        seen = [repeat for _, repeat, phase in self._seen if phase == "search" and repeat < SECOND_LOOK]
+        return max(0, self._plan.trials * repeats - len(seen))
+
+    def _after_the_search(self) -> float:
+        """Seconds for the second look and the confirmation, as far as they are not begun."""
+        candidates = self._plan.trials - 1 if self._searching else len(self._measured)
+        looks = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
+        confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
+        looks = max(0, self._plan.look_repeats_of(candidates) - looks)
+        if confirmed:  # what was not looked at until then is not any more
+            looks = 0
+        confirmed = max(0, self._plan.confirm_repeats_of(candidates) - confirmed)
+        return looks * self._each(False) + confirmed * self._each(True)
+
+
+def _key(record: Record) -> tuple[int, int, str]:
+    return record.trial, record.repeat, record.phase
+
+
+class Rate:
+    """Steps a second between the last two of a cumulative counter's readings."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+
+    def add(self, seconds: float, count: float) -> float:
+        last, self._last = self._last, (seconds, count)
+        if last is None or seconds <= last[0]:
+            return math.nan
+        return (count - last[1]) / (seconds - last[0])
+
+
+@dataclass
+class _Running:
+    """A repeat that runs."""
+
+    what: str
+    record: Record
+    rate: Rate = field(default_factory=Rate)
+
+
+class TrainDisplay:
+    """Iteration, throughput now, return and time left of one training."""
+
+    def __init__(self, console: Console, max_iterations: int | None, max_seconds: float | None) -> None:
+        self._console = console
+        self._iterations, self._seconds = max_iterations, max_seconds
+        self._rate = Rate()
+        self._speed = math.nan
+        self._next = 0.0
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "TrainDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def progress(self, progress: dict[str, float]) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + (0.5 if self._live else PLAIN_SECONDS)
+        seconds = progress["wall_seconds"]
+        self._speed = self._rate.add(seconds, progress["env_steps"])
+        line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
+        line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, "
+        if not math.isnan(progress["eval_return"]):
+            line += f"evaluated {number_text(progress['eval_return'])}, "
+        line += self._left(progress)
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        else:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def _left(self, progress: dict[str, float]) -> str:
+        seconds, done = progress["wall_seconds"], progress["iteration"]
+        left = [self._seconds - seconds] if self._seconds else []
+        if self._iterations and done:
+            left.append((self._iterations - done) * seconds / done)
+        return f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+
+
+class EvalDisplay:
+    """Episodes so far, their mean return and time left of one evaluation, once it takes longer than a moment."""
+
+    def __init__(self, console: Console, episodes: int) -> None:
+        self._console = console
+        self._episodes = episodes
+        self._began = time.monotonic()
+        self._next = self._began + PLAIN_SECONDS
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "EvalDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, steps: int, returns: Sequence[float]) -> None:
+        """See ``unilab.algos.torch.evaluate.OnStep``."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (0.5 if self._live else PLAIN_SECONDS)
+        done = len(returns)
+        line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
+        if done:
+            left = (now - self._began) * max(0, self._episodes - done) / done
+            line += f", return {number_text(sum(returns) / done)}, {describe_minutes(left)} left"
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        else:
+            self._console.print(Text(line), soft_wrap=True)
+
+
+def console(stderr: bool = False) -> Console:
+    """100 columns and no colours in a pipe, so that output can be compared and grepped.
+
+    What is printed is printed literally: brackets in paths and errors are no markup.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 100)

@@ -1,0 +1,119 @@
+"""A study's page: every section in its order, and the data of all charts."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.report.page.model import Cell, Page, Section, Table, mebibytes, share
+from harness.report.page.sections import problems, search, time_use
+from harness.report.page.sections import reproduce as provenance
+from harness.report.page.sections.curves import learning_curves
+from harness.report.page.sections.headline import difference_text, headline
+from harness.report.page.sections.importance import importance_section
+from harness.report.page.sections.memory import measured, memory
+from harness.report.page.sections.tradeoff import pareto
+from harness.report.page.trials import Trial, label
+from harness.report.studies import StudyFiles
+from harness.study.results import last_run
+from harness.suite.metrics import RETURNS
+
+
+def page(study: StudyFiles, *, watched: str | None = None) -> Page:
+    """All that there is to say about a study; ``watched`` says how far it is while it runs."""
+    answer, evidence = headline(study)
+    parallel, lines, ticks = search.parallel(study)
+    importances, importance_rows = importance_section(study)
+    curves, curve_rows = learning_curves(study)
+    busy, busy_rows = time_use.busy(study)
+    memory_section, memory_rows = memory(study)
+    sections = (
+        search.by_setting(study), importances, parallel, pareto(study), curves, busy, time_use.prediction(study),
+        memory_section, problems.unsuccessful(study), problems.unsteady(study), all_trials(study),
+        provenance.machine(study), provenance.reproduce(study),
+    )  # fmt: skip
+    data: dict[str, list[dict[str, Any]]] = {
+        "evidence": evidence, "trials": search.trial_rows(study), "lines": lines, "ticks": ticks,
+        "importances": importance_rows, **curve_rows, "busy": busy_rows,
+        "prediction": time_use.prediction_rows(study), "memory": memory_rows,
+    }  # fmt: skip
+    suite = study.suite
+    subtitle = f"{suite.trainer} on {suite.env}, study {study.folder.resolve().name}"
+    began = last_run(study.folder)
+    subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
+    return Page(suite.name, subtitle, answer, sections, used(data, sections, answer.charts), made(study), watched)
+
+
+def used(
+    data: dict[str, list[dict[str, Any]]], sections: Sequence[Section], charts: Sequence[Any] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """The data that charts draw; the rest need not be in the page."""
+    specs = repr([chart.spec for section in sections for chart in section.charts] + [chart.spec for chart in charts])
+    return {name: rows for name, rows in data.items() if f"'name': '{name}'" in specs}
+
+
+def made(study: StudyFiles) -> str:
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return f"Made {now} UTC from {study.folder}"
+
+
+def all_trials(study: StudyFiles) -> Section:
+    """Every trial with its metrics and settings."""
+    objectives = [objective.metric for objective in study.suite.objectives]
+    metrics = [*objectives, "env_steps_per_second", "episode_return", "policy_lag_mean"]
+    metrics = [m for m in dict.fromkeys(metrics) if m in objectives or any(t.values(m) for t in study.trials)]
+    names = list(dict.fromkeys(name for trial in study.trials for name in [*study.suite.search, *trial.params]))
+    searched = {trial.number: trial for trial in study.searched}
+    confirmed = {trial.number: trial for trial in study.trials if trial.confirmed}
+    places = {trial.number: place for place, trial in enumerate(study.order, 1)}
+    ordered = [*study.order, *(trial for trial in study.trials if trial.number not in places)]
+    views = (searched, confirmed) if confirmed else (searched,)
+    rows = [_row(trial, views, metrics, names, places.get(trial.number)) for trial in ordered]
+    first = label(metrics[0])
+    again = (f"{first}, confirmed", "confirmed against baseline") if confirmed else ()
+    columns = ("trial", "state", "place", first, "against baseline", *again, *(label(m) for m in metrics[1:]),
+               "collector busy", "learner busy", "peak host memory", "repeats", *names)  # fmt: skip
+    place = "Place is the order within the constraints" + (", on the Pareto front" if len(objectives) > 1 else "") + "."
+    text = [f"Medians of the repeats of the search. {place}"]
+    if confirmed:
+        how = next(iter(confirmed.values())).kind
+        text.append(f"Beside them the confirmation's medians, measured {how}: they compare with each other alone.")
+    tables = (Table.of("trials-table", "All trials", columns, rows),) if rows else ()
+    return Section("trials", "All trials", tuple(text) if rows else ("No trial has been recorded yet.",), (), tables)
+
+
+def _row(
+    trial: Trial, views: Sequence[dict[int, Trial]], metrics: Sequence[str], names: Sequence[str], place: int | None
+) -> list[Any]:
+    """``views``: the trials as the search measured them, and as the confirmation did."""
+    values = [cell for view in views for cell in _against_baseline(view, trial, metrics[0])]
+    once = views[0].get(trial.number, trial)
+    state = trial.state + (", confirmed" if trial.confirmed else "")
+    return [
+        Cell(trial.name, trial.number), state, place, *values, *(once.value(m) for m in metrics[1:]),
+        share(once.value("collector_busy_fraction")), share(once.value("learner_busy_fraction")),
+        mebibytes(measured(once)), Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)),
+        *(_setting(trial.params.get(name)) for name in names),
+    ]  # fmt: skip
+
+
+def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tuple[Any, Cell]:
+    """A value, and what it is over the baseline's that was measured in the same way."""
+    if trial.number not in view:
+        return None, share(math.nan)
+    value = view[trial.number].value(metric)
+    if trial.baseline:
+        return value, Cell("baseline", 0.0)
+    base = next((other.value(metric) for other in view.values() if other.baseline), math.nan)
+    if metric in RETURNS or base <= 0:  # a ratio means nothing
+        change = value - base
+        return value, Cell(difference_text(change), change) if math.isfinite(change) else share(math.nan)
+    return value, share(value / base - 1, sign=True)
+
+
+def _setting(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

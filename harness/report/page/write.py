@@ -1,0 +1,83 @@
+"""Reports as files: whole or not at all, and beside each page its Markdown summary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.measure.record import write_atomic
+from harness.report import training_run
+from harness.report.page import build, render
+from harness.report.page.model import Page
+from harness.report.page.sections.trainers import comparison
+from harness.report.studies import StudyFiles
+from harness.runs.folder import configuration_of
+from harness.study.results import find, find_all
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """The two files, the size of the page, and the folders of the studies in it."""
+
+    html: Path
+    markdown: Path
+    bytes: int
+    studies: tuple[Path, ...]
+
+
+def write_named(names: Sequence[str], results: Path, out: Path | None = None, *, side_by_side: bool = False) -> Written:
+    """The report of the study that is named, or several side by side, as the command line has it.
+
+    Args:
+        names: folders, ``<suite>/<study id>`` or suites below ``results``: their newest studies, side by side all; or
+            the folder of a ``train`` run.
+        out: default: in the study's folder, ``comparison.html`` in ``results`` for several.
+
+    Raises:
+        InputError, RecordError: as ``write_report``, or a name means no study.
+    """
+    if not side_by_side and len(names) == 1:
+        if configuration_of(Path(names[0])):
+            return write_run(Path(names[0]), out)
+        return write_report(find(names[0], results), out)
+    folders = dict.fromkeys(folder for name in names for folder in find_all(name, results))
+    return write_comparison(list(folders), out or results / "comparison.html")
+
+
+def write_report(folder: Path, out: Path | None = None, *, watched: str | None = None) -> Written:
+    """The report of one study, ``report.html`` in its folder unless ``out`` says otherwise.
+
+    Args:
+        watched: how far the study is while it runs; the page then loads itself again.
+
+    Raises:
+        InputError: the folder has no suite that can be read.
+        RecordError: a file cannot be written; the old version stays.
+    """
+    study = StudyFiles.load(folder)
+    return _write(build.page(study, watched=watched), out or folder / REPORT, [folder])
+
+
+def write_run(folder: Path, out: Path | None = None) -> Written:
+    """The page of a ``train`` run, ``report.html`` in its folder unless ``out`` says otherwise.
+
+    Raises:
+        InputError: its configuration cannot be read.
+        RecordError: a file cannot be written; the old version stays.
+    """
+    return _write(training_run.page(training_run.TrainingRun.load(folder)), out or folder / REPORT, [folder])
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Written:
+    """Several studies side by side. Raises as ``write_report``."""
+    return _write(comparison([StudyFiles.load(folder) for folder in folders]), out, folders)
+
+
+def _write(page: Page, out: Path, studies: Sequence[Path]) -> Written:
+    text = render.html(page)
+    markdown = out.with_suffix(".md")
+    html = out.with_suffix(".html") if out == markdown else out
+    write_atomic(html, text)
+    write_atomic(markdown, render.markdown(page))
+    return Written(html, markdown, len(text.encode()), tuple(studies))

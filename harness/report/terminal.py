@@ -1,0 +1,330 @@
+"""What a study says to people: the best configuration, by how much, what limited it, what did not fit."""
+
+import dataclasses
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.files.yaml_file import to_yaml
+from harness.measure.record import Record, median, typical, write_atomic
+from harness.predict.bottleneck import Facts, limit_of, sentence
+from harness.predict.forecast import Outlook
+from harness.predict.plan import Plan
+from harness.predict.ranking import distinct, objectives
+from harness.report.finding import answer
+from harness.study.folder import Study, judged_by, of_one_kind, ranking, timed_by
+from harness.study.importances import importances
+from harness.suite.metrics import RETURNS
+from harness.suite.text import bytes_text, describe_minutes, dimension_text, number_text, settings_text
+from harness.trainers import trainer as trainers
+from unilab.machine.devices import usable_cores
+
+ROWS = 12
+"""trials in the final table"""
+IN_TURNS = 0.03
+"""how close to the whole time the busy fractions of both sides add up when they take turns"""
+PREDICTED = 5
+"""configurations of the ranking that ``plan`` shows"""
+UNITS = {
+    "env_steps_per_second": "steps/s",
+    "samples_per_second": "samples/s",
+    "updates_per_second": "updates/s",
+    "episode_return": "return",
+}
+
+
+def summary(plan: Plan, study: Study) -> dict[str, Any]:
+    """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
+    records = of_one_kind(study.records.records)
+    order = ranking(records, plan.suite)
+    by_trial: dict[int, list[Record]] = {}
+    for record in records:
+        by_trial.setdefault(record.trial, []).append(record)
+    # one that was stopped beside others has no record yet
+    trials = [_trial_summary(plan, by_trial[trial]) for trial in sorted(by_trial)]
+    best = next((trial for trial in trials if order and trial["trial"] == order[0]), None)
+    found = answer(plan.suite, records)
+    return {
+        "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
+        "gain_over_baseline": found.gain, "answer": dataclasses.asdict(found) | {"shown": found.shown},
+        "best_config": str(study.folder / "best.yaml") if order else None,
+        "importances": importances(records, plan.suite),
+    }  # fmt: skip
+
+
+def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
+    """Of one trial: what counts of it, and apart from that what the search measured."""
+    counted, timed = judged_by(records), timed_by(records)
+    last = records[-1]
+    return {
+        "trial": last.trial,
+        "baseline": last.baseline,
+        "state": next((r.state for r in counted if r.state == "complete"), counted[-1].state),
+        "confirmed": counted[0].phase == "confirm",
+        "params": last.params,
+        **_measured(plan, counted),
+        "search": _measured(plan, judged_by(records, "search")),
+        "budget_host_bytes": last.budget_host_bytes,
+        "limited_by": next((r.verdict for r in reversed(timed) if r.verdict), None)
+        or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), timed),
+        "error": next((r.error for r in records if r.error), None),
+    }
+
+
+def _measured(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
+    """Numbers of one kind, which it names: those of several kinds do not compare."""
+    names = [o.metric for o in plan.suite.objectives]
+    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
+    return {
+        "kind": records[-1].kind if records else None,
+        "repeats": sum(r.state == "complete" for r in records),
+        "of": len(records),
+        "metrics": {name: typical(records, name) for name in dict.fromkeys(names)},
+        "unsteady": sum(r.unsteady for r in records),
+        "disturbed": [r.disturbed for r in records if r.disturbed],
+    }
+
+
+def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
+    """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
+    collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
+    if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
+        return "not known"
+    # taking turns, whether they were told to or it comes to that, their fractions add up
+    in_turns = (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
+    waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
+    collector_wait, learner_wait = (
+        1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
+    )
+    shared = _threads(records[-1]) > usable_cores()
+    facts = Facts(
+        "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
+    )  # fmt: skip
+    return sentence(facts, limit_of(facts))
+
+
+def _threads(record: Record) -> int:
+    """All that the trainer was given, by a record's text such as "env 2, learner 2"; 0 where it does not say."""
+    return sum(map(int, re.findall(r" (\d+)(?:,|$)", record.threads)))
+
+
+def write_best(plan: Plan, study: Study) -> Path | None:
+    """``best.yaml``: what ``train`` takes, every setting stated so that a later default cannot change it."""
+    order = ranking(study.records.records, plan.suite)
+    if not order:
+        return None
+    trainer, chosen = plan.launch(study.params(order[0]))
+    settings = trainers.get(trainer).defaults() | chosen
+    env = settings.pop("env")
+    config = {"trainer": trainer, "env": env, "settings": _plain(settings)}
+    path = study.folder / "best.yaml"
+    head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
+    write_atomic(path, head + to_yaml(config))
+    return path
+
+
+def train_command(path: Path | str) -> str:
+    """The command that trains a configuration, to be copied into a shell."""
+    return f"python -m harness train {shlex.quote(str(path))}"
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def show(plan: Plan, study: Study, console: Console) -> None:
+    """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
+    result = summary(plan, study)
+    order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
+    best_first = sorted(result["trials"], key=lambda t: order.index(t["trial"]) if t["trial"] in order else math.inf)
+    confirmed = [trial for trial in best_first if trial["confirmed"]]
+    numbered = {trial["trial"]: trial for trial in result["trials"]}
+    trials = [numbered[number] for number in [*by_search, *(number for number in numbered if number not in by_search)]]
+    name = f"{plan.suite.name}/{plan.study_id}"
+    if confirmed:
+        console.print(_table(plan, f"{name}: confirmation, {confirmed[0]['kind']}", confirmed, confirmed))
+        name = f"search, {result['trials'][0]['search']['kind']}"
+    searched = [trial["search"] for trial in trials]
+    console.print(_table(plan, name, trials, searched, best=order[0] if order else None))
+    if any(_marks(own) for own in [*confirmed, *searched]):
+        console.print(Text("! disturbed by other work, ~ unsteady: halves of a window differ or cannot be told"))
+    _show_best(plan, result, console)
+    _show_problems(result, console)
+    where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
+    console.print(Text(where))
+    if result["best_config"]:
+        text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
+        console.print(text, soft_wrap=True)
+
+
+def _table(
+    plan: Plan,
+    title: str,
+    trials: Sequence[dict[str, Any]],
+    measured: Sequence[dict[str, Any]],
+    best: int | None = None,
+) -> Table:
+    """Trials and what was measured of each in one way; ``best`` has a star."""
+    metric = plan.suite.objectives[0]
+    table = Table(title=title, title_justify="left", expand=False)
+    other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
+    if len(plan.suite.objectives) > 1:
+        other = plan.suite.objectives[1].metric
+    unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
+    for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    pairs = list(zip(trials, measured, strict=True))
+    baseline = next((own["metrics"][metric.metric] for trial, own in pairs if trial["baseline"]), math.nan)
+    for trial, own in pairs[:ROWS]:
+        values = own["metrics"]
+        value = values[metric.metric]
+        table.add_row(
+            str(trial["trial"]) + ("*" if trial["trial"] == best else ""),
+            number_text(value) if own["repeats"] else trial["state"],
+            "base" if trial["baseline"] else _relative(metric.metric, value, baseline),
+            number_text(values[other]), number_text(values["policy_lag_mean"]),
+            f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
+        )  # fmt: skip
+    return table
+
+
+def _relative(metric: str, value: float, baseline: float) -> str:
+    """A value beside the baseline's; returns may be 0 or negative, so that only their difference means something."""
+    if not math.isfinite(value) or not math.isfinite(baseline):
+        return "-"
+    if metric in RETURNS or baseline <= 0:
+        return f"{value - baseline:+,.3g}" if abs(value - baseline) < 100 else f"{value - baseline:+,.0f}"
+    return f"{value / baseline - 1:+.0%}"
+
+
+def _marks(measured: dict[str, Any]) -> str:
+    return ("!" if measured["disturbed"] else "") + ("~" if measured["unsteady"] else "")
+
+
+def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
+    best, metric = result["best"], plan.suite.objectives[0]
+    if best is None:
+        console.print(Text("No trial was measured to its end within the constraints.", style="bold red"))
+        return
+    middle = "interquartile mean" if metric.metric in RETURNS else "median"
+    text = f"Best ({metric.direction} {metric.metric}): trial {best['trial']}"
+    text += f" with {number_text(best['metrics'][metric.metric])}"
+    text += f", {middle} of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
+    text += f", measured {best['kind']}" * (best["kind"] != "alone")
+    console.print(Text(text, style="bold"))
+    console.print(Text(result["answer"]["claim"]))
+    if len(plan.suite.objectives) > 1:
+        console.print(Text(f"Pareto front: trials {', '.join(map(str, result['order']))}; ordered by {metric.metric}"))
+    console.print(Text(f"Limited by: {best['limited_by']}"))
+    if result["importances"]:
+        parts = [f"{name} {part:.0%}" for name, part in result["importances"].items()]
+        console.print(Text(f"Importance for {metric.metric}: {', '.join(parts)}"))
+
+
+def _show_problems(result: dict[str, Any], console: Console) -> None:
+    pruned = sum(t["state"] == "pruned" for t in result["trials"])
+    if pruned:
+        console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
+    for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
+        for trial in [t for t in result["trials"] if t["state"] == state][:3]:
+            reason = (trial["error"] or "").replace("\n", "\n  ")
+            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
+
+
+def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, missing: int) -> None:
+    """What a run would do; ``missing`` costs it would measure before it can predict."""
+    suite = plan.suite
+    repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
+    trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
+    console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, environment {suite.env}", style="bold"))
+    size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
+    size = size if plan.space.dimensions else ""
+    trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
+    looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
+    confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
+    console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
+    console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
+    console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
+    for name, params in plan.pinned.items():
+        console.print(Text(f"pinned:   {name}: {settings_text(params)}"))
+    for name, dimension in plan.space.dimensions.items():
+        console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
+    for dropped in plan.dropped:
+        console.print(Text(f"left out: {dropped}", style="yellow"))
+    table = Table(title="memory", title_justify="left")
+    for name in ("", "host", "expected", "of it shm", "device", "fits"):
+        table.add_column(name, justify="right")
+    rows = plan.memory()
+    for name, verdict in rows:
+        sizes = [verdict.host_bytes, verdict.expected_host_bytes, verdict.shm_bytes, verdict.device_bytes]
+        table.add_row(name, *map(bytes_text, sizes), "yes" if verdict.fits else "no")
+    console.print(table)
+    for name, verdict in (rows[0], rows[-1]) if len(rows) > 1 else rows:
+        if verdict.table and (name == "baseline" or not verdict.fits):
+            console.print(Text(f"{name}:\n{verdict.table}"))
+        if verdict.reason:
+            console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
+    _show_ranking(plan, outlook, missing, console)
+
+
+def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) -> None:
+    """The best configurations as predicted, the first of those predicted alike, and where the baseline stands."""
+    if missing:
+        console.print(f"{missing} costs of this machine are not known yet: run measures them first, in under a minute")
+    if not outlook.ranking:
+        return
+    metric = objectives(plan)[0][0]
+    ranks = {id(one): rank for rank, one in enumerate(outlook.ranking, start=1)}
+    baseline = next((one for one in outlook.ranking if one.params == plan.baseline), None)
+    shown = distinct(plan, outlook.ranking)[:PREDICTED]
+    shown += [baseline] if baseline and baseline not in shown else []
+    infeasible = [one for one in outlook.ranking if not one.fits]
+    title = f"predicted before anything is run ({len(outlook.ranking)} configurations)"
+    table = Table(title=title, title_justify="left")
+    for name in ("rank", UNITS[metric], "fits", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
+    for one in shown:
+        name = f"{ranks[id(one)]} base" if one is baseline else str(ranks[id(one)])
+        settings = settings_text({key: one.params[key] for key in varied})
+        table.add_row(name, number_text(getattr(one.rates, metric)), "yes" if one.fits else "no", settings)
+    console.print(table)
+    if infeasible:
+        reason = (infeasible[0].reason or "").splitlines()[0]
+        console.print(Text(f"{len(infeasible)} do not fit and come last, such as: {reason}", style="yellow"))
+
+
+def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[str, Any]:
+    """As ``show_plan``, for a program; with the whole ranking."""
+    return {
+        "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
+        "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
+        "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
+        "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
+        "memory": [
+            {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,
+             "expected_host_bytes": v.expected_host_bytes, "shm_bytes": v.shm_bytes,
+             "device_bytes": v.device_bytes, "reason": v.reason}
+            for name, v in plan.memory()
+        ],
+        "costs_to_measure": missing, "ranked_by": [metric for metric, _ in objectives(plan)] if outlook.ranking else [],
+        "ranking": [
+            {"params": one.params, "fits": one.fits, "reason": one.reason} | dataclasses.asdict(one.rates)
+            for one in outlook.ranking
+        ],
+    }  # fmt: skip
+
+
+def warnings(record: Record) -> list[str]:
+    """What makes a repeat less than trustworthy, in words."""
+    unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
+    if math.isnan(record.half_ratio):
+        unsteady = "unsteady: the window was too short to compare its halves"
+    return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady

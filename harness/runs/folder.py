@@ -1,0 +1,141 @@
+"""The folder of a ``train`` run: what is in it, and what may not be replaced.
+
+Beside what the trainer writes it holds ``config.yaml``, with which the run can be repeated, and ``curve.csv``. Nothing
+that an earlier run left is touched before the first iteration is done.
+"""
+
+import errno
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.files.yaml_file import InputError, to_yaml
+from harness.measure.record import write_atomic
+from unilab.run.progress import Progress
+
+CONFIG_FILE = "config.yaml"
+MODELS = (".pt", ".zip")
+"""suffixes of what trainers, ours and others, save"""
+FAILED = "failed_update.pt"
+CURVE_SECONDS = 0.5
+"""between rows of the curve"""
+
+
+def configuration_of(folder: Path) -> Path | None:
+    """The configuration that a run left in its folder."""
+    path = folder / CONFIG_FILE
+    return path if path.is_file() else None
+
+
+def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds what another run learned.
+
+    Args:
+        resume: the checkpoint, or the folder with one, that the run goes on from: it may be replaced.
+        overwrite: anything may.
+
+    Raises:
+        InputError: saying what else to do.
+    """
+    _check_writable(folder)
+    if overwrite or not folder.exists():
+        return
+    models = sorted(path for path in folder.iterdir() if path.suffix in MODELS and path.name != FAILED)
+    if not models or (resume is not None and folder.resolve() in (resume.resolve(), resume.resolve().parent)):
+        return
+    problem = f"holds {models[0].name} of another run; "
+    problem += "--resume goes on with it, " if resume is None else ""
+    problem += "--overwrite replaces it, --out names another folder"
+    raise InputError(str(folder), None, "", problem)
+
+
+def _check_writable(folder: Path) -> None:
+    """Nothing is made: a run that is refused for another reason leaves no folder."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        reason = os.strerror(errno.ENOTDIR)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES)
+    else:
+        return
+    raise _unwritable(folder, f"{there}: {reason}")
+
+
+def _unwritable(folder: Path, reason: str) -> InputError:
+    return InputError(str(folder), None, "", f"cannot be written ({reason}); name a folder with --out")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """While a run writes there.
+
+    Raises:
+        InputError: the disk is full or refuses; what was written before is whole.
+    """
+    try:
+        yield
+    except OSError as error:
+        inside = error.filename is not None and Path(error.filename).resolve().is_relative_to(folder.resolve())
+        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        name = error.filename if error.filename is not None else folder
+        problem = f"{error.strerror}; training has stopped. "
+        if any(path.suffix in MODELS for path in folder.iterdir()):
+            problem += "What was saved before is whole. Free some space or fix the permissions, then go on with it: "
+            problem += go_on_command(folder)
+        else:
+            problem += "Nothing was saved before. Free some space or fix the permissions, and train again"
+        raise InputError(str(name), None, "", problem) from error
+
+
+class RunFolder:
+    """What ``train`` keeps of a run.
+
+    Args:
+        folder: is made if it is not there.
+        content: of ``config.yaml``.
+        overwrite: TensorBoard's files of an earlier run go.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+
+    def __init__(self, folder: Path, content: dict[str, Any], *, overwrite: bool) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error.strerror or str(error)) from None
+        self._folder, self._content = folder, content
+        self._stale = [*folder.glob("events.out.tfevents.*")] if overwrite else []
+        self._curve: Any = None
+        self._next_row = 0.0
+        self._unwritten: Progress | None = None
+
+    def progress(self, progress: Progress) -> None:
+        """Keep a row of the curve, and with the first one the configuration."""
+        if self._curve is None:
+            from unilab.run.metric_writer import CURVE_FILE, CsvLogger
+
+            for path in self._stale:
+                path.unlink(missing_ok=True)
+            write_atomic(self._folder / CONFIG_FILE, to_yaml(self._content))
+            self._curve = CsvLogger(self._folder / CURVE_FILE)
+        self._unwritten = progress
+        if time.monotonic() >= self._next_row:
+            self._next_row = time.monotonic() + CURVE_SECONDS
+            self.close()
+
+    def close(self) -> None:
+        """Write the last row."""
+        if self._curve is not None and self._unwritten is not None:
+            self._curve.add(self._unwritten)
+        self._unwritten = None
+
+
+def go_on_command(folder: Path) -> str:
+    """The command that goes on with the run, to be copied into a shell."""
+    return f"python -m harness train {shlex.quote(str(folder))} --resume"

@@ -1,0 +1,228 @@
+"""``train``: one configuration from a file such as best.yaml, in this process."""
+
+import dataclasses
+import shlex
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.files.yaml_file import Document, InputError, Mistakes
+from harness.measure.repeat import UNLIMITED
+from harness.predict.plan import check_environment, dotted, try_environment
+from harness.runs import folder as run_folder
+from harness.study import timelines
+from harness.suite.text import number_text
+from harness.trainers import trainer as trainers
+from harness.trainers.trainer import Trainer, TrainerError
+from unilab.machine.devices import DeviceError, check_device
+from unilab.run.progress import Progress, Summary
+from unilab.settings import SettingsError, nearest
+
+KEYS = ("trainer", "env", "settings")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration that was checked."""
+
+    name: str
+    trainer_name: str
+    trainer: Trainer
+    settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """what may be meant so, or not"""
+
+    def content(self) -> dict[str, Any]:
+        """As a file that ``train`` takes, every setting stated so that a later default cannot change it."""
+        settings = self.trainer.defaults() | self.settings
+        env = settings.pop("env")
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        return {"trainer": self.trainer_name, "env": env, "settings": plain}
+
+
+def configuration(name: str, results: Path) -> Path:
+    """A file, or ``config.yaml`` of a run's folder, or ``best.yaml`` of a study, which is named as for ``report``.
+
+    Raises:
+        InputError: it names neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    if own := run_folder.configuration_of(path):
+        return own
+    from harness.study.results import find  # loads SciPy, which takes long
+
+    return find(name, results) / "best.yaml"
+
+
+def default_folder(name: str, job: Job) -> Path:
+    """Where a run goes: a run that is named by its folder stays there."""
+    return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names, or nested.
+
+    Raises:
+        InputError: everything that keeps it from running here.
+    """
+    document = Document.load(path, overrides, flat_groups=("settings",))
+    mistakes = Mistakes()
+    trainer = _check_keys(document, mistakes)
+    if trainer is None:
+        raise InputError.together(mistakes.found)
+    content = document.content
+    settings = dict(dotted(content.get("settings", {}), trainer.defaults()))
+    with mistakes.collected():
+        check_environment(document, trainer, content["env"])
+    for name, value in settings.items():
+        with mistakes.collected():
+            _check_setting(document, trainer, name, value)
+    mistakes.check()
+    notes = try_environment(document, trainer, content["env"], settings)
+    settings = {"env": content["env"]} | settings
+    try:
+        trainer.check(settings)
+        trainer.check_together(settings)
+    except SettingsError as error:
+        raise document.error(("settings", error.key), error.problem) from None
+    name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
+    return Job(name, content["trainer"], trainer, settings, tuple(notes))
+
+
+def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
+    """The trainer, unless what is wrong leaves nothing to check further."""
+    content, found = document.content, mistakes.found
+    if "settings" not in content and {"name", "search", "fixed"} & content.keys():
+        problem = f"this is a suite and no configuration: python -m harness run {shlex.quote(document.file)}"
+        raise document.error((next(key for key in content if key not in KEYS),), problem)
+    for key in ("trainer", "env"):
+        if not isinstance(content.get(key), str):
+            found.append(document.error((key,), "expected a name" if key in content else "is missing"))
+    if not isinstance(content.get("settings", {}), dict):
+        found.append(document.error(("settings",), "expected keys and values"))
+    trainer: Trainer | None = None
+    if isinstance(content.get("trainer"), str):
+        try:
+            trainer = trainers.get(content["trainer"])
+        except TrainerError as error:
+            found.append(document.error(("trainer",), str(error)))
+    can_go_on = trainer is not None and not found
+    for key in content:
+        if key not in KEYS:
+            known = [] if trainer is None else trainer.defaults()
+            is_setting = any(name == key or name.startswith(f"{key}.") for name in known)
+            remedy = f"it is a setting of the trainer: settings.{key}" if is_setting else nearest(key, KEYS)
+            found.append(document.error((key,), f"unknown key; {remedy}"))
+    return trainer if can_go_on else None
+
+
+def _check_setting(document: Document, trainer: Trainer, name: str, value: Any) -> None:
+    """By itself, so that an error names its line."""
+    try:
+        trainer.check({name: value})
+        if name in trainer.device_settings:
+            check_device(str(value), name)
+    except SettingsError as error:
+        raise document.error(("settings", error.key), error.problem) from None
+    except DeviceError as error:
+        raise document.error(("settings", name), str(error).removeprefix(f"{name}: ")) from None
+
+
+def run(
+    job: Job,
+    out: Path,
+    *,
+    iterations: int | None,
+    seconds: float | None,
+    resume: Path | None,
+    overwrite: bool,
+    on_progress: Callable[[Progress], None],
+    trace: bool = False,
+) -> Summary:
+    """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
+
+    Whether ``out`` may be written says ``run_folder.check``. ``resume`` is a checkpoint, or a folder with one.
+
+    Raises:
+        TraceError: the trainer cannot be traced.
+        InputError: ``out`` cannot be written, or not any more.
+        one of ``expected_errors()``, whose text says what to do.
+    """
+    if trace:
+        timelines.check_trainer(job.trainer)
+    trainers.calm_thread_pools()
+    from unilab.ipc.memory_budget import MemoryAvailable
+
+    predicted = job.trainer.budget(job.settings)
+    if predicted is not None:
+        predicted.check(MemoryAvailable.here())
+
+    folder = run_folder.RunFolder(out, job.content(), overwrite=overwrite)
+
+    def more(progress: Progress) -> bool:
+        folder.progress(progress)
+        on_progress(progress)
+        return True
+
+    settings = job.settings | (timelines.begin(out) if trace else {})
+    with run_folder.writing(out):
+        summary = job.trainer.run(
+            settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
+        )
+        folder.close()
+    return summary
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """What may happen to any training: it does not fit, a process dies, numbers explode, a file is no checkpoint."""
+    from unilab.distributed import WorkerError
+    from unilab.ipc import CollectorError, SharedMemoryFullError
+    from unilab.ipc.memory_budget import MemoryBudgetError
+    from unilab.run.checkpoint import CheckpointError
+
+    return (
+        CollectorError,
+        WorkerError,
+        SharedMemoryFullError,
+        MemoryBudgetError,
+        CheckpointError,
+        FloatingPointError,
+    )
+
+
+def exit_code(summary: Summary) -> int:
+    """0, or 128 + the signal's number when one ended the training."""
+    known = {member.name: int(member) for member in signal.Signals}
+    return 128 + known[summary.stopped_by] if summary.stopped_by in known else 0
+
+
+def as_dict(summary: Summary, folder: Path) -> dict[str, Any]:
+    return dataclasses.asdict(summary) | {"folder": folder}
+
+
+def describe(summary: Summary, folder: Path) -> str:
+    """The end of a training in words: what was reached, where it is, and what to do with it."""
+    progress = summary.progress
+    seconds = max(progress.wall_seconds, 1e-9)
+    by = "Ctrl-C" if summary.stopped_by == "SIGINT" else summary.stopped_by
+    text = f"stopped by {by} after {progress.iteration} iterations, {progress.env_steps:,} steps, "
+    text += f"{progress.wall_seconds:.1f} s ({progress.env_steps / seconds:,.0f} steps/s); "
+    text += f"return {number_text(progress.episode_return)}"
+    where = shlex.quote(str(folder))
+    if summary.checkpoint is not None:
+        text += f"\ncheckpoint: {summary.checkpoint}"
+        if summary.best_checkpoint is not None:
+            text += f"\nbest by return: {summary.best_checkpoint}"
+        text += f"\nTry it: python -m harness eval {shlex.quote(str(summary.checkpoint))}"
+        text += f"\nGo on with it: {run_folder.go_on_command(folder)}"
+    elif not progress.iteration:
+        text += "\nnothing was learned, so nothing was saved"
+    if run_folder.configuration_of(folder):
+        text += f"\nLook at it: python -m harness report {where}"
+    if any(folder.glob("events.out.tfevents.*")):
+        text += f"\nAll metrics: tensorboard --logdir {where}"
+    return text

@@ -1,0 +1,1 @@
+"""A study: its folder, the search, the confirmation, Optuna and the database."""

@@ -1,0 +1,67 @@
+"""The confirmation: in which order the best configurations and the baseline are measured again.
+
+The winner of a noisy search is partly the luckiest. So the search looks at its best a second time (``looked_at``), and
+by both looks it is decided who is a candidate. Then the candidates and the baseline are measured once more, in fresh
+processes and in blocks: each once in random order, then each once more in the mirrored order, such as B A C C A B. A
+machine that grows slower or faster hits all of them alike, and what comes back at a fixed rhythm does not always hit
+the same one. The order follows from the study's name, so that a study that was interrupted goes on in it. Where a
+block's repeats can be alive together they take turns of a fraction of a second in that order
+(``harness.measure.interleaving``): then what changes within seconds hits all alike.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+
+from harness.measure.record import Record
+from harness.suite.schema import Confirm, blocks
+
+BASELINE = 0
+"""the trial that is always measured first"""
+Block = list[tuple[int, int]]
+"""(trial, repeat) in the order to be measured"""
+
+
+def schedule(
+    confirm: Confirm,
+    candidates: Sequence[int],
+    records: Iterable[Record],
+    *,
+    study: str,
+    first_repeat: int,
+    baseline: bool = True,
+) -> list[Block]:
+    """The blocks in the order to be measured, repeats that have a record included.
+
+    Args:
+        candidates: trials other than the baseline.
+        records: of the study. Candidates that joined after blocks were closed, as those of a search that was
+            extended, get blocks of their own: the baseline of last week says nothing about them.
+        study: its name, which decides about the order.
+        first_repeat: number of the first repeat of a confirmation; that of a block is 2 higher than of the one before.
+        baseline: False where it cannot be measured.
+    """
+    recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
+    begins = {trial: _first_block(trial, recorded) for trial in candidates}
+    last = max([*begins.values(), 0]) + blocks(confirm)
+    order = []
+    for block in range(min(begins.values(), default=0), last):
+        there, back = 2 * block, 2 * block + 1
+        members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
+        first = sorted([*members, BASELINE] if baseline else members)
+        random.Random(f"{study} {block}").shuffle(first)
+        due = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
+        second = [trial for trial in reversed(first) if trial in due or trial == BASELINE]
+        repeats = [(trial, there) for trial in first] + [(trial, back) for trial in second]
+        order.append([(trial, first_repeat + number) for trial, number in repeats])
+    return order
+
+
+def _first_block(trial: int, recorded: set[tuple[int, int]]) -> int:
+    """The block that a candidate's repeats begin with: where they began, or the first that is not closed."""
+    own = [number // 2 for other, number in recorded if other == trial]
+    if own:
+        return min(own)
+    closed = 0
+    while {(BASELINE, 2 * closed), (BASELINE, 2 * closed + 1)} <= recorded:
+        closed += 1
+    return closed

@@ -1,0 +1,322 @@
+"""The database of studies that several drivers work on: its address, its tables, and errors that say what to do.
+
+Optuna keeps its trials there in its own tables. Three tables of ours stand beside them: ``unilab_studies`` (what a
+study is measured on, and with which options that change its numbers), ``unilab_records`` (the truth: one row a record,
+see ``harness.study.database.records``) and ``unilab_leases`` (which driver works on what, see
+``harness.study.database.leases``). They are not Optuna's attributes, as writing one of those replaces what another
+driver wrote; a row of a table can be added once or not at all.
+
+Any database that Optuna takes will do. A password is never shown: neither in messages nor in a study's files.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+)
+from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from harness.measure.record import RecordError
+from harness.measure.stop import StopSignal
+
+CONNECT_SECONDS = 5
+"""that a server may take to answer"""
+OUTAGE_SECONDS = 60.0
+"""that a database may be away while a study runs"""
+RETRY_SECONDS = 0.5
+CREATE_SECONDS = 15.0
+"""for another driver to finish making the tables"""
+BUSY_SECONDS = 30
+"""that a write waits for another one (SQLite)"""
+LONGEST_BLOB = 2**24 - 1
+SHOWN = (
+    "user", "host", "port", "dbname", "sslmode", "connect_timeout", "application_name", "charset", "timeout", "mode",
+    "uri",
+)  # fmt: skip
+"""parts of a URL's query that people may see; of all others, known or not, any may be a password or a token"""
+PSYCOPG = {
+    "connect_timeout": CONNECT_SECONDS, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
+"""a server that is gone without a word is noticed within 30 s"""
+
+METADATA = MetaData()
+STUDIES = Table(
+    "unilab_studies",
+    METADATA,
+    Column("study", String(512), primary_key=True),
+    Column("hardware", String(64), nullable=False),
+    Column("machine", String(255), nullable=False),
+    Column("options", String(255), nullable=False),
+)
+RECORDS = Table(
+    "unilab_records",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study", String(512), nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("repeat", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("driver", String(64), nullable=False),
+    Column("record", Text, nullable=False),
+    Column("curve", LargeBinary(LONGEST_BLOB)),
+    UniqueConstraint("study", "trial", "phase", "repeat", "attempt"),
+)
+LEASES = Table(
+    "unilab_leases",
+    METADATA,
+    Column("study", String(512), primary_key=True),
+    Column("what", String(128), primary_key=True),
+    Column("driver", String(64), nullable=False),
+    Column("holder", String(255), nullable=False),
+    Column("host", String(128), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("beat", Integer, nullable=False),
+)
+
+
+class StorageError(RecordError):
+    """The database of a study cannot be used, in one line that says what to do. Holds no password."""
+
+
+def masked(url: str) -> str:
+    """The URL without its secrets, for people and files; whatever it is, also one that is malformed."""
+    shown = re.sub(r"(?<=://)([^/@]*?):.*@", r"\1:***@", url)
+    address, mark, query = shown.partition("?")
+    return address + mark + "&".join(map(_masked_part, query.split("&")))
+
+
+def _masked_part(part: str) -> str:
+    name, separator, _ = part.partition("=")
+    if not separator:
+        return "***" if part else ""
+    return part if name.lower() in SHOWN else f"{name}=***"
+
+
+class Database:
+    """An open database with Optuna's tables and ours.
+
+    Args:
+        url: as SQLAlchemy takes it; ``postgresql://`` means the driver psycopg.
+
+    Raises:
+        StorageError: it is malformed or not reachable, refuses, lacks a package, or has tables of another Optuna.
+            Nothing was created.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = masked(url)
+        self._secrets = _secrets(url)
+        parsed = self._parse(url)
+        options = {"connect_args": _connect_options(parsed), "pool_pre_ping": True}
+        address = parsed.render_as_string(hide_password=False)
+        self._probe(address, options)
+        self.storage = self._create(address, options)
+        self.engine: Engine = self.storage.engine
+        self.outages = 0
+        """how often a connection was lost or could not be made"""
+        self.stop: StopSignal | None = None
+        """a signal ends the waiting for a database that does not answer"""
+        self.say: Callable[[str], None] = lambda text: None
+        """is told that it is waited for"""
+        self._away = False
+        self._given_up = threading.Event()
+        event.listen(self.engine, "do_connect", self._connect)
+        event.listen(self.engine, "handle_error", self._note)
+
+    def give_up(self) -> None:
+        """Wait no longer for a database that does not answer."""
+        self._given_up.set()
+
+    def _connect(self, dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
+        """A database that restarts is waited for: any statement that comes meanwhile is only late."""
+        deadline = time.monotonic() + OUTAGE_SECONDS
+        while True:
+            try:
+                connection = dialect.connect(*args, **options)
+                self._away = False
+                return connection
+            except dialect.loaded_dbapi.OperationalError as error:
+                self.outages += 1
+                if not self._away:
+                    self._away = True
+                    self.say(f"the database is away, for {OUTAGE_SECONDS:g} s it is waited for: {self.explain(error)}")
+                stopped = self.stop is not None and self.stop.signum is not None
+                if stopped or time.monotonic() > deadline or self._given_up.wait(RETRY_SECONDS):
+                    raise
+
+    def _note(self, context: ExceptionContext) -> None:
+        self.outages += context.is_disconnect
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Leave it.
+
+        Raises:
+            StorageError: in place of any error of the database.
+        """
+        self.storage.remove_session()
+        self.engine.dispose()
+        if isinstance(error, SQLAlchemyError | optuna.exceptions.StorageInternalError):
+            raise self.error(error) from None
+
+    def error(self, error: BaseException) -> StorageError:
+        """Of whatever was raised while the database was used."""
+        return StorageError(
+            f"{self.url}: the database failed: {self.explain(error)}; all acknowledged records are safe. "
+            "Run the same command again: it goes on from here"
+        )
+
+    def explain(self, error: BaseException) -> str:
+        """The cause in one line, without secrets."""
+        while error.__cause__ is not None and not isinstance(error, SQLAlchemyError):
+            error = error.__cause__
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _parse(self, url: str) -> URL:
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            raise StorageError(
+                f"--storage {self.url}: not a database URL; expected one such as "
+                "postgresql+psycopg://user@host/database or sqlite:///study.db"
+            ) from None
+        return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+    def _probe(self, address: str, options: dict[str, Any]) -> None:
+        """Connect and look, before anything is made."""
+        try:
+            engine = create_engine(address, **{**options, "poolclass": NullPool})
+        except NoSuchModuleError:
+            scheme = address.split(":", 1)[0]
+            raise StorageError(
+                f"--storage {self.url}: no database is called {scheme!r}; expected one such as postgresql+psycopg, "
+                "mysql+pymysql or sqlite"
+            ) from None
+        except ImportError as error:
+            remedy = (
+                "pip install -e '.[postgresql]' in this project's checkout"
+                if address.startswith("postgresql")
+                else f"install {error.name}"
+            )
+            raise StorageError(
+                f"--storage {self.url}: the package {error.name} is missing, which talks to this database: {remedy}"
+            ) from None
+        try:
+            self._check_tables(engine)
+        except (SQLAlchemyError, OSError) as error:
+            raise StorageError(
+                f"--storage {self.url}: cannot be used: {self.explain(error)}; is the server running, and are address, "
+                "user, password and database right? Nothing was started"
+            ) from None
+
+    def _check_tables(self, engine: Engine) -> None:
+        """Tables of another version of Optuna are refused before anything is added to them."""
+        if engine.dialect.name == "sqlite" and _is_new_file(engine.url, self.url):
+            return
+        deadline = time.monotonic() + CREATE_SECONDS
+        while True:
+            tables = set(inspect(engine).get_table_names())
+            if not {"studies", "version_info", "alembic_version"} & tables:
+                return
+            if "alembic_version" in tables:
+                with engine.connect() as connection:
+                    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+                if found is not None:
+                    break
+            if time.monotonic() > deadline:
+                raise StorageError(f"--storage {self.url}: {_other_optuna('an old version')}")
+            time.sleep(0.2)  # another driver is making the tables, and a database has no way to tell when it has
+        try:
+            RDBStorage(
+                engine.url.render_as_string(hide_password=False),
+                {"connect_args": _connect_options(engine.url), "poolclass": NullPool},
+                skip_table_creation=True,
+            )
+        except RuntimeError:
+            raise StorageError(f"--storage {self.url}: {_other_optuna(f'schema {found}')}") from None
+
+    def _create(self, address: str, options: dict[str, Any]) -> RDBStorage:
+        """Make the tables that are missing; drivers that start together get into each other's way, and try again."""
+        deadline = time.monotonic() + CREATE_SECONDS
+        while True:
+            try:
+                storage = RDBStorage(address, dict(options))
+                METADATA.create_all(storage.engine)
+                return storage
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, AssertionError) as error:
+                if time.monotonic() > deadline:
+                    raise StorageError(
+                        f"--storage {self.url}: the tables could not be made: {self.explain(error)}"
+                    ) from None
+                time.sleep(0.1)
+
+
+def _secrets(url: str) -> list[str]:
+    """What is secret in a URL, in the forms in which it may turn up in messages of others."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return [url]
+    query = parsed.normalized_query
+    values = [value for name in query if name.lower() not in SHOWN for value in query[name]]
+    hidden = [parsed.password, *(value for value in values if len(value) > 3)]  # of "1" a message is full
+    return [form for secret in hidden if secret for form in (str(secret), quote(str(secret)), quote_plus(str(secret)))]
+
+
+def _connect_options(url: URL) -> dict[str, Any]:
+    if url.drivername == "postgresql+psycopg":
+        return {name: value for name, value in PSYCOPG.items() if name not in url.query}
+    if url.drivername in ("mysql", "mysql+mysqldb", "mysql+pymysql"):
+        return {"connect_timeout": CONNECT_SECONDS}
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_SECONDS}
+    return {}
+
+
+def _is_new_file(url: URL, shown: str) -> bool:
+    """Whether an SQLite database is not there yet, and may be made: connecting to it would make it."""
+    if url.database in (None, "", ":memory:"):
+        raise StorageError(f"--storage {shown}: a database in memory has one process; name a file: sqlite:///study.db")
+    path = Path(url.database)
+    if not path.parent.is_dir():
+        raise StorageError(f"--storage {shown}: there is no folder {path.parent}")
+    return not path.exists()
+
+
+def _other_optuna(found: str) -> str:
+    return (
+        f"its tables are of another Optuna ({found}; here is Optuna {optuna.__version__}). Take another database, "
+        "install that Optuna, or upgrade the tables with 'optuna storage upgrade --storage URL'"
+    )

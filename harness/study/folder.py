@@ -1,0 +1,261 @@
+"""The folder of a study: held by one process at a time, described by a manifest, opened again after any end."""
+
+import fcntl
+import json
+import math
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from harness.files.yaml_file import to_yaml
+from harness.measure import host as machine
+from harness.measure.provenance import commit
+from harness.measure.record import (
+    Phase,
+    Record,
+    RecordError,
+    RecordFile,
+    attempts_that_count,
+    set_bad_lines_aside,
+    typical,
+    write_atomic,
+    write_tables,
+)
+from harness.measure.stop import StopSignal
+from harness.predict.plan import Plan
+from harness.suite.schema import Suite
+
+JOURNAL = "optuna.journal"
+
+
+class StudyLocked(RuntimeError):
+    """Another harness process works on this study."""
+
+
+class TakenOver(RuntimeError):
+    """Another driver of a shared study has what this one was working on."""
+
+
+class Study:
+    """Opened by one process: a second one gets ``StudyLocked``; the lock goes with its process, however that ends.
+
+    Its methods from ``turn`` on are how a search agrees with other drivers: here there are none.
+
+    Args:
+        folder: ``results/<suite>/<study id>``, made when it is not there.
+    """
+
+    storage: str | None = None
+    """the database that keeps it; None: files"""
+    lock_kind = fcntl.LOCK_EX
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            self.records = self._open_records()
+            self.set_aside = [path for path in (self.records.set_aside, self._repair_journal()) if path]
+        except RecordError:
+            raise
+        except OSError as error:
+            raise RecordError(f"{folder}: cannot be used: {error.strerror or error}") from error
+        description = machine.describe()
+        self.machine = machine.fingerprint(description)
+        self._machine = description
+        self.versions = machine.versions_text(description)
+        """packages that matter, as records have them"""
+        code = commit()
+        self.commit, self.dirty = code.commit, code.dirty
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._lock.close()
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.folder / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, self.lock_kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise StudyLocked(f"{self.folder}: {holder} works on this study; wait for its end or stop it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
+        lock.flush()
+        return lock
+
+    def _open_records(self) -> RecordFile:
+        return RecordFile(self.folder / "trials.jsonl")
+
+    def _repair_journal(self) -> Path | None:
+        (self.folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
+        return set_bad_lines_aside(self.folder / JOURNAL, cut=True)
+
+    def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
+        """The sampler's memory, kept in a journal that nobody else writes to."""
+        path = str(self.folder / JOURNAL)
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        return optuna.create_study(
+            storage=storage, study_name=self.folder.name, directions=list(directions), load_if_exists=True
+        )
+
+    def describe(self, plan: Plan, command: Sequence[str]) -> None:
+        """Write ``suite.yaml`` as it runs and add this run to ``manifest.json``."""
+        write_atomic(self.folder / "suite.yaml", to_yaml(plan.suite.to_dict()))
+        path = self.folder / "manifest.json"
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+        run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self.dirty}
+        manifest = {
+            "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self.dirty,
+            "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
+            "versions": self._machine["versions"], "dropped": list(plan.dropped), "command": run["command"],
+            "runs": [*runs, run],
+        } | ({"storage": self.storage} if self.storage else {})  # fmt: skip
+        write_atomic(path, json.dumps(manifest, indent=2) + "\n")
+
+    @property
+    def kept_in(self) -> str | None:
+        """The database that a folder is the copy of, by its manifest."""
+        path = self.folder / "manifest.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("storage") if path.exists() else None
+
+    def write_tables(self) -> None:
+        write_tables(self.folder, self.records.records)
+
+    @property
+    def trials(self) -> int:
+        """Trials with at least one record of the search."""
+        return 1 + max((record.trial for record in self.records.records), default=-1)
+
+    def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
+        """What is known of a trial: of each repeat the attempt that counts."""
+        own = [r for r in self.records.records if r.trial == trial and phase in (None, r.phase)]
+        return attempts_that_count(own)
+
+    def params(self, trial: int) -> dict[str, Any]:
+        return self.of_trial(trial)[0].params
+
+    def measured(self, trial: int) -> bool:
+        return any(record.state == "complete" for record in self.of_trial(trial, "search"))
+
+    def ranking(self, suite: Suite) -> list[int]:
+        return ranking(self.records.records, suite, "search")
+
+    def strangers(self) -> list[str]:
+        """Machines that have records here and do not compare with this one."""
+        return sorted({record.machine for record in self.records.records} - {self.machine})
+
+    # -- with other drivers
+
+    def turn(self, stop: StopSignal) -> AbstractContextManager[None]:
+        """While entered, no other driver chooses a trial, and all records are known here."""
+        return nullcontext()
+
+    def take(self, trial: int) -> bool:
+        """Whether this driver may work on a trial that is not finished, and nobody else does."""
+        return True
+
+    def release(self, trial: int) -> None:
+        """The work on a trial is over, finished or not."""
+
+    def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
+        """Yields when this driver may search: once, and again whenever another one left a trial unfinished."""
+        yield
+
+    def confirmations(self, stop: StopSignal) -> Iterator[None]:
+        """Yields when this driver has to confirm, with all records known here."""
+        yield
+
+
+def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
+    """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
+
+    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
+    first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
+    baseline was not picked for its value, so that a single repeat of it says as much as two of the others.
+    """
+    records = of_one_kind(records)
+    scores: dict[int, list[float]] = {}
+    for trial in sorted({record.trial for record in records}):
+        own = [r for r in records if r.trial == trial]
+        signed = [value(own, o.metric, phase) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
+        if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
+            scores[trial] = signed
+    confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
+    looked = {r.trial for r in records if r.second_look and r.state == "complete"}
+    looked |= {r.trial for r in records if r.baseline and looked}
+    stage = {trial: (trial in confirmed, trial in looked) for trial in scores}
+    front = [
+        trial
+        for trial, own in scores.items()
+        if not any(_dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
+    ]
+    best = front if len(suite.objectives) > 1 else list(scores)
+    return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
+
+
+def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> bool:
+    """Whether one trial met all constraints."""
+    return all(
+        bounds.excess(value(records, metric, phase)) <= 0 for metric, bounds in suite.constraints.metrics.items()
+    )
+
+
+def value(records: Sequence[Record], metric: str, phase: Phase | None = None) -> float:
+    """The value of one trial: ``typical`` over the repeats that count.
+
+    What those did not measure, such as the busy fractions of repeats that took turns, the search's repeats say. A
+    target that was not reached was measured.
+    """
+    found = typical(judged_by(records, phase), metric)
+    if math.isnan(found) and metric != "seconds_to_return":
+        return typical(judged_by(records, "search"), metric)
+    return found
+
+
+def of_one_kind(records: Sequence[Record]) -> list[Record]:
+    """Without repeats of the confirmation whose numbers are of another kind than those of most.
+
+    A candidate that joined later may not have been able to take turns, as the others did: its numbers and theirs cannot
+    be ranked together.
+    """
+    kinds = Counter(r.kind for r in records if r.phase == "confirm" and r.state == "complete")
+    most = max(kinds, key=kinds.__getitem__, default="")
+    return [r for r in records if r.phase == "search" or not kinds or r.kind == most]
+
+
+def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
+    """The repeats of one trial that count, of each the attempt that does."""
+    confirmed = [r for r in records if r.phase == "confirm"]
+    if phase is None:
+        phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
+    return attempts_that_count([r for r in records if r.phase == phase])
+
+
+def timed_by(records: Sequence[Record]) -> list[Record]:
+    """The repeats of one trial that say how its time was used: those that count, or if they took turns the search's."""
+    counted = judged_by(records)
+    return judged_by(records, "search") if any(record.in_turns for record in counted) else counted
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,27 @@
+"""What a suite may name as objective or constraint, and which direction is better."""
+
+from typing import Literal
+
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "env_steps_per_second": "maximize",
+    "updates_per_second": "maximize",
+    "samples_per_second": "maximize",
+    "episode_return": "maximize",
+    "episodes": "maximize",
+    "collector_busy_fraction": "maximize",
+    "learner_busy_fraction": "maximize",
+    "policy_lag_mean": "minimize",
+    "dropped_rollouts": "minimize",
+    "peak_host_bytes": "minimize",
+    "peak_shm_bytes": "minimize",
+    "peak_device_bytes": "minimize",
+    "wall_seconds": "minimize",
+    "return_at_budget": "maximize",
+    "seconds_to_return": "minimize",
+    "async_efficiency": "maximize",
+}
+"""what an objective or a constraint may name, and the direction that is better"""
+
+
+RETURNS = ("episode_return", "return_at_budget")
+"""metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""

@@ -1,0 +1,517 @@
+"""The suite file: what is measured, read from YAML into frozen dataclasses.
+
+Every mistake is told with file, line, key, what was expected and the nearest valid key, all of them at once
+(``InputError``); reading a suite creates nothing. The settings named in ``fixed``, ``search`` and ``baseline`` belong
+to the trainer and are checked against it by ``harness.predict.plan``, through ``SuiteSource.error`` so that they carry
+their line as well.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from harness.files.yaml_file import Document, InputError, Key, Mistakes
+from harness.suite.metrics import METRICS, RETURNS
+from unilab.settings import nearest
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+STEADY_SECONDS = 20.0
+FLAT_GROUPS = ("fixed", "search", "baseline")
+"""groups whose keys are dotted names of trainer settings"""
+UNKNOWN = "?"
+"""environment of a suite that names none that can be one"""
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+MISSING_KEY = ("missing", "missing_argument")
+TOO_SHORT = "too_short"
+"""kinds of errors of pydantic"""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends, both included; whole numbers if both ends are."""
+
+    __pydantic_config__ = STRICT
+
+    low: Number
+    high: Number
+    log: bool = False
+    """search on a logarithmic scale"""
+    step: Number | None = None
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, got {self.low} > {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
+        if self.step is not None and self.log:
+            raise ValueError("expected either log or step, not both")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"expected step > 0, got {self.step}")
+        if self.whole and isinstance(self.step, float):
+            raise ValueError("expected a whole step between whole numbers")
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+def _choices(values: Any) -> Any:
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError("expected at least one value")
+    texts = [json.dumps(value) for value in values]
+    if len(set(texts)) < len(texts) or any(a == b for i, a in enumerate(values) for b in values[:i]):
+        raise ValueError("expected different values, one is there twice")
+    return tuple(values)
+
+
+def _kind_of_search(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        return "list"
+    return "range" if isinstance(value, dict | Range) else None
+
+
+Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
+Dimension = Annotated[
+    Annotated[Choices, Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(
+        _kind_of_search,
+        custom_error_type="search_kind",
+        custom_error_message="expected a list of values or {low, high, log, step}",
+    ),
+]
+
+
+def _known_metric(name: Any) -> Any:
+    if name not in METRICS:
+        raise ValueError(f"unknown metric '{name}'; {nearest(str(name), METRICS)}")
+    return name
+
+
+Metric = Annotated[str, BeforeValidator(_known_metric)]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
+
+    __pydantic_config__ = STRICT
+
+    metric: Metric
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    @classmethod
+    def read(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {"metric": given}
+        if isinstance(given, dict) and given.get("metric") in METRICS:
+            return {"direction": METRICS[given["metric"]]} | given
+        return given
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.direction == "maximize" else value < than
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a metric has to stay for a configuration to count as feasible."""
+
+    __pydantic_config__ = STRICT
+
+    min: Number | None = None
+    max: Number | None = None
+
+    def excess(self, value: float) -> float:
+        """How far ``value`` is outside, 0 or less when inside; a metric that is missing is outside."""
+        if math.isnan(value):
+            return math.inf
+        over = [value - self.max] if self.max is not None else []
+        under = [self.min - value] if self.min is not None else []
+        return max(over + under, default=0.0)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    __pydantic_config__ = STRICT
+
+    host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """part of this machine's memory that a trial may use"""
+    metrics: dict[Metric, Bounds] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: Any) -> Any:
+        """The file has metrics beside the fraction, not in a group of their own."""
+        if not isinstance(given, dict) or "metrics" in given:
+            return given
+        fraction = {key: value for key, value in given.items() if key == "host_memory_fraction"}
+        return fraction | {"metrics": {key: value for key, value in given.items() if key not in fraction}}
+
+
+@dataclass(frozen=True)
+class ReturnAt:
+    """A budget of training: of env steps, or of seconds of wall time."""
+
+    __pydantic_config__ = STRICT
+
+    env_steps: Count | None = None
+    seconds: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if (self.env_steps is None) == (self.seconds is None):
+            raise ValueError("expected either env_steps or seconds")
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Measure:
+    __pydantic_config__ = STRICT
+
+    warmup_seconds: NotNegative = 5.0
+    """left out of the steady window, as are three iterations and those that wrap the buffers once"""
+    seconds: Positive | None = None
+    """length of the steady window, ``STEADY_SECONDS`` when nothing says how long a trial is"""
+    repeats: Count = 1
+    """fresh processes a trial"""
+    return_at: ReturnAt | None = None
+    """a trial ends when this budget is used up, and the return it has then is ``return_at_budget``"""
+    target_return: Annotated[float, Field(strict=True)] | None = None
+    """``seconds_to_return`` is the wall time until the mean return reaches it; the trial still runs to its end"""
+    disturbed_retries: Annotated[int, Field(ge=0)] = 2
+    """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
+
+    turns: bool = True
+    """where speed is confirmed or compared, what is measured together takes turns of a fraction of a second"""
+
+    @property
+    def steady_seconds(self) -> float:
+        """Length of the steady window where no budget decides."""
+        return STEADY_SECONDS if self.seconds is None else self.seconds
+
+    @property
+    def least_seconds(self) -> float:
+        """Training that one repeat takes at least; how long a budget of env steps takes nobody knows beforehand."""
+        if self.return_at is not None:
+            return self.return_at.seconds or self.warmup_seconds
+        return self.warmup_seconds + self.steady_seconds
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """After the search the best configurations and the baseline again, in turns (``harness.study.confirmation``)."""
+
+    __pydantic_config__ = STRICT
+
+    top: Count = 2
+    """configurations beside the baseline"""
+    repeats: Count = 8
+    """of each of them; the baseline is measured as often, and once more where that is odd. The test needs six where one
+    is confirmed, seven for two or three, eight for up to six"""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    __pydantic_config__ = STRICT
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0)] = 0
+    predict: bool = True
+    """begin with what the ceilings of this machine say is best"""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Trials of the search whose return stays behind are ended early; see ``harness.study.pruning``."""
+
+    __pydantic_config__ = STRICT
+
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    """a trial goes on while its best return so far is at or above this percentile of the completed trials"""
+    startup_trials: Count = 5
+    """completed trials before the first one is pruned"""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """part of a trial's budget before which it is never pruned"""
+    interval_fraction: Annotated[float, Field(ge=0.01, lt=1)] = 0.1
+    """part of the budget between two looks, in whole percent"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    __pydantic_config__ = STRICT
+
+    trials: Count = 20
+    """trials of the study in total, over all runs of it"""
+    minutes: Positive = 60.0
+    """wall time of one run: measuring the ceilings, search and confirmation. A repeat that has begun is finished, and
+    the search leaves the confirmation its time; what is missing is measured when the same command is given again"""
+    trial_timeout_seconds: Positive = 300.0
+    """longest life of one repeat, start of its process included"""
+    progress_timeout_seconds: Positive = 120.0
+    """a repeat that reports nothing for so long hangs"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several trainers side by side, with settings of its own."""
+
+    __pydantic_config__ = STRICT
+
+    trainer: Annotated[str, Field(min_length=1)]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    env: Annotated[str, Field(min_length=1)]
+    trainer: str = ""
+    trainers: dict[str, Variant] = field(default_factory=dict)
+    """instead of ``trainer``: several by names of the suite's own, which ``search.trainer`` then chooses from"""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Dimension] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """configurations by names of the suite's own that are measured and confirmed whatever the search finds, so that
+    their history goes on; what they do not set of the search space is as in the baseline"""
+    objectives: Annotated[tuple[Annotated[Objective, BeforeValidator(Objective.read)], ...], Field(min_length=1)] = (
+        Objective("env_steps_per_second"),
+    )
+    constraints: Annotated[Constraints, BeforeValidator(Constraints.read)] = Constraints()
+    measure: Measure = Measure()
+    confirm: Confirm | None = None
+    sampler: Sampler = Sampler()
+    pruner: Pruner | None = None
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.trainers and "trainer" not in self.search:
+            object.__setattr__(self, "search", {"trainer": tuple(self.trainers), **self.search})
+
+    @property
+    def learns(self) -> bool:
+        """Its repeats are measured for what they learn, not for their speed alone."""
+        measured = self.measure.return_at is not None or self.measure.target_return is not None
+        return measured or any(objective.metric in RETURNS for objective in self.objectives)
+
+    def study_id(self) -> str:
+        """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
+
+        Limits, confirmation and what is pinned are left out: a study may be extended.
+        """
+        content = dataclasses.asdict(self)
+        for extendable in ("name", "limits", "confirm", "pinned"):
+            del content[extendable]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a suite file has it; reading it back gives an equal suite."""
+        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        content["constraints"] |= content["constraints"].pop("metrics")
+        for optional in ("trainer", "trainers", "pinned", "confirm", "pruner"):
+            if not content[optional]:
+                del content[optional]
+        return content
+
+
+SECTIONS: dict[str, type] = {
+    "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
+    "trainers": Variant, "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
+}  # fmt: skip
+
+_SUITE = pydantic.TypeAdapter(Suite)
+
+
+@dataclass(frozen=True)
+class SuiteSource:
+    """A suite and the file it stands in."""
+
+    suite: Suite
+    document: Document
+    mistakes: tuple[InputError, ...] = ()
+    """what is wrong with the file, where ``suite`` is the rest of it"""
+
+    def error(self, key: Key, problem: str) -> InputError:
+        return self.document.error(key, problem)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
+    """Read a suite file; ``overrides`` are ``key=value`` texts as given with ``--set``.
+
+    Raises:
+        InputError: everything that is wrong with the file or an override.
+    """
+    return _faultless(read(path, overrides))
+
+
+def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
+    """As ``load``, from text."""
+    return _faultless(_build(Document.parse(text, file, overrides, FLAT_GROUPS)))
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
+    """As ``load`` for those who look for more mistakes: what is wrong is left out and told in ``mistakes``.
+
+    Raises:
+        InputError: too little is right to go on.
+    """
+    return _build(Document.load(path, overrides, FLAT_GROUPS))
+
+
+def _faultless(source: SuiteSource) -> SuiteSource:
+    Mistakes(source.mistakes).check()
+    return source
+
+
+def _build(document: Document) -> SuiteSource:
+    content = document.content
+    if "settings" in content and not {"name", "search", "fixed"} & content.keys():
+        problem = f"this is a configuration and no suite: python -m harness train {shlex.quote(document.file)}"
+        raise document.error(("settings",), problem)
+    content = {**content, "search": _without_groups(content.get("search", {}))}
+    mistakes = Mistakes()
+    try:
+        suite = _SUITE.validate_python(content)
+    except pydantic.ValidationError as error:
+        mistakes.found += _errors(error, document)
+        suite = _rest(content, error, mistakes)
+    wrong = {one.key.partition(".")[0] for one in mistakes.found}
+    if not wrong & {"trainer", "trainers"}:
+        with mistakes.collected():
+            _check_trainer(suite, document)
+    _check_measure(suite, document, mistakes)
+    return SuiteSource(suite, document, tuple(mistakes.found))
+
+
+def _without_groups(search: Any) -> Any:
+    """Dimensions may be nested, as settings may: each under its dotted name."""
+    if not isinstance(search, dict):
+        return search
+    flat: dict[str, Any] = {}
+    for name, value in search.items():
+        is_group = isinstance(value, dict) and value and all(isinstance(inner, dict | list) for inner in value.values())
+        inside = _without_groups(value) if is_group else None
+        flat |= {name: value} if inside is None else {f"{name}.{inner}": one for inner, one in inside.items()}
+    return flat
+
+
+def _rest(content: dict[str, Any], error: pydantic.ValidationError, mistakes: Mistakes) -> Suite:
+    """The suite without what is wrong, so that the rest of it can be checked, too."""
+    content = copy.deepcopy(content)
+    for section, *inside in {one["loc"][:2] for one in error.errors()}:
+        group = content.get(str(section))
+        if inside and isinstance(group, dict) and inside[0] in group:
+            del group[inside[0]]
+        else:
+            content.pop(str(section), None)
+    try:
+        return _SUITE.validate_python({"name": "unnamed", "env": UNKNOWN} | content)
+    except pydantic.ValidationError:
+        raise InputError.together(mistakes.found) from None
+
+
+def _check_trainer(suite: Suite, document: Document) -> None:
+    """Exactly one of ``trainer`` and ``trainers``."""
+    if suite.trainer and suite.trainers:
+        raise document.error(("trainers",), "there is a 'trainer' as well; leave out one of the two")
+    if not suite.trainer and not suite.trainers:
+        raise document.error(("trainer",), "is missing" if "trainer" not in document.content else "expected a name")
+
+
+def _check_measure(suite: Suite, document: Document, mistakes: Mistakes) -> None:
+    """What contradicts itself, or is asked for and never measured."""
+    if any(one.key.startswith("measure") for one in mistakes.found):
+        return  # what is measured is not known
+    measure = suite.measure
+    if measure.return_at is not None and measure.seconds is not None:
+        problem = "a trial ends where measure.return_at says, so leave 'seconds' out; or leave out return_at"
+        mistakes.found.append(document.error(("measure", "seconds"), problem))
+    budget = None if measure.return_at is None else measure.return_at.seconds
+    if budget is not None and budget <= measure.warmup_seconds:
+        problem = f"a trial of {budget:g} s needs a warm-up that is shorter, got {measure.warmup_seconds:g} s"
+        mistakes.found.append(document.error(("measure", "warmup_seconds"), problem))
+    needs = {
+        "return_at_budget": ("return_at: {env_steps: N} or {seconds: S}", measure.return_at),
+        "seconds_to_return": ("target_return: R", measure.target_return),
+    }
+    used: list[tuple[Key, str]] = [
+        (("objectives", index), objective.metric) for index, objective in enumerate(suite.objectives)
+    ]
+    for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
+        if metric in needs and needs[metric][1] is None:
+            problem = f"'{metric}' is measured only with measure.{needs[metric][0]}"
+            mistakes.found.append(document.error(key, problem))
+
+
+def _errors(error: pydantic.ValidationError, document: Document) -> list[InputError]:
+    """Each mistake once, and only what is the cause.
+
+    A misspelt key is unknown and leaves another one missing; a wrong value leaves a list shorter than it may be.
+    """
+    found = error.errors()
+    inside = {one["loc"][:-depth] for one in found for depth in range(1, len(one["loc"]))}
+    found = [one for one in found if one["type"] != TOO_SHORT or one["loc"] not in inside]
+    misspelt = {one["loc"][:-1] for one in found if one["type"] in UNKNOWN_KEY}
+    told: dict[Key, InputError] = {}
+    for one in found:
+        if one["type"] not in MISSING_KEY or one["loc"][:-1] not in misspelt:
+            key = _key(one)
+            told.setdefault(key, _told(key, one, document))
+    return list(told.values())
+
+
+def _key(error: Any) -> Key:
+    """As the file has it, without names of ours."""
+    *outer, last = (part for part in error["loc"] if part not in {"list", "range", "metrics", "[key]"})
+    is_type = last in {"int", "float"} and error["type"] not in UNKNOWN_KEY
+    return tuple(outer if is_type else [*outer, last])
+
+
+def _told(key: Key, error: Any, document: Document) -> InputError:
+    if error["type"] in UNKNOWN_KEY:
+        section = ".".join(map(str, key[:-1]))
+        owner = SECTIONS.get(section) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
+        remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])
+        if len(key) == 1 and remedy.startswith("known"):
+            remedy = f"a setting of the trainer is set as fixed.{key[0]}; {remedy}"
+        return document.error(key, f"unknown key; {remedy}")
+    if error["type"] in MISSING_KEY:
+        return document.error(key, "is missing")
+    problem = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return document.error(key, f"{problem}{got}"[:300])
+
+
+LOOKED_AT = 3
+"""trials that the search measures once more, or one more than are confirmed where that is more"""
+
+
+def looked_at(suite: Suite, candidates: int) -> int:
+    """How many of so many candidates beside the baseline get a second look.
+
+    None where nothing is confirmed, or all that there are; and none where repeats learn: a second look takes minutes
+    of each, and what tells returns apart are seeds, which a suite asks for with ``measure.repeats``.
+    """
+    if suite.confirm is None or suite.learns or candidates <= suite.confirm.top:
+        return 0
+    return min(candidates, max(LOOKED_AT, suite.confirm.top + 1))
+
+
+def blocks(confirm: Confirm) -> int:
+    """Blocks with two repeats of each candidate; where ``repeats`` is odd the last one has one, of the baseline two."""
+    return math.ceil(confirm.repeats / 2)

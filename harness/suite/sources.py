@@ -1,0 +1,192 @@
+"""The code that decides a trial's numbers, as a digest: the modules that it loads, and the packages that compute in it.
+
+Loaded are ``harness.measure.repeat`` and what it imports of this project, the user's modules that a suite names, and
+what those import of their own package or folder; what is imported inside of functions, and what a string names as
+``module:attribute``, too. They count by what Python reads in them: a comment, a docstring or a line break is no other
+code. Nothing is imported to find them.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+TRIAL = "harness.measure.repeat"
+PROJECT = ("harness", "unilab")
+PACKAGES = ("torch", "mujoco", "numpy")
+"""whose versions count"""
+INSTALLED = ("site-packages", "dist-packages")
+"""names of folders in which everything is a package of its own"""
+SHORT = 8
+"""digits of the digest in names"""
+
+
+@cache
+def digest(*modules: str) -> str:
+    """Of a trial that loads ``modules`` besides, as this process finds them when it first asks; hexadecimal."""
+    content = hashlib.sha256()
+    for package in PACKAGES:
+        content.update(f"{package} {_version(package)}\n".encode())
+    for name, source in sorted(sources(modules).items()):
+        content.update(b"%s\0%d\0%s" % (name.encode(), len(source), source))
+    return content.hexdigest()
+
+
+def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
+    """What the modules that a trial loads say to Python, by their names; those that are not there are left out."""
+    own = _Own(modules)
+    found: dict[str, _Module] = {}
+    used: set[str] = set()
+    missing = [TRIAL, *modules]
+    while missing:
+        parts = [part for part in _with_parents(missing.pop()) if own.has(part)]
+        for part in parts:
+            if part not in found:
+                found[part] = _read(part)
+                missing += found[part].imports
+        # of a package that is only on the way to a module no function is called
+        if parts and parts[-1] not in used:
+            used.add(parts[-1])
+            missing += found[parts[-1]].later_imports
+    return {name: module.content for name, module in found.items()}
+
+
+@dataclass
+class _Module:
+    """What it says, and names of what it imports; some of them are of attributes."""
+
+    content: bytes
+    package: str = ""
+    """that its relative imports begin from"""
+    imports: list[str] = field(default_factory=list)
+    later_imports: list[str] = field(default_factory=list)
+    """inside of functions, and of a package that loads its names when they are asked for all of them"""
+
+    def add_imports(self, node: ast.AST, names: list[str]) -> None:
+        """Add what ``node`` imports, or may import, to ``names``; what its functions import, to the later ones."""
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = self.package.rsplit(".", node.level - 1)[0] if node.level else ""
+            above = ".".join(part for part in (base, node.module) if part)
+            names += [f"{above}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name, colon, attribute = node.value.partition(":")
+            if colon and all(map(str.isidentifier, [*name.split("."), attribute or "_"])):
+                names.append(name)
+        is_lazy = isinstance(node, ast.Module) and any(
+            isinstance(line, ast.FunctionDef) and line.name == "__getattr__" for line in node.body
+        )
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and _is_for_types(child.test):
+                for line in child.body if is_lazy else []:
+                    self.add_imports(line, self.later_imports)
+                for line in child.orelse:
+                    self.add_imports(line, names)
+            else:
+                is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                self.add_imports(child, self.later_imports if is_function else names)
+
+
+class _Own:
+    """What belongs to this project or to the user, and not to a package that either only uses."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self._names = {*PROJECT, *(name.partition(".")[0] for name in modules)}
+        self._folders = []
+        for name in self._names - {*PROJECT}:
+            spec = _find(name)
+            if spec is not None and (place := _place(spec)) is not None and place.name not in INSTALLED:
+                self._folders.append(place)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a module, in a package of theirs or in the folder that it lies in."""
+        spec = _find(name)
+        if spec is None or name.partition(".")[0] in self._names:
+            return spec is not None
+        place = _place(spec)
+        return place is not None and any(
+            place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts}
+            for folder in self._folders
+        )
+
+
+def _with_parents(name: str) -> list[str]:
+    """``a``, ``a.b`` and ``a.b.c``: all of them are loaded."""
+    parts = name.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+@cache
+def _find(name: str) -> ModuleSpec | None:
+    """Where Python would load a module from; unlike ``importlib.util.find_spec`` its packages are not imported."""
+    path: Any = None
+    package = name.rpartition(".")[0]
+    if package:
+        above = _find(package)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        path = above.submodule_search_locations
+    return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, path)) is not None), None)
+
+
+def _file(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.origin is not None and spec.has_location else None
+
+
+def _place(spec: ModuleSpec) -> Path | None:
+    """The folder in which a module or package lies."""
+    if spec.submodule_search_locations is not None:
+        return next((Path(folder).resolve().parent for folder in spec.submodule_search_locations), None)
+    file = _file(spec)
+    return None if file is None else file.resolve().parent
+
+
+def _read(name: str) -> _Module:
+    spec = _find(name)
+    file = None if spec is None else _file(spec)
+    if spec is None or file is None:  # a package without a file of its own
+        return _Module(b"")
+    content = file.read_bytes()
+    try:
+        tree = ast.parse(content) if file.suffix == ".py" else None
+    except (SyntaxError, ValueError):  # the trial will say so
+        tree = None
+    if tree is None:
+        return _Module(content)
+    _remove_docstrings(tree)
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    module = _Module(ast.dump(tree).encode(), package)
+    module.add_imports(tree, module.imports)
+    return module
+
+
+def _remove_docstrings(tree: ast.AST) -> None:
+    """Strings that stand alone say nothing to Python."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [line for line in body if not _is_docstring(line)]
+
+
+def _is_docstring(line: ast.AST) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"

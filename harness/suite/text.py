@@ -1,0 +1,32 @@
+"""Numbers, settings and durations as people read them."""
+
+import math
+from typing import Any
+
+
+def number_text(value: float | None) -> str:
+    """For people; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def dimension_text(dimension: Any) -> str:
+    if isinstance(dimension, tuple):
+        return ", ".join(map(str, dimension))
+    return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
+
+
+def settings_text(params: dict[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return " ".join(f"{name.rpartition('.')[2]}={short(value)}" for name, value in params.items()) or "defaults"
+
+
+def bytes_text(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size else "-"
+
+
+def describe_minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"

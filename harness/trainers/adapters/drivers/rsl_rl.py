@@ -1,0 +1,111 @@
+"""Trains rsl_rl's PPO in this project's environments."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rsl_rl.env import VecEnv
+from rsl_rl.runners import OnPolicyRunner
+from tensordict import TensorDict
+
+from harness.trainers.adapters.drive import Reporter
+from harness.trainers.adapters.drivers.counting import StopTraining, UpdateCounter, in_turns
+from harness.trainers.adapters.rsl_rl import group, networks
+from unilab.envs import make
+from unilab.run.episodes import EpisodeStatistics
+
+
+class UnilabEnv(VecEnv):
+    """An environment of this project behind rsl_rl's interface.
+
+    Its observations and rewards are copies: rsl_rl keeps them beyond the next step.
+    """
+
+    device = "cpu"
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._env = make(
+            settings["env"],
+            settings["num_envs"],
+            env_cfg_override=settings["env_cfg"],
+            seed=settings["seed"],
+            num_threads=settings["env_threads"],
+        )
+        self.num_envs, self.num_actions = self._env.num_envs, self._env.action_dim
+        self.max_episode_length = self._env.max_episode_steps or sys.maxsize
+        self.cfg = settings
+        self.episodes = EpisodeStatistics(self.num_envs)
+        self._low, self._high = torch.from_numpy(self._env.action_low), torch.from_numpy(self._env.action_high)
+        self._env.reset(seed=settings["seed"])
+        if settings["stagger_episodes"]:
+            self._env.stagger()
+            self.episodes.discard_running()
+
+    @property
+    def episode_length_buf(self) -> torch.Tensor:
+        return torch.from_numpy(self._env.elapsed_steps.copy())
+
+    def get_observations(self) -> TensorDict:
+        return TensorDict({"policy": torch.from_numpy(self._env.obs).clone()}, batch_size=self.num_envs)
+
+    def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        result = self._env.step(actions.clamp(self._low, self._high).numpy())
+        self.episodes.step(result.reward, result.final_ids)
+        done = torch.from_numpy(result.terminated | result.truncated)
+        extras = {"time_outs": torch.from_numpy(result.truncated).clone()}
+        return self.get_observations(), torch.from_numpy(result.reward).clone(), done, extras
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class Counting:
+    """Has what takes the place of the logger's function that the runner calls after each iteration."""
+
+    def __init__(self, report: Reporter, settings: dict[str, Any], env: UnilabEnv, updates: UpdateCounter) -> None:
+        self._report, self._episodes, self._updates = report, env.episodes, updates
+        self._rollout = settings["num_envs"] * settings["num_steps_per_env"]
+        self._epochs = settings["algorithm.num_learning_epochs"]
+        self._collecting = self._learning = 0.0
+
+    def log(self, *, it: int, collect_time: float, learn_time: float, loss_dict: dict[str, float], **_: Any) -> None:
+        self._collecting += collect_time
+        self._learning += learn_time
+        env_steps = (it + 1) * self._rollout
+        more = self._report(
+            **in_turns(env_steps, self._collecting, self._learning),
+            iteration=it + 1,
+            updates=self._updates.count,
+            samples=env_steps * self._epochs,
+            episodes=self._episodes.finished,
+            episode_return=self._episodes.mean_return,
+            episode_length=self._episodes.mean_length,
+            metrics={name: float(loss) for name, loss in loss_dict.items()},
+        )
+        if not more:
+            raise StopTraining
+
+
+def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+    """Until ``report`` says so; then ``model.pt`` is saved, which ``OnPolicyRunner.load`` takes."""
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(settings["seed"])
+    env = UnilabEnv(settings)
+    try:
+        config = {
+            **networks(settings),
+            "algorithm": {"class_name": "rsl_rl.algorithms.PPO", **group(settings, "algorithm")},
+            "num_steps_per_env": settings["num_steps_per_env"],
+            "obs_groups": {"actor": ["policy"], "critic": ["policy"]},
+            "save_interval": sys.maxsize,
+        }
+        runner = OnPolicyRunner(env, config, log_dir=None, device=settings["device"])
+        runner.logger.log = Counting(report, settings, env, UpdateCounter(runner.alg.optimizer)).log
+        report.start()
+        try:
+            runner.learn(sys.maxsize)
+        except StopTraining:
+            runner.save(str(log_dir / "model.pt"))
+    finally:
+        env.close()

@@ -1,0 +1,139 @@
+"""Trains Stable-Baselines3's PPO, SAC and TD3."""
+
+import functools
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+
+from harness.trainers.adapters.drive import Reporter
+from harness.trainers.adapters.drivers.counting import UpdateCounter, in_turns
+from harness.trainers.adapters.sb3 import constructor_arguments
+
+ACTIVATIONS = {
+    "tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU, "leaky_relu": torch.nn.LeakyReLU,
+    "silu": torch.nn.SiLU,
+}  # fmt: skip
+
+
+def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+    """Until ``report`` says so; then ``model.zip`` is saved, which the algorithm's ``load`` takes."""
+    torch.set_num_threads(settings["threads"])
+    env = make_env(settings)
+    try:
+        model = build(algorithm, settings, env)
+        report.start()
+        model.learn(sys.maxsize, callback=Counting(report, settings["batch_size"]))
+        model.save(log_dir / "model.zip")
+    finally:
+        env.close()
+
+
+train_ppo = functools.partial(train, PPO)
+train_sac = functools.partial(train, SAC)
+train_td3 = functools.partial(train, TD3)
+
+
+def make_env(settings: dict[str, Any]) -> VecEnv:
+    kind = SubprocVecEnv if settings["vec_env"] == "subproc" else DummyVecEnv
+    env: VecEnv = make_vec_env(
+        gymnasium_id(settings["env"]),
+        n_envs=settings["n_envs"],
+        seed=settings["seed"],
+        env_kwargs=settings["env_cfg"],
+        vec_env_cls=kind,
+    )
+    return VecNormalize(env, gamma=settings["gamma"]) if settings["normalize"] else env
+
+
+def gymnasium_id(env: str) -> str:
+    """``env`` itself, or with the version of gymnasium's task that ours of that name was made after."""
+    if env in gymnasium.registry or ":" in env:
+        return env
+    if f"{env}-v5" in gymnasium.registry:
+        return f"{env}-v5"
+    raise ValueError(f"Stable-Baselines3 trains in gymnasium's environments, and '{env}' is none")
+
+
+def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+    given = constructor_arguments(settings)
+    if settings.get("action_noise"):
+        assert env.action_space.shape is not None
+        size = env.action_space.shape[0]
+        given["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings["action_noise"]))
+    policy: dict[str, Any] = {}
+    if settings["policy.net_arch"] is not None:
+        policy["net_arch"] = settings["policy.net_arch"]
+    if settings["policy.activation_fn"] is not None:
+        policy["activation_fn"] = ACTIVATIONS[settings["policy.activation_fn"]]
+    return algorithm("MlpPolicy", env, policy_kwargs=policy, **given)
+
+
+class Counting(BaseCallback):
+    """Reports before each rollout, when all env steps so far were trained on; the first updates awaited."""
+
+    def __init__(self, report: Reporter, batch_size: int) -> None:
+        super().__init__()
+        self._report, self._batch_size = report, batch_size
+        self._more = True
+        self._iteration = self._episodes = 0
+        self._collecting = self._learning = 0.0
+
+    def _on_training_start(self) -> None:
+        self._changed = time.monotonic()
+        if isinstance(self.model, PPO):
+            self._updates = UpdateCounter(self.model.policy.optimizer)
+
+    def _on_step(self) -> bool:
+        self._episodes += sum("episode" in info for info in self.locals["infos"])
+        return self._more and not self._report.stopping  # a rollout may take longer than a stop
+
+    def _on_rollout_end(self) -> None:
+        self._collecting += self._since_change()
+
+    def _on_rollout_start(self) -> None:
+        self._learning += self._since_change()
+        updates, samples = self._trained()
+        if updates == 0:
+            return
+        self._iteration += 1
+        episodes = list(self.model.ep_info_buffer or ())
+        returns, lengths = ([episode[key] for episode in episodes] for key in ("r", "l"))
+        self._more = self._more and self._report(
+            **in_turns(self.model.num_timesteps, self._collecting, self._learning),
+            iteration=self._iteration,
+            updates=updates,
+            samples=samples,
+            episodes=self._episodes,
+            episode_return=_mean(returns),
+            episode_length=_mean(lengths),
+            metrics={"latest_return": _mean(returns[-self.model.n_envs :])},
+        )
+
+    def _trained(self) -> tuple[int, int]:
+        """Updates and the transitions that went through them."""
+        if isinstance(self.model, PPO):  # what it calls updates are epochs
+            return self._updates.count, self.model._n_updates * self.model.n_steps * self.model.n_envs
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        return self.model._n_updates, self.model._n_updates * self._batch_size
+
+    def _since_change(self) -> float:
+        now = time.monotonic()
+        spent, self._changed = now - self._changed, now
+        return spent
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,193 @@
+"""Trains unilab-rl's APPO in this project's environments.
+
+The package trains again on rollouts that it keeps in a pool. Each rollout is counted once: at the end of an update,
+those of the pool's rollouts that were not in an earlier update. Rollouts that its ring or its pool gives up before an
+update saw them are not trained on and not counted.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from uni_rl.algos.appo import runner as appo
+from uni_rl.algos.appo.staging import TensorRolloutStagingPool
+
+from harness.trainers.adapters.drive import Reporter
+from harness.trainers.adapters.drivers.counting import StopTraining, UpdateCounter
+from harness.trainers.adapters.rsl_rl import group, networks
+from unilab.envs import make
+
+
+class TensorEnv:
+    """An environment of this project behind the tensor contract of ``uni_rl.env_contract``."""
+
+    device = torch.device("cpu")
+    produces_completion_receipts = False
+    play_capabilities = SimpleNamespace(supports_physics_state_playback=False)
+
+    def __init__(self, num_envs: int, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._env = make(
+            settings["env"],
+            num_envs,
+            env_cfg_override=settings["env_cfg"],
+            seed=settings["seed"],
+            num_threads=settings["env_threads"],
+        )
+        self._low, self._high = torch.from_numpy(self._env.action_low), torch.from_numpy(self._env.action_high)
+        self.num_envs = num_envs
+        self.cfg = SimpleNamespace(max_episode_seconds=float(self._env.max_episode_steps or 0), ctrl_dt=1.0)
+        self.obs_groups_spec = {"obs": self._env.obs_dim}
+        self.observation_space = SimpleNamespace(shape=(self._env.obs_dim,))
+        self.action_space = SimpleNamespace(shape=(self._env.action_dim,))
+        self.state: SimpleNamespace | None = None
+
+    def init_state(self) -> SimpleNamespace:
+        obs, _ = self.reset(None)
+        idle = torch.zeros(self.num_envs)
+        self.state = _state(obs["obs"], idle, idle.bool(), idle.bool(), None)
+        return self.state
+
+    def reset(self, env_indices: torch.Tensor | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        if env_indices is not None:
+            raise NotImplementedError("environments reset themselves")
+        obs, _ = self._env.reset(seed=self._settings["seed"])
+        if self._settings["stagger_episodes"]:
+            self._env.stagger()
+        return {"obs": torch.from_numpy(obs)}, {}
+
+    def step(self, actions: torch.Tensor) -> SimpleNamespace:
+        result = self._env.step(actions.clamp(self._low, self._high).numpy())
+        obs = torch.from_numpy(result.obs)
+        final = None
+        if len(result.final_ids):
+            final = obs.clone()
+            final[torch.from_numpy(result.final_ids)] = torch.from_numpy(result.final_obs)
+        reward, terminated, truncated = map(_tensor, (result.reward, result.terminated, result.truncated))
+        self.state = _state(obs, reward, terminated, truncated, final)
+        return self.state
+
+    def set_nan_guard(self, guard: object) -> None:
+        """The environment has its own."""
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array)
+
+
+def _state(
+    obs: torch.Tensor, reward: torch.Tensor, terminated: torch.Tensor, truncated: torch.Tensor, final: Any
+) -> SimpleNamespace:
+    final = None if final is None else {"obs": final}
+    return SimpleNamespace(
+        obs={"obs": obs}, reward=reward, terminated=terminated, truncated=truncated, info={}, final_observation=final
+    )
+
+
+def make_env(num_envs: int, _cfg: Mapping[str, Any] | None, *, settings: dict[str, Any]) -> TensorEnv:
+    """Called by the runner to learn the dimensions (one environment) and by its collector process."""
+    if num_envs > 1:
+        torch.set_num_threads(settings["inference_threads"])
+    return TensorEnv(num_envs, settings)
+
+
+class CountingPool(TensorRolloutStagingPool):
+    """The staging pool, knowing how many of its rollouts no update has seen yet."""
+
+    instance: "CountingPool"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        CountingPool.instance = self
+        self._newest_seen = -1
+
+    def take_new(self) -> int:
+        new = sum(version > self._newest_seen for version in self.slot_versions)
+        self._newest_seen = max(self.slot_versions)
+        return new
+
+
+class CountingRunner(appo.APPORunner):
+    """APPORunner that reports after each update."""
+
+    report: Reporter
+    log_dir: Path
+    episode_return = math.nan
+
+    def _build_learner(self) -> Any:
+        self._learner = learner = super()._build_learner()
+        self._update, self._updates = learner.update, UpdateCounter(learner.optimizer)
+        self._iteration = self._env_steps = self._samples = 0
+        self._began, self._busy = time.monotonic(), 0.0
+        learner.update = self._update_and_report
+        return learner
+
+    def _update_and_report(self, batch: Any) -> Any:
+        before = time.monotonic()
+        metrics = self._update(batch)
+        pool, now = CountingPool.instance, time.monotonic()
+        rollout = self.num_envs * self.steps_per_env
+        self._busy += now - before
+        self._iteration += 1
+        self._env_steps += pool.take_new() * rollout
+        self._samples += (
+            sum(version >= 0 for version in pool.slot_versions) * rollout * self._learner.num_learning_epochs
+        )
+        more = self.report(
+            iteration=self._iteration,
+            updates=self._updates.count,
+            samples=self._samples,
+            env_steps=self._env_steps,
+            collected_env_steps=self._env_steps,
+            learner_busy_seconds=self._busy,
+            learner_wait_seconds=now - self._began - self._busy,
+            episode_return=self.episode_return,
+        )
+        if not more:
+            raise StopTraining
+        return metrics
+
+    def _drain_metrics(self, queue: Any, reward_history: Any, *others: Any) -> None:
+        super()._drain_metrics(queue, reward_history, *others)
+        if reward_history:
+            self.episode_return = float(reward_history[-1])
+
+    def save(self, path: Path) -> None:
+        torch.save(self._learner.get_state_dict(), path)
+
+
+def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+    """Until ``report`` says so; then ``model.pt`` is saved, the learner's state."""
+    appo.TensorRolloutStagingPool = CountingPool  # its runner has no other way to say it
+    torch.set_num_threads(settings["threads"])
+    runner = CountingRunner(
+        settings["env"],
+        {},
+        {**networks(settings), "algorithm": group(settings, "algorithm")},
+        partial(make_env, settings=settings),
+        device=settings["device"],
+        collector_device=settings["collector_device"],
+        num_envs=settings["num_envs"],
+        steps_per_env=settings["steps_per_env"],
+        replay_queue_size=settings["replay_queue_size"],
+        seed=settings["seed"],
+        log_interval=1000,
+    )
+    runner.report = report
+    report.start()
+    try:
+        runner.learn(max_iterations=sys.maxsize, save_interval=0, log_dir=str(log_dir))
+    except StopTraining:
+        runner.save(log_dir / "model.pt")
+    finally:
+        runner.close()

@@ -1,0 +1,103 @@
+"""rsl_rl (Schwarke et al., arXiv:2509.10771): its PPO, in this project's environments.
+
+Settings are those of its configuration, with the defaults of its classes (version 5.5).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
+from unilab.run.config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A critic: ``rsl_rl.models.MLPModel``."""
+
+    __pydantic_config__ = STRICT
+
+    hidden_dims: tuple[PositiveInt, ...] = (256, 256, 256)
+    activation: str = "elu"
+    obs_normalization: bool = False
+
+
+@dataclass(frozen=True)
+class ActorConfig(NetworkConfig):
+    """An actor: ``rsl_rl.models.MLPModel`` with a Gaussian distribution."""
+
+    init_std: PositiveFloat = 1.0
+    std_type: Literal["scalar", "log"] = "scalar"
+
+
+@dataclass(frozen=True)
+class ProximalConfig:
+    """What rsl_rl's PPO has in common with an asynchronous one that was made after it."""
+
+    __pydantic_config__ = STRICT
+
+    num_learning_epochs: PositiveInt = 5
+    num_mini_batches: PositiveInt = 4
+    clip_param: PositiveFloat = 0.2
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
+    value_loss_coef: NonNegativeFloat = 1.0
+    entropy_coef: NonNegativeFloat = 0.01
+    learning_rate: PositiveFloat = 1e-3
+    max_grad_norm: PositiveFloat = 1.0
+    optimizer: str = "adam"
+    use_clipped_value_loss: bool = True
+    schedule: Literal["adaptive", "fixed"] = "adaptive"
+    desired_kl: PositiveFloat = 0.01
+
+
+@dataclass(frozen=True)
+class PPOAlgorithmConfig(ProximalConfig):
+    """``rsl_rl.algorithms.PPO``."""
+
+    normalize_advantage_per_mini_batch: bool = False
+
+
+@dataclass(frozen=True)
+class RunnerConfig(ForeignConfig):
+    """What rsl_rl's runner here has in common with one that was made after it: environments and networks."""
+
+    env_threads: PositiveInt = 1
+    """physics threads"""
+    stagger_episodes: bool = True
+    """start the first episodes at random points of the time limit, so that not all end, and are reported, at once"""
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass(frozen=True)
+class PPOConfig(RunnerConfig):
+    """A run of ``rsl_rl.runners.OnPolicyRunner``."""
+
+    num_envs: PositiveInt = 256
+    num_steps_per_env: PositiveInt = 24
+    """env steps of one rollout, in each environment"""
+    algorithm: PPOAlgorithmConfig = field(default_factory=PPOAlgorithmConfig)
+
+
+class PPO(ForeignTrainer):
+    """Proximal policy optimization; synchronous."""
+
+    def __init__(self) -> None:
+        super().__init__(PPOConfig, "harness.trainers.adapters.drivers.rsl_rl:train", "rsl_rl", "rsl-rl")
+
+
+def group(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """``{"actor.init_std": 1.0, ...}`` to ``{"init_std": 1.0}`` for ``actor``."""
+    return {key.partition(".")[2]: value for key, value in settings.items() if key.startswith(f"{name}.")}
+
+
+def networks(settings: dict[str, Any]) -> dict[str, Any]:
+    """``actor`` and ``critic`` as rsl_rl's configuration has them."""
+    actor, critic = group(settings, "actor"), group(settings, "critic")
+    distribution = {
+        "class_name": "rsl_rl.modules.distribution.GaussianDistribution",
+        "init_std": actor.pop("init_std"),
+        "std_type": actor.pop("std_type"),
+    }
+    model = {"class_name": "rsl_rl.models.MLPModel"}
+    return {"actor": model | actor | {"distribution_cfg": distribution}, "critic": model | critic}

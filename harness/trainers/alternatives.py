@@ -1,0 +1,76 @@
+"""Several trainers in one study: which one trains is the setting that is compared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.suite.schema import Variant
+from harness.trainers import trainer as trainers
+from harness.trainers.trainer import OnProgress, Trainer
+from unilab.run.progress import Summary
+from unilab.settings import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from unilab.ipc.memory_budget import MemoryBudget
+
+SHARED = ("env", "seed")
+"""settings that a suite has at its top, or that differ between repeats"""
+
+
+class SideBySide(Trainer):
+    """The trainers of a suite's ``trainers``, each with the settings that it has there, as one with a choice.
+
+    Raises:
+        TrainerError: one of them cannot be loaded.
+    """
+
+    def __init__(self, variants: Mapping[str, Variant]) -> None:
+        self.variants = dict(variants)
+        self.trainers = {name: trainers.get(variant.trainer) for name, variant in variants.items()}
+
+    def defaults(self) -> dict[str, Any]:
+        return {"env": "HalfCheetah", "seed": 0, "trainer": next(iter(self.variants))}
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        super().check(settings)
+        name = settings.get("trainer")
+        if name is not None and name not in self.variants:
+            raise SettingsError("trainer", f"'trainers' has no '{name}'; {nearest(name, self.variants)}")
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        trainer, chosen = self._choose(settings)
+        trainer.check(chosen)
+        trainer.check_together(chosen)
+
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+        trainer, chosen = self._choose(settings)
+        return trainer.budget(chosen)
+
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        trainer, chosen = self._choose(settings)
+        return trainer.warmup_iterations(chosen)
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        trainer, chosen = self._choose(settings)
+        return trainer.threads(chosen)
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        trainer, chosen = self._choose(settings)
+        return trainer.pausable(chosen)
+
+    def run(
+        self, settings: Mapping[str, Any], on_progress: OnProgress, *, log_dir: Path, max_iterations: int, **limits: Any
+    ) -> Summary:
+        trainer, chosen = self._choose(settings)
+        return trainer.run(chosen, on_progress, log_dir=log_dir, max_iterations=max_iterations, **limits)
+
+    def resolve(self, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The trainer that ``settings`` choose, as a suite names it, and the settings that it gets."""
+        settings = self.defaults() | dict(settings)
+        name = settings["trainer"]
+        known = self.trainers[name].defaults()
+        shared = {key: settings[key] for key in SHARED if key in known}
+        return self.variants[name].trainer, {**self.variants[name].settings, **shared}
+
+    def _choose(self, settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:
+        return self.trainers[(self.defaults() | dict(settings))["trainer"]], self.resolve(settings)[1]

@@ -1,0 +1,39 @@
+"""Which settings of our trainers move which limit of the throughput, the most promising first."""
+
+from collections.abc import Mapping, Sequence
+
+from harness.trainers.rounds import Lever, Limit
+
+DTYPE = Lever("learner_dtype", "{}=bfloat16", unless=("bfloat16",))
+LEARNER_THREADS = Lever("learner_threads", "more {}", threads=True)
+LEARNER_DEVICE = Lever("learner_device", "another {}", device=True)
+ENV_THREADS = Lever("env_threads", "more {}", threads=True)
+MORE_ENVS = Lever("num_envs", "more {}")
+NETWORKS = Lever("policy.hidden_dims", "narrower {}")
+
+EPOCHS = Lever("algorithm.num_learning_epochs", "fewer {}", unless=(1,))
+MINIBATCHES = Lever("algorithm.num_mini_batches", "fewer {} (larger minibatches)", unless=(1,))
+LONGER = Lever("steps_per_env", "more {}")
+
+APPO: Mapping[Limit, Sequence[Lever]] = {
+    "learner": (EPOCHS, LEARNER_THREADS, DTYPE, MINIBATCHES, NETWORKS, LEARNER_DEVICE),
+    "collector": (ENV_THREADS, MORE_ENVS, Lever("algorithm.num_learning_epochs", "more {} on each rollout")),
+    "cores": (EPOCHS, DTYPE, NETWORKS, MORE_ENVS, LEARNER_DEVICE),
+    "turns": (Lever("mode", "{}=async", unless=("async",)),),
+    "transfer": (LONGER, MORE_ENVS),
+    "drop": (Lever("when_full", "{}=wait", unless=("wait",)), EPOCHS, DTYPE),
+    "waiting": (LONGER, MORE_ENVS, Lever("num_slots", "more {}")),
+}
+
+ACTOR_DELAY = Lever("algorithm.policy_frequency", "higher {} (fewer updates of the actor)")
+FREE = Lever("sync_collection", "{}=false (the collector runs freely)", unless=(False,))
+UPDATES = Lever("updates_per_step", "more {} between two looks at new data")
+
+OFF_POLICY: Mapping[Limit, Sequence[Lever]] = {
+    "learner": (Lever("updates_per_step", "fewer {}", unless=(1,)), ACTOR_DELAY, LEARNER_THREADS, DTYPE, NETWORKS,
+                LEARNER_DEVICE),
+    "collector": (ENV_THREADS, MORE_ENVS, Lever("env_steps_per_sync", "fewer {}", unless=(1,)), FREE),
+    "cores": (Lever("batch_size", "another {}"), ACTOR_DELAY, DTYPE, NETWORKS, LEARNER_DEVICE),
+    "transfer": (Lever("pipeline", "{}=prefetch", unless=("prefetch", "device")), UPDATES),
+    "waiting": (UPDATES, Lever("env_steps_per_sync", "more {}"), MORE_ENVS, FREE),
+}  # fmt: skip

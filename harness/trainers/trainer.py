@@ -1,0 +1,369 @@
+"""What the harness asks of a trainer, and where trainers come from: by name, or ``package.module:Class``."""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.trainers import remedies as levers
+from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
+from unilab.algos.torch.appo.config import APPOConfig, check_actions
+from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.machine.devices import split_threads, usable_cores
+from unilab.run.config import RunConfig
+from unilab.run.progress import Progress, Summary
+from unilab.settings import SettingsError, flatten, nearest, parse
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.algos.torch.appo.runner import APPORunner
+    from unilab.algos.torch.memory import EnvSizes
+    from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+    from unilab.ipc.memory_budget import MemoryBudget
+
+OnProgress = Callable[[Progress], bool]
+OLD_ADAPTERS = "harness.adapters."
+"""where the classes of other packages were before; suites of that time name them"""
+
+
+class TrainerError(ValueError):
+    """No such trainer, or it lacks something."""
+
+
+class Trainer(ABC):
+    """A trainer as the harness sees it: it names its settings, says what they will take, and trains.
+
+    A class that inherits from this one has to give ``defaults`` and ``run``, and may give the rest. Settings are
+    dictionaries of dotted names. Nothing but ``run`` may start processes or allocate. One that describes its rounds as
+    well (``harness.trainers.rounds.Describes``) gets predictions and verdicts.
+    """
+
+    device_settings: tuple[str, ...] = ()
+    """names of the settings whose values are devices"""
+    unilab_environments: bool = False
+    """whether its environments are those that ``unilab.envs`` knows, so that a plan finds a wrong name"""
+
+    @abstractmethod
+    def defaults(self) -> dict[str, Any]:
+        """Every setting and its default; ``env`` is one of them, and ``seed`` gets another value each repeat."""
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raises ``unilab.settings.SettingsError`` for a name or value that cannot be."""
+        check_like(self.defaults(), settings)
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
+        """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
+
+    def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
+        """Raises ``SettingsError`` for an environment, one that can be made, that this trainer cannot train in."""
+
+    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Names of settings that change nothing beside the others: they are not searched, and not shown."""
+        return frozenset()
+
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+        """What a run will hold in memory, or None when it cannot be predicted."""
+        return None
+
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        """Learner iterations after which each buffer has been wrapped once; 0 where nothing is to be waited for."""
+        return 0
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        """How a run divides the cores of this machine, by the name of the part; empty when it is not known."""
+        return {}
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        """Whether all of its work is done on the CPUs of this machine, by the processes that it starts.
+
+        Only such trials take turns (``harness.measure.interleaving``): work on a device, on other machines or in a
+        simulator elsewhere goes on while the processes are stopped. A trainer that does not say so never does.
+        """
+        return False
+
+    @abstractmethod
+    def run(
+        self,
+        settings: Mapping[str, Any],
+        on_progress: OnProgress,
+        *,
+        log_dir: Path,
+        max_iterations: int,
+        max_seconds: float | None = None,
+        save_interval: int = 50,
+        resume: Path | None = None,
+    ) -> Summary:
+        """Train until ``on_progress`` returns False or a limit is reached.
+
+        ``save_interval`` is iterations between checkpoints, or 0: none while it trains, because it is measured.
+        ``on_progress`` is called after every iteration with counters since the start; their differences are what is
+        measured.
+        """
+
+
+def check_like(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Settings are known and of the type of their defaults; a default of None allows anything.
+
+    Raises:
+        SettingsError: naming the setting, and the nearest known one.
+    """
+    for name, value in settings.items():
+        if name not in defaults:
+            raise SettingsError(name, f"unknown setting; {nearest(name, defaults)}")
+        kind = type(defaults[name])
+        alike = {float: (int, float), list: (list, tuple), tuple: (list, tuple), type(None): (object,)}.get(kind, kind)
+        if not isinstance(value, alike) or (isinstance(value, bool) and kind in (int, float)):
+            raise SettingsError(name, f"expected {kind.__name__} as in {defaults[name]!r}, got {value!r}")
+
+
+class ConfiguredTrainer(Trainer):
+    """A trainer whose settings are a dataclass."""
+
+    unilab_environments = True
+
+    def __init__(self, config_type: type) -> None:
+        self._config_type = config_type
+
+    def defaults(self) -> dict[str, Any]:
+        return flatten(self._config_type())
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        parse(self._config_type, settings)
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        self.contradictions(parse(self._config_type, settings))
+
+    @abstractmethod
+    def contradictions(self, config: Any) -> None:
+        """See ``Trainer.check_together``."""
+
+
+class OwnTrainer(ConfiguredTrainer):
+    """A trainer of this project: its settings are what its runner and its budget take."""
+
+    device_settings = ("collector_device", "learner_device")
+
+    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(parse(self._config_type, settings).idle)
+
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+        return self.estimate(parse(self._config_type, settings))
+
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        return self.iterations_to_wrap(parse(self._config_type, settings))
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        from unilab.envs.registry import simulates_here
+
+        config: Any = parse(self._config_type, settings)
+        return {config.collector_device, config.learner_device} == {"cpu"} and simulates_here(config.env)
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        return dataclasses.asdict(split_threads(parse(self._config_type, settings), usable_cores()))
+
+    def run(
+        self,
+        settings: Mapping[str, Any],
+        on_progress: OnProgress,
+        *,
+        log_dir: Path,
+        max_iterations: int,
+        max_seconds: float | None = None,
+        save_interval: int = 50,
+        resume: Path | None = None,
+    ) -> Summary:
+        with self.runner(parse(self._config_type, settings)) as runner:
+            return runner.learn(
+                max_iterations,
+                save_interval,
+                str(log_dir),
+                on_iteration=on_progress,
+                max_seconds=max_seconds,
+                resume=resume,
+            )
+
+    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
+        """See ``harness.trainers.rounds.Describes``."""
+        return self.describe(parse(self._config_type, settings), cores)
+
+    @abstractmethod
+    def describe(self, config: Any, cores: int) -> Workload:
+        """One round of ``config``."""
+
+    @abstractmethod
+    def measure_alone(self, part: Part) -> Cost:
+        """See ``harness.trainers.rounds.Describes``."""
+
+    @abstractmethod
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        """See ``harness.trainers.rounds.Describes``."""
+
+    @abstractmethod
+    def estimate(self, config: Any) -> "MemoryBudget":
+        """What a run of ``config`` will hold in memory."""
+
+    @abstractmethod
+    def iterations_to_wrap(self, config: Any) -> int:
+        """See ``Trainer.warmup_iterations``."""
+
+    @abstractmethod
+    def runner(self, config: Any) -> "APPORunner | OffPolicyRunner":
+        """What trains ``config``."""
+
+
+class APPOTrainer(OwnTrainer):
+    """Asynchronous PPO."""
+
+    def __init__(self) -> None:
+        super().__init__(APPOConfig)
+
+    def contradictions(self, config: APPOConfig) -> None:
+        """Any settings go together."""
+
+    def check_environment(self, settings: Mapping[str, Any]) -> None:
+        config = parse(APPOConfig, settings)
+        check_actions(config.env, _env_sizes(config).chooses)
+
+    def estimate(self, config: APPOConfig) -> "MemoryBudget":
+        from unilab.algos.torch.memory import estimate_appo
+
+        return estimate_appo(config, _env_sizes(config))
+
+    def describe(self, config: APPOConfig, cores: int) -> Workload:
+        from harness.trainers.costs import appo
+
+        return appo.workload(config, cores)
+
+    def measure_alone(self, part: Part) -> Cost:
+        from harness.trainers.costs import appo
+
+        return appo.measure(part)
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        return levers.APPO.get(limit, ())
+
+    def iterations_to_wrap(self, config: APPOConfig) -> int:
+        """Each iteration learns from one rollout, and so many fill the ring."""
+        return config.num_slots if config.mode == "async" else 1
+
+    def runner(self, config: APPOConfig) -> "APPORunner":
+        from unilab.algos.torch.appo.runner import APPORunner
+
+        return APPORunner.from_config(config)
+
+
+class OffPolicyTrainer(OwnTrainer):
+    """SAC or TD3, as ``config_type`` says."""
+
+    @property
+    def _algo_type(self) -> str:
+        return next(name for name, kind in OFF_POLICY.items() if kind is self._config_type)
+
+    def contradictions(self, config: OffPolicyConfig) -> None:
+        from unilab.algos.torch.offpolicy.checks import check_workers
+        from unilab.algos.torch.offpolicy.runner import check_replay_capacity
+
+        if config.pipeline == "device" and config.learner_device == "cpu":
+            raise SettingsError(
+                "pipeline",
+                "'device' keeps the replay buffer on an accelerator, but learner_device is cpu; use auto, direct or "
+                "prefetch, or a learner_device such as cuda",
+            )
+        check_replay_capacity(config)
+        check_workers(config)
+
+    def estimate(self, config: OffPolicyConfig) -> "MemoryBudget":
+        from unilab.algos.torch.memory import estimate_offpolicy
+
+        return estimate_offpolicy(config, _env_sizes(config))
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        return super().pausable(settings) and parse(self._config_type, settings).workers.kind != "ray"
+
+    def describe(self, config: OffPolicyConfig, cores: int) -> Workload:
+        from harness.trainers.costs import offpolicy
+
+        return offpolicy.workload(config, cores)
+
+    def measure_alone(self, part: Part) -> Cost:
+        from harness.trainers.costs import offpolicy
+
+        return offpolicy.measure(part, self._algo_type)
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        return levers.OFF_POLICY.get(limit, ())
+
+    def iterations_to_wrap(self, config: OffPolicyConfig) -> int:
+        """None: progress begins with learning, when the replay buffer holds what ``learning_starts`` asks for.
+
+        To wrap a million transitions would take minutes, and rows are drawn and written one way however many there
+        are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
+        """
+        return 0
+
+    def runner(self, config: OffPolicyConfig) -> "OffPolicyRunner":
+        from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+
+        return OffPolicyRunner.from_config(config)
+
+
+def _env_sizes(config: RunConfig) -> "EnvSizes":
+    """The sizes of its environment, asked once: a plan judges hundreds of configurations."""
+    return _sizes_of(config.env, json.dumps(config.env_cfg, sort_keys=True), config.sim_backend)
+
+
+@functools.cache
+def _sizes_of(env: str, env_cfg: str, sim_backend: str) -> "EnvSizes":
+    from unilab.algos.torch.memory import env_sizes
+
+    return env_sizes(env, json.loads(env_cfg), sim_backend)
+
+
+REGISTRY: dict[str, Callable[[], Trainer]] = {
+    "appo": APPOTrainer,
+    **{name: functools.partial(OffPolicyTrainer, config_type) for name, config_type in OFF_POLICY.items()},
+}
+
+
+def get(name: str) -> Trainer:
+    """The trainer of that name.
+
+    Raises:
+        TrainerError: unknown name, or nothing to import there.
+    """
+    if ":" not in name:
+        if name not in REGISTRY:
+            raise TrainerError(f"unknown trainer '{name}'; {nearest(name, REGISTRY)} (or package.module:Class)")
+        return REGISTRY[name]()
+    module, _, attribute = name.partition(":")
+    if module.startswith(OLD_ADAPTERS):
+        raise TrainerError(f"trainer '{name}' has moved: 'harness.trainers.adapters.{name.removeprefix(OLD_ADAPTERS)}'")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
+    # whatever else is there may do anything when it is called
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise TrainerError(f"'{name}' is no trainer: expected a class that inherits from harness.trainers.Trainer")
+    if inspect.isabstract(found):
+        raise TrainerError(f"trainer '{name}' lacks the methods {', '.join(sorted(found.__abstractmethods__))}")
+    try:
+        return found()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
+
+
+def calm_thread_pools(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep the thread pools of several processes from fighting for cores; before torch or numpy is imported.
+
+    Each process starts with as many threads as there are cores. Trainers set their own counts where they want more.
+    What the user has set stays.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.setdefault(variable, "1")

@@ -1,0 +1,141 @@
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.measure.process import Limits, execute
+from harness.measure.repeat import Trial, TrialSpec, describe
+from harness.measure.stop import Stopped, StopSignal
+from unilab.distributed import WorkerError
+from unilab.ipc import CollectorError
+
+PATIENT = Limits(30, 30)
+
+
+def spec(folder: Path, behaviour: str = "good", **settings) -> TrialSpec:
+    settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
+    return TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
+
+
+def pid_of(folder: Path) -> int:
+    return int((folder / "started").read_text().split()[0])
+
+
+def run(one: TrialSpec, limits: Limits = PATIENT, **more):
+    with StopSignal() as stop:
+        outcome = execute(one, limits, stop, **more)
+        assert stop.groups == set()
+    return outcome
+
+
+def test_a_trial_runs_in_process_as_well(tmp_path) -> None:
+    messages: list = []
+    assert Trial(spec(tmp_path, speed=50), messages.append).run()
+    assert messages[-1]["event"] == "result"
+    assert messages[-1]["result"]["env_steps_per_second"] == pytest.approx(5000)
+    assert json.loads((tmp_path / "log/curve.jsonl").read_text().splitlines()[0])["iteration"] == 1
+    assert not Trial(spec(tmp_path, "fail"), messages.append).run()
+    assert messages[-1]["error"] == "ValueError: the physics exploded in environment 3"
+    assert "in misbehave" in messages[-1]["traceback"]
+
+
+def test_the_logs_with_the_stacks_are_named_those_of_a_foreign_process_too(tmp_path) -> None:
+    hanging = TrialSpec(
+        "tests.harness.trainers.adapters.fake_driver:FakeForeign", {"behaviour": "deaf"}, 0.1, 60, str(tmp_path), -1
+    )
+    outcome = run(hanging, Limits(60, 5.0))
+    assert outcome.state == "timeout"
+    logs = [Path(name) for name in outcome.error.rpartition("stack dump: ")[2].split(", ")]
+    assert logs == [tmp_path / "driver.log", tmp_path / "stderr.log"]
+    assert "in misbehave" in logs[0].read_text()
+
+
+def test_running_out_of_memory_is_named_as_such() -> None:
+    assert describe(MemoryError("no room")).startswith("out of memory (MemoryError")
+    assert describe(RuntimeError("CUDA out of memory. Tried")).startswith("out of memory (RuntimeError")
+    assert describe(RuntimeError("other")) == "RuntimeError: other"
+
+
+def test_a_good_repeat_is_measured_in_a_process_of_its_own(tmp_path) -> None:
+    seen: list = []
+    outcome = run(spec(tmp_path, speed=70), on_progress=seen.append)
+    assert outcome.state == "complete" and outcome.error is None
+    assert outcome.result["env_steps_per_second"] == pytest.approx(7000)
+    assert outcome.result["learner_busy_fraction"] == pytest.approx(0.75)
+    assert seen and seen[-1]["measuring"]
+    assert outcome.peak.host > 2**20
+    assert outcome.wall_seconds > 0
+    assert pid_of(tmp_path) != os.getpid() and not psutil.pid_exists(pid_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        ("fail", "ValueError: the physics exploded in environment 3"),
+        ("die", "killed by SIGKILL"),
+        ("exit", "exit code 7 without a result"),
+    ],
+)
+def test_a_failing_repeat_says_how(tmp_path, behaviour: str, error: str) -> None:
+    outcome = run(spec(tmp_path, behaviour))
+    assert outcome.state == "failed"
+    assert outcome.error.startswith(error)
+    if behaviour == "fail":
+        assert "in misbehave" in Path(outcome.error.partition("; traceback: ")[2]).read_text()
+    assert math.isnan(outcome.result.get("env_steps_per_second", math.nan))
+
+
+def test_shared_memory_of_other_packages_does_not_outlive_its_repeat(tmp_path) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    outcome = run(spec(tmp_path, "share_and_die"))
+    assert "killed by SIGKILL" in outcome.error
+    name = (tmp_path / "log/stdout.log").read_text().strip()
+    assert name.startswith("psm_") and not Path("/dev/shm", name).exists()
+    assert not {path for path in set(Path("/dev/shm").iterdir()) - before if path.name.startswith("sem.mp-")}
+
+
+def test_the_cause_in_another_process_comes_first() -> None:
+    raised = (
+        "Traceback (most recent call last):\n  File \"a.py\", line 1, in step\nKeyError: 'joint'\nCart: environment 0\n"
+    )
+    failed = CollectorError("collector", 12, 1, traceback_text=raised, last_step=7)
+    assert describe(failed) == "KeyError: 'joint' (in collector 'collector', after env step 7)"
+    assert describe(WorkerError(3, 0, "it failed", raised)) == "KeyError: 'joint' (in worker 3)"
+    killed = CollectorError("collector", 12, -11)
+    assert describe(killed).startswith("CollectorError: collector 'collector' (process 12) was killed by SIGSEGV")
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "hold_gil", "deaf"])
+def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -> None:
+    outcome = run(spec(tmp_path, behaviour), Limits(60, 3.0))
+    assert outcome.state == "timeout"
+    assert "no progress for progress_timeout_seconds = 3" in outcome.error
+    dump = Path(outcome.error.rpartition("stack dump: ")[2]).read_text()
+    assert "fake_trainer.py" in dump and "in misbehave" in dump
+    assert not psutil.pid_exists(pid_of(tmp_path))
+
+
+def test_a_repeat_that_goes_on_for_ever_is_ended(tmp_path) -> None:
+    outcome = run(spec(tmp_path, "endless"), Limits(3.0, 30))
+    assert outcome.state == "timeout"
+    assert "longer than trial_timeout_seconds = 3" in outcome.error
+    assert not psutil.pid_exists(pid_of(tmp_path))
+
+
+def test_a_repeat_over_its_memory_limit_is_ended_as_out_of_memory(tmp_path) -> None:
+    outcome = run(spec(tmp_path, "eat"), Limits(30, 30, host_bytes=300 * 2**20))
+    assert outcome.state == "failed"
+    assert outcome.error.startswith("out of memory:") and "the limit is 300 MiB" in outcome.error
+    assert outcome.peak.host > 300 * 2**20
+
+
+def test_a_signal_ends_the_repeat_and_leaves_nothing(tmp_path) -> None:
+    with StopSignal() as stop, pytest.raises(Stopped) as caught:
+        execute(spec(tmp_path, "endless"), PATIENT, stop, lambda progress: os.kill(os.getpid(), signal.SIGTERM))
+    assert caught.value.exit_code == 143
+    assert not psutil.pid_exists(pid_of(tmp_path))
+    assert stop.groups == set()

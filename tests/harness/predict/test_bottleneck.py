@@ -1,0 +1,224 @@
+"""Verdicts: which limit follows from which fractions, in which words, and what is suggested."""
+
+import dataclasses
+import math
+
+import pytest
+
+from harness.measure.record import Record
+from harness.predict import plan as plans
+from harness.predict import throughput as predict
+from harness.predict.bottleneck import Facts, efficiency, explain, facts_of, limit_of, sentence, suggestions
+from harness.predict.ceilings import Ceilings, Measured
+from harness.predict.throughput import Predictor
+from harness.trainers import trainer as trainers
+from harness.trainers.remedies import APPO, OFF_POLICY
+from harness.trainers.rounds import Cost, Lever, Part, Workload
+from tests.harness.predict.test_throughput import DESCRIBED, predictor
+from unilab.settings import SettingsError
+
+BALANCED = Facts("wait", 2, False, 0.95, 0.02, 0.96, 0.01)
+
+
+def facts(**changes: object) -> Facts:
+    return dataclasses.replace(BALANCED, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"collector_busy": 0.59, "collector_wait": 0.41, "learner_busy": 0.99}, "learner"),
+        ({"learner_busy": 0.55, "learner_wait": 0.45}, "collector"),
+        ({"learner_busy": 0.55, "learner_wait": 0.45, "course": "lockstep"}, "collector"),
+        ({"learner_wait": 0.3, "collector_wait": 0.3, "learner_busy": 0.7, "collector_busy": 0.7}, "waiting"),
+        ({"learner_busy": 0.99}, "learner"),  # both busy, each on cores of its own: the one that is busy longer
+        ({"collector_busy": 0.99}, "collector"),
+        ({"shared": True}, "cores"),
+        ({"shared": True, "collector_wait": 0.4, "collector_busy": 0.6, "cores_used": 0.93}, "cores"),
+        ({"shared": True, "collector_wait": 0.4, "collector_busy": 0.6, "cores_used": 0.6}, "learner"),
+        ({"dropped": 0.3, "shared": True}, "drop"),
+        ({"transfer": 0.4}, "transfer"),
+        ({"course": "turns", "collector_busy": 0.3, "learner_busy": 0.7}, "turns"),
+        ({"course": "turns", "collector_busy": 0.04, "learner_busy": 0.96}, "learner"),
+        ({"course": "turns", "collector_busy": 0.95, "learner_busy": 0.05}, "collector"),
+        ({"course": "turns", "collector_busy": 0.3, "learner_busy": 0.7, "cores_used": 0.95}, "cores"),
+        ({"course": "free", "collector_wait": 0.0, "learner_wait": 0.0, "learner_busy": 0.999}, "learner"),
+        ({"course": "free", "collector_wait": 0.0, "learner_wait": 0.0, "shared": True}, "cores"),
+    ],
+)
+def test_the_limit_follows_from_the_fractions(changes: dict, limit: str) -> None:
+    assert limit_of(facts(**changes)) == limit
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit", "text"),
+    [
+        (
+            {"learner_busy": 0.78, "collector_busy": 0.59, "collector_wait": 0.41},
+            "learner",
+            "learner-bound: learner 78% busy; collector 59% busy, waits 41% for a free slot; try fewer epochs, more b",
+        ),
+        (
+            {"learner_busy": 0.5, "learner_wait": 0.5},
+            "collector",
+            "collector-bound: learner 50% busy, waits 50% for a rollout; collector 95% busy; try fewer epochs, more b",
+        ),
+        (
+            {"course": "turns", "learner_busy": 0.7, "collector_busy": 0.3, "learner_wait": 0.3},
+            "turns",
+            "in turns: each side waits while the other works; learner 70% busy; collector 30% busy; "
+            "try fewer epochs, more b",
+        ),
+        (
+            {"course": "lockstep", "collector_wait": 0.2},
+            "cores",
+            "core-bound: collector and learner share 2 cores; learner 96% busy; "
+            "collector 95% busy, waits 20% for the learner's updates; try fewer epochs, more b",
+        ),
+        (
+            {"dropped": 0.25},
+            "drop",
+            "learner-bound: 25% of the rollouts were given up unread; learner 96% busy; collector 95% busy; "
+            "try fewer epochs, more b",
+        ),
+        (
+            {"transfer": 0.4},
+            "transfer",
+            "transfer-bound: copies and weights take 40% of the time; learner 96% busy; collector 95% busy; "
+            "try fewer epochs, more b",
+        ),
+        (
+            {"learner_wait": 0.3, "collector_wait": 0.2},
+            "waiting",
+            "latency-bound: both sides wait for each other; learner 96% busy, waits 30% for a rollout; "
+            "collector 95% busy, waits 20% for a free slot; try fewer epochs, more b",
+        ),
+    ],
+)
+def test_the_verdict_in_words(changes: dict, limit: str, text: str) -> None:
+    assert sentence(facts(**changes), limit, ["fewer epochs", "more b"]) == text
+    assert sentence(facts(**changes), limit) == text.split("; try")[0]
+
+
+def test_suggestions_leave_out_what_is_done_or_not_there_and_begin_with_what_is_searched() -> None:
+    levers = (
+        Lever("a", "fewer {}", unless=(1,)),
+        Lever("dtype", "{}=half", unless=("half",)),
+        Lever("absent", "more {}"),
+        Lever("where", "another {}", device=True),
+        Lever("threads", "more {}", threads=True),
+        Lever("b", "more {}"),
+        Lever("c", "wider {}"),
+    )
+    settings = {"a": 5, "dtype": "half", "threads": 2, "b": 1, "c": 1, "where": "cpu"}
+    assert suggestions(levers, settings, ["c"], cores=4) == ["wider c", "fewer a", "more threads"]
+    assert suggestions(levers, settings | {"a": 1}, [], cores=2) == ["more b", "wider c"]
+    assert suggestions(levers, settings, ["where"], cores=2) == ["another where", "fewer a", "more b"]
+
+
+@pytest.mark.parametrize("name", ["appo", "sac", "td3"])
+def test_every_lever_is_a_setting_of_its_trainer(name: str) -> None:
+    trainer = trainers.get(name)
+    for limit, levers in (APPO if name == "appo" else OFF_POLICY).items():
+        assert list(trainer.levers(limit)) == list(levers)
+        assert {lever.setting for lever in levers} <= trainer.defaults().keys()
+        assert all(lever.setting in lever.change.format(lever.setting) for lever in levers)
+    assert trainer.levers("none of these") == ()
+
+
+# -- records
+
+
+@pytest.fixture
+def plan(tmp_path) -> plans.Plan:
+    path = tmp_path / "described.yaml"
+    path.write_text(DESCRIBED)
+    return plans.make(path, ["search.mode=[async, sync]", "baseline.mode=async"])
+
+
+def record(**changes: object) -> Record:
+    """100 rounds of 10 env steps in 4 s: the learner's part takes 2 ms a step, the collector's 1 ms."""
+    values: dict = {
+        "study": "s", "trial": 0, "repeat": 0, "state": "complete", "params": {"speed": 10, "mode": "async"},
+        "env_steps_per_second": 250.0, "updates_per_second": 500.0, "env_steps": 1000,
+        "collector_busy_fraction": 0.3, "collector_wait_fraction": 0.6, "learner_busy_fraction": 0.98,
+        "learner_wait_fraction": 0.01,
+    }  # fmt: skip
+    return Record(**values | changes)
+
+
+def test_efficiency_is_throughput_over_what_the_ceilings_allow(plan) -> None:
+    found = predictor(plan)
+    described = found.workload({"speed": 10})
+    assert efficiency(record(), described, found) == pytest.approx(0.5)  # 500 env steps/s are possible
+    assert efficiency(record(env_steps_per_second=500.0, updates_per_second=1000.0), described, found) == (
+        pytest.approx(1.0)
+    )
+    one_core = predictor(plan, cores=1)  # 3 ms of a core for each step: 333 env steps/s
+    assert efficiency(record(), described, one_core) == pytest.approx(0.75)
+
+
+def test_a_record_is_explained(plan) -> None:
+    explained = explain(record(), plan, predictor(plan))
+    assert explained.predicted_env_steps_per_second == pytest.approx(500)
+    assert explained.async_efficiency == pytest.approx(0.5)
+    text = "learner-bound: learner 98% busy; collector 30% busy, waits 60% for a free slot; try lower speed"
+    assert explained.verdict == text
+
+
+def test_what_was_not_measured_is_predicted_only(plan) -> None:
+    failed = explain(record(state="failed"), plan, predictor(plan))
+    assert failed.predicted_env_steps_per_second == pytest.approx(500)
+    assert failed.verdict == "" and math.isnan(failed.async_efficiency)
+    assert explain(record(), plan, None) == record()
+
+
+def test_settings_that_cannot_be_leave_the_record_as_it_is() -> None:
+    class Strict(Sharing):
+        def workload(self, settings: dict, cores: int) -> Workload:
+            raise SettingsError("speed", "too fast")
+
+        def measure_alone(self, part: Part) -> Cost:
+            raise AssertionError("nothing is measured here")
+
+        def levers(self, limit: str) -> tuple:
+            return ()
+
+    class Planned:
+        trainer = Strict()
+
+        def settings(self, params: dict) -> dict:
+            return params
+
+    broken = record(state="failed", error="speed: too fast")
+    assert explain(broken, Planned(), Predictor(Ceilings(), "t", Strict(), 2)) == broken  # type: ignore[arg-type]
+
+
+def test_without_costs_the_fractions_alone_give_the_verdict(plan) -> None:
+    nothing = predict.predictor(plan, Ceilings(cores=2))
+    explained = explain(record(), plan, nothing)
+    assert explained.verdict.startswith("learner-bound: learner 98% busy") and math.isnan(explained.async_efficiency)
+
+
+class Sharing:
+    """A trainer whose sides each keep two cores busy for 10 ms a round, 4 ms of it copies."""
+
+    def workload(self, settings: dict, cores: int) -> Workload:
+        parts = (
+            Part("collector", "a", 1, {}), Part("learner", "b", 1, {}), Part("transfer", "c", 1, {}, count=2.0)
+        )  # fmt: skip
+        return Workload(parts, "drop", 10, 1, 10, yields=True)
+
+
+def test_facts_come_from_the_record_and_from_the_ceilings() -> None:
+    known = [
+        Measured("t", Part("collector", "a", 1, {}), Cost(0.010, 0.020)),
+        Measured("t", Part("learner", "b", 1, {}), Cost(0.006, 0.016)),
+        Measured("t", Part("transfer", "c", 1, {}), Cost(0.002, 0.002)),
+    ]
+    found = Predictor(Ceilings(cores=2, measured=known), "t", Sharing(), 2)  # type: ignore[arg-type]
+    described = Sharing().workload({}, 2)
+    seen = facts_of(record(env_steps_per_second=400, updates_per_second=40, dropped_rollouts=25), described, found)
+    assert (seen.course, seen.cores, seen.shared) == ("drop", 2, True)
+    assert seen.dropped == pytest.approx(250 / 1250)
+    assert seen.cores_used == pytest.approx(40 * 0.040 / 2) and seen.transfer == pytest.approx(40 * 0.004)

@@ -1,0 +1,201 @@
+import itertools
+import math
+import tracemalloc
+
+import pytest
+
+from harness import cli
+from harness.files.yaml_file import InputError
+from harness.predict import plan as plans
+from harness.suite.schema import Range
+from harness.suite.space import Space
+
+HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (HEAD + "fixed: {num_env: 3}\n", 4, "did you mean 'num_envs'?"),
+        (HEAD + "fixed:\n  num_envs: 0\n", 5, "fixed.num_envs: Input should be greater than or equal to 1, got 0"),
+        (HEAD + "search:\n  learner_dtype: [float32, float16]\n", 5, "'float16'"),
+        (HEAD + "search:\n  num_envs: {low: 0, high: 9}\n", 5, "greater than or equal to 1"),
+        (HEAD + "search:\n  algorithm.learning_rat: [0.1]\n", 5, "did you mean 'algorithm.learning_rate'?"),
+        (HEAD + "baseline: {algorithm.gamma: 2}\n", 4, "less than or equal to 1"),
+        (HEAD + "search: {num_envs: [8, 16]}\nbaseline: {num_envs: 12}\n", 5, "12 is not in the search space"),
+        (HEAD + "fixed: {num_envs: 8}\nsearch: {num_envs: [8, 16]}\n", 5, "fixed as well"),
+        (HEAD.replace("appo", "apo"), 2, "did you mean 'appo'?"),
+        (HEAD.replace("appo", "nowhere:Trainer"), 2, "No module named 'nowhere'"),
+        (HEAD.replace("HalfCheetah", "HalfCheeta"), 3, "did you mean 'HalfCheetah'?"),
+    ],
+)
+def test_settings_are_checked_against_the_trainer(tmp_path, text: str, line: int, words: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        plans.make(path)
+    assert f"suite.yaml:{line}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["suite.yaml"]
+
+
+WRONG = """\
+nmae: a
+trainer: sac
+env: HalfCheeta
+fixed: {algorithm: {gamma: 2}, updates_per_step: "1"}
+search:
+  algorithm:
+    learning_rate: [0.1]
+    num_critics: [2, 3]
+  num_envs: {lo: 8, high: 16}
+  batch_size: ["128", "256"]
+baseline: {polcy: {layer_norm: true}}
+objectives: [episode_return, bogus]
+limits: {trails: 3, minutes: much}
+"""
+TOLD = """\
+suite.yaml:1: nmae: unknown key; did you mean 'name'?
+suite.yaml:3: env: unknown environment 'HalfCheeta'; did you mean 'HalfCheetah'?
+suite.yaml:4: fixed.algorithm.gamma: Input should be less than or equal to 1, got 2
+suite.yaml:4: fixed.updates_per_step: expected a number or true or false, got the string '1': write it unquoted
+suite.yaml:7: search.algorithm.learning_rate: the trainer 'sac' has no such setting; did you mean \
+'algorithm.actor_learning_rate', 'algorithm.alpha_learning_rate' or 'algorithm.critic_learning_rate'?
+suite.yaml:9: search.num_envs.lo: unknown key; did you mean 'low'?
+suite.yaml:10: search.batch_size: expected a number or true or false, got the string '128': write it unquoted
+suite.yaml:11: baseline.polcy: the trainer 'sac' has no such setting;
+suite.yaml:12: objectives.1.metric: unknown metric 'bogus'; known: async_efficiency,
+suite.yaml:13: limits.minutes: Input should be a valid number, unable to parse string as a number, got 'much'
+suite.yaml:13: limits.trails: unknown key; did you mean 'trials'?
+--set: limits.trial: unknown key; did you mean 'trials'?
+--set: num_slots: unknown key; a setting of the trainer is set as fixed.num_slots;
+"""
+
+
+def test_all_mistakes_are_told_at_once(tmp_path) -> None:
+    (tmp_path / "suite.yaml").write_text(WRONG)
+    with pytest.raises(InputError) as caught:
+        plans.make(tmp_path / "suite.yaml", ["num_slots=3", "limits.trial=3"])
+    first, *told = str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+    assert first == "13 mistakes:"
+    for line in TOLD.splitlines():
+        assert [one for one in told if one.strip().startswith(line)], f"{line}\nis not in\n" + "\n".join(told)
+
+
+def test_a_wrong_value_in_a_list_is_one_mistake(tmp_path) -> None:
+    (tmp_path / "suite.yaml").write_text(HEAD + "objectives: [env_steps_per_secnd]\n")
+    with pytest.raises(InputError) as caught:
+        plans.make(tmp_path / "suite.yaml")
+    assert [part.key for part in caught.value.parts] == ["objectives.0.metric"]
+    (tmp_path / "suite.yaml").write_text(HEAD + "objectives: []\n")
+    with pytest.raises(InputError, match=r"objectives: .* at least 1 item"):
+        plans.make(tmp_path / "suite.yaml")
+
+
+def test_settings_may_be_nested_and_set_changes_them_however_they_are_written(tmp_path) -> None:
+    nested, dotted = tmp_path / "nested.yaml", tmp_path / "dotted.yaml"
+    nested.write_text(HEAD + "fixed: {algorithm: {gamma: 0.9}}\nsearch: {algorithm: {lam: {low: 0.8, high: 0.9}}}\n")
+    dotted.write_text(HEAD + "fixed: {algorithm.gamma: 0.9}\nsearch: {algorithm.lam: {low: 0.8, high: 0.9}}\n")
+    one, other = plans.make(nested), plans.make(dotted)
+    assert one.suite == other.suite and one.study_id == other.study_id
+    assert list(one.space.dimensions) == ["algorithm.lam"]
+    for path in (nested, dotted):
+        changed = plans.make(path, ["fixed.algorithm.gamma=0.8", "search.algorithm.lam=[0.7]"])
+        assert changed.suite.fixed == {"algorithm.gamma": 0.8} and changed.suite.search == {"algorithm.lam": (0.7,)}
+
+
+def test_absent_device_drops_out_of_the_search_and_is_an_error_when_asked_for(make_plan) -> None:
+    plan = make_plan("search.device=[cpu, 'cuda:7']")
+    assert plan.space.dimensions["device"] == ("cpu",)
+    assert plan.dropped == ("device: cuda:7 (not on this machine)",)
+    assert plan.study_id == make_plan("search.device=[cpu]").study_id
+    for asked in ("fixed.device='cuda:7'", "search.device=['cuda:7']", "baseline.device='cuda:7'"):
+        with pytest.raises(InputError, match="there is no device 'cuda:7' on this machine"):
+            make_plan(asked)
+
+
+def test_baseline_is_completed_from_defaults_or_the_first_value(make_plan) -> None:
+    plan = make_plan("search.mode=[sync, async]", "search.inner.rate=[3.0, 2.0]", "baseline.seed=4")
+    assert plan.baseline == {"speed": 20, "mode": "async", "inner.rate": 3.0, "seed": 4}
+    assert plan.settings(plan.baseline)["env"] == "Fake"
+
+
+def test_trials_and_time(make_plan) -> None:
+    plan = make_plan("limits.trials=9", "measure.repeats=2", "confirm={top: 2, repeats: 3}")
+    assert plan.space.size == 4
+    assert plan.trials == 4  # no more configurations than there are
+    assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
+    assert plan.look_repeats == 3 * 2  # three candidates for two places
+    assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3))
+    assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
+
+
+def test_a_budget_of_return_at_decides_how_long_a_repeat_is(make_plan) -> None:
+    assert make_plan("measure={warmup_seconds: 1, return_at: {seconds: 40}}").repeat_seconds == 46
+    assert make_plan("measure={return_at: {env_steps: 1000}}").repeat_seconds == 30  # trial_timeout_seconds
+
+
+def test_memory_of_baseline_and_corners(make_plan) -> None:
+    plan = make_plan("search.host_bytes=[1000, 2000000000000000]", "baseline.host_bytes=1000")
+    rows = dict(plan.memory())
+    assert rows["baseline"].fits and rows["smallest"].fits
+    assert not rows["largest"].fits
+    assert rows["largest"].host_bytes == 2_000_000_000_000_000
+    assert "ring" in rows["largest"].reason
+
+
+@pytest.mark.parametrize(
+    "name", ["smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "sac_reward", "td3_reward"]
+)
+def test_shipped_suites_are_valid_and_fit(name: str) -> None:
+    plan = plans.make(f"suites/{name}.yaml")
+    assert plan.suite.name == name
+    assert plan.verdict(plan.baseline).fits
+
+
+@pytest.mark.parametrize("name", ["sac_reward", "td3_reward"])
+def test_reward_suites_repeat_one_configuration(name: str) -> None:
+    plan = plans.make(f"suites/{name}.yaml")
+    assert plan.trials == 1 and plan.suite.measure.repeats == 3
+    assert 1700 < plan.seconds <= 35 * 60
+
+
+def test_the_size_of_a_wide_range_is_counted_not_listed() -> None:
+    wide = Space({"num_envs": Range(1, 5_000_000), "b": Range(0.0, 1e6, step=0.5), "c": ("x", "y")})
+    tracemalloc.start()
+    size, first = wide.size, list(itertools.islice(wide.grid(), 3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == 5_000_000 * 2_000_001 * 2 and peak < 2**20
+    assert first == [{"num_envs": 1, "b": b, "c": c} for b, c in ((0.0, "x"), (0.0, "y"), (0.5, "x"))]
+
+
+def test_nested_settings_are_read_as_in_train(make_plan) -> None:
+    nested = make_plan("fixed={inner: {rate: 2.0}, layers: [3]}", "baseline={speed: 20, inner: {}}")
+    dotted = make_plan("fixed.inner.rate=2.0", "fixed.layers=[3]")
+    assert nested.suite.fixed == {"inner.rate": 2.0, "layers": [3]} and nested.study_id == dotted.study_id
+    with pytest.raises(InputError, match=r"fixed\.inner\.rate: is there twice"):
+        make_plan("fixed={inner: {rate: 2.0}, inner.rate: 3.0}")
+
+
+def test_an_error_in_nested_settings_names_its_line(tmp_path) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(HEAD + "fixed:\n  algorithm:\n    gamma: 2\n")
+    with pytest.raises(InputError, match=r":6: fixed\.algorithm\.gamma: "):
+        plans.make(path)
+
+
+def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_space(make_plan) -> None:
+    space = ("search={speed: [20, 40], inner.rate: [1.0, 2.0]}", "baseline={speed: 20, inner.rate: 2.0, seed: 4}")
+    plan = make_plan(*space, "pinned={fast: {speed: 40}, slow: {inner: {rate: 1.0}}}", "confirm={top: 1, repeats: 6}")
+    assert plan.pinned == {"fast": {"speed": 40, "inner.rate": 2.0}, "slow": {"speed": 20, "inner.rate": 1.0}}
+    assert plan.study_id == make_plan(*space).study_id, "a study may be extended by it"
+    assert plan.confirm_repeats_of(3) == make_plan(*space, "confirm={top: 1, repeats: 6}").confirm_repeats_of(3) + 12
+    for wrong, problem in (("speed: 50", "50 is not in the search space"), ("seed: 5", "only what is searched")):
+        with pytest.raises(InputError, match=problem):
+            make_plan(*space, f"pinned={{other: {{{wrong}}}}}")
+
+
+def test_a_plan_shows_what_is_pinned(suite_file, capsys) -> None:
+    assert cli.main(["plan", str(suite_file), "--set", "pinned={fast: {speed: 80}}"]) == 0
+    assert "pinned:   fast: speed=80" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""What a finished run says on a terminal of 80 columns, and to a program."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.measure.engines.local import LocalEngine
+from harness.measure.record import Record
+from harness.measure.stop import StopSignal
+from harness.predict.plan import Plan
+from harness.report import terminal as tables
+from harness.study.folder import Study
+from harness.study.search import Sweep
+from tests.harness.study.test_search import Disturbed, Quiet
+
+
+def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]:
+    out = Console(file=io.StringIO(), width=80)
+    with Study(plan.folder(results)) as study, StopSignal() as stop:
+        Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Disturbed(disturbed), in_turns=False)).run()
+        tables.show(plan, study, out)
+        content = tables.summary(plan, study)
+    return out.file.getvalue(), content  # type: ignore[attr-defined]
+
+
+def test_disturbed_repeats_are_marked_and_the_claim_is_below_the_table(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "measure.disturbed_retries=0", "search.speed=[20, 80]")
+    text, content = finished(plan, tmp_path, {1})
+    assert "1/1!" in text and "! disturbed by other work" in text
+    sentence = content["answer"]["claim"]
+    assert sentence.startswith("No configuration was better") and "disturbed" not in sentence
+    assert sentence in " ".join(text.split())
+    table = [line for line in text.splitlines() if "─" in line or "│" in line]
+    assert table and max(map(len, table)) <= 80
+    assert content["trials"][1]["disturbed"] == ["other processes took 1 of 2 cores"]
+    assert content["trials"][0]["disturbed"] == [] and content["trials"][0]["unsteady"] == 0
+    json.dumps(content["answer"])
+
+
+def test_nothing_is_marked_where_nothing_disturbed(make_plan, tmp_path) -> None:
+    text, content = finished(make_plan("limits.trials=2", "confirm={top: 1, repeats: 6}"), tmp_path, set())
+    assert "disturbed" not in text
+    assert content["answer"]["pairs"] == 6 and content["answer"]["gain"] == content["gain_over_baseline"]
+
+
+def test_returns_are_set_beside_the_baseline_by_their_difference(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=2", "search.speed=[20, 80]", "objectives=[episode_return]")
+    text, content = finished(plan, tmp_path, set())
+    assert "+600" in text and "interquartile mean of 1 repeat" in text
+    assert content["answer"]["claim"].startswith("No claim with fewer than six seeds: trial 1 had return 800")
+
+
+def test_a_trial_that_was_stopped_beside_others_has_no_row(make_plan, tmp_path) -> None:
+    plan = make_plan("limits.trials=3", "search.speed=[20, 40, 80]")
+    with Study(plan.folder(tmp_path)) as study:
+        for trial, speed in ((0, 20), (2, 80)):
+            more = {"params": {"speed": speed}, "env_steps_per_second": speed}
+            study.records.append(Record("s", trial, 0, "complete", baseline=not trial, **more))
+        out = Console(file=io.StringIO(), width=80)
+        tables.show(plan, study, out)
+        content = tables.summary(plan, study)
+    assert [trial["trial"] for trial in content["trials"]] == content["order"][::-1] == [0, 2]
+    assert content["best"]["trial"] == 2 and "2*" in out.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,144 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.stats.inference import (
+    Interval,
+    interquartile_mean,
+    median_interval,
+    needed_pairs,
+    paired_comparison,
+    paired_log_ratios,
+    spearman,
+)
+
+NUMBERS = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 3))
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
+    assert interquartile_mean([1, 2, 3, 4, 5, 6, 7, 1000]) == (3 + 4 + 5 + 6) / 4
+    assert interquartile_mean([100, 1, 2, 3, -50]) == 2  # floor(5 / 4) = 1 at each end
+    assert interquartile_mean([1, 5]) == 3
+
+
+def test_log_ratios_of_a_doubling_and_a_halving_cancel():
+    ratios = paired_log_ratios([10, 10], [20, 5])
+    assert ratios == pytest.approx([math.log(2), -math.log(2)])
+    assert ratios.sum() == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("base", "new"), [([1, 2], [1]), ([0], [1]), ([1], [-1]), ([], []), ([math.nan], [1])])
+def test_log_ratios_refuse_what_has_no_ratio(base, new):
+    with pytest.raises(ValueError):
+        paired_log_ratios(base, new)
+
+
+def p(differences) -> float:
+    return paired_comparison(differences).p
+
+
+def test_sign_flip_by_hand():
+    # means of the 8 patterns of (1, 2, 3), times 3: 6, 4, 2, 0, 0, -2, -4, -6; two are at least 6 from 0
+    assert p([1, 2, 3]) == 2 / 8
+    # of (3, -1): 2, 4, -4, -2; all are at least 2 from 0
+    assert p([3, -1]) == 1
+    # of (1, 2, -0.5), times 3: 2.5, 3.5, -1.5, -0.5 and their negatives; four reach 2.5
+    assert p([1, 2, -0.5]) == 4 / 8
+    assert p([0.0, 0.0]) == p([5.0]) == 1
+
+
+def test_five_pairs_cannot_show_anything_and_six_can():
+    five, six = paired_comparison([0.1] * 5), paired_comparison([0.1] * 6)
+    assert five.p == 2 / 2**5 > 0.05 and not five.found
+    assert five.interval == Interval(-math.inf, math.inf) and five.smallest_effect == math.inf
+    assert six.p == 2 / 2**6 < 0.05 and six.found
+    assert six.interval == pytest.approx((0.1, 0.1)) and six.smallest_effect == pytest.approx(0)
+    assert [needed_pairs(level) for level in (0.05, 0.025, 2 / 64, 0.0125)] == [6, 7, 7, 8]
+
+
+def test_the_interval_by_hand():
+    # six pairs: only the pattern in which none is flipped is rare enough, so that the interval ends with the values
+    assert paired_comparison([1, 2, 3, 5, 8, 13]).interval == pytest.approx((1, 13))
+    # seven: 3 / 64 < 0.05 < 4 / 64, so that it begins with the third smallest mean of a subset: 1, (1 + 2) / 2, 5 / 3
+    assert paired_comparison([1, 2, 2, 5, 8, 13, 21]).interval == pytest.approx((1.5, 14.5))
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=8))
+def test_sign_flip_is_what_counting_all_patterns_gives(differences):
+    sample = np.array(differences)
+    seen = abs(sample.sum())
+    means = [abs((sample * signs).sum()) for signs in itertools.product((-1, 1), repeat=len(sample))]
+    expected = np.mean([mean >= seen - 1e-9 * max(1, seen) for mean in means])
+    assert p(sample) == pytest.approx(expected)
+    assert p(-sample) == pytest.approx(expected)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([0.05, 0.025, 0.05 / 3, 0.2, 0.5]))
+def test_the_interval_excludes_0_exactly_where_the_test_finds_a_difference(differences, level):
+    compared = paired_comparison(differences, level)
+    assert compared.found == (0 not in compared.interval) == (compared.p < level)
+    turned = paired_comparison([-value for value in differences], level).interval
+    assert turned == (-compared.interval.high, -compared.interval.low)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(-50, 50), min_size=6, max_size=10))
+def test_the_interval_holds_the_means_that_the_test_does_not_reject(differences):
+    sample = np.array(differences)
+    low, high = paired_comparison(sample).interval
+    outside, inside = 1e-4, min(1e-4, (high - low) / 2)
+    assert p(sample - (low - outside)) < 0.05 and p(sample - (high + outside)) < 0.05
+    assert p(sample - (low + inside)) >= 0.05 and p(sample - (high - inside)) >= 0.05
+
+
+@pytest.mark.parametrize("pairs", [6, 8, 12])
+def test_the_interval_covers_the_mean_as_often_as_it_says_and_the_smallest_effect_is_found(pairs):
+    rng = np.random.default_rng(pairs)
+    samples = rng.normal(10, 2, (1500, pairs))
+    compared = [paired_comparison(sample) for sample in samples]
+    exactly = math.floor(0.05 * 2 ** (pairs - 1)) / 2 ** (pairs - 1)  # six pairs have no level between 3.1 and 6.2 %
+    assert np.mean([10 not in one.interval for one in compared]) == pytest.approx(exactly, abs=0.015)
+    known = [2 * one.smallest_effect / sample.std(ddof=1) for one, sample in zip(compared, samples, strict=True)]
+    assert np.ptp(known) < 1e-9
+    found = [paired_comparison(sample - 10 + known[0]).found for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+def test_many_pairs_are_sampled_instead_of_counted():
+    differences = np.random.default_rng(0).normal(0.5, 1, 40)
+    compared = paired_comparison(differences)
+    centre, error = differences.mean(), differences.std(ddof=1) / math.sqrt(40)
+    assert compared.p < 0.01 and compared.smallest_effect == pytest.approx(2.87 * error, rel=0.05)
+    assert p(differences - differences.mean()) == pytest.approx(1, abs=1e-3)
+    assert compared.interval == pytest.approx((centre - 2.02 * error, centre + 2.02 * error), rel=0.1)
+
+
+def test_the_median_of_five_has_no_interval_and_that_of_more_covers_it_as_often_as_it_says():
+    assert median_interval([1, 2, 3, 4, 5]) is None
+    assert median_interval([6, 5, 4, 3, 2, 1]) == (1, 6)  # 2 / 2^6 = 3.1 % beside it
+    assert median_interval(range(1, 10)) == (2, 8)  # 2 * (1 + 9) / 2^9 = 3.9 %
+    rng = np.random.default_rng(1)
+    for count in (6, 8, 12):
+        skew = rng.exponential(1.0, (2000, count))
+        covered = np.mean([math.log(2) in (median_interval(sample) or ()) for sample in skew])
+        assert 0.94 <= covered <= 0.995
+
+
+def test_spearman_by_hand():
+    assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+    with pytest.raises(ValueError, match="as many"):
+        spearman([1, 2], [1])
+
+
+def test_sums_that_differ_by_rounding_alone_are_ties_in_the_sign_flip_test() -> None:
+    base = [75.0, 3800, 4457, 5297, 5639, 8104, 9014, 9561, 5]
+    new = [7263.0, 267, 4217, 9626, 8438, 3, 5905, 7171, 1571]
+    assert p(paired_log_ratios(base, new)) == p(paired_log_ratios(new, base))
+    thirds = np.array([0.1, 0.2, -0.3, 0.1, 0.2, 0.7])  # 0.1 + 0.2 is not 0.3
+    assert p(thirds) == p(10 * np.round(thirds, 1)) == p(np.array([1, 2, -3, 1, 2, 7.0]))

@@ -1,0 +1,27 @@
+"""Returns and lengths of finished episodes."""
+
+import math
+
+import numpy as np
+
+from unilab.run.episodes import WINDOW, EpisodeStatistics
+
+
+def test_the_means_are_of_the_last_episodes_and_computed_once_for_each_change() -> None:
+    statistics = EpisodeStatistics(2)
+    assert math.isnan(statistics.mean_return) and math.isnan(statistics.mean_length)
+    statistics.discard_running()
+    lengths = []
+    for step in range(1, 5 * WINDOW):
+        ended = np.array([1]) if step % 3 == 0 else np.array([], np.int64)
+        statistics.step(np.array([0.0, step]), ended)
+        if step > 3 and step % 3 == 0:
+            lengths.append((step + step - 1 + step - 2, 3))
+            expected = np.mean(lengths[-WINDOW:], axis=0)
+            assert [statistics.mean_return, statistics.mean_length] == expected.tolist()
+        first = statistics.mean_return, statistics.mean_length
+        assert first[0] is statistics.mean_return and first[1] is statistics.mean_length
+    resumed = EpisodeStatistics(2)
+    resumed.load_state_dict(statistics.state_dict())
+    assert (resumed.mean_return, resumed.mean_length) == first
+    assert resumed.finished == len(lengths) > WINDOW

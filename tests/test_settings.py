@@ -1,0 +1,78 @@
+"""Settings from dictionaries: every mistake is named with its key and remedy."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unilab.algos.torch.appo.config import AlgorithmConfig, APPOConfig
+from unilab.settings import SettingsError, flatten, names, nest, parse
+
+
+def test_dotted_and_nested_mean_the_same():
+    dotted = parse(APPOConfig, {"algorithm.gamma": 0.9, "policy.hidden_dims": [3, 4]})
+    nested = parse(APPOConfig, {"algorithm": {"gamma": 0.9}, "policy": {"hidden_dims": [3, 4]}})
+    assert dotted == nested
+    assert dotted.algorithm.gamma == 0.9
+    assert dotted.policy.hidden_dims == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "problem"),
+    [
+        ({"num_env": 3}, "num_env", "did you mean 'num_envs'"),
+        ({"algorithm": {"learningrate": 1.0}}, "algorithm.learningrate", "did you mean 'algorithm.learning_rate'"),
+        ({"zzz": 1}, "zzz", "known: "),
+        ({"num_envs": 0}, "num_envs", "greater than or equal to 1, got 0"),
+        ({"num_envs": 2.5}, "num_envs", "got 2.5"),
+        ({"num_envs": "many"}, "num_envs", "got 'many'"),
+        ({"algorithm.gamma": 1.5}, "algorithm.gamma", "less than or equal to 1"),
+        ({"learner_dtype": "float16"}, "learner_dtype", "'float32' or 'bfloat16'"),
+        ({"algorithm": 3}, "algorithm", "dictionary"),
+        ({"algorithm.gamma": 0.9, "algorithm.gamma.x": 1}, "algorithm.gamma.x", "both as a value and as a group"),
+    ],
+)
+def test_mistakes(given, key, problem):
+    with pytest.raises(SettingsError) as raised:
+        parse(APPOConfig, given)
+    assert raised.value.key == key
+    assert problem in raised.value.problem
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "num_envs": st.integers(1, 10**6),
+            "algorithm.learning_rate": st.floats(1e-6, 1),
+            "algorithm.num_learning_epochs": st.integers(1, 20),
+            "policy.hidden_dims": st.lists(st.integers(1, 512), max_size=3).map(tuple),
+            "mode": st.sampled_from(["async", "sync"]),
+        },
+    )
+)
+def test_flatten_gives_back_what_was_parsed(given_settings):
+    config = parse(APPOConfig, given_settings)
+    flat = flatten(config)
+    assert {key: flat[key] for key in given_settings} == given_settings
+    assert parse(APPOConfig, flat) == config
+
+
+def test_names_are_dotted_and_complete():
+    known = names(APPOConfig)
+    assert {"num_envs", "algorithm.learning_rate", "policy.activation"} <= set(known)
+    assert len(known) == len(set(known))
+    assert sum(name.startswith("algorithm.") for name in known) == len(AlgorithmConfig.__dataclass_fields__)
+
+
+def test_nest_merges_groups():
+    assert nest({"a.b": 1, "a": {"c": 2}, "a.d.e": 3}) == {"a": {"b": 1, "c": 2, "d": {"e": 3}}}
+
+
+def test_text_is_no_number() -> None:
+    for wrong, key in (
+        ({"num_envs": "8"}, "num_envs"), ({"policy": {"hidden_dims": [8, "16"]}}, "policy.hidden_dims"),
+        ({"algorithm.gamma": "0.9"}, "algorithm.gamma"), ({"trace_enabled": "true"}, "trace_enabled"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=r"got the string .* write it unquoted") as caught:
+            parse(APPOConfig, wrong)
+        assert caught.value.key == key

@@ -1,0 +1,333 @@
+"""Where the learner's transitions come from when workers collect: from rollouts of several environments at a time."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy, policy_weights
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.distributed import (
+    BaseDistributedWorkersWithBuffer,
+    ProcessWorkers,
+    RayWorkers,
+    Rollout,
+    SequentialWorkers,
+)
+from unilab.envs import EnvDims, make
+from unilab.envs.unit_actions import UnitActions
+from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
+from unilab.ipc.shared_memory.wakeup import Bell
+from unilab.run.episodes import RecentEpisodes
+from unilab.run.loop import Check
+from unilab.run.progress import CollectorCounters
+from unilab.run.seeding import derive_seed
+from unilab.tracing.spans import span
+
+WAIT_SECONDS = 60.0
+"""between two looks at what else may have happened, while workers work"""
+QUEUE_SIZE = 2
+"""finished rollouts of a worker that may wait to be stored"""
+STOP_SECONDS = 1.0
+"""for the thread that stores rollouts to notice that everything is to end"""
+
+
+class WorkerCollection:
+    """The replay buffer and the workers that fill it; for the learner what a ``TransitionCollection`` is.
+
+    Each worker steps its share of the environments. In lock step (``sync_collection``) the workers make a rollout of
+    ``env_steps_per_sync`` steps each after ``proceed``, and ``take`` stores them; what is stored depends on the seed
+    alone, whatever the kind of workers. Running freely, a thread stores what they have made.
+
+    Their environments are not saved: a resumed run starts new episodes, and goes on counting.
+
+    Args:
+        runner: its ``interrupt`` ends waits.
+        dims: sizes of the environments.
+        state: what ``state_dict`` returned, to continue from.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        config: OffPolicyConfig,
+        dims: EnvDims,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.replay = ReplayBuffer(
+            config.replay_capacity,
+            dims.obs,
+            dims.action,
+            config.learner_device,
+            critic_dim=dims.critic,
+            seed=derive_seed(config.seed, "replay"),
+        )
+        self._runner = runner
+        self._ordered: int | None = None
+        self._fresh = state is not None and state["fresh"]
+        self._before = CollectorCounters() if state is None else CollectorCounters.of(state["counters"])
+        # A policy that has learned explores no more at random.
+        self._random_steps = config.learning_starts * config.num_envs if state is None else 0
+        self._tally = Tally(config.workers.count)
+        seed = config.seed
+        if state is not None:
+            self.replay.load_state_dict(state["replay"])
+            seed = derive_seed(seed, f"resumed at {self._before.env_steps}")
+        buffer = ScaledRewards(self.replay, config.algorithm.reward_scale)
+        self._workers = build_workers(config, dims, buffer, seed, self._tally)
+        self._filler = None if config.sync_collection else _Filler(self._workers, runner)
+        self.acted_version = 0
+        """version of the weights that acted in the newest transitions"""
+
+    def publish(self, weights: Mapping[str, Tensor]) -> int:
+        """Give the weights to the workers, which take them before their next rollout; their version."""
+        named = policy_weights(weights, exploring=self._tally.env_steps < self._random_steps)
+        if self._filler is not None:
+            return self._filler.publish(named)
+        self._workers.broadcast_updated_policy(named)
+        return self._workers.policy_version
+
+    def proceed(self) -> None:
+        """Let the workers make their next rollouts; the first call starts them. Running freely they need no more."""
+        self._tally.start()
+        if self._filler is not None:
+            self._filler.ensure_running()
+        elif self._ordered is None:
+            self._ordered = self._workers.rollouts + self._workers.rollouts_per_iteration
+            self._workers.request_rollouts()
+
+    def take(self, check: Check) -> bool:
+        """Wait until the steps under way are made; whether there are steps that were not taken yet.
+
+        ``check`` is called meanwhile and may raise.
+        """
+        self._finish(check)
+        fresh, self._fresh = self._fresh, False
+        return fresh
+
+    def _finish(self, check: Check) -> None:
+        interrupt = self._runner.interrupt
+        while self._ordered is not None:
+            self._workers.collect_rollouts(unless=interrupt)
+            if self._workers.rollouts == self._ordered:
+                self.acted_version = self._workers.acted_version
+                self._ordered, self._fresh = None, True
+            check()
+            if interrupt.is_set():  # a signal has asked for the end: workers that hang are not waited for
+                return
+
+    def wait_until(self, ready: Callable[[], bool], check: Check) -> None:
+        """Running freely: wait until ``ready()``, asked whenever something was stored."""
+        assert self._filler is not None
+        while not ready():
+            self._filler.bell.wait(WAIT_SECONDS, self._runner.interrupt)
+            self._filler.check()
+            check()
+        self._filler.check()
+        self.acted_version = self._filler.acted_version
+
+    def counters(self) -> CollectorCounters:
+        """The workers' counters, of the rollouts that were stored; they go on from those of the run that was
+        resumed."""
+        return self._tally.counters(self._workers.dropped).after(self._before)
+
+    def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
+        """What a resumed run needs; in lock step the workers first make the steps under way, unless a signal has asked
+        for the end."""
+        self._finish(check)
+        return {
+            "collector": None,
+            "fresh": self._fresh,
+            "counters": self.counters().plain(),
+            "replay": self.replay.state_dict(with_rows),
+        }
+
+    def close(self) -> None:
+        """Stop the workers and free the shared memory; idempotent."""
+        if self._filler is not None:
+            self._filler.stop()
+        self._workers.stop()
+        self._runner.stop_collectors()  # there are none, but a signal has set what interrupts the next run's waits
+        self.replay.cleanup()
+
+
+class ScaledRewards:
+    """A replay buffer that gets its rewards times a factor; the episodes' returns are the environment's own."""
+
+    def __init__(self, replay: ReplayBuffer, scale: float) -> None:
+        self._replay = replay
+        self._scale = np.float32(scale)
+
+    @property
+    def capacity(self) -> int:
+        return self._replay.capacity
+
+    def __len__(self) -> int:
+        return len(self._replay)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        next_obs: np.ndarray,
+        dones: np.ndarray,
+        truncated: np.ndarray,
+        *,
+        critic: np.ndarray | None = None,
+        next_critic: np.ndarray | None = None,
+    ) -> None:
+        with span("replay_add"):
+            scaled = rewards * self._scale
+            self._replay.add(obs, actions, scaled, next_obs, dones, truncated, critic=critic, next_critic=next_critic)
+
+    def sample(self, batch_size: int) -> dict[str, Tensor]:
+        return self._replay.sample(batch_size)
+
+
+class Tally:
+    """What workers have done, counted as their rollouts are stored, by whichever thread stores them."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._started: float | None = None
+        self._busy_seconds = 0.0
+        self._recent = RecentEpisodes()
+        self._episodes = self._faults = 0
+        self.env_steps = 0
+
+    def start(self) -> None:
+        """The workers begin now, unless they have begun."""
+        self._started = self._started or time.monotonic()
+
+    def add(self, rollout: Rollout) -> None:
+        """Count a rollout that was stored."""
+        with self._lock:
+            self.env_steps += rollout.env_steps
+            self._faults += rollout.faults
+            self._busy_seconds += rollout.seconds / self._workers
+            self._episodes += len(rollout.episodes)
+            self._recent.extend(map(tuple, rollout.episodes.tolist()))
+
+    def counters(self, dropped: int) -> CollectorCounters:
+        """Since the start; busy and waiting seconds are those of a worker, the mean over all."""
+        with self._lock:
+            returns, lengths = self._recent.means
+            since_start = 0.0 if self._started is None else time.monotonic() - self._started
+            return CollectorCounters(
+                env_steps=self.env_steps,
+                episodes=self._episodes,
+                episode_return=returns,
+                episode_length=lengths,
+                busy_seconds=self._busy_seconds,
+                wait_seconds=max(0.0, since_start - self._busy_seconds),
+                dropped_rollouts=dropped,
+                fault_count=self._faults,
+            )
+
+
+class _Filler:
+    """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
+
+    def __init__(self, workers: BaseDistributedWorkersWithBuffer, runner: AsyncRunner) -> None:
+        self.bell = Bell(runner.ctx)
+        """rung when something was stored, and when the thread has failed"""
+        self.acted_version = 0
+        """as ``publish`` counted, of the weights that acted in the newest rollout"""
+        self._workers = workers
+        self._thread = threading.Thread(target=self._run, name="filler", daemon=True)
+        self._stopping = SharedFlag(runner.ctx)
+        self._lock = threading.Lock()
+        self._published = 0
+        self._pending: dict[str, Tensor] | None = None
+        self._error: Exception | None = None
+
+    def publish(self, weights: Mapping[str, Tensor]) -> int:
+        """Leave weights for the thread, which gives the newest to the workers; their version."""
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+        with self._lock:
+            self._pending, self._published = copies, self._published + 1
+            return self._published
+
+    def ensure_running(self) -> None:
+        if not self._thread.ident:
+            self._thread.start()
+
+    def check(self) -> None:
+        """Raise what ended the thread."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End it; idempotent."""
+        self._stopping.set()
+        if self._thread.ident:
+            self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._broadcast()
+                self._workers.collect_rollouts(unless=self._stopping)
+                self.acted_version = self._workers.acted_version
+                self.bell.ring()
+        except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
+            self._error = error
+            self.bell.ring()
+
+    def _broadcast(self) -> None:
+        with self._lock:
+            weights, version, self._pending = self._pending, self._published, None
+        if weights is not None:
+            self._workers.policy_version = version - 1  # what was published and replaced meanwhile counts as well
+            self._workers.broadcast_updated_policy(weights)
+
+
+@dataclass(frozen=True)
+class WorkerEnvironment:
+    """Makes a worker's share of the environments, which take actions in [-1, 1]."""
+
+    env: str
+    rows: int
+    sim_backend: str
+    env_cfg: Mapping[str, Any]
+    threads: int
+
+    def __call__(self) -> UnitActions:
+        return UnitActions(make(self.env, self.rows, self.sim_backend, self.env_cfg, 0, self.threads))
+
+
+def build_workers(
+    config: OffPolicyConfig, dims: EnvDims, buffer: ScaledRewards, seed: int, tally: Tally
+) -> BaseDistributedWorkersWithBuffer:
+    """The workers that ``config`` describes; none of them is started."""
+    count, kind = config.workers.count, config.workers.kind
+    rows, threads = config.num_envs // count, config.env_threads or 1
+    on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
+    return worker_class(kind)(
+        WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, threads),
+        ExploringPolicy(config, dims),
+        config.env_steps_per_sync,
+        count,
+        config.batch_size,
+        count if config.sync_collection else 1,
+        True,
+        [derive_seed(seed, f"worker {worker}") for worker in range(count)],
+        buffer,
+        in_step=config.sync_collection,
+        queue_size=QUEUE_SIZE,
+        max_restarts=config.workers.max_restarts,
+        hang_seconds=config.workers.hang_seconds,
+        on_stored=tally.add,
+        **(on_cluster if kind == "ray" else {}),
+    )
+
+
+def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
+    """The implementation of a ``workers.kind``."""
+    return {"sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers}[kind]

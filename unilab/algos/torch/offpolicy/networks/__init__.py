@@ -1,0 +1,1 @@
+"""Networks of SAC and TD3, their flat parameters and their passes."""

@@ -1,0 +1,162 @@
+"""The collector's end of supervision: what runs in the spawned process around the collector function."""
+
+import contextlib
+import faulthandler
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.wakeup import exit_descriptor
+
+logger = logging.getLogger(__name__)
+
+PARENT_DIED = 3
+"""exit code of a collector whose parent is gone"""
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""go to the whole process group; the parent alone acts on them and asks its collectors to stop"""
+
+_steps: memoryview | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a failing collector tells its parent: the traceback, and the exception if it can be pickled."""
+
+    traceback_text: str
+    exception: bytes | None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """What is to be told of an exception."""
+        return cls("".join(traceback.format_exception(error)), _pickled(error))
+
+    def cause(self) -> BaseException | None:
+        """The exception itself, where it could be pickled and can be unpickled here."""
+        if self.exception is None:
+            return None
+        try:
+            return pickle.loads(self.exception)
+        except Exception as error:  # noqa: BLE001 - a foreign class may raise anything; the traceback text is there
+            logger.debug("the exception cannot be unpickled here: %r", error)
+            return None
+
+
+class Call:
+    """A function and its arguments, unpickled by the collector itself once it is being watched.
+
+    So an argument or a module that cannot be loaded there is reported like every other error.
+    """
+
+    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._content = (target, args, dict(kwargs))
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "PickledCall"], tuple[bytes]]:
+        return PickledCall, (bytes(ForkingPickler.dumps(self._content)),)
+
+
+@dataclass(frozen=True)
+class PickledCall:
+    """A Call that has arrived."""
+
+    data: bytes
+
+    def run(self) -> None:
+        target, args, kwargs = pickle.loads(self.data)
+        target(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What a collector needs to know about its parent."""
+
+    report: Connection
+    steps_name: str
+    parent_pid: int
+    parent_started: int
+    log: Path | None
+
+
+def report_step(step: int) -> None:
+    """Tell the parent how many env steps this collector has made; one store. Elsewhere it does nothing."""
+    if _steps is not None:
+        _steps[0] = step
+
+
+def run_collector(call: PickledCall, supervision: Supervision) -> None:
+    """Entry of a collector process: run the function, send the traceback of what it raises, exit non-zero then."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    watch_parent(supervision.parent_pid, supervision.parent_started)
+    if supervision.log is not None:
+        _redirect_output(supervision.log)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    try:
+        _attach_steps(supervision.steps_name)
+        call.run()
+    except BaseException as error:
+        supervision.report.send(Failure.of(error))
+        raise
+
+
+def watch_parent(pid: int, started: int) -> None:
+    """End this process within moments of its parent's end, and free the parent's shared memory.
+
+    The thread waits on what the kernel signals; it takes no lock that another process could keep.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("watch_parent() belongs into a process started by multiprocessing")
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        with contextlib.suppress(ProcessLookupError):  # it is gone already
+            descriptor = exit_descriptor(pid)
+            if segments.start_time(pid) == started:  # and not another process that got its number
+                connection.wait([sentinel if descriptor is None else descriptor])
+        try:
+            segments.remove_owned_by(pid, started)
+        finally:
+            os._exit(PARENT_DIED)
+
+    threading.Thread(target=watch, name="parent watchdog", daemon=True).start()
+
+
+def _attach_steps(name: str) -> None:
+    global _steps
+    _steps = segments.attach(name).words(0, 1)
+
+
+def _redirect_output(log: Path) -> None:
+    """Send everything that Python or native code prints to the log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """The exception, if it survives the way there and back; any error of its own code only means that it does not."""
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001 - a foreign class may raise anything here; the traceback text goes in any case
+        return None
+    return data

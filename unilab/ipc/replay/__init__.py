@@ -1,0 +1,1 @@
+"""Parts of the replay buffer: rows, windows, claims and the mirror on a device."""

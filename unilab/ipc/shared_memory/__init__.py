@@ -1,0 +1,1 @@
+"""Segments, and what lies in them: latest values, mailboxes and wake-ups."""

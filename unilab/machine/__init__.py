@@ -1,0 +1,1 @@
+"""Devices, cores, threads and cgroups of this machine."""

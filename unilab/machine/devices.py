@@ -1,0 +1,141 @@
+"""Which devices exist, how many cores this process may use, and how a run divides them.
+
+torch is imported only when a device other than the CPU is asked about: a plan for a CPU costs no second of import.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from unilab.machine.cgroups import cpu_quota
+
+if TYPE_CHECKING:
+    import torch
+
+# Core time of one environment step of HalfCheetah with networks [256, 256], in microseconds, as measured on two
+# AVX-512 cores. Only the ratio to the configurations' learning_cost matters here.
+PHYSICS_COST = 27.0
+INFERENCE_COST = 3.0
+
+FEW_CORES = 4
+"""up to here whole cores are too coarse to divide between collector and learner"""
+
+
+class Workload(Protocol):
+    """What a configuration says of the work that threads are to share."""
+
+    @property
+    def learner_device(self) -> str: ...
+    @property
+    def env_threads(self) -> int | None: ...
+    @property
+    def inference_threads(self) -> int | None: ...
+    @property
+    def learner_threads(self) -> int | None: ...
+    @property
+    def alternates(self) -> bool:
+        """Whether collecting and learning take turns."""
+
+    @property
+    def learning_cost(self) -> float:
+        """Core time of learning from one env step, in microseconds, as ``PHYSICS_COST`` counts it."""
+
+    @property
+    def most_learner_threads(self) -> int:
+        """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
+
+
+class DeviceError(ValueError):
+    """A device that does not exist on this machine."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of the physics, of the collector's policy and of the learner."""
+
+    env: int
+    inference: int
+    learner: int
+
+
+def available_devices() -> list[str]:
+    """Names that ``check_device`` accepts here: cpu, then cuda and cuda:N or mps where torch finds them."""
+    import torch
+
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def check_device(name: str, setting: str = "device") -> str:
+    """``name`` itself when the device exists.
+
+    Raises:
+        DeviceError: it does not; names ``setting`` and the devices that do exist.
+    """
+    if name == "cpu":
+        return name
+    devices = available_devices()
+    if name in devices:
+        return name
+    raise DeviceError(f"{setting}: there is no device '{name}' on this machine; use one of: {', '.join(devices)}")
+
+
+@contextmanager
+def current_device(name: "str | torch.device") -> Iterator[None]:
+    """Make a CUDA device the current one of this thread; other devices have nothing of the kind.
+
+    Tensors know their device. Streams, graphs, events and page-locked memory belong to the current one.
+    """
+    import torch
+
+    device = torch.device(name)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may keep busy: its affinity, cut to the container's quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def split_threads(config: Workload, cores: int) -> Threads:
+    """Divide ``cores``; a thread count that ``config`` states is taken as it is."""
+    learner_on_cpu = config.learner_device == "cpu"
+    if config.alternates:  # the phases alternate, so each may have every core
+        env, learner = cores, cores if learner_on_cpu else 1
+    elif not learner_on_cpu:  # one core feeds the accelerator, all others simulate
+        env, learner = max(1, cores - 1), 1
+    elif cores <= FEW_CORES:  # neither pool spins, so the operating system shares the cores out better than we can
+        env, learner = cores, cores
+    else:  # many cores: dedicated ones, because two pools on the same cores would only evict each other's caches
+        env, learner = _divide(config, cores)
+    env = config.env_threads or env
+    # Intra-op threads hardly speed up networks of this size and their pool spins: one suffices until the physics,
+    # which costs nine times as much, has eight threads.
+    inference = config.inference_threads or max(1, env // 8)
+    return Threads(env, inference, config.learner_threads or min(learner, config.most_learner_threads))
+
+
+def _divide(config: Workload, cores: int) -> tuple[int, int]:
+    """Threads of physics and learner, together ``cores``, for which the slower of the two sides is fastest."""
+
+    def seconds_per_step(env: int) -> float:
+        return max(PHYSICS_COST / env + INFERENCE_COST / max(1, env // 8), config.learning_cost / (cores - env))
+
+    if config.env_threads or config.learner_threads:  # the side that is not stated gets what the other leaves
+        return (
+            config.env_threads or max(1, cores - (config.learner_threads or 1)),
+            config.learner_threads or max(1, cores - (config.env_threads or 1)),
+        )
+    least = max(1, cores - config.most_learner_threads)
+    env = min(range(least, cores), key=seconds_per_step)
+    return env, cores - env

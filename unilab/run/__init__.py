@@ -1,0 +1,1 @@
+"""A training run: loop, checkpoints, progress, metrics, signals, episodes and faults."""

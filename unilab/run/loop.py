@@ -1,0 +1,254 @@
+"""The loop that all trainers share: iterate, save, report, stop cleanly."""
+
+import dataclasses
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from unilab.ipc import AsyncRunner
+from unilab.run.checkpoint import CheckpointError, Checkpoints, Score, restoring
+from unilab.run.episodes import WINDOW
+from unilab.run.fault_log import FaultLog
+from unilab.run.metric_writer import MetricWriter
+from unilab.run.progress import CollectorCounters, Progress, Summary
+from unilab.run.signals import StopRequested, stop_on_signals
+from unilab.settings import SettingsError, flatten, parse
+from unilab.tracing.spans import span
+
+OnIteration = Callable[[Progress], bool]
+Check = Callable[[], None]
+
+
+class TrainingRun(ABC):
+    """One call of ``learn``: a learner, its source of experience, and the progress so far.
+
+    A context manager: leaving it calls ``close``.
+
+    Args:
+        config: the run's settings, a dataclass.
+        log_dir: for the checkpoint, metrics and logs; None writes none.
+        saved: the content of the checkpoint that is continued.
+        logger_type: where metrics go: tensorboard, wandb or csv.
+
+    Attributes:
+        progress: of the latest iteration.
+        directory: for files; None: none are written.
+        faults_path: where the states of simulation faults go.
+        resumed_at: the iteration that this call goes on from.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        log_dir: str | Path | None,
+        saved: Mapping[str, Any] | None,
+        logger_type: str = "tensorboard",
+    ) -> None:
+        self._began = time.monotonic()
+        self._config = config
+        with restoring():
+            self.progress = Progress() if saved is None else Progress(**saved["progress"])
+        self.resumed_at = self.progress.iteration
+        self._evaluated = False
+        self._wall_seconds_before = self.progress.wall_seconds
+        self.directory = None if log_dir is None else Path(log_dir)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._writer = MetricWriter(self.directory, logger_type, plain(config))
+        self.faults_path = None if self.directory is None else self.directory / "faults.jsonl"
+        self._faults = FaultLog(config.num_envs, self.faults_path)
+
+    @abstractmethod
+    def iterate(self, check: Check) -> Progress:
+        """Learn once from new experience, publish what was learned, and advance ``progress``.
+
+        ``check`` is called before each update and while waiting; what it raises ends the iteration.
+        """
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """What a resumed run needs of learner and collector, beside settings and progress."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything that was started; idempotent."""
+
+    @abstractmethod
+    def play(self, check: Check) -> float:
+        """Mean return of whole episodes without noise; ``check`` as for ``iterate``."""
+
+    def evaluate(self, check: Check) -> None:
+        """Evaluate the policy after this iteration, if one is due, and write the iteration's metrics."""
+        self._evaluated = False
+        interval = self._config.eval_interval
+        try:
+            if interval and self.progress.iteration % interval == 0:
+                with span("evaluation"):
+                    value = self.play(check)
+                self.progress = dataclasses.replace(self.progress, eval_return=value)
+                self._evaluated = True
+        finally:  # the iteration itself is complete, also when a signal ends the evaluation
+            self._writer.write(self.progress)
+
+    def score(self) -> Score | None:
+        """What the best checkpoint is chosen by: the latest evaluation while it is new, or, without evaluations, the
+        return of training, once it is a mean over enough episodes."""
+        if self._config.eval_interval:
+            score, counts = Score("evaluation", self.progress.eval_return), self._evaluated
+        else:
+            score, counts = Score("training", self.progress.episode_return), self.progress.episodes >= WINDOW
+        return score if counts and math.isfinite(score.value) else None  # nothing would be better than a NaN
+
+    def checkpoint(self, **more: Any) -> dict[str, Any]:
+        """Name of the trainer, settings, progress and ``content``."""
+        progress = dataclasses.asdict(self.progress)
+        return {
+            "trainer": trainer_name(self._config),
+            "config": plain(self._config),
+            "progress": progress,
+            **self.content(),
+            **more,
+        }
+
+    def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
+        """Set ``progress`` at the end of an iteration and report new simulation faults.
+
+        Args:
+            collector: its newest counters.
+            waiting_since, learning_since: monotonic times at which the iteration began to wait and to learn.
+            now: updates, samples, env_steps, policy_lag and metrics.
+        """
+        before, end = self.progress, time.monotonic()
+        iteration = before.iteration + 1
+        lag = now["policy_lag"]
+        metrics = now.pop("metrics")
+        self.progress = Progress(
+            iteration=iteration,
+            collected_env_steps=collector.env_steps,
+            wall_seconds=self._wall_seconds_before + end - self._began,
+            learner_busy_seconds=before.learner_busy_seconds + end - learning_since,
+            learner_wait_seconds=before.learner_wait_seconds + learning_since - waiting_since,
+            collector_busy_seconds=collector.busy_seconds,
+            collector_wait_seconds=collector.wait_seconds,
+            episodes=collector.episodes,
+            episode_return=collector.episode_return,
+            episode_length=collector.episode_length,
+            eval_return=before.eval_return,
+            policy_lag_mean=before.policy_lag_mean + (lag - before.policy_lag_mean) / iteration,
+            dropped_rollouts=collector.dropped_rollouts,
+            metrics=metrics | {"simulation_faults": float(collector.fault_count)},
+            **now,
+        )
+        self.report_faults(collector)
+
+    def report_faults(self, collector: CollectorCounters) -> None:
+        """Warn of new simulation faults, while waiting too.
+
+        Raises:
+            AllStepsFailedError: nothing but such faults for a while.
+        """
+        self._faults.report(collector)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._writer.close()
+
+
+def train(
+    run: TrainingRun,
+    runner: AsyncRunner,
+    checkpoints: Checkpoints,
+    *,
+    max_iterations: int,
+    max_seconds: float | None,
+    on_iteration: OnIteration | None,
+) -> Summary:
+    """Iterate until ``max_iterations``, ``max_seconds``, a signal or ``on_iteration`` returning False; then save.
+
+    What has learned nothing, or nothing since it was resumed, takes no checkpoint's place.
+
+    Raises:
+        CollectorError: the collector failed or died; the last checkpoint is on disk.
+        FloatingPointError: the update became non-finite; likewise.
+    """
+    stopped_by = "iterations"
+    with run, stop_on_signals(runner.interrupt) as signals:
+
+        def check() -> None:
+            runner.check_collectors()
+            signals.check()
+
+        try:
+            while run.progress.iteration < max_iterations:
+                run.iterate(check)
+                run.evaluate(check)
+                progress = run.progress
+                if checkpoints.due(progress.iteration, run.score()):
+                    checkpoints.save(run.checkpoint(), progress.iteration, run.score())
+                if on_iteration is not None and not on_iteration(progress):
+                    stopped_by = "callback"
+                    break
+                if max_seconds is not None and progress.wall_seconds >= max_seconds:
+                    stopped_by = "seconds"
+                    break
+        except StopRequested as request:
+            stopped_by = request.signal_name
+            runner.seconds_to_end(0.0)  # which begin now
+        iteration = run.progress.iteration
+        if iteration > run.resumed_at or (iteration and not checkpoints.exist):
+            checkpoints.save(run.checkpoint(), iteration, run.score())
+    return Summary(run.progress, stopped_by, checkpoints.newest, checkpoints.best)
+
+
+def check_resumable(saved: Mapping[str, Any], config: Any, fixed: Sequence[str], path: Path) -> frozenset[str]:
+    """Refuse a checkpoint of another trainer, or one in which a setting differs that a run cannot change.
+
+    Args:
+        saved: the checkpoint's content.
+        config: the settings of the run that is to go on.
+        fixed: dotted names that cannot change; a group's name stands for all settings in it.
+        path: of the checkpoint.
+
+    Returns:
+        Dotted names of the settings that are others than those that the checkpoint was written with.
+
+    Raises:
+        CheckpointError: naming the first that differs and cannot.
+    """
+    if saved["trainer"] != trainer_name(config):
+        raise _other(path, "trainer", saved["trainer"], trainer_name(config))
+    try:
+        before, now = (flatten(parse(type(config), content)) for content in (saved["config"], plain(config)))
+    except SettingsError as error:
+        raise CheckpointError(f"{path}: saved by a version with other settings: {error}; start anew") from error
+    changed = frozenset(name for name in now if before[name] != now[name])
+    for name in sorted(changed):
+        if any(name == group or name.startswith(f"{group}.") for group in fixed):
+            raise _other(path, name, before[name], now[name])
+    return changed
+
+
+def _other(path: Path, name: str, before: Any, now: Any) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: saved with {name} = {before}, this run has {now}; use the saved value or start anew"
+    )
+
+
+def trainer_name(config: Any) -> str:
+    """appo, sac or td3: whose settings these are."""
+    return type(config).__name__.removesuffix("Config").lower()
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration in types that a checkpoint can hold."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
