@@ -57,6 +57,6 @@ def test_pull_requests_run_on_no_machine_of_ones_own() -> None:
 def test_the_console_script_and_the_licence_are_installed() -> None:
     distribution = metadata.distribution(PROJECT["name"])
     scripts = {entry.name: entry.value for entry in distribution.entry_points if entry.group == "console_scripts"}
-    assert scripts["unilab-harness"] == "harness.cli:main"
+    assert scripts["unilab-harness"] == "harness.__main__:command"
     assert distribution.metadata["License-Expression"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text(encoding="utf-8")

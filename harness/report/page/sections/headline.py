@@ -83,14 +83,14 @@ def _facts(study: StudyFiles, found: Found, best: Trial | None) -> Iterator[tupl
         yield "Gain", change_text(found)
         yield "Limited now by", found.limited_by or verdict(study, best)
         number = f"trial {best.number}: "
-        yield "Measured", f"{best.measured}; what the search measured is in the charts and tables below"
+        yield "Measured", f"{best.measured}; the search's numbers are below"
         yield "Best", number + _side(found.value, found.value_interval, found.points, found.metric) + f" {name}"
         if found.best != found.baseline and found.baseline is not None:
             sides = (found.baseline_value, found.baseline_interval, found.baseline_points)
             yield "Baseline", f"{_side(*sides, found.metric)} {name}"
         if found.smallest_effect is not None:
             seen = percent(found.smallest_effect, digits=1) if found.ratio else number_text(found.smallest_effect)
-            yield "Could be seen", f"{seen}: so large a change would have been found with a probability of {POWER:.0%}"
+            yield "Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"
         if care := doubts(found):
             yield "With care", care
     unmeasured = sum(not trial.complete for trial in study.trials)
