@@ -2,8 +2,10 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +48,14 @@ def test_a_walk_has_at_most_nine_hops() -> None:
     assert len(walks) == 3
     for title, hops in walks.items():
         assert 5 <= len(hops) <= 9, title
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    """Those of packages' ``__init__`` and for type checking count too."""
+    graph = grimp.build_graph("unilab", "harness")
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    assert len(imports) > 200
+    TopologicalSorter(imports).prepare()  # raises CycleError with the circle
 
 
 def test_every_room_is_on_the_page_and_none_is_crowded() -> None:
