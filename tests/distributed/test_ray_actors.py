@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,12 +97,13 @@ def test_running_freely_the_queues_bound_what_is_made(cluster: RayCluster) -> No
         assert 0 < seconds < SECONDS
         until_waiting(workers, 6)
         workers.broadcast_updated_policy(NoisyPolicy(2).state_dict())
+        until_told(workers, 2)
         while workers.acted_version < 2:
             workers.collect_rollouts()
     assert ray.is_initialized(), "a connection that was there before is kept"
     versions = [version for *_, version in stamps(buffer.rollouts)]
     # whose queue is emptied first makes its next rollout while those of the other still wait
-    assert versions[:4] == [1] * 4 and versions.count(1) <= 10, "4 taken and 6 waiting at the second broadcast"
+    assert versions[:4] == [1] * 4 and versions.count(1) <= 10, "4 taken and 6 waiting when the second weights arrive"
     for worker in range(2):
         made = [(one.sequence, one.policy_version) for one in buffer.rollouts if one.worker == worker]
         assert made == sorted(made)
@@ -119,6 +121,15 @@ def until_waiting(workers: RayWorkers, rollouts: int) -> None:
         workers._supervise()
         assert not limit.is_set()
     timer.cancel()
+
+
+def until_told(workers: RayWorkers, version: int) -> None:
+    """Wait until the weights have arrived at every worker: a rollout that begins earlier acts by the ones before."""
+    limit = time.monotonic() + SECONDS
+    while any(member.calls or member.told[1] < version for member in workers._members):
+        workers._gather(wait=True)
+        workers._tell_all()
+        assert time.monotonic() < limit
 
 
 def test_no_room_in_the_cluster_is_an_error_that_says_what_there_is(cluster: RayCluster) -> None:
