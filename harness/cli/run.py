@@ -14,7 +14,7 @@ from harness.cli.output import Refused, print_json, show_timeline
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.measure.engines.base import Engine
+    from harness.measure.engines.blocks import Engine
     from harness.measure.engines.cluster import Cluster
     from harness.measure.stop import StopSignal
     from harness.predict.plan import Plan

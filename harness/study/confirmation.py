@@ -2,16 +2,14 @@
 
 The winner of a noisy search is partly the luckiest. So the search looks at its best a second time (``looked_at``), and
 by both looks it is decided who is a candidate. Then the candidates and the baseline are measured once more, in fresh
-processes and in blocks: each once in random order, then each once more in the mirrored order, such as B A C C A B. A
-machine that grows slower or faster hits all of them alike, and what comes back at a fixed rhythm does not always hit
-the same one. The order follows from the study's name, so that a study that was interrupted goes on in it. Where a
-block's repeats can be alive together they take turns of a fraction of a second in that order
-(``harness.measure.interleaving``): then what changes within seconds hits all alike.
+processes and in blocks (``harness.measure.engines.blocks.mirrored``). The order follows from the study's name, so that
+a study that was interrupted goes on in it. Where a block's repeats can be alive together they take turns of a fraction
+of a second in that order (``harness.measure.interleaving``): then what changes within seconds hits all alike.
 """
 
-import random
 from collections.abc import Iterable, Sequence
 
+from harness.measure.engines.blocks import mirrored
 from harness.measure.record import Record
 from harness.suite.schema import Confirm, blocks
 
@@ -45,14 +43,10 @@ def schedule(
     last = max([*begins.values(), 0]) + blocks(confirm)
     order = []
     for block in range(min(begins.values(), default=0), last):
-        there, back = 2 * block, 2 * block + 1
         members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
-        first = sorted([*members, BASELINE] if baseline else members)
-        random.Random(f"{study} {block}").shuffle(first)
-        due = [trial for trial in members if back - 2 * begins[trial] < confirm.repeats]
-        second = [trial for trial in reversed(first) if trial in due or trial == BASELINE]
-        repeats = [(trial, there) for trial in first] + [(trial, back) for trial in second]
-        order.append([(trial, first_repeat + number) for trial, number in repeats])
+        due = [trial for trial in members if 2 * (block - begins[trial]) + 1 < confirm.repeats]
+        repeats = mirrored([*members, BASELINE] if baseline else members, f"{study} {block}", [*due, BASELINE])
+        order.append([(trial, first_repeat + 2 * block + back) for trial, back in repeats])
     return order
 
 

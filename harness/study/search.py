@@ -3,27 +3,25 @@
 Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
 is brought up to them. An unfinished trial keeps its number and its finished repeats.
 
-The repeats of a trial, and those of a block of the confirmation, are a *work*: a generator that yields jobs, one or
-several that take turns, and is sent how each ended. An engine carries several works out side by side, each in a place
-of its own; all that is asked, recorded and told happens here, in one thread.
+The repeats of a trial, and those of a block of the confirmation, are a *work* (``harness.measure.engines.blocks``).
 """
 
 import dataclasses
-import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.measure.engines.base import Engine, Job
-from harness.measure.process import Limits, Outcome
-from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, disturbance
+from harness.measure.engines.blocks import Attempt, Engine, Job, Work, carry_out, measured, until_calm
+from harness.measure.process import Limits
+from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict.forecast import Outlook
@@ -47,11 +45,6 @@ class Display(Protocol):
     def progress(self, record: Record, progress: dict[str, Any]) -> None: ...
 
     def finished(self, record: Record) -> None: ...
-
-
-Work = Generator[list[Job], list[Outcome], None]
-SPOILT = 1e6
-"""disturbance of a block in which a repeat was not measured to its end"""
 
 
 def _unless_taken_over(work: Work) -> Work:
@@ -105,41 +98,10 @@ class Sweep:
             self._catch_up()
         self._begun: set[int] = set()
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
-            self._carry_out(self._search())
+            carry_out(self._search(), self.engine, self.stop)
         for _ in self.study.confirmations(self.stop):
-            self._carry_out(self._second_look())
-            self._carry_out(self._confirmation())
-
-    def _carry_out(self, works: Iterator[Work]) -> None:
-        """Begin a work wherever there is room, until there are no more and all have ended."""
-        running: dict[int, Work] = {}
-        for number in itertools.count():
-            while running and not self.engine.has_room():
-                self._wait(running)
-            work = next(works, None)
-            if work is None:
-                break
-            running[number] = work
-            self._go_on(running, number)
-        while running:
-            self._wait(running)
-
-    def _wait(self, running: dict[int, Work]) -> None:
-        ended = self.engine.wait()
-        if ended is not None:
-            self._go_on(running, *ended)
-
-    def _go_on(self, running: dict[int, Work], number: int, outcomes: list[Outcome] | None = None) -> None:
-        """Start the next jobs of a work, or let it go."""
-        self.stop.check()
-        work = running[number]
-        try:
-            jobs = next(work) if outcomes is None else work.send(outcomes)
-        except StopIteration:
-            del running[number]
-            self.engine.leave(number)
-        else:
-            self.engine.start(number, jobs)
+            carry_out(self._second_look(), self.engine, self.stop)
+            carry_out(self._confirmation(), self.engine, self.stop)
 
     # -- the search
 
@@ -337,7 +299,15 @@ class Sweep:
         for trial, number in block:
             params = self.study.params(trial)
             repeats.append(Repeat(trial, number, "confirm", params, self._verdict(params)[0]))
-        yield from self._together(repeats) if self._fit_together(repeats) else self._one_by_one(repeats)
+        if self._fit_together(repeats):
+            yield from self._repeat(*repeats)
+            return
+        for repeat in repeats:
+            yield from self._repeat(repeat)
+        # all on one node: if that was lost on the way, again on the node that the work is on
+        if len({attempts_that_count(self._own(repeat))[0].node for repeat in repeats}) > 1:
+            for repeat in repeats:
+                yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, True)
 
     def _fit_together(self, repeats: Sequence[Repeat]) -> bool:
         """Whether they can take turns: measured for their speed, by trainers that can be stopped, within the memory.
@@ -351,83 +321,46 @@ class Sweep:
             return False
         return self.plan.fit_together([self.study.of_trial(repeat.trial) for repeat in repeats])
 
-    def _together(self, repeats: Sequence[Repeat]) -> Work:
-        """Those of a block in turns; all again while one was disturbed, has no record, or was measured without them."""
-        last = [self._last(repeat) for repeat in repeats]
-        while (known := [one for one in last if one is not None]) != last or self._block_again(known):
-            attempt = 1 + max((one.attempt for one in known), default=-1)
-            last = [*(yield from self._measure(repeats, attempt, anew=bool(known) and known != last))]
+    # -- repeats
 
-    def _block_again(self, last: Sequence[Record]) -> bool:
-        newest = self.study.records.own[-len(last) :]
-        mine = {(one.trial, one.repeat, one.phase) for one in last}
-        if not any(one.disturbed for one in last) or {(one.trial, one.repeat, one.phase) for one in newest} != mine:
-            return False
-        retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
-        return retries_left and self._left() > len(last) * self.plan.repeat_seconds
-
-    def _one_by_one(self, repeats: Sequence[Repeat]) -> Work:
-        """Those of a block in order, all on one node: if that was lost on the way, again on the node that it is on."""
-        for repeat in repeats:
-            yield from self._repeat(repeat)
-        if len({attempts_that_count(self._own(repeat))[0].node for repeat in repeats}) > 1:
-            for repeat in repeats:
-                yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, anew=True)
-
-    # -- one repeat
-
-    def _repeat(self, repeat: Repeat) -> Work:
-        """Measure a repeat unless it has its record; again while it was disturbed, retries are left and so is time.
-
-        Every attempt is recorded; ``attempts_that_count`` says which one counts.
-        """
-        last = self._last(repeat)
-        while last is None or self._again(last):
-            attempt = 0 if last is None else last.attempt + 1
-            (last,) = yield from self._measure([repeat], attempt)
+    def _repeat(self, *repeats: Repeat) -> Work:
+        """Measure what has no record yet, several in turns; again while disturbed, retries are left and so is time."""
+        last = [next(reversed(self._own(repeat)), None) for repeat in repeats]
+        yield from until_calm(last, partial(self._measure, repeats), self._again)
 
     def _own(self, repeat: Repeat) -> list[Record]:
         """All attempts at a repeat that there are."""
         key = (repeat.trial, repeat.number, repeat.phase)
         return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == key]
 
-    def _last(self, repeat: Repeat) -> Record | None:
-        own = self._own(repeat)
-        return own[-1] if own else None
-
-    def _again(self, last: Record) -> bool:
-        if not last.disturbed or not self.engine.alone or last.attempt >= self.plan.suite.measure.disturbed_retries:
+    def _again(self, last: Sequence[Record]) -> bool:
+        retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
+        if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
             return False
-        newest = next((record for record in reversed(self.study.records.own) if record.node == last.node), None)
-        if newest is None or (newest.trial, newest.repeat, newest.phase) != (last.trial, last.repeat, last.phase):
+        newest = [record for record in self.study.records.own if record.node == last[0].node][-len(last) :]
+        if {(r.trial, r.repeat, r.phase) for r in newest} != {(r.trial, r.repeat, r.phase) for r in last}:
             return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
-        return self._left() > (self._needed() if last.phase == "search" else self.plan.repeat_seconds)
+        needed = self._needed() if last[0].phase == "search" else len(last) * self.plan.repeat_seconds
+        return self._left() > needed
 
-    def _measure(
-        self, repeats: Sequence[Repeat], attempt: int, *, anew: bool = False
-    ) -> Generator[list[Job], list[Outcome], list[Record]]:
-        """Run one attempt at each and record them; more than one take turns. ``anew``: attempts before do not count."""
-        records, jobs = [], []
+    def _measure(self, repeats: Sequence[Repeat], attempt: int, anew: bool) -> Attempt:
+        """Run one attempt at each and record them."""
+        prepared = []
         for repeat in repeats:
             record = dataclasses.replace(
                 self._record(repeat, attempt), traced=self.trace, in_turns=len(repeats) > 1, anew=anew
             )
             self.display.started(record, self._what(record))
-            records.append(record)
-            jobs.append(self._job(record, repeat.verdict))
-        outcomes = yield jobs
-        measured = [outcome.added_to(record) for record, outcome in zip(records, outcomes, strict=True)]
-        if len(measured) > 1:  # what disturbs one disturbs all, and all count together or none
-            worst = max(disturbance(record) if record.state == "complete" else SPOILT for record in measured)
-            measured = [dataclasses.replace(record, disturbance=min(worst, SPOILT)) for record in measured]
-        for record in measured:
+            prepared.append((record, self._job(record, repeat.verdict)))
+        records = yield from measured(prepared)
+        for record in records:
             if self.trace:
                 timelines.end(self.study.folder / record.log)
             self.study.records.append(record)
-        for record in measured:
+        for record in records:
             self._explain(record)
-        return measured
+        return records
 
     def _job(self, record: Record, verdict: Verdict) -> Job:
         suite = self.plan.suite

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.measure import interleaving as turns
-from harness.measure.engines.base import Job
+from harness.measure.engines.blocks import Job
 from harness.measure.interleaving import FILE, Seat, take_turns
 from harness.measure.process import Outcome, execute
 from harness.measure.stop import StopSignal
@@ -17,7 +18,7 @@ Execute = Callable[..., Outcome]
 
 @dataclass
 class LocalEngine:
-    """See ``harness.measure.engines.base.Engine``.
+    """See ``harness.measure.engines.blocks.Engine``.
 
     Args:
         machine: this one, as records have it.
@@ -51,13 +52,15 @@ class LocalEngine:
         if len(jobs) == 1:
             return work, [self._execute(jobs[0])]
         files = [Path(job.spec.folder).resolve() / FILE for job in jobs]
-        specs = [replace(job.spec, pauses=str(file)) for job, file in zip(jobs, files, strict=True)]
-        taking_turns = [replace(job, spec=spec) for job, spec in zip(jobs, specs, strict=True)]
-        return work, take_turns(files, [partial(self._execute, job) for job in taking_turns])
+        return work, take_turns(files, [partial(self._execute, job) for job in jobs])
 
     def _execute(self, job: Job, seat: Seat | None = None) -> Outcome:
-        more = {} if seat is None else {"seat": seat}
-        return self.execute(job.spec, job.limits, self.stop, job.on_progress, **more)
+        spec, more = job.spec, dict[str, Any]()
+        if seat is not None:
+            spec, more = replace(spec, pauses=str(seat.file)), {"seat": seat}
+        if job.code is not None:
+            more["code"] = job.code
+        return self.execute(spec, job.limits, self.stop, job.on_progress, **more)
 
     def leave(self, work: int) -> None:
         self._started.pop(work, None)

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from harness.measure.engines.base import Job
+from harness.measure.engines.blocks import Job
 from harness.measure.engines.cluster import Cluster, ClusterError, Node, last_line, selector
 from harness.measure.engines.node import Assignment, Ended, Place, Reports
 from harness.measure.process import Outcome
@@ -60,7 +60,7 @@ class _Reply:
 
 
 class RayEngine:
-    """See ``harness.measure.engines.base.Engine``. Use as a context manager: its end ends what runs.
+    """See ``harness.measure.engines.blocks.Engine``. Use as a context manager: its end ends what runs.
 
     Args:
         cluster: connected.

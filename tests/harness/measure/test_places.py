@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from harness.measure.engines.base import Job
+from harness.measure.engines.blocks import Job
 from harness.measure.process import Outcome
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.stop import StopSignal

@@ -1,0 +1,180 @@
+"""Blocks of repeats: how they are ordered, run, and run again; for search, second look, confirmation and ``compare``.
+
+What is measured together is a *work*: a generator that yields jobs, one or several that take turns, and is sent how
+each ended. An engine carries several works out side by side, each in a place of its own; all that is asked, recorded
+and told happens in one thread, that of ``carry_out``.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.measure.process import Limits, Outcome
+from harness.measure.record import Record, disturbance
+from harness.measure.repeat import TrialSpec
+from harness.measure.stop import StopSignal
+
+if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+    from unilab.ipc.memory_budget import MemoryAvailable
+
+OnProgress = Callable[[dict[str, Any]], str | None]
+SPOILT = 1e6
+"""disturbance of a block in which a repeat was not measured to its end"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One repeat."""
+
+    spec: TrialSpec
+    limits: Limits
+    on_progress: OnProgress
+    """sees each report, in the process that asked; a reason that it returns ends the repeat as pruned"""
+    host_bytes: int = 0
+    """RAM that it is expected to take; 0: not known"""
+    code: Path | None = None
+    """folder of the code that runs it; None: the code of this process"""
+
+
+Work = Generator[list[Job], list[Outcome], None]
+Attempt = Generator[list[Job], list[Outcome], list[Record]]
+"""part of a work that has its records as the result"""
+
+
+class Engine(Protocol):
+    """Carries out works: jobs one after another in one place, such as the repeats of a trial or of a block.
+
+    A work has a number. It takes a place with its first jobs and holds it until ``leave``::
+
+        while engine.has_room():
+            engine.start(number, jobs)
+        ended = engine.wait()
+    """
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether several jobs can be alive in one place and take turns; otherwise they are given one at a time."""
+
+    @property
+    def places(self) -> int:
+        """Works that run side by side when nobody else is there."""
+
+    @property
+    def machine(self) -> str:
+        """What it measures on, as records have it."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether a repeat has the machine that it runs on to itself."""
+
+    def available(self) -> "MemoryAvailable | None":
+        """What a repeat may take; None: what this machine has at the moment."""
+
+    def alone_here(self) -> AbstractContextManager[None]:
+        """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
+
+    def has_room(self) -> bool:
+        """Whether another work may begin now; always while none runs."""
+
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        """Begin the next jobs of a work: one, or several that take turns."""
+
+    def wait(self) -> tuple[int, list[Outcome]] | None:
+        """Block until the jobs of a work have ended, or there is room for another work (None).
+
+        Raises:
+            Stopped: a signal came; what runs is ended by ``close``, or is gone.
+        """
+
+    def leave(self, work: int) -> None:
+        """The work is over: its place is free. One that never had a job has none."""
+
+
+def carry_out(works: Iterator[Work], engine: Engine, stop: StopSignal) -> None:
+    """Begin a work wherever there is room, until there are no more and all have ended.
+
+    Raises:
+        Stopped: a signal came.
+        whatever a work raises.
+    """
+    running: dict[int, Work] = {}
+
+    def go_on(number: int, outcomes: Any) -> None:
+        stop.check()
+        try:
+            jobs = running[number].send(outcomes)
+        except StopIteration:
+            del running[number]
+            engine.leave(number)
+        else:
+            engine.start(number, jobs)
+
+    def wait() -> None:
+        ended = engine.wait()
+        if ended is not None:
+            go_on(*ended)
+
+    for number in itertools.count():
+        while running and not engine.has_room():
+            wait()
+        work = next(works, None)
+        if work is None:
+            break
+        running[number] = work
+        go_on(number, None)
+    while running:
+        wait()
+
+
+def mirrored(members: Iterable[int], seed: str, again: Collection[int] | None = None) -> list[tuple[int, int]]:
+    """The order of a block: each member once in random order, then once more in the mirrored order, as B A C C A B.
+
+    A machine that grows slower or faster hits all of them alike, and what comes back at a fixed rhythm does not always
+    hit the same one.
+
+    Args:
+        members: numbers of what is measured.
+        seed: decides about the order.
+        again: those that are measured a second time; None: all.
+
+    Returns:
+        (member, 0) there and (member, 1) back.
+    """
+    there = sorted(members)
+    random.Random(seed).shuffle(there)
+    return [(one, 0) for one in there] + [(one, 1) for one in reversed(there) if again is None or one in again]
+
+
+def measured(repeats: Sequence[tuple[Record, Job]]) -> Attempt:
+    """Run each once, more than one in turns; their records, completed by how they ended."""
+    outcomes = yield [job for _, job in repeats]
+    records = [outcome.added_to(record) for (record, _), outcome in zip(repeats, outcomes, strict=True)]
+    if len(records) > 1:  # what disturbs one disturbs all, and all count together or none
+        worst = max(disturbance(record) if record.state == "complete" else SPOILT for record in records)
+        records = [replace(record, disturbance=min(worst, SPOILT)) for record in records]
+    return records
+
+
+def until_calm(
+    last: Sequence[Record | None],
+    attempt: Callable[[int, bool], Attempt],
+    again: Callable[[Sequence[Record]], bool],
+) -> Work:
+    """Measure repeats together that lack a record, and again while ``again`` says so.
+
+    Every attempt is recorded; ``harness.measure.record.attempts_that_count`` says which one counts.
+
+    Args:
+        last: the newest record of each repeat, None where there is none. Where only some have one, all are measured
+            anew, and what was there before does not count.
+        attempt: measures and records them, by the number of the attempt and whether it is anew.
+        again: whether these, the newest records of each, were disturbed and may be measured again.
+    """
+    known = [one for one in last if one is not None]
+    while len(known) < len(last) or again(known):
+        number = 1 + max((one.attempt for one in known), default=-1)
+        known = yield from attempt(number, 0 < len(known) < len(last))
