@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from unilab.errors import UserError
+
 T = TypeVar("T")
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """A setting that is unknown, of the wrong type or impossible.
 
     ``key`` is its dotted name, so that a caller who knows the file can add the line.

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from harness.cli import compare, environments, machine, run, studies, suites, training
 from harness.cli.options import FAILURE
-from harness.cli.output import Refused, print_json
+from harness.cli.output import print_json
+from unilab.errors import UserError
 
 DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously on this machine."
 
@@ -22,11 +23,9 @@ DESCRIPTION = "Finds, proves and remembers the best way to train asynchronously 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run one command; errors that the user can mend are one line on stderr."""
     arguments = parser().parse_args(argv)
-    errors: tuple[type[Exception], ...] = (Refused,)
     try:
-        errors = _user_errors()
         return int(arguments.verb(arguments))
-    except errors as error:
+    except UserError as error:
         return _fail(arguments, error)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,19 +55,6 @@ def parser() -> argparse.ArgumentParser:
     machine.add_machine(verbs)
     machine.add_clean(verbs)
     return top
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors that say what to do; all others keep their traceback."""
-    from harness.compare.revisions import CompareError
-    from harness.files.yaml_file import InputError
-    from harness.measure.provenance import ProvenanceError
-    from harness.measure.record import RecordError
-    from harness.study.timelines import TraceError
-    from harness.trainers.trainer import TrainerError
-    from unilab.settings import SettingsError
-
-    return (InputError, TrainerError, SettingsError, RecordError, ProvenanceError, TraceError, CompareError, Refused)
 
 
 def _fail(arguments: argparse.Namespace, error: Exception) -> int:

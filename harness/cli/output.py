@@ -1,4 +1,4 @@
-"""What verbs say: JSON, where a timeline lies, and why a command was refused."""
+"""What verbs say: JSON, and where a timeline lies."""
 
 import json
 import math
@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-class Refused(Exception):
-    """A command that cannot be carried out, with its reason."""
 
 
 def print_json(content: Any) -> None:

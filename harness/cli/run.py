@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.options import FAILURE, add_limits, add_suite, add_trace, add_verb, overrides
-from harness.cli.output import Refused, print_json, show_timeline
+from harness.cli.output import print_json, show_timeline
+from unilab.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,28 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
         timelines.check_trainer(made.trainer)
     if arguments.engine == "local":
         if arguments.address or arguments.share_nodes or arguments.insecure_cluster:
-            raise Refused("--address, --share-nodes and --insecure-cluster go with --engine ray")
+            raise UserError("--address, --share-nodes and --insecure-cluster go with --engine ray")
         return _run_on(None, arguments, made, began)
 
-    from harness.measure.engines.cluster import ClusterError, connected
+    from harness.measure.engines.cluster import connected
 
-    try:
-        with connected(arguments.address, insecure=arguments.insecure_cluster) as cluster:
-            return _run_on(cluster, arguments, made, began)
-    except ClusterError as error:
-        raise Refused(str(error)) from None
+    with connected(arguments.address, insecure=arguments.insecure_cluster) as cluster:
+        return _run_on(cluster, arguments, made, began)
 
 
 def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan", began: float) -> int:
     """On the nodes of a cluster; None: on this machine."""
     from harness.study import timelines
-    from harness.study.folder import StudyLocked
 
     with ExitStack() as opened:
-        try:
-            study = _open(arguments, made, opened)
-        except StudyLocked as error:
-            raise Refused(str(error)) from None
+        study = _open(arguments, made, opened)
         study.machine = cluster.machine if cluster else study.machine
         timelines.check_study(study.records.records, arguments.trace)
         _check_machine(study)
@@ -99,7 +93,9 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
 
     study = opened.enter_context(Study(folder))
     if study.kept_in is not None:
-        raise Refused(f"{folder}: this study is kept in {study.kept_in}: add --storage, or take another --results DIR")
+        raise UserError(
+            f"{folder}: this study is kept in {study.kept_in}: add --storage, or take another --results DIR"
+        )
     return study
 
 
@@ -107,7 +103,7 @@ def _check_machine(study: "Study") -> None:
     """Numbers of two machines in one study would be compared as if they were of one."""
     others = study.strangers()
     if others:
-        raise Refused(
+        raise UserError(
             f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
             f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
         )
@@ -117,7 +113,7 @@ def _check_sharing(study: "Study", share: bool) -> None:
     """Numbers of trials that shared a node are not those of trials that were alone."""
     if any(record.shared != share for record in study.records.records if record.state == "complete"):
         how, remedy = ("without", "leave it out") if share else ("with", "add it")
-        raise Refused(
+        raise UserError(
             f"this study was measured {how} --share-nodes: {remedy} to go on with it, or take another --results DIR "
             "for a study of its own"
         )

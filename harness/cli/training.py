@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_results, add_set, add_trace, add_verb, not_negative_int, positive, positive_int
-from harness.cli.output import Refused, print_json, show_timeline
+from harness.cli.output import print_json, show_timeline
+from unilab.errors import UserError
 
 HERE = Path()
 """what ``--resume`` without a name stands for: --out"""
@@ -51,8 +52,8 @@ def train(arguments: argparse.Namespace) -> int:
                 overwrite=arguments.overwrite, on_progress=lambda progress: display.progress(progress.scalars()),
                 trace=arguments.trace,
             )  # fmt: skip
-    except training.expected_errors() as error:
-        raise Refused(str(error)) from error
+    except FloatingPointError as error:  # numbers exploded: the text says where
+        raise UserError(str(error)) from error
     if arguments.json:
         print_json(training.as_dict(summary, folder))
     out.print(training.describe(summary, folder), soft_wrap=True, markup=False)
@@ -72,15 +73,11 @@ def add_eval(verbs: Any) -> None:
 def evaluate(arguments: argparse.Namespace) -> int:
     from harness.report.live import EvalDisplay, console
     from unilab.algos.torch.evaluate import evaluate as play
-    from unilab.run.checkpoint import CheckpointError
 
-    try:
-        with EvalDisplay(console(stderr=True), arguments.episodes) as display:
-            result = play(
-                arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
-            )
-    except CheckpointError as error:
-        raise Refused(str(error)) from None
+    with EvalDisplay(console(stderr=True), arguments.episodes) as display:
+        result = play(
+            arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
+        )
     if arguments.json:
         print_json(result)
         return 0

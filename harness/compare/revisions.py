@@ -10,13 +10,15 @@ from pathlib import Path
 
 import psutil
 
+from unilab.errors import UserError
+
 PREFIX = "harness-compare-"
 """of temporary folders; the id of the process that made one comes next"""
 SECONDS = 120
 """for one git command"""
 
 
-class CompareError(ValueError):
+class CompareError(UserError, ValueError):
     """Two sides that cannot be compared as they were named: what, where, and what to do."""
 
 

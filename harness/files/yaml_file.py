@@ -13,13 +13,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
+from unilab.errors import UserError
+
 Key = tuple[str | int, ...]
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
 """of a file, those counted again that its aliases repeat"""
 
 
-class InputError(ValueError):
+class InputError(UserError, ValueError):
     """A file or option that cannot be used as it is written: where, and what to do."""
 
     def __init__(self, file: str, line: int | None, key: str, problem: str) -> None:

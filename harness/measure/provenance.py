@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from unilab.errors import UserError
+
 SECONDS = 60
 """that git may take on a busy machine"""
 PACKAGES = ("harness", "unilab")
 """whose files run in a trial, whether git tracks them or not"""
 
 
-class ProvenanceError(RuntimeError):
+class ProvenanceError(UserError, RuntimeError):
     """It cannot be said which code this is."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from harness.suite.metrics import RETURNS
+from unilab.errors import UserError
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
 Phase = Literal["search", "confirm"]
@@ -30,7 +31,7 @@ GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
 
-class RecordError(OSError):
+class RecordError(UserError, OSError):
     """A record could not be written; what was acknowledged before stays valid."""
 
 

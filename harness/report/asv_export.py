@@ -31,6 +31,7 @@ from harness.files.locks import locked
 from harness.files.yaml_file import Document
 from harness.measure.record import Phase, Record, attempts_that_count, read_records, write_atomic
 from harness.study.folder import judged_by, of_one_kind
+from unilab.errors import UserError
 
 BENCHMARKS_VERSION = 2
 BASELINE = "baseline"
@@ -39,7 +40,7 @@ SUITE_IDENTITY = ("trainer", "trainers", "env", "fixed", "measure")
 """numbers are comparable while these parts of a suite are the same"""
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A study that asv cannot show: which, why, and what to do."""
 
 

@@ -149,8 +149,8 @@ def run(
 
     Raises:
         TraceError: the trainer cannot be traced.
-        InputError: ``out`` cannot be written, or not any more.
-        one of ``expected_errors()``, whose text says what to do.
+        UserError: whatever may happen to a training: it does not fit, a process dies, a file is no checkpoint.
+        FloatingPointError: its numbers exploded.
     """
     if trace:
         timelines.check_trainer(job.trainer)
@@ -175,23 +175,6 @@ def run(
         )
         folder.close()
     return summary
-
-
-def expected_errors() -> tuple[type[Exception], ...]:
-    """What may happen to any training: it does not fit, a process dies, numbers explode, a file is no checkpoint."""
-    from unilab.distributed import WorkerError
-    from unilab.ipc import CollectorError, SharedMemoryFullError
-    from unilab.ipc.memory_budget import MemoryBudgetError
-    from unilab.run.checkpoint import CheckpointError
-
-    return (
-        CollectorError,
-        WorkerError,
-        SharedMemoryFullError,
-        MemoryBudgetError,
-        CheckpointError,
-        FloatingPointError,
-    )
 
 
 def exit_code(summary: Summary) -> int:

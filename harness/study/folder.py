@@ -35,11 +35,12 @@ from harness.measure.record import (
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
 from harness.suite.schema import Suite
+from unilab.errors import UserError
 
 JOURNAL = "optuna.journal"
 
 
-class StudyLocked(RuntimeError):
+class StudyLocked(UserError, RuntimeError):
     """Another harness process works on this study."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.measure.record import Record, RecordError
 from harness.trainers.trainer import Trainer
+from unilab.errors import UserError
 from unilab.tracing.timeline_file import TRACE_FILE, discard_parts, merge, parts
 
 ENABLED, FOLDER = "trace_enabled", "trace_output_dir"
@@ -17,7 +18,7 @@ ENABLED, FOLDER = "trace_enabled", "trace_output_dir"
 VIEWER = "https://ui.perfetto.dev"
 
 
-class TraceError(ValueError):
+class TraceError(UserError, ValueError):
     """What was asked for cannot be traced, or must not be."""
 
 

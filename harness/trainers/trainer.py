@@ -16,6 +16,7 @@ from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.errors import UserError
 from unilab.machine.devices import split_threads, usable_cores
 from unilab.run.config import RunConfig
 from unilab.run.progress import Progress, Summary
@@ -32,7 +33,7 @@ OLD_ADAPTERS = "harness.adapters."
 """where the classes of other packages were before; suites of that time name them"""
 
 
-class TrainerError(ValueError):
+class TrainerError(UserError, ValueError):
     """No such trainer, or it lacks something."""
 
 

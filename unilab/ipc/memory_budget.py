@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from unilab.errors import UserError
 from unilab.machine.cgroups import memory_limit
 from unilab.machine.nvidia_smi import query
 
@@ -54,7 +55,7 @@ class MemoryAvailable:
         )
 
 
-class MemoryBudgetError(MemoryError):
+class MemoryBudgetError(UserError, MemoryError):
     """A run that does not fit: what it needs, item by item, what there is, and the smallest change that fits.
 
     ``changes`` maps a setting to the largest value with which the run would fit, all else equal.

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from unilab.errors import UserError
 from unilab.machine.cgroups import cpu_quota
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Workload(Protocol):
         """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
 
 
-class DeviceError(ValueError):
+class DeviceError(UserError, ValueError):
     """A device that does not exist on this machine."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from unilab.errors import UserError
 from unilab.run.config import RunConfig
 from unilab.settings import SettingsError
 
@@ -31,7 +32,7 @@ SAVING_SHARE = 0.05
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be read or does not belong to this program."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.measure import host as machine
 from harness.measure.engines.node import Facts, facts
+from unilab.errors import UserError
 
 if TYPE_CHECKING:
     from unilab.ipc.memory_budget import MemoryAvailable
@@ -23,7 +24,7 @@ NODE_LABEL = "ray.io/node-id"
 """which Ray gives every node"""
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UserError, RuntimeError):
     """The cluster cannot be used: why, and what to do."""
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any
 import unilab
 from harness.trainers.adapters import drive
 from harness.trainers.trainer import ConfiguredTrainer, OnProgress
+from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, flatten, parse
@@ -40,7 +41,7 @@ UNKNOWN = dict.fromkeys(
 """counters that are not 0 but unknown unless a driver reports them"""
 
 
-class ForeignTrainerError(RuntimeError):
+class ForeignTrainerError(UserError, RuntimeError):
     """A foreign trainer failed or its process died; its traceback is a note, its output in the log that is named."""
 
 

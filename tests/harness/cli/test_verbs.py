@@ -401,5 +401,7 @@ def test_ctrl_c_while_a_verb_is_being_loaded_shows_no_traceback(monkeypatch: pyt
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_user_errors", interrupted)
+    from harness.measure import host
+
+    monkeypatch.setattr(host, "describe", interrupted)
     assert cli.main(["machine"]) == 130

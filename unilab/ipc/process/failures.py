@@ -1,9 +1,11 @@
 """Failures of other processes, as whoever waits for them is told."""
 
+from unilab.errors import UserError
+
 HEADER = "Traceback (most recent call last):"
 
 
-class ProcessFailure(RuntimeError):
+class ProcessFailure(UserError, RuntimeError):
     """A process ended that should not have.
 
     Attributes:

@@ -29,6 +29,8 @@ import numpy as np
 import psutil
 from numpy.typing import DTypeLike
 
+from unilab.errors import UserError
+
 ALIGNMENT = 64
 """bytes; one cache line, so that neighbouring fields do not share one"""
 
@@ -46,7 +48,7 @@ _numbers = itertools.count()
 _fence_lock = threading.Lock()
 
 
-class SharedMemoryFullError(OSError):
+class SharedMemoryFullError(UserError, OSError):
     """The file system that holds shared memory is too small for what is asked: bytes needed and bytes free."""
 
     def __init__(self, kind: str, need: int, free: int) -> None:
