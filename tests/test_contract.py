@@ -15,7 +15,7 @@ import torch
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.appo.worker import compute_timeout_bootstrap_correction, put_latest_metrics
-from unilab.algos.torch.networks import Actor, Critic
+from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.offpolicy import runner as off_policy
 from unilab.algos.torch.offpolicy.config import SACAlgorithmConfig, SACConfig, TD3Config, WorkersConfig
 from unilab.algos.torch.offpolicy.runner import (

@@ -4,7 +4,7 @@ import torch
 
 from unilab.algos.torch.appo.config import PolicyConfig
 from unilab.algos.torch.appo.learner import APPOLearner, vtrace_advantages
-from unilab.algos.torch.networks import Actor, Critic
+from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3

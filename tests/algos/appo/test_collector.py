@@ -7,7 +7,7 @@ import torch
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.appo.worker import RolloutCollector
-from unilab.algos.torch.networks import Actor, gaussian_log_prob
+from unilab.algos.torch.networks.actor_critic import Actor, gaussian_log_prob
 from unilab.ipc.rollout_fields import slot_fields
 
 GAMMA = 0.5

@@ -11,14 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from unilab.algos.torch.appo.learner import APPOLearner, Networks
 from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
-from unilab.algos.torch.networks import (
-    Actor,
-    Critic,
-    RunningNormalizer,
-    gaussian_entropy,
-    gaussian_kl,
-    gaussian_log_prob,
-)
+from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
 
 OBS, ACTIONS, CRITIC = 5, 2, 7
 
@@ -275,27 +268,6 @@ def test_learns_a_simple_task():
         learner.update(rollout)
     test = torch.randn(256, OBS, generator=generator)
     assert (learner.actor(test) - test[:, :ACTIONS]).square().mean().item() < 0.1
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=6),
-    shift=st.floats(-100, 100),
-    scale=st.floats(0.01, 100),
-    seed=st.integers(0, 1000),
-)
-def test_normalizer_has_the_moments_of_all_data(sizes, shift, scale, seed):
-    generator = torch.Generator().manual_seed(seed)
-    batches = [shift + scale * torch.randn(size, 3, generator=generator) for size in sizes]
-    normalizer = RunningNormalizer(3)
-    for batch in batches:
-        normalizer.update(batch)
-    everything = torch.cat(batches).double()
-    assert normalizer.count.item() == len(everything)
-    torch.testing.assert_close(normalizer.mean.double(), everything.mean(0), rtol=1e-4, atol=1e-4 * scale)
-    torch.testing.assert_close(
-        normalizer.var.double(), everything.var(0, correction=0), rtol=1e-3, atol=1e-4 * scale**2 + 1e-5
-    )
 
 
 def test_gaussians_against_torch_distributions():

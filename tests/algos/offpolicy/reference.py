@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks import LOG_SQRT_2PI
+from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.networks.policies import LOG_STD_MAX, LOG_STD_MIN
 

@@ -17,14 +17,8 @@ from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.data_parallel import DataParallelThreads
-from unilab.algos.torch.networks import (
-    Actor,
-    Critic,
-    RunningNormalizer,
-    gaussian_entropy,
-    gaussian_kl,
-    gaussian_log_prob,
-)
+from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
+from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.run.resume import continue_optimizer
 from unilab.settings import nearest
 from unilab.tracing.spans import span

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
-from unilab.algos.torch.networks import LOG_SQRT_2PI, Actor, Critic
+from unilab.algos.torch.networks.actor_critic import Actor, Critic
+from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
 from unilab.envs import StepResult, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.child import report_step

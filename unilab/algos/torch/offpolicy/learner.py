@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from unilab.algos.torch.networks import RunningNormalizer
+from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
 from unilab.algos.torch.offpolicy.networks.flat_parameters import FlatParameters

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks import LOG_SQRT_2PI, RunningNormalizer
+from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
+from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.networks.mlp import EnsembleMLP
 

@@ -1,0 +1,137 @@
+"""Networks from their descriptions: the built-in multi-layer perceptron, or what a user's factory makes."""
+
+import importlib
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilab.algos.torch.networks.description import Description
+from unilab.settings import SettingsError, nearest
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": lambda: nn.ELU(inplace=True),  # in place: one pass over memory less
+    "relu": lambda: nn.ReLU(inplace=True),
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+}
+ROWS = 2
+"""of the batch that a network is tried with"""
+
+
+def mlp(
+    input_dim: int,
+    hidden_dims: Sequence[int],
+    output_dim: int,
+    activation: str = "elu",
+    output_gain: float = 1.0,
+    *,
+    layer_norm: bool = False,
+) -> nn.Sequential:
+    """Linear layers with an activation between them, orthogonal weights and zero biases.
+
+    A small ``output_gain`` on the actor keeps the first actions near zero (Andrychowicz et al. 2021,
+    arXiv:2006.05990, found it to matter). ``layer_norm`` normalizes each hidden layer before its activation.
+    """
+    layers: list[nn.Module] = []
+    widths = [input_dim, *hidden_dims]
+    for width_in, width_out in itertools.pairwise(widths):
+        layers.append(_linear(width_in, width_out, math.sqrt(2)))
+        if layer_norm:
+            layers.append(nn.LayerNorm(width_out))
+        layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers, _linear(widths[-1], output_dim, output_gain))
+
+
+def _linear(width_in: int, width_out: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(width_in, width_out)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def build(
+    description: Description,
+    input_dim: int,
+    output_dim: int,
+    setting: str,
+    built_in: Callable[[int, Sequence[int], int], nn.Module],
+) -> nn.Module:
+    """The network of a description, on the CPU, with float32 parameters: rows [B, inputs] to rows [B, outputs].
+
+    Args:
+        description: widths for ``built_in``, or whose factory is called with both sizes and its other settings.
+        input_dim: numbers of a row that it sees.
+        output_dim: numbers of a row that it has to give.
+        setting: the name of the setting, for errors.
+        built_in: makes the network of widths: ``built_in(input_dim, widths, output_dim)``.
+
+    Raises:
+        SettingsError: the factory cannot be found or called, or makes something else; by the setting's name.
+    """
+    if isinstance(description, tuple | list):
+        return built_in(input_dim, description, output_dim)
+    arguments: dict[str, Any] = {"factory": description} if isinstance(description, str) else dict(description)
+    path = arguments.pop("factory", None)
+    factory = _factory(path, setting)
+    try:
+        inspect.signature(factory).bind(input_dim, output_dim, **arguments)
+    except (TypeError, ValueError) as error:  # a ValueError: it is not written in Python
+        given = ", ".join(["obs_dim", "output_dim", *(f"{name}={value!r}" for name, value in arguments.items())])
+        raise SettingsError(setting, f"{path} cannot be called as {path.partition(':')[2]}({given}): {error}") from None
+    try:
+        network = factory(input_dim, output_dim, **arguments)
+    except Exception as error:
+        error.add_note(f"{setting}: raised by {path}, which makes the network")
+        raise
+    _check(network, path, input_dim, output_dim, setting)
+    return network
+
+
+def _factory(path: Any, setting: str) -> Callable[..., Any]:
+    """What ``package.module:function`` names."""
+    if not (isinstance(path, str) and all(part.isidentifier() for part in path.replace(":", ".").split("."))
+            and path.count(":") == 1):  # fmt: skip
+        raise SettingsError(setting, f"expected widths or a factory, package.module:function, got {path!r}")
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise SettingsError(setting, f"{module_name} cannot be imported: {error}") from error
+        raise SettingsError(setting, f"no module '{error.name}'; is it installed or on PYTHONPATH?") from None
+    except ImportError as error:
+        raise SettingsError(setting, f"{module_name} cannot be imported: {error}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        there = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        raise SettingsError(setting, f"module '{module_name}' has no '{attribute}'; {nearest(attribute, there)}")
+    if not callable(found):
+        raise SettingsError(setting, f"{path} is a {type(found).__name__}; expected a function that makes a network")
+    return found
+
+
+def _check(network: Any, path: str, input_dim: int, output_dim: int, setting: str) -> None:
+    """Try it with a few rows."""
+    if not isinstance(network, nn.Module):
+        raise SettingsError(setting, f"{path} made {network!r:.60}; expected a torch.nn.Module")
+    wrong = {str(parameter.dtype) for parameter in network.parameters() if parameter.dtype != torch.float32}
+    if wrong:
+        raise SettingsError(setting, f"{path} made parameters of {', '.join(sorted(wrong))}; expected torch.float32")
+    try:
+        with torch.no_grad():
+            outputs = network(torch.zeros(ROWS, input_dim))
+    except Exception as error:
+        raise SettingsError(
+            setting, f"the network of {path} cannot take rows [{ROWS}, {input_dim}]: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(outputs, Tensor) and outputs.shape == (ROWS, output_dim)):
+        got = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else f"{type(outputs).__name__}"
+        raise SettingsError(
+            setting,
+            f"the network of {path} turns rows [{ROWS}, {input_dim}] into {got}; expected [{ROWS}, {output_dim}]",
+        )
