@@ -9,11 +9,11 @@ import pytest
 from tests.algos.appo.counting_env import CountingEnv
 from tests.algos.appo.test_runner import learn as learn_appo
 from tests.algos.offpolicy.test_runner import learn as learn_off_policy
-from unilab.algos.torch.collector import Collector, put_latest_metrics
+from unilab.algos.torch.collector import Collector
 from unilab.ipc import LatestValue
 from unilab.run.checkpoint import load_checkpoint
 from unilab.run.fault_log import FAILED_STEPS, KEPT_FAULTS, LOGGED_FAULTS, AllStepsFailedError, FaultLog, FaultStates
-from unilab.run.progress import CollectorCounters
+from unilab.run.progress import CollectorCounters, put_latest_metrics
 
 
 def test_faults_of_a_large_model_travel_without_their_states(tmp_path: Path) -> None:

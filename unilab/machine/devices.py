@@ -24,6 +24,8 @@ INFERENCE_COST = 3.0
 FEW_CORES = 4
 """up to here whole cores are too coarse to divide between collector and learner"""
 
+COLLECTOR_NICENESS = 5
+
 
 class Workload(Protocol):
     """What a configuration says of the work that threads are to share."""
@@ -124,6 +126,14 @@ def split_threads(config: Workload, cores: int) -> Threads:
     # which costs nine times as much, has eight threads.
     inference = config.inference_threads or max(1, env // 8)
     return Threads(env, inference, config.learner_threads or min(learner, config.most_learner_threads))
+
+
+def yield_to_learner(config: Workload) -> None:
+    """In the collector's process: where both share cores, let the learner go first. Its threads wait for each other in
+    every minibatch, and one that is kept from its core stops them all, while the collector's work is only put off."""
+    wanted = (config.env_threads or 1) + (config.learner_threads or 1)
+    if config.learner_device == "cpu" and wanted > usable_cores():
+        os.nice(COLLECTOR_NICENESS)
 
 
 def _divide(config: Workload, cores: int) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from unilab.ipc import AsyncRunner
+from unilab.run.acting import WINDOW
 from unilab.run.checkpoint import CheckpointError, Checkpoints, Score, restoring
-from unilab.run.episodes import WINDOW
 from unilab.run.fault_log import FaultLog
 from unilab.run.metric_writer import MetricWriter
 from unilab.run.progress import CollectorCounters, Progress, Summary

@@ -1,10 +1,15 @@
 """What a training run reports while it goes, and what it leaves when it ends."""
 
 import dataclasses
+import logging
+import queue
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,31 @@ class Summary:
     """the newest; None: nothing was learned, or there is no folder"""
     best_checkpoint: Path | None = None
     """the one with the best return"""
+
+
+class LatestQueue(Protocol):
+    """What a collector needs of the channel for its counters."""
+
+    def put_nowait(self, item: Any, /) -> None:
+        """Add or raise queue.Full."""
+
+    def get_nowait(self) -> Any:
+        """Take or raise queue.Empty."""
+
+
+def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
+    """Offer ``msg``, as it is, without ever blocking; a full queue gives up its oldest entry.
+
+    ``worker_name`` is whose message it is, in what is logged (level DEBUG) when one is given up.
+    """
+    try:
+        metrics_queue.put_nowait(msg)
+        return
+    except queue.Full:
+        logger.debug("%s: the queue for metrics is full; its oldest message is given up", worker_name)
+    with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
+        metrics_queue.get_nowait()
+    try:
+        metrics_queue.put_nowait(msg)
+    except queue.Full:  # another writer was faster: its message is as new as ours
+        logger.debug("%s: the queue for metrics was filled by another worker; this message is given up", worker_name)

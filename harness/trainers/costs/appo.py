@@ -12,7 +12,7 @@ from harness.trainers.rounds import Cost, Course, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import build_learner
-from unilab.algos.torch.appo.worker import RolloutCollector, build_networks
+from unilab.algos.torch.appo.worker import acting_loop, build_networks
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_fields import slot_fields
@@ -76,11 +76,9 @@ def _env_step(config: APPOConfig, dims: EnvDims, num_envs: int) -> Cost:
     actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
     device = config.collector_device
     with make(config.env, num_envs, config.sim_backend, config.env_cfg, 0, config.env_threads) as env:
-        collector = RolloutCollector(
-            env, actor.to(device), critic.to(device), steps=STEPS, gamma=config.algorithm.gamma, device=device
-        )
-        rollout = {name: np.zeros(shape, np.float32) for name, shape in _shapes(dims, num_envs, STEPS).items()}
-        return timed(lambda: collector.collect(rollout), count=STEPS)
+        loop, sink = acting_loop(config, env, actor.to(device), critic.to(device), seed=0)
+        sink.arrays = {name: np.zeros(shape, np.float32) for name, shape in _shapes(dims, num_envs, STEPS).items()}
+        return timed(lambda: loop.run(STEPS), count=STEPS)
 
 
 def _shapes(dims: EnvDims, num_envs: int, steps: int) -> dict[str, tuple[int, ...]]:

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from tests.algos.appo.counting_env import CountingEnv
-from unilab.algos.torch.appo.worker import RolloutCollector
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.appo.worker import acting_loop
 from unilab.algos.torch.networks.actor_critic import Actor, gaussian_log_prob
 from unilab.ipc.rollout_fields import slot_fields
+from unilab.settings import parse
 
 GAMMA = 0.5
 
@@ -24,24 +26,25 @@ def collect(steps=8, envs=2, stagger=False, rollouts=1, init_noise_std=0.5, **en
     torch.manual_seed(0)
     env = CountingEnv(envs, **env_settings)
     actor = Actor(1, 1, hidden_dims=(4,), activation="tanh", init_noise_std=init_noise_std, obs_normalization=False)
-    collector = RolloutCollector(env, actor, KnownCritic(), steps=steps, gamma=GAMMA, seed=3, stagger=stagger)
-    rollout = {
+    config = parse(APPOConfig, {"stagger_episodes": stagger, "algorithm.gamma": GAMMA})
+    loop, sink = acting_loop(config, env, actor, KnownCritic(), seed=3)
+    sink.arrays = rollout = {
         name: np.full(shape, np.nan, np.float32)
         for name, shape in slot_fields(envs, steps, 1, 1, env.critic_dim).items()
     }
     for _ in range(rollouts):
-        collector.collect(rollout)
-    return collector, rollout
+        loop.run(steps)
+    return loop, actor, rollout
 
 
 def test_every_field_is_written():
-    _, rollout = collect(critic_dim=2)
+    _, _, rollout = collect(critic_dim=2)
     assert all(np.isfinite(array).all() for array in rollout.values())
     assert rollout.keys() >= {"critic", "last_critic"}
 
 
 def test_rows_are_time_major_and_follow_the_episodes():
-    _, rollout = collect(critic_dim=2)
+    _, _, rollout = collect(critic_dim=2)
     assert rollout["obs"][:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]  # cut off after 4 steps
     assert rollout["obs"][:, 1, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]  # terminates after 3
     assert rollout["dones"][:, 0].tolist() == [0, 0, 0, 1, 0, 0, 0, 1]
@@ -53,20 +56,20 @@ def test_rows_are_time_major_and_follow_the_episodes():
 
 
 def test_a_time_out_bootstraps_from_the_final_observation_and_a_termination_does_not():
-    _, rollout = collect()
+    _, _, rollout = collect()
     bonus = GAMMA * (100 + 4)  # the final observation is 4, that after the reset 0
     assert rollout["rewards"][:, 0].tolist() == [1, 1, 1, 1 + bonus, 1, 1, 1, 1 + bonus]
     assert rollout["rewards"][:, 1].tolist() == [1] * 8
 
 
 def test_the_critic_bootstraps_from_the_privileged_observation_if_there_is_one():
-    _, rollout = collect(critic_dim=1)
+    _, _, rollout = collect(critic_dim=1)
     assert rollout["rewards"][3, 0] == 1 + GAMMA * (100 + 40)
 
 
 def test_episode_returns_are_the_environments_own_rewards():
-    collector, _ = collect()
-    metrics = collector.metrics()
+    loop, _, _ = collect()
+    metrics = loop.metrics()
     assert metrics["episodes"] == 4  # two of row 0, two of row 1
     assert metrics["episode_return"] == (4 + 4 + 3 + 3) / 4
     assert metrics["episode_length"] == (4 + 4 + 3 + 3) / 4
@@ -74,39 +77,39 @@ def test_episode_returns_are_the_environments_own_rewards():
 
 
 def test_episodes_cut_short_by_a_staggered_start_do_not_count():
-    collector, _ = collect(envs=4, steps=3, stagger=True)
+    loop, _, _ = collect(envs=4, steps=3, stagger=True)
     # row 1 starts at its last step and row 3 at 3: both end at once, then play a whole episode or part of one
-    assert collector.metrics()["episodes"] == 0
-    assert math.isnan(collector.metrics()["episode_return"])
-    collector, _ = collect(envs=4, steps=8, stagger=True)
-    assert {played[0] for played in collector.episodes.state_dict()["recent"]} == {3.0, 4.0}
+    assert loop.metrics()["episodes"] == 0
+    assert math.isnan(loop.metrics()["episode_return"])
+    loop, _, _ = collect(envs=4, steps=8, stagger=True)
+    assert {played[0] for played in loop.episodes.state_dict()["recent"]} == {3.0, 4.0}
 
 
 def test_log_probs_are_those_of_the_stored_actions_and_physics_gets_them_clipped():
-    collector, rollout = collect(init_noise_std=3.0)
+    loop, actor, rollout = collect(init_noise_std=3.0)
     obs, actions = torch.from_numpy(rollout["obs"]), torch.from_numpy(rollout["actions"])
     with torch.no_grad():
-        wanted = gaussian_log_prob(actions, collector.actor(obs), collector.actor.log_std)
+        wanted = gaussian_log_prob(actions, actor(obs), actor.log_std)
     np.testing.assert_allclose(rollout["log_probs"], wanted.numpy(), rtol=1e-4, atol=1e-5)
     assert np.abs(rollout["actions"]).max() > 1
-    np.testing.assert_array_equal(np.stack(collector.env.seen_actions), rollout["actions"].clip(-1, 1))
+    np.testing.assert_array_equal(np.stack(loop.env.seen_actions), rollout["actions"].clip(-1, 1))
 
 
 def test_one_rollout_goes_on_where_the_last_one_ended():
-    _, rollout = collect(steps=3, rollouts=2)
+    _, _, rollout = collect(steps=3, rollouts=2)
     assert rollout["obs"][:, 0, 0].tolist() == [3, 0, 1]
 
 
 def test_same_seed_same_rollout():
-    first, second = collect(rollouts=2)[1], collect(rollouts=2)[1]
+    first, second = collect(rollouts=2)[2], collect(rollouts=2)[2]
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
 
 
 def test_a_simulation_fault_is_reported_and_is_no_bootstrap():
-    collector, rollout = collect(explode_at=2)
+    loop, _, rollout = collect(explode_at=2)
     assert rollout["rewards"][1, 0] == 0
     assert rollout["dones"][1, 0] == 1
-    metrics = collector.metrics()
+    metrics = loop.metrics()
     assert metrics["fault_count"] == 1
     assert metrics["faults"] == [{"env_id": 0, "step": 2, "field": "qpos", "message": "environment 0, env step 2"}]

@@ -13,10 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.collector import COLLECTOR_NICENESS
 from unilab.algos.torch.evaluate import evaluate
 from unilab.ipc import CollectorError
-from unilab.machine.devices import DeviceError
+from unilab.machine.devices import COLLECTOR_NICENESS, DeviceError
 from unilab.run.checkpoint import CheckpointError, load_checkpoint
 from unilab.settings import SettingsError, parse
 
@@ -216,9 +215,9 @@ def test_bad_settings_and_devices_are_refused_at_once():
 def test_the_collector_yields_only_where_it_shares_cores(learner_threads, niceness):
     """In a process of its own, because niceness cannot be taken back."""
     code = (
-        "import os; from unilab.algos.torch.collector import yield_to_learner\n"
+        "import os; from unilab.machine.devices import yield_to_learner\n"
         "from unilab.algos.torch.appo.config import APPOConfig\n"
-        "from unilab.algos.torch import collector; collector.usable_cores = lambda: 2\n"
+        "from unilab.machine import devices; devices.usable_cores = lambda: 2\n"
         f"yield_to_learner(APPOConfig(env_threads=1, learner_threads={learner_threads}))\n"
         "print(os.nice(0))"
     )

@@ -11,7 +11,7 @@ from tests.tracing.traces import inside, process_names, read_trace, spans, track
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
+from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
 from unilab.envs import make
 from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_fields import slot_fields
@@ -54,8 +54,9 @@ def test_one_process_that_collects_and_learns(tmp_path) -> None:
     settings = config(tmp_path)
     rollout = {name: np.zeros(shape, np.float32) for name, shape in slot_fields(ENVS, STEPS, 1, 1, 0).items()}
     with make(COUNTING, ENVS) as env, timeline("learner", settings):
-        collector = RolloutCollector(env, *build_networks(settings, 1, 1, 0), steps=STEPS, gamma=0.9)
-        collector.collect(rollout)
+        loop, sink = acting_loop(settings, env, *build_networks(settings, 1, 1, 0), seed=0)
+        sink.arrays = rollout
+        loop.run(STEPS)
         learner(settings).update({name: torch.from_numpy(array) for name, array in rollout.items()})
     events = read_trace(tmp_path / "trace.json")
     assert process_names(events) == ["learner"] and len(tracks(events)) == 1

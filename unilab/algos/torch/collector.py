@@ -1,77 +1,22 @@
 """What the collectors of all algorithms have in common: environments, counters, faults, exact state, their process."""
 
-import logging
-import os
-import queue
 import textwrap
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from unilab.envs import SimulationFault, StepResult, VecEnv
-from unilab.machine.devices import usable_cores
-from unilab.run.episodes import EpisodeStatistics
+from unilab.run.acting import EpisodeCounter
 from unilab.run.fault_log import FaultStates
 from unilab.run.resume import continue_generator
 from unilab.run.seeding import derive_seed
 
-logger = logging.getLogger(__name__)
-
-COLLECTOR_NICENESS = 5
 REPORTED_FAULTS = 8
 """latest simulation faults that a message tells of; all are counted"""
 MOST_TEXT = 500
 """characters of a fault's message that travel, so that a message has room in its mailbox whatever the model's size"""
-
-
-class LatestQueue(Protocol):
-    """What the collector needs of the channel for its metrics."""
-
-    def put_nowait(self, item: Any, /) -> None:
-        """Add or raise queue.Full."""
-
-    def get_nowait(self) -> Any:
-        """Take or raise queue.Empty."""
-
-
-def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
-    """Offer ``msg``, as it is, without ever blocking; a full queue gives up its oldest entry.
-
-    ``worker_name`` is whose message it is, in what is logged (level DEBUG) when one is given up.
-    """
-    try:
-        metrics_queue.put_nowait(msg)
-        return
-    except queue.Full:
-        logger.debug("%s: the queue for metrics is full; its oldest message is given up", worker_name)
-    with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
-        metrics_queue.get_nowait()
-    try:
-        metrics_queue.put_nowait(msg)
-    except queue.Full:  # another writer was faster: its message is as new as ours
-        logger.debug("%s: the queue for metrics was filled by another worker; this message is given up", worker_name)
-
-
-class SharedCores(Protocol):
-    """The settings that say whether collector and learner share cores."""
-
-    @property
-    def env_threads(self) -> int | None: ...
-    @property
-    def learner_threads(self) -> int | None: ...
-    @property
-    def learner_device(self) -> str: ...
-
-
-def yield_to_learner(config: SharedCores) -> None:
-    """Where both share cores, let the learner go first: its threads wait for each other in every minibatch, and one
-    that is kept from its core stops them all, while the collector's work is only put off."""
-    wanted = (config.env_threads or 1) + (config.learner_threads or 1)
-    if config.learner_device == "cpu" and wanted > usable_cores():
-        os.nice(COLLECTOR_NICENESS)
 
 
 class Collector:
@@ -90,7 +35,7 @@ class Collector:
     def __init__(self, env: VecEnv, *, device: str = "cpu", seed: int = 0, stagger: bool = True) -> None:
         self.env = env
         self.device = torch.device(device)
-        self.episodes = EpisodeStatistics(env.num_envs)
+        self.episodes = EpisodeCounter(env.num_envs)
         self.env_steps = 0
         self.fault_count = 0
         self.fault_states = FaultStates(None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from unilab.algos.torch.policy import Config, Policy, environment, read, restore
 from unilab.envs import VecEnv, make
+from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import trainer_name
 from unilab.run.seeding import derive_seed
 
@@ -88,21 +89,16 @@ def _play(env: VecEnv, policy: Policy, seed: int, wanted: int, on_step: OnStep |
     """Returns and lengths of the first ``wanted`` episodes of each environment."""
     returns: list[float] = []
     lengths: list[int] = []
-    played = np.zeros(env.num_envs, dtype=np.int64)
-    running, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
+    played, counter = np.zeros(env.num_envs, dtype=np.int64), EpisodeCounter(env.num_envs)
     obs, _ = env.reset(seed)
     made = 0
     while played.min() < wanted:
         result = env.step(policy(obs))
-        running += result.reward
-        steps += 1
-        for row in result.final_ids:
+        for row, (total, length) in zip(result.final_ids, counter.step(result.reward, result.final_ids), strict=True):
             if played[row] < wanted:
-                returns.append(float(running[row]))
-                lengths.append(int(steps[row]))
+                returns.append(float(total))
+                lengths.append(int(length))
             played[row] += 1
-            running[row] = 0
-            steps[row] = 0
         obs = result.obs
         made += env.num_envs
         if on_step is not None:

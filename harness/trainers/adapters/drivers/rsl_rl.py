@@ -13,7 +13,7 @@ from harness.trainers.adapters.drive import Reporter
 from harness.trainers.adapters.drivers.counting import StopTraining, UpdateCounter, in_turns
 from harness.trainers.adapters.rsl_rl import group, networks
 from unilab.envs import make
-from unilab.run.episodes import EpisodeStatistics
+from unilab.run.acting import EpisodeCounter
 
 
 class UnilabEnv(VecEnv):
@@ -35,7 +35,7 @@ class UnilabEnv(VecEnv):
         self.num_envs, self.num_actions = self._env.num_envs, self._env.action_dim
         self.max_episode_length = self._env.max_episode_steps or sys.maxsize
         self.cfg = settings
-        self.episodes = EpisodeStatistics(self.num_envs)
+        self.episodes = EpisodeCounter(self.num_envs)
         self._low, self._high = torch.from_numpy(self._env.action_low), torch.from_numpy(self._env.action_high)
         self._env.reset(seed=settings["seed"])
         if settings["stagger_episodes"]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from unilab.algos.torch.appo.collection import Collection, InProcessCollection, ProcessCollection, Rollout, Weights
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.appo.learner import APPOLearner
+from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Rollout, RolloutSource, Weights
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import mean_return
 from unilab.envs import EnvDims, env_dims
@@ -161,22 +161,28 @@ class APPORun(TrainingRun):
         self._learner = build_learner(config, dims)
         if saved is not None and resume is not None:
             continue_learner(self._learner, saved["learner"], resume)
-        self._collection = self._collect(runner, dims, None if saved is None else saved["collection"])
-        self._version = self._collection.publish(self._weights())
+        state = None if saved is None else saved["collection"]
+        self._source: RolloutSource
+        if config.mode == "sync":
+            self._source = InProcessSource(config, runner.threads, state, self.faults_path)
+        else:
+            log = None if self.directory is None else self.directory / "collector.log"
+            self._source = ProcessSource(runner, config, dims, self._weights(), state, log, self.faults_path)
+        self._version = self._source.publish(self._weights())
 
     def iterate(self, check: Check) -> Progress:
         """Learn from the next rollout and publish what was learned."""
         before = self.progress
         waiting_since = time.monotonic()
-        rollout = self._collection.next_rollout(check)
+        rollout = self._source.next_rollout(check)
         learning_since = time.monotonic()
         lag = self._version - rollout.policy_version
         metrics = self._update(rollout, check)
         with span("weight_publish"):
-            self._version = self._collection.publish(self._weights())
+            self._version = self._source.publish(self._weights())
         new = self._config.num_envs * self._config.steps_per_env
         self.advance(
-            self._collection.counters(),
+            self._source.counters(),
             waiting_since=waiting_since,
             learning_since=learning_since,
             updates=self._learner.updates,
@@ -194,7 +200,7 @@ class APPORun(TrainingRun):
         return mean_return(self._config, self._learner.get_weights(), check)
 
     def content(self) -> dict[str, Any]:
-        return {"learner": self._learner.state_dict(), "collection": self._collection.state_dict()}
+        return {"learner": self._learner.state_dict(), "collection": self._source.state_dict()}
 
     def _update(self, rollout: Rollout, check: Check) -> dict[str, float]:
         """Learn from the rollout; one that makes the update non-finite is kept beside the checkpoint."""
@@ -207,14 +213,8 @@ class APPORun(TrainingRun):
                 error.add_note(f"the rollout and the learner as they were are in {path}")
             raise
 
-    def _collect(self, runner: APPORunner, dims: EnvDims, state: Mapping[str, Any] | None) -> Collection:
-        if self._config.mode == "sync":
-            return InProcessCollection(self._config, runner.threads, state, self.faults_path)
-        log = None if self.directory is None else self.directory / "collector.log"
-        return ProcessCollection(runner, self._config, dims, self._weights(), state, log, self.faults_path)
-
     def close(self) -> None:
-        self._collection.close()
+        self._source.close()
         self._learner.close()
 
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,14 @@ import torch
 from torch import Tensor
 
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
 from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
-from unilab.envs import StepResult, VecEnv, make
+from unilab.envs import VecEnv, make
+from unilab.envs.vec_env import FloatArray
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.process.child import report_step
-from unilab.machine.devices import current_device
-from unilab.run.fault_log import FaultStates
+from unilab.machine.devices import current_device, yield_to_learner
+from unilab.run.acting import ActingLoop, RolloutSink
+from unilab.run.progress import LatestQueue, put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.settings import parse
 from unilab.tracing.spans import recording, span
@@ -58,79 +60,65 @@ def compute_timeout_bootstrap_correction(
     return correction
 
 
-class RolloutCollector(Collector):
-    """Fills rollouts ``[T, N, ...]`` in place; the same object serves a process of its own and the synchronous mode.
+class SamplingPolicy:
+    """Acts with samples of the actor's distribution; their noise and log probabilities are drawn for a whole rollout.
+
+    Actions are recorded as they were drawn. The environments get them within their bounds.
 
     Args:
-        env: the environments; stays the caller's to close.
-        actor: the policy, on ``device``.
-        critic: V for the time-out bootstrap, on ``device``.
-        steps: T.
-        gamma: discount a step.
-        device: where the policy computes.
-        seed: of environments and actions.
-        stagger: spread the first episodes over the time limit.
+        actor: on ``device``.
+        env: whose actions these are.
+        device: where the actor computes.
     """
 
-    def __init__(
-        self,
-        env: VecEnv,
-        actor: Actor,
-        critic: Critic,
-        *,
-        steps: int,
-        gamma: float,
-        device: str = "cpu",
-        seed: int = 0,
-        stagger: bool = True,
-    ) -> None:
-        super().__init__(env, device=device, seed=seed, stagger=stagger)
-        self.actor = actor
-        self.critic = critic
-        self.steps = steps
-        self.gamma = gamma
-        self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
+    def __init__(self, actor: Actor, env: VecEnv, device: str) -> None:
+        self._actor = actor
+        self._device = device
+        self._shape = env.num_envs, env.action_dim
+        self._low, self._high = env.action_low, env.action_high
+        self._clipped = np.empty(self._shape, np.float32)
 
     @torch.no_grad()
-    def collect(self, rollout: Mapping[str, np.ndarray]) -> None:
-        """Act for T steps and write every field of ``rollout`` (those of ``RolloutRingBuffer``)."""
-        env = self.env
-        log_std = self.actor.log_std
-        std = log_std.exp()
-        noise = torch.randn(self.steps, env.num_envs, env.action_dim, generator=self._generator, device=self.device)
-        log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * env.action_dim)
-        rollout["log_probs"][:] = log_probs.cpu().numpy()
-        for t in range(self.steps):
-            with span("rollout_write"):
-                rollout["obs"][t] = env.obs
-                if env.critic is not None:
-                    rollout["critic"][t] = env.critic
-            with span("inference"):
-                mean = self.actor(torch.from_numpy(rollout["obs"][t]).to(self.device))
-                actions = torch.addcmul(mean, noise[t], std).cpu().numpy()
-            rollout["actions"][t] = actions
-            np.clip(actions, env.action_low, env.action_high, out=self._clipped)
-            with span("env_step"):
-                result = env.step(self._clipped)
-            with span("rollout_write"):
-                self._record(rollout, t, result)
-        rollout["last_obs"][:] = env.obs
-        if env.critic is not None:
-            rollout["last_critic"][:] = env.critic
+    def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
+        log_std = self._actor.log_std
+        self._std = log_std.exp()
+        noise = torch.randn(steps, *self._shape, generator=generator, device=self._device)
+        log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * self._shape[1])
+        self._drawn = zip(noise, log_probs.cpu().numpy(), strict=True)
 
-    def _record(self, rollout: Mapping[str, np.ndarray], t: int, result: StepResult) -> None:
-        """Write what the environments answered at step ``t``."""
-        rewards = rollout["rewards"][t]
-        rewards[:] = result.reward
-        np.logical_or(result.terminated, result.truncated, out=rollout["dones"][t], casting="unsafe")
-        rollout["truncated"][t] = result.truncated
-        self.count(result)
-        if len(result.final_ids):
-            ended = result.final_ids
-            timeouts = result.truncated[ended] & ~result.terminated[ended]
-            rewards[ended] += compute_timeout_bootstrap_correction(
-                self.critic, self.device, self.gamma, timeouts, result.final_obs, result.final_critic
-            )
+    @torch.no_grad()
+    def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
+        noise, log_probs = next(self._drawn)
+        mean = self._actor(torch.from_numpy(obs).to(self._device))
+        actions = torch.addcmul(mean, noise, self._std).cpu().numpy()
+        np.clip(actions, self._low, self._high, out=self._clipped)
+        return self._clipped, {"actions": actions, "log_probs": log_probs}
+
+
+def acting_loop(
+    config: APPOConfig,
+    env: VecEnv,
+    actor: Actor,
+    critic: Critic,
+    *,
+    seed: int,
+    device: str | None = None,
+    faults: Path | None = None,
+) -> tuple[ActingLoop, RolloutSink]:
+    """What collects for ``config``, and where it is told into which arrays.
+
+    Args:
+        env: the environments; they stay the caller's to close.
+        actor, critic: on ``device``.
+        seed: of environments and actions.
+        device: where the policy computes; None: the collector's of ``config``.
+        faults: the file of simulation faults.
+    """
+    device = config.collector_device if device is None else device
+    sink = RolloutSink(partial(compute_timeout_bootstrap_correction, critic, device, config.algorithm.gamma))
+    policy = SamplingPolicy(actor, env, device)
+    loop = ActingLoop(env, policy, sink, device=device, seed=seed, stagger=config.stagger_episodes, faults=faults)
+    return loop, sink
 
 
 def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
@@ -195,58 +183,35 @@ def appo_collector_fn(
     )
     ring.attach_sync_primitives(*sync_primitives)
     actor, critic = build_networks(config, obs_dim, action_dim, critic_dim)
+    actor.to(collector_device)
+    critic.to(collector_device)
     actor_sync = SharedWeightSync(actor_weight_param_shapes, create=False, shm_name=actor_weight_sync_name)
     critic_sync = SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name)
     seed = config.seed if seed is None else seed
     env = make(env_name, num_envs, sim_backend, env_cfg_override, derive_seed(seed, "environment"), config.env_threads)
-    collector = RolloutCollector(
-        env,
-        actor.to(collector_device),
-        critic.to(collector_device),
-        steps=steps_per_env,
-        gamma=config.algorithm.gamma,
-        device=collector_device,
-        seed=seed,
-        stagger=config.stagger_episodes,
-    )
-    collector.fault_states = FaultStates(faults)
-    try:
-        with current_device(collector_device), recording("collector", config):
-            _collect_until_stopped(stop_event, collector, ring, actor_sync, critic_sync, metrics_queue)
-    finally:
-        env.close()
-        actor_sync.close()
-        critic_sync.close()
-        ring.close()
-
-
-def _collect_until_stopped(
-    stop_event: SharedFlag,
-    collector: RolloutCollector,
-    ring: RolloutRingBuffer,
-    actor_sync: SharedWeightSync,
-    critic_sync: SharedWeightSync,
-    metrics_queue: LatestQueue,
-) -> None:
+    loop, sink = acting_loop(config, env, actor, critic, seed=seed, device=collector_device, faults=faults)
     version = -1
     busy_seconds = wait_seconds = 0.0
-    while not stop_event.is_set():
-        waiting_since = time.monotonic()
-        with span("wait"):
-            space = ring.when_full != "wait" or ring.wait_for_space(unless=stop_event)
-        if not space:
-            continue
-        busy_since = time.monotonic()
-        wait_seconds += busy_since - waiting_since
-        if actor_sync.version != version:
-            with span("weight_read"):
-                critic_sync.read_weights_into(collector.critic.state_dict())
-                version = actor_sync.read_weights_into(collector.actor.state_dict())
-        with span("collect"):
-            collector.collect(ring.write_buffer)
-        ring.policy_version = version
-        report_step(collector.env_steps)
-        busy_seconds += time.monotonic() - busy_since
-        message = collector.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
-        put_latest_metrics(metrics_queue, message, worker_name="collector")
-        ring.signal_write_done()
+    with (
+        closing(ring), closing(critic_sync), closing(actor_sync), env,
+        current_device(collector_device), recording("collector", config),
+    ):  # fmt: skip
+        while not stop_event.is_set():
+            waiting_since = time.monotonic()
+            with span("wait"):
+                if ring.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
+                    continue
+            busy_since = time.monotonic()
+            wait_seconds += busy_since - waiting_since
+            if actor_sync.version != version:
+                with span("weight_read"):
+                    critic_sync.read_weights_into(critic.state_dict())
+                    version = actor_sync.read_weights_into(actor.state_dict())
+            with span("collect"):
+                sink.arrays = ring.write_buffer
+                loop.run(steps_per_env)
+            ring.policy_version = version
+            busy_seconds += time.monotonic() - busy_since
+            message = loop.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
+            put_latest_metrics(metrics_queue, message, worker_name="collector")
+            ring.signal_write_done()

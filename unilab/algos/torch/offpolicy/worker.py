@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilab.algos.torch.collector import Collector, LatestQueue, put_latest_metrics, yield_to_learner
+from unilab.algos.torch.collector import Collector
 from unilab.algos.torch.offpolicy.collecting.exploring import noise_scale
 from unilab.algos.torch.offpolicy.collecting.n_step import NStepReturns, Transitions
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
@@ -23,8 +23,9 @@ from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.child import report_step
 from unilab.ipc.shared_memory.wakeup import Bell
-from unilab.machine.devices import current_device
+from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.fault_log import FaultStates
+from unilab.run.progress import LatestQueue, put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.settings import parse
 from unilab.tracing.spans import recording, span

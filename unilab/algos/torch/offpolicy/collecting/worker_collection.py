@@ -22,7 +22,7 @@ from unilab.envs import EnvDims, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
 from unilab.ipc.shared_memory.wakeup import Bell
-from unilab.run.episodes import RecentEpisodes
+from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
@@ -197,8 +197,8 @@ class Tally:
         self._lock = threading.Lock()
         self._started: float | None = None
         self._busy_seconds = 0.0
-        self._recent = RecentEpisodes()
-        self._episodes = self._faults = 0
+        self._episodes = EpisodeCounter()
+        self._faults = 0
         self.env_steps = 0
 
     def start(self) -> None:
@@ -211,19 +211,17 @@ class Tally:
             self.env_steps += rollout.env_steps
             self._faults += rollout.faults
             self._busy_seconds += rollout.seconds / self._workers
-            self._episodes += len(rollout.episodes)
-            self._recent.extend(map(tuple, rollout.episodes.tolist()))
+            self._episodes.add(rollout.episodes.tolist())
 
     def counters(self, dropped: int) -> CollectorCounters:
         """Since the start; busy and waiting seconds are those of a worker, the mean over all."""
         with self._lock:
-            returns, lengths = self._recent.means
             since_start = 0.0 if self._started is None else time.monotonic() - self._started
             return CollectorCounters(
                 env_steps=self.env_steps,
-                episodes=self._episodes,
-                episode_return=returns,
-                episode_length=lengths,
+                episodes=self._episodes.finished,
+                episode_return=self._episodes.mean_return,
+                episode_length=self._episodes.mean_length,
                 busy_seconds=self._busy_seconds,
                 wait_seconds=max(0.0, since_start - self._busy_seconds),
                 dropped_rollouts=dropped,

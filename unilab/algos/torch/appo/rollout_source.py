@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import RolloutCollector, appo_collector_fn, build_networks
+from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_fields import slot_fields
 from unilab.ipc.shared_memory.mailbox import LatestValue
 from unilab.machine.devices import Threads
-from unilab.run.fault_log import FaultStates
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
@@ -34,11 +33,11 @@ class Rollout:
     policy_version: int
 
 
-class Collection(Protocol):
-    """A source of rollouts. ``publish`` comes before the first ``next_rollout``."""
+class RolloutSource(Protocol):
+    """Where the learner's rollouts come from. ``publish`` comes before the first ``next_rollout``."""
 
     def publish(self, weights: Weights) -> int:
-        """Hand new weights to the collector; returns their version."""
+        """Hand new weights to whoever acts; returns their version."""
 
     def next_rollout(self, check: Callable[[], None]) -> Rollout:
         """The next rollout; ``check`` is called while waiting and may raise."""
@@ -53,7 +52,7 @@ class Collection(Protocol):
         """End everything that was started; idempotent."""
 
 
-class InProcessCollection:
+class InProcessSource:
     """Collects and learns in turn: repeatable bit for bit with one seed, and resumed bit for bit.
 
     The states of simulation faults go to the file ``faults``.
@@ -66,45 +65,26 @@ class InProcessCollection:
         state: Mapping[str, Any] | None = None,
         faults: Path | None = None,
     ) -> None:
-        self._env = make(
-            config.env,
-            config.num_envs,
-            config.sim_backend,
-            config.env_cfg,
-            derive_seed(config.seed, "environment"),
-            threads.env,
-        )
+        seed = derive_seed(config.seed, "environment")
+        self._env = make(config.env, config.num_envs, config.sim_backend, config.env_cfg, seed, threads.env)
         dims = EnvDims(self._env.obs_dim, self._env.action_dim, self._env.critic_dim)
         actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
-        self._collector = RolloutCollector(
-            self._env,
-            actor.to(config.collector_device),
-            critic.to(config.collector_device),
-            steps=config.steps_per_env,
-            gamma=config.algorithm.gamma,
-            device=config.collector_device,
-            seed=config.seed,
-            stagger=config.stagger_episodes,
-        )
-        self._collector.fault_states = FaultStates(faults)
-        self._fields = {
-            name: np.zeros(shape, np.float32)
-            for name, shape in slot_fields(
-                config.num_envs, config.steps_per_env, dims.obs, dims.action, dims.critic
-            ).items()
-        }
-        self._learner_device = config.learner_device
+        self._networks = {"actor": actor.to(config.collector_device), "critic": critic.to(config.collector_device)}
+        self._loop, sink = acting_loop(config, self._env, actor, critic, seed=config.seed, faults=faults)
+        shapes = slot_fields(config.num_envs, config.steps_per_env, dims.obs, dims.action, dims.critic)
+        self._fields = sink.arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self._config = config
         self._version = 0
         self._busy_seconds = 0.0
         if state is not None:
-            self._collector.load_state_dict(state["collector"])
+            self._loop.load_state_dict(state["collector"])
             self._version = state["version"]
             self._busy_seconds = state["busy_seconds"]
 
     def publish(self, weights: Weights) -> int:
-        """Copy the weights into the collector's networks."""
-        self._collector.actor.load_state_dict(weights["actor"])
-        self._collector.critic.load_state_dict(weights["critic"])
+        """Copy the weights into the networks that act."""
+        for name, network in self._networks.items():
+            network.load_state_dict(weights[name])
         self._version += 1
         return self._version
 
@@ -113,19 +93,20 @@ class InProcessCollection:
         check()
         started = time.monotonic()
         with span("collect"):
-            self._collector.collect(self._fields)
+            self._loop.run(self._config.steps_per_env)
         self._busy_seconds += time.monotonic() - started
-        fields = {name: torch.from_numpy(array).to(self._learner_device) for name, array in self._fields.items()}
+        device = self._config.learner_device
+        fields = {name: torch.from_numpy(array).to(device) for name, array in self._fields.items()}
         return Rollout(fields, self._version)
 
     def counters(self) -> CollectorCounters:
-        """The collector's counters; it never waits for a slot."""
-        return CollectorCounters.of(self._collector.metrics() | {"busy_seconds": self._busy_seconds})
+        """The loop's counters; it never waits for a slot."""
+        return CollectorCounters.of(self._loop.metrics() | {"busy_seconds": self._busy_seconds})
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state of environments and collector."""
+        """The whole state of environments and acting loop."""
         return {
-            "collector": self._collector.state_dict(),
+            "collector": self._loop.state_dict(),
             "version": self._version - 1,  # the resumed run publishes the same weights once more
             "busy_seconds": self._busy_seconds,
         }
@@ -135,7 +116,7 @@ class InProcessCollection:
         self._env.close()
 
 
-class ProcessCollection:
+class ProcessSource:
     """A spawned collector that fills a ring in shared memory while the learner learns.
 
     Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from unilab.run.episodes import WINDOW, EpisodeStatistics
+from unilab.run.acting import WINDOW, EpisodeCounter
 
 
 def test_the_means_are_of_the_last_episodes_and_computed_once_for_each_change() -> None:
-    statistics = EpisodeStatistics(2)
+    statistics = EpisodeCounter(2)
     assert math.isnan(statistics.mean_return) and math.isnan(statistics.mean_length)
     statistics.discard_running()
     lengths = []
@@ -21,7 +21,7 @@ def test_the_means_are_of_the_last_episodes_and_computed_once_for_each_change() 
             assert [statistics.mean_return, statistics.mean_length] == expected.tolist()
         first = statistics.mean_return, statistics.mean_length
         assert first[0] is statistics.mean_return and first[1] is statistics.mean_length
-    resumed = EpisodeStatistics(2)
+    resumed = EpisodeCounter(2)
     resumed.load_state_dict(statistics.state_dict())
     assert (resumed.mean_return, resumed.mean_length) == first
     assert resumed.finished == len(lengths) > WINDOW

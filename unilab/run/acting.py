@@ -1,0 +1,333 @@
+"""The acting loop of all trainers: a policy acts in a batch of environments; its steps are recorded and counted."""
+
+import textwrap
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unilab.envs import StepResult, VecEnv
+from unilab.envs.vec_env import FloatArray
+from unilab.ipc.process.child import report_step
+from unilab.run.fault_log import FaultStates
+from unilab.run.resume import continue_generator
+from unilab.run.seeding import derive_seed
+from unilab.tracing.spans import span
+
+WINDOW = 100
+"""newest finished episodes that the mean return and length are of"""
+REPORTED_FAULTS = 8
+"""latest simulation faults that a message tells of; all are counted"""
+MOST_TEXT = 500
+"""characters of a fault's message that travel, so that a message has room in its mailbox whatever the model's size"""
+
+NO_EPISODES = np.empty((0, 2))
+
+Bootstrap = Callable[[NDArray[np.bool_], FloatArray, FloatArray | None], np.ndarray]
+"""from [K] whether a time limit cut the episode off, final observations [K, O] and final privileged observations
+[K, C] or None, what is added to the rewards [K]"""
+
+
+class ActingPolicy(Protocol):
+    """What an algorithm acts with. All its random numbers come from ``generator``."""
+
+    def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
+        """Prepare for the next ``steps`` calls of ``act``; ``made`` env steps were made before, all rows together."""
+
+    def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, Mapping[str, np.ndarray]]:
+        """Actions for observations [N, O], which it must not keep.
+
+        Returns:
+            actions [N, A] for the environments, and by name what is recorded of the step: ``actions`` [N, A] as the
+            learner wants them, and perhaps more [N, ...].
+        """
+
+
+class Sink(ABC):
+    """Where the steps of all N rows go, one after the other."""
+
+    span_name: ClassVar[str]
+    """of its work in a timeline"""
+
+    @abstractmethod
+    def observe(self, t: int, env: VecEnv) -> FloatArray:
+        """Keep what step ``t`` of this run starts from; the observations [N, O], valid until it is recorded."""
+
+    @abstractmethod
+    def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
+        """Take step ``t``.
+
+        Args:
+            t: steps of this run that came before.
+            recorded: what the policy said of the step.
+            result: what the environments answered.
+            episodes: [K, 2] returns and lengths of the whole episodes that ended with it.
+        """
+
+    def finish(self, env: VecEnv) -> None:  # noqa: B027 - most need nothing more
+        """The run has ended; ``env`` holds the observations that follow its last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is under way between two runs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, same_episodes: bool) -> None:  # noqa: B027
+        """Go on from ``state_dict``; without ``same_episodes`` all rows have begun new ones."""
+
+
+class RolloutSink(Sink):
+    """Writes a rollout ``[T, N, ...]`` into ``arrays``, which have the names of ``rollout_fields.slot_fields``.
+
+    Args:
+        bootstrap: what is added to the rewards of rows that end, for time limits; None: nothing.
+
+    Attributes:
+        arrays: to write into; to be set before each run.
+    """
+
+    span_name = "rollout_write"
+
+    def __init__(self, bootstrap: Bootstrap | None = None) -> None:
+        self.arrays: Mapping[str, np.ndarray] = {}
+        self._bootstrap = bootstrap
+
+    def observe(self, t: int, env: VecEnv) -> FloatArray:
+        self.arrays["obs"][t] = env.obs
+        if env.critic is not None:
+            self.arrays["critic"][t] = env.critic
+        return self.arrays["obs"][t]
+
+    def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
+        for name, values in recorded.items():
+            self.arrays[name][t] = values
+        rewards, truncated = self.arrays["rewards"][t], self.arrays["truncated"][t]
+        rewards[:] = result.reward
+        np.logical_or(result.terminated, result.truncated, out=self.arrays["dones"][t], casting="unsafe")
+        # An end that is both is a termination: nothing follows, so nothing is to be bootstrapped.
+        np.greater(result.truncated, result.terminated, out=truncated, casting="unsafe")
+        if self._bootstrap is not None and len(result.final_ids):
+            ended = result.final_ids
+            rewards[ended] += self._bootstrap(truncated[ended].astype(bool), result.final_obs, result.final_critic)
+
+    def finish(self, env: VecEnv) -> None:
+        self.arrays["last_obs"][:] = env.obs
+        if env.critic is not None:
+            self.arrays["last_critic"][:] = env.critic
+
+
+class ActingStopped(Exception):
+    """A run was given up between two steps, because the loop was told to stop."""
+
+
+class ActingLoop:
+    """Acts, steps, counts and records; the same object serves a process of its own and the learner's process.
+
+    Args:
+        env: the environments, which it resets; they stay the caller's to close.
+        policy: acts.
+        sink: gets the steps.
+        device: of the policy's random numbers.
+        seed: of actions, and of the environments unless ``env_seed`` says.
+        env_seed: of the environments.
+        stagger: spread the first episodes over the time limit.
+        faults: file for the states of simulation faults; None: they are kept nowhere.
+
+    Attributes:
+        episodes: their counter.
+        env_steps: made so far, all rows together.
+        fault_count: steps that failed numerically.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        policy: ActingPolicy,
+        sink: Sink,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        env_seed: int | None = None,
+        stagger: bool = False,
+        faults: Path | None = None,
+    ) -> None:
+        self.env = env
+        self.policy = policy
+        self.sink = sink
+        self.episodes = EpisodeCounter(env.num_envs)
+        self.env_steps = 0
+        self.fault_count = 0
+        self._latest_faults: deque[dict[str, Any]] = deque(maxlen=REPORTED_FAULTS)
+        self._fault_states = FaultStates(faults)
+        self._seed = seed
+        self._generator = torch.Generator(device).manual_seed(derive_seed(seed, "actions"))
+        env.reset(derive_seed(seed, "environment") if env_seed is None else env_seed)
+        if stagger and env.max_episode_steps is not None:
+            env.stagger()
+            self.episodes.discard_running()
+
+    def run(self, steps: int, stopped: Callable[[], bool] | None = None) -> None:
+        """Make so many steps of all environments.
+
+        Args:
+            stopped: is asked before each step whether to give up.
+
+        Raises:
+            ActingStopped: it said so.
+        """
+        env, policy, sink = self.env, self.policy, self.sink
+        policy.begin(steps, self.env_steps, self._generator)
+        for t in range(steps):
+            if stopped is not None and stopped():
+                raise ActingStopped
+            with span(sink.span_name):
+                obs = sink.observe(t, env)
+            with span("inference"):
+                actions, recorded = policy.act(obs, self._generator)
+            with span("env_step"):
+                result = env.step(actions)
+            self.env_steps += env.num_envs
+            report_step(self.env_steps)
+            episodes = self.episodes.step(result.reward, result.final_ids)
+            if result.faults:
+                self.fault_count += len(result.faults)
+                self._fault_states.keep(result.faults)
+                for fault in result.faults[-REPORTED_FAULTS:]:  # without their states, which may be large
+                    text = textwrap.shorten(fault.message, MOST_TEXT, placeholder=" ...")
+                    told = {"env_id": fault.env_id, "step": fault.step, "field": fault.field, "message": text}
+                    self._latest_faults.append(told)
+            with span(sink.span_name):
+                sink.record(t, recorded, result, episodes)
+        sink.finish(env)
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters since the start, the mean of recent episodes and the latest simulation faults, without states."""
+        return {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes.finished,
+            "episode_return": self.episodes.mean_return,
+            "episode_length": self.episodes.mean_length,
+            "faults": list(self._latest_faults),
+            "fault_count": self.fault_count,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the policy's weights that a resumed loop needs to go on bit for bit."""
+        return {
+            "env": self.env.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "env_steps": self.env_steps,
+            # an array: between processes a tensor would travel as shared memory that ends with its sender
+            "generator": self._generator.get_state().numpy(),
+            "fault_count": self.fault_count,
+            **self.sink.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; its arrays may come back as CPU tensors."""
+        self.env.load_state_dict(state["env"])
+        self.episodes.load_state_dict(state["episodes"])
+        if not self.env.exact_resume:  # the episodes that were under way have begun anew
+            self.episodes.discard_running()
+        self.env_steps = state["env_steps"]
+        seed = derive_seed(self._seed, f"actions resumed at {self.env_steps}")
+        continue_generator(self._generator, state["generator"], seed)
+        self.fault_count = state["fault_count"]
+        self.sink.load_state_dict(state, same_episodes=self.env.exact_resume)
+
+
+class EpisodeCounter:
+    """Returns and lengths of episodes: of those under way in N rows, and of the last ``WINDOW`` that have finished.
+
+    Rewards are the environment's own. Episodes under way when ``discard_running`` is called (a staggered start) do not
+    count when they end: part of them is missing.
+
+    Args:
+        num_envs: N; 0 where episodes are only added that were counted elsewhere.
+
+    Attributes:
+        finished: episodes since the start.
+    """
+
+    def __init__(self, num_envs: int = 0) -> None:
+        self.finished = 0
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+        self._partial = np.zeros(num_envs, dtype=bool)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._means: tuple[float, float] | None = (float("nan"), float("nan"))
+
+    def discard_running(self) -> None:
+        """Do not count the episodes that are under way now."""
+        self._partial[:] = True
+
+    def step(self, rewards: np.ndarray, ended: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Add one step.
+
+        Args:
+            rewards: [N].
+            ended: [K] rows whose episode ended with it, ascending.
+
+        Returns:
+            [K, 2] returns and lengths of these episodes, without those that do not count.
+        """
+        self._returns += rewards
+        self._lengths += 1
+        if len(ended) == 0:
+            return NO_EPISODES
+        whole = ended[~self._partial[ended]]
+        episodes = np.stack([self._returns[whole], self._lengths[whole]], axis=1)
+        self.add(episodes.tolist())
+        self._returns[ended] = 0
+        self._lengths[ended] = 0
+        self._partial[ended] = False
+        return episodes
+
+    def add(self, episodes: Iterable[Iterable[float]]) -> None:
+        """Count finished episodes, (return, length) each, in the order of their ends."""
+        for total, length in episodes:
+            self._recent.append((total, int(length)))
+            self.finished += 1
+            self._means = None
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the recent episodes; nan before the first one ended."""
+        return self._mean[0]
+
+    @property
+    def mean_length(self) -> float:
+        """Mean length in env steps of the recent episodes; nan before the first one ended."""
+        return self._mean[1]
+
+    @property
+    def _mean(self) -> tuple[float, float]:
+        """Computed once for each change."""
+        if self._means is None:
+            returns, lengths = zip(*self._recent, strict=True)
+            self._means = float(np.mean(returns)), float(np.mean(lengths))
+        return self._means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, in types that a checkpoint can hold."""
+        return {
+            "finished": self.finished,
+            "returns": self._returns.tolist(),
+            "lengths": self._lengths.tolist(),
+            "partial": self._partial.tolist(),
+            "recent": [list(episode) for episode in self._recent],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]
+        self._partial[:] = state["partial"]
+        self._recent.clear()
+        self._means = (float("nan"), float("nan"))
+        self.add(state["recent"])
+        self.finished = state["finished"]
