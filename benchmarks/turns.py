@@ -24,7 +24,7 @@ import numpy as np
 from planted_regression import configuration
 from scipy import stats
 
-from harness.compare.measure import Measuring, Schedule, Version
+from harness.compare.measured import Measuring, Schedule, Version
 from harness.measure.process import Limits
 from harness.measure.stop import StopSignal
 from harness.runs import training

@@ -1,6 +1,7 @@
 """``compare``: is NEW worse than BASE."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from harness.cli.output import print_json
 
 ERROR = 2
 """where 1 is a regression"""
+MEASURE_OPTIONS = ("suite", "config", "pairs", "seconds", "warmup", "no_turns")
+"""that mean nothing without --measure"""
 
 
 def add_compare(verbs: Any) -> None:
@@ -45,15 +48,60 @@ def add_compare(verbs: Any) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from harness.compare import command
+    from harness.compare import measured, recorded, verdict
+    from harness.compare.sides import resolve
+    from harness.measure.record import write_atomic
     from harness.measure.stop import Stopped
     from harness.report.live import console
 
-    try:
-        comparison, content = command.run(arguments, console(stderr=arguments.json))
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
+    _check(arguments)
+    out = console(stderr=arguments.json)
+    base, new = (resolve(name, arguments.results) for name in (arguments.base, arguments.new))
+    folder = None
+    if arguments.measure:
+        given = {"pairs": arguments.pairs, "seconds": arguments.seconds, "warmup_seconds": arguments.warmup}
+        options = measured.Options(
+            arguments.results, arguments.suite, arguments.config, turns=not arguments.no_turns,
+            **{name: value for name, value in given.items() if value is not None},
+        )  # fmt: skip
+        try:
+            pairs, deciding, folder = measured.measure(base, new, options, out)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return stopped.exit_code
+    else:
+        pairs, deciding = recorded.pairs(base, new, arguments.results, across_machines=arguments.across_machines)
+    comparison = verdict.compare(pairs, arguments.metric or deciding, arguments.detect or verdict.DETECT)
+    content = verdict.as_dict(comparison, base, new)
+    if folder is not None:
+        content["folder"] = str(folder)
+        write_atomic(folder / "comparison.json", json.dumps(content, indent=2, default=str) + "\n")
+    verdict.show(comparison, base, new, out)
+    if folder is not None:
+        out.print(f"Records: {folder}", soft_wrap=True)
     if arguments.json:
         print_json(content)
     return comparison.exit_code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises ``CompareError`` for options that do not go together."""
+    from harness.compare.sides import CompareError
+    from harness.stats.inference import needed_pairs
+    from harness.suite.metrics import METRICS
+    from unilab.settings import nearest
+
+    for name in arguments.metric:
+        if name not in METRICS:
+            raise CompareError(f"--metric {name}: unknown metric; {nearest(name, METRICS)}")
+    given = [name for name in MEASURE_OPTIONS if getattr(arguments, name) is not None]
+    if given and not arguments.measure:
+        option = f"--{given[0].replace('_', '-')}"
+        raise CompareError(f"{option} is for measuring now: add --measure, or leave {option} out")
+    if arguments.measure and arguments.across_machines:
+        raise CompareError("--across-machines is for studies that were measured before; leave it or --measure out")
+    if arguments.pairs is not None and arguments.pairs < needed_pairs():
+        raise CompareError(
+            f"--pairs {arguments.pairs}: nothing can be shown with fewer than {needed_pairs()} pairs; the exact test "
+            "reaches p < 0.05 with six"
+        )

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.compare.judge import Pair, Pairs
-from harness.compare.revisions import CompareError
-from harness.compare.sides import Side
+from harness.compare.sides import CompareError, Side
+from harness.compare.verdict import Pair, Pairs
 from harness.files.yaml_file import InputError
 from harness.measure.record import Phase, Record, read_records
 from harness.study.folder import judged_by
@@ -192,13 +191,3 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
         versions = sorted({record.versions or "unknown" for record in made.records})
         notes.append(f"installed packages differ: {' | '.join(versions)}")
     return notes
-
-
-def counted(records: Iterable[Record]) -> dict[str, int]:
-    """How many of the repeats carry a mark that makes them doubtful."""
-    records = list(records)
-    return {
-        "unsteady": sum(record.unsteady for record in records),
-        "disturbed": sum(bool(record.disturbed) for record in records),
-        "dirty": sum(record.dirty for record in records),
-    }

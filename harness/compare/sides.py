@@ -1,14 +1,42 @@
-"""What BASE and NEW name: a study or several, a commit, or a configuration."""
+"""What BASE and NEW name, and what is to be measured on either side: its code, its configuration, and for how long."""
 
-from contextlib import suppress
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.compare.revisions import CompareError, revision
+import psutil
+
 from harness.files.yaml_file import InputError
+from harness.measure.interleaving import FILE, possible
+from harness.predict import calibration, plan
+from harness.predict import memory as budget
+from harness.predict.calibration import Factor
+from harness.runs import training
 from harness.study.results import find
+from harness.suite import schema as suites
+from harness.suite import sources
+from harness.suite.schema import Constraints, Suite
+from harness.trainers import trainer as trainers
+from unilab.errors import UserError
+from unilab.ipc.memory_budget import MemoryBudget
 
 SUFFIXES = (".yaml", ".yml")
+PREFIX = "harness-compare-"
+"""of temporary folders; the id of the process that made one comes next"""
+GIT_SECONDS = 120
+"""for one command"""
+TURNS = ("harness/measure/interleaving.py", "harness/turns.py")
+"""where code of these and of earlier days has them"""
+
+
+class CompareError(UserError, ValueError):
+    """Two sides that cannot be compared as they were named: what, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +62,14 @@ class Side:
         if self.study is not None:
             return ", ".join(f"study {study}" for study in (self.study, *self.pooled))
         return f"configuration {self.configuration}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a program: its name, and what that is."""
+        content: dict[str, Any] = {"name": self.name}
+        for kind in ("study", "commit", "configuration"):
+            if getattr(self, kind) is not None:
+                content[kind] = str(getattr(self, kind))
+        return content | ({"pooled": [str(study) for study in self.pooled]} if self.pooled else {})
 
 
 def resolve(name: str, results: Path) -> Side:
@@ -71,3 +107,170 @@ def resolve(name: str, results: Path) -> Side:
         f"{name}: neither a study (a folder, or a suite or <suite>/<id> below {results}) nor a configuration (a .yaml "
         "file) nor a commit of the repository that this code lies in; `python -m harness list` names the studies"
     )
+
+
+# -- commits
+
+
+def revision(name: str) -> str | None:
+    """The full hash of a commit; None when git knows no commit of that name here."""
+    if name.startswith("-"):
+        return None
+    try:
+        found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except OSError:  # no git here, so no commits
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+@contextmanager
+def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """A worktree for each commit, removed afterwards whatever happens.
+
+    The folders' names are equally long: the length of a path may change how fast code runs.
+
+    Raises:
+        CompareError: git cannot check one of them out.
+    """
+    with ExitStack() as stack:
+        if commits:
+            _remove_leftovers()
+        yield {commit: stack.enter_context(_checkout(commit)) for commit in dict.fromkeys(commits)}
+
+
+@contextmanager
+def _checkout(commit: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as parent:
+        folder = Path(parent) / commit[:12]
+        try:
+            added = _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
+            if added.returncode != 0:
+                reason = (added.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
+            yield folder
+        finally:
+            _git("worktree", "remove", "--force", str(folder))
+
+
+def _remove_leftovers() -> None:
+    """Worktrees of comparisons that were killed: those whose process is gone."""
+    for line in _git("worktree", "list", "--porcelain").stdout.splitlines():
+        folder = Path(line.removeprefix("worktree "))
+        owner = folder.parent.name.removeprefix(PREFIX).partition("-")[0]
+        if line.startswith("worktree ") and folder.parent.name.startswith(PREFIX) and owner.isdigit():
+            if psutil.pid_exists(int(owner)):
+                continue
+            _git("worktree", "remove", "--force", str(folder))
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    _git("worktree", "prune")  # entries whose folders somebody else has removed
+
+
+def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """In the repository of this code, whatever the working directory and the caller's git variables are.
+
+    Out of the reach of Ctrl-C, which the terminal sends to all: removing a worktree must come to its end.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    folder = str(Path(__file__).resolve().parent)
+    return subprocess.run(
+        ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, env=environment,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+# -- configurations
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a trainer is to run, checked."""
+
+    trainer: str
+    settings: dict[str, Any]
+    threads: str
+    """as ``Record.threads``"""
+    host_limit: int | None
+    budget: MemoryBudget | None
+    memory_fraction: float
+    memory_factor: Factor
+    """measured over predicted memory of past runs on this machine"""
+    pausable: bool
+    """see ``Trainer.pausable``"""
+
+
+def suite_of(base: Side, new: Side, given: Path | None) -> Suite | None:
+    """The suite whose window, limits and objectives apply: the one given, or that of a study."""
+    if given is not None:
+        return plan.make(given).suite
+    study = base.study or new.study
+    return suites.load(study / "suite.yaml").suite if study is not None else None
+
+
+def configuration(side: Side, suite: Path | None, config: Path | None, results: Path) -> Configuration:
+    """A study stands for its best configuration, a commit for the one given with --suite or --config.
+
+    Args:
+        side: whose.
+        suite: its baseline is measured at commits.
+        config: instead of a suite's baseline.
+        results: has what is known of memory on this machine.
+
+    Raises:
+        CompareError: there is none, or it does not fit into this machine.
+        InputError: a suite or a configuration is wrong.
+    """
+    if side.pooled:
+        raise CompareError(f"{side.name}: several studies; name the one whose best configuration is to be measured")
+    file = side.configuration or config
+    if side.study is not None:
+        file = side.study / "best.yaml"
+        if not file.is_file():
+            raise CompareError(f"{side.name}: no best.yaml in {side.study}, so there is no configuration to measure")
+    if file is not None:
+        job, where = training.load(file), str(file)
+        name, settings, fraction = job.trainer_name, job.settings, Constraints().host_memory_fraction
+    elif suite is not None:
+        made, where = plan.make(suite), str(suite)
+        fraction = made.suite.constraints.host_memory_fraction
+        name, settings = made.launch(made.baseline)
+    else:
+        raise CompareError(
+            f"{side.name}: which configuration is to be measured at this commit? Add --suite SUITE (its baseline is) "
+            "or --config FILE, such as a study's best.yaml"
+        )
+    trainer = trainers.get(name)
+    modules = [text.partition(":")[0] for text in (name, str(settings["env"])) if ":" in text]
+    known = calibration.load(results)
+    factor = known.factor(name, sources.digest(*sorted(set(modules))) if known.ratios.get(name) else "")
+    predicted = trainer.budget(settings)
+    found = budget.judge(predicted, fraction, factor)
+    if not found.fits:
+        raise CompareError(f"{where}: does not fit into this machine: {found.reason}")
+    seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
+    threads = ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
+    return Configuration(
+        name, seed | settings, threads, found.host_limit, predicted, fraction, factor, trainer.pausable(settings)
+    )
+
+
+def why_not_together(configurations: Sequence[Configuration], codes: Sequence[Path | None]) -> str:
+    """Why two repeats of each cannot be alive at the same time and take turns; empty when they can.
+
+    ``codes``: folders of the code that runs them; None: this one.
+    """
+    if not possible():
+        return "the processes of a trial can be stopped and continued on Linux alone"
+    if not all(own.pausable for own in configurations):
+        return "work on a device, on other machines or in a simulator elsewhere goes on while processes are stopped"
+    for code in codes:  # whether its trials read the file that tells them of turns
+        files = [] if code is None else [code / name for name in TURNS if (code / name).is_file()]
+        if code is not None and not any(f'"{FILE}"' in file.read_text(encoding="utf-8") for file in files):
+            return "the code of one side is older than taking turns"
+    budgets = [own.budget for own in configurations]
+    if None in budgets:
+        return "how much memory one side takes is not predicted"
+    fraction = min(own.memory_fraction for own in configurations)
+    fit = budget.fit_together(
+        [*budgets, *budgets], fraction, max(own.memory_factor.safe for own in configurations)
+    )  # fmt: skip
+    return "" if fit else "four repeats at a time do not fit into the memory"

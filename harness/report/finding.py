@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from harness.measure.record import Record, typical
 from harness.stats.inference import (
     LEVEL,
     Interval,
+    change_text,
+    confidence_text,
+    evidence_text,
     median_interval,
     needed_pairs,
-    paired_comparison,
-    paired_log_ratios,
+    paired_change,
+    verdict,
 )
 from harness.study.confirmation import BASELINE
 from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
@@ -64,7 +65,7 @@ class Answer:
     looks: int = 1
     """at the result: one more each time that ``confirm.repeats`` was changed"""
     p: float | None = None
-    """of ``harness.stats.inference.paired_comparison`` over the pairs, at ``level``; None without pairs"""
+    """of ``harness.stats.inference.paired_change`` over the pairs, at ``level``; None without pairs"""
     gain: float | None = None
     """geometric mean over the pairs; without pairs of the two values"""
     gain_interval: Interval | None = None
@@ -109,7 +110,7 @@ class Answer:
         change = self.difference if self.gain is None else self.gain
         if not self.confirmed or self.p is None or change is None or self.best_failed:
             return False
-        return self.p < self.level and (change > 0) == (self.direction == "maximize")
+        return verdict(change, self.p, self.pairs, self.direction, self.level) == "better"
 
 
 def answer(suite: Suite, records: Sequence[Record]) -> Answer:
@@ -176,18 +177,12 @@ def _comparison(
 
 
 def _compared(pairs: Pairs, ratios: bool, level: float) -> dict[str, Any]:
-    before, after = np.array(pairs).T
-    compared = paired_comparison(paired_log_ratios(before, after) if ratios else after - before, level)
-
-    def change(difference: float) -> float:
-        with np.errstate(over="ignore"):
-            return float(np.expm1(difference)) if ratios else difference
-
+    found = paired_change([[pair] for pair in pairs], ratio=ratios, level=level)
     enough, name = len(pairs) >= needed_pairs(level), "gain" if ratios else "difference"
     return {
-        "pairs": len(pairs), "p": compared.p, "ratio": ratios, name: change(compared.mean),
-        f"{name}_interval": Interval(*map(change, compared.interval)) if enough else None,
-        "smallest_effect": change(compared.smallest_effect) if enough else None,
+        "pairs": found.pairs, "p": found.p, "ratio": ratios, name: found.value,
+        f"{name}_interval": found.interval if enough else None,
+        "smallest_effect": found.smallest_effect if enough else None,
     }  # fmt: skip
 
 
@@ -281,25 +276,18 @@ def _value(found: Answer) -> str:
 
 
 def _change(found: Answer) -> str:
-    if found.gain is not None:
-        return f"{found.gain:+.1%}"
-    return "an unknown change of" if found.difference is None else f"{found.difference:+,.4g}"
+    change = found.difference if found.gain is None else found.gain
+    return "an unknown change of" if change is None else change_text(change, fraction=found.gain is not None)
 
 
 def confidence(found: Answer) -> str:
     """Of the interval of the change, which belongs to the level of its test."""
-    return f"{100 * (1 - found.level):.3g} %"
+    return confidence_text(found.level)
 
 
 def _evidence(found: Answer) -> str:
-    parts = []
-    interval = f"{confidence(found)} interval"
-    if found.gain_interval is not None:
-        parts.append(f"{interval} {found.gain_interval.low:+.1%} to {found.gain_interval.high:+.1%}")
-    if found.difference_interval is not None:
-        low, high = found.difference_interval
-        parts.append(f"{interval} {low:+,.4g} to {high:+,.4g}")
-    parts.append(f"{found.pairs} pair{'' if found.pairs == 1 else 's'}")
+    interval = found.difference_interval if found.gain_interval is None else found.gain_interval
+    parts = [evidence_text(interval, found.pairs, fraction=found.ratio, level=found.level)]
     if found.candidates > 1:
         parts.append(f"{found.candidates} candidates")
     if found.looks > 1:
@@ -310,7 +298,7 @@ def _evidence(found: Answer) -> str:
 
 
 def _seen(found: Answer) -> str:
-    return f"{found.smallest_effect:.1%}" if found.ratio else f"{found.smallest_effect:,.4g}"
+    return change_text(found.smallest_effect or 0.0, fraction=found.ratio, sign="")
 
 
 def doubts(found: Answer) -> str:

@@ -1,4 +1,4 @@
-"""What numbers can be trusted to say: the one test that tells better from worse, intervals, ranks. Pure functions.
+"""What numbers can be trusted to say: the one rule that tells better from worse, intervals, ranks. Pure functions.
 
 All take any sequence of finite numbers and raise ``ValueError`` for an empty one and for NaN or infinity: a value that
 is missing has to be left out by the caller, who knows what it means.
@@ -7,7 +7,7 @@ is missing has to be left out by the caller, who knows what it means.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,8 @@ DRAWN = 2**12
 SIMULATED_PAIRS = 12
 SIMULATIONS = 1000
 """of the power with few pairs, where the test has few levels"""
+
+Verdict = Literal["better", "worse", "same", "undecided"]
 
 
 class Interval(NamedTuple):
@@ -107,6 +109,76 @@ def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> PairedCom
     if len(sample) >= needed_pairs(level):
         smallest = float(sample.std(ddof=1)) * _found_deviations(len(sample), level)
     return PairedComparison(float(sample.mean()), p, level, interval, smallest)
+
+
+class Change(NamedTuple):
+    """What pairs of measurements say of the change from A to B."""
+
+    pairs: int
+    value: float
+    """geometric mean of B over A, less 1; of differences their mean, in the unit asked for"""
+    interval: Interval
+    """of the value: the changes that the test does not reject"""
+    p: float
+    smallest_effect: float
+    """the value that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
+
+
+def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0, level: float = LEVEL) -> Change:
+    """The change from A to B over pairs, by ``paired_comparison``.
+
+    Args:
+        pairs: of each its repeats, ``[repeats, 2]``: A and B. However many it has, it counts once.
+        ratio: by the logarithms of B over A; otherwise by B - A.
+        unit: of differences.
+        level: of the test.
+    """
+    sides = [np.asarray(pair, dtype=np.float64).T for pair in pairs]
+    differences = [(paired_log_ratios(a, b) if ratio else (b - a) / unit).mean() for a, b in sides]
+    compared = paired_comparison(differences, level)
+
+    def back(difference: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.expm1(difference)) if ratio else difference
+
+    interval = Interval(*map(back, compared.interval))
+    return Change(len(sides), back(compared.mean), interval, compared.p, back(compared.smallest_effect))
+
+
+def verdict(change: float, p: float, pairs: int, direction: str, level: float = LEVEL) -> Verdict:
+    """Whether B is better than A: what ``run`` claims of its best configuration, and ``compare`` of NEW.
+
+    Args:
+        change: from A to B.
+        p: of the test over ``pairs`` pairs.
+        pairs: with fewer than ``needed_pairs`` nothing is decided.
+        direction: "maximize" or "minimize", which is better.
+        level: of the test.
+    """
+    if pairs < needed_pairs(level):
+        return "undecided"
+    if p >= level:
+        return "same"
+    return "better" if (change > 0) == (direction == "maximize") else "worse"
+
+
+def change_text(change: float, *, fraction: bool, sign: str = "+") -> str:
+    """A change for people: of a fraction percent."""
+    return f"{change:{sign}.1%}" if fraction else f"{change:{sign},.4g}"
+
+
+def evidence_text(interval: Interval | None, pairs: int, *, fraction: bool, level: float = LEVEL) -> str:
+    """What a verdict rests on, as "95 % interval +6.1% to +9.9%, 8 pairs"; without an interval that has no bounds."""
+    text = f"{pairs} pair{'' if pairs == 1 else 's'}"
+    if interval is None or not all(map(math.isfinite, interval)):
+        return text
+    low, high = (change_text(end, fraction=fraction) for end in interval)
+    return f"{confidence_text(level)} interval {low} to {high}, {text}"
+
+
+def confidence_text(level: float) -> str:
+    """Of the interval that belongs to a test at ``level``."""
+    return f"{100 * (1 - level):.3g} %"
 
 
 def needed_pairs(level: float = LEVEL) -> int:

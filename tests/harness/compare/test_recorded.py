@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.prepare import Options, prepared
+from harness.compare.measured import Options, prepared
 from harness.compare.sides import Side, resolve
 from harness.measure.record import read_records
 from tests.harness.compare.conftest import REPOSITORY
@@ -49,7 +49,7 @@ def test_several_sessions_a_side_are_pooled(tmp_path: Path, capsys) -> None:
     code, content, err = verb(capsys, base, slow, "--results", tmp_path)
     assert (code, content["metrics"][0]["verdict"]) == (3, "worse")
     assert len(content["new"]["pooled"]) == 5
-    assert "over 6 pairs of sessions; worse" in " ".join(err.split())
+    assert "6 pairs of sessions); worse" in " ".join(err.split())
     code, content, _ = verb(capsys, base, "HEAD,fake/same0", "--results", tmp_path)
     assert code == 2 and "the sessions of a side are studies, and HEAD is a commit" in content["error"]
     code, content, _ = verb(capsys, base, "fake/slow0,fake/same0,fake/slow0", "--results", tmp_path)
@@ -103,7 +103,7 @@ def test_many_configurations_measured_twice_are_compared_as_well(tmp_path: Path,
         assert [r.repeat for r in read_records(folder / "trials.jsonl")] == [0, 1] * 4
     _, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert content["metrics"][0]["change"] == pytest.approx(-0.1) and content["metrics"][0]["pairs"] == 1
-    assert "over 1 pair of sessions" in " ".join(err.split())
+    assert "(1 pair of sessions" in " ".join(err.split())
 
 
 def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
@@ -144,7 +144,7 @@ def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> No
     (tmp_path / "duel.yaml").write_text(DUEL)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     sides = Side("HEAD", commit=commit), Side("HEAD", commit=commit)
-    with prepared(*sides, Options(suite=tmp_path / "duel.yaml")) as ((base, _), _, _):
+    with prepared(*sides, Options(tmp_path, suite=tmp_path / "duel.yaml")) as ((base, _), _, _):
         assert base.trainer == "tests.harness.fake_trainer:FakeTrainer"
         assert base.settings == {"seed": 0, "env": "Fake", "speed": 40}
 
@@ -157,7 +157,7 @@ def test_turns_can_be_turned_off(tmp_path: Path) -> None:
     given = {"": {}, "--no-turns": {"turns": False}, "the suite says measure.turns: false": {"suite": "duel.yaml"}}
     for reason, options in given.items():
         suite = {"suite": tmp_path / "duel.yaml"} if "suite" in options else {}
-        with prepared(side, side, Options(**options | suite)) as (_, schedule, _):
+        with prepared(side, side, Options(tmp_path, **options | suite)) as (_, schedule, _):
             assert schedule.one_by_one == reason
 
 
@@ -215,6 +215,6 @@ def test_a_fault_of_ours_is_no_regression_either(tmp_path, capsys, monkeypatch) 
     def fault(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("harness.compare.command.resolve", fault)
+    monkeypatch.setattr("harness.compare.sides.resolve", fault)
     assert cli.main(["compare", "a", "b"]) == 2
     assert "RuntimeError: a fault" in capsys.readouterr().err

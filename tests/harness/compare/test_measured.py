@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.measure import NAMES, Measuring, Schedule, Version
+from harness.compare.measured import NAMES, Measuring, Schedule, Version
 from harness.measure.process import Limits, Outcome
 from harness.measure.record import read_records
 from harness.measure.stop import StopSignal
@@ -101,7 +101,7 @@ def test_two_configurations_measured_in_turns(tmp_path: Path, monkeypatch, capsy
 def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) -> None:
     disturbed = iter(["others took a core", "others took a core", "", *[""] * 9, *["others took a core"] * 40])
 
-    def execute(spec, limits, stop, on_progress, *, code) -> Outcome:
+    def execute(spec, limits, stop, on_progress) -> Outcome:
         return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
 
     version, lines = Version("appo", {"seed": 3}, Limits(9, 9), "c" * 40), []
@@ -109,7 +109,8 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     with StopSignal() as stop:
         pairs = Measuring((version, version), schedule, tmp_path, stop, lines.append, execute=execute).run()
     kept = read_records(tmp_path / "repeats.jsonl")
-    first, second = next(iter(schedule))[0], 1 - next(iter(schedule))[0]
+    first = next(schedule.blocks())[0][0]
+    second = 1 - first
     assert [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in kept[:4]] == [
         (first, 0, 0, True), (first, 0, 1, True), (first, 0, 2, False), (second, 0, 0, False)]  # fmt: skip
     assert pairs.across[0][0][first].attempt == 2 and len(pairs.across) == 6

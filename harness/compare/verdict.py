@@ -1,0 +1,280 @@
+"""What pairs of measurements show, metric by metric; for people in 80 columns, and as JSON.
+
+A change is shown where ``harness.stats.inference.verdict`` says so, the same rule that ``run`` follows. What is as it
+was to this test may still have changed by less than the smallest effect that could have been seen; where that is more
+than was asked for, nothing is decided. A pair is one repeat of each side, measured side by side. Of studies, which were
+measured at different times, it is one session of each side with all its repeats: a machine may differ more from one
+session to the next than from one repeat to the next.
+"""
+
+import dataclasses
+import math
+import statistics
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from scipy.stats import binomtest
+
+from harness.compare.sides import Side
+from harness.measure.record import Record
+from harness.stats.inference import (
+    LEVEL,
+    POWER,
+    Interval,
+    Verdict,
+    change_text,
+    evidence_text,
+    needed_pairs,
+    paired_change,
+    verdict,
+)
+from harness.suite.metrics import METRICS
+from harness.suite.text import number_text
+
+DETECT = 0.5
+"""change that could have been seen at least, where nothing else is asked for"""
+EXIT_CODES = {"no regression": 0, "regression": 1, "undecided": 3}
+Pair = list[tuple[Record, Record]]
+"""(base, new): one repeat of each, or all that a session of each has in common"""
+WIDTH = 80
+STYLES = {"better": "green", "worse": "bold red", "same": "", "undecided": "yellow"}
+DOUBTS = {
+    "unsteady": "unsteady: the halves of their window differ by more than 5 %, or it was too short to tell",
+    "disturbed": "disturbed: something else used the machine",
+    "dirty": "of a working tree with changes that its commit does not have",
+}
+"""marks of records that make them doubtful"""
+
+
+UNKNOWN = Interval(math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Records of both sides that belong together."""
+
+    across: list[Pair] = field(default_factory=list)
+    sessions: bool = False
+    """each pair is a session of base and one of new, measured at different times"""
+    notes: list[str] = field(default_factory=list)
+    """what a reader has to know about them"""
+    lost: int = 0
+    """repeats that NEW did not complete, less those of BASE"""
+
+    @property
+    def records(self) -> list[Record]:
+        """Each once."""
+        return list({id(record): record for pair in self.across for both in pair for record in both}.values())
+
+    @property
+    def doubts(self) -> dict[str, int]:
+        """How many of the records carry each of the marks that make them doubtful."""
+        return {mark: sum(bool(getattr(record, mark)) for record in self.records) for mark in DOUBTS}
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """One metric. Fractions: -0.08 is a loss of 8 % of the value, whichever direction is better."""
+
+    metric: str
+    better: Literal["up", "down"]
+    decides: bool
+    """the exit code follows from it"""
+    pairs: int = 0
+    base: float = math.nan
+    new: float = math.nan
+    """medians over the repeats"""
+    change: float = math.nan
+    """geometric mean of new over base, less 1; for a metric that is not always above 0 the mean difference in units of
+    the mean size of its values"""
+    interval: Interval = UNKNOWN
+    """of the change, 95 %: what the test does not reject"""
+    p: float = math.nan
+    smallest_effect: float = math.nan
+    """change that would have been found with a probability of 80 %"""
+    verdict: Verdict = "undecided"
+    reason: str = "it was not measured on both sides"
+    """why it is undecided, or the verdict when it does not follow from the change"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is said about two sides."""
+
+    metrics: list[MetricChange]
+    pairs: Pairs
+
+    @property
+    def outcome(self) -> str:
+        """By the metrics that decide. Sessions that differ, for whatever reason, are no regression of the code."""
+        verdicts = {one.verdict for one in self.metrics if one.decides}
+        if "worse" in verdicts and not self.pairs.sessions:
+            return "regression"
+        return "no regression" if verdicts and not verdicts & {"worse", "undecided"} else "undecided"
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
+
+
+def compare(pairs: Pairs, deciding: Sequence[str], detect: float = DETECT) -> Comparison:
+    """Compare all metrics that both sides have, those that decide first; others that were 0 all the time are left out.
+
+    ``detect``: a change of this size, as a fraction, must be one that could have been seen.
+    """
+    names = [*deciding, *(name for name in METRICS if name not in deciding)]
+    found = [compare_metric(name, pairs, name in deciding, detect) for name in names]
+    return Comparison([one for one in found if one.pairs and (one.decides or one.base or one.new)], pairs)
+
+
+def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT) -> MetricChange:
+    """One metric: what the values of the pairs show, unless one side missed a target or repeats more often."""
+    found = MetricChange(metric, "up" if METRICS[metric] == "maximize" else "down", decides)
+    values = []  # of each pair [repeats, 2], where both sides have one
+    for pair in pairs.across:
+        both = np.array([[one.metric(metric) for one in two] for two in pair], dtype=np.float64).reshape(-1, 2)
+        values.append(both[np.isfinite(both).all(axis=1)])
+    values = [own for own in values if len(own)]
+    if values:
+        both = np.concatenate(values)
+        ratio = bool((both > 0).all())  # as for returns, which may be below it, else differences
+        seen = paired_change(values, ratio=ratio, unit=1.0 if ratio else float(np.abs(both).mean()) or 1.0)
+        decided, reason = verdict(seen.value, seen.p, seen.pairs, METRICS[metric]), ""
+        if decided == "undecided":
+            reason = _missing(seen.pairs, pairs.sessions)
+        elif decided == "same" and seen.smallest_effect > detect:
+            what = "sessions" if pairs.sessions else "pairs"
+            decided, reason = "undecided", (
+                f"a change of {100 * detect:.3g}% could have gone unseen: more {what} than {seen.pairs}, longer "
+                "windows or a quiet machine needed"
+            )  # fmt: skip
+        found = dataclasses.replace(
+            found, pairs=seen.pairs, base=statistics.median(both[:, 0]), new=statistics.median(both[:, 1]),
+            change=seen.value, interval=seen.interval, p=seen.p, smallest_effect=seen.smallest_effect,
+            verdict=decided, reason=reason,
+        )  # fmt: skip
+    if metric == "seconds_to_return":
+        found = _with_missed_targets(found, pairs)
+    if pairs.lost > 0 and found.verdict in ("same", "better"):
+        reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
+        found = dataclasses.replace(found, verdict="undecided", reason=reason)
+    return found
+
+
+def _missing(pairs: int, sessions: bool) -> str:
+    """What has to be measured before anything can be said."""
+    more = needed_pairs() - pairs
+    if not sessions:
+        return f"{pairs} pair{'s' if pairs > 1 else ''}, {more} more needed for p < {LEVEL:g}"
+    have = f"{pairs} session{'s' if pairs > 1 else ''} a side"
+    return f"{have}, and one session differs from the next by itself: {more} more needed, or --measure"
+
+
+def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
+    """The verdict where one side missed the target more often than the other; as it was where both did equally often.
+
+    A repeat without a value never got there, which is later than any other: to leave it out would favour the side that
+    gets there seldom. The sign test looks at the pairs of which one side alone missed it.
+    """
+    missed = np.array(
+        [[sum(math.isnan(both[side].seconds_to_return) for both in pair) for side in (0, 1)] for pair in pairs.across]
+    ).reshape(-1, 2)
+    repeats = sum(map(len, pairs.across))
+    base, new = (int(count) for count in missed.sum(axis=0))
+    if base == new or base + new == 2 * repeats:
+        return found
+    worse, better = (int((sign * (missed[:, 1] - missed[:, 0]) > 0).sum()) for sign in (1, -1))
+    p = float(binomtest(worse, worse + better).pvalue)
+    sides = (("BASE", base), ("NEW", new))
+    reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in sides if n)
+    direction: Verdict = "worse" if new > base else "better"
+    if p < LEVEL:
+        return dataclasses.replace(found, pairs=len(missed), p=p, verdict=direction, reason=reason)
+    if found.verdict == direction:  # what the others show is the same
+        return found
+    return dataclasses.replace(found, pairs=len(missed), verdict="undecided", reason=reason)
+
+
+def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
+    """For a program; fractions where the table has percent."""
+
+    def finite(value: Any) -> Any:
+        """JSON has neither NaN nor infinity."""
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    metrics = []
+    for one in comparison.metrics:
+        content = {name: finite(value) for name, value in dataclasses.asdict(one).items()}
+        metrics.append(content | {"interval": list(map(finite, one.interval))})
+    return {
+        "outcome": comparison.outcome, "exit_code": comparison.exit_code, "base": base.as_dict(), "new": new.as_dict(),
+        "metrics": metrics, "notes": comparison.pairs.notes, **comparison.pairs.doubts,
+    }  # fmt: skip
+
+
+def show(comparison: Comparison, base: Side, new: Side, console: Console) -> None:
+    """The table, what the decision rests on, and the decision."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(textwrap.fill(text, WIDTH, subsequent_indent="  "), style=style))
+
+    say(f"BASE {base.text}")
+    say(f"NEW  {new.text}")
+    pairs = comparison.pairs
+    if comparison.metrics:
+        console.print(_table(comparison))
+    for one in comparison.metrics:
+        if one.decides:
+            say(_sentence(one, pairs.sessions))
+    for mark, count in pairs.doubts.items():
+        if count:
+            say(f"note: {count} of {len(pairs.records)} repeats {DOUBTS[mark]}")
+    if comparison.metrics and not any(one.decides for one in comparison.metrics):
+        say("note: none of the deciding metrics was measured on both sides; --metric NAME chooses others")
+    for note in pairs.notes:
+        say(f"note: {note}")
+    style = {"regression": "bold red", "no regression": "bold green"}.get(comparison.outcome, "bold yellow")
+    say(f"{comparison.outcome[0].upper()}{comparison.outcome[1:]} (exit code {comparison.exit_code})", style)
+
+
+def _table(comparison: Comparison) -> Table:
+    def percent(fraction: float, sign: str = "") -> str:
+        if not math.isfinite(fraction):
+            return "-"
+        return change_text(fraction, fraction=True, sign=sign) if abs(fraction) < 10 else ">1000%"
+
+    def number(metric: str, value: float) -> str:
+        return f"{value / 2**20:,.0f} MiB" if metric.endswith("_bytes") else number_text(value)
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, width=WIDTH)
+    table.add_column("metric", overflow="fold")  # where the numbers are long it has two lines, and nothing is cut off
+    for name in ("good", "base", "new", "change", "seen\nfrom", "p", ""):
+        table.add_column(name, justify="left" if name in ("good", "") else "right", no_wrap=True)
+    for one in comparison.metrics:
+        table.add_row(
+            one.metric + ("*" if one.decides else ""), one.better, number(one.metric, one.base),
+            number(one.metric, one.new), percent(one.change, "+"), percent(one.smallest_effect),
+            f"{one.p:.3f}" if math.isfinite(one.p) else "-", Text(one.verdict, style=STYLES[one.verdict]),
+        )  # fmt: skip
+    return table
+
+
+def _sentence(one: MetricChange, sessions: bool) -> str:
+    """One deciding metric, with its interval and why it is judged so."""
+    change = change_text(one.change, fraction=True) if math.isfinite(one.change) else "change unknown"
+    evidence = evidence_text(one.interval, one.pairs, fraction=True) + " of sessions" * sessions
+    text = f"* {one.metric}, {one.better} is good: {change} ({evidence}); {one.verdict}"
+    if one.verdict == "undecided":
+        return f"{text}: {one.reason}"
+    text += f", p = {one.p:.3f}" + (f": {one.reason}" if one.reason else "")
+    if one.verdict == "same":
+        seen = change_text(one.smallest_effect, fraction=True, sign="")
+        text += f"; a change of {seen} would have been seen with a probability of {POWER:.0%}"
+    return text
