@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.envs.cart import Cart, CartSettings
 from unilab.distributed import Rollout, RolloutBuffer
 from unilab.envs import StepResult, VecEnv
+from unilab.envs.mujoco_env import Array, State
 from unilab.envs.vec_env import FloatArray
 from unilab.ipc import RolloutRingBuffer
 
@@ -60,11 +60,11 @@ class EventfulCart(Cart):
         super().__init__(*args, **kwargs)
         self.events = np.zeros((self.num_envs, 2), np.float32)
 
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        super().evaluate(actions, reward, terminated)
-        position, speed = self.qpos[:, 0], self.qvel[:, 0]
+    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Array, Array]:
+        position, speed = state.qpos[:, 0], state.qvel[:, 0]
         self.events[:, 0] = np.abs(speed)
         self.events[:, 1] = np.where(position < 0, position, np.nan)
+        return super().evaluate(before, actions, state)
 
     def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
         self._seed = seed

@@ -6,10 +6,8 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import MujocoSettings, MujocoVecEnv, Rows
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.mujoco_env import Array, MujocoSettings, MujocoVecEnv, State
 
 XML = """
 <mujoco>
@@ -41,17 +39,16 @@ class Cart(MujocoVecEnv):
     def critic_size(self) -> int:
         return 2
 
-    def observe(self, rows: Rows, out: FloatArray) -> None:
-        position = self.qpos[rows]
-        out[:] = np.where(position > self.settings.blind_above, np.inf, position)
+    def observe(self, state: State) -> Array:
+        return state.xp.where(state.qpos > self.settings.blind_above, np.inf, state.qpos)
 
-    def observe_critic(self, rows: Rows, out: FloatArray) -> None:
-        out[:, :1], out[:, 1:] = self.qpos[rows], self.qvel[rows]
+    def observe_critic(self, state: State) -> Array:
+        return state.xp.concat([state.qpos, state.qvel], axis=1)
 
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        position = self.qpos[:, 0]
-        reward[:] = np.where(position > self.settings.sour_above, np.nan, -np.abs(position))
-        np.greater(np.abs(position), 5, out=terminated)
+    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Array, Array]:
+        position = state.qpos[:, 0]
+        reward = state.xp.where(position > self.settings.sour_above, np.nan, -abs(position))
+        return reward, abs(position) > 5
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         return self.uniform_noise(count, 1), self.normal_noise(count, 1)

@@ -72,39 +72,50 @@ class Endless(Countdown):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
-class Returns(Cart):
-    def observe(self, rows: Any, out: Any) -> Any:  # type: ignore[override]
-        return self.qpos[rows]
+class NoObservation(Cart):
+    def observe(self, state: Any) -> Any:
+        state.qpos + 1
 
 
-class NewReward(Cart):
-    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:
-        reward = -np.abs(self.qpos[:, 0])  # noqa: F841
+class OldObserve(Cart):
+    def observe(self, rows: Any, out: Any) -> None:  # type: ignore[override]
+        out[:] = self.qpos[rows]
+
+
+class OldEvaluate(Cart):
+    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:  # type: ignore[override]
+        reward[:] = -np.abs(self.qpos[:, 0])
         terminated[:] = False
 
 
-class NewTerminated(Cart):
-    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:
-        reward[:] = 0
-        terminated = np.zeros(self.num_envs, bool)  # noqa: F841
+class RewardAlone(Cart):
+    def evaluate(self, before: Any, actions: Any, state: Any) -> Any:
+        return -np.abs(state.qpos[:, 0])
+
+
+class RewardColumn(Cart):
+    def evaluate(self, before: Any, actions: Any, state: Any) -> Any:
+        return -np.abs(state.qpos), False
+
+
+class NoTerminated(Cart):
+    def evaluate(self, before: Any, actions: Any, state: Any) -> Any:
+        return -np.abs(state.qpos[:, 0]), None
 
 
 class FewNumbers(Cart):
     def observation_size(self) -> int:
         return 3
 
-    def observe(self, rows: Any, out: Any) -> None:
-        out[:, :2] = self.qpos[rows]
-
-
-class ManyNumbers(Cart):
-    def observe(self, rows: Any, out: Any) -> None:
-        out[:] = np.concatenate((self.qpos[rows], self.qvel[rows]), axis=1)
-
 
 class AllRows(Cart):
-    def observe(self, rows: Any, out: Any) -> None:
-        out[:] = self.qpos
+    def observe(self, state: Any) -> Any:
+        return self.qpos
+
+
+class NoSuchField(Cart):
+    def observe(self, state: Any) -> Any:
+        return state.qacc
 
 
 class OneState(Cart):

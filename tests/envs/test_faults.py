@@ -65,7 +65,7 @@ def test_the_state_of_a_fault_replays_it() -> None:
         last = env.obs.copy()
         (fault,) = env.step(actions(env, 2)).faults
         assert fault.field in ("qpos", "qvel", "qacc")
-        assert fault.state[1 : 1 + env.model.nq] == pytest.approx(env.qpos_before[BAD])
+        assert fault.state[1 : 1 + env.model.nq] == pytest.approx(env.before.qpos[BAD])
         replay = Batch(env.model, 1, 1)
         replay.state[0] = fault.state
         np.testing.assert_array_equal(replay.bind("ctrl")[0], actions(env, 2)[BAD])

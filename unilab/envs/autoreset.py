@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.vec_env import FloatArray, SimulationFault, StepResult, VecEnv
+from unilab.envs.vec_env import EnvironmentMistake, FloatArray, SimulationFault, StepResult, VecEnv, describe
 
 Failures = dict[int, tuple[str, str]]
 """row -> (field, what was wrong with it)"""
@@ -169,6 +169,9 @@ class AutoresetVecEnv(VecEnv):
     def _kind(self) -> str:
         sizes = f"{self.num_envs} environments, observation {self.obs_dim}, critic {self.critic_dim}"
         return f"{self._name}({sizes}, action {self.action_dim})"
+
+    def _mistake(self, method: str, returned: Any, expected: str, what: str = "") -> EnvironmentMistake:
+        return EnvironmentMistake(f"{self._name}: {method}() returned {what}{describe(returned)}; expected {expected}")
 
     def _check_open(self) -> None:
         if self._closed:

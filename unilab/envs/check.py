@@ -1,11 +1,11 @@
 """Tries an environment before anything is built on it: a few steps, and what its own code does not as it should.
 
 The mistakes of a first own environment are found here, where they can be told in words: an observation of another
-shape, a MuJoCo task that returns what it has to write, and so on.
+shape, a function that returns nothing, and so on.
 """
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ ROWS = 2
 STEPS = 8
 UNTIL_AN_END = 200
 """steps after which an episode of an environment without a time limit should have ended"""
-UNWRITTEN = np.float32(-1.2345678e33)
-"""a number that no task computes"""
 
 
 @dataclass
@@ -47,7 +45,6 @@ def check(name: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str 
         with make(name, ROWS, sim_backend, env_cfg, seed=0, num_threads=1) as env:
             limit = "no time limit" if env.max_episode_steps is None else f"{env.max_episode_steps} steps at most"
             findings.sizes = f"observation [{env.obs_dim}], action [{env.action_dim}], {limit}"
-            _watch_task(env, findings)
             for problem in steps_problems(env, STEPS):
                 findings.problem(problem)
             if not findings.problems:
@@ -121,83 +118,12 @@ def _note_endless(env: VecEnv, findings: Findings) -> None:
     )
 
 
-def _watch_task(env: VecEnv, findings: Findings) -> None:
-    """See to it that a MuJoCo task writes into its buffers, all of them, and returns nothing."""
-    from unilab.envs.mujoco_env import MujocoVecEnv
-
-    if not isinstance(env, MujocoVecEnv):
-        return
-    random = np.random.default_rng(0)
-    observe, observe_critic, evaluate, initial_state = (
-        env.observe, env.observe_critic, env.evaluate, env.initial_state
-    )  # fmt: skip
-    untouched = [True]
-
-    def watched(method: str, size: str, write: Callable[..., Any]) -> Callable[..., None]:
-        def observe_into(rows: Any, out: np.ndarray) -> None:
-            out.fill(UNWRITTEN)
-            _returned_nothing(method, "out", write(rows, out), findings)
-            missing = (out == UNWRITTEN).any(axis=0)
-            if missing.all() and missing.size:
-                findings.problem(f"{method}() wrote nothing into out: out[:] = ... writes, out = ... does not")
-            elif missing.any():
-                findings.problem(
-                    f"{method}() wrote {(~missing).sum()} of the {missing.size} numbers that {size}() says: not those "
-                    f"at {missing.nonzero()[0].tolist()}"
-                )
-
-        return observe_into
-
-    def watched_evaluate(actions: np.ndarray, reward: np.ndarray, terminated: np.ndarray) -> None:
-        reward.fill(UNWRITTEN)
-        before = random.integers(0, 2, terminated.size).astype(bool)
-        terminated[:] = before
-        _returned_nothing("evaluate", "reward and terminated", evaluate(actions, reward, terminated), findings)
-        untouched[0] &= bool((terminated == before).all())
-        if (reward == UNWRITTEN).any():
-            findings.problem("evaluate() wrote nothing into reward: reward[:] = ... writes, reward = ... does not")
-
-    def watched_initial_state(count: int) -> Any:
-        returned = initial_state(count)
-        shapes = [np.shape(part) for part in returned] if isinstance(returned, tuple) else None
-        if shapes != [(count, env.model.nq), (count, env.model.nv)]:
-            got = type(returned).__name__ if shapes is None else f"arrays of shapes {shapes}"
-            raise EnvironmentMistake(
-                f"initial_state({count}) returned {got}; expected positions {(count, env.model.nq)} and velocities "
-                f"{(count, env.model.nv)}"
-            )
-        return returned
-
-    env.observe = watched("observe", "observation_size", observe)  # type: ignore[method-assign]
-    env.observe_critic = watched("observe_critic", "critic_size", observe_critic)  # type: ignore[method-assign]
-    env.evaluate = watched_evaluate  # type: ignore[method-assign]
-    env.initial_state = watched_initial_state  # type: ignore[method-assign]
-    _step_all(env)
-    if untouched[0]:
-        findings.problem(
-            "evaluate() wrote nothing into terminated: terminated[:] = ... writes, terminated = ... does not (all "
-            "False where only the time limit ends episodes)"
-        )
-
-
-def _step_all(env: VecEnv) -> None:
-    env.reset()
-    for actions in random_actions(env, STEPS):
-        env.step(actions)
-
-
 def _try_partial_reset(env: VecEnv) -> None:
     """One row alone begins anew, as it will in a training."""
     from unilab.envs.autoreset import AutoresetVecEnv
 
     if isinstance(env, AutoresetVecEnv):
         env._begin(np.array([ROWS - 1]))
-
-
-def _returned_nothing(method: str, buffers: str, returned: Any, findings: Findings) -> None:
-    if returned is not None:
-        kind = f"an array of shape {returned.shape}" if isinstance(returned, np.ndarray) else type(returned).__name__
-        findings.problem(f"{method}() returned {kind}; expected None: it has to write into {buffers}")
 
 
 def _told(error: Exception) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
-from unilab.envs.vec_env import EnvironmentMistake, Factory, FloatArray
+from unilab.envs.vec_env import EnvironmentMistake, Factory, FloatArray, describe
 from unilab.settings import SettingsError
 
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
@@ -115,9 +115,6 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             raise self._mistake(method, obs, f"one of its observation_space {space}", "as the observation ")
         return spaces.flatten(space, obs)
 
-    def _mistake(self, method: str, returned: Any, expected: str, what: str = "") -> EnvironmentMistake:
-        return EnvironmentMistake(f"{self._label}: {method}() returned {what}{describe(returned)}; expected {expected}")
-
     def _load_state(self, state: Mapping[str, Any]) -> None:
         self.elapsed_steps.fill(0)
         self._begin(np.arange(self.num_envs))
@@ -127,16 +124,6 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         for env in envs:
             env.close()
         super().close()
-
-
-def describe(value: Any) -> str:
-    """A value in few words."""
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and type {value.dtype}"
-    if isinstance(value, tuple | list):
-        shown = ", ".join("an array" if isinstance(part, np.ndarray) else f"{part!r:.30}" for part in value[:6])
-        return f"a {type(value).__name__} of {len(value)}: ({shown})"
-    return f"{value!r:.80}"
 
 
 def _is_number(value: Any) -> bool:

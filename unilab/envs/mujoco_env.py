@@ -1,15 +1,18 @@
 """What all MuJoCo tasks share: the physics batch, threads, actions, frame skip, partial reset, faults, exact state.
 
-A task subclasses ``MujocoVecEnv`` and states its observation, reward, termination and reset noise over all rows at
-once; see ``tasks/half_cheetah.py``.
+A task subclasses ``MujocoVecEnv``. Its observation, reward and termination are functions of arrays, for all rows at
+once, and for numpy's arrays and torch's alike; see ``tasks/half_cheetah.py``.
 """
 
 import importlib.util
+import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Self
 
 import mujoco
 import numpy as np
@@ -19,13 +22,13 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from unilab.envs.autoreset import AutoresetVecEnv, Failures
 from unilab.envs.mujoco_log import keep_warnings_out_of_files, quiet
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.vec_env import EnvironmentMistake, FloatArray, describe
 from unilab.machine.devices import usable_cores
 from unilab.settings import parse
 
 STRICT = ConfigDict(extra="forbid")
-Rows = slice | NDArray[np.int64]
-"""all rows (a slice, so that indexing gives a view) or the ids of some"""
+Array = Any
+"""an array of numpy's or of torch's"""
 
 # MuJoCo resets a simulation by itself when it finds one of these, and only counts a warning.
 _BAD = {
@@ -70,12 +73,43 @@ def gymnasium_assets() -> Path:
     return Path(spec.origin).parent / "envs" / "mujoco" / "assets"
 
 
+@dataclass(frozen=True)
+class State:
+    """What a task's functions are given: arrays with a row for each environment, numpy's or torch's.
+
+    A task that observes more, such as the batch's sensors, adds fields in a subclass; see ``MujocoVecEnv.bind_state``.
+    """
+
+    qpos: Array
+    """[N, nq] positions, float64"""
+    qvel: Array
+    """[N, nv] velocities, float64"""
+
+    @property
+    def xp(self) -> ModuleType:
+        """The module whose functions take these arrays: ``numpy`` or ``torch``.
+
+        Functions and arguments are the same in both where the array API standard has them: ``xp.cos(a)``,
+        ``xp.stack([a, b], axis=1)``, ``xp.concat``, ``xp.where``, ``xp.clip``, ``a.sum(axis=1)``, ...
+        """
+        return np if isinstance(self.qpos, np.ndarray) else sys.modules[type(self.qpos).__module__.partition(".")[0]]
+
+    def rows(self, ids: Array) -> Self:
+        """The rows ``ids`` [K] alone."""
+        return type(self)(*(getattr(self, field.name)[ids] for field in fields(self)))
+
+    def copy_from(self, other: Self) -> None:
+        """Take the numbers of another state of the same shapes."""
+        for field in fields(self):
+            getattr(self, field.name)[...] = getattr(other, field.name)
+
+
 class MujocoVecEnv(AutoresetVecEnv):
     """N simulations of one model on ``mujoco.batch.Batch``.
 
-    Attributes for tasks, live views of the physics state (float64, nq positions and nv velocities):
-    ``qpos`` [N, nq], ``qvel`` [N, nv], ``qpos_before`` [N, nq] (before the step), ``init_qpos`` [nq],
-    ``init_qvel`` [nv], ``dt`` (seconds of an env step), ``model``, ``batch``, ``settings``.
+    A task's functions ``observe``, ``observe_critic`` and ``evaluate`` take everything that changes from their
+    arguments; of the object they may read ``settings``, ``model``, ``dt`` (seconds of an env step), ``init_qpos`` [nq]
+    and ``init_qvel`` [nv]. ``state`` holds live views of all rows, ``before`` what they were before the step.
     """
 
     simulates_here = True
@@ -100,6 +134,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         """
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads must be at least 1 (or None for all cores), got {num_threads}")
+        self._refuse_out_parameters()
         self.settings = parse(self.settings_class, cfg)
         keep_warnings_out_of_files()
         self.model = self.load_model()
@@ -121,20 +156,27 @@ class MujocoVecEnv(AutoresetVecEnv):
         self._without_physics = frozenset(vars(self))
         self.dt = self.model.opt.timestep * self.settings.frame_skip
         self.batch = Batch(self.model, num_envs, self.num_threads, persistent=self.persistent)
-        self.carried: dict[str, np.ndarray] = {}
-        """arrays of the task that outlive a step; saved and loaded with the state"""
-        self._bind()
-
-    def _bind(self) -> None:
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.init_qpos, self.init_qvel = self.qpos[0].copy(), self.qvel[0].copy()
+        self.carried: dict[str, np.ndarray] = {}
+        """arrays of the task that outlive a step; saved and loaded with the state"""
         self._ctrl = self.batch.bind("ctrl")
         self._warnings = self.batch.warning[:, :, 1]
         self._before = self.batch.state.copy()
-        start = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME.value)  # positions follow the time
-        self.qpos_before = self._before[:, start : start + self.model.nq]
-        self._fresh_obs, self._fresh_critic = np.zeros_like(self._obs), np.zeros_like(self._critic)
-        self._squares = np.zeros((self.num_envs, self.action_dim), dtype=np.float32)
+        self.state = self.bind_state()
+        self.before = self.state.rows(np.arange(num_envs))
+
+    def _refuse_out_parameters(self) -> None:
+        """Tasks were once written so; the arrays of a device could not be filled like this."""
+        for method in ("observe", "observe_critic", "evaluate"):
+            given = inspect.signature(getattr(self, method)).parameters
+            if {"out", "reward", "terminated"} & given.keys():
+                expected = ", ".join([*inspect.signature(getattr(MujocoVecEnv, method)).parameters][1:])
+                result = "(reward, terminated)" if method == "evaluate" else "the observation"
+                raise EnvironmentMistake(
+                    f"{self._name}: {method}({', '.join(given)}) is to write into its arguments, which is no longer "
+                    f"done; expected {method}({expected}) that returns {result}, see docs/environments.md"
+                )
 
     # What a task provides.
 
@@ -143,12 +185,16 @@ class MujocoVecEnv(AutoresetVecEnv):
         """O, from ``model`` and ``settings``: the rest does not exist yet when this is asked."""
 
     @abstractmethod
-    def observe(self, rows: Rows, out: FloatArray) -> None:
-        """Write the observation of ``rows`` into ``out`` [len(rows), O]."""
+    def observe(self, state: Any) -> Array:
+        """The observation [K, O] of the K rows of ``state``."""
 
     @abstractmethod
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        """Write ``reward`` [N] and ``terminated`` [N] of the step that ``actions`` [N, A] made."""
+    def evaluate(self, before: Any, actions: Array, state: Any) -> tuple[Array, Array]:
+        """The step that ``actions`` [N, A] (float32) made of ``before``, which gave ``state``.
+
+        Returns:
+            reward and terminated, each [N] or one value for all rows.
+        """
 
     @abstractmethod
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,8 +212,16 @@ class MujocoVecEnv(AutoresetVecEnv):
         """C, asked like ``observation_size``; 0: no privileged observation."""
         return 0
 
-    def observe_critic(self, rows: Rows, out: FloatArray) -> None:
-        """Write the privileged observation of ``rows`` into ``out`` [len(rows), C]."""
+    def observe_critic(self, state: Any) -> Array:
+        """The privileged observation [K, C] of the K rows of ``state``; asked for if ``critic_size`` is not 0."""
+
+    def bind_state(self) -> State:
+        """The arrays that the task's functions are given, as live views [N, ...] of ``batch`` or arrays of its own.
+
+        A task with more than positions and velocities returns a subclass: ``Sensed(self.qpos, self.qvel,
+        self.batch.bind("sensordata"))``.
+        """
+        return State(self.qpos, self.qvel)
 
     def after_reset(self, ids: NDArray[np.int64]) -> None:
         """New episodes were placed in rows ``ids`` and their derived fields computed; nothing observed yet."""
@@ -182,9 +236,10 @@ class MujocoVecEnv(AutoresetVecEnv):
         """The random stream; all of a task's randomness comes from it."""
         return self._rng
 
-    def action_cost(self, actions: FloatArray) -> FloatArray:
+    @staticmethod
+    def action_cost(actions: Array) -> Array:
         """[N] sum of the squared actions."""
-        return np.square(actions, out=self._squares).sum(axis=1)
+        return (actions**2).sum(axis=1)
 
     def uniform_noise(self, count: int, size: int) -> np.ndarray:
         """[count, size] uniform within ``reset_noise_scale`` of zero."""
@@ -216,16 +271,25 @@ class MujocoVecEnv(AutoresetVecEnv):
     def _advance(self, actions: FloatArray) -> Failures:
         self._ctrl[...] = actions
         np.copyto(self._before, self.batch.state)
+        self.before.copy_from(self.state)
         failures: Failures = {}
         try:
             self.batch.step(nstep=self.settings.frame_skip)
         except SimulationError as error:
             failures = {int(row): ("simulation", self.batch.error(int(row))) for row in error.ids}
         self.after_physics()
-        self.evaluate(actions, self._reward, self._terminated)
-        self.observe(slice(None), self._obs)
+        evaluated = self.evaluate(self.before, actions, self.state)
+        if not (isinstance(evaluated, tuple) and len(evaluated) == 2):
+            raise self._mistake("evaluate", evaluated, "a tuple (reward, terminated)")
+        for part, value, buffer in zip(
+            ("reward", "terminated"), evaluated, (self._reward, self._terminated), strict=True
+        ):
+            if value is None or np.shape(value) not in ((), buffer.shape):
+                raise self._mistake("evaluate", value, f"an array of shape {buffer.shape}", f"as {part} ")
+            buffer[...] = value
+        self._obs[...] = self._observed("observe", self.state, self.num_envs, self.obs_dim)
         if self.critic_dim:
-            self.observe_critic(slice(None), self._critic)
+            self._critic[...] = self._observed("observe_critic", self.state, self.num_envs, self.critic_dim)
         # A sum is one cheap pass and is not finite if any term is not.
         if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
             failures = self._bad_states() | failures
@@ -242,19 +306,33 @@ class MujocoVecEnv(AutoresetVecEnv):
                 failures[row] = (field, "NaN, infinite or beyond 1e10")
         return failures
 
+    def _observed(self, method: str, state: State, rows: int, size: int) -> Array:
+        """What ``observe`` or ``observe_critic`` gives, of which the shape is checked: numpy would broadcast it."""
+        seen = getattr(self, method)(state)
+        if np.shape(seen) != (rows, size):
+            raise self._mistake(method, seen, f"an array of shape {(rows, size)}")
+        return seen
+
     def _begin(self, ids: NDArray[np.int64]) -> None:
-        self._place(ids, *self.initial_state(ids.size))
+        returned, count = self.initial_state(ids.size), ids.size
+        shapes = [np.shape(part) for part in returned] if isinstance(returned, tuple) else []
+        if shapes != [(count, self.model.nq), (count, self.model.nv)]:
+            got = f"arrays of shapes {shapes}" if shapes else describe(returned)
+            raise EnvironmentMistake(
+                f"{self._name}: initial_state({count}) returned {got}; expected positions {(count, self.model.nq)} and "
+                f"velocities {(count, self.model.nv)}"
+            )
+        self._place(ids, *returned)
 
     def _place(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> None:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.qpos[ids], self.qvel[ids] = qpos, qvel
         self.batch.forward(ids)
         self.after_reset(ids)
-        self.observe(ids, self._fresh_obs[: ids.size])
-        self._obs[ids] = self._fresh_obs[: ids.size]
+        rows = self.state.rows(ids)
+        self._obs[ids] = self._observed("observe", rows, ids.size, self.obs_dim)
         if self.critic_dim:
-            self.observe_critic(ids, self._fresh_critic[: ids.size])
-            self._critic[ids] = self._fresh_critic[: ids.size]
+            self._critic[ids] = self._observed("observe_critic", rows, ids.size, self.critic_dim)
 
     def _state_before(self, row: int) -> np.ndarray:
         return self._before[row].copy()
@@ -272,5 +350,5 @@ class MujocoVecEnv(AutoresetVecEnv):
         super().close()
         # The batch's threads end with the last view of its memory.
         for name in vars(self).keys() - self._without_physics:
-            if isinstance(getattr(self, name), Batch | np.ndarray):
+            if isinstance(getattr(self, name), Batch | np.ndarray | State):
                 delattr(self, name)

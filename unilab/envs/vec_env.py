@@ -26,6 +26,16 @@ class EnvironmentMistake(ValueError):
     """An environment's own code does not do what is asked of it: which method gave what, and what was expected."""
 
 
+def describe(value: Any) -> str:
+    """A value in few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    if isinstance(value, tuple | list):
+        shown = ", ".join("an array" if isinstance(part, np.ndarray) else f"{part!r:.30}" for part in value[:6])
+        return f"a {type(value).__name__} of {len(value)}: ({shown})"
+    return f"{value!r:.80}"
+
+
 @dataclass(frozen=True)
 class EnvDims:
     """Sizes that networks and buffers need to know of an environment."""

@@ -1,14 +1,12 @@
 """Ant: walk forward on four legs. Semantics of gymnasium's Ant-v5, its exact contact forces included."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import Bounds, Finite, MujocoSettings, MujocoVecEnv, Rows
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, MujocoVecEnv, State
 from unilab.settings import SettingsError
 
 
@@ -37,6 +35,16 @@ class AntSettings(MujocoSettings):
     """observe the clipped contact forces and torques of every body"""
 
 
+@dataclass(frozen=True)
+class AntState(State):
+    """What Ant observes beside positions and velocities."""
+
+    xy: Array
+    """[N, 2] where the main body is; as MuJoCo has it after a step, one physics step behind ``qpos``"""
+    forces: Array
+    """[N, bodies, 6] clipped contact forces and torques; of the world body too, which is not observed"""
+
+
 class Ant(MujocoVecEnv):
     """Observation [N, 105]: positions without x and y, velocities, contact forces [bodies * 6]."""
 
@@ -44,15 +52,15 @@ class Ant(MujocoVecEnv):
     settings_class = AntSettings
     settings: AntSettings
     persistent = True
+    state: AntState
 
-    def __init__(self, num_envs: int, *, num_threads: int | None = None, seed: int | None = None, **cfg: Any) -> None:
-        super().__init__(num_envs, num_threads=num_threads, seed=seed, **cfg)
+    def bind_state(self) -> AntState:
         self._main_body = self._body_id(self.settings.main_body)
         self._xpos, self._contacts = self.batch.bind("xpos"), self.batch.bind("ncon")
-        self._xy = np.zeros((num_envs, 2))
-        self._forces = np.zeros((num_envs, self.model.nbody, 6))
         self._scratch = mujoco.MjData(self.model)
-        self.carried = {"xy": self._xy}
+        xy, forces = np.zeros((self.num_envs, 2)), np.zeros((self.num_envs, self.model.nbody, 6))
+        self.carried["xy"] = xy
+        return AntState(self.qpos, self.qvel, xy, forces)
 
     def _body_id(self, body: int | str) -> int:
         try:
@@ -66,31 +74,28 @@ class Ant(MujocoVecEnv):
         forces = 6 * (self.model.nbody - 1) * self.settings.include_cfrc_ext_in_observation
         return self.model.nq + self.model.nv - skipped + forces
 
-    def observe(self, rows: Rows, out: FloatArray) -> None:
+    def observe(self, state: AntState) -> Array:
         first = 2 * self.settings.exclude_current_positions_from_observation
-        parts = [self.qpos[rows, first:], self.qvel[rows]]
+        parts = [state.qpos[:, first:], state.qvel]
         if self.settings.include_cfrc_ext_in_observation:
             # the world body, row 0, is not observed
-            parts.append(self._forces.reshape(self.num_envs, -1)[rows, 6:])
-        np.concatenate(parts, axis=1, out=out)
+            parts.append(state.forces[:, 1:].reshape(len(state.forces), -1))
+        return state.xp.concat(parts, axis=1)
 
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        settings = self.settings
-        xy = self._xpos[:, self._main_body, :2]
-        x_velocity = (xy[:, 0] - self._xy[:, 0]) / self.dt
-        self._xy[:] = xy
-        healthy = self.healthy()
+    def evaluate(self, before: AntState, actions: Array, state: AntState) -> tuple[Array, Array]:
+        settings, healthy = self.settings, self.healthy(state)
+        x_velocity = (state.xy[:, 0] - before.xy[:, 0]) / self.dt
         gain = settings.forward_reward_weight * x_velocity + settings.healthy_reward * healthy
         cost = settings.ctrl_cost_weight * self.action_cost(actions)
-        cost = cost + settings.contact_cost_weight * np.einsum("nbf,nbf->n", self._forces, self._forces)
-        np.subtract(gain, cost, out=reward)
-        np.logical_and(~healthy, settings.terminate_when_unhealthy, out=terminated)
+        cost = cost + settings.contact_cost_weight * state.xp.einsum("nbf,nbf->n", state.forces, state.forces)
+        return gain - cost, ~healthy & settings.terminate_when_unhealthy
 
-    def healthy(self) -> NDArray[np.bool_]:
+    def healthy(self, state: AntState) -> Array:
         """[N] whether the height is within its range and the state is finite."""
         low, high = self.settings.healthy_z_range
-        finite = np.isfinite(self.qpos).all(axis=1) & np.isfinite(self.qvel).all(axis=1)
-        return finite & (low <= self.qpos[:, 2]) & (self.qpos[:, 2] <= high)
+        xp, height = state.xp, state.qpos[:, 2]
+        finite = xp.isfinite(state.qpos).all(axis=1) & xp.isfinite(state.qvel).all(axis=1)
+        return finite & (low <= height) & (height <= high)
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
@@ -98,8 +103,8 @@ class Ant(MujocoVecEnv):
         return qpos, qvel
 
     def after_reset(self, ids: NDArray[np.int64]) -> None:
-        self._xy[ids] = self._xpos[ids, self._main_body, :2]
-        self._forces[ids] = 0
+        self.state.xy[ids] = self._xpos[ids, self._main_body, :2]
+        self.state.forces[ids] = 0
 
     def after_physics(self) -> None:
         """Contact forces as gymnasium has them: ``mj_rnePostConstraint`` on the state that the step left.
@@ -107,12 +112,14 @@ class Ant(MujocoVecEnv):
         Under RK4 that is the integrator's last stage, which no sensor and no batch field shows; hence the loop. It
         takes only the simulations in contact, and threads do not make it faster: the calls hold the GIL.
         """
+        self.state.xy[:] = self._xpos[:, self._main_body, :2]
         if not (self.settings.include_cfrc_ext_in_observation or self.settings.contact_cost_weight):
             return
-        self._forces.fill(0)
+        forces = self.state.forces
+        forces.fill(0)
         touching = self._contacts.nonzero()[0]
         for row in touching.tolist():
             self.batch.get_data(row, self._scratch)
             mujoco.mj_rnePostConstraint(self.model, self._scratch)
-            self._forces[row] = self._scratch.cfrc_ext
-        np.clip(self._forces, *self.settings.contact_force_range, out=self._forces)
+            forces[row] = self._scratch.cfrc_ext
+        np.clip(forces, *self.settings.contact_force_range, out=forces)

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import Finite, MujocoSettings, MujocoVecEnv, Rows
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.mujoco_env import Array, Finite, MujocoSettings, MujocoVecEnv, State
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,14 @@ class HalfCheetah(MujocoVecEnv):
     def observation_size(self) -> int:
         return self.model.nq + self.model.nv - int(self.settings.exclude_current_positions_from_observation)
 
-    def observe(self, rows: Rows, out: FloatArray) -> None:
+    def observe(self, state: State) -> Array:
         first = int(self.settings.exclude_current_positions_from_observation)
-        np.concatenate((self.qpos[rows, first:], self.qvel[rows]), axis=1, out=out)
+        return state.xp.concat([state.qpos[:, first:], state.qvel], axis=1)
 
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        x_velocity = (self.qpos[:, 0] - self.qpos_before[:, 0]) / self.dt
+    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Array, Array]:
+        x_velocity = (state.qpos[:, 0] - before.qpos[:, 0]) / self.dt
         forward = self.settings.forward_reward_weight * x_velocity
-        np.subtract(forward, self.settings.ctrl_cost_weight * self.action_cost(actions), out=reward)
-        terminated.fill(False)
+        return forward - self.settings.ctrl_cost_weight * self.action_cost(actions), False
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)

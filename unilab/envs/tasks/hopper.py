@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from unilab.envs.mujoco_env import Bounds
+from unilab.envs.mujoco_env import Array, Bounds, State
 from unilab.envs.tasks.planar_walker import PlanarWalker, PlanarWalkerSettings, within
 
 
@@ -28,9 +25,8 @@ class Hopper(PlanarWalker):
     settings_class = HopperSettings
     settings: HopperSettings
 
-    def healthy(self) -> NDArray[np.bool_]:
-        settings, qpos = self.settings, self.qpos
-        healthy = within(qpos[:, 1], settings.healthy_z_range) & within(qpos[:, 2], settings.healthy_angle_range)
-        healthy &= within(qpos[:, 2:], settings.healthy_state_range).all(axis=1)
-        healthy &= within(self.qvel, settings.healthy_state_range).all(axis=1)
-        return healthy
+    def healthy(self, state: State) -> Array:
+        settings, qpos = self.settings, state.qpos
+        upright = within(qpos[:, 1], settings.healthy_z_range) & within(qpos[:, 2], settings.healthy_angle_range)
+        still = within(qpos[:, 2:], settings.healthy_state_range).all(axis=1)
+        return upright & still & within(state.qvel, settings.healthy_state_range).all(axis=1)

@@ -4,10 +4,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import Finite, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, Rows
-from unilab.envs.vec_env import FloatArray
+from unilab.envs.mujoco_env import Array, Finite, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
 
 MAX_OBSERVED_SPEED = 10.0
 
@@ -35,25 +33,23 @@ class PlanarWalker(MujocoVecEnv):
     settings: PlanarWalkerSettings
 
     @abstractmethod
-    def healthy(self) -> NDArray[np.bool_]:
+    def healthy(self, state: State) -> Array:
         """[N] whether the state is within the healthy ranges."""
 
     def observation_size(self) -> int:
         return self.model.nq + self.model.nv - int(self.settings.exclude_current_positions_from_observation)
 
-    def observe(self, rows: Rows, out: FloatArray) -> None:
+    def observe(self, state: State) -> Array:
         first = int(self.settings.exclude_current_positions_from_observation)
-        positions = self.model.nq - first
-        out[:, :positions] = self.qpos[rows, first:]
-        speeds = out[:, positions:]
-        np.clip(self.qvel[rows], -MAX_OBSERVED_SPEED, MAX_OBSERVED_SPEED, out=speeds)
+        speeds = state.xp.clip(state.qvel, -MAX_OBSERVED_SPEED, MAX_OBSERVED_SPEED)
+        return state.xp.concat([state.qpos[:, first:], speeds], axis=1)
 
-    def evaluate(self, actions: FloatArray, reward: FloatArray, terminated: NDArray[np.bool_]) -> None:
-        healthy = self.healthy()
-        x_velocity = (self.qpos[:, 0] - self.qpos_before[:, 0]) / self.dt
-        gain = self.settings.forward_reward_weight * x_velocity + self.settings.healthy_reward * healthy
-        np.subtract(gain, self.settings.ctrl_cost_weight * self.action_cost(actions), out=reward)
-        np.logical_and(~healthy, self.settings.terminate_when_unhealthy, out=terminated)
+    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Array, Array]:
+        settings, healthy = self.settings, self.healthy(state)
+        x_velocity = (state.qpos[:, 0] - before.qpos[:, 0]) / self.dt
+        gain = settings.forward_reward_weight * x_velocity + settings.healthy_reward * healthy
+        reward = gain - settings.ctrl_cost_weight * self.action_cost(actions)
+        return reward, ~healthy & settings.terminate_when_unhealthy
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
@@ -61,6 +57,6 @@ class PlanarWalker(MujocoVecEnv):
         return qpos, qvel
 
 
-def within(values: np.ndarray, bounds: tuple[float, float]) -> NDArray[np.bool_]:
+def within(values: Array, bounds: tuple[float, float]) -> Array:
     """Elementwise, both bounds exclusive; False for NaN."""
     return (bounds[0] < values) & (values < bounds[1])

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from unilab.envs.mujoco_env import Bounds
+from unilab.envs.mujoco_env import Array, Bounds, State
 from unilab.envs.tasks.planar_walker import PlanarWalker, PlanarWalkerSettings, within
 
 
@@ -26,6 +23,6 @@ class Walker2d(PlanarWalker):
     settings_class = Walker2dSettings
     settings: Walker2dSettings
 
-    def healthy(self) -> NDArray[np.bool_]:
-        height, angle = self.qpos[:, 1], self.qpos[:, 2]
+    def healthy(self, state: State) -> Array:
+        height, angle = state.qpos[:, 1], state.qpos[:, 2]
         return within(height, self.settings.healthy_z_range) & within(angle, self.settings.healthy_angle_range)
