@@ -44,9 +44,7 @@ from harness.predict.ranking import SEEDED
 from harness.predict.throughput import RATES
 from harness.stats.inference import spearman
 from harness.study.folder import judged_by
-from harness.suite import sampling
-from harness.suite.schema import Sampler
-from harness.suite.space import Params
+from harness.suite.space import Params, in_memory, propose
 
 NEAR = 0.05
 """of the grid's best"""
@@ -174,20 +172,17 @@ def replay(plan: Plan, values: Mapping[str, float], seeded: Sequence[Params], se
     """The number of trials that the search needs, the baseline among them."""
     objective = plan.suite.objectives[0]
     best = max(values.values()) if objective.direction == "maximize" else min(values.values())
-    study = sampling.in_memory([objective.direction])
+    study = in_memory([objective.direction])
     waiting = [{name: plan.baseline[name] for name in plan.space.dimensions}, *seeded]
     for count in range(1, len(values) + 1):
         encoded = plan.space.encode(waiting.pop(0)) if waiting else None
-        encoded = encoded or sampling.propose(study, plan.space, Sampler("tpe", seed))
+        encoded = encoded or propose(study, plan.space, "tpe", seed)
         assert encoded is not None, "a grid that is measured as a whole has a trial left until the best is found"
         value = values[key(plan, plan.space.decode(encoded))]
         if abs(value / best - 1) <= NEAR:
             return count
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=encoded, distributions=sampling.distributions(plan.space), values=[value]
-            )
-        )  # fmt: skip
+        made = optuna.trial.create_trial(params=encoded, distributions=dict(plan.space.dimensions), values=[value])
+        study.add_trial(made)
     raise AssertionError("the best configuration is in the grid")
 
 

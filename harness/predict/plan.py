@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.distributions import CategoricalDistribution
+
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.measure.record import Record
 from harness.predict import calibration
@@ -19,8 +21,8 @@ from harness.predict.calibration import AS_PREDICTED, Factor
 from harness.predict.memory import Verdict
 from harness.suite import sources
 from harness.suite.metrics import RETURNS
-from harness.suite.schema import UNKNOWN, Suite, SuiteSource, blocks, looked_at, read
-from harness.suite.space import ENUMERABLE, Space
+from harness.suite.schema import UNKNOWN, Suite, SuiteSource, distribution, read
+from harness.suite.space import ENUMERABLE, Space, ends
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
 from harness.trainers.trainer import Trainer, TrainerError
@@ -119,7 +121,7 @@ class Plan:
 
     def look_repeats_of(self, candidates: int) -> int:
         """As ``look_repeats``, when so many trials beside the baseline can be."""
-        return looked_at(self.suite, candidates) * self.suite.measure.repeats
+        return self.suite.looked_at(candidates) * self.suite.measure.repeats
 
     @property
     def confirm_repeats(self) -> int:
@@ -131,13 +133,13 @@ class Plan:
         if self.suite.confirm is None:
             return 0
         confirmed = min(self.suite.confirm.top + len(self.pinned), candidates)
-        return confirmed * self.suite.confirm.repeats + 2 * blocks(self.suite.confirm)
+        return confirmed * self.suite.confirm.repeats + 2 * self.suite.confirm.blocks
 
     def confirm_repeats_in_a_row(self, places: int) -> int:
         """Of those the ones that a place measures when blocks run side by side in so many places."""
         if self.suite.confirm is None:
             return 0
-        count = blocks(self.suite.confirm)
+        count = self.suite.confirm.blocks
         return math.ceil(self.confirm_repeats / count) * math.ceil(count / places)
 
     @property
@@ -325,7 +327,7 @@ def _check_setting(
         raise source.error(key, "the environment is set by 'env' at the top of the suite")
     if group == "search" and name in suite.fixed:
         raise source.error(key, "is fixed as well; leave it out of one of the two")
-    for sample in _samples(value) if group == "search" else [value]:
+    for sample in ends(value) if group == "search" else [value]:
         _check_value(source, trainer, key, {name: sample})
 
 
@@ -337,10 +339,6 @@ def _check_pruner(source: SuiteSource) -> None:
         given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
         problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
         raise source.error(("pruner",), problem)
-
-
-def _samples(dimension: Any) -> list[Any]:
-    return list(dimension) if isinstance(dimension, tuple) else [dimension.low, dimension.high]
 
 
 def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
@@ -358,14 +356,14 @@ def _drop_devices(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[s
         for group, settings in (("fixed", suite.fixed), ("baseline", suite.baseline)):
             if name in settings:
                 _require_device(source, (group, name), settings[name])
-        dimension = search.get(name)
-        if not isinstance(dimension, tuple):
+        if not isinstance(search.get(name), CategoricalDistribution):
             continue
-        there = tuple(device for device in dimension if _device_problem(device, name) is None)
+        devices = ends(search[name])
+        there = [device for device in devices if _device_problem(device, name) is None]
         if not there:
-            _require_device(source, ("search", name), dimension[0])
-        dropped += [f"{name}: {device} (not on this machine)" for device in dimension if device not in there]
-        search[name] = there
+            _require_device(source, ("search", name), devices[0])
+        dropped += [f"{name}: {device} (not on this machine)" for device in devices if device not in there]
+        search[name] = distribution(there)
     return dataclasses.replace(suite, search=search), tuple(dropped)
 
 
@@ -374,17 +372,14 @@ def _drop_impossible(suite: Suite, trainer: Trainer) -> tuple[Suite, tuple[str, 
     search, dropped = dict(suite.search), []
     base = {"env": suite.env} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
-        if isinstance(dimension, tuple):
-            others = [{other: value} for other in search if other != name for value in _samples(search[other])]
-            problems = [_contradiction(trainer, base | {name: value}, others) for value in dimension]
-            possible = tuple(value for value, problem in zip(dimension, problems, strict=True) if problem is None)
-            if possible:
-                search[name] = possible
-                dropped += [
-                    f"{name}: {value} ({problem})"
-                    for value, problem in zip(dimension, problems, strict=True)
-                    if problem is not None
-                ]
+        if not isinstance(dimension, CategoricalDistribution):
+            continue
+        others = [{other: value} for other in search if other != name for value in ends(search[other])]
+        problems = [(value, _contradiction(trainer, base | {name: value}, others)) for value in ends(dimension)]
+        possible = [value for value, problem in problems if problem is None]
+        if possible:
+            search[name] = distribution(possible)
+            dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
     return dataclasses.replace(suite, search=search), tuple(dropped)
 
 

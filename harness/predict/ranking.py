@@ -8,8 +8,7 @@ from typing import Any
 from harness.predict.plan import Plan
 from harness.predict.throughput import RATES, Predictor, Rates
 from harness.suite.metrics import METRICS
-from harness.suite.sampling import sample
-from harness.suite.space import Params
+from harness.suite.space import Params, sample
 from harness.trainers.rounds import Course, Describes, Part, Workload
 from unilab.settings import SettingsError
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.measure.engines.blocks import mirrored
 from harness.measure.record import Record
-from harness.suite.schema import Confirm, blocks
+from harness.suite.schema import Confirm
 
 BASELINE = 0
 """the trial that is always measured first"""
@@ -40,10 +40,10 @@ def schedule(
     """
     recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
     begins = {trial: _first_block(trial, recorded) for trial in candidates}
-    last = max([*begins.values(), 0]) + blocks(confirm)
+    last = max([*begins.values(), 0]) + confirm.blocks
     order = []
     for block in range(min(begins.values(), default=0), last):
-        members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + blocks(confirm)]
+        members = [trial for trial in candidates if begins[trial] <= block < begins[trial] + confirm.blocks]
         due = [trial for trial in members if 2 * (block - begins[trial]) + 1 < confirm.repeats]
         repeats = mirrored([*members, BASELINE] if baseline else members, f"{study} {block}", [*due, BASELINE])
         order.append([(trial, first_repeat + 2 * block + back) for trial, back in repeats])

@@ -14,9 +14,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from harness.measure.record import Record, attempts_that_count, typical
-from harness.suite.sampling import distributions, in_memory
 from harness.suite.schema import Suite
-from harness.suite.space import Params, Space
+from harness.suite.space import Params, Space, in_memory
 
 FEWEST_TRIALS = 10
 """completed or pruned ones, below which importances would be guesses"""
@@ -42,7 +41,7 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
         # what changed nothing has no value
         encoded = space.encode({name: params.get(name, space.ends(name)[0]) for name in space.dimensions})
         study.add_trial(
-            create_trial(params=encoded, distributions=distributions(space), value=value, state=TrialState.COMPLETE)
+            create_trial(params=encoded, distributions=dict(space.dimensions), value=value, state=TrialState.COMPLETE)
         )
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_PART))
 

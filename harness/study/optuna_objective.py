@@ -23,7 +23,6 @@ from harness.measure.stop import Stopped, StopSignal
 from harness.predict import plan as plans
 from harness.study.pruning import Checks
 from harness.study.trial_state import judge, reason
-from harness.suite import sampling
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Pruner, Suite, parse
 from harness.suite.space import Params
@@ -71,7 +70,8 @@ class SuiteObjective:
             KeyboardInterrupt: SIGINT ended the measurement; SystemExit after SIGTERM.
         """
         self._check(trial.study)
-        params = self.plan.effective(self.plan.space.decode(sampling.suggest(trial, self.plan.space)))
+        suggested = {name: trial._suggest(name, one) for name, one in self.plan.space.dimensions.items()}
+        params = self.plan.effective(self.plan.space.decode(suggested))
         try:
             with StopSignal() as stop:
                 records = self._measure(trial, params, stop)

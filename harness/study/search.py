@@ -31,9 +31,7 @@ from harness.study import pruning, timelines
 from harness.study.confirmation import BASELINE, Block, schedule
 from harness.study.folder import Study, TakenOver, ranking
 from harness.study.trial_state import Judgement, judge, reason
-from harness.suite.sampling import ATTEMPTS, distributions, propose, sample
-from harness.suite.schema import looked_at
-from harness.suite.space import Params
+from harness.suite.space import ATTEMPTS, Params, propose, sample
 from unilab.settings import SettingsError
 
 
@@ -154,7 +152,8 @@ class Sweep:
         if self._left() < self._needed():
             return None
         plan = self.plan
-        params = self._seed(trials) or propose(self._optuna, plan.space, plan.suite.sampler, plan.effective)
+        sampler = plan.suite.sampler
+        params = self._seed(trials) or propose(self._optuna, plan.space, sampler.name, sampler.seed, plan.effective)
         if params is None:
             return None
         self._optuna.enqueue_trial(params)
@@ -169,13 +168,13 @@ class Sweep:
         return next(map(plan.space.encode, new), None)
 
     def _ask(self) -> FrozenTrial:
-        trial = self._optuna.ask(distributions(self.plan.space))
+        trial = self._optuna.ask(dict(self.plan.space.dimensions))
         return self._optuna.get_trials(deepcopy=False)[trial.number]
 
     def _complete_params(self, running: FrozenTrial) -> FrozenTrial:
         """A trial interrupted while its parameters were being written gets the rest of them."""
         trial = optuna.trial.Trial(self._optuna, running._trial_id)
-        for name, distribution in distributions(self.plan.space).items():
+        for name, distribution in self.plan.space.dimensions.items():
             if name not in running.params:
                 trial._suggest(name, distribution)
         return self._optuna.get_trials(deepcopy=False)[running.number]
@@ -262,7 +261,7 @@ class Sweep:
         """The best trials of the search once more: the best by both looks is less often just the luckiest."""
         first = [record for record in self.study.records.records if not record.second_look]
         candidates = [trial for trial in ranking(first, self.plan.suite, "search") if trial != BASELINE]
-        for trial in candidates[: looked_at(self.plan.suite, len(candidates))]:
+        for trial in candidates[: self.plan.suite.looked_at(len(candidates))]:
             if self._left() > 0:
                 yield _unless_taken_over(self._look_at(trial))
 

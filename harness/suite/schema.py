@@ -12,16 +12,20 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
+from pydantic_core import CoreSchema, core_schema
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.suite.metrics import METRICS, RETURNS
+from harness.suite.space import decode, encode, ends
 from unilab.settings import nearest
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -30,6 +34,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 STEADY_SECONDS = 20.0
+LOOKED_AT = 3
+"""trials that the search measures once more, or one more than are confirmed where that is more"""
 FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
 UNKNOWN = "?"
@@ -52,30 +58,42 @@ class Range:
     """search on a logarithmic scale"""
     step: Number | None = None
 
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise ValueError(f"expected low <= high, got {self.low} > {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError("a logarithmic range needs low > 0")
-        if self.step is not None and self.log:
-            raise ValueError("expected either log or step, not both")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"expected step > 0, got {self.step}")
-        if self.whole and isinstance(self.step, float):
+
+def distribution(written: "Sequence[Any] | Range") -> BaseDistribution:
+    """A list of values or a range as Optuna has it.
+
+    Raises:
+        ValueError: there are none, or they contradict each other.
+    """
+    if isinstance(written, Range):
+        low, high, log, step = written.low, written.high, written.log, written.step
+        whole = isinstance(low, int) and isinstance(high, int)
+        if whole and isinstance(step, float):
             raise ValueError("expected a whole step between whole numbers")
-
-    @property
-    def whole(self) -> bool:
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
-def _choices(values: Any) -> Any:
-    if not isinstance(values, list | tuple) or not values:
+        if log and step is not None:
+            raise ValueError("expected either log or step, not both")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an end that no step leads to is moved
+            if whole:
+                return IntDistribution(int(low), int(high), log, 1 if step is None else int(step))
+            return FloatDistribution(low, high, log, step)
+    if not written:
         raise ValueError("expected at least one value")
-    texts = [json.dumps(value) for value in values]
-    if len(set(texts)) < len(texts) or any(a == b for i, a in enumerate(values) for b in values[:i]):
+    texts = [json.dumps(value) for value in written]
+    if len(set(texts)) < len(texts) or any(a == b for i, a in enumerate(written) for b in written[:i]):
         raise ValueError("expected different values, one is there twice")
-    return tuple(values)
+    if any(isinstance(value, str) and decode(value) != value for value in written):
+        raise ValueError("a text that reads as a list is taken for one: write it unquoted")
+    return CategoricalDistribution(list(map(encode, written)))
+
+
+def written(dimension: BaseDistribution) -> list[Any] | dict[str, Any]:
+    """Back from ``distribution``, as a suite file has it."""
+    if isinstance(dimension, CategoricalDistribution):
+        return list(ends(dimension))
+    assert isinstance(dimension, IntDistribution | FloatDistribution)
+    step = None if isinstance(dimension, IntDistribution) and dimension.step == 1 else dimension.step
+    return {"low": dimension.low, "high": dimension.high, "log": dimension.log, "step": step}
 
 
 def _kind_of_search(value: Any) -> str | None:
@@ -84,15 +102,25 @@ def _kind_of_search(value: Any) -> str | None:
     return "range" if isinstance(value, dict | Range) else None
 
 
-Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
-Dimension = Annotated[
-    Annotated[Choices, Tag("list")] | Annotated[Range, Tag("range")],
+Written = Annotated[
+    Annotated[tuple[Any, ...], Tag("list")] | Annotated[Range, Tag("range")],
     Discriminator(
         _kind_of_search,
         custom_error_type="search_kind",
         custom_error_message="expected a list of values or {low, high, log, step}",
     ),
 ]
+
+
+class _FromFile:
+    """How pydantic reads a dimension."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(distribution, handler.generate_schema(Written))
+
+
+Dimension = Annotated[BaseDistribution, _FromFile]
 
 
 def _known_metric(name: Any) -> Any:
@@ -222,6 +250,11 @@ class Confirm:
     """of each of them; the baseline is measured as often, and once more where that is odd. The test needs six where one
     is confirmed, seven for two or three, eight for up to six"""
 
+    @property
+    def blocks(self) -> int:
+        """With two repeats of each candidate; where ``repeats`` is odd the last one has one, of the baseline two."""
+        return math.ceil(self.repeats / 2)
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -301,7 +334,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         if self.trainers and "trainer" not in self.search:
-            object.__setattr__(self, "search", {"trainer": tuple(self.trainers), **self.search})
+            object.__setattr__(self, "search", {"trainer": distribution(list(self.trainers)), **self.search})
 
     @property
     def learns(self) -> bool:
@@ -309,19 +342,35 @@ class Suite:
         measured = self.measure.return_at is not None or self.measure.target_return is not None
         return measured or any(objective.metric in RETURNS for objective in self.objectives)
 
+    def looked_at(self, candidates: int) -> int:
+        """How many of so many candidates beside the baseline get a second look.
+
+        None where nothing is confirmed, or all that there are; and none where repeats learn: a second look takes
+        minutes of each, and what tells returns apart are seeds, which a suite asks for with ``measure.repeats``.
+        """
+        if self.confirm is None or self.learns or candidates <= self.confirm.top:
+            return 0
+        return min(candidates, max(LOOKED_AT, self.confirm.top + 1))
+
     def study_id(self) -> str:
         """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
 
         Limits, confirmation and what is pinned are left out: a study may be extended.
         """
-        content = dataclasses.asdict(self)
+        content = self._content()
         for extendable in ("name", "limits", "confirm", "pinned"):
             del content[extendable]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
+    def _content(self) -> dict[str, Any]:
+        content = dataclasses.asdict(self)
+        content["search"] = {name: written(dimension) for name, dimension in self.search.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(content))
+        return plain
+
     def to_dict(self) -> dict[str, Any]:
         """As a suite file has it; reading it back gives an equal suite."""
-        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        content = self._content()
         content["constraints"] |= content["constraints"].pop("metrics")
         for optional in ("trainer", "trainers", "pinned", "confirm", "pruner"):
             if not content[optional]:
@@ -391,10 +440,13 @@ def _build(document: Document) -> SuiteSource:
         mistakes.found += _errors(error, document)
         suite = _rest(content, error, mistakes)
     wrong = {one.key.partition(".")[0] for one in mistakes.found}
-    if not wrong & {"trainer", "trainers"}:
-        with mistakes.collected():
-            _check_trainer(suite, document)
-    _check_measure(suite, document, mistakes)
+    if not wrong & {"trainer", "trainers"} and bool(suite.trainer) == bool(suite.trainers):
+        key, problem = "trainer", "is missing" if "trainer" not in content else "expected a name"
+        if suite.trainer:
+            key, problem = "trainers", "there is a 'trainer' as well; leave out one of the two"
+        mistakes.found.append(document.error((key,), problem))
+    if "measure" not in wrong:  # otherwise it is not known what is measured
+        mistakes.found += [document.error(key, problem) for key, problem in _contradictions(suite)]
     return SuiteSource(suite, document, tuple(mistakes.found))
 
 
@@ -425,37 +477,24 @@ def _rest(content: dict[str, Any], error: pydantic.ValidationError, mistakes: Mi
         raise InputError.together(mistakes.found) from None
 
 
-def _check_trainer(suite: Suite, document: Document) -> None:
-    """Exactly one of ``trainer`` and ``trainers``."""
-    if suite.trainer and suite.trainers:
-        raise document.error(("trainers",), "there is a 'trainer' as well; leave out one of the two")
-    if not suite.trainer and not suite.trainers:
-        raise document.error(("trainer",), "is missing" if "trainer" not in document.content else "expected a name")
-
-
-def _check_measure(suite: Suite, document: Document, mistakes: Mistakes) -> None:
-    """What contradicts itself, or is asked for and never measured."""
-    if any(one.key.startswith("measure") for one in mistakes.found):
-        return  # what is measured is not known
+def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
+    """What contradicts itself in ``measure``, or is asked for and never measured."""
     measure = suite.measure
     if measure.return_at is not None and measure.seconds is not None:
         problem = "a trial ends where measure.return_at says, so leave 'seconds' out; or leave out return_at"
-        mistakes.found.append(document.error(("measure", "seconds"), problem))
+        yield ("measure", "seconds"), problem
     budget = None if measure.return_at is None else measure.return_at.seconds
     if budget is not None and budget <= measure.warmup_seconds:
         problem = f"a trial of {budget:g} s needs a warm-up that is shorter, got {measure.warmup_seconds:g} s"
-        mistakes.found.append(document.error(("measure", "warmup_seconds"), problem))
+        yield ("measure", "warmup_seconds"), problem
     needs = {
         "return_at_budget": ("return_at: {env_steps: N} or {seconds: S}", measure.return_at),
         "seconds_to_return": ("target_return: R", measure.target_return),
     }
-    used: list[tuple[Key, str]] = [
-        (("objectives", index), objective.metric) for index, objective in enumerate(suite.objectives)
-    ]
+    used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
         if metric in needs and needs[metric][1] is None:
-            problem = f"'{metric}' is measured only with measure.{needs[metric][0]}"
-            mistakes.found.append(document.error(key, problem))
+            yield key, f"'{metric}' is measured only with measure.{needs[metric][0]}"
 
 
 def _errors(error: pydantic.ValidationError, document: Document) -> list[InputError]:
@@ -495,23 +534,3 @@ def _told(key: Key, error: Any, document: Document) -> InputError:
     problem = error["msg"].removeprefix("Value error, ")
     got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return document.error(key, f"{problem}{got}"[:300])
-
-
-LOOKED_AT = 3
-"""trials that the search measures once more, or one more than are confirmed where that is more"""
-
-
-def looked_at(suite: Suite, candidates: int) -> int:
-    """How many of so many candidates beside the baseline get a second look.
-
-    None where nothing is confirmed, or all that there are; and none where repeats learn: a second look takes minutes
-    of each, and what tells returns apart are seeds, which a suite asks for with ``measure.repeats``.
-    """
-    if suite.confirm is None or suite.learns or candidates <= suite.confirm.top:
-        return 0
-    return min(candidates, max(LOOKED_AT, suite.confirm.top + 1))
-
-
-def blocks(confirm: Confirm) -> int:
-    """Blocks with two repeats of each candidate; where ``repeats`` is odd the last one has one, of the baseline two."""
-    return math.ceil(confirm.repeats / 2)

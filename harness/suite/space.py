@@ -1,41 +1,63 @@
-"""The search space: what a suite varies, and the form in which its values travel through Optuna."""
+"""The search space, as Optuna's distributions by dotted setting names, and what to measure next.
+
+Optuna holds no lists: they travel through it as JSON text.
+"""
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from harness.suite.schema import Range
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 Params = dict[str, Any]
-Dimension = tuple[Any, ...] | Range
 ENUMERABLE = 10_000
 """spaces up to this size are listed"""
 DIGITS = 3
 """significant ones of a value drawn from a continuous range: more would say nothing"""
+ATTEMPTS = 50
+"""proposals before a sampler that repeats itself is helped out"""
+
+
+def encode(value: Any) -> Any:
+    """A value as Optuna holds it."""
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+def decode(value: Any) -> Any:
+    """Back from ``encode``."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied, by dotted setting names. Values that Optuna cannot hold (lists) travel as JSON text."""
+    """What is varied. Configurations are encoded where they go to Optuna or come from it."""
 
-    dimensions: dict[str, Dimension]
+    dimensions: Mapping[str, BaseDistribution]
 
     @property
     def size(self) -> float:
         """Number of configurations, infinite for a continuous range."""
-        counts = [_count(dimension) for dimension in self.dimensions.values()]
+        counts = [values(dimension)[0] for dimension in self.dimensions.values()]
         return math.inf if math.inf in counts else math.prod(counts)
 
     def contains(self, name: str, value: Any) -> bool:
-        dimension = self.dimensions[name]
-        if not isinstance(dimension, Range):
-            return any(type(value) is type(choice) and value == choice for choice in dimension)
-        if isinstance(value, bool) or not isinstance(value, int if dimension.whole else int | float):
-            return False
-        steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0
-        return dimension.low <= value <= dimension.high and math.isclose(steps, round(steps), abs_tol=1e-9)
+        dimension, value = self.dimensions[name], encode(value)
+        if isinstance(dimension, CategoricalDistribution):
+            return any(type(value) is type(choice) and value == choice for choice in dimension.choices)
+        kind = int if isinstance(dimension, IntDistribution) else int | float
+        return isinstance(value, kind) and not isinstance(value, bool) and dimension._contains(value)
+
+    def ends(self, name: str) -> tuple[Any, ...]:
+        """Values to judge a dimension by: all of a list, both ends of a range."""
+        return ends(self.dimensions[name])
 
     def encode(self, params: Params) -> Params:
         return {name: encode(value) for name, value in params.items()}
@@ -44,11 +66,9 @@ class Space:
         decoded = {}
         for name, value in params.items():
             dimension = self.dimensions[name]
-            if not isinstance(dimension, Range):
-                value = next(choice for choice in dimension if encode(choice) == value)
-            elif not dimension.whole and dimension.step is None:
-                value = min(max(float(f"{value:.{DIGITS}g}"), float(dimension.low)), float(dimension.high))
-            decoded[name] = value
+            if isinstance(dimension, FloatDistribution) and dimension.step is None:
+                value = min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
+            decoded[name] = decode(value)
         return decoded
 
     @staticmethod
@@ -56,50 +76,90 @@ class Space:
         """The same text for the same configuration."""
         return json.dumps({name: encode(value) for name, value in params.items()}, sort_keys=True)
 
-    def ends(self, name: str) -> tuple[Any, ...]:
-        """Values to judge a dimension by: all of a list, both ends of a range."""
-        dimension = self.dimensions[name]
-        return (dimension.low, dimension.high) if isinstance(dimension, Range) else dimension
-
     def grid(self) -> Iterator[Params]:
-        """Every configuration of a finite space, encoded."""
-        yield from _grid(list(self.dimensions.items()))
+        """Every configuration of a finite space, encoded; one after the other, as there may be millions."""
+        if not self.dimensions:
+            yield {}
+            return
+        name, *others = self.dimensions
+        rest = Space({other: self.dimensions[other] for other in others})
+        for value in values(self.dimensions[name])[1]:
+            for params in rest.grid():
+                yield {name: value, **params}
 
 
-def encode(value: Any) -> Any:
-    """Lists as JSON text, which Optuna can hold; everything else as it is."""
-    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+def ends(dimension: BaseDistribution) -> tuple[Any, ...]:
+    """All of a list, both ends of a range."""
+    if isinstance(dimension, CategoricalDistribution):
+        return tuple(map(decode, dimension.choices))
+    assert isinstance(dimension, IntDistribution | FloatDistribution)
+    return dimension.low, dimension.high
 
 
-def _grid(dimensions: Sequence[tuple[str, Dimension]]) -> Iterator[Params]:
-    """One after the other, as a range may have millions of values."""
-    if not dimensions:
-        yield {}
-        return
-    (name, dimension), *others = dimensions
-    for value in _values(dimension):
-        for params in _grid(others):
-            yield {name: encode(value), **params}
+def values(dimension: BaseDistribution) -> tuple[float, Iterable[Any]]:
+    """How many values there are, and all of them, encoded; of a continuous range infinitely many, and none."""
+    if isinstance(dimension, CategoricalDistribution):
+        return len(dimension.choices), dimension.choices
+    if isinstance(dimension, IntDistribution):
+        whole = range(dimension.low, dimension.high + 1, dimension.step)
+        return len(whole), whole
+    assert isinstance(dimension, FloatDistribution)
+    low, step = dimension.low, dimension.step
+    if low == dimension.high:
+        return 1, (low,)
+    if step is None:
+        return math.inf, ()
+    steps = range(round((dimension.high - low) / step) + 1)
+    return len(steps), (low + number * step for number in steps)
 
 
-def _count(dimension: Dimension) -> float:
-    """How many values a dimension has."""
-    if not isinstance(dimension, Range):
-        return len(dimension)
-    if dimension.low == dimension.high:
-        return 1
-    if dimension.whole:
-        return int(dimension.high - dimension.low) // int(dimension.step or 1) + 1
-    if dimension.step is None:
-        return math.inf
-    return math.floor((dimension.high - dimension.low) / dimension.step + 1e-9) + 1
+def propose(
+    study: optuna.Study, space: Space, sampler: str, seed: int, effective: Callable[[Params], Params] = dict
+) -> Params | None:
+    """The next configuration to measure, encoded, never one that the study has; None when all have been.
+
+    The proposal depends on the study's trials and the seed alone, so an interrupted study goes on as it would have.
+
+    Args:
+        study: with the trials so far.
+        space: to choose from.
+        sampler: ``tpe``, ``random`` or ``grid``.
+        seed: of the sampler.
+        effective: leaves out of a configuration what changes nothing: two that differ in that alone are one.
+    """
+    trials = study.get_trials(deepcopy=False)
+
+    def identity(encoded: Params) -> str:
+        return space.identity(effective(space.decode(encoded)))
+
+    seen = {identity(trial.params) for trial in trials}
+    if len(seen) >= space.size:
+        return None
+    if sampler != "grid":
+        seed = (seed * 1_000_003 + len(trials)) % 2**32
+        probe = in_memory(study.directions, TPESampler(seed=seed) if sampler == "tpe" else RandomSampler(seed=seed))
+        probe.add_trials(trials)
+        for _ in range(ATTEMPTS):
+            trial = probe.ask(dict(space.dimensions))
+            if identity(trial.params) not in seen:
+                return trial.params
+            probe.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if space.size > ENUMERABLE:
+            return None
+    return next((params for params in space.grid() if identity(params) not in seen), None)
 
 
-def _values(dimension: Dimension) -> Iterator[Any]:
-    """All values of a dimension, none when there is no end of them."""
-    if not isinstance(dimension, Range):
-        yield from dimension
-        return
-    count, step = _count(dimension), dimension.step or 1
-    for index in range(0 if math.isinf(count) else int(count)):
-        yield dimension.low + index * step
+def sample(space: Space, count: int, seed: int) -> list[Params]:
+    """``count`` configurations drawn at random, encoded, the same ones for the same seed."""
+    study = in_memory(["maximize"], RandomSampler(seed=seed))
+    return [study.ask(dict(space.dimensions)).params for _ in range(count)]
+
+
+def in_memory(directions: Sequence[Any], sampler: BaseSampler | None = None) -> optuna.Study:
+    """An empty study that Optuna does not announce on stderr, and whose caller's log level stays as it is."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(directions=list(directions), sampler=sampler)
+    finally:
+        optuna.logging.set_verbosity(verbosity)

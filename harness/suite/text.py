@@ -12,8 +12,9 @@ def number_text(value: float | None) -> str:
 
 
 def dimension_text(dimension: Any) -> str:
-    if isinstance(dimension, tuple):
-        return ", ".join(map(str, dimension))
+    """Of a distribution of Optuna."""
+    if hasattr(dimension, "choices"):
+        return ", ".join(map(str, dimension.choices))
     return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
 
 

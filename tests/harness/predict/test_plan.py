@@ -3,11 +3,11 @@ import math
 import tracemalloc
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness import cli
 from harness.files.yaml_file import InputError
 from harness.predict import plan as plans
-from harness.suite.schema import Range
 from harness.suite.space import Space
 
 HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
@@ -101,12 +101,12 @@ def test_settings_may_be_nested_and_set_changes_them_however_they_are_written(tm
     assert list(one.space.dimensions) == ["algorithm.lam"]
     for path in (nested, dotted):
         changed = plans.make(path, ["fixed.algorithm.gamma=0.8", "search.algorithm.lam=[0.7]"])
-        assert changed.suite.fixed == {"algorithm.gamma": 0.8} and changed.suite.search == {"algorithm.lam": (0.7,)}
+        assert changed.suite.fixed == {"algorithm.gamma": 0.8} and changed.space.ends("algorithm.lam") == (0.7,)
 
 
 def test_absent_device_drops_out_of_the_search_and_is_an_error_when_asked_for(make_plan) -> None:
     plan = make_plan("search.device=[cpu, 'cuda:7']")
-    assert plan.space.dimensions["device"] == ("cpu",)
+    assert plan.space.ends("device") == ("cpu",)
     assert plan.dropped == ("device: cuda:7 (not on this machine)",)
     assert plan.study_id == make_plan("search.device=[cpu]").study_id
     for asked in ("fixed.device='cuda:7'", "search.device=['cuda:7']", "baseline.device='cuda:7'"):
@@ -161,7 +161,10 @@ def test_reward_suites_repeat_one_configuration(name: str) -> None:
 
 
 def test_the_size_of_a_wide_range_is_counted_not_listed() -> None:
-    wide = Space({"num_envs": Range(1, 5_000_000), "b": Range(0.0, 1e6, step=0.5), "c": ("x", "y")})
+    wide = Space({
+        "num_envs": IntDistribution(1, 5_000_000), "b": FloatDistribution(0.0, 1e6, step=0.5),
+        "c": CategoricalDistribution(["x", "y"]),
+    })  # fmt: skip
     tracemalloc.start()
     size, first = wide.size, list(itertools.islice(wide.grid(), 3))
     peak = tracemalloc.get_traced_memory()[1]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness.measure.record import Record
 from harness.study.confirmation import schedule
-from harness.suite.schema import Confirm, blocks
+from harness.suite.schema import Confirm
 
 
 def records(*done: tuple[int, int]) -> list[Record]:
@@ -72,4 +72,4 @@ def test_each_candidate_is_measured_as_often_as_asked(repeats: int, candidates: 
     assert len(set(whole)) == len(whole)
     for trial in candidates:
         assert [repeat for other, repeat in sorted(whole) if other == trial] == list(range(1, repeats + 1))
-    assert sum(trial == 0 for trial, _ in whole) == 2 * blocks(Confirm(4, repeats))
+    assert sum(trial == 0 for trial, _ in whole) == 2 * Confirm(4, repeats).blocks

@@ -7,11 +7,14 @@ import pytest
 
 from harness.measure.record import Record
 from harness.study.importances import importances, missing
-from harness.suite.schema import Objective, Range, Suite
+from harness.suite.schema import Objective, Range, Suite, distribution
 
 SUITE = Suite(
     "s", "t", "e",
-    search={"rate": Range(1e-4, 1e-2, log=True), "layers": ([8], [16, 16]), "idle": Range(0, 100), "only": (1,)},
+    search={
+        "rate": distribution(Range(1e-4, 1e-2, log=True)), "layers": distribution([[8], [16, 16]]),
+        "idle": distribution(Range(0, 100)), "only": distribution([1]),
+    },
     objectives=(Objective("episode_return"),),
 )  # fmt: skip
 
@@ -76,7 +79,8 @@ def test_a_pruned_trial_is_worse_than_all_that_were_completed() -> None:
 
 
 def test_nothing_is_said_of_settings_that_cannot_be_compared() -> None:
-    single = Suite("s", "t", "e", search={"rate": SUITE.search["rate"], "only": (1,)}, objectives=SUITE.objectives)
+    space = {"rate": SUITE.search["rate"], "only": distribution([1])}
+    single = Suite("s", "t", "e", search=space, objectives=SUITE.objectives)
     assert "fewer than two" in (missing(records(20), single) or "") and importances(records(20), single) == {}
     same = [Record("s", r.trial, 0, "complete", params=r.params, episode_return=5.0) for r in records(20)]
     assert "the same episode_return" in (missing(same, SUITE) or "") and importances(same, SUITE) == {}

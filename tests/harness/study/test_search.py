@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Limits, Outcome
@@ -19,9 +20,7 @@ from harness.report.finding import answer
 from harness.report.terminal import limited_by, write_best
 from harness.study.folder import JOURNAL, Study, StudyLocked, ranking
 from harness.study.search import Sweep
-from harness.suite import sampling
-from harness.suite.schema import Range, Sampler
-from harness.suite.space import Space
+from harness.suite.space import Space, propose
 from harness.suite.text import settings_text
 
 
@@ -129,7 +128,7 @@ def test_values_of_continuous_ranges_have_three_digits(make_plan, tmp_path) -> N
     plan = make_plan("search={inner.rate: {low: 1.0e-4, high: 1.0e-2, log: true}}", "baseline={}", "limits.trials=4")
     rates = [record.params["inner.rate"] for record in sweep(plan, tmp_path)]
     assert len(set(rates)) == 4 and all(rate == float(f"{rate:.3g}") for rate in rates)
-    edges = Space({"a": Range(0.12345, 0.98765)})
+    edges = Space({"a": FloatDistribution(0.12345, 0.98765)})
     assert edges.decode({"a": 0.12346}) == {"a": 0.12345} and edges.decode({"a": 0.9876}) == {"a": 0.98765}
 
 
@@ -356,15 +355,18 @@ def test_lists_travel_through_optuna(make_plan, tmp_path) -> None:
 
 
 def test_proposals_are_new_until_the_space_is_empty() -> None:
-    space = Space({"a": (1, "x", None), "b": Range(0.0, 1.0, step=0.5), "c": Range(2, 8, step=3)})
-    for sampler in (Sampler("tpe"), Sampler("random"), Sampler("grid")):
+    space = Space({
+        "a": CategoricalDistribution([1, "x", None]), "b": FloatDistribution(0.0, 1.0, step=0.5),
+        "c": IntDistribution(2, 8, step=3),
+    })  # fmt: skip
+    for sampler in ("tpe", "random", "grid"):
         study = optuna.create_study()
         seen = []
-        while (params := sampling.propose(study, space, sampler)) is not None:
+        while (params := propose(study, space, sampler, seed=0)) is not None:
             assert params not in seen
             seen.append(params)
             study.enqueue_trial(params)
-            study.tell(study.ask(sampling.distributions(space)), 1.0)
+            study.tell(study.ask(dict(space.dimensions)), 1.0)
         assert len(seen) == space.size == 27
 
 

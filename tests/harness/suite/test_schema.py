@@ -5,10 +5,11 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness.files.yaml_file import InputError, to_yaml
 from harness.suite import schema as suites
-from harness.suite.schema import Objective, Range
+from harness.suite.schema import Objective
 
 MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
 
@@ -26,9 +27,12 @@ MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         (MINIMAL + "search:\n  num_envs: 5\n", 5, "search.num_envs", ["list of values or {low, high"]),
         (MINIMAL + "search:\n  num_envs: {low: 5, hi: 9}\n", 5, "search.num_envs.hi", ["did you mean 'high'?"]),
         (MINIMAL + "search:\n  num_envs: {low: 9, high: 5}\n", 5, "search.num_envs", ["low <= high"]),
-        (MINIMAL + "search:\n  num_envs: {low: 0, high: 5, log: true}\n", 5, "search.num_envs", ["low > 0"]),
+        (MINIMAL + "search:\n  num_envs: {low: 0, high: 5, log: true}\n", 5, "search.num_envs", ["low >= 1"]),
         (MINIMAL + "search:\n  num_envs: []\n", 5, "search.num_envs", ["at least one value"]),
         (MINIMAL + "search:\n  num_envs: [1, 2, 1]\n", 5, "search.num_envs", ["twice"]),
+        (MINIMAL + "search:\n  layers: ['[8]', [8]]\n", 5, "search.layers", ["write it unquoted"]),
+        (MINIMAL + "search:\n  num_envs: {low: 1, high: 9, step: 0.5}\n", 5, "search.num_envs", ["whole step"]),
+        (MINIMAL + "search:\n  num_envs: {low: 1, high: 9, step: 2, log: true}\n", 5, "search.num_envs", ["not both"]),
         (MINIMAL + "objectives: [env_step_per_second]\n", 4, "objectives", ["did you mean 'env_steps_per_second'?"]),
         (MINIMAL + "constraints: {policy_lag: {max: 4}}\n", 4, "constraints", ["did you mean 'policy_lag_mean'?"]),
         (MINIMAL + "constraints: {policy_lag_mean: {maximum: 4}}\n", 4, "constraints", ["unknown key", "max"]),
@@ -139,9 +143,9 @@ def test_a_suite_survives_being_written_and_read(content: dict) -> None:
 def test_defaults_and_kinds() -> None:
     text = MINIMAL + "search:\n  a: [1, two]\n  b: {low: 1, high: 9}\n  c: {low: 1.0e-4, high: 1, log: true}\n"
     suite = suites.parse(text + "objectives: [policy_lag_mean, {metric: episode_return, direction: minimize}]\n").suite
-    assert suite.search["a"] == (1, "two")
-    assert suite.search["b"] == Range(1, 9)
-    assert suite.search["b"].whole and not suite.search["c"].whole
+    assert suite.search == {
+        "a": CategoricalDistribution([1, "two"]), "b": IntDistribution(1, 9), "c": FloatDistribution(1e-4, 1, log=True)
+    }  # fmt: skip
     assert suite.objectives == (Objective("policy_lag_mean", "minimize"), Objective("episode_return", "minimize"))
     assert suite.constraints.host_memory_fraction == 0.8
     assert suite.confirm is None
@@ -163,7 +167,7 @@ def test_set_changes_values_by_name() -> None:
     suite = suites.parse(MINIMAL, overrides=overrides).suite
     assert suite.limits.trials == 7
     assert suite.fixed == {"algorithm.gamma": 0.9}
-    assert suite.search == {"num_envs": (1, 2)}
+    assert suite.search == {"num_envs": CategoricalDistribution([1, 2])}
     assert suite.confirm == suites.Confirm(1, 2)
     wrong = {"limits.trials": "expected key=value", "name.x=1": "is a value", "a=[": "not valid YAML"}
     for override, words in wrong.items():

@@ -51,11 +51,11 @@ def make(tmp_path: Path, *replacements: tuple[str, str]) -> Plan:
 
 def test_which_trainer_is_the_choice_and_the_first_is_the_baseline(tmp_path) -> None:
     plan = make(tmp_path)
-    assert plan.space.dimensions == {"trainer": ("slow", "fast")}
+    assert list(plan.space.dimensions) == ["trainer"] and plan.space.ends("trainer") == ("slow", "fast")
     assert plan.baseline == {"trainer": "slow"} and plan.trials == 2
     assert plan.verdict({"trainer": "fast"}).host_bytes == 5000
     some = make(tmp_path, ("measure:", "search: {trainer: [fast]}\nmeasure:"))
-    assert some.space.dimensions == {"trainer": ("fast",)} and some.baseline == {"trainer": "fast"}
+    assert some.space.ends("trainer") == ("fast",) and some.baseline == {"trainer": "fast"}
 
 
 def test_a_suite_reads_back_as_it_was_written(tmp_path) -> None:
@@ -133,7 +133,7 @@ def test_one_whose_package_is_missing_drops_out(tmp_path, monkeypatch: pytest.Mo
     assert here.dropped == () and here.verdict({"trainer": "fast"}).host_bytes == 0
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     gone = make(tmp_path, fast, ("      host_bytes: 5000\n", ""))
-    assert gone.space.dimensions == {"trainer": ("slow",)}
+    assert gone.space.ends("trainer") == ("slow",)
     assert gone.dropped[0].startswith("trainer: fast (this interpreter has no json: pip install")
     with pytest.raises(SettingsError, match="no json"):
         gone.verdict({"trainer": "fast"})

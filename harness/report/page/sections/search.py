@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import altair as alt
+from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import vega
 from harness.report.page.model import MISSING, Chart, Section, Table, finite
 from harness.report.page.trials import Trial, label
 from harness.report.studies import StudyFiles
 from harness.suite.metrics import METRICS
-from harness.suite.schema import Range
+from harness.suite.space import ends
 from harness.suite.text import number_text
 
 LONG = 12
@@ -109,13 +110,14 @@ def _groups(trials: Sequence[Trial], name: str) -> list[tuple[str, list[Trial]]]
 
 def _setting_chart(study: StudyFiles, trials: Sequence[Trial], index: int, name: str, metric: str) -> Chart:
     dimension = study.suite.search[name]
+    listed = isinstance(dimension, CategoricalDistribution)
     values = [plain(trial.params.get(name)) for trial in trials]
-    quantitative = isinstance(dimension, Range) and all(isinstance(v, int | float) for v in values)
+    quantitative = not listed and all(isinstance(v, int | float) for v in values)
     if quantitative:
-        log = isinstance(dimension, Range) and dimension.log
-        x = alt.X(f"p{index}:Q", title=name, scale=vega.log_or_linear(values, log), axis=alt.Axis(tickCount=5))
+        scale = vega.log_or_linear(values, getattr(dimension, "log", False))
+        x = alt.X(f"p{index}:Q", title=name, scale=scale, axis=alt.Axis(tickCount=5))
     else:
-        choices = [plain(v) for v in dimension] if isinstance(dimension, tuple) else sorted(set(values), key=str)
+        choices = [plain(v) for v in ends(dimension)] if listed else sorted(set(values), key=str)
         extra = [value for value in dict.fromkeys(values) if value not in choices]
         longest = max(len(str(choice)) for choice in [*choices, *extra])
         axis = alt.Axis(labelAngle=-30 if longest > LONG else 0)  # on a phone they would overlap
@@ -180,14 +182,14 @@ def parallel(study: StudyFiles) -> tuple[Section, list[dict[str, Any]], list[dic
 
 def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tuple[float, str, str]]]:
     """Places from 0 to 1 on an axis, and its labels with their place and alignment."""
-    if all(isinstance(value, int | float) for value in values) and not isinstance(dimension, tuple):
-        log = isinstance(dimension, Range) and dimension.log and min(values) > 0
+    if all(isinstance(value, int | float) for value in values) and not isinstance(dimension, CategoricalDistribution):
+        log = getattr(dimension, "log", False) and min(values) > 0
         scaled = [math.log(value) if log else value for value in values]
         low, high = min(scaled), max(scaled)
         span = high - low or 1.0
-        ends = [(0.0, number_text(min(values)), "left"), (1.0, number_text(max(values)), "right")]
-        return [(value - low) / span for value in scaled], ends
-    listed = [plain(value) for value in dimension] if isinstance(dimension, tuple) else []
+        labels = [(0.0, number_text(min(values)), "left"), (1.0, number_text(max(values)), "right")]
+        return [(value - low) / span for value in scaled], labels
+    listed = [plain(value) for value in ends(dimension)] if isinstance(dimension, CategoricalDistribution) else []
     there = [value for value in listed if value in values]
     choices = list(dict.fromkeys([*there, *sorted(values, key=str)]))
     last = max(len(choices) - 1, 1)
