@@ -13,7 +13,7 @@ help:
 	@echo "                make run ARGS='--minutes 2' passes options on"
 	@echo "make test       the tests; make test-all adds those that take minutes"
 	@echo "make lint       ruff, mypy, the layers of imports, and the documentation's links"
-	@echo "make docs       the documentation as a site, docs/_build/index.html"
+	@echo "make docs       the pages of docs/reference/ from the code, and the documentation as a site, docs/_build/index.html"
 	@echo "make benchmarks the micro-benchmarks, through asv"
 	@echo "make clean      remove .venv and caches; results stay"
 
@@ -34,6 +34,7 @@ lint: $(STAMP) docs
 	$(VENV)/bin/lint-imports
 
 docs: $(STAMP)
+	$(VENV_PYTHON) docs/reference.py
 	$(VENV_PYTHON) -m sphinx --fresh-env --quiet --fail-on-warning --keep-going docs docs/_build
 
 benchmarks: $(STAMP)

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
-ORDER = re.search(r"^```\{toctree\}\n(?:.*:\n|\n)*((?:[\w-]+\n)+)```$", INDEX, re.MULTILINE)[1].split()  # type: ignore[index]
+ORDER = re.search(r"^```\{toctree\}\n(?:.*:\n|\n)*((?:[\w/-]+\n)+)```$", INDEX, re.MULTILINE)[1].split()  # type: ignore[index]
 PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ORDER}
 TEXT = "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), INDEX, *PAGES.values()])
 MEASURED = "measured"

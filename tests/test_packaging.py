@@ -1,7 +1,12 @@
 """What `make` installs is what pyproject.toml asks for, in versions that are pinned."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -52,6 +57,30 @@ def test_pull_requests_run_on_no_machine_of_ones_own() -> None:
         assert "pull_request_target" not in str(workflow) and workflow["permissions"] == {"contents": "read"}
         if "pull_request" in workflow["on"]:
             assert [job["runs-on"] for job in workflow["jobs"].values()] == ["ubuntu-latest"]
+
+
+def test_an_ordinary_installation_finds_its_suites_from_any_folder(tmp_path: Path) -> None:
+    """A wheel, unpacked where no checkout is."""
+    source = tmp_path / "source"
+    for name in ("harness", "unilab", "suites"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(tmp_path / "site")
+        shipped = {name for name in content.namelist() if name.startswith("harness/suites/")}
+    assert shipped == {f"harness/suites/{path.name}" for path in (ROOT / "suites").glob("*.yaml")}
+    (tmp_path / "elsewhere").mkdir()
+    command = "import harness.__main__ as m, sys; sys.exit(m.command())"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "validate", "appo_throughput"], cwd=tmp_path / "elsewhere",
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("appo_throughput: valid; study appo_throughput/")
 
 
 def test_the_console_script_and_the_licence_are_installed() -> None:

@@ -5,11 +5,14 @@ from a caller's ``rl_cfg``) into one and answers a bad key or value with what, w
 ``flatten`` gives the dotted names (``algorithm.learning_rate``) under which suites and records know the settings.
 """
 
+import ast
 import dataclasses
 import difflib
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import pydantic
@@ -87,6 +90,20 @@ def changed(settings: Any) -> dict[str, Any]:
 def names(cls: type) -> list[str]:
     """The dotted names of all settings of a dataclass type."""
     return list(flatten(cls()))
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """What each field of a dataclass means: the text below its default in the source, those of its bases included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            definition = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in pairwise(definition.body):
+                text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else 0
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, str):
+                    found[field.target.id] = " ".join(text.split())
+    return found
 
 
 _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}

@@ -1,7 +1,6 @@
 """The command line: ``python -m harness VERB``. Each verb is a function beside the options that it takes.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 and 143 stopped by SIGINT and SIGTERM. ``compare`` has codes of its
-own: 0 no regression, 1 regression, 2 error, 3 undecided.
+Exit codes are those of ``harness.cli.options.EXIT_CODES``; ``compare`` has codes of its own.
 
 Verbs import what they need when they are called: checking a suite file or printing a help text loads no PyTorch.
 """
@@ -12,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harness.cli import compare, environments, machine, run, studies, suites, training
+from harness.cli import compare, environments, machine, reference, run, studies, suites, training
 from harness.cli.options import FAILURE
 from harness.cli.output import print_json
 from unilab.errors import UserError
@@ -46,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_run(verbs)
     suites.add_plan(verbs)
     suites.add_validate(verbs)
+    reference.add_init(verbs)
+    reference.add_schema(verbs)
+    reference.add_settings(verbs)
     environments.add_check_env(verbs)
     studies.add_report(verbs)
     training.add_train(verbs)

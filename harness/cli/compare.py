@@ -13,37 +13,48 @@ ERROR = 2
 """where 1 is a regression"""
 MEASURE_OPTIONS = ("suite", "config", "pairs", "seconds", "warmup", "no_turns")
 """that mean nothing without --measure"""
+EXIT_CODES = {
+    0: "no regression: nothing that decides got worse",
+    1: "regression",
+    ERROR: "error: something is wrong with the command, or a side failed",
+    3: "undecided: too few pairs, different sessions, or noise that hides a change of --detect",
+}
 
 
 def add_compare(verbs: Any) -> None:
-    text = "is NEW worse than BASE: two studies, commits or configurations"
-    verb = add_verb(verbs, "compare", compare, text, error_code=ERROR)
-    verb.epilog = "Exit code: 0 no regression, 1 regression, 2 error, 3 undecided."
+    text = "say whether NEW is worse than BASE: two studies, commits or configurations"
+    verb = add_verb(verbs, "compare", compare, text, error_code=ERROR, exit_codes=EXIT_CODES)
     what = "a study (folder, or SUITE/ID below --results), several with commas between, a commit, or a configuration"
     verb.add_argument("base", metavar="BASE", help=what)
-    verb.add_argument("new", metavar="NEW", help="likewise")
+    verb.add_argument("new", metavar="NEW", help="the other side, named in the same way")
     add_results(verb)
     verb.add_argument(
         "--metric", action="append", default=[], metavar="NAME",
-        help="decides about the exit code; may be repeated; default: the suite's objectives",
+        help="metric that decides about the exit code; may be repeated; default: the suite's objectives",
     )  # fmt: skip
     verb.add_argument(
         "--detect", type=fraction, metavar="CHANGE",
-        help="exit code 3 where a change of this size, such as 5%%, could have gone unseen; default: 50%%",
+        help="end with exit code 3 if a change of this size, such as 5%%, could have gone unseen; default: 50%%",
     )  # fmt: skip
-    verb.add_argument("--across-machines", action="store_true", help="pair records of different machines, too")
+    verb.add_argument("--across-machines", action="store_true", help="also pair records of different machines")
     now = verb.add_argument_group("measuring now")
-    now.add_argument("--measure", action="store_true", help="measure both sides now, in turns, in fresh processes")
-    configuration = now.add_mutually_exclusive_group()
-    configuration.add_argument("--suite", type=Path, metavar="SUITE", help="measure its baseline at the commits")
-    configuration.add_argument("--config", type=Path, metavar="FILE", help="measure this configuration at the commits")
-    now.add_argument("--pairs", type=positive_int, metavar="N", help="at least 6; default: 8")
-    now.add_argument("--seconds", type=positive, metavar="S", help="steady window; default: the suite's")
     now.add_argument(
-        "--warmup", type=not_negative, metavar="S", help="left out before the window; default: the suite's"
+        "--measure", action="store_true", help="measure both sides now, in fresh processes that take turns"
+    )
+    configuration = now.add_mutually_exclusive_group()
+    configuration.add_argument(
+        "--suite", type=Path, metavar="SUITE", help="suite whose baseline is measured at the commits"
+    )
+    configuration.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration that is measured at the commits"
+    )
+    now.add_argument("--pairs", type=positive_int, metavar="N", help="pairs of repeats, at least 6; default: 8")
+    now.add_argument("--seconds", type=positive, metavar="S", help="length of the steady window; default: the suite's")
+    now.add_argument(
+        "--warmup", type=not_negative, metavar="S", help="seconds left out before the window; default: the suite's"
     )
     now.add_argument(
-        "--no-turns", action="store_true", default=None, help="the repeats of a block one after the other"
+        "--no-turns", action="store_true", default=None, help="run the repeats of a block one after the other"
     )  # fmt: skip
 
 

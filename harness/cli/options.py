@@ -2,36 +2,50 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 FAILURE = 1
+EXIT_CODES = {
+    0: "success",
+    FAILURE: "failure: nothing was measured to its end, or what was given is wrong",
+    2: "wrong usage",
+    130: "stopped by Ctrl-C (SIGINT)",
+    143: "stopped by SIGTERM",
+}
 
 
 def add_verb(
-    verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, *, error_code: int = FAILURE
+    verbs: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    error_code: int = FAILURE,
+    exit_codes: Mapping[int, str] = EXIT_CODES,
 ) -> argparse.ArgumentParser:
     """A verb that calls ``function``, whose result is the exit code; ``error_code`` is that of an error."""
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.set_defaults(verb=function, error_code=error_code)
+    verb.epilog = f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in exit_codes.items())}."
     verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
     return verb
 
 
 def add_suite(verb: argparse.ArgumentParser) -> None:
     """A suite file, and what the command line sets over it."""
-    verb.add_argument("suite", type=Path, metavar="SUITE", help="a suite file")
+    verb.add_argument("suite", type=Path, metavar="SUITE", help="a suite file, or the name of a shipped suite")
     add_set(verb, "fixed.num_envs=512")
 
 
 def add_limits(verb: argparse.ArgumentParser) -> None:
     """The folder of the studies, and short names for keys of the suite file; ``overrides`` reads them."""
     add_results(verb)
-    verb.add_argument("--trials", type=int, metavar="N", help="trials of the study in total")
-    verb.add_argument("--minutes", type=float, metavar="M", help="wall time of this run")
-    verb.add_argument("--no-turns", action="store_true", help="confirm one repeat after the other")
-    verb.add_argument("--seed", type=not_negative_int, metavar="S", help="of the sampler and of the first repeat")
+    verb.add_argument("--trials", type=int, metavar="N", help="number of trials of the study in total")
+    verb.add_argument("--minutes", type=float, metavar="M", help="longest wall time of this run")
+    verb.add_argument("--no-turns", action="store_true", help="run the repeats of the confirmation one after the other")
+    verb.add_argument("--seed", type=not_negative_int, metavar="S", help="seed of the sampler and of the first repeat")
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
@@ -42,17 +56,23 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def add_results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    verb.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of all studies; default: results"
+    )
 
 
 def add_set(verb: argparse.ArgumentParser, example: str) -> None:
     verb.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"over the file, as {example}; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"set a value over the file, such as {example}; may be repeated",
     )
 
 
 def add_trace(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--trace", action="store_true", help="keep a timeline, which costs a little speed")
+    verb.add_argument("--trace", action="store_true", help="write a timeline, which costs a little speed")
 
 
 def positive(text: str) -> float:

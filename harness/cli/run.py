@@ -30,16 +30,28 @@ def add_run(verbs: Any) -> None:
     add_limits(verb)
     add_trace(verb)
     verb.add_argument(
-        "--storage", metavar="URL", help="a database that keeps the study, for several drivers; default: files"
+        "--storage",
+        metavar="URL",
+        help="database that keeps the study, so that several runs can share it; default: files",
     )
     verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
     verb.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="this machine (default), or a Ray cluster's nodes"
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where trials run: on this machine (the default) or on the nodes of a Ray cluster",
     )
-    verb.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head; default: this machine's cluster")
-    verb.add_argument("--insecure-cluster", action="store_true", help="of a cluster that lets anybody in")
     verb.add_argument(
-        "--share-nodes", action="store_true", help="as many trials on a node as fit: quicker, and disturbed numbers"
+        "--address", metavar="HOST:PORT", help="address of the cluster's head; default: the cluster of this machine"
+    )
+    verb.add_argument(
+        "--insecure-cluster", action="store_true",
+        help="use a cluster that asks for no token, so that anybody in its network can run code there",
+    )  # fmt: skip
+    verb.add_argument(
+        "--share-nodes",
+        action="store_true",
+        help="run as many trials on a node as fit, which is quicker and disturbs their numbers",
     )
 
 

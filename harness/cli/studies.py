@@ -10,16 +10,19 @@ from harness.cli.output import print_json
 
 def add_report(verbs: Any) -> None:
     verb = add_verb(
-        verbs, "report", report, "a page for people, of one study, of several side by side, or of a run of train"
+        verbs, "report", report, "write a page about a study, about several side by side, or about a run of train"
     )
     verb.add_argument(
         "study", nargs="+", metavar="STUDY",
-        help="a study's folder, <suite>/<study id>, or a suite: its newest study; or the folder of a run of train",
+        help="a study's folder, SUITE/ID, a suite (its newest study is meant), or the folder of a run of train",
     )  # fmt: skip
     add_results(verb)
-    verb.add_argument("--compare", action="store_true", help="side by side; of a suite all its studies")
+    verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
     verb.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: report.html in the study, comparison.html in --results"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="page to write; default: report.html in the study, of several comparison.html in --results",
     )
 
 
@@ -35,7 +38,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def add_list(verbs: Any) -> None:
-    add_results(add_verb(verbs, "list", list_all, "studies, suites and environments there are"))
+    add_results(add_verb(verbs, "list", list_all, "list studies, suites and environments"))
 
 
 def list_all(arguments: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def add_plan(verbs: Any) -> None:
-    verb = add_verb(verbs, "plan", show_plan, "trials, time and memory of a suite; nothing is started")
+    verb = add_verb(verbs, "plan", show_plan, "show trials, time and memory of a suite; nothing is started")
     add_suite(verb)
     add_limits(verb)
 

@@ -16,15 +16,22 @@ def add_train(verbs: Any) -> None:
     verb = add_verb(verbs, "train", train, "train one configuration, best.yaml included")
     verb.add_argument(
         "config", metavar="CONFIG",
-        help="YAML with trainer, env and settings, or a study, whose best.yaml is meant, or the folder of a run",
+        help="a file with trainer, env and settings; a study, whose best.yaml is meant; or the folder of a run",
     )  # fmt: skip
     add_results(verb)
-    verb.add_argument("--iterations", type=positive_int, metavar="N", help="in total, those before a resume included")
-    verb.add_argument("--minutes", type=positive, metavar="M", help="of training, those before a resume included")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and metrics; default: runs/<config name>")
+    verb.add_argument(
+        "--iterations", type=positive_int, metavar="N", help="iterations in total, also those before a resume"
+    )
+    verb.add_argument("--minutes", type=positive, metavar="M", help="minutes of training, also those before a resume")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of checkpoints and metrics; default: runs/NAME, named after the configuration",
+    )
     verb.add_argument(
         "--resume", type=Path, nargs="?", const=HERE, metavar="CHECKPOINT",
-        help="go on from here; without a name, from the checkpoint in --out",
+        help="go on from this checkpoint; without a name, from the checkpoint in --out",
     )  # fmt: skip
     verb.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     add_set(verb, "settings.num_envs=512")
@@ -63,11 +70,17 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def add_eval(verbs: Any) -> None:
-    verb = add_verb(verbs, "eval", evaluate, "returns of a checkpoint's policy, without noise")
+    verb = add_verb(
+        verbs, "eval", evaluate, "play episodes without noise and show the returns of a checkpoint's policy"
+    )
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a file, or the folder of a run")
-    verb.add_argument("--episodes", type=positive_int, default=16, metavar="N", help="default: 16")
-    verb.add_argument("--seed", type=not_negative_int, default=0, metavar="S", help="of the environments; default: 0")
-    verb.add_argument("--num-envs", type=positive_int, metavar="N", help="default: as many as episodes, 64 at most")
+    verb.add_argument("--episodes", type=positive_int, default=16, metavar="N", help="number of episodes; default: 16")
+    verb.add_argument(
+        "--seed", type=not_negative_int, default=0, metavar="S", help="seed of the environments; default: 0"
+    )
+    verb.add_argument(
+        "--num-envs", type=positive_int, metavar="N", help="environments; default: as many as episodes, 64 at most"
+    )
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -40,47 +40,73 @@ class Record:
     """One repeat of one trial. Rates and fractions are over the steady window; NaN is what was not measured."""
 
     study: str
+    """of the study that the repeat belongs to"""
     trial: int
+    """number of the configuration, from 0"""
     repeat: int
+    """number of the repeat of its trial; from 1000 on those of the second look"""
     state: State
+    """how the repeat ended"""
     phase: Phase = "search"
+    """what it was measured for"""
     baseline: bool = False
+    """its configuration is the baseline"""
     pinned: str = ""
     """the name that the suite gives this configuration, where it pins it"""
     error: str | None = None
+    """why it did not end as complete"""
     params: dict[str, Any] = field(default_factory=dict)
     """what the search or the baseline set, by dotted names"""
     seed: int = 0
+    """that the trainer was given"""
     env_steps_per_second: float = math.nan
     """trained on, each counted once"""
     updates_per_second: float = math.nan
+    """optimizer steps"""
     samples_per_second: float = math.nan
     """transitions that went through updates, each as often as it did"""
     episode_return: float = math.nan
     """mean of the last 100 finished episodes, at the end"""
     episodes: int = 0
+    """finished in training"""
     policy_lag_mean: float = math.nan
+    """learner versions between the weights that acted and those that learned"""
     dropped_rollouts: int = 0
+    """given up by a full ring"""
     collector_busy_fraction: float = math.nan
+    """share of its time in which the collector worked"""
     learner_busy_fraction: float = math.nan
+    """share of its time in which the learner worked"""
     learner_wait_fraction: float = math.nan
+    """share of its time in which the learner waited for the collector"""
     collector_wait_fraction: float = math.nan
+    """share of its time in which the collector waited for the learner"""
     budget_host_bytes: int = 0
+    """memory of this machine that was predicted, shared memory included"""
     budget_shm_bytes: int = 0
+    """shared memory that was predicted"""
     budget_device_bytes: int = 0
+    """memory of a device that was predicted"""
     peak_host_bytes: int = 0
+    """largest memory of all processes together that was measured, shared memory included"""
     peak_shm_bytes: int = 0
+    """largest shared memory that was measured"""
     peak_device_bytes: int = 0
+    """largest memory of a device that was measured"""
     memory_accounting: str = "pss"
     """how the peak was counted: pss, uss (too low) or rss (too high)"""
     env_steps: int = 0
+    """of the whole repeat"""
     wall_seconds: float = 0.0
     """life of the process, its start included"""
     steady_seconds: float = 0.0
+    """length of the steady window"""
     started_at: str = ""
     """UTC, ISO 8601"""
     commit: str = ""
+    """of the code that was measured"""
     machine: str = ""
+    """name of the machine, with digits that stand for its hardware"""
     node: str = ""
     """of a cluster, that measured it; empty where the study's own machine did"""
     shared: bool = False
@@ -115,6 +141,7 @@ class Record:
     seconds_to_return: float = math.nan
     """wall time until the target return was reached"""
     predicted_env_steps_per_second: float = math.nan
+    """predicted before anything was run, from what the parts of a round cost"""
     async_efficiency: float = math.nan
     """throughput over what the ceilings of this machine allow for these settings"""
     verdict: str = ""
@@ -127,6 +154,7 @@ class Record:
     """of the confirmation: ``confirm.repeats`` when it was measured. Each other number in a study is one more look at
     its result, by which the level of the test is divided"""
     suite_hash: str = ""
+    """of the suite that was run"""
     dirty: bool = False
     """the repository had changes that its commit does not have"""
     versions: str = ""

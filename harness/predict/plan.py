@@ -22,6 +22,7 @@ from harness.predict.memory import Verdict
 from harness.suite import sources
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import UNKNOWN, Suite, SuiteSource, distribution, read
+from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, Space, ends
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
@@ -213,14 +214,14 @@ def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None =
     """Read, check and complete a suite.
 
     Args:
-        path: of the suite file.
+        path: of the suite file, or the name of a shipped suite.
         overrides: ``key=value`` over it.
         results: folder of all studies, whose memory figures calibrate the plan's; None: as predicted.
 
     Raises:
         InputError: everything that keeps it from running here.
     """
-    return complete(read(path, overrides), results)
+    return complete(read(located(path), overrides), results)
 
 
 def complete(source: SuiteSource, results: Path | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""What there is: studies under a results folder, suite files, environments."""
+"""What there is: studies under a results folder, suites, environments."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,18 @@ from harness.files.yaml_file import InputError
 from harness.measure.record import read_records, typical
 from harness.study.folder import judged_by, of_one_kind, ranking
 from harness.suite import schema as suites
+from harness.suite import shipped
 from harness.suite.text import number_text
 
 
 def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
-    """Studies, suites and environments, for ``list``."""
+    """Studies, suites and environments, for ``list``: shipped suites by name, those of a folder as paths."""
     from unilab.envs import names
 
     studies = [_study(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))]
-    files = sorted(suite_folder.glob("*.yaml"))
-    return {"studies": studies, "suites": [str(path) for path in files], "environments": list(names())}
+    own = suite_folder.resolve() != shipped.FOLDER.resolve()  # in a checkout they are those that are shipped
+    files = [str(path) for path in sorted(suite_folder.glob("*.yaml"))] if own else []
+    return {"studies": studies, "suites": [*shipped.names(), *files], "environments": list(names())}
 
 
 def _study(folder: Path) -> dict[str, Any]:
@@ -49,6 +51,6 @@ def text(content: dict[str, Any]) -> str:
             best = f"best {study['metric']} {number_text(study['best'])} ({study['kind']})"
         lines.append(f"  {study['folder']}  {study['trials']} trials, {best}, {study['started_at']}")
     lines += ["  none"] if not content["studies"] else []
-    lines += ["suites:", *(f"  {path}" for path in content["suites"] or ["none here"])]
+    lines += ["suites:", *(f"  {suite}" for suite in content["suites"])]
     lines += ["environments:", *(f"  {name}" for name in content["environments"])]
     return "\n".join(lines)

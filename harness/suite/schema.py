@@ -53,10 +53,13 @@ class Range:
     __pydantic_config__ = STRICT
 
     low: Number
+    """smallest value"""
     high: Number
+    """largest value"""
     log: bool = False
     """search on a logarithmic scale"""
     step: Number | None = None
+    """distance between the values; null: any between the ends"""
 
 
 def distribution(written: "Sequence[Any] | Range") -> BaseDistribution:
@@ -139,7 +142,9 @@ class Objective:
     __pydantic_config__ = STRICT
 
     metric: Metric
+    """one of the metrics below"""
     direction: Literal["maximize", "minimize"] = "maximize"
+    """which way is better; without it the direction of the metric"""
 
     @classmethod
     def read(cls, given: Any) -> Any:
@@ -160,7 +165,9 @@ class Bounds:
     __pydantic_config__ = STRICT
 
     min: Number | None = None
+    """smallest value that is allowed"""
     max: Number | None = None
+    """largest value that is allowed"""
 
     def excess(self, value: float) -> float:
         """How far ``value`` is outside, 0 or less when inside; a metric that is missing is outside."""
@@ -173,11 +180,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Constraints:
+    """What a configuration has to keep to count as feasible."""
+
     __pydantic_config__ = STRICT
 
     host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """part of this machine's memory that a trial may use"""
     metrics: dict[Metric, Bounds] = field(default_factory=dict)
+    """bounds of metrics, each under its name beside ``host_memory_fraction``"""
 
     @classmethod
     def read(cls, given: Any) -> Any:
@@ -195,7 +205,9 @@ class ReturnAt:
     __pydantic_config__ = STRICT
 
     env_steps: Count | None = None
+    """env steps of training"""
     seconds: Positive | None = None
+    """seconds of wall time"""
 
     def __post_init__(self) -> None:
         if (self.env_steps is None) == (self.seconds is None):
@@ -207,12 +219,14 @@ class ReturnAt:
 
 @dataclass(frozen=True)
 class Measure:
+    """How a trial is measured."""
+
     __pydantic_config__ = STRICT
 
     warmup_seconds: NotNegative = 5.0
     """left out of the steady window, as are three iterations and those that wrap the buffers once"""
     seconds: Positive | None = None
-    """length of the steady window, ``STEADY_SECONDS`` when nothing says how long a trial is"""
+    """length of the steady window; by default 20, or as long as ``return_at`` says"""
     repeats: Count = 1
     """fresh processes a trial"""
     return_at: ReturnAt | None = None
@@ -221,7 +235,6 @@ class Measure:
     """``seconds_to_return`` is the wall time until the mean return reaches it; the trial still runs to its end"""
     disturbed_retries: Annotated[int, Field(ge=0)] = 2
     """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
-
     turns: bool = True
     """where speed is confirmed or compared, what is measured together takes turns of a fraction of a second"""
 
@@ -258,10 +271,14 @@ class Confirm:
 
 @dataclass(frozen=True)
 class Sampler:
+    """How the search chooses the next trial."""
+
     __pydantic_config__ = STRICT
 
     name: Literal["tpe", "random", "grid"] = "tpe"
+    """Optuna's tree-structured Parzen estimator, random values, or every configuration"""
     seed: Annotated[int, Field(ge=0)] = 0
+    """of the sampler, and of the first repeat of each trial"""
     predict: bool = True
     """begin with what the ceilings of this machine say is best"""
 
@@ -284,6 +301,8 @@ class Pruner:
 
 @dataclass(frozen=True)
 class Limits:
+    """What a study may take."""
+
     __pydantic_config__ = STRICT
 
     trials: Count = 20
@@ -304,33 +323,51 @@ class Variant:
     __pydantic_config__ = STRICT
 
     trainer: Annotated[str, Field(min_length=1)]
+    """as ``trainer`` of a suite"""
     settings: dict[str, Any] = field(default_factory=dict)
+    """those of this trainer alone, over ``fixed``"""
 
 
 @dataclass(frozen=True)
 class Suite:
+    """A suite file."""
+
     __pydantic_config__ = STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    """of the suite; its studies are in a folder of that name"""
     env: Annotated[str, Field(min_length=1)]
+    """environment to train in: a task of this project, a gymnasium id, or module:Class"""
     trainer: str = ""
+    """appo, sac, td3, or package.module:Class"""
     trainers: dict[str, Variant] = field(default_factory=dict)
     """instead of ``trainer``: several by names of the suite's own, which ``search.trainer`` then chooses from"""
     fixed: dict[str, Any] = field(default_factory=dict)
+    """settings of the trainer that all trials have"""
     search: dict[str, Dimension] = field(default_factory=dict)
+    """settings that vary: each a list of values, or a range with low and high"""
     baseline: dict[str, Any] = field(default_factory=dict)
+    """the configuration that is measured first and compared with; what it leaves out of the search is
+    the trainer's default, or else the first value of the range or list"""
     pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
     """configurations by names of the suite's own that are measured and confirmed whatever the search finds, so that
     their history goes on; what they do not set of the search space is as in the baseline"""
     objectives: Annotated[tuple[Annotated[Objective, BeforeValidator(Objective.read)], ...], Field(min_length=1)] = (
         Objective("env_steps_per_second"),
     )
+    """metrics to be made better; the first one orders the results, and several make a Pareto front"""
     constraints: Annotated[Constraints, BeforeValidator(Constraints.read)] = Constraints()
+    """what a configuration has to keep to count as feasible"""
     measure: Measure = Measure()
+    """how a trial is measured"""
     confirm: Confirm | None = None
+    """whether the best are measured again after the search; null: they are not, and no gain is claimed"""
     sampler: Sampler = Sampler()
+    """how the search chooses the next trial"""
     pruner: Pruner | None = None
+    """whether trials whose return stays behind end early; null: they do not"""
     limits: Limits = Limits()
+    """what a study may take"""
 
     def __post_init__(self) -> None:
         if self.trainers and "trainer" not in self.search:

@@ -131,6 +131,11 @@ class ConfiguredTrainer(Trainer):
     def __init__(self, config_type: type) -> None:
         self._config_type = config_type
 
+    @property
+    def config_type(self) -> type:
+        """The dataclass of its settings."""
+        return self._config_type
+
     def defaults(self) -> dict[str, Any]:
         return flatten(self._config_type())
 

@@ -25,18 +25,19 @@ class RunConfig:
     env_cfg: dict[str, Any] = field(default_factory=dict)
     """overrides of the environment's own settings"""
     sim_backend: str = "mujoco"
+    """simulator of the environment; mujoco is the only one"""
     num_envs: PositiveInt = 256
     """environments stepped together by the collector"""
     collector_device: str = "cpu"
     """device of the collector's policy: cpu, cuda, cuda:1, mps"""
     learner_device: str = "cpu"
+    """device of the updates: cpu, cuda, cuda:1, mps"""
     env_threads: PositiveInt | None = None
-    """physics threads; None: from the cores there are"""
+    """physics threads; by default as the cores allow"""
     inference_threads: PositiveInt | None = None
-    """threads of the collector's policy; None: from the cores there are"""
+    """threads of the collector's policy; by default as the cores allow"""
     learner_threads: PositiveInt | None = None
-    """learner threads on a CPU, data-parallel or, with small batches, inside operations; None: from the cores there
-    are"""
+    """learner threads on a CPU: data-parallel, or inside operations if batches are small; by default as cores allow"""
     learner_dtype: Literal["float32", "bfloat16"] = "float32"
     """arithmetic of the update's matrix products; parameters stay float32"""
     obs_normalization: bool = True
@@ -46,13 +47,13 @@ class RunConfig:
     trace_enabled: bool = False
     """write a timeline of collector and learner that Perfetto opens"""
     trace_output_dir: str | None = None
-    """folder of the timeline; None: the log folder"""
+    """folder of the timeline; by default the log folder"""
     trace_thread_time: bool = False
     """also record the processor time of each span"""
     trace_cuda_events: bool = True
     """also record the time on the device of spans with CUDA work"""
     save_seconds: NonNegativeFloat = 20.0
-    """a checkpoint is written after so long, also where save_interval iterations have not passed"""
+    """seconds after which the next checkpoint is due"""
     keep_checkpoints: PositiveInt = 1
     """newest checkpoints to keep, beside the best one"""
     eval_interval: NonNegativeInt = 0
@@ -61,3 +62,4 @@ class RunConfig:
     eval_episodes: PositiveInt = 16
     """whole episodes of an evaluation, at least"""
     seed: NonNegativeInt = 0
+    """from which every process derives random numbers of its own"""

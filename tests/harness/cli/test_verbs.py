@@ -47,19 +47,9 @@ def wait_for_trial(tmp_path: Path) -> int:
 
 
 def test_every_verb_has_help(capsys) -> None:
-    for verb in (
-        "run",
-        "plan",
-        "validate",
-        "check-env",
-        "report",
-        "compare",
-        "train",
-        "eval",
-        "list",
-        "machine",
-        "clean",
-    ):
+    verbs = re.findall(r"^    ([a-z-]+) ", cli.parser().format_help(), re.MULTILINE)
+    assert len(verbs) > 10
+    for verb in verbs:
         with pytest.raises(SystemExit) as end:
             cli.main([verb, "--help"])
         assert end.value.code == 0
@@ -75,6 +65,39 @@ def test_a_wrong_suite_is_one_line_and_creates_nothing(tmp_path) -> None:
     code, out, _ = harness("validate", tmp_path / "bad.yaml", "--json")
     assert code == 1 and json.loads(out)["kind"] == "InputError"
     assert [p.name for p in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_shipped_suite_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["validate", "smoke"]) == 0
+    assert cli.main(["list", "--json"]) == 0
+    suites = json.loads(capsys.readouterr().out.partition("\n")[2])["suites"]
+    assert "appo_throughput" in suites and suites == sorted(suites)
+    assert cli.main(["validate", "smokee"]) == 1 and cli.main(["plan", "other/smoke.yaml"]) == 1
+    assert capsys.readouterr().err.count("is no file and no shipped suite; shipped are: appo_grid, ") == 2
+    (tmp_path / "smoke").write_text("name: mine\n")
+    assert cli.main(["validate", "smoke"]) == 1
+    assert "smoke: env: is missing" in capsys.readouterr().err, "a file of that name goes first"
+
+
+def test_init_writes_a_suite_that_is_right_and_replaces_none(tmp_path, capsys) -> None:
+    file = tmp_path / "my suite.yaml"
+    assert cli.main(["init", str(file)]) == 0
+    assert cli.main(["plan", str(file), "--results", str(tmp_path)]) == 0
+    assert "my_suite/" in capsys.readouterr().out
+    before = file.read_text()
+    assert cli.main(["init", str(file)]) == 1 and file.read_text() == before
+    assert "is there already; name another file" in capsys.readouterr().err
+
+
+def test_settings_are_told_with_meaning_and_default(capsys) -> None:
+    assert cli.main(["settings", "appo"]) == 0
+    text = capsys.readouterr().out
+    assert "num_slots: whole number ≥ 1; default 2\n    rollouts the ring can hold" in text
+    assert cli.main(["settings", "tests.harness.fake_trainer:FakeTrainer", "--json"]) == 0
+    assert {"name": "env", "values": "text", "default": "Fake", "meaning": ""} in json.loads(capsys.readouterr().out)
+    assert cli.main(["settings", "ppo"]) == 1
+    assert "unknown trainer 'ppo'" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_exit_code_2(capsys) -> None:

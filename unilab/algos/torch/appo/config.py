@@ -25,6 +25,7 @@ class PolicyConfig:
     critic_hidden_dims: tuple[PositiveInt, ...] = (256, 256)
     """widths of the critic's hidden layers"""
     activation: Literal["elu", "relu", "tanh", "silu"] = "elu"
+    """between the layers of both networks"""
     init_noise_std: PositiveFloat = 1.0
     """standard deviation of the actions before any learning"""
 
@@ -46,26 +47,33 @@ class AlgorithmConfig:
     lam: Fraction = 0.95
     """lambda of the V-trace return"""
     value_loss_coef: float = 1.0
+    """weight of the value loss"""
     entropy_coef: float = 0.01
+    """weight of the entropy, which keeps the policy exploring"""
     learning_rate: PositiveFloat = 1e-3
     """initial; stays so when schedule is fixed"""
     max_grad_norm: PositiveFloat = 1.0
+    """bound of the gradient's norm, over all parameters together"""
     use_clipped_value_loss: bool = True
     """bound each value's change by clip_param, as PPO's first code did; switch it off when returns are far above 1"""
     schedule: Literal["fixed", "adaptive"] = "fixed"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
     desired_kl: PositiveFloat = 0.01
+    """KL divergence that the adaptive schedule aims at, in nats"""
     adaptive_kl_factor: Annotated[float, Field(ge=1)] = 1.2
     """the learning rate changes when KL leaves desired_kl / factor .. desired_kl * factor"""
     adaptive_lr_factor: Annotated[float, Field(ge=1)] = 1.1
     """by how much the learning rate changes at a time"""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """adamw is Adam with decoupled weight decay"""
     tau: Annotated[float, Field(gt=0, le=1)] = 1.0
     """target network: fraction of the way to the learned policy at each target update"""
     target_update_freq: PositiveInt = 1
     """iterations between target updates"""
     vtrace_clip_rho: PositiveFloat = 1.0
+    """bound of the importance ratio in V-trace's temporal differences"""
     vtrace_clip_c: PositiveFloat = 1.0
+    """bound of the importance ratio in V-trace's trace, which carries later differences back"""
     behavior_ratio_clip: PositiveFloat = 2.0
     """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
     enable_compile: bool = False
@@ -87,7 +95,9 @@ class APPOConfig(RunConfig):
     when_full: Literal["drop_oldest", "wait"] = "wait"
     """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
     policy: PolicyConfig = PolicyConfig()
+    """the networks"""
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    """the update"""
 
     @property
     def idle(self) -> tuple[str, ...]:

@@ -48,8 +48,11 @@ class AlgorithmConfig:
     tau: Annotated[float, Field(gt=0, le=1)] = 0.005
     """how far each target critic moves towards its critic after an update"""
     actor_learning_rate: PositiveFloat = 3e-4
+    """of Adam, for the actor"""
     critic_learning_rate: PositiveFloat = 3e-4
+    """of Adam, for the critics"""
     num_critics: PositiveInt = 2
+    """critics that are learned side by side, each with a target"""
     target_reduction: Literal["min", "mean"] = "min"
     """over the target critics: min is clipped double Q, mean the average"""
     num_atoms: PositiveInt = 1
@@ -95,9 +98,11 @@ class TD3AlgorithmConfig(AlgorithmConfig):
     target_noise: NonNegativeFloat = 0.2
     """standard deviation of the noise on the target policy's actions"""
     target_noise_clip: NonNegativeFloat = 0.5
+    """bound of that noise"""
     exploration_noise_min: NonNegativeFloat = 0.1
     """standard deviation of the exploring noise of the first environment; the others are spread up to the maximum"""
     exploration_noise_max: NonNegativeFloat = 0.1
+    """standard deviation of the exploring noise of the last environment"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class WorkersConfig:
     count: PositiveInt = 1
     """workers; num_envs is divided among them"""
     ray_address: str | None = None
-    """of the Ray cluster: host:port of its head, auto, local; None: RAY_ADDRESS, or else one of this machine"""
+    """of the Ray cluster: host:port of its head, auto or local; by default RAY_ADDRESS or this machine's"""
     max_restarts: NonNegativeInt = 0
     """of workers that failed or died, all together, before the run fails"""
     hang_seconds: PositiveFloat = 120.0
@@ -126,8 +131,9 @@ class OffPolicyConfig(RunConfig):
     __pydantic_config__ = STRICT
 
     num_envs: PositiveInt = 16
+    """environments stepped together; workers divide them among each other"""
     replay_capacity: PositiveInt = 1_000_000
-    """transitions that the replay buffer holds"""
+    """transitions that the replay buffer holds; all of its memory is taken at the start"""
     batch_size: PositiveInt = 256
     """transitions an update"""
     learning_starts: NonNegativeInt = 500
@@ -147,8 +153,11 @@ class OffPolicyConfig(RunConfig):
     obs_normalization: bool = False
     stagger_episodes: bool = False
     policy: PolicyConfig = PolicyConfig()
+    """the networks"""
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    """the update"""
     workers: WorkersConfig = WorkersConfig()
+    """who collects"""
 
     @property
     def idle(self) -> tuple[str, ...]:

@@ -1,0 +1,89 @@
+"""``init``, ``schema`` and ``settings``: what one needs to write a suite."""
+
+import argparse
+import dataclasses
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import add_verb
+from harness.cli.output import Refused, print_json
+
+SUITE = """\
+# Which configuration trains fastest on this machine? Check this file with: python -m harness validate {file}
+# An editor with a YAML language server checks it too. Write a schema for it: python -m harness schema > schema.json
+# and put this line first: # yaml-language-server: $schema=schema.json
+name: {name}
+trainer: appo                     # or sac, td3, package.module:Class; its settings: python -m harness settings appo
+env: HalfCheetah                  # python -m harness list has the others
+fixed:                            # settings that all trials have
+  algorithm.gamma: 0.99
+search:                           # settings that vary: a list of values, or a range
+  num_envs: {{low: 256, high: 1024, log: true}}
+  num_slots: [2, 4]
+baseline: {{num_envs: 256, num_slots: 2}}   # measured first; all others are compared with it
+objectives: [env_steps_per_second]        # what is to be made better
+measure: {{warmup_seconds: 3, seconds: 8}}  # of each trial
+confirm: {{top: 1, repeats: 6}}             # measure the best again, side by side with the baseline
+limits: {{trials: 8, minutes: 10}}          # of the whole study
+"""
+
+
+def add_init(verbs: Any) -> None:
+    verb = add_verb(verbs, "init", init, "write a small suite with comments, to be changed")
+    verb.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=Path("suite.yaml"),
+        metavar="FILE",
+        help="file to write; default: suite.yaml",
+    )
+
+
+def init(arguments: argparse.Namespace) -> int:
+    file: Path = arguments.file
+    name = "".join(one if one.isalnum() and one.isascii() else "_" for one in file.stem).lstrip("_") or "suite"
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(SUITE.format(name=name, file=file))
+    except FileExistsError:
+        raise Refused(f"{file} is there already; name another file") from None
+    except OSError as error:
+        raise Refused(f"{file} cannot be written: {error.strerror}") from None
+    if arguments.json:
+        print_json({"file": file})
+    else:
+        print(f"{file} is written; next: python -m harness plan {file}")
+    return 0
+
+
+def add_schema(verbs: Any) -> None:
+    add_verb(verbs, "schema", schema, "print a JSON schema of the suite file, for editors")
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    from harness.report.reference import suite_schema
+
+    print_json(suite_schema())
+    return 0
+
+
+def add_settings(verbs: Any) -> None:
+    verb = add_verb(verbs, "settings", settings, "list the settings of a trainer, with meanings and defaults")
+    verb.add_argument("trainer", metavar="TRAINER", help="a trainer: appo, sac, td3, or package.module:Class")
+
+
+def settings(arguments: argparse.Namespace) -> int:
+    from harness.report import reference
+
+    found = reference.settings(arguments.trainer)
+    if arguments.json:
+        print_json([dataclasses.asdict(one) for one in found])
+        return 0
+    for one in found:
+        default = reference.default_text(one.default) or "empty"
+        print(f"{one.name}: {one.values.replace('`', '')}; default {default}")
+        if one.meaning:
+            print(textwrap.fill(one.meaning, 100, initial_indent="    ", subsequent_indent="    "))
+    return 0
