@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_verb
-from harness.cli.output import Refused, print_json
+from harness.cli.output import print_json
+from unilab.errors import UserError
 
 SUITE = """\
 # Which configuration trains fastest on this machine? Check this file with: python -m harness validate {file}
@@ -48,9 +49,9 @@ def init(arguments: argparse.Namespace) -> int:
         with file.open("x", encoding="utf-8") as out:
             out.write(SUITE.format(name=name, file=file))
     except FileExistsError:
-        raise Refused(f"{file} is there already; name another file") from None
+        raise UserError(f"{file} is there already; name another file") from None
     except OSError as error:
-        raise Refused(f"{file} cannot be written: {error.strerror}") from None
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
     if arguments.json:
         print_json({"file": file})
     else:

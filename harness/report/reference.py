@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -133,18 +133,16 @@ def _with_settings(trainer: str, made: Schema) -> Schema:
     }
 
 
-def _group(flat: Mapping[str, Schema]) -> Schema:
+def _group(flat: dict[str, Schema]) -> Schema:
     """An object that takes dotted names as well as groups."""
-
-    def inside(group: Mapping[str, Any]) -> Schema:
-        return {"type": "object", "additionalProperties": False, "properties": dict(group)}
 
     groups: dict[str, dict[str, Schema]] = {}
     for name, one in flat.items():
         head, _, rest = name.partition(".")
         if rest:
             groups.setdefault(head, {})[rest] = one
-    return inside(flat | {name: _group(group) for name, group in groups.items()})
+    properties = flat | {name: _group(group) for name, group in groups.items()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def _leaves(schema: Schema, whole: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
@@ -174,10 +172,12 @@ def _values(one: Schema) -> str:
     """What a property may be: ``whole number ≥ 1 or null``."""
     if "enum" in one or "const" in one:
         return ", ".join(f"`{value}`" for value in one.get("enum", [one.get("const")]))
-    if "anyOf" in one:
-        return " or ".join(dict.fromkeys(_values(choice) for choice in one["anyOf"]))
+    if choices := one.get("anyOf") or one.get("oneOf"):
+        return " or ".join(dict.fromkeys(_values(choice) for choice in choices))
     if "$ref" in one:
         return TYPES["object"]
+    if "type" not in one:
+        return "anything"
     text = TYPES[one["type"]]
     if one["type"] == "array" and "type" in one.get("items", {}):
         text += f" of {_values(one['items']).replace('number', 'numbers', 1)}"
