@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -85,9 +86,24 @@ def add_on_request(replay: ReplayBuffer, requests: Connection) -> None:
         requests.send(replay.written)
 
 
+class MortalWords:
+    """The words of a replay buffer's header; before one of its stores the writer ends as ``die`` says."""
+
+    def __init__(self, replay: ReplayBuffer, stores: int, die: Callable[[], object]) -> None:
+        self._words, self._left, self._die = replay._words, stores, die
+
+    def __getitem__(self, index: int) -> int:
+        return self._words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        if self._left == 0:
+            self._die()
+        self._left -= 1
+        self._words[index] = value
+
+
 def die_in_the_middle_of_rows(replay: ReplayBuffer, count: int) -> None:
-    start, stop = replay._claims.claim(count)
-    for number in range(start, (start + stop) // 2):
-        replay._shared[number % replay.capacity] = -1
-    replay._shared[stop % replay.capacity - 1, :3] = -1
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Be killed when the second part of the rows is written and not yet told of."""
+    words = MortalWords(replay, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    replay._words = words  # type: ignore[assignment]
+    replay.add(**counted([7] * count))

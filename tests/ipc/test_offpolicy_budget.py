@@ -23,8 +23,8 @@ from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.envs import EnvDims
 from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync
-from unilab.ipc.replay.rows import RowLayout
 from unilab.ipc.replay_pipelines import build_pipeline
+from unilab.ipc.replay_rows import RowLayout
 from unilab.ipc.shared_memory import segments
 from unilab.settings import SettingsError, parse
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unilab.ipc.async_runner import AsyncRunner
     from unilab.ipc.collector_error import CollectorError
-    from unilab.ipc.replay.window import ReplayEmptyError
-    from unilab.ipc.replay_buffer import ReplayBuffer
+    from unilab.ipc.replay_buffer import ReplayBuffer, ReplayEmptyError
     from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
     from unilab.ipc.shared_buffer import SharedBufferBase
     from unilab.ipc.shared_memory.mailbox import LatestValue
@@ -40,7 +39,7 @@ _MODULES = {
     "CollectorError": "collector_error",
     "LatestValue": "shared_memory.mailbox",
     "ReplayBuffer": "replay_buffer",
-    "ReplayEmptyError": "replay.window",
+    "ReplayEmptyError": "replay_buffer",
     "RolloutRingBuffer": "rollout_ring_buffer",
     "SegmentClosedError": "shared_memory.segments",
     "SharedBufferBase": "shared_buffer",

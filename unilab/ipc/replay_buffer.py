@@ -1,44 +1,66 @@
-"""Transitions in shared memory: any number of collectors add, the learner draws batches, nobody waits for anybody.
+"""Transitions in shared memory: a collector adds, the learner draws batches, and neither waits for the other.
 
-A ring of packed float32 rows. Adding claims the next rows under a lock of a few stores, then copies, then takes the
-claim back; sampling gathers random complete rows and afterwards draws those again that were overwritten meanwhile
-(see ``replay_claims``). So a row that is sampled is always whole, whoever is paused or killed at whatever instant.
+A ring of packed float32 rows, numbered for ever: the n-th row added has the number n and lies at ``n % capacity``. Two
+words say what can be read. ``begun`` is stored before rows are written, and rows below ``begun - capacity`` are, or
+may be, overwritten; ``written`` is stored after them, and rows below it are complete. Sampling takes no lock: it
+gathers random rows between the two, looks at ``begun`` again, and draws those again that were overwritten meanwhile.
+So a row that is sampled is always whole. Where a writer is killed in the middle of its rows, the next one goes on at
+``written``; ``begun`` never falls, so what the dead one has overwritten is not read until it is complete.
 """
 
+import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from unilab.ipc.replay.claims import ReplayClaims, claims_bytes
-from unilab.ipc.replay.recycling import RecycledBatches
-from unilab.ipc.replay.rows import RowLayout, RowPacker, replay_row_bytes
-from unilab.ipc.replay.window import ReplayEmptyError, ReplayWindow, contiguous, without, wrap
-from unilab.ipc.shared_buffer import SharedBufferBase, header_bytes
+from unilab.ipc.replay_rows import RowLayout, RowPacker
+from unilab.ipc.shared_buffer import SharedBufferBase, shared_bytes
+from unilab.ipc.shared_memory import segments
 
-__all__ = ["ReplayBuffer", "ReplayEmptyError", "replay_bytes"]
+_KIND = "replay buffer"
+_WRITTEN, _BEGUN, _FIRST, _LOADS = range(4)
+_WORDS = segments.align(8 * 4)
+_PARTS = 8
+"""rows are announced and written in parts of at most 1 / _PARTS of the ring, so that most of it can always be read"""
 
-MAX_WRITERS = 64
+
+class ReplayEmptyError(RuntimeError):
+    """Sampling was asked for, and there is no row that can be sampled."""
 
 
 def replay_bytes(capacity: int, obs_dim: int, action_dim: int, *, critic_dim: int = 0, multi_step: bool = False) -> int:
-    """Bytes of shared memory of a replay buffer of these sizes, with the usual number of writers."""
+    """Bytes of shared memory of a replay buffer of these sizes."""
     layout = RowLayout(obs_dim, action_dim, critic_dim, multi_step)
-    sizes = _sizes(capacity, layout, MAX_WRITERS)
-    return header_bytes(sizes) + claims_bytes(MAX_WRITERS) + replay_row_bytes(capacity, layout)
+    return shared_bytes(_KIND, _sizes(capacity, layout), _WORDS + segments.align(4 * capacity * layout.width))
 
 
-def _sizes(capacity: int, layout: RowLayout, max_writers: int) -> dict[str, int]:
+def _sizes(capacity: int, layout: RowLayout) -> dict[str, int]:
     return {
         "capacity": capacity,
         "obs_dim": layout.obs_dim,
         "action_dim": layout.action_dim,
         "critic_dim": layout.critic_dim,
         "multi_step": int(layout.multi_step),
-        "max_writers": max_writers,
     }
+
+
+def contiguous(start: int, stop: int, capacity: int, limit: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) cut where the ring wraps, and into spans of at most ``limit`` rows."""
+    while start < stop:
+        end = min(stop, start - start % capacity + capacity, start + limit)
+        yield start, end
+        start = end
+
+
+def check_drawable(low: int, high: int) -> None:
+    """Raise ReplayEmptyError if [low, high) has no row."""
+    if low >= high:
+        raise ReplayEmptyError(
+            "the replay buffer has no complete row to sample: add transitions first and see that len(replay) > 0"
+        )
 
 
 class ReplayBuffer(SharedBufferBase):
@@ -53,6 +75,9 @@ class ReplayBuffer(SharedBufferBase):
         batch = replay.sample(256)
         batch["obs"], batch["actions"], batch["rewards"]        # [256, O], [256, A], [256]
 
+    One process adds. Should several, they take turns by a file lock, which the kernel ends when its holder dies;
+    sampling takes no lock at all. One thread at a time may sample through one handle; any thread may add.
+
     Args:
         capacity: transitions that it holds.
         obs_dim, action_dim, critic_dim: widths O, A, C; critic_dim 0: no critic fields.
@@ -63,10 +88,8 @@ class ReplayBuffer(SharedBufferBase):
         multi_step: rows have a field ``steps``, the env steps that each spans.
         seed: of the batches.
         name: attach to the buffer of this name, made by another process with the same sizes; None makes one.
-        max_writers: handles that may add at the same time; one that died in add() counts until the ring has wrapped.
 
     Picklable as an argument of a process that is being started, and arrives there attached.
-    One thread at a time may sample through one handle; any thread may add.
 
     Raises:
         ValueError: impossible sizes, or sizes other than the creator's.
@@ -87,35 +110,35 @@ class ReplayBuffer(SharedBufferBase):
         multi_step: bool = False,
         seed: int = 0,
         name: str | None = None,
-        max_writers: int = MAX_WRITERS,
     ) -> None:
         self._layout = RowLayout(obs_dim, action_dim, critic_dim, multi_step)
-        self._max_writers = max_writers
-        sizes = _sizes(capacity, self._layout, max_writers)
+        sizes = _sizes(capacity, self._layout)
         for label, size in sizes.items():
             if size < (0 if label in ("critic_dim", "multi_step") else 1):
                 raise ValueError(f"ReplayBuffer: {label} is {size}; it must be positive")
-        behind = claims_bytes(max_writers) + replay_row_bytes(capacity, self._layout)
-        super().__init__(capacity, device, kind="replay", size=behind, layout=sizes, name=name)
-        offset = header_bytes(sizes)
-        self._claims = ReplayClaims(self._segment, offset, capacity, max_writers)
-        shape = (capacity, self._layout.width)
-        self._shared = self._segment.array(offset + claims_bytes(max_writers), shape, np.float32)
+        self.capacity = capacity
+        """transitions that it holds"""
+        self.device = torch.device(device)
+        """where sample() puts batches"""
+        self.width = self._layout.width
+        """numbers in a packed row, W"""
+        super().__init__(_KIND, sizes, _WORDS + segments.align(4 * capacity * self.width), attach=name)
+        self._words = self._segment.words(self._offset, 4)
+        self._shared = self._segment.array(self._offset + _WORDS, (capacity, self.width), np.float32)
         self._rows = torch.from_numpy(self._shared)
         self._packer = RowPacker(self._layout)
         self._adding = threading.Lock()
-        self._held: ReplayWindow | None = None
+        self._held: tuple[int, int] | None = None
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
-        self._batches = RecycledBatches()
-        self._numbers = torch.empty(0, dtype=torch.int64)
-        self._positions = torch.empty(0, dtype=torch.int64)
+        self._numbers, self._positions = torch.empty(2, 0, dtype=torch.int64)
 
     # What both sides may ask
 
     def __len__(self) -> int:
         """Rows that can be sampled now."""
-        return len(self.sampling_window())
+        low, high = self.window
+        return high - low
 
     @property
     def columns(self) -> dict[str, slice]:
@@ -123,45 +146,35 @@ class ReplayBuffer(SharedBufferBase):
         return dict(self._layout.columns)
 
     @property
-    def width(self) -> int:
-        """Numbers in a packed row."""
-        return self._layout.width
-
-    @property
     def written(self) -> int:
-        """Rows added so far; the n-th row ever has the number n, counted from 0.
-
-        All rows below are complete, apart from those of writers that died in add(), or are still at it after
-        capacity / 8 further rows: these are left out of every batch, and no longer waited for here. Where a whole ring
-        was added while a writer stood still, its rows are passed over and count once more.
-        """
+        """Rows added so far; the n-th row ever has the number n, counted from 0."""
         self._check_open()
-        return self._claims.window().high
-
-    @property
-    def lost(self) -> int:
-        """Rows given up because stopped writers had all rows of the ring claimed."""
-        self._check_open()
-        return self._claims.lost
+        return self._words[_WRITTEN]
 
     @property
     def loads(self) -> int:
         """How often load_state_dict() replaced the contents, in any process."""
         self._check_open()
-        return self._claims.loads
+        return self._words[_LOADS]
 
     @property
     def window(self) -> tuple[int, int]:
         """Numbers [low, high) of the rows that sample() draws from now."""
-        window = self.sampling_window()
-        return window.low, window.high
-
-    def sampling_window(self) -> ReplayWindow:
-        """The rows that sample() draws from now, with the holes that it leaves out."""
         self._check_open()
-        return self._held or self._claims.window()
+        return self._held or self._readable()
 
-    # Collectors
+    def _readable(self) -> tuple[int, int]:
+        """Numbers [low, high) of all rows that are there, whatever hold() says."""
+        low = max(self._words[_FIRST], self._words[_BEGUN] - self.capacity)
+        segments.fence()  # in this order a writer that laps everything meanwhile leaves rows between the two
+        return low, max(low, self._words[_WRITTEN])
+
+    def _oldest(self) -> int:
+        """Rows that were read before this call are whole from this number on."""
+        segments.fence()
+        return self._words[_BEGUN] - self.capacity
+
+    # Collector
 
     def add(
         self,
@@ -212,21 +225,20 @@ class ReplayBuffer(SharedBufferBase):
         }
         finals = {"next_obs": terminal_next_obs, "next_critic": terminal_next_critic}
         with self._adding:
-            self._write(self._packer.pack(fields, terminal_mask, finals))
+            packed = self._packer.pack(fields, terminal_mask, finals)
+            with self._segment.lock:
+                self._write(packed)
 
     def _write(self, packed: np.ndarray) -> None:
-        count, capacity = len(packed), self._capacity
-        done = skip = max(0, count - capacity)
-        while done < count:
-            start, stop = self._claims.claim(count - done, skip)
-            if start == stop:
-                return
-            for begin, end in contiguous(start, stop, capacity):
-                at = begin % capacity
-                self._shared[at : at + end - begin] = packed[done : done + end - begin]
-                done += end - begin
-            self._claims.finish()
-            skip = 0
+        words, capacity = self._words, self.capacity
+        first = words[_WRITTEN]
+        for start, stop in contiguous(first, first + len(packed), capacity, max(1, capacity // _PARTS)):
+            words[_BEGUN] = max(words[_BEGUN], stop)
+            segments.fence()
+            at = start % capacity
+            self._shared[at : at + stop - start] = packed[start - first : stop - first]
+            segments.fence()
+            words[_WRITTEN] = stop
 
     # Learner
 
@@ -250,38 +262,33 @@ class ReplayBuffer(SharedBufferBase):
         if batch_size < 1:
             raise ValueError(f"ReplayBuffer.sample: batch_size is {batch_size}; it must be positive")
         if out is None:
-            out = self._batches.take(batch_size, self.width)
+            out = torch.empty(batch_size, self.width)
         elif out.shape != (batch_size, self.width):
             raise ValueError(f"ReplayBuffer.sample: out is {list(out.shape)}; expected [{batch_size}, {self.width}]")
         if len(self._numbers) != batch_size:
-            self._numbers = torch.empty(batch_size, dtype=torch.int64)
-            self._positions = torch.empty(batch_size, dtype=torch.int64)
-        window = self.sampling_window()
-        base = window.low - window.low % self._capacity
-        window.draw(self._numbers, base, self._generator)
-        index = self._numbers
-        if window.high - base > self._capacity:
+            self._numbers, self._positions = torch.empty(2, batch_size, dtype=torch.int64)
+        capacity, numbers, index = self.capacity, self._numbers, self._numbers
+        low, high = self.window
+        check_drawable(low, high)
+        base = low - low % capacity  # numbers are counted from here: below 2 * capacity
+        torch.randint(low - base, high - base, (batch_size,), generator=self._generator, out=numbers)
+        if high - base > capacity:
+            # The remainder in a quarter of the time: what would be negative is huge as an unsigned integer, so the
+            # smaller of both is the position.
             index = self._positions
-            wrap(self._numbers.numpy(), self._capacity, index.numpy())
+            positions = np.subtract(numbers.numpy(), capacity, out=index.numpy()).view(np.uint64)
+            np.minimum(numbers.numpy().view(np.uint64), positions, out=positions)
         torch.index_select(self._rows, 0, index, out=out)
-        if self._claims.oldest > window.low:
-            self._replace_overwritten(window, base, out)
+        while (oldest := self._oldest()) > low:  # the collector was there meanwhile
+            low = oldest
+            if low >= high:
+                low, high = self._readable()
+                check_drawable(low, high)
+            again = (numbers < low - base).nonzero().squeeze(1)
+            drawn = torch.randint(low - base, high - base, again.shape, generator=self._generator)
+            numbers[again] = drawn
+            out[again] = self._rows[(drawn + base) % capacity]
         return out
-
-    def _replace_overwritten(self, window: ReplayWindow, base: int, out: torch.Tensor) -> None:
-        """Draw again what collectors have claimed since it was drawn, until all is whole."""
-        numbers = self._numbers.numpy()
-        while (oldest := self._claims.oldest) > window.low:
-            window = window.starting_at(oldest)
-            if len(window) == 0:
-                window = self._claims.window()
-            again = torch.from_numpy(np.flatnonzero(numbers < oldest - base))
-            if len(again) == 0:
-                return
-            drawn = torch.empty(len(again), dtype=torch.int64)
-            window.draw(drawn, base, self._generator)
-            self._numbers[again] = drawn
-            out[again] = self._rows[drawn.add_(base).remainder_(self._capacity)]
 
     def fields(self, packed: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of each field of packed rows [B, W]."""
@@ -290,20 +297,20 @@ class ReplayBuffer(SharedBufferBase):
     def hold(self, lead_rows: int) -> None:
         """Draw from now on only from the rows that are complete now, without those that the next rows overwrite.
 
-        While collectors add up to ``lead_rows`` rows, batches depend on the seed alone. If they add more, batches
+        While the collector adds up to ``lead_rows`` rows, batches depend on the seed alone. If it adds more, batches
         are whole all the same, but which rows are left to draw from depends on timing.
 
         Raises:
             ValueError: so many rows overwrite everything.
         """
-        self._check_open()
         if not 0 <= lead_rows < self.capacity:
             raise ValueError(
                 f"ReplayBuffer.hold: lead_rows is {lead_rows}; with a capacity of {self.capacity} it must be from 0 to "
                 f"{self.capacity - 1}: enlarge the capacity, or add fewer transitions an iteration"
             )
-        window = self._claims.window()
-        self._held = window.starting_at(self._claims.reserved + lead_rows - self.capacity)
+        self._check_open()
+        low, high = self._readable()
+        self._held = max(low, high + lead_rows - self.capacity), high
 
     def release(self) -> None:
         """Undo hold()."""
@@ -312,54 +319,49 @@ class ReplayBuffer(SharedBufferBase):
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """A copy [n, W] of the complete rows with the numbers [start, stop), of those that are still there."""
         self._check_open()
-        window = self._claims.window()
-        start, stop = max(start, window.low), min(stop, window.high)
+        low, high = self._readable()
+        start, stop = max(start, low), min(stop, high)
         out = torch.empty(max(0, stop - start), self.width)
-        intact = start
-        for begin, end in contiguous(start, stop, self.capacity):
-            intact = max(intact, min(stop, self.copy_rows(begin, end, out[begin - start : end - start])))
-        if window.holes or intact > start:
-            spans = without([(intact, stop)], window.holes)
-            parts = [out[begin - start : end - start] for begin, end in spans]
-            out = torch.cat([out[:0], *parts])
-        return out
+        oldest = self.copy_rows(start, stop, out)
+        return out[max(0, oldest - start) :]
 
     def copy_rows(self, start: int, stop: int, out: torch.Tensor) -> int:
-        """Copy the rows [start, stop), which must not wrap; those with numbers below the returned one may be torn."""
-        at = start % self.capacity
-        out.copy_(self._rows[at : at + stop - start])
-        return self._claims.oldest
+        """Copy the rows [start, stop); those with numbers below the returned one may be torn."""
+        for begin, end in contiguous(start, stop, self.capacity, self.capacity):
+            out[begin - start : end - start] = self._rows[begin % self.capacity :][: end - begin]
+        return self._oldest()
 
     # Checkpoints
 
     def state_dict(self, include_rows: bool) -> dict[str, Any]:
         """The generator and the number of rows, and a copy of the rows that can be sampled without hold() if asked."""
         self._check_open()
-        window = self._claims.window()
-        state: dict[str, Any] = {"generator": self._generator.get_state(), "written": window.high, "rows": None}
+        low, high = self._readable()
+        state: dict[str, Any] = {"generator": self._generator.get_state(), "written": high, "rows": None}
         if include_rows:
-            state["rows"] = self.rows(window.low, window.high)
+            state["rows"] = self.rows(low, high)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as at the time of state_dict(), in all processes; without rows it is empty, and counts go on.
 
+        Load before a collector starts: nobody may add or sample meanwhile.
+
         Raises:
             ValueError: the rows are of another width.
-            RuntimeError: somebody is adding.
         """
         self._check_open()
         rows = state["rows"] if state["rows"] is not None else torch.empty(0, self.width)
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"ReplayBuffer: saved rows are {list(rows.shape)}; expected [n, {self.width}]")
-        stop = state["written"]
-        start = stop - min(len(rows), self.capacity)
+        rows = rows[-self.capacity :]
         self.release()
-        self._claims.restart(stop, stop)
-        for begin, end in contiguous(start, stop, self.capacity):
-            at = begin % self.capacity
-            self._rows[at : at + end - begin] = rows[len(rows) - stop + begin : len(rows) - stop + end]
-        self._claims.restart(start, stop)
+        with self._segment.lock:
+            first = state["written"] - len(rows)
+            for word in (_FIRST, _BEGUN, _WRITTEN):
+                self._words[word] = first
+            self._write(rows.numpy())
+            self._words[_LOADS] += 1
         self._generator.set_state(state["generator"])
 
     # Closing
@@ -367,21 +369,12 @@ class ReplayBuffer(SharedBufferBase):
     def close(self) -> None:
         """Give up this handle (idempotent); batches handed out stay valid. Other processes are not disturbed."""
         with self._adding:
-            self._claims.close()
-        self._segment.close()
-        self._shared, self._rows = self._shared[:0], self._rows[:0]
+            super().close()
+            self._words.release()
+            self._shared, self._rows = self._shared[:0], self._rows[:0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {
-            "multi_step": self._layout.multi_step,
-            "seed": self._seed,
-            "name": self.name,
-            "max_writers": self._max_writers,
-        }
         layout = self._layout
-        sizes = (self.capacity, layout.obs_dim, layout.action_dim)
-        return _attach, (sizes, str(self.device), layout.critic_dim, options)
-
-
-def _attach(sizes: tuple[int, int, int], device: str, critic_dim: int, options: dict[str, Any]) -> ReplayBuffer:
-    return ReplayBuffer(*sizes, device, critic_dim=critic_dim, **options)
+        options: dict[str, Any] = {"critic_dim": layout.critic_dim, "multi_step": layout.multi_step, "seed": self._seed}
+        sizes = (self.capacity, layout.obs_dim, layout.action_dim, str(self.device))
+        return functools.partial(ReplayBuffer, name=self.name, **options), sizes

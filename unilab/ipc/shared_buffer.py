@@ -1,88 +1,65 @@
-"""What buffers in shared memory have in common: a segment with a checked header, a device, and an end."""
+"""What all objects in shared memory have in common: a segment that says what lies in it, and an end."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-
-import torch
 
 from unilab.ipc.shared_memory import segments
 
-_MAGIC = 0x756E695F62756666
+_TEXT = 8
+"""where the description begins, bytes; before it is its length"""
 
 
-class SharedBufferBase(ABC):
-    """Rows in a segment of shared memory, made by one process and attached to by others.
+def shared_bytes(kind: str, layout: Mapping[str, object], size: int) -> int:
+    """Bytes of shared memory of an object with ``size`` bytes of its own."""
+    return segments.align(_TEXT + len(_describe(kind, layout))) + size
+
+
+def _describe(kind: str, layout: Mapping[str, object]) -> bytes:
+    return "\n".join([f"unilab {kind}", *(f"{name}={value}" for name, value in layout.items())]).encode()
+
+
+class SharedBufferBase:
+    """An object in shared memory, made by one process and attached to by others.
+
+    Its segment begins with a description, so that whoever attaches to something else is told what differs. The
+    object's own part begins ``self._offset`` bytes into ``self._segment``, zero-filled when it is new.
 
     Args:
-        capacity: rows that it holds.
-        device: where samples are wanted.
-        kind: what it is, part of the segment's name and of errors.
-        size: bytes behind the header.
-        layout: name to size, everything that makers and attachers must agree upon.
-        name: attach to the segment of this name; None makes one.
+        kind: what it is, in errors and in the segment's name.
+        layout: name to value, everything that the maker and those who attach must agree upon.
+        size: bytes of the object's own part.
+        attach: the ``name`` of the maker's object, or the label that it was made with; None makes one.
+        label: a name to attach by, in place of a generated one.
 
     Raises:
-        ValueError: a size is impossible or other than the maker's.
+        ValueError: the segment holds something else.
+        FileNotFoundError: there is no such segment.
         SharedMemoryFullError: /dev/shm is too small.
-        SegmentClosedError: from any use after close().
     """
 
     def __init__(
-        self,
-        capacity: int,
-        device: torch.device | str,
-        *,
-        kind: str,
-        size: int,
-        layout: Mapping[str, int],
-        name: str | None = None,
+        self, kind: str, layout: Mapping[str, object], size: int, *, attach: str | None = None, label: str | None = None
     ) -> None:
-        self._capacity = capacity
-        self._device = torch.device(device)
-        self._kind = kind
-        if name is None:
-            self._segment = segments.create(header_bytes(layout) + size, kind)
-            words = self._segment.words(0, 2 + len(layout))
-            words[1] = len(layout)
-            for word, value in enumerate(layout.values(), start=2):
-                words[word] = value
+        text = _describe(kind, layout)
+        self._offset = segments.align(_TEXT + len(text))
+        if attach is None:
+            self._segment = segments.create(self._offset + size, kind.replace(" ", "-"), label=label)
+            self._segment.memory[_TEXT : _TEXT + len(text)] = text
             segments.fence()
-            words[0] = _MAGIC
+            self._segment.words(0, 1)[0] = len(text)
         else:
-            self._segment = segments.attach(name)
-            self._check(layout, header_bytes(layout) + size)
-
-    def _check(self, layout: Mapping[str, int], size: int) -> None:
-        words = self._segment.words(0, 2) if self._segment.size >= 16 else (0, 0)
-        if words[0] != _MAGIC or words[1] != len(layout):
-            raise ValueError(f"{self.name} is no {self._kind} buffer, or one that is not finished yet")
-        for (label, mine), theirs in zip(layout.items(), self._segment.words(16, len(layout)), strict=True):
-            if mine != theirs:
-                raise ValueError(f"{self.name} was created with {label}={theirs}, attached with {label}={mine}")
-        if self._segment.size != size:
-            raise ValueError(f"{self.name} has {self._segment.size} bytes instead of {size}")
+            self._segment = segments.attach(attach)
+            length = self._segment.words(0, 1)[0] if self._segment.size >= _TEXT else 0
+            theirs = self._segment.memory[_TEXT : _TEXT + max(0, length)]
+            if theirs != text:
+                raise ValueError(f"{self.name} {_difference(theirs, text, kind)}")
 
     @property
     def name(self) -> str:
         """Name of the shared memory, to attach by."""
         return self._segment.name
 
-    @property
-    def capacity(self) -> int:
-        """Rows that it holds."""
-        return self._capacity
-
-    @property
-    def device(self) -> torch.device:
-        """Where samples are."""
-        return self._device
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Rows that can be sampled."""
-
     def close(self) -> None:
-        """Give up this handle (idempotent); tensors handed out stay valid. Other processes are not disturbed."""
+        """Give up this handle (idempotent). What was handed out stays valid, and other processes are not disturbed."""
         self._segment.close()
 
     def cleanup(self) -> None:
@@ -91,9 +68,18 @@ class SharedBufferBase(ABC):
         self._segment.unlink()
 
     def _check_open(self) -> None:
+        """Raise SegmentClosedError after close()."""
         _ = self._segment.memory
 
 
-def header_bytes(layout: Mapping[str, int]) -> int:
-    """Bytes before a buffer's own part."""
-    return segments.align(8 * (2 + len(layout)))
+def _difference(theirs: bytes, mine: bytes, kind: str) -> str:
+    """What of the layout is not the same, for an error."""
+    head, *there = theirs.decode(errors="replace").splitlines()[:1000] or [""]
+    _, *here = mine.decode().splitlines()
+    if head != f"unilab {kind}":
+        return f"is no {kind}, or one that is not finished yet"
+    created = ", ".join(line for line in there if line not in here)
+    attached = ", ".join(line for line in here if line not in there)
+    if created or attached:
+        return f"was created with {created or 'nothing more'}, attached with {attached or 'nothing more'}"
+    return "was created with the same in another order"

@@ -6,10 +6,9 @@ import torch
 
 from tests.ipc.replay_pipelines.rows import ACTIONS, BATCH, CAPACITY, OBS, MakePipeline, MakeReplay, add_rows
 from unilab.ipc.replay_buffer import ReplayBuffer
-from unilab.ipc.replay_pipelines import ReplayPipeline, build_pipeline, prefetch
-from unilab.ipc.replay_pipelines.batch_buffer import StreamBuffer
-from unilab.ipc.replay_pipelines.device_resident import DeviceResidentPipeline
-from unilab.ipc.replay_pipelines.prefetch import PrefetchPipeline
+from unilab.ipc.replay_pipelines import ReplayPipeline, build_pipeline, host
+from unilab.ipc.replay_pipelines.device import DevicePipeline
+from unilab.ipc.replay_pipelines.host import BatchBuffer, PrefetchPipeline
 
 
 def prefetch_threads() -> list[threading.Thread]:
@@ -36,17 +35,17 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
     """A pipeline for a learner on the CPU; the classes for accelerators run there too, in the same code."""
     made: list[ReplayPipeline] = []
 
-    def stream_buffers(count: int, shape: tuple[int, int], device: torch.device) -> list[StreamBuffer]:
+    def stream_buffers(count: int, shape: tuple[int, int], device: torch.device) -> list[BatchBuffer]:
         stream = torch.cpu.Stream()
-        return [StreamBuffer(shape, device, stream, torch.cpu) for _ in range(count)]
+        return [BatchBuffer(shape, device, stream, torch.cpu) for _ in range(count)]
 
     def build(kind: str, replay: ReplayBuffer, batch_size: int = BATCH) -> ReplayPipeline:
         pipeline: ReplayPipeline
         if kind == "device":
-            pipeline = DeviceResidentPipeline(replay, batch_size, "cpu", seed=5)
+            pipeline = DevicePipeline(replay, batch_size, "cpu", seed=5)
         elif kind == "prefetch with streams":
             with monkeypatch.context() as patch:
-                patch.setattr(prefetch, "batch_buffers", stream_buffers)
+                patch.setattr(host, "batch_buffers", stream_buffers)
                 pipeline = PrefetchPipeline(replay, batch_size, "cpu")
         else:
             pipeline = build_pipeline(kind, replay, batch_size, "cpu")  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from unilab.ipc.replay_pipelines.batch_buffer import PlainBuffer, StreamBuffer
+from unilab.ipc.replay_pipelines.host import BatchBuffer
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ class RecordingDevice:
 
 def test_a_stream_buffer_orders_host_copy_and_learner() -> None:
     device = RecordingDevice()
-    buffer = StreamBuffer((2, 3), CPU, device.Stream(device, "copy"), device)
+    buffer = BatchBuffer((2, 3), CPU, device.Stream(device, "copy"), device)
     for value in (1.0, 2.0):
 
         def write(out: Tensor, value: float = value) -> None:
@@ -74,7 +74,7 @@ def test_a_stream_buffer_orders_host_copy_and_learner() -> None:
 
 
 def test_a_plain_buffer_copies_to_a_device_without_streams() -> None:
-    buffer = PlainBuffer((2, 3), torch.device("meta"))
+    buffer = BatchBuffer((2, 3), torch.device("meta"))
     seen = []
     buffer.fill(lambda out: seen.append((out.device.type, list(out.shape))))
     assert (seen, buffer.packed.device.type) == ([("cpu", [2, 3])], "meta")

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ipc.replay_pipelines.rows import ACTIONS, BATCH, CAPACITY, OBS, MakeReplay
+from tests.ipc.replay_pipelines.rows import BATCH, MakeReplay
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.ipc.replay_pipelines.choose import choose_kind
-from unilab.ipc.replay_pipelines.device_resident import mirror_bytes
 
 
 def test_the_kind_follows_from_device_and_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +36,3 @@ def test_a_kind_that_cannot_be_is_refused(make_replay: MakeReplay) -> None:
         build_pipeline("device", replay, BATCH, "cpu")
     with pytest.raises(ValueError, match="unknown kind 'pinned'; use one of: auto, direct, prefetch, device"):
         build_pipeline("pinned", replay, BATCH, "cpu")  # type: ignore[arg-type]
-
-
-def test_the_copy_on_the_device_takes_what_was_said(make_replay: MakeReplay) -> None:
-    assert mirror_bytes(make_replay(4)) == 4 * CAPACITY * (OBS + ACTIONS + 3 + OBS)

@@ -21,7 +21,7 @@ from tests.ipc.replay_pipelines.rows import (
     row_numbers,
 )
 from unilab.ipc.replay_buffer import ReplayBuffer
-from unilab.ipc.replay_pipelines.prefetch import PrefetchPipeline
+from unilab.ipc.replay_pipelines.host import PrefetchPipeline
 
 
 class Gate:
@@ -120,7 +120,7 @@ def test_close_drops_an_error_that_nobody_asked_for(
     pipeline = make("prefetch", replay)
     pipeline.next_batch()
     pipeline.refresh()
-    monkeypatch.setattr(replay, "sample_packed", None)
+    monkeypatch.setattr(replay, "sample_packed", lambda batch_size, out: 1 // 0)
     pipeline.next_batch()
     pipeline.close()
     assert not prefetch_threads()

@@ -5,10 +5,9 @@ from typing import Literal, get_args
 import torch
 
 from unilab.ipc.replay_buffer import ReplayBuffer
-from unilab.ipc.replay_pipelines.device_resident import DeviceResidentPipeline, mirror_bytes
-from unilab.ipc.replay_pipelines.direct import DirectPipeline
+from unilab.ipc.replay_pipelines.device import DevicePipeline, replay_bytes_on_device
+from unilab.ipc.replay_pipelines.host import DirectPipeline, PrefetchPipeline
 from unilab.ipc.replay_pipelines.pipeline import ReplayPipeline
-from unilab.ipc.replay_pipelines.prefetch import PrefetchPipeline
 
 PipelineKind = Literal["auto", "direct", "prefetch", "device"]
 
@@ -38,9 +37,10 @@ def build_pipeline(
     Raises:
         ValueError: an unknown kind, kind 'device' for a learner on the cpu, or a batch size below 1.
     """
-    chosen = choose_kind(kind, mirror_bytes(replay), device, device_budget_bytes=device_budget_bytes)
+    size = replay_bytes_on_device(replay.capacity, replay.width)
+    chosen = choose_kind(kind, size, device, device_budget_bytes=device_budget_bytes)
     if chosen == "device":
-        return DeviceResidentPipeline(replay, batch_size, device, seed=seed)
+        return DevicePipeline(replay, batch_size, device, seed=seed)
     if chosen == "prefetch":
         return PrefetchPipeline(replay, batch_size, device)
     return DirectPipeline(replay, batch_size, device)
@@ -73,12 +73,7 @@ def choose_kind(
         return kind
     if device.type == "cpu":
         return "direct"
-    budget = _free_budget(device) if device_budget_bytes is None else device_budget_bytes
-    return "device" if replay_bytes <= budget else "prefetch"
-
-
-def _free_budget(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(FREE_MEMORY_FRACTION * free)
+    if device_budget_bytes is None:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        device_budget_bytes = int(FREE_MEMORY_FRACTION * free)
+    return "device" if replay_bytes <= device_budget_bytes else "prefetch"

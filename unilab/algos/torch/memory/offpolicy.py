@@ -29,10 +29,10 @@ from unilab.algos.torch.offpolicy.networks.policies import Actor, Critics, build
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
 from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryAvailable, MemoryBudget
-from unilab.ipc.replay.mirror import CHUNK
-from unilab.ipc.replay.rows import RowLayout
 from unilab.ipc.replay_buffer import replay_bytes
 from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind
+from unilab.ipc.replay_pipelines.device import CHUNK
+from unilab.ipc.replay_rows import RowLayout
 from unilab.machine.devices import usable_cores
 from unilab.settings import SettingsError
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from unilab.ipc.shared_memory import segments
-
 FLAGS = ("dones", "truncated", "terminal_mask")
 """true or false, 1 or 0"""
 
@@ -57,7 +55,7 @@ class RowLayout:
 
 
 class RowPacker:
-    """Checks transitions and packs them into rows, in memory that it keeps and uses again."""
+    """Checks transitions and packs them into rows, in memory that it keeps for the next ones."""
 
     def __init__(self, layout: RowLayout) -> None:
         self._layout = layout
@@ -76,79 +74,72 @@ class RowPacker:
         Raises:
             ValueError: names the argument, what was expected and what came.
         """
-        batch = _batch(fields["obs"])
-        self._size_for(batch)
+        batch = self._batch(fields["obs"])
         for name, value in fields.items():
-            target = self._targets.get(name)
+            target = self._target(name, name, value)
             if target is not None:
                 target[...] = _checked(name, value, target.shape)
-            elif value is not None:
-                raise ValueError(f"ReplayBuffer.add: {name} was given; {self._remedy(name)}")
-        flags = self._targets
-        if np.count_nonzero(flags["truncated"] > flags["dones"]):
+        if np.count_nonzero(self._targets["truncated"] > self._targets["dones"]):
             raise ValueError(
                 "ReplayBuffer.add: truncated is true where dones is false; dones are the ends of episodes of either "
                 "kind, terminated or truncated"
             )
-        self._put_finals(mask, finals, batch)
+        given = [name for name, value in finals.items() if value is not None]
+        if mask is not None:
+            ended = np.flatnonzero(_checked("terminal_mask", mask, (batch,)))
+            for name, value in finals.items():
+                target = self._target(name, f"terminal_{name}", value)
+                if target is not None and (value is not None or ended.size):
+                    final = _checked(f"terminal_{name}", value, target.shape, (ended.size, target.shape[1]))
+                    target[ended] = final[ended] if len(final) == batch else final
+        elif given:
+            raise ValueError(
+                f"ReplayBuffer.add: terminal_{given[0]} was given without terminal_mask, which says for which rows"
+            )
         if np.count_nonzero(np.isfinite(self._rows, out=self._finite)) < self._rows.size:
-            raise ValueError(self._describe_non_finite())
+            row, column = np.argwhere(~self._finite)[0].tolist()
+            name, place = next(item for item in self._layout.columns.items() if item[1].start <= column < item[1].stop)
+            index = f"{row}, {column - place.start}" if self._layout.widths[name] else f"{row}"
+            raise ValueError(
+                f"ReplayBuffer.add: {name}[{index}] is {self._rows[row, column]} as float32; nothing was added. "
+                "Find where it comes from: physics, reward or policy"
+            )
         return self._rows
 
-    def _size_for(self, batch: int) -> None:
-        if len(self._rows) != batch or not self._targets:
-            self._rows = np.empty((batch, self._layout.width), np.float32)
+    def _batch(self, obs: Any) -> int:
+        """B, which obs sets; makes the memory for so many rows."""
+        shape = obs.shape if isinstance(obs, torch.Tensor) else np.shape(obs)
+        if len(shape) != 2:
+            raise ValueError(f"ReplayBuffer.add: obs is {list(shape)}; expected [B, obs_dim]")
+        if len(self._rows) != shape[0] or not self._targets:
+            self._rows = np.empty((shape[0], self._layout.width), np.float32)
             self._finite = np.empty(self._rows.shape, np.bool_)
             self._targets = {
                 name: self._rows[:, columns] if self._layout.widths[name] else self._rows[:, columns.start]
                 for name, columns in self._layout.columns.items()
             }
+        return shape[0]
 
-    def _put_finals(self, mask: Any, finals: Mapping[str, Any], batch: int) -> None:
-        """Put the true last observations where episodes ended."""
-        given = [name for name, value in finals.items() if value is not None]
-        if mask is None:
-            if given:
-                raise ValueError(
-                    f"ReplayBuffer.add: terminal_{given[0]} was given without terminal_mask, which says for which rows"
-                )
-            return
-        ended = np.flatnonzero(_checked("terminal_mask", mask, (batch,)))
-        for name, value in finals.items():
-            target = self._targets.get(name)
-            if target is None:
-                if value is not None:
-                    raise ValueError(f"ReplayBuffer.add: terminal_{name} was given; {self._remedy(name)}")
-            elif value is not None or ended.size:
-                each, some = target.shape, (ended.size, target.shape[1])
-                final = _checked(f"terminal_{name}", value, each, some)
-                target[ended] = final[ended] if len(final) == batch else final
-
-    def _remedy(self, name: str) -> str:
-        option = "multi_step=True" if name == "steps" else "critic_dim > 0"
-        return f"this buffer has no column for it: create it with {option}, or leave it out"
-
-    def _describe_non_finite(self) -> str:
-        row, column = np.argwhere(~np.isfinite(self._rows))[0].tolist()
-        name, place = next(item for item in self._layout.columns.items() if item[1].start <= column < item[1].stop)
-        index = f"{row}, {column - place.start}" if self._layout.widths[name] else f"{row}"
-        return (
-            f"ReplayBuffer.add: {name}[{index}] is {self._rows[row, column]} as float32; nothing was added. "
-            "Find where it comes from: physics, reward or policy"
-        )
-
-
-def _batch(obs: Any) -> int:
-    """B, which obs sets."""
-    shape = np.shape(obs) if not isinstance(obs, torch.Tensor) else obs.shape
-    if len(shape) != 2:
-        raise ValueError(f"ReplayBuffer.add: obs is {list(shape)}; expected [B, obs_dim]")
-    return shape[0]
+    def _target(self, name: str, argument: str, value: Any) -> np.ndarray | None:
+        """Where the field goes; None: the rows have no such field, and no value was given for it."""
+        target = self._targets.get(name)
+        if target is None and value is not None:
+            option = "multi_step=True" if name == "steps" else "critic_dim > 0"
+            raise ValueError(
+                f"ReplayBuffer.add: {argument} was given; this buffer has no column for it: create it with {option}, "
+                "or leave it out"
+            )
+        return target
 
 
 def _checked(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
     """The value as an array of real numbers of one of the shapes."""
-    array = _from_tensor(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+    if isinstance(value, torch.Tensor):  # only what is needed: each of these costs a microsecond
+        value = value.detach() if value.requires_grad else value
+        value = value.cpu() if value.device.type != "cpu" else value
+        array = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+    else:
+        array = np.asarray(value)
     if array.shape not in shapes or array.dtype.kind not in "fiub":
         expected = " or ".join(str(list(shape)) for shape in shapes)
         got = "nothing" if value is None else f"{list(array.shape)} {array.dtype}"
@@ -161,19 +152,3 @@ def _checked(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found with what is not finite
             return array.astype(np.float32)
     return array
-
-
-def _from_tensor(tensor: torch.Tensor) -> np.ndarray:
-    """Only what is needed: each of these costs a microsecond."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
-    if tensor.dtype is torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.numpy()
-
-
-def replay_row_bytes(capacity: int, layout: RowLayout) -> int:
-    """Bytes of the rows of a replay buffer."""
-    return segments.align(4 * capacity * layout.width)

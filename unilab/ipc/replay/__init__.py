@@ -1,1 +1,0 @@
-"""Parts of the replay buffer: rows, windows, claims and the mirror on a device."""
