@@ -153,7 +153,7 @@ def appo_steps(sizes: Sizes, device: str, dtype: str, rows: int, threads: int) -
     from unilab.algos.torch.appo.config import APPOConfig
     from unilab.algos.torch.appo.runner import build_learner
     from unilab.envs import EnvDims
-    from unilab.ipc.rollout_fields import slot_fields
+    from unilab.ipc.rollout_ring_buffer import slot_fields
     from unilab.settings import parse
 
     epochs, minibatches, steps, dims = 2, 4, 16, EnvDims(17, 6, 0)

@@ -73,8 +73,9 @@ def test_a_slot_can_have_fields_of_its_own() -> None:
     assert {name: (value.dtype, value.unique().tolist()) for name, value in read.items()} == {
         "flags": (torch.bool, [True]), "numbers": (torch.float64, [1 / 3]), "count": (torch.int64, [2**40]),
     }  # fmt: skip
-    for other in (None, fields | {"flags": ((3,), np.int8)}):
-        with pytest.raises(ValueError, match="was created with other fields than"):
+    other_type = fields | {"flags": ((3,), np.int8)}
+    for other, theirs in ((None, r"obs=\[2, 3, 5\] float32"), (other_type, r"flags=\[3\] int8")):
+        with pytest.raises(ValueError, match=rf"created with flags=\[3\] bool, attached with {theirs}$"):
             attach(ring, fields=other, num_slots=1)
     ring.cleanup()
 
@@ -397,7 +398,7 @@ def test_a_killed_publication_is_completed_by_the_next_writer() -> None:
     slot = ring.write_slot
     stamp(ring, 2)
     ring._words[_SLOTS + ring._physical + slot] = 2
-    ring._words[_SLOTS + slot] = 2  # killed here: announced, not counted
+    ring._words[_SLOTS + slot] = 3  # killed here: announced, not counted
     assert ring._words[_WRITTEN] == 2
     heir = attach(ring, num_slots=1)
     heir.attach_sync_primitives(*ring.sync_primitives)

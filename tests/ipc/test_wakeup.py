@@ -1,4 +1,4 @@
-"""Flags and bells: wake-ups that no death and no order of events can lose."""
+"""Flags: wake-ups that no death and no order of events can lose."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from tests.ipc.conftest import SPAWN_SECONDS
 from tests.ipc.processes import wait_for_flag
 from unilab.ipc import SharedFlag
 from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import Bell, Deadline
+from unilab.ipc.shared_memory.wakeup import Deadline
 
 
 def test_a_flag_stays_set_for_everybody(spawn: Callable[..., Any], context: SpawnContext) -> None:
@@ -40,22 +40,26 @@ def test_a_killed_waiter_harms_no_flag(quick: Callable[..., Any], context: Spawn
     assert flag.is_set()
 
 
-def test_a_bell_rung_before_the_wait_is_heard_and_then_silent() -> None:
-    bell = Bell()
+def test_a_flag_that_was_cleared_is_set_again_by_the_next_set_alone() -> None:
+    flag = SharedFlag()
+    flag.clear()
     for _ in range(100_000):
-        bell.ring()
-    assert bell.wait(SPAWN_SECONDS)
-    assert bell.wait(0)
+        flag.set()
+    assert flag.wait(SPAWN_SECONDS)
+    flag.clear()
+    assert not flag.wait(0)
+    flag.set()
+    assert flag.is_set()
 
 
-def test_a_bell_says_when_the_flag_ended_the_wait() -> None:
-    bell, flag = Bell(), SharedFlag()
-    timer = threading.Timer(0.01, flag.set)
+def test_another_flag_ends_the_wait() -> None:
+    flag, end = SharedFlag(), SharedFlag()
+    timer = threading.Timer(0.01, end.set)
     timer.start()
-    assert not bell.wait(SPAWN_SECONDS, unless=flag)
+    assert not flag.wait(SPAWN_SECONDS, unless=end)
     timer.join()
-    bell.ring()
-    assert not bell.wait(SPAWN_SECONDS, unless=flag)
+    flag.set()
+    assert flag.wait(SPAWN_SECONDS, unless=end), "it counts although the other one is set"
 
 
 def test_a_deadline_ends_at_zero_and_ignores_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, Worker
 from unilab.envs import VecEnv
 from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.group import CollectorGroup
-from unilab.ipc.shared_memory.wakeup import Bell, Deadline
+from unilab.ipc.shared_memory.wakeup import Deadline
 
 VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
@@ -80,7 +80,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
         with self.env_factory() as env:
             self._layout = RolloutLayout.of(env, self.n_rollout_steps)
-        self._bell = Bell(get_context("spawn"))
+        self._bell = SharedFlag(get_context("spawn"))
         for index in range(self.n_workers):
             self._workers.append(_Process(index, self._ring()))
 
@@ -138,7 +138,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         None: ``unless`` is set.
         """
         while not (unless and unless.is_set()):
-            self._bell.silence()
+            self._bell.clear()
             self._supervise()
             first = self._turn if self.in_step else self._last_turn + 1
             for number in range(first, first + (1 if self.in_step else self.n_workers)):

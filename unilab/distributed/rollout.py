@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unilab.distributed.statistics import MOMENTS, event_names
 from unilab.envs import VecEnv
-from unilab.ipc.rollout_fields import FieldSpec
+from unilab.ipc.rollout_ring_buffer import FieldSpec
 
 _HEADER = 5
 """numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended, nanoseconds it took"""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unilab.ipc.async_runner import AsyncRunner
     from unilab.ipc.collector_error import CollectorError
+    from unilab.ipc.latest import LatestValue
     from unilab.ipc.replay_buffer import ReplayBuffer, ReplayEmptyError
     from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
     from unilab.ipc.shared_buffer import SharedBufferBase
-    from unilab.ipc.shared_memory.mailbox import LatestValue
     from unilab.ipc.shared_memory.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
     from unilab.ipc.shared_memory.wakeup import SharedFlag
     from unilab.ipc.shared_obs_stats import SharedObsNormStats
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {
     "AsyncRunner": "async_runner",
     "CollectorError": "collector_error",
-    "LatestValue": "shared_memory.mailbox",
+    "LatestValue": "latest",
     "ReplayBuffer": "replay_buffer",
     "ReplayEmptyError": "replay_buffer",
     "RolloutRingBuffer": "rollout_ring_buffer",

@@ -4,34 +4,56 @@ There are ``num_slots + 2`` physical slots: besides the rollouts that wait to be
 written and one that the reader holds. So the writer never touches a slot that can be read, the reader's views stay
 whole until ``advance_read`` however often the writer laps it, and nothing is ever copied twice.
 
-Which slot is which stands in a few words of the header: for each slot the number of the rollout in it (or FREE), and
-the slot that the reader holds. They change under a file lock that is held for those stores alone, never while data is
-copied; the kernel ends it when its holder dies, and every store by itself leaves a state that the other side can go
-on with. Taking the lock also orders the data before the words that announce it, on every kind of processor.
+Which slot is which stands in a few words of the header: for each slot the number of the rollout in it, counted from 1
+(or FREE), and the number of the one that the reader holds. They change under a file lock that is held for those stores
+alone, never while data is copied; the kernel ends it when its holder dies, and every store by itself leaves a state
+that the other side can go on with. Taking the lock also orders the data before the words that announce it, on every
+kind of processor.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
-from unilab.ipc.rollout_fields import FieldSpec, checksum, fields_bytes, float_fields, normalized
+from unilab.ipc.shared_buffer import SharedBufferBase, shared_bytes
 from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import Bell, Deadline, SharedFlag
+from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
 WhenFull = Literal["drop_oldest", "wait"]
 _MODES: tuple[WhenFull, ...] = ("drop_oldest", "wait")
 
-FREE = -1
-_MAGIC = 0x756E695F72696E67
-_SHAPE = ("num_envs", "num_steps", "obs_dim", "action_dim", "critic_dim", "num_slots")
-_FIELDS = 1 + len(_SHAPE)
-_MODE = _FIELDS + 1
-_WRITTEN, _DROPPED, _READ, _HELD = range(_MODE + 1, _MODE + 5)
-_SLOTS = _HELD + 1
-"""index of the first slot's words: for each slot the rollout's number, then for each slot its policy version"""
+FieldSpec = tuple[tuple[int, ...], DTypeLike]
+"""shape and dtype of an array"""
+Fields = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+FREE = 0
+_KIND = "rollout ring"
+_SIZES = ("num_envs", "num_steps", "obs_dim", "action_dim", "critic_dim", "num_slots")
+_MODE, _WRITTEN, _DROPPED, _HELD, _SLOTS = range(5)
+"""_SLOTS: the first of the slots' words: for each slot the rollout's number, then for each slot its policy version"""
+
+
+def slot_fields(
+    num_envs: int, num_steps: int, obs_dim: int, action_dim: int, critic_dim: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of one of APPO's rollouts, all float32; N environments, T steps."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "obs": (num_steps, num_envs, obs_dim),
+        "actions": (num_steps, num_envs, action_dim),
+        "log_probs": (num_steps, num_envs),
+        "rewards": (num_steps, num_envs),
+        "dones": (num_steps, num_envs),
+        "truncated": (num_steps, num_envs),
+        "last_obs": (num_envs, obs_dim),
+    }
+    if critic_dim > 0:
+        shapes |= {"critic": (num_steps, num_envs, critic_dim), "last_critic": (num_envs, critic_dim)}
+    return shapes
 
 
 def ring_bytes(
@@ -45,15 +67,30 @@ def ring_bytes(
     fields: Mapping[str, FieldSpec] | None = None,
 ) -> int:
     """Bytes of shared memory of a ring of these sizes."""
-    fields = fields or float_fields(num_envs, num_steps, obs_dim, action_dim, critic_dim)
-    return _header_bytes(num_slots) + (num_slots + 2) * fields_bytes(fields)
+    sizes = (num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots)
+    return shared_bytes(_KIND, *_layout(sizes, _complete(sizes, fields)))
 
 
-def _header_bytes(num_slots: int) -> int:
-    return segments.align(8 * (_SLOTS + 2 * (num_slots + 2)))
+def _complete(sizes: tuple[int, ...], fields: Mapping[str, FieldSpec] | None) -> Fields:
+    """The fields, APPO's unless others are given, each type as a dtype object."""
+    given = fields or {name: (shape, np.float32) for name, shape in slot_fields(*sizes[:-1]).items()}
+    return {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in given.items()}
 
 
-class RolloutRingBuffer:
+def _layout(sizes: tuple[int, ...], fields: Fields) -> tuple[dict[str, object], int]:
+    """What is to agree, and bytes of words and slots."""
+    layout: dict[str, object] = dict(zip(_SIZES, sizes, strict=True))
+    layout |= {name: f"{list(shape)} {dtype}" for name, (shape, dtype) in fields.items()}
+    slot = sum(segments.align(dtype.itemsize * int(np.prod(shape))) for shape, dtype in fields.values())
+    slots = sizes[-1] + 2
+    return layout, _words_bytes(slots) + slots * slot
+
+
+def _words_bytes(slots: int) -> int:
+    return segments.align(8 * (_SLOTS + 2 * slots))
+
+
+class RolloutRingBuffer(SharedBufferBase):
     """``num_slots`` unread rollouts of T steps in N environments, each with the version of the weights that acted.
 
     Writer::
@@ -76,7 +113,7 @@ class RolloutRingBuffer:
         when_full: ``drop_oldest`` gives up the oldest unread rollout and counts it in ``dropped`` (the one that is
             being read is never given up); ``wait`` is for writers that call ``wait_for_space`` before each rollout.
             Whoever attaches gets the creator's choice.
-        fields: names, shapes and dtypes of a slot's arrays, instead of APPO's (see ``rollout_fields``).
+        fields: names, shapes and dtypes of a slot's arrays, instead of APPO's (``slot_fields``).
         ctx: multiprocessing context of the processes that share it; spawn when None.
 
     A ring is picklable as an argument of a process that is being started, and arrives there attached.
@@ -103,69 +140,36 @@ class RolloutRingBuffer:
         ctx: BaseContext | None = None,
     ) -> None:
         self._sizes = (num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots)
-        for label, size in zip(_SHAPE, self._sizes, strict=True):
+        for label, size in zip(_SIZES, self._sizes, strict=True):
             if size < (0 if label == "critic_dim" else 1):
                 raise ValueError(f"RolloutRingBuffer: {label} is {size}; it must be positive")
         if when_full not in _MODES:
             raise ValueError(f"RolloutRingBuffer: when_full is {when_full!r}; choose one of {', '.join(_MODES)}")
-        self._fields = normalized(fields or float_fields(*self._sizes[:-1]))
-        self._sync: tuple[Bell, Bell] | None = None
-        self._write_slot: int | None = None
-        self.policy_version = 0
-        """version of the weights that act in the rollout being written; stored with it by signal_write_done()"""
-        if create:
-            size = ring_bytes(*self._sizes[:4], critic_dim=critic_dim, num_slots=num_slots, fields=self._fields)
-            self._segment = segments.create(size, "rollouts", label=shm_name_prefix)
-            self._map()
-            for word, size in enumerate(self._sizes, start=1):
-                self._words[word] = size
-            self._words[_FIELDS] = checksum(self._fields)
-            self._words[_MODE] = _MODES.index(when_full)
-            self._words[_HELD] = FREE
-            for slot in range(self._physical):
-                self._words[_SLOTS + slot] = FREE
-            self._words[0] = _MAGIC
-            self.attach_sync_primitives(Bell(ctx), Bell(ctx))
-        else:
-            if shm_name_prefix is None:
-                raise ValueError("RolloutRingBuffer: create=False needs shm_name_prefix, the name of the ring")
-            self._segment = segments.attach(shm_name_prefix)
-            self._check_sizes()
-            self._map()
-
-    def _map(self) -> None:
-        """Lay the header's words and each slot's arrays over the segment."""
-        self._physical = self._sizes[-1] + 2
-        self._words = self._segment.words(0, _SLOTS + 2 * self._physical)
+        if not create and shm_name_prefix is None:
+            raise ValueError("RolloutRingBuffer: create=False needs shm_name_prefix, the name of the ring")
+        self._fields = _complete(self._sizes, fields)
+        layout, size = _layout(self._sizes, self._fields)
+        names = {"label" if create else "attach": shm_name_prefix}
+        super().__init__(_KIND, layout, size, **names)
+        self._physical = num_slots + 2
+        self._words = self._segment.words(self._offset, _SLOTS + 2 * self._physical)
         self._slots: list[dict[str, np.ndarray]] = []
-        offset = _header_bytes(self._sizes[-1])
+        offset = self._offset + _words_bytes(self._physical)
         for _ in range(self._physical):
             arrays = {}
             for name, (shape, dtype) in self._fields.items():
                 arrays[name] = self._segment.array(offset, shape, dtype)
                 offset += segments.align(arrays[name].nbytes)
             self._slots.append(arrays)
-
-    def _check_sizes(self) -> None:
-        if self._segment.size < 8 * _SLOTS:
-            raise ValueError(f"{self.name} is no rollout ring: it has {self._segment.size} bytes")
-        words = self._segment.words(0, _SLOTS)
-        if words[0] != _MAGIC:
-            raise ValueError(f"{self.name} is no rollout ring, or one that is not finished yet")
-        for label, mine, theirs in zip(_SHAPE, self._sizes, words[1:_FIELDS], strict=True):
-            if mine != theirs:
-                raise ValueError(f"{self.name} was created with {label}={theirs}, attached with {label}={mine}")
-        if words[_FIELDS] != checksum(self._fields):
-            raise ValueError(
-                f"{self.name} was created with other fields than {', '.join(self._fields)}, or other types"
-            )
+        self._sync: tuple[SharedFlag, SharedFlag] | None = None
+        self._write_slot: int | None = None
+        self.policy_version = 0
+        """version of the weights that act in the rollout being written; stored with it by signal_write_done()"""
+        if create:
+            self._words[_MODE] = _MODES.index(when_full)
+            self.attach_sync_primitives(SharedFlag(ctx), SharedFlag(ctx))
 
     # What both sides may ask
-
-    @property
-    def name(self) -> str:
-        """Name of the shared memory, to attach by."""
-        return self._segment.name
 
     @property
     def slot_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -193,12 +197,7 @@ class RolloutRingBuffer:
         return self._header(_DROPPED)
 
     @property
-    def read(self) -> int:
-        """Rollouts that the reader has finished."""
-        return self._header(_READ)
-
-    @property
-    def sync_primitives(self) -> tuple[Bell, Bell]:
+    def sync_primitives(self) -> tuple[SharedFlag, SharedFlag]:
         """What wakes the reader and what wakes the writer: ``attach_sync_primitives(*pair)`` on the other side."""
         if self._sync is None:
             raise RuntimeError(
@@ -207,8 +206,8 @@ class RolloutRingBuffer:
             )
         return self._sync
 
-    def attach_sync_primitives(self, write_ptr: Bell, read_ptr: Bell) -> None:
-        """Use the creator's bells: ``write_ptr`` wakes the reader, ``read_ptr`` the writer; its ``sync_primitives``.
+    def attach_sync_primitives(self, write_ptr: SharedFlag, read_ptr: SharedFlag) -> None:
+        """Use the creator's flags: ``write_ptr`` wakes the reader, ``read_ptr`` the writer; its ``sync_primitives``.
 
         They are pipes, which have no name to attach by: another process gets the pair when it is started (spawned), as
         an argument::
@@ -237,7 +236,7 @@ class RolloutRingBuffer:
         if self._write_slot is None:
             with self._segment.lock:
                 self._drop_excess()
-                self._write_slot = next(slot for slot, number in enumerate(self._numbers()) if number == FREE)
+                self._write_slot = self._numbers().index(FREE)
         return self._write_slot
 
     @property
@@ -265,19 +264,20 @@ class RolloutRingBuffer:
                 "create the ring with when_full='drop_oldest'"
             )
         with self._segment.lock:
-            number = max(words[_WRITTEN], 1 + max(self._numbers()))
+            number = 1 + max(words[_WRITTEN], *self._numbers())  # one that was killed may have announced, not counted
             words[_SLOTS + self._physical + slot] = self.policy_version
             words[_SLOTS + slot] = number
-            words[_WRITTEN] = number + 1
+            words[_WRITTEN] = number
             self._drop_excess()
         self._write_slot = None
-        self.sync_primitives[0].ring()
+        self.sync_primitives[0].set()
 
     def _drop_excess(self) -> None:
         """Give up the oldest unread rollouts beyond num_slots; the caller holds the lock."""
-        held = self._words[_HELD]
-        while len(unread := self._unread(held)) > self.num_slots:
-            self._words[_SLOTS + unread[0]] = FREE
+        numbers = self._numbers()
+        unread = sorted(set(numbers) - {FREE, self._words[_HELD]})
+        for number in unread[: max(0, len(unread) - self.num_slots)]:
+            self._words[_SLOTS + numbers.index(number)] = FREE
             self._words[_DROPPED] += 1
 
     # Reader
@@ -291,14 +291,13 @@ class RolloutRingBuffer:
         """
         self._check_open()
         with self._segment.lock:
-            held = self._words[_HELD]
-            if held != FREE and self._words[_SLOTS + held] != FREE:
-                return held
-            unread = self._unread(FREE)
-            if not unread:
-                raise RuntimeError(f"{self.name} has no rollout to read; wait_for_data() says when there is one")
-            self._words[_HELD] = unread[0]
-            return unread[0]
+            numbers, held = self._numbers(), self._words[_HELD]
+            if held == FREE or held not in numbers:
+                unread = set(numbers) - {FREE}
+                if not unread:
+                    raise RuntimeError(f"{self.name} has no rollout to read; wait_for_data() says when there is one")
+                held = self._words[_HELD] = min(unread)
+            return numbers.index(held)
 
     @property
     def read_policy_version(self) -> int:
@@ -342,29 +341,22 @@ class RolloutRingBuffer:
         with self._segment.lock:
             self._words[_HELD] = FREE
             self._words[_SLOTS + slot] = FREE
-            self._words[_READ] += 1
-        self.sync_primitives[1].ring()
+        self.sync_primitives[1].set()
 
     # Closing
 
     def close(self) -> None:
         """Give up this handle (idempotent); arrays handed out stay valid. The other side is not disturbed."""
-        self._segment.close()
+        super().close()
         self._words.release()
         self._slots = []
 
-    def cleanup(self) -> None:
-        """Close, and free the shared memory once nobody maps it any more. The creator calls it, last (idempotent)."""
-        self.close()
-        self._segment.unlink()
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._sizes, self._fields, self.name, self.sync_primitives)
+        options: dict[str, Any] = {"critic_dim": self._sizes[4], "num_slots": self.num_slots, "fields": self._fields}
+        attach = functools.partial(RolloutRingBuffer, create=False, shm_name_prefix=self.name, **options)
+        return attach, self._sizes[:4], {"_sync": self.sync_primitives}
 
     # Helpers
-
-    def _check_open(self) -> None:
-        _ = self._segment.memory
 
     def _header(self, word: int) -> int:
         self._check_open()
@@ -373,26 +365,10 @@ class RolloutRingBuffer:
     def _numbers(self) -> list[int]:
         return self._words[_SLOTS : _SLOTS + self._physical].tolist()
 
-    def _unread(self, held: int) -> list[int]:
-        """Slots of the rollouts that can be read, oldest first, without the one that is held."""
-        numbers = self._numbers()
-        slots = (slot for slot, number in enumerate(numbers) if number != FREE and slot != held)
-        return sorted(slots, key=numbers.__getitem__)
-
-    def _wait(self, ready: Callable[[], bool], bell: Bell, timeout: float, unless: SharedFlag | None) -> bool:
+    def _wait(self, ready: Callable[[], bool], flag: SharedFlag, timeout: float, unless: SharedFlag | None) -> bool:
         deadline = Deadline(timeout)
         while not ready():
-            left = deadline.left()
-            if left == 0 or not bell.wait(left, unless):
+            if not flag.wait(deadline.left(), unless):
                 return ready()
+            flag.clear()
         return True
-
-
-def _attach(
-    sizes: tuple[int, ...], fields: Mapping[str, FieldSpec], name: str, sync: tuple[Bell, Bell]
-) -> RolloutRingBuffer:
-    *shape, critic_dim, num_slots = sizes
-    options: dict[str, Any] = {"critic_dim": critic_dim, "num_slots": num_slots, "fields": fields}
-    ring = RolloutRingBuffer(*shape, create=False, shm_name_prefix=name, **options)
-    ring.attach_sync_primitives(*sync)
-    return ring

@@ -73,13 +73,13 @@ class SharedBufferBase:
 
 
 def _difference(theirs: bytes, mine: bytes, kind: str) -> str:
-    """What of the layout is not the same, for an error."""
-    head, *there = theirs.decode(errors="replace").splitlines()[:1000] or [""]
+    """The first thing in the layout that is not the same, for an error."""
+    head, *there = theirs.decode(errors="replace").splitlines() or [""]
     _, *here = mine.decode().splitlines()
     if head != f"unilab {kind}":
         return f"is no {kind}, or one that is not finished yet"
-    created = ", ".join(line for line in there if line not in here)
-    attached = ", ".join(line for line in here if line not in there)
+    created = next((line for line in there if line not in here), None)
+    attached = next((line for line in here if line not in there), None)
     if created or attached:
         return f"was created with {created or 'nothing more'}, attached with {attached or 'nothing more'}"
     return "was created with the same in another order"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unilab.ipc.shared_memory.mailbox import LatestValue
+from unilab.ipc.latest import LatestValue
 
 
 class SharedObsNormStats(LatestValue):
@@ -23,10 +23,11 @@ class SharedObsNormStats(LatestValue):
     Args:
         ctx: multiprocessing context of the processes that share it.
         capacity: bytes of the pickled statistics; the default holds mean and deviation of 16,000 float64 observations.
+        name: attach to the mailbox of this name; None makes one.
     """
 
-    def __init__(self, ctx: BaseContext | None, *, capacity: int = 262144) -> None:
-        super().__init__(ctx, capacity=capacity)
+    def __init__(self, ctx: BaseContext | None, *, capacity: int = 262144, name: str | None = None) -> None:
+        super().__init__(ctx, capacity=capacity, name=name)
 
     def put(self, stats: Any) -> None:
         """Replace the latest statistics; never blocks, however often it is called without a reader.

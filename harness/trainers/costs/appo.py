@@ -15,7 +15,7 @@ from unilab.algos.torch.appo.runner import build_learner
 from unilab.algos.torch.appo.worker import acting_loop, build_networks
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_fields import slot_fields
+from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.machine.devices import split_threads
 from unilab.settings import flatten, parse
 

@@ -9,7 +9,7 @@ from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import acting_loop
 from unilab.algos.torch.networks.actor_critic import Actor, gaussian_log_prob
-from unilab.ipc.rollout_fields import slot_fields
+from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.settings import parse
 
 GAMMA = 0.5

@@ -14,8 +14,8 @@ from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
 from unilab.envs import make
 from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_fields import slot_fields
-from unilab.ipc.shared_memory.mailbox import LatestValue
+from unilab.ipc.latest import LatestValue
+from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.settings import flatten, parse
 from unilab.tracing.spans import timeline
 

@@ -1,6 +1,7 @@
 """The collector's end of supervision: what runs in the spawned process around the collector function."""
 
 import contextlib
+import errno
 import faulthandler
 import logging
 import multiprocessing
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import exit_descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +135,24 @@ def watch_parent(pid: int, started: int) -> None:
             os._exit(PARENT_DIED)
 
     threading.Thread(target=watch, name="parent watchdog", daemon=True).start()
+
+
+def exit_descriptor(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process ends, to be closed by the caller.
+
+    Unlike the end of a pipe it is not kept open by what that process forked. None: the system has no such thing.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox
+            return None
+        raise
 
 
 def _attach_steps(name: str) -> None:

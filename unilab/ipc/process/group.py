@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, Supervision, run_collector
+from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, Supervision, exit_descriptor, run_collector
 from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag, exit_descriptor
+from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
 from unilab.envs import EnvDims, make
-from unilab.ipc import AsyncRunner, RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_fields import slot_fields
-from unilab.ipc.shared_memory.mailbox import LatestValue
+from unilab.ipc import AsyncRunner, LatestValue, RolloutRingBuffer, SharedWeightSync
+from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.machine.devices import Threads
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed

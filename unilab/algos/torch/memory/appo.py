@@ -26,8 +26,7 @@ from unilab.algos.torch.memory.items import (
 )
 from unilab.algos.torch.memory.process_cost import ProcessCosts, measure_process_cost
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryBudget
-from unilab.ipc.rollout_fields import slot_fields
-from unilab.ipc.rollout_ring_buffer import ring_bytes
+from unilab.ipc.rollout_ring_buffer import ring_bytes, slot_fields
 from unilab.machine.devices import split_threads, usable_cores
 
 FRAGMENTATION = 1.4

@@ -14,8 +14,8 @@ from torch import nn
 from unilab.algos.torch.memory.process_cost import ProcessCost, ProcessCosts
 from unilab.envs import make
 from unilab.envs.mujoco_env import MujocoVecEnv
+from unilab.ipc.latest import LatestValue, mailbox_bytes
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem
-from unilab.ipc.shared_memory.mailbox import LatestValue, mailbox_bytes
 from unilab.ipc.weight_sync import weight_sync_bytes
 
 FLOAT = 4

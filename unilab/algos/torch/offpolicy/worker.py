@@ -22,7 +22,6 @@ from unilab.envs import StepResult, VecEnv, make
 from unilab.envs.unit_actions import action_scale
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.child import report_step
-from unilab.ipc.shared_memory.wakeup import Bell
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.fault_log import FaultStates
 from unilab.run.progress import LatestQueue, put_latest_metrics
@@ -203,7 +202,7 @@ def off_policy_collector_fn(
     seed: int,
     state: Mapping[str, Any] | None = None,
     *,
-    bell: Bell | None = None,
+    bell: SharedFlag | None = None,
     trace_folder: str | None = None,
     faults: Path | None = None,
 ) -> None:
@@ -221,7 +220,7 @@ def off_policy_collector_fn(
             policy version)`` when ``env_steps_per_sync`` steps were made, ``("state",)`` by ``("state", state_dict)``.
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
-        bell: running freely, rung after every ``env_steps_per_sync`` steps.
+        bell: running freely, set after every ``env_steps_per_sync`` steps.
         trace_folder: where this process' part of the timeline goes, with ``trace_enabled``; None: where the
             settings say.
         faults: the file of its simulation faults.
@@ -249,7 +248,7 @@ def off_policy_collector_fn(
             while not stop_event.is_set():
                 loop.collect()
                 if bell is not None:
-                    bell.ring()
+                    bell.set()
         elif commands is not None:
             loop.obey(commands, stop_event)
         else:

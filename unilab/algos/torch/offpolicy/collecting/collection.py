@@ -13,9 +13,7 @@ from torch import Tensor
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.worker import off_policy_collector_fn
 from unilab.envs import EnvDims
-from unilab.ipc import AsyncRunner, ReplayBuffer, SharedWeightSync
-from unilab.ipc.shared_memory.mailbox import LatestValue
-from unilab.ipc.shared_memory.wakeup import Bell
+from unilab.ipc import AsyncRunner, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
@@ -68,7 +66,7 @@ class TransitionCollection:
         self._runner = runner
         self._weights = SharedWeightSync.from_state_dict(weights)
         self._metrics = LatestValue()
-        self._bell = Bell(runner.ctx)
+        self._bell = SharedFlag(runner.ctx)
         self._newest: dict[str, Any] = {}
         self._log = log
         self._started = self._collecting = False
@@ -140,6 +138,7 @@ class TransitionCollection:
         """Running freely: wait until ``ready()``, asked whenever something was stored."""
         while not ready():
             self._bell.wait(WAIT_SECONDS, self._runner.interrupt)
+            self._bell.clear()
             check()
         self._look()
         self.acted_version = self._newest.get("policy_version", 0)

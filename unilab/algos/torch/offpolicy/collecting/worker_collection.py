@@ -21,7 +21,6 @@ from unilab.distributed import (
 from unilab.envs import EnvDims, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
-from unilab.ipc.shared_memory.wakeup import Bell
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
@@ -125,6 +124,7 @@ class WorkerCollection:
         assert self._filler is not None
         while not ready():
             self._filler.bell.wait(WAIT_SECONDS, self._runner.interrupt)
+            self._filler.bell.clear()
             self._filler.check()
             check()
         self._filler.check()
@@ -233,8 +233,8 @@ class _Filler:
     """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
 
     def __init__(self, workers: BaseDistributedWorkersWithBuffer, runner: AsyncRunner) -> None:
-        self.bell = Bell(runner.ctx)
-        """rung when something was stored, and when the thread has failed"""
+        self.bell = SharedFlag(runner.ctx)
+        """set when something was stored, and when the thread has failed"""
         self.acted_version = 0
         """as ``publish`` counted, of the weights that acted in the newest rollout"""
         self._workers = workers
@@ -273,10 +273,10 @@ class _Filler:
                 self._broadcast()
                 self._workers.collect_rollouts(unless=self._stopping)
                 self.acted_version = self._workers.acted_version
-                self.bell.ring()
+                self.bell.set()
         except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
             self._error = error
-            self.bell.ring()
+            self.bell.set()
 
     def _broadcast(self) -> None:
         with self._lock:
