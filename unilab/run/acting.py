@@ -81,7 +81,7 @@ class Sink(ABC):
 
 
 class RolloutSink(Sink):
-    """Writes a rollout ``[T, N, ...]`` into ``arrays``, which have the names of ``rollout_fields.slot_fields``.
+    """Writes a rollout ``[T, N, ...]`` into ``arrays``, which have the names of ``rollout_ring_buffer.slot_fields``.
 
     Args:
         bootstrap: what is added to the rewards of rows that end, for time limits; None: nothing.
