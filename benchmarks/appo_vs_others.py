@@ -61,9 +61,9 @@ def ours(epochs: int, activation: str, given: dict[str, Any]) -> Contestant:
     """This project's APPO."""
     settings = {
         "steps_per_env": STEPS_PER_ENV,
-        "policy.activation": activation,
-        "policy.hidden_dims": HIDDEN_DIMS,
-        "policy.critic_hidden_dims": HIDDEN_DIMS,
+        "network.activation": activation,
+        "network.actor": HIDDEN_DIMS,
+        "network.critic": HIDDEN_DIMS,
         "algorithm.num_learning_epochs": epochs,
         "algorithm.num_mini_batches": MINIBATCHES,
     }

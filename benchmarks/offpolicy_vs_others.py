@@ -98,8 +98,8 @@ def ours(args: argparse.Namespace, algorithm: str, **defaults: Any) -> Contestan
     chosen = {
         "env": "HalfCheetah",
         "batch_size": args.batch_size,
-        "policy.hidden_dims": HIDDEN_DIMS,
-        "policy.critic_hidden_dims": HIDDEN_DIMS,
+        "network.actor": HIDDEN_DIMS,
+        "network.critic": HIDDEN_DIMS,
     }
     job = {"trainer": algorithm, "settings": chosen | defaults | settings(args.set)}
     return Contestant("unilab-harness", "trainer_driver.py", sys.executable, job)

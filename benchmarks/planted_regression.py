@@ -34,7 +34,7 @@ CONFIGURATION: dict[str, Any] = {
     "env": "planted_regression:SlowedHalfCheetah",
     "settings": {
         "mode": "sync", "num_envs": 256, "steps_per_env": 8, "env_threads": 1, "inference_threads": 1,
-        "learner_threads": 1, "policy.hidden_dims": [16], "policy.critic_hidden_dims": [16],
+        "learner_threads": 1, "network.actor": [16], "network.critic": [16],
         "algorithm.num_learning_epochs": 1, "algorithm.num_mini_batches": 1,
     },
 }  # fmt: skip

@@ -36,9 +36,9 @@ SETTINGS: dict[str, Any] = {
     "env": "HalfCheetah",
     "num_envs": 256,  # short iterations, of which the window has many
     "steps_per_env": 32,
-    "policy.activation": "elu",
-    "policy.hidden_dims": [256, 256],
-    "policy.critic_hidden_dims": [256, 256],
+    "network.activation": "elu",
+    "network.actor": [256, 256],
+    "network.critic": [256, 256],
     "algorithm.num_learning_epochs": 5,
     "algorithm.num_mini_batches": 4,
 }

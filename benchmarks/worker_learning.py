@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "updates_per_step": 8,
     "batch_size": 128,
     "replay_capacity": 100_000,
-    "policy": {"hidden_dims": [64, 64], "critic_hidden_dims": [64, 64]},
+    "network": {"actor": [64, 64], "critic": [64, 64]},
     "algorithm": {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3},
     "learner_threads": 1,
 }

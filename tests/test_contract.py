@@ -35,7 +35,7 @@ IN_THIS_PROCESS = {
     "learning_starts": 6,
     "updates_per_step": 1,
     "replay_capacity": 100,
-    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "network": {"actor": [8], "critic": [8]},
     "env_threads": 1,
     "learner_threads": 1,
     "workers.kind": "sequential",
@@ -123,7 +123,7 @@ class TestAPPOLearnerWeights:
 
 def appo_learner(seed):
     torch.manual_seed(seed)
-    sizes = {"hidden_dims": (8,), "activation": "elu", "obs_normalization": True}
+    sizes = {"network": (8,), "activation": "elu", "obs_normalization": True}
     return APPOLearner(Actor(5, 2, init_noise_std=1.0, **sizes), Critic(5, **sizes))
 
 
@@ -356,25 +356,25 @@ class TestWhoDecidesInOffPolicyRunner:
         learner = sac(batch_size=32, algorithm=SACAlgorithmConfig(policy_frequency=3), sync_collection=False)
         config = OffPolicyRunner(learner, COUNTING, "sac").config
         assert (config.batch_size, config.algorithm.policy_frequency, config.sync_collection) == (32, 3, False)
-        assert config.policy == learner.config.policy
+        assert config.network == learner.config.network
 
     def test_arguments_and_rl_cfg_decide_what_the_learner_leaves_at_its_defaults(self, sac):
         config = OffPolicyRunner(sac(), COUNTING, "sac", 8, rl_cfg={"learning_starts": 50}).config
         assert (config.num_envs, config.learning_starts, config.replay_capacity) == (8, 50, 1_000_000)
 
     def test_arguments_at_their_defaults_leave_it_to_rl_cfg(self):
-        rl_cfg = {"num_envs": 16, "batch_size": 64, "policy.hidden_dims": [32], "algorithm": {"policy_frequency": 1}}
+        rl_cfg = {"num_envs": 16, "batch_size": 64, "network.actor": [32], "algorithm": {"policy_frequency": 1}}
         config = OffPolicyRunner(None, COUNTING, "td3", rl_cfg=rl_cfg).config
         assert (config.num_envs, config.batch_size, config.algorithm.policy_frequency) == (16, 64, 1)
-        assert (config.policy.hidden_dims, config.policy.critic_hidden_dims) == ((32,), (512, 512))
+        assert (config.network.actor, config.network.critic) == ((32,), (512, 512))
         assert config.replay_capacity == 16 * 1024
 
     def test_where_nobody_says_the_defaults_decide(self):
         config = OffPolicyRunner(None, COUNTING, "td3", actor_hidden_dim=64).config
         assert (config.num_envs, config.batch_size, config.updates_per_step) == (4096, 8192, 8)
         assert (config.replay_capacity, config.algorithm.policy_frequency) == (4096 * 1024, 4)
-        assert (config.policy.hidden_dims, config.policy.critic_hidden_dims) == ((64, 64), (64, 64))
-        assert (config.policy.layer_norm, config.seed, config.learner_device) == (True, 0, "cpu")
+        assert (config.network.actor, config.network.critic) == ((64, 64), (64, 64))
+        assert (config.network.layer_norm, config.seed, config.learner_device) == (True, 0, "cpu")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -388,12 +388,12 @@ class TestWhoDecidesInOffPolicyRunner:
                 "replay_capacity: the argument replay_buffer_n says 400, rl_cfg says 300",
             ),
             (
-                {"actor_hidden_dim": 64, "actor_kwargs": {"hidden_dims": [32]}},
-                r"policy.hidden_dims: the argument actor_hidden_dim says \(64, 64\), the argument actor_kwargs .*32",
+                {"actor_hidden_dim": 64, "actor_kwargs": {"actor": [32]}},
+                r"network.actor: the argument actor_hidden_dim says \(64, 64\), the argument actor_kwargs .*32",
             ),
             (
-                {"use_layer_norm": False, "rl_cfg": {"policy": {"layer_norm": True}}},
-                "policy.layer_norm: the argument use_layer_norm says False, rl_cfg says True",
+                {"use_layer_norm": False, "rl_cfg": {"network": {"layer_norm": True}}},
+                "network.layer_norm: the argument use_layer_norm says False, rl_cfg says True",
             ),
             ({"env_cfg_override": {"critic_dim": 2}, "rl_cfg": {"env_cfg.critic_dim": 3}}, "env_cfg: .*2.*3"),
         ],

@@ -5,15 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unilab.algos.torch.appo.config import AlgorithmConfig, APPOConfig
+from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.settings import SettingsError, flatten, names, nest, parse
 
 
 def test_dotted_and_nested_mean_the_same():
-    dotted = parse(APPOConfig, {"algorithm.gamma": 0.9, "policy.hidden_dims": [3, 4]})
-    nested = parse(APPOConfig, {"algorithm": {"gamma": 0.9}, "policy": {"hidden_dims": [3, 4]}})
+    dotted = parse(APPOConfig, {"algorithm.gamma": 0.9, "network.actor": [3, 4]})
+    nested = parse(APPOConfig, {"algorithm": {"gamma": 0.9}, "network": {"actor": [3, 4]}})
     assert dotted == nested
     assert dotted.algorithm.gamma == 0.9
-    assert dotted.policy.hidden_dims == (3, 4)
+    assert dotted.network.actor == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_mistakes(given, key, problem):
             "num_envs": st.integers(1, 10**6),
             "algorithm.learning_rate": st.floats(1e-6, 1),
             "algorithm.num_learning_epochs": st.integers(1, 20),
-            "policy.hidden_dims": st.lists(st.integers(1, 512), max_size=3).map(tuple),
+            "network.actor": st.lists(st.integers(1, 512), max_size=3).map(tuple),
             "mode": st.sampled_from(["async", "sync"]),
         },
     )
@@ -59,7 +60,7 @@ def test_flatten_gives_back_what_was_parsed(given_settings):
 
 def test_names_are_dotted_and_complete():
     known = names(APPOConfig)
-    assert {"num_envs", "algorithm.learning_rate", "policy.activation"} <= set(known)
+    assert {"num_envs", "algorithm.learning_rate", "network.activation"} <= set(known)
     assert len(known) == len(set(known))
     assert sum(name.startswith("algorithm.") for name in known) == len(AlgorithmConfig.__dataclass_fields__)
 
@@ -70,9 +71,32 @@ def test_nest_merges_groups():
 
 def test_text_is_no_number() -> None:
     for wrong, key in (
-        ({"num_envs": "8"}, "num_envs"), ({"policy": {"hidden_dims": [8, "16"]}}, "policy.hidden_dims"),
+        ({"num_envs": "8"}, "num_envs"), ({"network": {"actor": [8, "16"]}}, "network.actor"),
         ({"algorithm.gamma": "0.9"}, "algorithm.gamma"), ({"trace_enabled": "true"}, "trace_enabled"),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=r"got the string .* write it unquoted") as caught:
             parse(APPOConfig, wrong)
         assert caught.value.key == key
+
+
+@pytest.mark.parametrize("cls", [APPOConfig, SACConfig])
+@pytest.mark.parametrize(
+    ("given", "old", "new"),
+    [
+        ({"policy.hidden_dims": [8]}, "policy.hidden_dims", "network.actor"),
+        ({"policy": {"critic_hidden_dims": [8]}}, "policy.critic_hidden_dims", "network.critic"),
+        ({"policy": {"activation": "relu"}}, "policy", "network"),
+    ],
+)
+def test_a_renamed_setting_says_its_new_name(cls: type, given: dict[str, object], old: str, new: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{old}: is called '{new}' now$") as caught:
+        parse(cls, given)
+    assert caught.value.key == old
+
+
+def test_a_network_is_widths_or_a_factory_or_one_with_settings() -> None:
+    for described in ((8, 4), (), "package.module:factory", {"factory": "package.module:factory", "width": 8}):
+        assert parse(APPOConfig, {"network.actor": described}).network.actor == described
+    assert parse(APPOConfig, {"network.actor.factory": "a:b"}).network.actor == {"factory": "a:b"}
+    with pytest.raises(SettingsError, match=r"network\.actor"):
+        parse(APPOConfig, {"network.actor": 8})

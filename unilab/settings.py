@@ -113,13 +113,20 @@ _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}
 def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     """Build ``cls`` from a nested or dotted dictionary.
 
+    ``cls`` may have ``__renamed__``: names that settings, or groups of them, had in earlier versions, and their names
+    of now; a group comes after its settings.
+
     Raises:
-        SettingsError: an unknown key, a wrong type or a value out of range, by its dotted name.
+        SettingsError: an unknown key, one of an earlier version, a wrong type or a value out of range, by its dotted
+            name.
     """
+    nested = nest(given)
+    for old, new in getattr(cls, "__renamed__", {}).items():
+        if _states(nested, old):
+            raise SettingsError(old, f"is called '{new}' now")
     try:
         if cls not in _ADAPTERS:
             _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
-        nested = nest(given)
         parsed = _ADAPTERS[cls].validate_python(nested)
     except pydantic.ValidationError as error:
         first = error.errors()[0]

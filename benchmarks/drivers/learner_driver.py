@@ -43,8 +43,8 @@ def ours(job: dict[str, Any], rows: Sequence[dict[str, Tensor]], device: str) ->
             "batch_size": job["batch_size"],
             "learner_device": device,
             "learner_threads": usable_cores(),
-            "policy.hidden_dims": job["hidden_dims"],
-            "policy.critic_hidden_dims": job["hidden_dims"],
+            "network.actor": job["hidden_dims"],
+            "network.critic": job["hidden_dims"],
             **job["settings"],
         },
     )

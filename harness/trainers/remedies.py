@@ -9,7 +9,7 @@ LEARNER_THREADS = Lever("learner_threads", "more {}", threads=True)
 LEARNER_DEVICE = Lever("learner_device", "another {}", device=True)
 ENV_THREADS = Lever("env_threads", "more {}", threads=True)
 MORE_ENVS = Lever("num_envs", "more {}")
-NETWORKS = Lever("policy.hidden_dims", "narrower {}")
+NETWORKS = Lever("network.actor", "narrower {}")
 
 EPOCHS = Lever("algorithm.num_learning_epochs", "fewer {}", unless=(1,))
 MINIBATCHES = Lever("algorithm.num_mini_batches", "fewer {} (larger minibatches)", unless=(1,))

@@ -2,7 +2,7 @@
 
 import torch
 
-from unilab.algos.torch.appo.config import PolicyConfig
+from unilab.algos.torch.appo.config import NetworkConfig
 from unilab.algos.torch.appo.learner import APPOLearner, vtrace_advantages
 from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.offpolicy.config import CONFIGS
@@ -11,7 +11,7 @@ from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.settings import parse
 
 STEPS, OBS_DIM, ACTION_DIM = 24, 17, 6
-POLICY = PolicyConfig()
+NETWORK = NetworkConfig()
 
 
 def rollout(num_envs: int) -> dict[str, torch.Tensor]:
@@ -37,11 +37,9 @@ class Update:
 
     def setup(self, num_envs: int, num_threads: int, dtype: str) -> None:
         torch.set_num_threads(1)
-        shared = {"activation": POLICY.activation, "obs_normalization": True}
-        actor = Actor(
-            OBS_DIM, ACTION_DIM, hidden_dims=POLICY.hidden_dims, init_noise_std=POLICY.init_noise_std, **shared
-        )
-        critic = Critic(OBS_DIM, hidden_dims=POLICY.critic_hidden_dims, **shared)
+        shared = {"activation": NETWORK.activation, "obs_normalization": True}
+        actor = Actor(OBS_DIM, ACTION_DIM, network=NETWORK.actor, init_noise_std=NETWORK.init_noise_std, **shared)
+        critic = Critic(OBS_DIM, network=NETWORK.critic, **shared)
         self.learner = APPOLearner(actor, critic, num_threads=num_threads, dtype=dtype)
         self.rollout = rollout(num_envs)
 

@@ -20,7 +20,7 @@ from unilab.run.loop import plain
 from unilab.settings import parse
 
 ENV = "tests.algos.test_evaluate:Rewarded"
-SMALL = {"env": ENV, "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]}, "obs_normalization": True}
+SMALL = {"env": ENV, "network": {"actor": [8], "critic": [8]}, "obs_normalization": True}
 LOW, HIGH = 1.0, 5.0
 
 
@@ -119,6 +119,10 @@ def test_what_cannot_be_evaluated_is_said(tmp_path):
     write(tmp_path / "other.pt", "ddpg", config, torch.nn.Linear(1, 1))
     with pytest.raises(CheckpointError, match="saved by 'ddpg'; only appo, sac, td3"):
         evaluate(tmp_path / "other.pt")
+    old = plain(config) | {"policy": {"hidden_dims": [8], "critic_hidden_dims": [8]}}
+    save_checkpoint(tmp_path / "old.pt", {"trainer": "appo", "config": old, "learner": {}, "progress": {}})
+    with pytest.raises(CheckpointError, match=r"policy\.hidden_dims: is called 'network\.actor' now"):
+        evaluate(tmp_path / "old.pt")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         evaluate(tmp_path / "none.pt")
     with pytest.raises(ValueError, match="at least 1"):

@@ -144,13 +144,13 @@ def test_curves_of_a_study_and_of_a_driver(tmp_path: Path) -> None:
 
 def test_settings_on_the_command_line() -> None:
     given = contest.settings(
-        ["num_envs=8", "pipeline=prefetch", 'env_cfg={"max_episode_steps": 20}', "policy.layer_norm=true"]
+        ["num_envs=8", "pipeline=prefetch", 'env_cfg={"max_episode_steps": 20}', "network.layer_norm=true"]
     )
     assert nest(given) == {
         "num_envs": 8,
         "pipeline": "prefetch",
         "env_cfg": {"max_episode_steps": 20},
-        "policy": {"layer_norm": True},
+        "network": {"layer_norm": True},
     }
 
 

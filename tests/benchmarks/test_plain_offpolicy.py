@@ -57,7 +57,7 @@ def transitions(rows: dict[str, Tensor]) -> Transitions:
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_same_update_as_our_learner(algorithm: str) -> None:
     torch.manual_seed(0)
-    hidden = {"policy.hidden_dims": [32, 32], "policy.critic_hidden_dims": [32, 32]}
+    hidden = {"network.actor": [32, 32], "network.critic": [32, 32]}
     config: Any = parse(CONFIGS[algorithm], {"batch_size": ROWS, "learner_threads": 1, **hidden})
     learner: Any = {"sac": SAC, "td3": TD3}[algorithm](config, OBS_DIM, ACTION_DIM)
     plain = PLAIN[algorithm](OBS_DIM, ACTION_DIM, [32, 32])

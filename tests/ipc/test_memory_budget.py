@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
+from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.runner import build_learner
 from unilab.algos.torch.memory import (
     BudgetItem,
@@ -59,7 +59,7 @@ def test_totals_by_place():
 
 
 def test_shared_memory_is_exactly_what_a_run_creates():
-    config = APPOConfig(num_envs=48, steps_per_env=7, num_slots=3, policy=PolicyConfig((32, 16), (24,)))
+    config = APPOConfig(num_envs=48, steps_per_env=7, num_slots=3, network=NetworkConfig((32, 16), (24,)))
     learner = build_learner(config, EnvDims(17, 6, 5))
     ring = RolloutRingBuffer(48, 7, 17, 6, critic_dim=5, num_slots=3)
     syncs = [
@@ -78,7 +78,7 @@ def test_shared_memory_is_exactly_what_a_run_creates():
 
 
 def test_models_and_optimizer_are_those_of_the_learner():
-    config = APPOConfig(policy=PolicyConfig((64, 32), (48,)), learner_threads=2)
+    config = APPOConfig(network=NetworkConfig((64, 32), (48,)), learner_threads=2)
     learner = build_learner(config, EnvDims(17, 6, 5))
     budget = estimate_appo(config, SIZES, cores=2, costs=FALLBACK)
     try:

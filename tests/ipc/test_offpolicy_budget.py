@@ -62,7 +62,7 @@ def allocated(passes: list[ExplicitPass]) -> int:
 @algorithms
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
-    config = config_of(algorithm, **{"algorithm.n_step": n_step, "policy.hidden_dims": [32, 16]})
+    config = config_of(algorithm, **{"algorithm.n_step": n_step, "network.actor": [32, 16]})
     learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
     replay = ReplayBuffer(5000, 17, 6, "cpu", critic_dim=5, multi_step=n_step > 1)
     sync, mailbox = SharedWeightSync.from_state_dict(learner.get_weights()), LatestValue()
@@ -91,7 +91,7 @@ def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, 
         batch_size=512,
         learner_threads=2,
         learner_dtype=dtype,
-        policy={"hidden_dims": [64, 32], "critic_hidden_dims": [48], "layer_norm": layer_norm},
+        network={"actor": [64, 32], "critic": [48], "layer_norm": layer_norm},
         algorithm={"num_atoms": 3, "policy_frequency": 2},
     )
     learner = build_learner(config, algorithm, EnvDims(17, 6, 5))

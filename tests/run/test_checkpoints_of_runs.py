@@ -21,7 +21,7 @@ SMALL = {
     "mode": "sync",
     "num_envs": 8,
     "steps_per_env": 8,
-    "policy": {"hidden_dims": [4], "critic_hidden_dims": [4]},
+    "network": {"actor": [4], "critic": [4]},
     "algorithm": {"num_learning_epochs": 1, "num_mini_batches": 1},
     "env_threads": 1,
     "learner_threads": 1,

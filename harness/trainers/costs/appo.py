@@ -23,7 +23,7 @@ STEPS = 8
 """env steps of the rollouts that the collector is measured with"""
 EPOCHS, MINIBATCHES = 2, 4
 """of a measured update: a minibatch is gathered from a rollout larger than itself, which caches hold less well"""
-NETWORKS = ("env", "env_cfg", "sim_backend", "obs_normalization", "policy.")
+NETWORKS = ("env", "env_cfg", "sim_backend", "obs_normalization", "network.")
 COLLECTOR = (*NETWORKS, "collector_device")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", "algorithm.optimizer", "algorithm.use_clipped_value_loss",
            "algorithm.enable_compile")  # fmt: skip

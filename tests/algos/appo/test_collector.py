@@ -25,7 +25,7 @@ class KnownCritic(torch.nn.Module):
 def collect(steps=8, envs=2, stagger=False, rollouts=1, init_noise_std=0.5, **env_settings):
     torch.manual_seed(0)
     env = CountingEnv(envs, **env_settings)
-    actor = Actor(1, 1, hidden_dims=(4,), activation="tanh", init_noise_std=init_noise_std, obs_normalization=False)
+    actor = Actor(1, 1, network=(4,), activation="tanh", init_noise_std=init_noise_std, obs_normalization=False)
     config = parse(APPOConfig, {"stagger_episodes": stagger, "algorithm.gamma": GAMMA})
     loop, sink = acting_loop(config, env, actor, KnownCritic(), seed=3)
     sink.arrays = rollout = {

@@ -21,12 +21,12 @@ def build(critic_dim=0, obs_normalization=True, seed=0, **settings):
     actor = Actor(
         OBS,
         ACTIONS,
-        hidden_dims=(16, 16),
+        network=(16, 16),
         activation="elu",
         init_noise_std=0.8,
         obs_normalization=obs_normalization,
     )
-    critic = Critic(critic_dim or OBS, hidden_dims=(16,), activation="elu", obs_normalization=obs_normalization)
+    critic = Critic(critic_dim or OBS, network=(16,), activation="elu", obs_normalization=obs_normalization)
     return APPOLearner(actor, critic, **settings)
 
 

@@ -22,7 +22,7 @@ from unilab.settings import SettingsError, parse
 SMALL = {
     "num_envs": 8,
     "steps_per_env": 8,
-    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "network": {"actor": [8], "critic": [8]},
     "algorithm": {"num_learning_epochs": 2, "num_mini_batches": 2, "schedule": "adaptive"},
     "env_threads": 1,
     "learner_threads": 1,

@@ -224,7 +224,7 @@ def test_rows_are_what_the_simulation_did(name, ends):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_a_resumed_collector_goes_on_bit_for_bit(tmp_path, n_step):
-    config = SACConfig(policy=dataclasses.replace(SACConfig().policy, hidden_dims=(8,)))
+    config = SACConfig(network=dataclasses.replace(SACConfig().network, actor=(8,)))
     torch.manual_seed(0)
     settings = {"n_step": n_step, "random_steps": 3, "reward_scale": 0.5, "stagger": True}
 

@@ -34,7 +34,7 @@ __all__ = ["nothing_left"]  # a fixture that every test uses
 
 
 def settings_of(**given):
-    small = {"num_envs": 2, "learning_starts": 2, "learner_threads": 1, "policy": {"hidden_dims": (8,)}}
+    small = {"num_envs": 2, "learning_starts": 2, "learner_threads": 1, "network": {"actor": (8,)}}
     return parse(SACConfig, small | given)
 
 

@@ -24,7 +24,7 @@ def make(algorithm, critic_dim=0, **changes):
     settings = {
         "batch_size": BATCH,
         "learner_threads": 1,
-        "policy": {"hidden_dims": [16, 8], "critic_hidden_dims": [12, 16]},
+        "network": {"actor": [16, 8], "critic": [12, 16]},
         "algorithm.actor_learning_rate": 1e-2,
         "algorithm.critic_learning_rate": 1e-2,
         **changes,
@@ -72,7 +72,7 @@ def threads(request, monkeypatch):
 
 VARIANTS = {
     "plain": {},
-    "layer norm": {"policy.layer_norm": True},
+    "layer norm": {"network.layer_norm": True},
     "mean of three critics": {"algorithm.num_critics": 3, "algorithm.target_reduction": "mean"},
     "distribution": {"algorithm.num_atoms": 11, "algorithm.value_min": -4.0, "algorithm.value_max": 4.0},
     "mean of distributions": {
@@ -82,7 +82,7 @@ VARIANTS = {
         "algorithm.target_reduction": "mean",
     },
     "rare actor updates": {"algorithm.policy_frequency": 3},
-    "one hidden layer": {"policy": {"hidden_dims": [16], "critic_hidden_dims": [12], "layer_norm": True}},
+    "one hidden layer": {"network": {"actor": [16], "critic": [12], "layer_norm": True}},
     "fixed temperature": {"algorithm.auto_alpha": False, "algorithm.init_alpha": 0.3},
     "one critic": {"algorithm.num_critics": 1},
 }

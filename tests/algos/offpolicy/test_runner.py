@@ -22,7 +22,7 @@ SMALL = {
     "learning_starts": 6,
     "updates_per_step": 2,
     "replay_capacity": 60,  # wraps within a test
-    "policy": {"hidden_dims": [8], "critic_hidden_dims": [8]},
+    "network": {"actor": [8], "critic": [8]},
     "env_threads": 1,
     "learner_threads": 2,
 }
@@ -166,7 +166,7 @@ def test_privileged_observations_reach_the_critics_alone(tmp_path):
 
 
 def test_a_runner_can_learn_again_with_a_learner_of_the_callers(tmp_path):
-    changes = {"batch_size": 16, "learner_threads": 1, "policy": {"hidden_dims": [8, 8], "critic_hidden_dims": [8, 8]}}
+    changes = {"batch_size": 16, "learner_threads": 1, "network": {"actor": [8, 8], "critic": [8, 8]}}
     config = parse(SACConfig, {**changes, "algorithm.policy_frequency": 2, "learning_starts": 0})
     learner = SAC(config, 1, 1)
     runner = OffPolicyRunner(

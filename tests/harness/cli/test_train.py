@@ -20,7 +20,7 @@ CONFIG = """\
 trainer: appo
 env: tests.algos.appo.counting_env:CountingEnv
 settings:
-  {mode: sync, num_envs: 8, steps_per_env: 8, policy.hidden_dims: [4], policy.critic_hidden_dims: [4], env_threads: 1,
+  {mode: sync, num_envs: 8, steps_per_env: 8, network.actor: [4], network.critic: [4], env_threads: 1,
    learner_threads: 1, algorithm.num_learning_epochs: 1}
 """
 
@@ -70,6 +70,12 @@ def test_the_checkpoint_of_another_run_is_not_replaced_by_one_that_goes_on_from_
     assert code == 1 and "--overwrite" in err and "--resume" not in err
     assert train("c.yaml", "--iterations", 2, "--out", "three", "--resume", "one")[0] == 0
     assert iteration(tmp_path / "three" / "checkpoint.pt") == 2
+
+
+def test_a_setting_that_was_renamed_is_refused_by_its_line(train, tmp_path):
+    (tmp_path / "best.yaml").write_text("trainer: sac\nenv: Hopper\nsettings:\n  policy.hidden_dims: [8]\n")
+    code, _, err = train("best.yaml")
+    assert code == 1 and "best.yaml:4: settings.policy.hidden_dims: is called 'network.actor' now" in err
 
 
 def test_a_resume_needs_a_checkpoint(train):

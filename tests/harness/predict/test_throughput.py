@@ -267,7 +267,7 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
 def test_every_part_of_our_trainers_costs_something_and_their_sides_are_there(name: str) -> None:
     trainer = trainers.get(name)
-    small = {"policy.hidden_dims": [8], "policy.critic_hidden_dims": [8], "num_envs": 4, "env": "HalfCheetah"}
+    small = {"network.actor": [8], "network.critic": [8], "num_envs": 4, "env": "HalfCheetah"}
     small |= {"steps_per_env": 8} if name == "appo" else {"batch_size": 16, "pipeline": "prefetch"}
     described = trainer.workload(small, 2)
     assert {part.side for part in described.parts} == {"collector", "learner", "transfer"}

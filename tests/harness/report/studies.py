@@ -14,7 +14,7 @@ SUITE = """\
 name: {name}
 trainer: appo
 env: HalfCheetah
-fixed: {{policy.activation: relu}}
+fixed: {{network.activation: relu}}
 search:
   mode: [async, sync]
   num_envs: {{low: 64, high: 4096, log: true}}

@@ -31,8 +31,8 @@ def test_values_are_told_in_words() -> None:
     by_name = {one.name: one for one in reference.settings("td3")}
     assert by_name["algorithm.tau"].values == "number > 0 ≤ 1"
     assert by_name["env_threads"].values == "whole number ≥ 1 or null"
-    assert by_name["policy.hidden_dims"].values == "list of whole numbers ≥ 1"
-    assert reference.default_text(by_name["policy.hidden_dims"].default) == "[256, 256]"
+    assert by_name["network.actor"].values == "list of whole numbers ≥ 1"
+    assert reference.default_text(by_name["network.actor"].default) == "[256, 256]"
     assert by_name["pipeline"].values == "`auto`, `direct`, `prefetch`, `device`"
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
 from unilab.settings import SettingsError
 
@@ -15,17 +16,13 @@ ROWS_PER_THREAD = 64
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
-    """The actor (diagonal Gaussian) and the critic, both multi-layer perceptrons."""
+class NetworkConfig(ActorCriticConfig):
+    """The networks of the actor and of the critic, and how the policy begins."""
 
     __pydantic_config__ = STRICT
 
-    hidden_dims: tuple[PositiveInt, ...] = (256, 256)
-    """widths of the actor's hidden layers"""
-    critic_hidden_dims: tuple[PositiveInt, ...] = (256, 256)
-    """widths of the critic's hidden layers"""
     activation: Literal["elu", "relu", "tanh", "silu"] = "elu"
-    """between the layers of both networks"""
+    """of the built-in multi-layer perceptrons"""
     init_noise_std: PositiveFloat = 1.0
     """standard deviation of the actions before any learning"""
 
@@ -85,6 +82,7 @@ class APPOConfig(RunConfig):
     """All settings of an APPO run; those of ``RunConfig`` are among them."""
 
     __pydantic_config__ = STRICT
+    __renamed__ = RENAMED
 
     steps_per_env: PositiveInt = 32
     """environment steps of one rollout, T"""
@@ -94,7 +92,7 @@ class APPOConfig(RunConfig):
     """rollouts the ring can hold (async)"""
     when_full: Literal["drop_oldest", "wait"] = "wait"
     """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
-    policy: PolicyConfig = PolicyConfig()
+    network: NetworkConfig = NetworkConfig()
     """the networks"""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """the update"""

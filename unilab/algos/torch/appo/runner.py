@@ -27,7 +27,7 @@ from unilab.tracing.spans import place, span, timeline
 
 RENAMED = {"device": "learner_device"}
 """arguments that have other names than their settings"""
-ALWAYS_FIXED = ("mode", "env", "sim_backend", "policy", "obs_normalization", "seed")
+ALWAYS_FIXED = ("mode", "env", "sim_backend", "network", "obs_normalization", "seed")
 FIXED = {
     "async": ALWAYS_FIXED,
     "sync": (*ALWAYS_FIXED, "num_envs", "env_cfg", "stagger_episodes"),

@@ -123,19 +123,19 @@ def acting_loop(
 
 def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
     """The actor and critic that ``config`` describes, on the CPU; the critic sees the privileged observation if any."""
-    policy = config.policy
+    network = config.network
     actor = Actor(
         obs_dim,
         action_dim,
-        hidden_dims=policy.hidden_dims,
-        activation=policy.activation,
-        init_noise_std=policy.init_noise_std,
+        network=network.actor,
+        activation=network.activation,
+        init_noise_std=network.init_noise_std,
         obs_normalization=config.obs_normalization,
     )
     critic = Critic(
         critic_dim or obs_dim,
-        hidden_dims=policy.critic_hidden_dims,
-        activation=policy.activation,
+        network=network.critic,
+        activation=network.activation,
         obs_normalization=config.obs_normalization,
     )
     return actor, critic

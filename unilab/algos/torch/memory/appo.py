@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
+from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.memory.items import (
     FLOAT,
@@ -28,6 +29,7 @@ from unilab.algos.torch.memory.process_cost import ProcessCosts, measure_process
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryBudget
 from unilab.ipc.rollout_ring_buffer import ring_bytes, slot_fields
 from unilab.machine.devices import split_threads, usable_cores
+from unilab.settings import parse
 
 FRAGMENTATION = 1.4
 """what blocks of several sizes take over their sum, as glibc keeps the freed ones apart for each thread"""
@@ -118,14 +120,15 @@ def _learner_items(
 
 def _activations(config: APPOConfig, sizes: EnvSizes, threads: int, place: str) -> BudgetItem:
     """The networks' activations: over all rows without gradients, then over one minibatch with them."""
-    policy, rows = config.policy, config.num_envs * config.steps_per_env
+    rows = config.num_envs * config.steps_per_env
     width = 2 if config.learner_dtype == "bfloat16" else FLOAT
     critic_dim = sizes.critic_dim or sizes.obs_dim
-    widest = max(policy.hidden_dims + policy.critic_hidden_dims)
+    widths = [width for network in _networks(config, sizes) for width in _hidden_widths(network)]
+    widest = max(widths, default=1)
     # A layer's input and output, or the observations in double precision for the normalizer.
     prepare = rows * max(2 * width * widest, 8 * max(sizes.obs_dim, critic_dim))
     minibatch = -(-rows // config.algorithm.num_mini_batches)
-    kept = _ACTIVATION_COPIES[policy.activation] * (sum(policy.hidden_dims) + sum(policy.critic_hidden_dims))
+    kept = _ACTIVATION_COPIES[config.network.activation] * sum(widths)
     gathered = sizes.obs_dim + critic_dim + 2 * sizes.action_dim + 5
     update = minibatch * (width * (kept + 2 * widest) + FLOAT * gathered)
     if place != HOST:  # the caching allocator reuses the blocks of one for the other
@@ -144,7 +147,7 @@ def _activations(config: APPOConfig, sizes: EnvSizes, threads: int, place: str) 
 def _collector_items(config: APPOConfig, sizes: EnvSizes, networks: "_NetworkBytes", place: str) -> list[BudgetItem]:
     """The policy that acts."""
     noise = 2 * FLOAT * config.steps_per_env * config.num_envs * sizes.action_dim
-    hidden = 2 * FLOAT * config.num_envs * max(config.policy.hidden_dims)
+    hidden = 2 * FLOAT * config.num_envs * max(_hidden_widths(_networks(config, sizes)[0]), default=1)
     return [
         BudgetItem("collector's models", place, networks.total, "actor and critic"),
         BudgetItem("inference", place, noise + hidden, "noise of a rollout, activations of a step"),
@@ -169,16 +172,22 @@ class _NetworkBytes:
 
 
 def _networks(config: APPOConfig, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Actor and critic without memory: only their shapes."""
-    return _shapes(config.policy, config.obs_normalization, sizes)
+    """Actor and critic; those of the built-in networks without memory: only their shapes."""
+    return _shapes(json.dumps(dataclasses.asdict(config.network)), config.obs_normalization, sizes)
 
 
 @functools.lru_cache(maxsize=8)
-def _shapes(policy: PolicyConfig, obs_normalization: bool, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+def _shapes(network: str, obs_normalization: bool, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
     """All that decides about them; a plan asks a thousand times for those of a few."""
-    config = APPOConfig(policy=policy, obs_normalization=obs_normalization)
-    with torch.device("meta"):
+    config = APPOConfig(network=parse(NetworkConfig, json.loads(network)), obs_normalization=obs_normalization)
+    built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
+    with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
         return build_networks(config, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
+
+
+def _hidden_widths(network: torch.nn.Module) -> list[int]:
+    """Outputs of every layer but the last, as their weights say."""
+    return [parameter.shape[0] for parameter in network.parameters() if parameter.dim() > 1][:-1]
 
 
 def _network_bytes(config: APPOConfig, sizes: EnvSizes) -> _NetworkBytes:

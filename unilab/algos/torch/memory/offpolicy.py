@@ -22,7 +22,7 @@ from unilab.algos.torch.memory.items import (
 )
 from unilab.algos.torch.memory.process_cost import ProcessCosts, measure_process_cost
 from unilab.algos.torch.memory.workers import worker_items, worker_processes
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, PolicyConfig, SACConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS, NetworkConfig, OffPolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.learner import divide
 from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks.policies import Actor, Critics, build_actor
@@ -187,8 +187,8 @@ def workspace_numbers(config: OffPolicyConfig, sizes: EnvSizes, divided: list[li
             ]
             total += sum(one.inputs.numel() + one.outputs.numel() for one in passes) + own.numbers
             # what layer normalization's gradient needs, once in each scratch
-            total += rows * widest[0] if config.policy.layer_norm else 0
-        total += shared.numbers + (largest * widest[1] if config.policy.layer_norm else 0)
+            total += rows * widest[0] if config.network.layer_norm else 0
+        total += shared.numbers + (largest * widest[1] if config.network.layer_norm else 0)
     return total
 
 
@@ -211,7 +211,7 @@ def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout
     buffer yet."""
     actor, _ = _networks(config, sizes)
     place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
-    inference = FLOAT * count * (2 * max(config.policy.hidden_dims) + 8 * sizes.action_dim + sizes.obs_dim)
+    inference = FLOAT * count * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
     packed = (FLOAT + 1) * count * steps * layout.width  # with a flag for each number: is it finite?
     open_steps = FLOAT * count * (steps + 1) * layout.width if steps > 1 else FLOAT * count * layout.width
     return [
@@ -227,17 +227,17 @@ def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[Actor, Critics]
     """Actor and critics without memory: only their shapes."""
     kind = "sac" if isinstance(config, SACConfig) else "td3"
     critics = config.algorithm.num_critics, config.algorithm.num_atoms
-    return _shapes(kind, config.policy, config.obs_normalization, critics, sizes)
+    return _shapes(kind, config.network, config.obs_normalization, critics, sizes)
 
 
 @functools.lru_cache(maxsize=8)
 def _shapes(
-    kind: str, policy: PolicyConfig, obs_normalization: bool, critics: tuple[int, int], sizes: EnvSizes
+    kind: str, network: NetworkConfig, obs_normalization: bool, critics: tuple[int, int], sizes: EnvSizes
 ) -> tuple[Actor, Critics]:
     """All that decides about them; a plan asks a thousand times for those of a few."""
     defaults: OffPolicyConfig = CONFIGS[kind]()
     algorithm = dataclasses.replace(defaults.algorithm, num_critics=critics[0], num_atoms=critics[1])
-    config = dataclasses.replace(defaults, policy=policy, obs_normalization=obs_normalization, algorithm=algorithm)
+    config = dataclasses.replace(defaults, network=network, obs_normalization=obs_normalization, algorithm=algorithm)
     with torch.device("meta"):
         return (
             build_actor(config, sizes.obs_dim, sizes.action_dim),

@@ -152,7 +152,7 @@ def _children() -> Iterable[tuple[str, int]]:
 
 def _train_and_print(folder: str) -> None:
     """Entry of the measuring child: one line of JSON on standard output."""
-    from unilab.algos.torch.appo.config import APPOConfig, PolicyConfig
+    from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
     from unilab.algos.torch.appo.runner import APPORunner
     from unilab.run.progress import Progress
 
@@ -164,7 +164,7 @@ def _train_and_print(folder: str) -> None:
         costs.update({kind: asdict(read_process_cost(pid)) for kind, pid in [("learner", os.getpid()), *_children()]})
         return False
 
-    small = PolicyConfig(hidden_dims=(8,), critic_hidden_dims=(8,))
+    small = NetworkConfig(actor=(8,), critic=(8,))
     config = APPOConfig(
         mode="async",
         num_envs=4,
@@ -172,7 +172,7 @@ def _train_and_print(folder: str) -> None:
         env_threads=1,
         inference_threads=1,
         learner_threads=1,
-        policy=small,
+        network=small,
     )
     with APPORunner.from_config(config) as runner:
         runner.learn(5, log_dir=folder, on_iteration=look)

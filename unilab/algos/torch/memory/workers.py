@@ -57,7 +57,7 @@ def worker_items(config: OffPolicyConfig, sizes: EnvSizes, threads: int) -> list
         policy = ExploringPolicy(config, EnvDims(sizes.obs_dim, sizes.action_dim, sizes.critic_dim))
     rows = config.num_envs // config.workers.count
     layout = RolloutLayout(config.env_steps_per_sync, rows, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
-    inference = FLOAT * rows * (2 * max(config.policy.hidden_dims) + 8 * sizes.action_dim + sizes.obs_dim)
+    inference = FLOAT * rows * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
     copies = 2 * count + 3  # of each worker: the one that acts and the newest; of the learner: first, newest, next
     transitions = (2 * FLOAT + 1) * layout.num_steps * rows * (2 * sizes.obs_dim + sizes.action_dim + 3)
     return [

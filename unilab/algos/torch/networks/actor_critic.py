@@ -1,12 +1,13 @@
 """Actor and critic of asynchronous PPO."""
 
+import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks.build import mlp
+from unilab.algos.torch.networks.build import build, mlp
+from unilab.algos.torch.networks.description import Description
 from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 
@@ -21,14 +22,15 @@ class Actor(nn.Module):
         obs_dim: int,
         action_dim: int,
         *,
-        hidden_dims: Sequence[int],
-        activation: str,
-        init_noise_std: float,
-        obs_normalization: bool,
+        network: Description = (256, 256),
+        activation: str = "elu",
+        init_noise_std: float = 1.0,
+        obs_normalization: bool = True,
     ) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if obs_normalization else nn.Identity()
-        self.body = mlp(obs_dim, hidden_dims, action_dim, activation, output_gain=0.01)
+        built_in = functools.partial(mlp, activation=activation, output_gain=0.01)
+        self.body = build(network, obs_dim, action_dim, "network.actor", built_in)
         self.log_std = nn.Parameter(torch.full((action_dim,), math.log(init_noise_std)))
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -41,10 +43,17 @@ class Critic(nn.Module):
 
     normalizer: nn.Module
 
-    def __init__(self, obs_dim: int, *, hidden_dims: Sequence[int], activation: str, obs_normalization: bool) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        *,
+        network: Description = (256, 256),
+        activation: str = "elu",
+        obs_normalization: bool = True,
+    ) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if obs_normalization else nn.Identity()
-        self.body = mlp(obs_dim, hidden_dims, 1, activation, output_gain=1.0)
+        self.body = build(network, obs_dim, 1, "network.critic", functools.partial(mlp, activation=activation))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Values [...] of observations [..., O]."""

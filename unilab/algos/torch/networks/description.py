@@ -5,6 +5,12 @@ from typing import Any
 
 from unilab.run.config import STRICT, PositiveInt
 
+RENAMED = {
+    "policy.hidden_dims": "network.actor",
+    "policy.critic_hidden_dims": "network.critic",
+    "policy": "network",
+}
+"""settings of earlier versions: files and checkpoints may still have them"""
 Widths = tuple[PositiveInt, ...]
 Description = Widths | str | dict[str, Any]
 """widths of the hidden layers of the built-in MLP; or a factory, ``package.module:function``; or a mapping of
@@ -12,7 +18,7 @@ Description = Widths | str | dict[str, Any]
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class ActorCriticConfig:
     """The actor's network and the critic's."""
 
     __pydantic_config__ = STRICT

@@ -11,10 +11,10 @@ RENAMED = {
     "env_cfg_override": "env_cfg",
     "device": "learner_device",
     "policy_frequency": "algorithm.policy_frequency",
-    "use_layer_norm": "policy.layer_norm",
+    "use_layer_norm": "network.layer_norm",
 }
 """arguments that have other names than their settings"""
-BUILT_IN = ("batch_size", "learner_device", "learner_dtype", "obs_normalization", "policy.", "algorithm.")
+BUILT_IN = ("batch_size", "learner_device", "learner_dtype", "obs_normalization", "network.", "algorithm.")
 """settings, or groups of them, that a learner cannot change once it is built"""
 
 
@@ -53,7 +53,7 @@ def settle(
         for name, value in unstated.items():
             defaults |= _settings(name, value)
         width = arguments["actor_hidden_dim"]
-        defaults["policy.critic_hidden_dims"] = (width, width)
+        defaults["network.critic"] = (width, width)
     else:
         defaults = flatten(learner)
         fixed = {name: value for name, value in defaults.items() if name.startswith(BUILT_IN)}
@@ -71,9 +71,9 @@ def _settings(name: str, value: Any) -> dict[str, Any]:
     """What an argument says, by dotted names; ``replay_buffer_n`` says something only together with ``num_envs``."""
     match name:
         case "actor_hidden_dim":
-            return {"policy.hidden_dims": (value, value)}
+            return {"network.actor": (value, value)}
         case "actor_kwargs":
-            return {f"policy.{key}": inner for key, inner in (value or {}).items()}
+            return {f"network.{key}": inner for key, inner in (value or {}).items()}
         case "replay_buffer_n":
             return {}
         case _:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from unilab.algos.torch.networks.description import RENAMED
 from unilab.run.config import (
     STRICT,
     Fraction,
@@ -22,14 +23,14 @@ ROWS_PER_THREAD = 64
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class NetworkConfig:
     """The actor and the critics: multi-layer perceptrons with ReLU."""
 
     __pydantic_config__ = STRICT
 
-    hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
+    actor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
     """widths of the actor's hidden layers"""
-    critic_hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
+    critic: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
     """widths of each critic's hidden layers"""
     layer_norm: bool = False
     """normalize each hidden layer before its activation, in actor and critics"""
@@ -129,6 +130,7 @@ class OffPolicyConfig(RunConfig):
     """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
 
     __pydantic_config__ = STRICT
+    __renamed__ = RENAMED
 
     num_envs: PositiveInt = 16
     """environments stepped together; workers divide them among each other"""
@@ -152,7 +154,7 @@ class OffPolicyConfig(RunConfig):
     """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
     obs_normalization: bool = False
     stagger_episodes: bool = False
-    policy: PolicyConfig = PolicyConfig()
+    network: NetworkConfig = NetworkConfig()
     """the networks"""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """the update"""

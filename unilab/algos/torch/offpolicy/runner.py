@@ -32,7 +32,7 @@ from unilab.tracing.spans import place, span, timeline
 
 LEARNERS: dict[str, type[OffPolicyLearner]] = {"sac": SAC, "td3": TD3}
 FIXED = (
-    *("env", "env_cfg", "sim_backend", "num_envs", "sync_collection", "policy", "obs_normalization", "seed"),
+    *("env", "env_cfg", "sim_backend", "num_envs", "sync_collection", "network", "obs_normalization", "seed"),
     *(f"algorithm.{name}" for name in ("n_step", "reward_scale", "num_critics", "num_atoms", "value_min", "value_max")),
 )
 """settings that a run which goes on cannot change: its environments, networks and transitions are made for them"""
@@ -74,8 +74,8 @@ class OffPolicyRunner(AsyncRunner):
         replay_buffer_n: transitions that the replay buffer holds for each environment.
         device: the learner's; None: cpu.
         actor_hidden_dim: width of the two hidden layers of the actor; the critics' as well unless ``rl_cfg`` says.
-        use_layer_norm: ``policy.layer_norm``.
-        actor_kwargs: other settings of ``policy``, such as ``hidden_dims``.
+        use_layer_norm: ``network.layer_norm``.
+        actor_kwargs: other settings of ``network``, such as ``critic``.
         rl_cfg: settings, nested or dotted.
 
     An argument that is equal to its default states nothing: ``rl_cfg`` decides then; where it has no such setting, the

@@ -24,8 +24,8 @@ class Actor(nn.Module, ABC):
     def __init__(self, config: OffPolicyConfig, obs_dim: int, output_dim: int) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if config.obs_normalization else nn.Identity()
-        policy = config.policy
-        self.body = EnsembleMLP(1, obs_dim, policy.hidden_dims, output_dim, layer_norm=policy.layer_norm)
+        network = config.network
+        self.body = EnsembleMLP(1, obs_dim, network.actor, output_dim, layer_norm=network.layer_norm)
 
     def outputs(self, obs: Tensor) -> Tensor:
         """What the network says of observations [N, O]: [N, outputs]."""
@@ -75,13 +75,13 @@ class Critics(nn.Module):
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if config.obs_normalization else nn.Identity()
-        policy, algorithm = config.policy, config.algorithm
+        network, algorithm = config.network, config.algorithm
         self.body = EnsembleMLP(
             algorithm.num_critics,
             obs_dim + action_dim,
-            policy.critic_hidden_dims,
+            network.critic,
             algorithm.num_atoms,
-            layer_norm=policy.layer_norm,
+            layer_norm=network.layer_norm,
         )
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
