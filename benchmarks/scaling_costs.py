@@ -15,9 +15,9 @@ import torch
 from scaling_model import Costs
 
 from harness.trainers.costs.offpolicy import measure, workload
-from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy
-from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerEnvironment, worker_class
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy
+from unilab.algos.torch.offpolicy.worker_source import WorkerEnvironment, worker_class
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutWorker
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import ReplayBuffer

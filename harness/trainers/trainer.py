@@ -272,7 +272,7 @@ class OffPolicyTrainer(OwnTrainer):
         return next(name for name, kind in OFF_POLICY.items() if kind is self._config_type)
 
     def contradictions(self, config: OffPolicyConfig) -> None:
-        from unilab.algos.torch.offpolicy.checks import check_workers
+        from unilab.algos.torch.offpolicy.arguments import check_workers
         from unilab.algos.torch.offpolicy.runner import check_replay_capacity
 
         if config.pipeline == "device" and config.learner_device == "cpu":

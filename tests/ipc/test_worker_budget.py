@@ -7,9 +7,9 @@ import pytest
 from unilab.algos.torch.memory import EnvSizes, estimate_offpolicy
 from unilab.algos.torch.memory.process_cost import FALLBACK
 from unilab.algos.torch.memory.workers import RAY_LIBRARY, RAY_PROCESSES
-from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerCollection
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.algos.torch.offpolicy.worker_source import WorkerSource
 from unilab.envs import env_dims
 from unilab.ipc.memory_budget import SHM, MemoryBudget
 from unilab.ipc.shared_memory import segments
@@ -31,7 +31,7 @@ def sizes(budget: MemoryBudget, name: str) -> list[int]:
 def test_shared_memory_is_exactly_what_a_run_creates(count: int) -> None:
     config = parse(SACConfig, SMALL | {"workers": {"kind": "processes", "count": count}, "obs_normalization": True})
     runner = OffPolicyRunner.from_config(config)
-    collection = WorkerCollection(runner, runner.config, env_dims("Hopper"))
+    collection = WorkerSource(runner, runner.config, env_dims("Hopper"))
     try:
         workers = collection._workers
         shared = [collection.replay.name, workers._weights.name, *(worker.ring.name for worker in workers._workers)]

@@ -4,25 +4,39 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from unilab.ipc.rollout_fields import slot_fields
 
 from tests.algos.appo.counting_env import CountingEnv
 from tests.algos.appo.test_runner import learn as learn_appo
 from tests.algos.offpolicy.test_runner import learn as learn_off_policy
-from unilab.algos.torch.collector import Collector
 from unilab.ipc import LatestValue
+from unilab.run.acting import ActingLoop, RolloutSink
 from unilab.run.checkpoint import load_checkpoint
-from unilab.run.fault_log import FAILED_STEPS, KEPT_FAULTS, LOGGED_FAULTS, AllStepsFailedError, FaultLog, FaultStates
+from unilab.run.fault_log import FAILED_STEPS, KEPT_FAULTS, LOGGED_FAULTS, AllStepsFailedError, FaultLog
 from unilab.run.progress import CollectorCounters, put_latest_metrics
+
+
+class Still:
+    """A policy that never moves."""
+
+    def begin(self, steps: int, made: int, generator: torch.Generator) -> None: ...
+
+    def act(self, obs: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        actions = np.zeros_like(obs)
+        return actions, {"actions": actions}
 
 
 def test_faults_of_a_large_model_travel_without_their_states(tmp_path: Path) -> None:
     file, mailbox = tmp_path / "faults.jsonl", LatestValue()
-    collector = Collector(CountingEnv(8, all_fail_from=2, state_size=20_000), stagger=False)
-    collector.fault_states = FaultStates(file)
+    sink = RolloutSink()
+    sink.arrays = {name: np.zeros(shape, np.float32) for name, shape in slot_fields(8, 1, 1, 1).items()}
+    loop = ActingLoop(CountingEnv(8, all_fail_from=2, state_size=20_000), Still(), sink, faults=file)
     for _ in range(11):
-        collector.count(collector.env.step(collector.env.action_low))
-        put_latest_metrics(mailbox, collector.metrics(), worker_name="collector")
+        loop.run(1)
+        put_latest_metrics(mailbox, loop.metrics(), worker_name="collector")
     message = mailbox.get()
     mailbox.cleanup()
     assert message["fault_count"] == 80

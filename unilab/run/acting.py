@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from unilab.envs import StepResult, VecEnv
 from unilab.envs.vec_env import FloatArray
 from unilab.ipc.process.child import report_step
+from unilab.run.checkpoint import continue_generator
 from unilab.run.fault_log import FaultStates
-from unilab.run.resume import continue_generator
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
 

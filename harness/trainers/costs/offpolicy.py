@@ -14,7 +14,7 @@ from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.algos.torch.offpolicy.threads import divide_threads
-from unilab.algos.torch.offpolicy.worker import build_collector
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import ReplayBuffer, SharedWeightSync
 from unilab.ipc.replay_pipelines import build_pipeline
@@ -80,14 +80,14 @@ def measure(part: Part, algo_type: str) -> Cost:
 
 def _env_step(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
     """One step of all environments, inference and the replay buffer included."""
-    actor = build_actor(config, dims.obs, dims.action).to(config.collector_device)
+    policy = ExploringPolicy(config, dims).to(config.collector_device)
     threads = config.env_threads
     with (
         closing(_replay(config, dims)) as replay,
         make(config.env, config.num_envs, config.sim_backend, config.env_cfg, 0, threads) as env,
     ):
-        collector = build_collector(config, env, actor, replay, seed=0)
-        cost = timed(lambda: collector.collect(STEPS), count=STEPS)
+        loop = acting_loop(config, env, policy, replay, seed=0)
+        cost = timed(lambda: loop.run(STEPS), count=STEPS)
         replay.cleanup()
         return cost
 

@@ -1,6 +1,5 @@
 """What the collector adds to a replay buffer."""
 
-import dataclasses
 import math
 from contextlib import contextmanager
 
@@ -10,9 +9,8 @@ import torch
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
-from unilab.algos.torch.offpolicy.networks.policies import build_actor
-from unilab.algos.torch.offpolicy.worker import TransitionCollector, build_collector
-from unilab.envs import make
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop
+from unilab.envs import EnvDims, make
 from unilab.ipc import ReplayBuffer
 from unilab.run.checkpoint import load_checkpoint, save_checkpoint
 from unilab.settings import parse
@@ -45,33 +43,36 @@ class EndsBothWays(CountingEnv):
 
 
 @contextmanager
-def collector_of(env, actor=None, capacity=1000, **settings):
-    """A collector and its replay buffer."""
+def collector_of(env, actor=None, capacity=1000, *, kind=SACConfig, seed=3, learning_starts=0, stagger=False, **given):
+    """What collects in an environment, and its replay buffer; ``given`` are settings of the algorithm."""
+    config = parse(kind, {
+        "num_envs": env.num_envs, "learning_starts": learning_starts, "stagger_episodes": stagger,
+        "network": {"actor": (8,)}, "algorithm": {"gamma": GAMMA} | given,
+    })  # fmt: skip
+    multi_step = config.algorithm.n_step > 1
     replay = ReplayBuffer(
-        capacity,
-        env.obs_dim,
-        env.action_dim,
-        "cpu",
-        critic_dim=env.critic_dim,
-        multi_step=settings.get("n_step", 1) > 1,
+        capacity, env.obs_dim, env.action_dim, "cpu", critic_dim=env.critic_dim, multi_step=multi_step
     )
+    torch.manual_seed(0)
+    policy = ExploringPolicy(config, EnvDims(env.obs_dim, env.action_dim, env.critic_dim))
+    policy.actor = actor or policy.actor
     try:
-        yield TransitionCollector(env, actor or NoiseActor(), replay, gamma=GAMMA, seed=3, **settings)
+        yield acting_loop(config, env, policy, replay, seed=seed), replay
     finally:
         replay.cleanup()
 
 
-def rows_of(collector):
+def rows_of(replay):
     """All columns of the replay buffer, as arrays."""
-    replay = collector.replay
     fields = replay.fields(replay.rows(0, replay.written))
     return {name: column.numpy().copy() for name, column in fields.items()}
 
 
 def collect(env, steps, **settings):
-    with collector_of(env, **settings) as collector:
-        collector.collect(steps)
-        return collector, rows_of(collector)
+    settings.setdefault("actor", NoiseActor())
+    with collector_of(env, **settings) as (loop, replay):
+        loop.run(steps)
+        return loop, rows_of(replay)
 
 
 def of_env(column, row, envs=2):
@@ -80,7 +81,8 @@ def of_env(column, row, envs=2):
 
 
 def test_rows_follow_the_episodes_and_end_at_the_true_final_observation():
-    collector, rows = collect(CountingEnv(2, critic_dim=2), 8)
+    env = CountingEnv(2, critic_dim=2)
+    _, rows = collect(env, 8)
     assert of_env(rows["obs"], 0) == [0, 1, 2, 3, 0, 1, 2, 3]  # cut off after 4 steps
     assert of_env(rows["next_obs"], 0) == [1, 2, 3, 4, 1, 2, 3, 4]
     assert of_env(rows["dones"], 0) == of_env(rows["truncated"], 0) == [0, 0, 0, 1, 0, 0, 0, 1]
@@ -91,7 +93,7 @@ def test_rows_follow_the_episodes_and_end_at_the_true_final_observation():
     assert rows["rewards"].tolist() == [1] * 16
     np.testing.assert_array_equal(rows["critic"], np.repeat(10 * rows["obs"], 2, axis=1))
     np.testing.assert_array_equal(rows["next_critic"], np.repeat(10 * rows["next_obs"], 2, axis=1))
-    np.testing.assert_array_equal(rows["actions"].ravel(), np.concatenate(collector.env.seen_actions).ravel())
+    np.testing.assert_array_equal(rows["actions"].ravel(), np.concatenate(env.seen_actions).ravel())
 
 
 def test_an_end_that_is_both_is_stored_as_a_termination():
@@ -154,7 +156,7 @@ def test_an_action_that_is_not_finite_never_enters_the_buffer():
 
 def test_the_first_steps_are_uniformly_random_and_the_policy_is_not_asked():
     actor = NoiseActor()
-    _, rows = collect(CountingEnv(50), 41, actor=actor, random_steps=40, capacity=3000)
+    _, rows = collect(CountingEnv(50), 41, actor=actor, learning_starts=40, capacity=3000)
     random = rows["actions"][: 40 * 50]
     assert random.min() >= -1 and random.max() <= 1
     assert abs(random.mean()) < 0.05
@@ -166,13 +168,9 @@ def test_the_first_steps_are_uniformly_random_and_the_policy_is_not_asked():
 
 def test_td3_explores_more_from_environment_to_environment_and_sac_alike_everywhere():
     wide = {"exploration_noise_min": 0.0, "exploration_noise_max": 0.8}
-    for config, wanted in (
-        (parse(TD3Config, {"num_envs": 5, "learning_starts": 0, "algorithm": wide}), [0, 0.2, 0.4, 0.6, 0.8]),
-        (SACConfig(num_envs=5, learning_starts=0), [1] * 5),
-    ):
-        actor, env = NoiseActor(), CountingEnv(5)
-        with collector_of(env, capacity=5000) as known:
-            build_collector(config, env, actor, known.replay, seed=0).collect(1000)
+    for settings, wanted in (({"kind": TD3Config, **wide}, [0, 0.2, 0.4, 0.6, 0.8]), ({}, [1] * 5)):
+        actor = NoiseActor()
+        collect(CountingEnv(5), 1000, actor=actor, capacity=5000, seed=0, **settings)
         noise = torch.stack(actor.noise)[..., 0]
         assert noise.std(0).tolist() == pytest.approx(wanted, rel=0.1)
         assert noise.mean(0).tolist() == pytest.approx([0] * 5, abs=0.1)
@@ -204,7 +202,7 @@ def test_rows_are_what_the_simulation_did(name, ends):
     with make(name, 3, env_cfg_override=settings, num_threads=1) as env:
         collector, rows = collect(env, 60)
         seed_state = rows["obs"][:3]
-    with make(name, 3, env_cfg_override=settings, num_threads=1) as again, collector_of(again) as twin:
+    with make(name, 3, env_cfg_override=settings, num_threads=1) as again, collector_of(again) as (twin, _):
         np.testing.assert_array_equal(again.obs, seed_state)
         for step in range(60):
             now = slice(3 * step, 3 * step + 3)
@@ -224,50 +222,46 @@ def test_rows_are_what_the_simulation_did(name, ends):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_a_resumed_collector_goes_on_bit_for_bit(tmp_path, n_step):
-    config = SACConfig(network=dataclasses.replace(SACConfig().network, actor=(8,)))
-    torch.manual_seed(0)
-    settings = {"n_step": n_step, "random_steps": 3, "reward_scale": 0.5, "stagger": True}
+    settings = {"n_step": n_step, "learning_starts": 3, "reward_scale": 0.5, "stagger": True}
 
     @contextmanager
-    def cheetahs(actor):
+    def cheetahs():
         with (
             make("HalfCheetah", 4, env_cfg_override={"max_episode_steps": 9}, num_threads=1) as env,
-            collector_of(env, actor, **settings) as collector,
+            collector_of(env, **settings) as collector,
         ):
             yield collector
 
-    actor = build_actor(config, 17, 6)
-    with cheetahs(actor) as whole, cheetahs(actor) as resumed:
-        whole.collect(7)
+    with cheetahs() as (whole, whole_rows), cheetahs() as (resumed, resumed_rows):
+        whole.run(7)
         save_checkpoint(tmp_path / "collector.pt", whole.state_dict())
-        before = whole.replay.written
-        whole.collect(20)
-        resumed.collect(2)  # of what is forgotten now
-        forgotten = resumed.replay.written
+        before = whole_rows.written
+        whole.run(20)
+        resumed.run(2)  # of what is forgotten now
+        forgotten = resumed_rows.written
         resumed.load_state_dict(load_checkpoint(tmp_path / "collector.pt"))
-        resumed.collect(20)
-        wanted = whole.replay.rows(before, whole.replay.written)
+        resumed.run(20)
+        wanted = whole_rows.rows(before, whole_rows.written)
         assert len(wanted) > 60
-        torch.testing.assert_close(
-            resumed.replay.rows(forgotten, resumed.replay.written), wanted, rtol=0, atol=0, equal_nan=False
-        )
+        found = resumed_rows.rows(forgotten, resumed_rows.written)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=False)
         assert resumed.metrics() == whole.metrics()
 
 
 def test_nothing_reaches_over_episodes_that_a_resume_begins_anew():
     with (
         make("Pendulum-v1", 2) as env,
-        collector_of(env, n_step=3) as collector,
+        collector_of(env, n_step=3) as (loop, replay),
     ):
-        collector.collect(2)
-        collector.load_state_dict(collector.state_dict())  # gymnasium cannot save the episode
-        collector.collect(2)
-        assert collector.replay.written == 0
-        collector.collect(1)
-        assert rows_of(collector)["steps"].tolist() == [3, 3]
+        loop.run(2)
+        loop.load_state_dict(loop.state_dict())  # gymnasium cannot save the episode
+        loop.run(2)
+        assert replay.written == 0
+        loop.run(1)
+        assert rows_of(replay)["steps"].tolist() == [3, 3]
 
 
 def test_one_seed_one_buffer():
-    first, second = (collect(CountingEnv(3), 20, random_steps=5, n_step=2)[1] for _ in range(2))
+    first, second = (collect(CountingEnv(3), 20, learning_starts=5, n_step=2)[1] for _ in range(2))
     for name, column in first.items():
         np.testing.assert_array_equal(column, second[name])

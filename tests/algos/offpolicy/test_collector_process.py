@@ -19,8 +19,8 @@ from tests.ipc.collectors import Runner
 from tests.ipc.conftest import SPAWN_SECONDS, nothing_left
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
-from unilab.algos.torch.offpolicy.worker import build_collector, off_policy_collector_fn
-from unilab.envs import make
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop, off_policy_collector_fn
+from unilab.envs import EnvDims, make
 from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.shared_memory import segments
 from unilab.run.checkpoint import load_checkpoint, save_checkpoint
@@ -107,7 +107,9 @@ def in_process(config, actor):
     replay = replay_of(config, dims)
     with make(config.env, config.num_envs, env_cfg_override=config.env_cfg, num_threads=1) as env:
         try:
-            yield build_collector(config, env, actor, replay, seed=5)
+            policy = ExploringPolicy(config, EnvDims(*dims))
+            policy.actor = actor
+            yield acting_loop(config, env, policy, replay, seed=5), actor, replay
         finally:
             replay.cleanup()
 
@@ -115,11 +117,11 @@ def in_process(config, actor):
 def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
     config = settings_of(**CHEETAH, env_steps_per_sync=3, algorithm={"n_step": 3})
     first, second = (actor_of(config, dims_of(config), seed) for seed in (1, 2))
-    with in_process(config, actor_of(config, dims_of(config))) as twin:
+    with in_process(config, actor_of(config, dims_of(config))) as (twin, actor, replay):
         for weights, times in ((first, 2), (second, 4)):
-            twin.actor.load_state_dict(weights.state_dict())
-            twin.collect(3 * times)
-        wanted = twin.replay.rows(0, twin.replay.written)
+            actor.load_state_dict(weights.state_dict())
+            twin.run(3 * times)
+        wanted = replay.rows(0, replay.written)
         metrics = twin.metrics()
     with Trainer(config) as trainer:
         assert trainer.publish(first) == 2  # the first version is what the sync was made of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unilab.algos.torch.offpolicy.collecting.n_step import NStepReturns, Transitions
+from unilab.run.transitions import NStepReturns, Transitions
 
 GAMMA = 0.5
 GOES_ON, TERMINATED, TRUNCATED, FAILED = range(4)

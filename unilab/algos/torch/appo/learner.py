@@ -19,7 +19,7 @@ from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.data_parallel import DataParallelThreads
 from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
-from unilab.run.resume import continue_optimizer
+from unilab.run.checkpoint import continue_optimizer
 from unilab.settings import nearest
 from unilab.tracing.spans import span
 

@@ -17,10 +17,9 @@ from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.machine.devices import check_device, current_device, split_threads, usable_cores
 from unilab.machine.thread_team import torch_threads_kept
-from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, save_checkpoint
+from unilab.run.checkpoint import PARTS, Checkpoints, continue_learner, load_checkpoint, save_checkpoint
 from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.run.progress import Progress, Summary
-from unilab.run.resume import continue_learner
 from unilab.run.seeding import derive_seed
 from unilab.settings import combine, split_arguments
 from unilab.tracing.spans import place, span, timeline

@@ -7,9 +7,9 @@ import torch
 
 from unilab.algos.torch.memory.items import FLOAT, EnvSizes, Processes, pages, physics_items, state_bytes
 from unilab.algos.torch.memory.process_cost import ProcessCost, ProcessCosts
-from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy
-from unilab.algos.torch.offpolicy.collecting.worker_collection import QUEUE_SIZE
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy
+from unilab.algos.torch.offpolicy.worker_source import QUEUE_SIZE
 from unilab.distributed import RolloutLayout
 from unilab.distributed.processes import VERSION
 from unilab.envs import EnvDims

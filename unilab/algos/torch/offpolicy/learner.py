@@ -18,7 +18,7 @@ from unilab.algos.torch.offpolicy.networks.mlp import Scratch
 from unilab.algos.torch.offpolicy.networks.policies import Critics, build_actor
 from unilab.algos.torch.offpolicy.networks.value_heads import build_head
 from unilab.machine.thread_team import ThreadTeam
-from unilab.run.resume import continue_generator, continue_optimizer
+from unilab.run.checkpoint import continue_generator, continue_optimizer
 from unilab.run.seeding import derive_seed
 
 DATA_PARALLEL_ROWS = 2048

@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from unilab.algos.torch.evaluate import mean_return
-from unilab.algos.torch.offpolicy.arguments import settle
-from unilab.algos.torch.offpolicy.checks import check_learner, check_workers
-from unilab.algos.torch.offpolicy.collecting.collection import TransitionCollection
-from unilab.algos.torch.offpolicy.collecting.worker_collection import WorkerCollection
+from unilab.algos.torch.offpolicy.arguments import check_learner, check_workers, settle
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.algos.torch.offpolicy.threads import divide_threads
+from unilab.algos.torch.offpolicy.transition_source import CollectorSource, TransitionSource
+from unilab.algos.torch.offpolicy.worker_source import WorkerSource
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.machine.devices import check_device, current_device, usable_cores
 from unilab.machine.thread_team import torch_threads_kept
-from unilab.run.checkpoint import PARTS, CheckpointError, Checkpoints, load_checkpoint, save_checkpoint
+from unilab.run.checkpoint import (
+    PARTS,
+    CheckpointError,
+    Checkpoints,
+    continue_learner,
+    load_checkpoint,
+    save_checkpoint,
+)
 from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.run.progress import Progress, Summary
-from unilab.run.resume import continue_learner
 from unilab.run.seeding import derive_seed
 from unilab.settings import SettingsError
 from unilab.tracing.spans import place, span, timeline
@@ -253,32 +258,31 @@ class OffPolicyRun(TrainingRun):
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
         if saved is not None and resume is not None:
             continue_learner(self._learner, saved["learner"], resume)
-        self._collection = self._own(self._build_collection(runner, dims, saved))
+        state = None if saved is None else saved["collection"]
+        self._source: TransitionSource
+        if config.workers.kind == "collector":
+            log = None if self.directory is None else self.directory / "collector.log"
+            weights = self._learner.get_weights()
+            self._source = self._own(
+                CollectorSource(runner, config, runner.algo_type, dims, weights, state, log, self.faults_path)
+            )
+        else:
+            self._source = self._own(WorkerSource(runner, config, dims, state))
         self._pipeline = self._own(
             build_pipeline(
                 config.pipeline,
-                self._collection.replay,
+                self._source.replay,
                 config.batch_size,
                 config.learner_device,
                 seed=derive_seed(config.seed, "device replay"),
             )
         )
-        self._normalized = self._collection.replay.written  # rows that the normalizers have seen
+        self._normalized = self._source.replay.written  # rows that the normalizers have seen
         self._env_steps = self.progress.env_steps
         self._acted_ago = 0
         if saved is not None:
             self._restore(saved)
-        self._version = self._collection.acted_version = self._collection.publish(self._learner.get_weights())
-
-    def _build_collection(
-        self, runner: OffPolicyRunner, dims: EnvDims, saved: Mapping[str, Any] | None
-    ) -> TransitionCollection | WorkerCollection:
-        config, state = self._config, None if saved is None else saved["collection"]
-        if config.workers.kind != "collector":
-            return WorkerCollection(runner, config, dims, state)
-        log = None if self.directory is None else self.directory / "collector.log"
-        weights = self._learner.get_weights()
-        return TransitionCollection(runner, config, runner.algo_type, dims, weights, state, log, self.faults_path)
+        self._version = self._source.acted_version = self._source.publish(self._learner.get_weights())
 
     def _own(self, part: Any) -> Any:
         """Have ``close`` end it; the newest first."""
@@ -287,7 +291,7 @@ class OffPolicyRun(TrainingRun):
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         run = saved["run"]
-        if len(self._collection.replay):
+        if len(self._source.replay):
             if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else the batches are others
                 try:
                     self._pipeline.load_state_dict(saved["pipeline"])
@@ -297,70 +301,67 @@ class OffPolicyRun(TrainingRun):
         self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 
     def iterate(self, check: Check) -> Progress:
-        """Train while the collector makes its next steps, and publish what was learned."""
-        before = self.progress
+        """Take new transitions, have the next ones made, and train meanwhile."""
+        config, source, before = self._config, self._source, self.progress
+
+        def look() -> None:  # while there is not enough to learn from, which may be because every step fails
+            check()
+            self.report_faults(source.counters())
+
         waiting_since = time.monotonic()
+        ready = False
         with span("wait"):
-            self._next_experience(check)
+            while not ready:
+                fresh = source.take(look, self._ready)
+                check()
+                self._pipeline.refresh()
+                if config.sync_collection:
+                    self._env_steps += fresh * config.num_envs * config.env_steps_per_sync
+                    source.replay.hold(config.lead_rows)
+                ready = self._ready()
+                self._normalize()
+                if config.sync_collection:
+                    # Weights change only here, while nobody acts: what acts does not depend on timing.
+                    self._publish()
+                if fresh:
+                    self._acted_ago = self._version - source.acted_version
+                source.proceed()
+                if not ready:
+                    look()
         learning_since = time.monotonic()
-        for _ in range(self._config.updates_per_step):
+        for _ in range(config.updates_per_step):
             check()
             batch = self._pipeline.next_batch()
             with span("update"):
                 self._learner.update(batch)
-        metrics = self._metrics()
-        if not self._config.sync_collection:
+        try:
+            metrics = self._learner.metrics()
+        except FloatingPointError as error:
+            if self.directory is not None:
+                path = self.directory / "failed_update.pt"
+                save_checkpoint(path, {"learner": self._learner.state_dict(), "updates": self._learner.updates})
+                error.add_note(f"the learner as it was is in {path}")
+            raise
+        if not config.sync_collection:
             self._publish()
-        counters = self._collection.counters()
+        counters = source.counters()
         mean_return = counters.episode_return
         compared = build_reward_comparison_metrics([mean_return] if counters.episodes else [], mean_return)
         self.advance(
             counters,
             waiting_since=waiting_since,
             learning_since=learning_since,
-            updates=before.updates + self._config.updates_per_step,
-            samples=before.samples + self._config.updates_per_step * self._config.batch_size,
-            env_steps=self._env_steps if self._config.sync_collection else counters.env_steps,
+            updates=before.updates + config.updates_per_step,
+            samples=before.samples + config.updates_per_step * config.batch_size,
+            env_steps=self._env_steps if config.sync_collection else counters.env_steps,
             policy_lag=self._acted_ago,
-            metrics=metrics | compared | {"replay_rows": float(len(self._collection.replay))},
+            metrics=metrics | compared | {"replay_rows": float(len(source.replay))},
         )
         return self.progress
 
-    def _next_experience(self, check: Check) -> None:
-        """Lock step: take the steps that were made and order the next, until there is enough to learn from.
-        Running freely: wait only until there is enough."""
-        if not self._config.sync_collection:
-            self._collection.proceed()
-            self._collection.wait_until(self._ready, lambda: self._look(check))
-            self._acted_ago = self._version - self._collection.acted_version
-            self._pipeline.refresh()
-            self._normalize()
-            return
-        while True:
-            made = self._collection.take(check)
-            self._env_steps += made * self._config.num_envs * self._config.env_steps_per_sync
-            check()
-            self._pipeline.refresh()
-            self._collection.replay.hold(self._config.lead_rows)
-            ready = self._ready()
-            self._normalize()
-            # Weights change only here, while the collector waits: what it acts with does not depend on timing.
-            self._publish()
-            if made:
-                self._acted_ago = self._version - self._collection.acted_version
-            self._collection.proceed()
-            if ready:
-                return
-            self._look(check)
-
-    def _look(self, check: Check) -> None:
-        """While there is not enough to learn from, which may be because every step fails."""
-        check()
-        self.report_faults(self._collection.counters())
-
     def _ready(self) -> bool:
         return replay_buffer_ready_for_learning(
-            len(self._collection.replay),
+            len(self._source.replay),
             batch_size=self._config.batch_size,
             learning_starts=self._config.learning_starts,
             num_envs=self._config.num_envs,
@@ -370,7 +371,7 @@ class OffPolicyRun(TrainingRun):
         """Merge the observations that are new into the learner's running statistics, each once."""
         if not self._config.obs_normalization:
             return
-        replay = self._collection.replay
+        replay = self._source.replay
         written = replay.written
         fields = replay.fields(replay.rows(self._normalized, written).to(self._config.learner_device))
         self._learner.update_normalizers(fields["obs"], fields.get("critic"))
@@ -378,18 +379,7 @@ class OffPolicyRun(TrainingRun):
 
     def _publish(self) -> None:
         with span("weight_publish"):
-            self._version = self._collection.publish(self._learner.get_weights())
-
-    def _metrics(self) -> dict[str, float]:
-        """The learner's metrics; when they are not finite, learner and settings are kept beside the checkpoint."""
-        try:
-            return self._learner.metrics()
-        except FloatingPointError as error:
-            if self.directory is not None:
-                path = self.directory / "failed_update.pt"
-                save_checkpoint(path, {"learner": self._learner.state_dict(), "updates": self._learner.updates})
-                error.add_note(f"the learner as it was is in {path}")
-            raise
+            self._version = self._source.publish(self._learner.get_weights())
 
     def play(self, check: Check) -> float:
         return mean_return(self._config, self._learner.get_weights(), check)
@@ -399,9 +389,7 @@ class OffPolicyRun(TrainingRun):
         pipeline = self._pipeline.state_dict()  # before the buffer's: see ReplayPipeline
         return {
             "learner": self._learner.state_dict(),
-            "collection": self._collection.state_dict(
-                self._runner.check_collectors, with_rows=self._config.save_replay
-            ),
+            "collection": self._source.state_dict(self._runner.check_collectors, with_rows=self._config.save_replay),
             "pipeline": pipeline,
             "run": {"normalized": self._normalized, "env_steps": self._env_steps, "acted_ago": self._acted_ago},
         }

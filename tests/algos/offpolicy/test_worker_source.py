@@ -1,18 +1,19 @@
 """SAC and TD3 with workers that collect: the same run whatever the kind, settings, exploring, resume, failing."""
 
+import multiprocessing
 import threading
 
 import pytest
 import torch
 
-from tests.algos.offpolicy.test_runner import SMALL, learn, weights
+from tests.algos.offpolicy.test_runner import learn, weights
 from tests.ipc.conftest import nothing_left
-from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy, policy_weights
-from unilab.algos.torch.offpolicy.collecting.worker_collection import _Filler
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
-from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy
+from unilab.algos.torch.offpolicy.worker_source import _Filler
 from unilab.distributed import WorkerError
 from unilab.envs import EnvDims
+from unilab.ipc import SharedFlag
 from unilab.run.checkpoint import load_checkpoint
 from unilab.settings import SettingsError, parse
 
@@ -20,7 +21,6 @@ __all__ = ["nothing_left"]
 
 HERE = ["sequential", "processes"]
 """kinds of workers that need nothing more"""
-COUNTER = {"env": "tests.algos.appo.counting_env:CountingEnv"}
 
 
 def workers(kind: str, count: int = 2, **more) -> dict:
@@ -121,10 +121,10 @@ def test_exploring_is_part_of_the_weights_and_ends_with_the_first_learning():
     policy = ExploringPolicy(config, dims)
     actor = policy.actor.state_dict()
     obs = torch.zeros(500, 3)
-    policy.load_state_dict(policy_weights(actor, exploring=True))
+    policy.load_state_dict(policy.weights(actor, exploring=True))
     actions = policy.compute_actions(obs, torch.Generator().manual_seed(0))
     assert actions.min() < -0.9 and actions.max() > 0.9 and abs(actions.mean()) < 0.1
-    policy.load_state_dict(policy_weights(actor, exploring=False))
+    policy.load_state_dict(policy.weights(actor, exploring=False))
     again = policy.compute_actions(obs[:2], torch.Generator().manual_seed(0))
     noise = torch.empty(2, 2).normal_(generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_exploring_is_part_of_the_weights_and_ends_with_the_first_learning():
 def test_noise_is_spread_over_the_environments_of_all_workers():
     config = parse(TD3Config, {"num_envs": 4, "algorithm.exploration_noise_max": 0.4})
     policy = ExploringPolicy(config, EnvDims(3, 2, 0))
-    policy.load_state_dict(policy_weights(policy.actor.state_dict(), exploring=False))
+    policy.load_state_dict(policy.weights(policy.actor.state_dict(), exploring=False))
     policy.place(1)
     obs = torch.zeros(2, 3)
     noise = torch.empty(2, 2).normal_(generator=torch.Generator().manual_seed(0))
@@ -190,7 +190,9 @@ class InstantWorkers:
 
 def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memory():
     workers = InstantWorkers()
-    filler = _Filler(workers, OffPolicyRunner.from_config(parse(SACConfig, {**SMALL, **COUNTER})))
+    context = multiprocessing.get_context("spawn")
+    bell = SharedFlag(context)
+    filler = _Filler(workers, bell, context)
     filler.ensure_running()
     sizes = set()
     for version in range(1, 61):
@@ -198,7 +200,8 @@ def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memo
         if version % 3 == 0:  # two of three are replaced before a worker gets them
             workers.go_on.release(2)
             while filler.acted_version != version:
-                assert filler.bell.wait(10.0)
+                assert bell.wait(10.0)
+                bell.clear()
             sizes.add(sum(len(value) for value in vars(filler).values() if isinstance(value, dict | list)))
     assert len(sizes) == 1
     workers.go_on.release(10**6)

@@ -1,4 +1,4 @@
-"""From the steps of a batch of environments to the transitions that a critic learns from."""
+"""From the steps of a batch of environments to the transitions, over one step or several, that a critic learns from."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from unilab.envs import StepResult, VecEnv
+from unilab.envs.vec_env import FloatArray
+from unilab.ipc import ReplayBuffer
+from unilab.run.acting import Sink
+
 BoolArray = NDArray[np.bool_]
 
 
@@ -181,3 +185,75 @@ def _cut_before(failed: BoolArray, step: Transitions) -> Transitions:
         next_critic=next_critic,
         truncated=step.truncated | failed,
     )
+
+
+class TransitionSink(Sink):
+    """Adds what the steps complete to a replay buffer.
+
+    A step that failed numerically (``StepResult.faults``) is left out, and open n-step returns of its row end before
+    it as if cut off; see ``NStepReturns``.
+
+    Args:
+        replay: with a column ``steps`` when ``n_step`` is above 1.
+        env: whose steps they are.
+        gamma: discount a step.
+        n_step: env steps that a transition spans at most.
+        reward_scale: factor of the rewards in the replay buffer.
+    """
+
+    span_name = "replay_add"
+
+    def __init__(
+        self, replay: ReplayBuffer, env: VecEnv, *, gamma: float, n_step: int = 1, reward_scale: float = 1.0
+    ) -> None:
+        rows, obs_dim, critic_dim = env.num_envs, env.obs_dim, env.critic_dim
+        self._replay = replay
+        self._returns = NStepReturns(n_step, gamma, rows, obs_dim, env.action_dim, critic_dim)
+        self._reward_scale = np.float32(reward_scale)
+        # The environment reuses its arrays: what a transition starts from is kept here.
+        self._obs, self._next_obs = np.zeros((2, rows, obs_dim), np.float32)
+        self._critic, self._next_critic = np.zeros((2, rows, critic_dim), np.float32)
+        self._rewards = np.zeros(rows, np.float32)
+        self._dones, self._truncated = np.zeros((2, rows), bool)
+
+    def observe(self, t: int, env: VecEnv) -> FloatArray:
+        self._obs[:] = env.obs
+        if env.critic is not None:
+            self._critic[:] = env.critic
+        return self._obs
+
+    def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
+        next_obs, next_critic, failed = result.obs, result.critic, None
+        if len(result.final_ids):  # a transition ends at the true final observation
+            self._next_obs[:] = next_obs
+            self._next_obs[result.final_ids] = result.final_obs
+            next_obs = self._next_obs
+            if next_critic is not None:
+                self._next_critic[:] = next_critic
+                self._next_critic[result.final_ids] = result.final_critic
+                next_critic = self._next_critic
+        if result.faults:
+            failed = np.zeros(len(self._rewards), bool)
+            failed[[fault.env_id for fault in result.faults]] = True
+        step = Transitions(
+            self._obs,
+            recorded["actions"],
+            np.multiply(result.reward, self._reward_scale, out=self._rewards),
+            next_obs,
+            np.logical_or(result.terminated, result.truncated, out=self._dones),
+            # An end that is both is a termination: nothing follows, so nothing is to be bootstrapped.
+            np.greater(result.truncated, result.terminated, out=self._truncated),
+            None if next_critic is None else self._critic,
+            next_critic,
+        )
+        self._replay.add(**self._returns.step(step, failed)._asdict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Open starts; the replay buffer is not part of it."""
+        return {"returns": self._returns.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, same_episodes: bool) -> None:
+        if same_episodes:
+            self._returns.load_state_dict(state["returns"])
+        else:  # what was open is lost
+            self._returns.forget()

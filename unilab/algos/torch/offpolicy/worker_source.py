@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from unilab.algos.torch.offpolicy.collecting.exploring import ExploringPolicy, policy_weights
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.transition_source import TransitionSource
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy
 from unilab.distributed import (
     BaseDistributedWorkersWithBuffer,
     ProcessWorkers,
@@ -27,71 +29,41 @@ from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
 
-WAIT_SECONDS = 60.0
-"""between two looks at what else may have happened, while workers work"""
 QUEUE_SIZE = 2
 """finished rollouts of a worker that may wait to be stored"""
 STOP_SECONDS = 1.0
 """for the thread that stores rollouts to notice that everything is to end"""
 
 
-class WorkerCollection:
-    """The replay buffer and the workers that fill it; for the learner what a ``TransitionCollection`` is.
+class WorkerSource(TransitionSource):
+    """Workers that each step their share of the environments.
 
-    Each worker steps its share of the environments. In lock step (``sync_collection``) the workers make a rollout of
-    ``env_steps_per_sync`` steps each after ``proceed``, and ``take`` stores them; what is stored depends on the seed
-    alone, whatever the kind of workers. Running freely, a thread stores what they have made.
-
-    Their environments are not saved: a resumed run starts new episodes, and goes on counting.
-
-    Args:
-        runner: its ``interrupt`` ends waits.
-        dims: sizes of the environments.
-        state: what ``state_dict`` returned, to continue from.
+    In lock step they make a rollout of ``env_steps_per_sync`` steps each after ``proceed``, and ``take`` stores them;
+    what is stored depends on the seed alone, whatever the kind of workers. Running freely, a thread stores what they
+    have made. Their environments are not saved: a resumed run starts new episodes, and goes on counting.
     """
 
     def __init__(
-        self,
-        runner: AsyncRunner,
-        config: OffPolicyConfig,
-        dims: EnvDims,
-        state: Mapping[str, Any] | None = None,
+        self, runner: AsyncRunner, config: OffPolicyConfig, dims: EnvDims, state: Mapping[str, Any] | None = None
     ) -> None:
-        self.replay = ReplayBuffer(
-            config.replay_capacity,
-            dims.obs,
-            dims.action,
-            config.learner_device,
-            critic_dim=dims.critic,
-            seed=derive_seed(config.seed, "replay"),
-        )
-        self._runner = runner
+        super().__init__(runner, config, dims, state)
         self._ordered: int | None = None
-        self._fresh = state is not None and state["fresh"]
-        self._before = CollectorCounters() if state is None else CollectorCounters.of(state["counters"])
         # A policy that has learned explores no more at random.
         self._random_steps = config.learning_starts * config.num_envs if state is None else 0
         self._tally = Tally(config.workers.count)
-        seed = config.seed
-        if state is not None:
-            self.replay.load_state_dict(state["replay"])
-            seed = derive_seed(seed, f"resumed at {self._before.env_steps}")
+        seed = config.seed if state is None else derive_seed(config.seed, f"resumed at {self._before.env_steps}")
         buffer = ScaledRewards(self.replay, config.algorithm.reward_scale)
         self._workers = build_workers(config, dims, buffer, seed, self._tally)
-        self._filler = None if config.sync_collection else _Filler(self._workers, runner)
-        self.acted_version = 0
-        """version of the weights that acted in the newest transitions"""
+        self._filler = None if config.sync_collection else _Filler(self._workers, self.bell, runner.ctx)
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:
-        """Give the weights to the workers, which take them before their next rollout; their version."""
-        named = policy_weights(weights, exploring=self._tally.env_steps < self._random_steps)
+        named = ExploringPolicy.weights(weights, exploring=self._tally.env_steps < self._random_steps)
         if self._filler is not None:
             return self._filler.publish(named)
         self._workers.broadcast_updated_policy(named)
         return self._workers.policy_version
 
     def proceed(self) -> None:
-        """Let the workers make their next rollouts; the first call starts them. Running freely they need no more."""
         self._tally.start()
         if self._filler is not None:
             self._filler.ensure_running()
@@ -99,14 +71,15 @@ class WorkerCollection:
             self._ordered = self._workers.rollouts + self._workers.rollouts_per_iteration
             self._workers.request_rollouts()
 
-    def take(self, check: Check) -> bool:
-        """Wait until the steps under way are made; whether there are steps that were not taken yet.
+    def counters(self) -> CollectorCounters:
+        return self._tally.counters(self._workers.dropped).after(self._before)
 
-        ``check`` is called meanwhile and may raise.
-        """
-        self._finish(check)
-        fresh, self._fresh = self._fresh, False
-        return fresh
+    def close(self) -> None:
+        if self._filler is not None:
+            self._filler.stop()
+        self._workers.stop()
+        self._runner.stop_collectors()  # there are none, but a signal has set what interrupts the next run's waits
+        self.replay.cleanup()
 
     def _finish(self, check: Check) -> None:
         interrupt = self._runner.interrupt
@@ -119,40 +92,13 @@ class WorkerCollection:
             if interrupt.is_set():  # a signal has asked for the end: workers that hang are not waited for
                 return
 
-    def wait_until(self, ready: Callable[[], bool], check: Check) -> None:
-        """Running freely: wait until ``ready()``, asked whenever something was stored."""
+    def _look(self) -> None:
         assert self._filler is not None
-        while not ready():
-            self._filler.bell.wait(WAIT_SECONDS, self._runner.interrupt)
-            self._filler.bell.clear()
-            self._filler.check()
-            check()
         self._filler.check()
         self.acted_version = self._filler.acted_version
 
-    def counters(self) -> CollectorCounters:
-        """The workers' counters, of the rollouts that were stored; they go on from those of the run that was
-        resumed."""
-        return self._tally.counters(self._workers.dropped).after(self._before)
-
-    def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
-        """What a resumed run needs; in lock step the workers first make the steps under way, unless a signal has asked
-        for the end."""
+    def _state(self, check: Check) -> None:
         self._finish(check)
-        return {
-            "collector": None,
-            "fresh": self._fresh,
-            "counters": self.counters().plain(),
-            "replay": self.replay.state_dict(with_rows),
-        }
-
-    def close(self) -> None:
-        """Stop the workers and free the shared memory; idempotent."""
-        if self._filler is not None:
-            self._filler.stop()
-        self._workers.stop()
-        self._runner.stop_collectors()  # there are none, but a signal has set what interrupts the next run's waits
-        self.replay.cleanup()
 
 
 class ScaledRewards:
@@ -232,14 +178,13 @@ class Tally:
 class _Filler:
     """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
 
-    def __init__(self, workers: BaseDistributedWorkersWithBuffer, runner: AsyncRunner) -> None:
-        self.bell = SharedFlag(runner.ctx)
-        """set when something was stored, and when the thread has failed"""
+    def __init__(self, workers: BaseDistributedWorkersWithBuffer, bell: SharedFlag, context: SpawnContext) -> None:
+        self._bell = bell  # set when something was stored, and when the thread has failed
         self.acted_version = 0
         """as ``publish`` counted, of the weights that acted in the newest rollout"""
         self._workers = workers
         self._thread = threading.Thread(target=self._run, name="filler", daemon=True)
-        self._stopping = SharedFlag(runner.ctx)
+        self._stopping = SharedFlag(context)
         self._lock = threading.Lock()
         self._published = 0
         self._pending: dict[str, Tensor] | None = None
@@ -273,10 +218,10 @@ class _Filler:
                 self._broadcast()
                 self._workers.collect_rollouts(unless=self._stopping)
                 self.acted_version = self._workers.acted_version
-                self.bell.set()
+                self._bell.set()
         except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
             self._error = error
-            self.bell.set()
+            self._bell.set()
 
     def _broadcast(self) -> None:
         with self._lock:

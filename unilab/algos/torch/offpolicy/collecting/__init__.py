@@ -1,1 +1,0 @@
-"""Who collects for SAC and TD3: a collector process or workers."""

@@ -1,0 +1,275 @@
+"""Where the learner's transitions come from: what all sources promise, and a collector process."""
+
+import dataclasses
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.worker import COLLECT, STATE, off_policy_collector_fn
+from unilab.envs import EnvDims
+from unilab.ipc import AsyncRunner, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
+from unilab.run.loop import Check
+from unilab.run.progress import CollectorCounters
+from unilab.run.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 60.0
+"""between two looks at what else may have happened, while others work"""
+ANSWER_SECONDS = 2.0
+"""for a collector's answer once a signal has asked for the end"""
+
+
+class TransitionSource(ABC):
+    """The replay buffer and who fills it.
+
+    In lock step (``sync_collection``) steps are made only after ``proceed``, so the learner trains on a buffer of known
+    content meanwhile. Running freely nobody waits for the learner.
+
+    Args:
+        runner: supervises processes; its ``interrupt`` ends waits.
+        dims: sizes of the environments.
+        state: what ``state_dict`` returned, to continue from.
+
+    Attributes:
+        replay: where the transitions are.
+        acted_version: of the weights that acted in the newest transitions that were taken.
+        bell: running freely, set when something was stored.
+    """
+
+    def __init__(
+        self, runner: AsyncRunner, config: OffPolicyConfig, dims: EnvDims, state: Mapping[str, Any] | None
+    ) -> None:
+        self.replay = ReplayBuffer(
+            config.replay_capacity,
+            dims.obs,
+            dims.action,
+            config.learner_device,
+            critic_dim=dims.critic,
+            multi_step=config.algorithm.n_step > 1,
+            seed=derive_seed(config.seed, "replay"),
+        )
+        self.acted_version = 0
+        self.bell = SharedFlag(runner.ctx)
+        self._runner = runner
+        self._lock_step = config.sync_collection
+        self._fresh = state is not None and state["fresh"]
+        self._before = CollectorCounters() if state is None else CollectorCounters.of(state["counters"])
+        if state is not None:
+            self.replay.load_state_dict(state["replay"])
+
+    @abstractmethod
+    def publish(self, weights: Mapping[str, Tensor]) -> int:
+        """Hand over the actor's weights, which act in the next steps; their version."""
+
+    @abstractmethod
+    def proceed(self) -> None:
+        """Have the next steps made; the first call starts who makes them. Running freely it needs no more."""
+
+    def take(self, check: Check, enough: Callable[[], bool]) -> bool:
+        """Wait until the steps under way are made, or, running freely, until ``enough()``.
+
+        ``check`` is called meanwhile and may raise.
+
+        Returns:
+            whether there are steps that were not taken yet.
+        """
+        if self._lock_step:
+            self._finish(check)
+            fresh, self._fresh = self._fresh, False
+            return fresh
+        self.proceed()
+        while not enough():
+            self.bell.wait(WAIT_SECONDS, self._runner.interrupt)
+            self.bell.clear()
+            self._look()
+            check()
+        self._look()
+        return True
+
+    @abstractmethod
+    def counters(self) -> CollectorCounters:
+        """Of the steps that were taken, or, running freely, of those that were made; they go on from those of the run
+        that was resumed."""
+
+    def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
+        """What a resumed run needs; in lock step the steps under way are made first."""
+        return {
+            "collector": self._state(check),
+            "fresh": self._fresh,
+            "counters": self.counters().plain(),
+            "replay": self.replay.state_dict(with_rows),
+        }
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop everything and free the shared memory; idempotent."""
+
+    @abstractmethod
+    def _finish(self, check: Check) -> None:
+        """Lock step: wait until the steps under way are made, and note that there are fresh ones."""
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Running freely: see what was made meanwhile.
+
+        Raises:
+            WorkerError: who makes the steps has failed.
+        """
+
+    @abstractmethod
+    def _state(self, check: Check) -> dict[str, Any] | None:
+        """The exact state of who makes the steps, where there is one; the steps under way are made first."""
+
+
+class CollectorSource(TransitionSource):
+    """A collector in a process of its own.
+
+    Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.
+    In lock step its exact state can be saved; a free-running one starts new episodes when resumed, and goes on
+    counting.
+
+    Args:
+        algo_type: sac or td3.
+        weights: the actor's, for their shapes.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        config: OffPolicyConfig,
+        algo_type: str,
+        dims: EnvDims,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any] | None = None,
+        log: Path | None = None,
+        faults: Path | None = None,
+    ) -> None:
+        super().__init__(runner, config, dims, state)
+        self._weights = SharedWeightSync.from_state_dict(weights)
+        self._metrics = LatestValue()
+        self._newest: dict[str, Any] = {}
+        self._log = log
+        self._started = self._collecting = False
+        self._commands: Connection | None = None
+        self._theirs: Connection | None = None
+        if config.sync_collection:
+            self._commands, self._theirs = runner.ctx.Pipe()
+        self._resumed = None if state is None else state["collector"]
+        seed = config.seed
+        if state is not None and self._resumed is None:
+            seed = derive_seed(seed, f"resumed at {self._before.env_steps}")
+            config = dataclasses.replace(config, learning_starts=0)  # the policy has learned: no random actions
+        self._arguments: dict[str, Any] = {
+            "stop_event": runner.stop_event,
+            "config": dataclasses.asdict(config),
+            "algo_type": algo_type,
+            "replay": self.replay,
+            "dims": (dims.obs, dims.action, dims.critic),
+            "weight_sync_name": self._weights.name,
+            "weight_param_shapes": self._weights.param_shapes,
+            "metrics_queue": self._metrics,
+            "commands": self._theirs,
+            "bell": self.bell,
+            "seed": seed,
+            "state": self._resumed,
+            "faults": faults,
+        }
+
+    def publish(self, weights: Mapping[str, Tensor]) -> int:
+        return self._weights.write_weights(weights)
+
+    def proceed(self) -> None:
+        if not self._started:
+            self._runner.start_collector(
+                off_policy_collector_fn, kwargs=self._arguments, name="collector", log=self._log
+            )
+            self._started = True
+            if self._theirs is not None:
+                self._theirs.close()  # so that the end of the collector ends the pipe
+        if self._commands is not None and not self._collecting:
+            self._order(self._commands, COLLECT)
+            self._collecting = True
+
+    def counters(self) -> CollectorCounters:
+        if self._commands is None:
+            self._look()
+        now = CollectorCounters.of(self._newest)
+        if self._resumed is None:
+            return now.after(self._before)
+        if not self._newest:
+            return self._before
+        # its own counters go on, but for those of its time
+        busy, wait = (getattr(now, name) + getattr(self._before, name) for name in ("busy_seconds", "wait_seconds"))
+        return dataclasses.replace(now, busy_seconds=busy, wait_seconds=wait)
+
+    def close(self) -> None:
+        self._runner.stop_collectors()
+        for end in (self._commands, self._theirs):
+            if end is not None:
+                end.close()
+        self._weights.cleanup()
+        self._metrics.cleanup()
+        self.replay.cleanup()
+
+    def _finish(self, check: Check) -> None:
+        if self._commands is not None and self._collecting:
+            _, version = self._answer(self._commands, check)
+            self._collecting, self._fresh = False, True
+            self._look()
+            self.acted_version = version
+
+    def _look(self) -> None:
+        self._newest = self._metrics.get() or self._newest
+        self.acted_version = self._newest.get("policy_version", 0)
+
+    def _state(self, check: Check) -> dict[str, Any] | None:
+        """When a signal has asked for the end, a collector that hangs is not waited for, and there is no state."""
+        if self._commands is None or not self._started:
+            return self._resumed
+        try:
+            self._finish(check)
+            self._order(self._commands, STATE)
+            return self._answer(self._commands, check)[1]
+        except TimeoutError:
+            logger.warning(
+                "the collector does not answer, so its environments are not in the checkpoint: a run that is resumed "
+                "from it begins new episodes"
+            )
+            return None
+
+    def _order(self, commands: Connection, command: tuple[str, ...]) -> None:
+        try:
+            commands.send(command)
+        except ConnectionError:
+            self._raise_its_failure()
+            raise
+
+    def _answer(self, commands: Connection, check: Check) -> tuple[str, Any]:
+        """Its answer to a command.
+
+        Raises:
+            TimeoutError: a signal has asked for the end, ``check`` lets us go on nevertheless, and no answer came.
+        """
+        while not commands.poll():
+            connection.wait([commands, self._runner.interrupt.fileno()], WAIT_SECONDS)
+            check()
+            if self._runner.interrupt.is_set() and not commands.poll(self._runner.seconds_to_end(ANSWER_SECONDS)):
+                raise TimeoutError
+        try:
+            return commands.recv()
+        except (EOFError, ConnectionError):
+            self._raise_its_failure()
+            raise
+
+    def _raise_its_failure(self) -> None:
+        """The other end of the pipe is gone: raise what ended the collector, as soon as that is known."""
+        self._runner.interrupt.wait(5.0)
+        self._runner.check_collectors()
