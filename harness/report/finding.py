@@ -31,7 +31,7 @@ Pairs = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Finding:
     """The best configuration beside the baseline, by the first objective. None and NaN are what was not measured.
 
     A gain is a ratio minus 1, above 0 where the best has more; whether more is better says ``direction``. Returns may
@@ -105,15 +105,19 @@ class Answer:
         return self.pairs < needed_pairs(self.level)
 
     @property
+    def change(self) -> float | None:
+        """The gain, or where a ratio means nothing the difference."""
+        return self.difference if self.gain is None else self.gain
+
+    @property
     def shown(self) -> bool:
         """The best is better than the baseline beyond what noise and the luck of a search explain."""
-        change = self.difference if self.gain is None else self.gain
-        if not self.confirmed or self.p is None or change is None or self.best_failed:
+        if not self.confirmed or self.p is None or self.change is None or self.best_failed:
             return False
-        return verdict(change, self.p, self.pairs, self.direction, self.level) == "better"
+        return verdict(self.change, self.p, self.pairs, self.direction, self.level) == "better"
 
 
-def answer(suite: Suite, records: Sequence[Record]) -> Answer:
+def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     """The answer that these records of a study give."""
     objective = suite.objectives[0]
     looks = len({r.confirm_repeats for r in records if r.phase == "confirm"}) or 1
@@ -139,7 +143,7 @@ def answer(suite: Suite, records: Sequence[Record]) -> Answer:
                 fields |= _not_better(others, base, objective.metric, level)
             else:
                 fields |= _comparison(own, base, fields, objective.metric, level)
-    found = Answer(objective.metric, objective.direction, best, baseline, len(measured), **fields)
+    found = Finding(objective.metric, objective.direction, best, baseline, len(measured), **fields)
     return dataclasses.replace(found, claim=sentence(found))
 
 
@@ -221,7 +225,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def sentence(found: Answer) -> str:
+def sentence(found: Finding) -> str:
     """The claim that the numbers of an answer allow, with what they rest on."""
     if found.best is None:
         return "No trial was measured to its end within the constraints."
@@ -229,7 +233,7 @@ def sentence(found: Answer) -> str:
     return f"{_claim(found)}{'; ' if care else ''}{care}."
 
 
-def _claim(found: Answer) -> str:
+def _claim(found: Finding) -> str:
     if found.metric in RETURNS and _too_few_seeds(found):
         return _points_text(found)
     if found.best == found.baseline:
@@ -250,24 +254,24 @@ def _claim(found: Answer) -> str:
     if found.too_few_pairs:
         return (
             f"Trial {found.best} measured {change} ({_evidence(found)}); that is too few to tell a difference from "
-            f"noise at {confidence(found)}"
+            f"noise at {confidence_text(found.level)}"
         )
     return f"No difference is shown: trial {found.best} measured {change} ({_evidence(found)})"
 
 
-def _too_few_seeds(found: Answer) -> bool:
+def _too_few_seeds(found: Finding) -> bool:
     alone = found.baseline is None or found.best == found.baseline
     return found.value_interval is None or (not alone and found.baseline_interval is None)
 
 
-def _points_text(found: Answer) -> str:
+def _points_text(found: Finding) -> str:
     text = f"No claim with fewer than six seeds: trial {found.best} had {NAMES[found.metric]} {_list(found.points)}"
     if found.baseline is None or found.best == found.baseline:
         return text
     return f"{text}, the baseline {_list(found.baseline_points)}"
 
 
-def _value(found: Answer) -> str:
+def _value(found: Finding) -> str:
     interval = found.value_interval
     spread = "" if interval is None else f" (95 % interval {number_text(interval.low)} to {number_text(interval.high)})"
     repeats = f"{len(found.points)} repeat{'s' if len(found.points) > 1 else ''}"
@@ -275,17 +279,27 @@ def _value(found: Answer) -> str:
     return f"{number_text(found.value)} {NAMES.get(found.metric, found.metric)}{spread}{middle}"
 
 
-def _change(found: Answer) -> str:
-    change = found.difference if found.gain is None else found.gain
-    return "an unknown change of" if change is None else change_text(change, fraction=found.gain is not None)
+def _change(found: Finding) -> str:
+    if found.change is None:
+        return "an unknown change of"
+    return change_text(found.change, fraction=found.gain is not None)
 
 
-def confidence(found: Answer) -> str:
-    """Of the interval of the change, which belongs to the level of its test."""
-    return confidence_text(found.level)
+def change_of(found: Finding) -> str:
+    """What the best has over the baseline, with its interval or why there is none."""
+    if found.best == found.baseline:
+        return "none: the best is the baseline"
+    if found.change is None:
+        return "not known: the two were not both measured"
+    interval = found.difference_interval if found.gain_interval is None else found.gain_interval
+    text = change_text(found.change, fraction=found.gain is not None)
+    if interval is not None:
+        return f"{text}, {evidence_text(interval, found.pairs, fraction=found.ratio, level=found.level)}"
+    pairs = f"only {found.pairs} pair{'s' if found.pairs != 1 else ''}" if found.confirmed else "not confirmed"
+    return f"{text}, no interval: {pairs}"
 
 
-def _evidence(found: Answer) -> str:
+def _evidence(found: Finding) -> str:
     interval = found.difference_interval if found.gain_interval is None else found.gain_interval
     parts = [evidence_text(interval, found.pairs, fraction=found.ratio, level=found.level)]
     if found.candidates > 1:
@@ -297,11 +311,11 @@ def _evidence(found: Answer) -> str:
     return ", ".join(parts)
 
 
-def _seen(found: Answer) -> str:
+def _seen(found: Finding) -> str:
     return change_text(found.smallest_effect or 0.0, fraction=found.ratio, sign="")
 
 
-def doubts(found: Answer) -> str:
+def doubts(found: Finding) -> str:
     """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
     counts = [
         (found.failed, "failed"), (found.disturbed, "disturbed"), (found.unsteady, "unsteady"),

@@ -1,7 +1,10 @@
-"""A study as its folder has it: everything that a report says comes from these files."""
+"""A study as its folder has it, and its trials: everything that a report says comes from these."""
 
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,16 +12,151 @@ from typing import Any
 
 import pandas as pd
 
-from harness.measure.record import Record, read_records
+from harness.measure.record import Record, median, read_records, typical
+from harness.measure.window import FRACTIONS
 from harness.predict import ceilings
+from harness.predict.bottleneck import Facts, limit_of, sentence
 from harness.predict.ceilings import Ceilings
-from harness.report.page.trials import Trial, trials_of
-from harness.study.folder import of_one_kind, ranking
+from harness.report.finding import NAMES
+from harness.stats.inference import Interval, median_interval
+from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import _read_json
 from harness.suite import schema as suites
 from harness.suite.schema import Suite
+from harness.suite.text import settings_text
+from unilab.machine.devices import usable_cores
 
 CURVE_COLUMNS = ("wall_seconds", "env_steps", "episode_return")
+ROLES = ("best", "baseline", "others")
+IN_TURNS = 0.03
+"""how close to the whole time the busy fractions of both sides add up when they take turns"""
+LABELS = NAMES | {
+    "episode_return": "episode return",
+    "collector_busy_fraction": "collector busy",
+    "learner_busy_fraction": "learner busy",
+    "policy_lag_mean": "policy lag",
+    "peak_host_bytes": "peak host memory, MiB",
+    "peak_shm_bytes": "peak shared memory, MiB",
+    "peak_device_bytes": "peak device memory, MiB",
+    "async_efficiency": "asynchronous efficiency",
+}
+
+
+def label(metric: str) -> str:
+    """A metric in words, with its unit."""
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def scale(metric: str) -> float:
+    """What values are multiplied by to be in the unit of ``label``."""
+    return 2.0**-20 if metric.endswith("_bytes") else 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and all that was measured of it."""
+
+    number: int
+    records: tuple[Record, ...]
+
+    @cached_property
+    def counted(self) -> list[Record]:
+        """The repeats that count: those of the confirmation where it has them."""
+        return judged_by(self.records)
+
+    @cached_property
+    def complete(self) -> list[Record]:
+        return [record for record in self.counted if record.state == "complete"]
+
+    @cached_property
+    def timed(self) -> list[Record]:
+        """The repeats that say how the time was used."""
+        return timed_by(self.records)
+
+    @property
+    def baseline(self) -> bool:
+        return self.records[0].baseline
+
+    @property
+    def name(self) -> str:
+        """Its number, and of trainers side by side which one it is."""
+        which = f" {self.params['trainer']}" if "trainer" in self.params else ""
+        return f"{self.number}{which}{' (baseline)' if self.baseline else ''}"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.records[-1].params
+
+    @property
+    def settings(self) -> str:
+        return settings_text(self.params)
+
+    @property
+    def state(self) -> str:
+        return "complete" if self.complete else (self.counted or self.records)[-1].state
+
+    @property
+    def confirmed(self) -> bool:
+        return any(record.phase == "confirm" for record in self.complete)
+
+    @property
+    def kind(self) -> str:
+        """Of the numbers that count; see ``Record.kind``."""
+        return (self.counted or self.records)[-1].kind
+
+    @property
+    def measured(self) -> str:
+        """What its values are from."""
+        return f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
+
+    @property
+    def error(self) -> str:
+        return next((record.error for record in reversed(self.records) if record.error), "")
+
+    @property
+    def verdict(self) -> str:
+        return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+
+    def value(self, metric: str) -> float:
+        """``typical`` of a numeric field over the repeats that count, in the unit of ``label``; NaN without any."""
+        return typical(self.timed if metric in FRACTIONS else self.counted, metric) * scale(metric)
+
+    def values(self, metric: str) -> list[float]:
+        """Of each repeat that counts and has the metric."""
+        values = [record.metric(metric) * scale(metric) for record in self.complete]
+        return [value for value in values if math.isfinite(value)]
+
+    def interval(self, metric: str) -> Interval | None:
+        """95 % interval of the median; None with fewer than six repeats, which show too little."""
+        values = self.values(metric)
+        return median_interval(values) if values else None
+
+
+def trials_of(records: Sequence[Record]) -> list[Trial]:
+    """Records grouped by their trial, by number."""
+    groups: dict[int, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.trial, []).append(record)
+    return [Trial(number, tuple(groups[number])) for number in sorted(groups)]
+
+
+def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
+    """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
+    collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
+    if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
+        return "not known"
+    # taking turns, whether they were told to or it comes to that, their fractions add up
+    in_turns = (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
+    waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
+    collector_wait, learner_wait = (
+        1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
+    )
+    # all that the trainer was given, by a text such as "env 2, learner 2"
+    shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", records[-1].threads))) > usable_cores()
+    facts = Facts(
+        "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
+    )  # fmt: skip
+    return sentence(facts, limit_of(facts))
 
 
 @dataclass(frozen=True)
@@ -67,11 +205,39 @@ class StudyFiles:
         by_number = {trial.number: trial for trial in self.trials}
         return [by_number[number] for number in ranking(self.records, self.suite)]
 
+    def trial(self, number: int | None) -> Trial | None:
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+    def role(self, trial: Trial) -> str:
+        """One of ``ROLES``."""
+        if self.order and trial.number == self.order[0].number:
+            return "best"
+        return "baseline" if trial.baseline else "others"
+
+    def roles(self, trials: Sequence[Trial]) -> list[str]:
+        """Those that occur, in the order of ``ROLES``."""
+        there = {self.role(trial) for trial in trials}
+        return [name for name in ROLES if name in there]
+
+    def leaders(self, count: int) -> list[Trial]:
+        """The best trials, the baseline among them, then others that were measured."""
+        baseline = [trial for trial in self.trials if trial.baseline]
+        ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.order, *self.trials] if t.complete}
+        return list(ordered.values())[:count]
+
+    def limited_by(self, trial: Trial) -> str:
+        """What limited a trial, in words."""
+        return trial.verdict or limited_by(self.suite.fixed | trial.params, {}, trial.timed)
+
     def curve(self, record: Record) -> pd.DataFrame:
         """Progress of one repeat, ``CURVE_COLUMNS``; empty when none was kept."""
-        lines = self.folder / record.log / "curve.jsonl"
-        if record.log and lines.exists():
-            frame = pd.DataFrame(_objects(lines))
+        path = self.folder / record.log / "curve.jsonl"
+        if record.log and path.exists():
+            readings = []
+            for line in path.read_bytes().splitlines():
+                with suppress(ValueError):  # the last line may still be being written
+                    readings.append(json.loads(line))
+            frame = pd.DataFrame([one for one in readings if isinstance(one, dict)])
         else:
             kept = self._kept_curves
             frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
@@ -85,16 +251,3 @@ class StudyFiles:
         if not path.exists() or not path.stat().st_size:
             return pd.DataFrame(columns=columns)
         return pd.read_csv(path, usecols=lambda name: name in columns).reindex(columns=columns)
-
-
-def _objects(path: Path) -> Iterable[dict[str, Any]]:
-    """The readable lines; the last one may still be being written."""
-    objects = []
-    for line in path.read_bytes().splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            objects.append({name: content.get(name) for name in CURVE_COLUMNS})
-    return objects

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.files.yaml_file import to_yaml
-from harness.measure.record import Record, median, typical, write_atomic
-from harness.predict.bottleneck import Facts, limit_of, sentence
+from harness.measure.record import Record, typical, write_atomic
 from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
 from harness.predict.ranking import distinct, objectives
-from harness.report.finding import answer
+from harness.report.finding import conclude
+from harness.report.studies import limited_by
 from harness.study.folder import Study, judged_by, of_one_kind, ranking, timed_by
 from harness.study.importances import importances
 from harness.suite.metrics import RETURNS
 from harness.suite.text import bytes_text, describe_minutes, dimension_text, number_text, settings_text
 from harness.trainers import trainer as trainers
-from unilab.machine.devices import usable_cores
 
 ROWS = 12
 """trials in the final table"""
-IN_TURNS = 0.03
-"""how close to the whole time the busy fractions of both sides add up when they take turns"""
 PREDICTED = 5
 """configurations of the ranking that ``plan`` shows"""
 UNITS = {
@@ -50,7 +46,7 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
     # one that was stopped beside others has no record yet
     trials = [_trial_summary(plan, by_trial[trial]) for trial in sorted(by_trial)]
     best = next((trial for trial in trials if order and trial["trial"] == order[0]), None)
-    found = answer(plan.suite, records)
+    found = conclude(plan.suite, records)
     return {
         "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
         "gain_over_baseline": found.gain, "answer": dataclasses.asdict(found) | {"shown": found.shown},
@@ -90,29 +86,6 @@ def _measured(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
         "unsteady": sum(r.unsteady for r in records),
         "disturbed": [r.disturbed for r in records if r.disturbed],
     }
-
-
-def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
-    """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
-    collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
-    if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
-        return "not known"
-    # taking turns, whether they were told to or it comes to that, their fractions add up
-    in_turns = (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
-    waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
-    collector_wait, learner_wait = (
-        1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
-    )
-    shared = _threads(records[-1]) > usable_cores()
-    facts = Facts(
-        "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
-    )  # fmt: skip
-    return sentence(facts, limit_of(facts))
-
-
-def _threads(record: Record) -> int:
-    """All that the trainer was given, by a record's text such as "env 2, learner 2"; 0 where it does not say."""
-    return sum(map(int, re.findall(r" (\d+)(?:,|$)", record.threads)))
 
 
 def write_best(plan: Plan, study: Study) -> Path | None:

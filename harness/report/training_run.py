@@ -1,20 +1,16 @@
 """The page of one ``train`` run: from the configuration and the curve in its folder."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from harness.files.yaml_file import Document
 from harness.report.page import vega
-from harness.report.page.model import Answer, Chart, Code, Page, Section, Table, finite
-from harness.report.page.sections.curves import AXES, POINTS, Floats, thin
+from harness.report.page.model import Code, FirstScreen, Page, Section, Table, finite
+from harness.report.page.sections.curves import AXES, POINTS, Floats, line_chart, thin
 from harness.runs.folder import CONFIG_FILE, go_on_command
 from harness.suite.text import describe_minutes, number_text
 
@@ -54,7 +50,7 @@ class TrainingRun:
     def returns(self, kind: str) -> pd.DataFrame:
         """Those that are known, with ``wall_seconds`` and ``env_steps``; an evaluation stands where it was made."""
         name = RETURNS[kind]
-        frame = pd.DataFrame({axis: self.column(axis) for axis, _ in AXES} | {"return": self.column(name)}).dropna()
+        frame = pd.DataFrame({axis: self.column(axis) for axis in AXES} | {"return": self.column(name)}).dropna()
         return frame if kind == "training" else frame[frame["return"].diff().ne(0)]
 
 
@@ -68,16 +64,14 @@ def _curve(path: Path) -> pd.DataFrame:
 
 def page(run: TrainingRun) -> Page:
     """All that there is to say about a run."""
-    curves, data = _curves(run)
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    sections = (curves, _last_iteration(run), _again(run))
+    sections = (_curves(run), _last_iteration(run), _again(run))
     name = run.folder.resolve().name
-    return Page(name, f"{run.trainer} on {run.env}", _answer(run), sections, data, f"Made {now} UTC from {run.folder}")
+    return Page(name, f"{run.trainer} on {run.env}", _answer(run), sections, str(run.folder))
 
 
-def _answer(run: TrainingRun) -> Answer:
+def _answer(run: TrainingRun) -> FirstScreen:
     if run.curve.empty:
-        return Answer("No result", "no iteration was finished", "", (), None, None)
+        return FirstScreen("No result", "no iteration was finished", "", (), None, None)
     last = {name: float(run.column(name)[-1]) for name in ("iteration", "env_steps", "wall_seconds", "updates")}
     facts = []
     for kind in KINDS:
@@ -99,48 +93,35 @@ def _answer(run: TrainingRun) -> Answer:
     else:
         text, unit = number_text(run.returns(shown)["return"].iloc[-1]), f"return at the end, {shown}"
     claim = "The return of training is the mean of the last 100 episodes, with noise; that of evaluation is without."
-    return Answer(text, unit, claim, tuple(facts), go_on_command(run.folder) if kept else None, None)
+    return FirstScreen(text, unit, claim, tuple(facts), go_on_command(run.folder) if kept else None, None)
 
 
-def _curves(run: TrainingRun) -> tuple[Section, dict[str, list[dict[str, Any]]]]:
-    """Return over wall time and env steps, and the speed, with the charts' data."""
+def _curves(run: TrainingRun) -> Section:
+    """Return over wall time and env steps, and the speed."""
     if run.curve.empty:
-        return Section("curves", "Curves", ("No iteration was finished: there is nothing to draw.",)), {}
-    data: dict[str, list[dict[str, Any]]] = {}
+        return Section("curves", "Curves", ("No iteration was finished: there is nothing to draw.",))
     charts = []
-    kinds = [kind for kind in KINDS if len(run.returns(kind))]
-    for axis, title in AXES if kinds else ():
-        points = [(kind, run.returns(kind)) for kind in kinds]
-        data[f"return_{axis}"] = [
-            row for kind, known in points for row in _rows(kind, known[axis].to_numpy(), known["return"].to_numpy())
+    known = {kind: run.returns(kind) for kind in KINDS if len(run.returns(kind))}
+    of = f", of {' and '.join(known)}"
+    for axis in AXES if known else ():
+        rows = [
+            row for kind, one in known.items() for row in _rows(kind, one[axis].to_numpy(), one["return"].to_numpy())
         ]
-        charts.append(_chart(f"return_{axis}", axis, title, "return", kinds))
+        charts.append(line_chart(f"return_{axis}", axis, "return", list(known), of, rows))
     seconds, steps = run.column("wall_seconds"), run.column("env_steps")
     if len(seconds) > 1:
         passed = np.diff(seconds)
         rates = np.divide(np.diff(steps), passed, out=np.full(len(passed), np.nan), where=passed > 0)
-        data["speed"] = _rows("training", seconds[1:], rates)
-        charts.append(_chart("speed", *AXES[0], "env steps a second", KINDS[:1]))
+        rows, training = _rows(KINDS[0], seconds[1:], rates), KINDS[:1]
+        charts.append(line_chart("speed", "wall_seconds", "env steps a second", training, f", of {KINDS[0]}", rows))
     text = f"Each line has {POINTS} points at most; each is the mean of its neighbours. {CURVE_FILE} has all."
-    return Section("curves", "Curves", (text,), tuple(charts)), data
+    return Section("curves", "Curves", (text,), tuple(charts))
 
 
-def _rows(name: str, x: Floats, y: Floats) -> list[dict[str, Any]]:
+def _rows(name: str, x: Floats, y: Floats) -> vega.Rows:
     known = np.isfinite(x) & np.isfinite(y)
     thinned = zip(*thin(x[known], y[known]), strict=True)
     return [{"name": name, "x": finite(a), "y": finite(b)} for a, b in thinned]
-
-
-def _chart(name: str, axis: str, axis_title: str, what: str, kinds: Sequence[str]) -> Chart:
-    x = alt.X("x:Q", title=axis_title, axis=alt.Axis(tickCount=5, format="~s" if axis == "env_steps" else ",d"))
-    legend = None if len(kinds) < 2 else alt.Legend(title=None, orient="top")
-    colour = alt.Color("name:N", scale=alt.Scale(domain=list(kinds)), legend=legend)
-    line = alt.Chart(vega.data(name)).mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=14)).encode(
-        x=x, y=alt.Y("y:Q", title=what, scale=alt.Scale(zero=False)), color=colour,
-        tooltip=vega.tooltip(("name:N", "of"), ("x:Q", axis_title), ("y:Q", what)),
-    )  # fmt: skip
-    title = f"{what.capitalize()} over {axis_title.partition(',')[0]}"
-    return vega.made(name.replace("_", "-"), title, f"{title}, of {' and '.join(kinds)}", line, 260, wide=False)
 
 
 def _last_iteration(run: TrainingRun) -> Section:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from harness.report.page.model import Cell, Page, Section, Table, mebibytes, share
@@ -10,51 +9,25 @@ from harness.report.page.sections import problems, search, time_use
 from harness.report.page.sections import reproduce as provenance
 from harness.report.page.sections.curves import learning_curves
 from harness.report.page.sections.headline import difference_text, headline
-from harness.report.page.sections.importance import importance_section
 from harness.report.page.sections.memory import measured, memory
 from harness.report.page.sections.tradeoff import pareto
-from harness.report.page.trials import Trial, label
-from harness.report.studies import StudyFiles
+from harness.report.studies import StudyFiles, Trial, label
 from harness.study.results import last_run
 from harness.suite.metrics import RETURNS
 
 
 def page(study: StudyFiles, *, watched: str | None = None) -> Page:
     """All that there is to say about a study; ``watched`` says how far it is while it runs."""
-    answer, evidence = headline(study)
-    parallel, lines, ticks = search.parallel(study)
-    importances, importance_rows = importance_section(study)
-    curves, curve_rows = learning_curves(study)
-    busy, busy_rows = time_use.busy(study)
-    memory_section, memory_rows = memory(study)
     sections = (
-        search.by_setting(study), importances, parallel, pareto(study), curves, busy, time_use.prediction(study),
-        memory_section, problems.unsuccessful(study), problems.unsteady(study), all_trials(study),
-        provenance.machine(study), provenance.reproduce(study),
+        search.by_setting(study), search.importance(study), search.parallel(study), pareto(study),
+        learning_curves(study), time_use.busy(study), time_use.prediction(study), memory(study),
+        problems.unsuccessful(study), problems.unsteady(study), all_trials(study), provenance.machine(study),
+        provenance.reproduce(study),
     )  # fmt: skip
-    data: dict[str, list[dict[str, Any]]] = {
-        "evidence": evidence, "trials": search.trial_rows(study), "lines": lines, "ticks": ticks,
-        "importances": importance_rows, **curve_rows, "busy": busy_rows,
-        "prediction": time_use.prediction_rows(study), "memory": memory_rows,
-    }  # fmt: skip
-    suite = study.suite
+    suite, began = study.suite, last_run(study.folder)
     subtitle = f"{suite.trainer} on {suite.env}, study {study.folder.resolve().name}"
-    began = last_run(study.folder)
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    return Page(suite.name, subtitle, answer, sections, used(data, sections, answer.charts), made(study), watched)
-
-
-def used(
-    data: dict[str, list[dict[str, Any]]], sections: Sequence[Section], charts: Sequence[Any] = ()
-) -> dict[str, list[dict[str, Any]]]:
-    """The data that charts draw; the rest need not be in the page."""
-    specs = repr([chart.spec for section in sections for chart in section.charts] + [chart.spec for chart in charts])
-    return {name: rows for name, rows in data.items() if f"'name': '{name}'" in specs}
-
-
-def made(study: StudyFiles) -> str:
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    return f"Made {now} UTC from {study.folder}"
+    return Page(suite.name, subtitle, headline(study), sections, str(study.folder), watched)
 
 
 def all_trials(study: StudyFiles) -> Section:
@@ -107,7 +80,7 @@ def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tupl
     base = next((other.value(metric) for other in view.values() if other.baseline), math.nan)
     if metric in RETURNS or base <= 0:  # a ratio means nothing
         change = value - base
-        return value, Cell(difference_text(change), change) if math.isfinite(change) else share(math.nan)
+        return value, Cell(difference_text(change, ratio=False), change) if math.isfinite(change) else share(math.nan)
     return value, share(value / base - 1, sign=True)
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from harness.suite.text import number_text
@@ -72,13 +73,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """``spec`` is Vega-Lite that names its data, which the page holds once for all charts."""
+    """``spec`` is Vega-Lite that names its data, which the page holds once for all charts that name it."""
 
     id: str
     title: str
     description: str
     """what is to be seen, for those who do not see it"""
     spec: Mapping[str, Any]
+    data: Mapping[str, list[dict[str, Any]]]
+    """rows by the names that ``spec`` uses"""
     height: int
     """pixels to keep free until it is drawn"""
     wide: bool = True
@@ -105,7 +108,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FirstScreen:
     """The first screen."""
 
     headline: str
@@ -125,14 +128,28 @@ class Answer:
 class Page:
     title: str
     subtitle: str
-    answer: Answer | None
+    answer: FirstScreen | None
     sections: tuple[Section, ...]
-    data: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """of the charts, by the names that their specs use"""
-    made: str = ""
-    """when and from what"""
+    source: str = ""
+    """what the page is made from, for its last line"""
     watched: str | None = None
     """how far the study is while it runs; the page then loads itself again"""
+
+    @property
+    def charts(self) -> list[Chart]:
+        shown = [chart for section in self.sections for chart in section.charts]
+        return [*shown, *self.answer.charts] if self.answer else shown
+
+    @property
+    def data(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of all charts, by the names that their specs use."""
+        return {name: rows for chart in self.charts for name, rows in chart.data.items()}
+
+    @property
+    def made(self) -> str:
+        """When, and from what."""
+        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+        return f"Made {now} UTC{self.source and f' from {self.source}'}"
 
 
 def finite(value: float) -> float | None:

@@ -11,14 +11,13 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from harness.measure.record import RecordError, write_atomic
-from harness.report.page.model import Chart, Page
+from harness.report.page.model import Page
 
 MARKUP = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>#|~"}, "\n": " ", "\r": " "})
 
@@ -36,12 +35,13 @@ def _environment() -> Environment:
 
 def html(page: Page) -> str:
     """The whole page; Vega and its parts, about 900 kB, are in it when there are charts."""
-    charts = [chart for section in page.sections for chart in section.charts]
-    charts += page.answer.charts if page.answer else ()
-    scripts = [Markup(script) for script in ([_vega()] if charts else []) + [_source("page.js")]]
+    scripts = [Markup(script) for script in ([_vega()] if page.charts else []) + [_source("page.js")]]
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return _environment().get_template("page.html").render(
-        page=page, style=Markup(_source("page.css")), scripts=scripts, policy=_policy(scripts),
-        content=_content(page, charts),
+        page=page, style=Markup(_source("page.css")), scripts=scripts,
+        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:",
+        content={"charts": {chart.id: chart.spec for chart in page.charts}, "data": page.data},
     )  # fmt: skip
 
 
@@ -61,19 +61,6 @@ def _fence(text: str) -> str:
     while "`" * ticks in text:
         ticks += 1
     return "`" * ticks
-
-
-def _content(page: Page, charts: list[Chart]) -> dict[str, Any]:
-    return {"charts": {chart.id: chart.spec for chart in charts}, "data": page.data}
-
-
-def _policy(scripts: list[Markup]) -> str:
-    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
-
-
-def _hash(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @cache

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.measure.record import Record
 from harness.predict.plan import Plan
 from harness.report import terminal as tables
-from harness.report.finding import answer
+from harness.report.finding import conclude
 from harness.report.live import StudyDisplay
 from harness.report.page import build
 from harness.report.page.model import MISSING, Table
@@ -99,7 +99,7 @@ def test_a_candidate_that_could_not_take_turns_is_not_ranked_with_those_that_did
     whole = [*records(), *alone]
     assert of_one_kind(whole) == records() and of_one_kind(records()[:3]) == records()[:3]
     assert ranking(whole, suite)[0] == 1
-    found = answer(suite, whole)
+    found = conclude(suite, whole)
     assert found.best == 1 and found.baseline_points == (14_000.0,) * 6
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.measure.record import Record
-from harness.report.finding import Answer, answer
+from harness.report.finding import Finding, conclude
 from harness.stats.inference import paired_comparison
 from harness.suite import schema as suites
 from harness.suite.schema import Suite
@@ -37,13 +37,13 @@ SEARCH = [*records(0, [100.0]), *records(1, [130.0]), *records(2, [110.0])]
 
 
 def test_nothing_measured_is_said() -> None:
-    found = answer(suite(), [Record("s", 0, 0, "failed", error="boom")])
+    found = conclude(suite(), [Record("s", 0, 0, "failed", error="boom")])
     assert (found.best, found.baseline, found.trials) == (None, None, 0)
     assert found.claim == "No trial was measured to its end within the constraints."
 
 
 def test_the_best_of_a_search_is_not_called_better() -> None:
-    found = answer(suite(), SEARCH)
+    found = conclude(suite(), SEARCH)
     assert (found.best, found.baseline, found.value, found.baseline_value) == (1, 0, 130.0, 100.0)
     assert found.gain == pytest.approx(0.3) and found.gain_interval is None and found.smallest_effect is None
     assert not found.confirmed and not found.shown and found.pairs == 0
@@ -57,7 +57,7 @@ def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
     base = [100.0, 102.0, 99.0, 101.0, 100.0, 100.0]
     gains = [1.2, 1.21, 1.19, 1.2, 1.22, 1.18]
     best = [b * g for b, g in zip(base, gains, strict=True)]
-    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, best)])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, best)])
     compared = paired_comparison([math.log(gain) for gain in gains])
     assert found.smallest_effect == pytest.approx(math.expm1(compared.smallest_effect)) and found.ratio
     assert found.gain == pytest.approx(math.prod(gains) ** (1 / 6) - 1)
@@ -73,12 +73,12 @@ def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
 
 def test_what_changes_a_pair_as_a_whole_hides_no_gain() -> None:
     base = [100.0, 112.0, 96.0, 100.0, 108.0, 100.0]
-    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [1.03 * b for b in base])])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [1.03 * b for b in base])])
     assert found.shown and found.gain == pytest.approx(0.03)
 
 
 def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
-    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [98, 104, 106, 101, 105, 104])])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [98, 104, 106, 101, 105, 104])])
     assert not found.shown and found.smallest_effect == pytest.approx(0.054, abs=0.005)
     assert found.claim.startswith("No difference is shown: trial 1 measured +3.0%")
     assert found.claim.endswith(f", 6 pairs, {found.smallest_effect:.1%} would have been seen).")
@@ -86,13 +86,13 @@ def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
 
 def test_an_interval_around_zero_is_no_difference() -> None:
     base = [100.0] * 6
-    found = answer(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [90.0, 115.0, 95.0, 112.0, 92.0, 114.0])])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [90.0, 115.0, 95.0, 112.0, 92.0, 114.0])])
     assert found.gain_interval is not None and 0 in found.gain_interval and not found.shown
     assert found.claim.startswith("No difference is shown: ")
 
 
 def test_two_pairs_are_too_few() -> None:
-    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0, 101.0]), *confirmed(1, [150.0, 151.0])])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0, 101.0]), *confirmed(1, [150.0, 151.0])])
     assert found.pairs == 2 and found.gain_interval is None and not found.shown
     assert "too few to tell a difference from noise at 95 %" in found.claim
 
@@ -101,7 +101,7 @@ def test_two_candidates_take_seven_pairs() -> None:
     """The better of two is the luckier of two: six pairs that agree have p = 2 / 2^6, twice that is above 5 %."""
     for count, shown in ((6, False), (7, True)):
         base, other = confirmed(0, [100.0] * count), confirmed(2, [110.0] * count)
-        found = answer(suite(), [*SEARCH, *base, *confirmed(1, [150.0] * count), *other])
+        found = conclude(suite(), [*SEARCH, *base, *confirmed(1, [150.0] * count), *other])
         assert (found.candidates, found.p, found.level) == (2, 2 / 2**count, 0.025)
         assert found.shown is shown and found.too_few_pairs is not shown
         assert ("that is too few to tell a difference from noise at 97.5 %" in found.claim) is not shown
@@ -109,14 +109,14 @@ def test_two_candidates_take_seven_pairs() -> None:
 
 
 def test_each_look_after_more_repeats_were_asked_for_divides_the_level() -> None:
-    def after(*asked: int) -> Answer:
+    def after(*asked: int) -> Finding:
         """So many pairs after so many runs, each with a higher ``confirm.repeats``."""
         measured = [*SEARCH]
         for first, last in itertools.pairwise((0, *asked)):
             for trial, value in ((0, 100.0), (1, 150.0)):
                 more = {"phase": "confirm", "first": 1 + first, "confirm_repeats": last}
                 measured += records(trial, [value] * (last - first), **more)
-        return answer(suite(), measured)
+        return conclude(suite(), measured)
 
     assert (after(6).looks, after(6).level, after(6).shown) == (1, 0.05, True)
     again = after(2, 4, 6)
@@ -130,7 +130,7 @@ def test_a_look_counts_whose_numbers_are_of_another_kind() -> None:
     for trial, value in ((0, 100.0), (1, 150.0)):
         measured += confirmed(trial, [value] * 2, confirm_repeats=2, in_turns=True)
         measured += records(trial, [value] * 6, phase="confirm", first=3, confirm_repeats=8)
-    found = answer(suite(), measured)
+    found = conclude(suite(), measured)
     assert (found.pairs, found.looks, found.shown) == (6, 2, False)
 
 
@@ -139,7 +139,7 @@ def test_six_pairs_of_a_return_are_called_better_and_five_have_no_interval() -> 
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     for count, shown in ((5, False), (6, True)):
         best = [500.0 + n for n in range(count)]
-        found = answer(asked, [*search, *confirmed(0, [0.0] * count, name), *confirmed(1, best, name)])
+        found = conclude(asked, [*search, *confirmed(0, [0.0] * count, name), *confirmed(1, best, name)])
         assert found.p == 2 / 2**count and found.shown is shown
         assert found.difference_interval == (pytest.approx((500, 505)) if shown else None)
         assert ("95 % interval" in found.claim) is shown
@@ -150,16 +150,16 @@ def test_an_outlier_widens_the_interval_as_far_as_the_test_goes() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     best = [-15.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
-    found = answer(asked, [*search, *confirmed(0, [0.0] * 7, name), *confirmed(1, best, name)])
+    found = conclude(asked, [*search, *confirmed(0, [0.0] * 7, name), *confirmed(1, best, name)])
     assert found.p == 16 / 2**7 and not found.shown
     assert found.difference_interval is not None and 0 in found.difference_interval
     assert found.claim.startswith("No difference is shown: ")
 
 
 def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() -> None:
-    def measured(failing: int, state: str) -> Answer:
+    def measured(failing: int, state: str) -> Finding:
         failed = [Record("s", failing, 7 + n, state, "confirm", error="boom") for n in range(2)]
-        return answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [150.0] * 6), *failed])
+        return conclude(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [150.0] * 6), *failed])
 
     of_best, of_baseline = measured(1, "failed"), measured(0, "timeout")
     assert (of_best.failed, of_best.best_failed, of_best.shown) == (2, 2, False)
@@ -169,7 +169,7 @@ def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() 
 
 
 def test_a_confirmation_may_find_that_nothing_was_better() -> None:
-    found = answer(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
+    found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
     assert found.best == found.baseline == 0 and found.gain is None and found.smallest_effect == pytest.approx(0)
     assert found.claim == (
         "No configuration was better than the baseline, 100 env steps a second (95 % interval 100 to 100), median of 6 "
@@ -179,7 +179,7 @@ def test_a_confirmation_may_find_that_nothing_was_better() -> None:
 
 def test_less_is_better_where_the_objective_says_so() -> None:
     name = "wall_seconds"
-    found = answer(
+    found = conclude(
         suite(f"objectives=[{name}]"),
         [
             *records(0, [10.0], name), *records(1, [8.0], name),
@@ -192,7 +192,7 @@ def test_less_is_better_where_the_objective_says_so() -> None:
 
 
 def test_without_a_baseline_there_is_nothing_to_compare_with() -> None:
-    found = answer(suite(), [Record("s", 0, 0, "failed", baseline=True), *records(1, [130.0])])
+    found = conclude(suite(), [Record("s", 0, 0, "failed", baseline=True), *records(1, [130.0])])
     assert (found.best, found.baseline, found.gain) == (1, None, None)
     assert found.claim == (
         "Trial 1 has 130 env steps a second, median of 1 repeat, and there is no baseline to compare it with."
@@ -201,10 +201,10 @@ def test_without_a_baseline_there_is_nothing_to_compare_with() -> None:
 
 def test_fewer_than_six_seeds_of_a_return_are_shown_as_they_are() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
-    found = answer(asked, [*records(0, [1.0, 3.0, 2.0], name), *records(1, [-5.0], name)])
+    found = conclude(asked, [*records(0, [1.0, 3.0, 2.0], name), *records(1, [-5.0], name)])
     assert found.value == 2.0 and found.value_interval is None and found.points == (1.0, 3.0, 2.0)
     assert found.claim == "No claim with fewer than six seeds: trial 0 had return 1, 2, 3."
-    found = answer(asked, [*records(0, [1.0] * 5, name), *records(1, [7.0, 8.0], name)])
+    found = conclude(asked, [*records(0, [1.0] * 5, name), *records(1, [7.0, 8.0], name)])
     assert found.claim == "No claim with fewer than six seeds: trial 1 had return 7, 8, the baseline 1, 1, 1, 1, 1."
 
 
@@ -212,7 +212,7 @@ def test_returns_have_interquartile_means_and_a_difference() -> None:
     name, asked = "episode_return", suite("objectives=[episode_return]")
     base, best = [-10.0, 0.0, 10.0, 0.0, 0.0, 500.0], [990.0, 1000.0, 1010.0, 1000.0, 1000.0, 1600.0]
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
-    found = answer(asked, [*search, *confirmed(0, base, name), *confirmed(1, best, name)])
+    found = conclude(asked, [*search, *confirmed(0, base, name), *confirmed(1, best, name)])
     assert found.value == 1002.5 and found.baseline_value == 2.5  # the outliers at each end are left out
     assert found.gain is None and found.difference == pytest.approx(1000 + 100 / 6) and not found.ratio
     assert found.difference_interval == pytest.approx((1000, 1100)) and found.shown
@@ -225,7 +225,7 @@ def test_returns_have_interquartile_means_and_a_difference() -> None:
 def test_a_target_that_seeds_did_not_reach_is_counted_and_makes_no_pairs() -> None:
     name = "seconds_to_return"
     best = [10.0, 11.0, math.nan, 10.0, 12.0, 10.0]
-    found = answer(
+    found = conclude(
         suite(f"objectives=[{name}]", "measure.target_return=5"),
         [
             *records(0, [30.0], name),
@@ -247,7 +247,7 @@ def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attemp
         *confirmed(0, [100.0, 100.0], disturbed="others"),
         *records(1, [130.0], phase="confirm", first=2, unsteady=True),
     ]
-    found = answer(suite(), [*SEARCH, *again, *rest])
+    found = conclude(suite(), [*SEARCH, *again, *rest])
     assert found.points == (130.0, 130.0)
     assert (found.repeats, found.disturbed, found.unsteady) == (4, 2, 1)
     assert found.claim.endswith("; of 4 repeats 2 disturbed, 1 unsteady.")
@@ -256,7 +256,7 @@ def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attemp
 
 def test_values_next_to_zero_have_a_difference_and_no_ratio() -> None:
     search = [*records(0, [5e-324]), *records(1, [1.0])]
-    found = answer(suite(), [*search, *confirmed(0, [5e-324] * 6), *confirmed(1, [1.0] * 6)])
+    found = conclude(suite(), [*search, *confirmed(0, [5e-324] * 6), *confirmed(1, [1.0] * 6)])
     assert (found.gain, found.difference, found.p) == (None, 1.0, 2 / 2**6)
 
 
@@ -268,8 +268,8 @@ def test_values_next_to_zero_have_a_difference_and_no_ratio() -> None:
 def test_any_records_have_an_answer_that_never_shows_more_than_its_interval(base, best, metric, again) -> None:
     phase = confirmed if again else records
     search = [*records(0, base[:1], metric), *records(1, best[:1], metric)] if again else []
-    found = answer(suite(f"objectives=[{metric}]"), [*search, *phase(0, base, metric), *phase(1, best, metric)])
-    assert isinstance(found, Answer) and found.claim.endswith(".")
+    found = conclude(suite(f"objectives=[{metric}]"), [*search, *phase(0, base, metric), *phase(1, best, metric)])
+    assert isinstance(found, Finding) and found.claim.endswith(".")
     interval = found.gain_interval or found.difference_interval
     assert (interval is None) is found.too_few_pairs if found.pairs else interval is None
     if interval is not None and found.p is not None:

@@ -21,10 +21,9 @@ from harness.report.page.sections.curves import POINTS, aggregate, summary_kind,
 from harness.report.page.sections.memory import measured, predicted
 from harness.report.page.sections.tradeoff import front
 from harness.report.page.sections.trainers import comparison, labels
-from harness.report.page.trials import Trial, trials_of
 from harness.report.page.watch import ReportingDisplay
 from harness.report.page.write import write_report
-from harness.report.studies import StudyFiles
+from harness.report.studies import StudyFiles, Trial, trials_of
 from harness.study.results import find, find_all
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 

@@ -14,8 +14,8 @@ from harness.measure.record import Record, attempts_that_count
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict.plan import Plan
-from harness.report.finding import answer
-from harness.report.page.trials import trials_of
+from harness.report.finding import conclude
+from harness.report.studies import trials_of
 from harness.study.folder import Study
 from harness.study.search import Sweep
 from tests.harness.study.test_search import Quiet
@@ -74,7 +74,7 @@ def test_a_block_takes_turns_and_the_search_says_how_time_was_used(make_plan, tm
     best = next(trial for trial in trials_of(records) if trial.params["speed"] == 80)
     assert best.confirmed and best.value("learner_busy_fraction") == pytest.approx(0.75)
     assert best.value("env_steps_per_second") == pytest.approx(8000, rel=0.25)
-    assert answer(plan.suite, records).pairs == 2
+    assert conclude(plan.suite, records).pairs == 2
 
 
 def test_a_block_that_was_cut_short_is_measured_again_as_a_whole(make_plan, tmp_path) -> None:

@@ -16,8 +16,9 @@ from harness.measure.repeat import Trial, TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
-from harness.report.finding import answer
-from harness.report.terminal import limited_by, write_best
+from harness.report.finding import conclude
+from harness.report.studies import limited_by
+from harness.report.terminal import write_best
 from harness.study.folder import JOURNAL, Study, StudyLocked, ranking
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
@@ -301,7 +302,7 @@ def test_more_repeats_that_are_asked_for_after_a_look_make_it_two(make_plan, tmp
     for repeats in (2, 2, 6):
         plan = make_plan(f"confirm={{top: 1, repeats: {repeats}}}", "limits.trials=4")
         records = sweep(plan, tmp_path)
-        looks.append((answer(plan.suite, records).looks, sum(r.phase == "confirm" for r in records)))
+        looks.append((conclude(plan.suite, records).looks, sum(r.phase == "confirm" for r in records)))
     assert looks == [(1, 4), (1, 4), (2, 12)]
     assert [r.confirm_repeats for r in records if r.phase == "confirm"] == 4 * [2] + 8 * [6]
 

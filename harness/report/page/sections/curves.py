@@ -13,8 +13,7 @@ from harness.measure.record import Record
 from harness.report.finding import SEEDS
 from harness.report.page import vega
 from harness.report.page.model import Chart, Section, Table, finite
-from harness.report.page.trials import Trial
-from harness.report.studies import StudyFiles
+from harness.report.studies import StudyFiles, Trial
 from harness.stats.inference import median_rank
 from harness.suite.text import number_text
 
@@ -22,36 +21,69 @@ POINTS = 150
 """of a curve at most"""
 SHOWN = 5
 """trials"""
-AXES = (("wall_seconds", "wall time, seconds"), ("env_steps", "env steps"))
+AXES = {"wall_seconds": "wall time, seconds", "env_steps": "env steps"}
 Floats = NDArray[np.float64]
 
 
-def learning_curves(study: StudyFiles) -> tuple[Section, dict[str, list[dict[str, Any]]]]:
-    """Return over wall time and over env steps of the best trials and the baseline, with the charts' data."""
+def learning_curves(study: StudyFiles) -> Section:
+    """Return over wall time and over env steps of the best trials and the baseline."""
     title = "Learning curves"
-    shown = _shown(study)
-    own = {trial.number: [curve for r in trial.complete if len(curve := readings(study, r))] for trial in shown}
-    shown = [trial for trial in shown if own[trial.number]]
-    if not shown:
+    own = [(t, [curve for r in t.complete if len(curve := readings(study, r))]) for t in _shown(study)]
+    own = [(trial, curves) for trial, curves in own if curves]
+    if not own:
         text = "No episode finished in the repeats that count, or they left no curve: there is nothing to draw."
-        return Section("curves", title, (text,)), {}
-    data = {f"curve_{axis}": [row for t in shown for row in _rows(study, t, own[t.number], axis)] for axis, _ in AXES}
-    names = [f"trial {trial.name}" for trial in shown]
-    charts = tuple(_chart(axis, name, names, _ends(shown, own)) for axis, name in AXES)
-    most = max(len(curve) for curves in own.values() for curve in curves)
-    rows = [
-        (
-            t.name,
-            len(own[t.number]),
-            float(np.median(_last(own[t.number]))),
-            summary_kind(len(own[t.number])),
-            t.settings,
-        )
-        for t in shown
-    ]
+        return Section("curves", title, (text,))
+    rows, ends = [], []
+    for trial, curves in own:
+        last = [float(curve["episode_return"].iloc[-1]) for curve in curves]
+        rows.append((trial.name, len(curves), float(np.median(last)), summary_kind(len(curves)), trial.settings))
+        spread = f", from {number_text(min(last))} to {number_text(max(last))}" if len(last) > 1 else ""
+        ends.append(f"trial {trial.name} ends at {number_text(float(np.median(last)))}{spread}")
+    charts = tuple(
+        line_chart(f"curve_{axis}", axis, "return", [f"trial {trial.name}" for trial, _ in own], ": " + "; ".join(ends),
+                   [row for trial, curves in own for row in _rows(trial, curves, axis)], band=True)
+        for axis in AXES
+    )  # fmt: skip
+    most = max(len(curve) for _, curves in own for curve in curves)
+    thinned = f"Curves have up to {most:,} readings; each point is the mean of about {most / POINTS:.1f}."
+    text = "Mean return of the last finished episodes, while training. "
+    text += "Every reading is drawn." if most <= POINTS else thinned
     columns = ("trial", "repeats", "last return", "line and band", "settings")
-    table = Table.of("curves-table", "What the curves show", columns, rows)
-    return Section("curves", title, (_thinned(most),), charts, (table,)), data
+    return Section("curves", title, (text,), charts, (Table.of("curves-table", "What the curves show", columns, rows),))
+
+
+def line_chart(
+    name: str, axis: str, what: str, names: Sequence[str], described: str, rows: vega.Rows, *, band: bool = False
+) -> Chart:
+    """Lines over wall time or env steps by their names, with bands around them or their points marked.
+
+    Args:
+        name: of the data; the chart's id is made of it.
+        axis: one of ``AXES``.
+        what: is drawn.
+    """
+    dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 5]][: len(names)]
+    look: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 400, "symbolOpacity": 1, "symbolStrokeWidth": 2,
+                            "columns": 2}  # fmt: skip
+    legend = alt.Legend(title=None, orient="top", **look) if len(names) > 1 or band else None
+    colour = alt.Color("name:N", scale=alt.Scale(domain=list(names)), legend=legend)
+    dash = alt.StrokeDash("name:N", scale=alt.Scale(domain=list(names), range=dashes), legend=legend)
+    x = vega.x("x", AXES[axis], format="~s" if axis == "env_steps" else ",d")
+    up: dict[str, Any] = {"title": f"episode {what}" if band else what, "scale": alt.Scale(zero=False)}
+    base = vega.data(name)
+    tips = {"name:N": "trial" if band else "of", "x:Q": AXES[axis], "y:Q": what}
+    tips |= {"low:Q": "from", "high:Q": "to"} if band else {}
+    points: Any = alt.Undefined if band else alt.OverlayMarkDef(size=14)
+    y = alt.Y("y:Q") if band else alt.Y("y:Q", **up)
+    lines = base.mark_line(strokeWidth=2, point=points).encode(
+        x=x, y=y, color=colour, strokeDash=dash, tooltip=vega.tooltip(tips)
+    )
+    layers = [lines]
+    if band:
+        layers.insert(0, base.mark_area(opacity=0.18).encode(x=x, y=alt.Y("low:Q", **up), y2="high:Q", color=colour))
+    title = f"{what.capitalize()} over {AXES[axis].partition(',')[0]}"
+    id = name.replace("curve_", "curve-") if band else name.replace("_", "-")
+    return vega.made(id, title, f"{title}{described}", alt.layer(*layers), {name: rows}, 260, wide=False)
 
 
 def _shown(study: StudyFiles) -> list[Trial]:
@@ -61,13 +93,6 @@ def _shown(study: StudyFiles) -> list[Trial]:
     first = [trial for trial in study.order if trial in alike][: SHOWN - 1]
     first = first or [trial for trial in alike if trial.complete][: SHOWN - 1]
     return first + [trial for trial in alike if trial.baseline and trial not in first]
-
-
-def _thinned(most: int) -> str:
-    text = "Mean return of the last finished episodes, while training. "
-    if most <= POINTS:
-        return f"{text}Every reading is drawn."
-    return f"{text}Curves have up to {most:,} readings; each point is the mean of about {most / POINTS:.1f}."
 
 
 def summary_kind(repeats: int) -> str:
@@ -114,47 +139,9 @@ def aggregate(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, 
     return grid, stats.trim_mean(values, 0.25, axis=0), ordered[rank - 1], ordered[-rank]
 
 
-def _rows(study: StudyFiles, trial: Trial, curves: Sequence[pd.DataFrame], axis: str) -> list[dict[str, Any]]:
+def _rows(trial: Trial, curves: Sequence[pd.DataFrame], axis: str) -> vega.Rows:
     pairs = [(c[axis].to_numpy(dtype=float), c["episode_return"].to_numpy(dtype=float)) for c in curves]
-    grid, line, low, high = aggregate(pairs)
-    name = f"trial {trial.name}"
     return [
-        {"name": name, "x": finite(x), "y": finite(y), "low": finite(a), "high": finite(b)}
-        for x, y, a, b in zip(grid, line, low, high, strict=True)
+        {"name": f"trial {trial.name}", "x": finite(x), "y": finite(y), "low": finite(low), "high": finite(high)}
+        for x, y, low, high in zip(*aggregate(pairs), strict=True)
     ]
-
-
-def _last(curves: Sequence[pd.DataFrame]) -> list[float]:
-    """The last return of each curve."""
-    return [float(curve["episode_return"].iloc[-1]) for curve in curves]
-
-
-def _ends(shown: Sequence[Trial], own: dict[int, list[pd.DataFrame]]) -> str:
-    ends = []
-    for trial in shown:
-        last = _last(own[trial.number])
-        spread = f", from {number_text(min(last))} to {number_text(max(last))}" if len(last) > 1 else ""
-        ends.append(f"trial {trial.name} ends at {number_text(float(np.median(last)))}{spread}")
-    return "; ".join(ends)
-
-
-def _chart(axis: str, axis_title: str, names: Sequence[str], described: str) -> Chart:
-    dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 5]][: len(names)]
-    legend = alt.Legend(
-        title=None, orient="top", symbolType="stroke", symbolSize=400, symbolOpacity=1, symbolStrokeWidth=2, columns=2
-    )
-    colour = alt.Color("name:N", scale=alt.Scale(domain=list(names)), legend=legend)
-    dash = alt.StrokeDash("name:N", scale=alt.Scale(domain=list(names), range=dashes), legend=legend)
-    x = alt.X("x:Q", title=axis_title, axis=alt.Axis(tickCount=5, format="~s" if axis == "env_steps" else ",d"))
-    base = alt.Chart(vega.data(f"curve_{axis}"))
-    band = base.mark_area(opacity=0.18).encode(
-        x=x, y=alt.Y("low:Q", title="episode return", scale=alt.Scale(zero=False)), y2="high:Q",
-        color=colour,
-    )  # fmt: skip
-    line = base.mark_line(strokeWidth=2).encode(
-        x=x, y="y:Q", color=colour, strokeDash=dash,
-        tooltip=vega.tooltip(("name:N", "trial"), ("x:Q", axis_title), ("y:Q", "return"), ("low:Q", "from"),
-                             ("high:Q", "to")),
-    )  # fmt: skip
-    title = f"Return over {axis_title.partition(',')[0]}"
-    return vega.made(f"curve-{axis}", title, f"{title}: {described}", alt.layer(band, line), 260, wide=False)

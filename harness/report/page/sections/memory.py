@@ -8,9 +8,7 @@ import altair as alt
 
 from harness.report.page import vega
 from harness.report.page.model import Cell, Section, Table, finite, mebibytes, percent, share
-from harness.report.page.sections.time_use import leaders
-from harness.report.page.trials import Trial
-from harness.report.studies import StudyFiles
+from harness.report.studies import StudyFiles, Trial
 
 SHOWN = 20
 """trials in the chart"""
@@ -32,13 +30,13 @@ def measured(trial: Trial, kind: str = "host") -> float:
     return float(max(sizes)) if any(sizes) else math.nan
 
 
-def memory(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
-    """The chart's trials are the best; the table has all. With the chart's data."""
+def memory(study: StudyFiles) -> Section:
+    """The chart's trials are the best; the table has all."""
     title = "Memory predicted and measured"
     both = [t for t in study.searched if math.isfinite(predicted(t)) and math.isfinite(measured(t))]
     if not both:
         missing = "No trial has both a predicted and a measured peak."
-        return Section("memory", title, (missing,), (), _items(study)), []
+        return Section("memory", title, (missing,), (), _items(study))
     ratios = [measured(trial) / predicted(trial) for trial in both]
     text = (
         f"Measured over predicted: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f} "
@@ -46,7 +44,7 @@ def memory(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
         _accounting(study),
     )
     known = {trial.number: trial for trial in both}
-    shown = [known[trial.number] for trial in leaders(study, SHOWN) if trial.number in known] or both[:SHOWN]
+    shown = [known[trial.number] for trial in study.leaders(SHOWN) if trial.number in known] or both[:SHOWN]
     rows = []
     for trial in shown:
         ends = {"predicted": predicted(trial) / 2**20, "measured": measured(trial) / 2**20}
@@ -56,8 +54,9 @@ def memory(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
         f"trial {t.name}: predicted {mebibytes(predicted(t)).text}, measured {mebibytes(measured(t)).text}"
         for t in shown
     )
-    chart = vega.made("memory-chart", "Host memory of the best trials", described, _chart(shown), 24 * len(shown) + 10)
-    return Section("memory", title, text, (chart,), (_table(both), *_items(study))), rows
+    name, height = "Host memory of the best trials", 24 * len(shown) + 10
+    chart = vega.made("memory-chart", name, described, _chart(shown), {"memory": rows}, height)
+    return Section("memory", title, text, (chart,), (_table(both), *_items(study)))
 
 
 def _accounting(study: StudyFiles) -> str:
@@ -71,17 +70,12 @@ def _accounting(study: StudyFiles) -> str:
 
 
 def _chart(trials: list[Trial]) -> Any:
-    base = alt.Chart(vega.data("memory"))
+    base = vega.data("memory")
     y = vega.trial_axis([trial.name for trial in trials])
-    x = alt.X("mib:Q", title="MiB", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(tickCount=5))
-    kinds = ["predicted", "measured"]
-    legend = alt.Legend(title=None, orient="top")
+    x = vega.x("mib", "MiB", padding=16)
+    kinds, tips = ("predicted", "measured"), {"trial:N": "trial", "kind:N": "what", "mib:Q": "MiB"}
     rule = base.transform_filter("datum.kind == 'measured'").mark_rule(strokeWidth=1.2)
-    marks = base.mark_point(size=80, strokeWidth=1.8).encode(
-        x=x, y=y, color=alt.Color("kind:N", scale=alt.Scale(domain=kinds), legend=legend),
-        shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=["square", "diamond"]), legend=legend),
-        tooltip=vega.tooltip(("trial:N", "trial"), ("kind:N", "what"), ("mib:Q", "MiB")),
-    )  # fmt: skip
+    marks = vega.points(base, x, y, kinds, tips, of="kind", known=kinds, shapes=("square", "diamond"))
     return alt.layer(rule.encode(x=alt.X("low:Q"), x2="high:Q", y=y), marks)
 
 
@@ -102,7 +96,7 @@ def _table(trials: list[Trial]) -> Table:
 
 def _items(study: StudyFiles) -> tuple[Table, ...]:
     """The prediction item by item, of the best trial and the baseline."""
-    chosen = [trial for trial in leaders(study, 2) if trial.records[-1].budget_items]
+    chosen = [trial for trial in study.leaders(2) if trial.records[-1].budget_items]
     if not chosen:
         return ()
     names = list(dict.fromkeys(name for trial in chosen for name in trial.records[-1].budget_items))

@@ -5,8 +5,7 @@ from typing import Any
 
 from harness.measure.record import Record
 from harness.report.page.model import MISSING, Cell, Code, Section, Table, share
-from harness.report.page.trials import Trial
-from harness.report.studies import StudyFiles
+from harness.report.studies import StudyFiles, Trial
 from harness.study.folder import value as trial_value
 
 STATES = {

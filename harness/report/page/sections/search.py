@@ -10,9 +10,9 @@ import altair as alt
 from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import vega
-from harness.report.page.model import MISSING, Chart, Section, Table, finite
-from harness.report.page.trials import Trial, label
-from harness.report.studies import StudyFiles
+from harness.report.page.model import MISSING, Chart, Section, Table, finite, percent, share
+from harness.report.studies import ROLES, StudyFiles, Trial, label
+from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS
 from harness.suite.space import ends
 from harness.suite.text import number_text
@@ -31,24 +31,12 @@ def trial_rows(study: StudyFiles) -> list[dict[str, Any]]:
     metrics += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
     rows = []
     for trial in study.searched:
-        row: dict[str, Any] = {"trial": trial.number, "name": trial.name, "role": role(study, trial)}
+        row: dict[str, Any] = {"trial": trial.number, "name": trial.name, "role": study.role(trial)}
         row |= {metric: finite(trial.value(metric)) for metric in metrics}
         row |= {f"p{i}": plain(trial.params.get(name)) for i, name in enumerate(study.suite.search)}
         row["settings"] = trial.settings
         rows.append(row)
-    return sorted(rows, key=lambda row: -vega.ROLES.index(row["role"]))  # the best is drawn last, above the others
-
-
-def role(study: StudyFiles, trial: Trial) -> str:
-    if study.order and trial.number == study.order[0].number:
-        return "best"
-    return "baseline" if trial.baseline else "others"
-
-
-def roles(study: StudyFiles, trials: Sequence[Trial]) -> list[str]:
-    """Those that occur, in the order of the colours."""
-    there = {role(study, trial) for trial in trials}
-    return [name for name in vega.ROLES if name in there]
+    return sorted(rows, key=lambda row: -ROLES.index(row["role"]))  # the best is drawn last, above the others
 
 
 def plain(value: Any) -> Any:
@@ -114,45 +102,63 @@ def _setting_chart(study: StudyFiles, trials: Sequence[Trial], index: int, name:
     values = [plain(trial.params.get(name)) for trial in trials]
     quantitative = not listed and all(isinstance(v, int | float) for v in values)
     if quantitative:
-        scale = vega.log_or_linear(values, getattr(dimension, "log", False))
-        x = alt.X(f"p{index}:Q", title=name, scale=scale, axis=alt.Axis(tickCount=5))
+        x = vega.x(f"p{index}", name, padding=12)
+        if getattr(dimension, "log", False) and min(values) > 0:
+            x = x.scale(type="log", nice=False, padding=12)
     else:
         choices = [plain(v) for v in ends(dimension)] if listed else sorted(set(values), key=str)
         extra = [value for value in dict.fromkeys(values) if value not in choices]
         longest = max(len(str(choice)) for choice in [*choices, *extra])
         axis = alt.Axis(labelAngle=-30 if longest > LONG else 0)  # on a phone they would overlap
         x = alt.X(f"p{index}:N", title=name, sort=[*choices, *extra], axis=axis)
-    kinds = roles(study, trials)
-    base = alt.Chart(vega.data("trials")).transform_filter(f"isValid(datum['{metric}'])")
-    y = alt.Y(f"{metric}:Q", title=label(metric), scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=5))
-    marks = base.mark_point(size=70, strokeWidth=1.6, opacity=0.9).encode(
-        x=x, y=y, color=vega.role_colour(kinds), shape=vega.role_shape(kinds),
-        tooltip=vega.tooltip(("name:N", "trial"), (f"{metric}:Q", label(metric)), ("settings:N", "settings")),
-    )  # fmt: skip
+    base = vega.data("trials").transform_filter(f"isValid(datum['{metric}'])")
+    tips = {"name:N": "trial", f"{metric}:Q": label(metric), "settings:N": "settings"}
+    marks = vega.points(base, x, vega.y(metric, label(metric), padding=8), study.roles(trials), tips, 70)
     layers = [marks]
     if not quantitative:
         middle = base.mark_tick(thickness=2, width=36, opacity=0.6).encode(x=x, y=f"median({metric}):Q")
         layers = [middle, marks]
-    described = _described(trials, name, metric)
-    id = f"setting-{index}-{metric}"
-    return vega.made(id, f"{label(metric)} by {name}", described, alt.layer(*layers), 190, wide=False)
+    groups = _groups(trials, name)
+    parts = [f"{value}: {number_text(statistics.median(t.value(metric) for t in group))}" for value, group in groups]
+    title, described = f"{label(metric)} by {name}", f"Median {label(metric)} by {name}. {'; '.join(parts)}"
+    drawn, data = alt.layer(*layers), {"trials": trial_rows(study)}
+    return vega.made(f"setting-{index}-{metric}", title, described, drawn, data, 190, wide=False)
 
 
-def _described(trials: Sequence[Trial], name: str, metric: str) -> str:
-    parts = []
-    for value, group in _groups(trials, name):
-        parts.append(f"{value}: {number_text(statistics.median(trial.value(metric) for trial in group))}")
-    return f"Median {label(metric)} by {name}. " + "; ".join(parts)
+def importance(study: StudyFiles) -> Section:
+    """Which settings mattered, or why that is not known."""
+    title = "Importance of each setting"
+    why_not = missing(study.records, study.suite)
+    if why_not is not None:
+        return Section("importances", title, (f"{why_not[0].upper()}{why_not[1:]}.",))
+    found = importances(study.records, study.suite)
+    rows = [{"setting": name, "importance": finite(part), "text": percent(part)} for name, part in found.items()]
+    y = alt.Y("setting:N", sort=list(found), title=None, axis=alt.Axis(labelLimit=180))
+    base = vega.data("importances").encode(x=vega.x("importance", "share of the importance", format="%"), y=y)
+    bars = base.mark_bar(height={"band": 0.6})
+    labels = base.mark_text(align="left", dx=4).encode(text="text:N")
+    described = "; ".join(f"{name} {percent(part)}" for name, part in found.items())
+    chart = vega.made(
+        "importance-chart", f"Importance for {label(study.suite.objectives[0].metric)}", described,
+        alt.layer(bars, labels), {"importances": rows}, vega.ROW * len(rows) + 10,
+    )  # fmt: skip
+    text = (
+        f"How much each setting sets the best {percent(BEST_PART)} of the trials apart from all of them (PED-ANOVA). "
+        "It says nothing about the direction; the charts by setting do.",
+    )
+    cells = [(name, share(part)) for name, part in found.items()]
+    table = Table.of("importance-table", "Importances", ("setting", "share"), cells)
+    return Section("importances", title, text, (chart,), (table,))
 
 
-def parallel(study: StudyFiles) -> tuple[Section, list[dict[str, Any]], list[dict[str, Any]]]:
-    """All settings of all trials as lines from axis to axis, with the data of its lines and of its axes' labels."""
+def parallel(study: StudyFiles) -> Section:
+    """All settings of all trials as lines from axis to axis."""
     objective = study.suite.objectives[0]
     trials = [trial for trial in study.searched if math.isfinite(trial.value(objective.metric))]
     settings = searched(study) if len(trials) > 1 else []
     title = "Parallel coordinates"
     if not settings:
-        return Section("parallel", title, ("Fewer than two different configurations were measured.",)), [], []
+        return Section("parallel", title, ("Fewer than two different configurations were measured.",))
     places = {trial.number: place for place, trial in enumerate(study.order)}
     lines: list[dict[str, Any]] = []
     ticks: list[dict[str, Any]] = []
@@ -165,19 +171,20 @@ def parallel(study: StudyFiles) -> tuple[Section, list[dict[str, Any]], list[dic
         for trial, x, value in zip(trials, positions, own, strict=True):
             lines.append(
                 {"axis": name, "row": row, "x": finite(x), "value": str(value) if isinstance(value, str)
-                 else number_text(value), "trial": trial.number, "name": trial.name, "role": role(study, trial),
+                 else number_text(value), "trial": trial.number, "name": trial.name, "role": study.role(trial),
                  "objective": finite(trial.value(objective.metric)), "place": places.get(trial.number, len(trials))}
             )  # fmt: skip
     description = f"Settings of {len(trials)} trials; the bottom axis is {label(objective.metric)}. " + (
         f"The best, trial {study.order[0].name}: {study.order[0].settings}." if study.order else ""
     )
     chart = _parallel_chart(names, objective.metric)
-    made = vega.made("parallel-chart", "Settings of every trial", description, chart, 62 * len(names))
+    data = {"lines": lines, "ticks": ticks}
+    made = vega.made("parallel-chart", "Settings of every trial", description, chart, data, 62 * len(names))
     text = (
         "A line is a trial; it crosses each axis at the value of that setting and ends at the objective in the search. "
         f"The best is the thick line, the next {TOP} are stronger than the rest. The table of trials has the values.",
     )
-    return Section("parallel", title, text, (made,)), lines, ticks
+    return Section("parallel", title, text, (made,))
 
 
 def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tuple[float, str, str]]]:
@@ -196,12 +203,9 @@ def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tupl
     places = {str(choice): index / last for index, choice in enumerate(choices)}
     every = math.ceil(len(choices) / 6)
     shown = [choice for index, choice in enumerate(choices) if index % every == 0]
-    labels = [(places[str(c)], str(c)[:18], _align(places[str(c)])) for c in shown]
+    align = {0.0: "left", 1.0: "right"}
+    labels = [(places[str(c)], str(c)[:18], align.get(places[str(c)], "center")) for c in shown]
     return [places[str(value)] for value in values], labels
-
-
-def _align(x: float) -> str:
-    return "left" if x == 0 else "right" if x == 1 else "center"
 
 
 def _parallel_chart(names: Sequence[str], metric: str) -> Any:
@@ -213,7 +217,7 @@ def _parallel_chart(names: Sequence[str], metric: str) -> Any:
         "objective:Q", title=label(metric), legend=alt.Legend(orient="top"),
         scale=alt.Scale(reverse=METRICS[metric] == "minimize"),
     )  # fmt: skip
-    base = alt.Chart(vega.data("lines"))
+    base = vega.data("lines")
     top = alt.datum.place <= TOP
     lines = base.mark_line().encode(
         x=x, y=y, detail=["trial:N"], order="row:Q", color=colour,
@@ -224,10 +228,10 @@ def _parallel_chart(names: Sequence[str], metric: str) -> Any:
     best = best.encode(x=x, y=y, detail="trial:N", order="row:Q", color=colour)
     points = base.mark_point(size=22, filled=True).encode(
         x=x, y=y, color=colour,
-        tooltip=vega.tooltip(("name:N", "trial"), ("axis:N", "setting"), ("value:N", "value"), ("objective:Q", metric)),
+        tooltip=vega.tooltip({"name:N": "trial", "axis:N": "setting", "value:N": "value", "objective:Q": metric}),
     )  # fmt: skip
     points = points.add_params(hover)
-    ticks = alt.Chart(vega.data("ticks"))
+    ticks = vega.data("ticks")
     labels = [
         ticks.transform_filter(f"datum.align == '{align}'")
         .mark_text(align=align, dy=-9, fontSize=11, style=style).encode(x=x, y=y, text="label:N")

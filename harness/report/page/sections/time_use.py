@@ -8,10 +8,7 @@ import altair as alt
 from harness.predict.ceilings import Ceilings
 from harness.report.page import vega
 from harness.report.page.model import Chart, Section, Table, finite, percent, share
-from harness.report.page.sections.search import role, roles
-from harness.report.page.trials import Trial, label
-from harness.report.studies import StudyFiles
-from harness.report.terminal import limited_by
+from harness.report.studies import StudyFiles, Trial, label
 from harness.stats.inference import spearman
 from harness.suite.text import settings_text
 
@@ -21,31 +18,18 @@ PARTS = ("busy", "waits", "neither")
 SIDES = ("collector", "learner")
 
 
-def verdict(study: StudyFiles, trial: Trial) -> str:
-    """What limited a trial, in words."""
-    return trial.verdict or limited_by(study.suite.fixed | trial.params, {}, trial.timed)
-
-
-def leaders(study: StudyFiles, count: int) -> list[Trial]:
-    """The best trials, the baseline among them, then others that were measured."""
-    baseline = [trial for trial in study.trials if trial.baseline]
-    rest = [trial for trial in study.trials if trial.complete]
-    ordered = list({trial.number: trial for trial in [*study.order[:1], *baseline, *study.order, *rest]}.values())
-    return [trial for trial in ordered[:count] if trial.complete]
-
-
-def busy(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
-    """Bars of each side's time, and the verdicts; with the bars' data."""
-    trials = [t for t in leaders(study, SHOWN) if any(math.isfinite(_share(t, side, "busy")) for side in SIDES)]
+def busy(study: StudyFiles) -> Section:
+    """Bars of each side's time, and the verdicts."""
+    trials = [t for t in study.leaders(SHOWN) if any(math.isfinite(_share(t, side, "busy")) for side in SIDES)]
     title = "Busy and waiting"
     if not trials:
-        return Section("busy", title, ("No trial that was measured says how busy its two sides were.",)), []
+        return Section("busy", title, ("No trial that was measured says how busy its two sides were.",))
     rows = [row for trial in trials for row in _parts(trial)]
-    charts = tuple(_bars(side, trials) for side in SIDES)
+    charts = tuple(_bars(side, trials, rows) for side in SIDES)
     cells = []
     for trial in trials:
         shares = [share(_share(trial, side, part)) for side in SIDES for part in ("busy", "wait")]
-        cells.append((trial.name, *shares, verdict(study, trial)))
+        cells.append((trial.name, *shares, study.limited_by(trial)))
     columns = ("trial", "collector busy", "collector waits", "learner busy", "learner waits", "limited by")
     table = Table.of("busy-table", "Where the time of the steady window went", columns, cells)
     shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
@@ -53,7 +37,7 @@ def busy(study: StudyFiles) -> tuple[Section, list[dict[str, Any]]]:
         f"{shown}Filled: busy. Outlined: waiting for the other side. The rest is neither: bookkeeping, or time "
         "that a trainer does not tell.",
     )
-    return Section("busy", title, text, charts, (table,)), rows
+    return Section("busy", title, text, charts, (table,))
 
 
 def _share(trial: Trial, side: str, part: str) -> float:
@@ -77,15 +61,14 @@ def _parts(trial: Trial) -> list[dict[str, Any]]:
     return rows
 
 
-def _bars(side: str, trials: list[Trial]) -> Chart:
-    base = alt.Chart(vega.data("busy")).transform_filter(f"datum.side == '{side}'")
+def _bars(side: str, trials: list[Trial], rows: vega.Rows) -> Chart:
+    base = vega.data("busy").transform_filter(f"datum.side == '{side}'")
     y = vega.trial_axis([trial.name for trial in trials])
-    x = alt.X("start:Q", title=f"share of the {side}'s time", scale=alt.Scale(domain=[0, 1]),
-              axis=alt.Axis(format="%", tickCount=5))  # fmt: skip
+    x = vega.x("start", f"share of the {side}'s time", format="%").scale(domain=[0, 1])
     layers = []
     for part, look in (("busy", {"fillOpacity": 0.9}), ("waits", {"fillOpacity": 0.12, "strokeDash": [3, 2]})):
         own = base.transform_filter(f"datum.part == '{part}' && datum.end > datum.start")
-        tips = vega.tooltip(("trial:N", "trial"), ("part:N", side), ("text:N", "share"))
+        tips = vega.tooltip({"trial:N": "trial", "part:N": side, "text:N": "share"})
         layers.append(own.mark_bar(strokeWidth=1.2, height={"band": 0.62}, **look).encode(
             x=x, x2="end:Q", y=y, tooltip=tips,
             fill=alt.Fill("part:N", scale=alt.Scale(domain=list(PARTS[:2])), legend=None),
@@ -96,8 +79,9 @@ def _bars(side: str, trials: list[Trial]) -> Chart:
         text = centre.mark_text(fontSize=11, style=style).encode(x=alt.X("middle:Q"), y=y, text="text:N")
         layers.append(text)
     described = "; ".join(f"trial {t.name} {percent(v)} busy" for t in trials if (v := _share(t, side, "busy")) == v)
-    height = vega.ROW * len(trials) + 8
-    return vega.made(f"busy-{side}", side.capitalize(), f"{side}: {described}", alt.layer(*layers), height, wide=False)
+    height, drawn = vega.ROW * len(trials) + 8, alt.layer(*layers)
+    described = f"{side}: {described}"
+    return vega.made(f"busy-{side}", side.capitalize(), described, drawn, {"busy": rows}, height, wide=False)
 
 
 def prediction(study: StudyFiles) -> Section:
@@ -132,32 +116,22 @@ def prediction(study: StudyFiles) -> Section:
     return Section("prediction", title, tuple(text), (_identity(study, pairs),), tuple(tables))
 
 
-def prediction_rows(study: StudyFiles) -> list[dict[str, Any]]:
-    """The data of the chart."""
-    rows = []
-    for trial in study.searched:
-        predicted, measured = (trial.value(f"{kind}env_steps_per_second") for kind in ("predicted_", ""))
-        if math.isfinite(predicted) and math.isfinite(measured):
-            rows.append({"name": trial.name, "role": role(study, trial), "predicted": finite(predicted),
-                         "measured": finite(measured), "settings": trial.settings})  # fmt: skip
-    return rows
-
-
 def _identity(study: StudyFiles, pairs: list[tuple[Trial, float, float]]) -> Chart:
     ends = [value for _, predicted, measured in pairs for value in (predicted, measured)]
-    scale = alt.Scale(domain=[min(ends) * 0.95, max(ends) * 1.05], nice=False)
-    x = alt.X("predicted:Q", title="predicted env steps per second", scale=scale, axis=alt.Axis(tickCount=5))
-    y = alt.Y("measured:Q", title="measured", scale=scale, axis=alt.Axis(tickCount=5))
-    corners = [{"predicted": end, "measured": end} for end in scale["domain"]]
-    line = alt.Chart(alt.InlineData(values=corners)).mark_line(strokeDash=[5, 4], strokeWidth=1).encode(x=x, y=y)
-    kinds = roles(study, [trial for trial, _, _ in pairs])
-    points = alt.Chart(vega.data("prediction")).mark_point(size=80, strokeWidth=1.6).encode(
-        x=x, y=y, color=vega.role_colour(kinds), shape=vega.role_shape(kinds),
-        tooltip=vega.tooltip(("name:N", "trial"), ("predicted:Q", "predicted"), ("measured:Q", "measured"),
-                             ("settings:N", "settings")),
-    )  # fmt: skip
+    domain = [min(ends) * 0.95, max(ends) * 1.05]
+    x = vega.x("predicted", "predicted env steps per second").scale(domain=domain, nice=False)
+    y = vega.y("measured", "measured").scale(domain=domain, nice=False)
+    corners = alt.Chart(alt.InlineData(values=[{"predicted": end, "measured": end} for end in domain]))
+    line = corners.mark_line(strokeDash=[5, 4], strokeWidth=1).encode(x=x, y=y)
+    kinds = study.roles([trial for trial, _, _ in pairs])
+    tips = {"name:N": "trial", "predicted:Q": "predicted", "measured:Q": "measured", "settings:N": "settings"}
+    rows = [
+        {"name": t.name, "role": study.role(t), "predicted": finite(p), "measured": finite(m), "settings": t.settings}
+        for t, p, m in pairs
+    ]
     described = f"{label('env_steps_per_second')} of {len(pairs)} trials; on the dashed line both are equal"
-    return vega.made("prediction-chart", "Predicted and measured", described, alt.layer(line, points), 320)
+    layers = alt.layer(line, vega.points(vega.data("prediction"), x, y, kinds, tips))
+    return vega.made("prediction-chart", "Predicted and measured", described, layers, {"prediction": rows}, 320)
 
 
 def _ceilings(ceilings: Ceilings) -> Table:

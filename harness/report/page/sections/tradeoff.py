@@ -7,9 +7,8 @@ import altair as alt
 
 from harness.report.page import vega
 from harness.report.page.model import Chart, Section, Table, percent
-from harness.report.page.sections.search import roles
-from harness.report.page.trials import Trial, label
-from harness.report.studies import StudyFiles
+from harness.report.page.sections.search import trial_rows
+from harness.report.studies import StudyFiles, Trial, label
 from harness.suite.metrics import METRICS, RETURNS
 
 LABELLED = 6
@@ -76,25 +75,22 @@ def _pair(study: StudyFiles) -> tuple[tuple[str, str], tuple[str, str]] | None:
 
 def _chart(study: StudyFiles, trials: Sequence[Trial], best: Sequence[Trial], pair: Sequence[tuple[str, str]]) -> Chart:
     (first, _), (second, _) = pair
-    y = alt.Y(f"{first}:Q", title=label(first), scale=alt.Scale(zero=False, padding=12))
-    x = alt.X(f"{second}:Q", title=label(second), scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=6))
+    y, x = (
+        vega.y(first, label(first), padding=12, tickCount=alt.Undefined),
+        vega.x(second, label(second), padding=12, tickCount=6),
+    )
     both = f"isValid(datum['{first}']) && isValid(datum['{second}'])"
-    base = alt.Chart(vega.data("trials")).transform_filter(both)
+    base = vega.data("trials").transform_filter(both)
     numbers = [trial.number for trial in best]
     on_front = base.transform_filter(alt.FieldOneOfPredicate(field="trial", oneOf=numbers))
-    kinds = roles(study, trials)
+    tips = {"name:N": "trial", f"{first}:Q": label(first), f"{second}:Q": label(second), "settings:N": "settings"}
     layers = [
         on_front.mark_line(strokeWidth=1.5, strokeDash=[5, 4]).encode(x=x, y=y, order=f"{first}:Q"),
-        base.mark_point(size=80, strokeWidth=1.6).encode(
-            x=x, y=y, color=vega.role_colour(kinds), shape=vega.role_shape(kinds),
-            tooltip=vega.tooltip(
-                ("name:N", "trial"), (f"{first}:Q", label(first)), (f"{second}:Q", label(second)),
-                ("settings:N", "settings"),
-            ),
-        ),
-    ]  # fmt: skip
+        vega.points(base, x, y, study.roles(trials), tips),
+    ]
     if len(numbers) <= LABELLED:
         layers.append(on_front.mark_text(dy=-12, fontSize=11).encode(x=x, y=y, text="trial:N"))
     share = percent(len(best) / max(len(trials), 1))
     described = f"{label(first)} over {label(second)} of {len(trials)} trials; {share} of them are on the front"
-    return vega.made("pareto-chart", f"{label(first)} and {label(second)}", described, alt.layer(*layers), 320)
+    title, data = f"{label(first)} and {label(second)}", {"trials": trial_rows(study)}
+    return vega.made("pareto-chart", title, described, alt.layer(*layers), data, 320)
