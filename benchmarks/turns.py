@@ -25,7 +25,7 @@ from planted_regression import configuration
 from scipy import stats
 
 from harness.compare.measured import Measuring, Schedule, Version
-from harness.measure.process import Limits
+from harness.measure.process import RepeatLimits
 from harness.measure.stop import StopSignal
 from harness.runs import training
 from harness.suite.schema import Measure
@@ -43,7 +43,7 @@ def options() -> argparse.Namespace:
 
 def version(folder: Path, loss: float) -> Version:
     job = training.load(configuration(folder, loss))
-    return Version(job.trainer_name, job.settings | {"seed": 0}, Limits(120.0, 60.0), commit="")
+    return Version(job.trainer_name, job.settings | {"seed": 0}, RepeatLimits(120.0, 60.0), commit="")
 
 
 def compare(given: argparse.Namespace, one_by_one: str) -> dict[str, Any]:

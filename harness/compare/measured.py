@@ -30,7 +30,7 @@ from harness.measure import host as machine
 from harness.measure import provenance
 from harness.measure.engines.blocks import Attempt, Job, carry_out, measured, mirrored, until_calm
 from harness.measure.engines.local import LocalEngine
-from harness.measure.process import Limits, Outcome, execute
+from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record, RecordFile, attempts_that_count, write_atomic
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -67,7 +67,7 @@ class Version:
 
     trainer: str
     settings: dict[str, Any]
-    limits: Limits
+    limits: RepeatLimits
     commit: str
     dirty: bool = False
     threads: str = ""
@@ -160,7 +160,7 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         timeout = max(limits.trial_timeout_seconds, 2 * measure.least_seconds)
         versions = []
         for side, own in zip(sides, configurations, strict=True):
-            allowed = Limits(timeout, limits.progress_timeout_seconds, own.host_limit)
+            allowed = RepeatLimits(timeout, limits.progress_timeout_seconds, own.host_limit)
             commit, changed, code = here.commit, here.dirty, None
             if side.commit is not None:
                 commit, changed, code = side.commit, False, folders[side.commit]

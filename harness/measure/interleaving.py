@@ -17,9 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 TURN_SECONDS = 0.25
 """long beside what a cold cache costs after a pause, short beside the seconds in which hosts change"""
@@ -55,7 +56,13 @@ class Processes:
 
     def find(self) -> bool:
         """Take in new ones; whether there were any."""
-        self._forget_the_dead()
+        poll = select.poll()
+        numbers = {held: pid for pid, held in self._held.items()}
+        for held in numbers:
+            poll.register(held, select.POLLIN)  # a descriptor is readable when its process has ended
+        for held, _ in poll.poll(0):
+            del self._held[numbers[held]]
+            os.close(held)
         opened = {}
         for pid in set(self._members()) - self._held.keys():
             with suppress(ProcessLookupError):  # ended since it was listed
@@ -73,15 +80,6 @@ class Processes:
         for held in list(self._held.values()):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(held, signum)
-
-    def _forget_the_dead(self) -> None:
-        poll = select.poll()
-        numbers = {held: pid for pid, held in self._held.items()}
-        for held in numbers:
-            poll.register(held, select.POLLIN)  # a descriptor is readable when its process has ended
-        for held, _ in poll.poll(0):
-            del self._held[numbers[held]]
-            os.close(held)
 
     def close(self) -> None:
         for held in self._held.values():
@@ -164,6 +162,10 @@ class Seat:
             self.measured |= measured
             self._changed.set()
 
+    def ended(self, _: object) -> None:
+        """However it did: nothing is to be waited for."""
+        self.note(steady=True, measured=True)
+
     @property
     def stands(self) -> bool:
         """It is another one's turn."""
@@ -220,24 +222,6 @@ class Seat:
             file.write(f"{line}\n")
 
 
-class _Watcher(threading.Thread, Generic[Result]):
-    """Runs one trial to its end."""
-
-    def __init__(self, seat: Seat, job: Callable[[Seat], Result]) -> None:
-        super().__init__(name=f"trial of {seat.file}")
-        self.seat, self._job = seat, job
-        self.result: list[Result] = []
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result.append(self._job(self.seat))
-        except BaseException as error:  # noqa: BLE001 raised again where turns are given
-            self.error = error
-        finally:
-            self.seat.note(steady=True, measured=True)
-
-
 def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) -> list[Result]:
     """Start one trial after the other, each of which stands still once it is warm, then let all take turns.
 
@@ -253,42 +237,37 @@ def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) 
     """
     changed = threading.Event()
     seats = [Seat(file, changed) for file in files]
-    watchers = [_Watcher(seat, job) for seat, job in zip(seats, jobs, strict=True)]
-    try:
-        for watcher in watchers:
-            watcher.start()
-            _warm_up(watcher.seat, seats, changed)
-            if watcher.error:
-                break
-        for seat in itertools.cycle(seats):
-            if all(one.measured for one in seats) or any(watcher.error for watcher in watchers):
-                break
-            if not seat.measured:
-                changed.clear()
+    trials: list[Future[Result]] = []
+
+    def one_failed() -> bool:
+        return any(trial.done() and trial.exception() is not None for trial in trials)
+
+    with ThreadPoolExecutor(len(seats), "trial") as threads:
+        try:
+            for seat, job in zip(seats, jobs, strict=True):
+                trials.append(threads.submit(job, seat))
+                trials[-1].add_done_callback(seat.ended)
+                told = False
+                while not seat.steady:
+                    changed.wait()
+                    changed.clear()
+                    if seat.group and not told:
+                        told = True
+                        for one in seats:
+                            one.know(seat.group)
+                seat.stop()
+                if one_failed():
+                    break
+            for seat in itertools.cycle(seats):
+                if all(one.measured for one in seats) or one_failed():
+                    break
+                if not seat.measured:
+                    changed.clear()
+                    seat.go_on()
+                    changed.wait(TURN_SECONDS)
+                    if not all(one.measured for one in seats if one is not seat):
+                        seat.stop()
+        finally:
+            for seat in seats:
                 seat.go_on()
-                changed.wait(TURN_SECONDS)
-                if not all(one.measured for one in seats if one is not seat):
-                    seat.stop()
-    finally:
-        for seat in seats:
-            seat.go_on()
-        for watcher in watchers:
-            if watcher.ident is not None:
-                watcher.join()
-    errors = [watcher.error for watcher in watchers if watcher.error is not None]
-    if errors:
-        raise errors[0]
-    return [result for watcher in watchers for result in watcher.result]
-
-
-def _warm_up(seat: Seat, seats: Sequence[Seat], changed: threading.Event) -> None:
-    """Until it is steady, and stands still, as the others do that are."""
-    told = False
-    while not seat.steady:
-        changed.wait()
-        changed.clear()
-        if not told and seat.group:
-            told = True
-            for one in seats:
-                one.know(seat.group)
-    seat.stop()
+    return [trial.result() for trial in trials]

@@ -54,7 +54,7 @@ all TERM; all CONT; sleep 2; all KILL
 
 
 @dataclass(frozen=True)
-class Limits:
+class RepeatLimits:
     """What one repeat may take; seconds of monotonic time, bytes."""
 
     timeout_seconds: float
@@ -88,7 +88,7 @@ class Outcome:
 
 def execute(
     spec: TrialSpec,
-    limits: Limits,
+    limits: RepeatLimits,
     stop: StopSignal,
     on_progress: Callable[[dict[str, Any]], str | None] = lambda progress: None,
     *,
@@ -116,7 +116,7 @@ def execute(
                 seat.joined(group.id, Processes(group.running, group.tell_guard))
                 stop.at_once.add(seat.run_at_once)
             try:
-                outcome = _Watch(group, limits, stop, on_progress, seat).wait()
+                outcome = _watched(group, limits, stop, on_progress, seat)
             finally:
                 if seat is not None:
                     stop.at_once.discard(seat.run_at_once)
@@ -133,7 +133,7 @@ class _Group:
     """The trial and its guard in a process group of their own."""
 
     def __init__(self, spec: TrialSpec, folder: Path, stop: StopSignal, code: Path | None) -> None:
-        self.folder = folder
+        self.folder, self.log = folder, folder / "stderr.log"
         self.exceeded: int | None = None
         """host bytes seen over the limit"""
         self._stop = stop
@@ -144,12 +144,19 @@ class _Group:
         self.id = self._guard.pid
         stop.groups.add(self.id)
         self.reports, report_fd = os.pipe()
-        write_spec(TrialSpec(**{**vars(spec), "report_fd": report_fd}), folder / "spec.json")
-        with (folder / "stdout.log").open("wb") as stdout, (folder / "stderr.log").open("wb") as stderr:
+        write_spec(dataclasses.replace(spec, report_fd=report_fd), folder / "spec.json")
+        entry, environment = "harness.measure.repeat", dict(os.environ)
+        calm_thread_pools(environment)
+        if code is not None:
+            if not (code / "harness" / "measure").is_dir():  # of an earlier day
+                entry = "harness.trial"
+            # the caller's folder comes last: environments of its own are still found there
+            path = [str(code), environment.get("PYTHONPATH"), str(Path.cwd())]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        with (folder / "stdout.log").open("wb") as stdout, self.log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", _entry(code), str(folder / "spec.json")], stdin=subprocess.DEVNULL,
-                stdout=stdout, stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=_environment(code),
-                cwd=code,
+                [sys.executable, "-m", entry, str(folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=stdout,
+                stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment, cwd=code,
             )  # fmt: skip
         os.close(report_fd)
 
@@ -171,20 +178,23 @@ class _Group:
 
         They are ``stderr.log`` and, of a trainer in a process of its own, a log of that process.
         """
-        before = self._log_sizes()
-        for pid in _members_catching(self.id, signal.SIGUSR1):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR1)
-        deadline = time.monotonic() + DUMP_SECONDS
-        sizes = before
-        # the handlers write on their own; there is nothing to wait on but the files
-        while time.monotonic() < deadline and (sizes == before or sizes != self._log_sizes()):
-            sizes = self._log_sizes()
-            time.sleep(0.1)
-        return [log for log, size in self._log_sizes().items() if size > before.get(log, 0)]
 
-    def _log_sizes(self) -> dict[Path, int]:
-        return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
+        def sizes() -> dict[Path, int]:
+            return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
+
+        before = last = sizes()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile
+                if os.getpgid(pid := int(folder.name)) == self.id:
+                    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+                    if int(status["SigCgt"], 16) >> (signal.SIGUSR1 - 1) & 1:  # without a handler it would be killed
+                        os.kill(pid, signal.SIGUSR1)
+        deadline = time.monotonic() + DUMP_SECONDS
+        # the handlers write on their own; there is nothing to wait on but the files
+        while time.monotonic() < deadline and (last == before or last != sizes()):
+            last = sizes()
+            time.sleep(0.1)
+        return [log for log, size in sizes().items() if size > before.get(log, 0)]
 
     def running(self) -> list[int]:
         """Its processes, those that left the group too; not the guard, which has to see our end at any time."""
@@ -205,20 +215,8 @@ class _Group:
                 os.killpg(self.id, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
-        self._kill_all_but_trackers()
-        # the guard is not reaped yet, so the group's number cannot have been given to anybody else
-        os.killpg(self.id, signal.SIGKILL)
-        self.process.wait()
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
-        self._guard.wait()
-        self._stop.groups.discard(self.id)
-
-    def _kill_all_but_trackers(self) -> None:
-        """The resource trackers of multiprocessing outlive what they watch, to remove the shared memory that it left.
-
-        Segments of this project can be told from those of living processes afterwards; those of other packages cannot.
-        """
+        # The resource trackers of multiprocessing outlive what they watch, to remove the shared memory that it left.
+        # Segments of this project can be told from those of living processes afterwards; those of other packages not.
         trackers = []
         for pid in self.running():
             with suppress(psutil.Error, ProcessLookupError):  # ended meanwhile
@@ -228,145 +226,101 @@ class _Group:
                 else:
                     process.kill()
         deadline = time.monotonic() + GRACE_SECONDS
-        # they are nobody's children any more: one that has ended may stay a zombie until something reaps it
         while any(map(_lives, trackers)) and time.monotonic() < deadline:
             time.sleep(0.01)
+        # the guard is not reaped yet, so the group's number cannot have been given to anybody else
+        os.killpg(self.id, signal.SIGKILL)
+        self.process.wait()
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+        self._stop.groups.discard(self.id)
 
 
 def _lives(process: psutil.Process) -> bool:
-    try:
+    try:  # nobody's child any more: one that has ended may stay a zombie until something reaps it
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:  # gone
         return False
 
 
-class _Watch:
-    """Waits for reports, signals and deadlines of one group."""
+def _watched(
+    group: _Group,
+    limits: RepeatLimits,
+    stop: StopSignal,
+    on_progress: Callable[[dict[str, Any]], str | None],
+    seat: Seat | None,
+) -> Outcome:
+    """Wait for reports, signals and deadlines until the group has ended or is to be ended.
 
-    def __init__(
-        self,
-        group: _Group,
-        limits: Limits,
-        stop: StopSignal,
-        on_progress: Callable[[dict[str, Any]], str | None],
-        seat: Seat | None,
-    ) -> None:
-        self.group, self.limits, self.stop, self.on_progress, self.seat = group, limits, stop, on_progress, seat
-        self.clock = time.monotonic if seat is None else seat.clock
-        self.deadline = self.clock() + limits.timeout_seconds
-        self.progress_deadline = self.clock() + limits.progress_timeout_seconds
-        self._buffer = b""
-        self._final: Outcome | None = None
-
-    def wait(self) -> Outcome:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.group.reports, selectors.EVENT_READ)
-            selector.register(self.stop.fd, selectors.EVENT_READ)
-            while True:
-                self.stop.check()
-                remaining = min(self.deadline, self.progress_deadline) - self.clock()
-                if remaining <= 0:
-                    return self._timed_out()
-                for key, _ in selector.select(min(remaining, 3600.0)):
-                    if key.fd == self.group.reports and not self._read():
-                        return self._ended()
-                if self._final is not None and self._final.state == "pruned":
-                    return self._final
-
-    def _read(self) -> bool:
-        """False at the end of the pipe."""
-        chunk = os.read(self.group.reports, 65536)
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            self._handle(message := json.loads(line))
-            if self.seat is not None:
-                warm = message["event"] == "progress" and bool(message["progress"]["measuring"])
-                self.seat.note(steady=warm, measured=message["event"] == "result")
-        return bool(chunk)
-
-    def _handle(self, message: dict[str, Any]) -> None:
-        self.progress_deadline = self.clock() + self.limits.progress_timeout_seconds
-        if self._final is not None:  # what a pruned trial reports until it is gone
-            return
-        if message["event"] == "progress":
-            reason = self.on_progress(message["progress"])
-            if reason is not None:
-                self._final = Outcome("pruned", error=reason, result=_so_far(message["progress"]))
-        elif message["event"] == "result":
-            result = {k: math.nan if v is None else v for k, v in message["result"].items()}
-            self._final = Outcome("complete", result=result)
-        elif message["event"] == "error":
-            traceback = self.group.folder / "traceback.txt"
-            traceback.write_text(message["traceback"], encoding="utf-8")
-            self._final = Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
-
-    def _ended(self) -> Outcome:
-        with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone
-            self.group.process.wait(GRACE_SECONDS)
-        code = self.group.process.poll()
-        if self.group.exceeded is not None:
-            limit = (self.limits.host_bytes or 0) / 2**20
-            seen = self.group.exceeded / 2**20
-            return Outcome("failed", error=f"out of memory: {seen:,.0f} MiB used, the limit is {limit:,.0f} MiB")
-        if self._final is not None:
-            return self._final
-        if code is None:
-            return Outcome("failed", error="closed its report pipe without a result and went on running")
-        if code < 0:
-            hint = " (the system may be out of memory)" if code == -signal.SIGKILL else ""
-            return Outcome("failed", error=f"killed by {signal.Signals(-code).name}{hint}; log: {self._log()}")
-        return Outcome("failed", error=f"exit code {code} without a result; log: {self._log()}")
-
-    def _timed_out(self) -> Outcome:
-        logs = self.group.dump_stacks()
-        if self.clock() >= self.deadline:
-            reason = f"took longer than trial_timeout_seconds = {self.limits.timeout_seconds:g}"
-        else:
-            reason = f"no progress for progress_timeout_seconds = {self.limits.progress_timeout_seconds:g}"
-        where = f"stack dump: {', '.join(map(str, logs))}" if logs else f"no stack dump came; log: {self._log()}"
-        return Outcome("timeout", error=f"{reason}; {where}")
-
-    def _log(self) -> str:
-        return f"{self.group.folder / 'stderr.log'}"
+    Raises:
+        Stopped: a signal came.
+    """
+    clock = time.monotonic if seat is None else seat.clock
+    deadline = clock() + limits.timeout_seconds
+    progress_deadline = clock() + limits.progress_timeout_seconds
+    unread, final = b"", None
+    with selectors.DefaultSelector() as selector:
+        selector.register(group.reports, selectors.EVENT_READ)
+        selector.register(stop.fd, selectors.EVENT_READ)
+        while final is None or final.state != "pruned":
+            stop.check()
+            remaining = min(deadline, progress_deadline) - clock()
+            if remaining <= 0:
+                logs = group.dump_stacks()
+                reason = f"no progress for progress_timeout_seconds = {limits.progress_timeout_seconds:g}"
+                if clock() >= deadline:
+                    reason = f"took longer than trial_timeout_seconds = {limits.timeout_seconds:g}"
+                where = f"stack dump: {', '.join(map(str, logs))}" if logs else f"no stack dump came; log: {group.log}"
+                return Outcome("timeout", error=f"{reason}; {where}")
+            if group.reports not in {key.fd for key, _ in selector.select(min(remaining, 3600.0))}:
+                continue
+            chunk = os.read(group.reports, 65536)
+            if not chunk:
+                return _ended(group, limits, final)
+            *lines, unread = (unread + chunk).split(b"\n")
+            for message in map(json.loads, lines):
+                progress_deadline = clock() + limits.progress_timeout_seconds
+                final = final or _outcome(group, message, on_progress)  # what comes after the end changes nothing
+                if seat is not None:
+                    warm = message["event"] == "progress" and bool(message["progress"]["measuring"])
+                    seat.note(steady=warm, measured=message["event"] == "result")
+    return final
 
 
-def _entry(code: Path | None) -> str:
-    """The module that runs a repeat, under the name that it has in ``code``."""
-    older = code is not None and not (code / "harness" / "measure").is_dir()
-    return "harness.trial" if older else "harness.measure.repeat"
+def _outcome(
+    group: _Group, message: dict[str, Any], on_progress: Callable[[dict[str, Any]], str | None]
+) -> Outcome | None:
+    """How the trial ends by what it said; None: it goes on."""
+    if message["event"] == "progress":
+        progress = message["progress"]
+        reason = on_progress(progress)
+        if reason is None:
+            return None
+        known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
+        return Outcome("pruned", error=reason, result={name: kind(progress[name]) for name, kind in known.items()})
+    if message["event"] == "result":
+        return Outcome("complete", result={k: math.nan if v is None else v for k, v in message["result"].items()})
+    if message["event"] == "error":
+        traceback = group.folder / "traceback.txt"
+        traceback.write_text(message["traceback"], encoding="utf-8")
+        return Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
+    return None
 
 
-def _environment(code: Path | None) -> dict[str, str]:
-    environment = dict(os.environ)
-    calm_thread_pools(environment)
-    if code is not None:  # the caller's folder comes last: environments of its own are still found there
-        path = [str(code), environment.get("PYTHONPATH"), str(Path.cwd())]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    return environment
-
-
-def _so_far(progress: dict[str, Any]) -> dict[str, Any]:
-    known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
-    return {name: kind(progress[name]) for name, kind in known.items()}
-
-
-def _members(group: int) -> list[int]:
-    """Processes of the group (Linux; elsewhere none can be told)."""
-    pids = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile
-            if os.getpgid(int(folder.name)) == group:
-                pids.append(int(folder.name))
-    return pids
-
-
-def _members_catching(group: int, signum: int) -> list[int]:
-    """Those of the group that have a handler for the signal: without one it would kill them."""
-    pids = []
-    for pid in _members(group):
-        with suppress(OSError):  # ended meanwhile
-            status = Path(f"/proc/{pid}/status").read_text()
-            fields = dict(line.split(":", 1) for line in status.splitlines())
-            if int(fields["SigCgt"], 16) >> (signum - 1) & 1:
-                pids.append(pid)
-    return pids
+def _ended(group: _Group, limits: RepeatLimits, final: Outcome | None) -> Outcome:
+    """The trial has closed its pipe."""
+    with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone
+        group.process.wait(GRACE_SECONDS)
+    code = group.process.poll()
+    if group.exceeded is not None:
+        limit, seen = (limits.host_bytes or 0) / 2**20, group.exceeded / 2**20
+        return Outcome("failed", error=f"out of memory: {seen:,.0f} MiB used, the limit is {limit:,.0f} MiB")
+    if final is not None:
+        return final
+    if code is None:
+        return Outcome("failed", error="closed its report pipe without a result and went on running")
+    if code < 0:
+        hint = " (the system may be out of memory)" if code == -signal.SIGKILL else ""
+        return Outcome("failed", error=f"killed by {signal.Signals(-code).name}{hint}; log: {group.log}")
+    return Outcome("failed", error=f"exit code {code} without a result; log: {group.log}")

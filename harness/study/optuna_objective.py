@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from harness.files.yaml_file import to_yaml
 from harness.measure import provenance
-from harness.measure.process import Limits, execute
+from harness.measure.process import RepeatLimits, execute
 from harness.measure.record import Record, attempts_that_count, typical
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
@@ -98,7 +98,7 @@ class SuiteObjective:
         if not verdict.fits:
             return [self._record(trial, 0, 0, params, state="infeasible", error=verdict.reason)]
         measure, limits = self.plan.suite.measure, self.plan.suite.limits
-        most = Limits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
+        most = RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
         records: list[Record] = []
         for repeat in range(measure.repeats):
             watchers: list[_Watcher | None] = []

@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Job, Work, carry_out, measured, until_calm
-from harness.measure.process import Limits
+from harness.measure.process import RepeatLimits
 from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -368,7 +368,8 @@ class Sweep:
         trainer, settings = self.plan.launch(record.params | seed)
         settings |= timelines.begin(folder) if self.trace else {}
         spec = TrialSpec.of(suite.measure, trainer, settings, folder)
-        limits = Limits(suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds, verdict.host_limit)
+        seconds = suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds
+        limits = RepeatLimits(*seconds, verdict.host_limit)
         return Job(spec, limits, self._watcher(record), max(verdict.host_bytes, verdict.expected_host_bytes))
 
     def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.trainers import remedies as levers
+from harness.trainers.remedies import APPO as APPO_REMEDIES
+from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.errors import UserError
 from unilab.machine.devices import split_threads, usable_cores
 from unilab.run.config import RunConfig
@@ -124,12 +124,16 @@ def check_like(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 
 
 class ConfiguredTrainer(Trainer):
-    """A trainer whose settings are a dataclass."""
+    """A trainer whose settings are a dataclass, ``config_type``, in environments that may be this project's."""
 
     unilab_environments = True
 
     def __init__(self, config_type: type) -> None:
-        self._config_type = config_type
+        self.config_type = config_type
+
+    def config(self, settings: Mapping[str, Any]) -> Any:
+        """The settings as the dataclass, those that are not given with their defaults."""
+        return parse(self.config_type, settings)
 
     @property
     def config_type(self) -> type:
@@ -137,41 +141,40 @@ class ConfiguredTrainer(Trainer):
         return self._config_type
 
     def defaults(self) -> dict[str, Any]:
-        return flatten(self._config_type())
+        return flatten(self.config_type())
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        parse(self._config_type, settings)
-
-    def check_together(self, settings: Mapping[str, Any]) -> None:
-        self.contradictions(parse(self._config_type, settings))
-
-    @abstractmethod
-    def contradictions(self, config: Any) -> None:
-        """See ``Trainer.check_together``."""
+        self.config(settings)
 
 
 class OwnTrainer(ConfiguredTrainer):
-    """A trainer of this project: its settings are what its runner and its budget take."""
+    """A trainer of this project: its settings are what its runner and its budget take.
+
+    It describes its rounds (``harness.trainers.rounds.Describes``).
+    """
 
     device_settings = ("collector_device", "learner_device")
+    remedies: Mapping[Limit, Sequence[Lever]]
+    """see ``Describes.levers``"""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset(parse(self._config_type, settings).idle)
-
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
-        return self.estimate(parse(self._config_type, settings))
-
-    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
-        return self.iterations_to_wrap(parse(self._config_type, settings))
+        return frozenset(self.config(settings).idle)
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
         from unilab.envs.registry import simulates_here
 
-        config: Any = parse(self._config_type, settings)
+        config = self.config(settings)
         return {config.collector_device, config.learner_device} == {"cpu"} and simulates_here(config.env)
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
-        return dataclasses.asdict(split_threads(parse(self._config_type, settings), usable_cores()))
+        return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
+
+    def levers(self, limit: Limit) -> Sequence[Lever]:
+        return self.remedies.get(limit, ())
+
+    @abstractmethod
+    def runner(self, settings: Mapping[str, Any]) -> "APPORunner | OffPolicyRunner":
+        """What trains with ``settings``."""
 
     def run(
         self,
@@ -184,97 +187,67 @@ class OwnTrainer(ConfiguredTrainer):
         save_interval: int = 50,
         resume: Path | None = None,
     ) -> Summary:
-        with self.runner(parse(self._config_type, settings)) as runner:
+        with self.runner(settings) as runner:
             return runner.learn(
-                max_iterations,
-                save_interval,
-                str(log_dir),
-                on_iteration=on_progress,
-                max_seconds=max_seconds,
+                max_iterations, save_interval, str(log_dir), on_iteration=on_progress, max_seconds=max_seconds,
                 resume=resume,
-            )
-
-    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
-        """See ``harness.trainers.rounds.Describes``."""
-        return self.describe(parse(self._config_type, settings), cores)
-
-    @abstractmethod
-    def describe(self, config: Any, cores: int) -> Workload:
-        """One round of ``config``."""
-
-    @abstractmethod
-    def measure_alone(self, part: Part) -> Cost:
-        """See ``harness.trainers.rounds.Describes``."""
-
-    @abstractmethod
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        """See ``harness.trainers.rounds.Describes``."""
-
-    @abstractmethod
-    def estimate(self, config: Any) -> "MemoryBudget":
-        """What a run of ``config`` will hold in memory."""
-
-    @abstractmethod
-    def iterations_to_wrap(self, config: Any) -> int:
-        """See ``Trainer.warmup_iterations``."""
-
-    @abstractmethod
-    def runner(self, config: Any) -> "APPORunner | OffPolicyRunner":
-        """What trains ``config``."""
+            )  # fmt: skip
 
 
 class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""
 
+    remedies = APPO_REMEDIES
+
     def __init__(self) -> None:
         super().__init__(APPOConfig)
 
-    def contradictions(self, config: APPOConfig) -> None:
-        """Any settings go together."""
-
     def check_environment(self, settings: Mapping[str, Any]) -> None:
-        config = parse(APPOConfig, settings)
+        config = self.config(settings)
         check_actions(config.env, _env_sizes(config).chooses)
 
-    def estimate(self, config: APPOConfig) -> "MemoryBudget":
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_appo
 
+        config = self.config(settings)
         return estimate_appo(config, _env_sizes(config))
 
-    def describe(self, config: APPOConfig, cores: int) -> Workload:
+    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
+        """Each iteration learns from one rollout, and so many fill the ring."""
+        config = self.config(settings)
+        return config.num_slots if config.mode == "async" else 1
+
+    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
         from harness.trainers.costs import appo
 
-        return appo.workload(config, cores)
+        return appo.workload(self.config(settings), cores)
 
     def measure_alone(self, part: Part) -> Cost:
         from harness.trainers.costs import appo
 
         return appo.measure(part)
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return levers.APPO.get(limit, ())
-
-    def iterations_to_wrap(self, config: APPOConfig) -> int:
-        """Each iteration learns from one rollout, and so many fill the ring."""
-        return config.num_slots if config.mode == "async" else 1
-
-    def runner(self, config: APPOConfig) -> "APPORunner":
+    def runner(self, settings: Mapping[str, Any]) -> "APPORunner":
         from unilab.algos.torch.appo.runner import APPORunner
 
-        return APPORunner.from_config(config)
+        return APPORunner.from_config(self.config(settings))
 
 
 class OffPolicyTrainer(OwnTrainer):
-    """SAC or TD3, as ``config_type`` says."""
+    """SAC or TD3, as ``config_type`` says.
 
-    @property
-    def _algo_type(self) -> str:
-        return next(name for name, kind in OFF_POLICY.items() if kind is self._config_type)
+    Its warm-up waits for nothing: progress begins with learning, when the replay buffer holds what ``learning_starts``
+    asks for. To wrap a million transitions would take minutes, and rows are drawn and written one way however many
+    there are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
+    """
 
-    def contradictions(self, config: OffPolicyConfig) -> None:
+    remedies = OFF_POLICY_REMEDIES
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
         from unilab.algos.torch.offpolicy.arguments import check_workers
         from unilab.algos.torch.offpolicy.runner import check_replay_capacity
 
+        config = self.config(settings)
         if config.pipeline == "device" and config.learner_device == "cpu":
             raise SettingsError(
                 "pipeline",
@@ -284,39 +257,29 @@ class OffPolicyTrainer(OwnTrainer):
         check_replay_capacity(config)
         check_workers(config)
 
-    def estimate(self, config: OffPolicyConfig) -> "MemoryBudget":
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_offpolicy
 
+        config = self.config(settings)
         return estimate_offpolicy(config, _env_sizes(config))
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
-        return super().pausable(settings) and parse(self._config_type, settings).workers.kind != "ray"
+        return super().pausable(settings) and self.config(settings).workers.kind != "ray"
 
-    def describe(self, config: OffPolicyConfig, cores: int) -> Workload:
+    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
         from harness.trainers.costs import offpolicy
 
-        return offpolicy.workload(config, cores)
+        return offpolicy.workload(self.config(settings), cores)
 
     def measure_alone(self, part: Part) -> Cost:
         from harness.trainers.costs import offpolicy
 
-        return offpolicy.measure(part, self._algo_type)
+        return offpolicy.measure(part, next(name for name, kind in OFF_POLICY.items() if kind is self.config_type))
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return levers.OFF_POLICY.get(limit, ())
-
-    def iterations_to_wrap(self, config: OffPolicyConfig) -> int:
-        """None: progress begins with learning, when the replay buffer holds what ``learning_starts`` asks for.
-
-        To wrap a million transitions would take minutes, and rows are drawn and written one way however many there
-        are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
-        """
-        return 0
-
-    def runner(self, config: OffPolicyConfig) -> "OffPolicyRunner":
+    def runner(self, settings: Mapping[str, Any]) -> "OffPolicyRunner":
         from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 
-        return OffPolicyRunner.from_config(config)
+        return OffPolicyRunner.from_config(self.config(settings))
 
 
 def _env_sizes(config: RunConfig) -> "EnvSizes":

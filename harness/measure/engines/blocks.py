@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.measure.process import Limits, Outcome
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record, disturbance
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -31,7 +31,7 @@ class Job:
     """One repeat."""
 
     spec: TrialSpec
-    limits: Limits
+    limits: RepeatLimits
     on_progress: OnProgress
     """sees each report, in the process that asked; a reason that it returns ends the repeat as pruned"""
     host_bytes: int = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.measure import host as machine
-from harness.measure.process import Limits, Outcome
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.suite import sources
 from unilab.ipc.memory_budget import MemoryAvailable
@@ -49,7 +49,7 @@ class Assignment:
     """A repeat for a node. Paths in ``spec`` are the driver's."""
 
     spec: TrialSpec
-    limits: Limits
+    limits: RepeatLimits
     working_folder: str
     environment: dict[str, str]
     """what the driver's environment has of thread counts and of Python's path"""

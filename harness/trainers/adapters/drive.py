@@ -1,9 +1,9 @@
 """Entry of a foreign trainer's process, run as a script by the interpreter that has the trainer's package.
 
-It uses the standard library alone. Standard input has one line, the job as JSON, and is then held open by the parent:
-its end asks for a stop, whether the parent closed it or died. Reports go to the file descriptor given as the
-argument, one JSON object a line: ``{"progress": {...}}``, at the end ``{"ended": true}``, or
-``{"error": ..., "traceback": ...}``.
+It uses the standard library alone, and has what drivers of several packages count alike. Standard input has one line,
+the job as JSON, and is then held open by the parent: its end asks for a stop, whether the parent closed it or died.
+Reports go to the file descriptor given as the argument, one JSON object a line: ``{"progress": {...}}``, at the end
+``{"ended": true}``, or ``{"error": ..., "traceback": ...}``.
 """
 
 import faulthandler
@@ -22,6 +22,38 @@ REPORT_SECONDS = 0.02
 """at most one report in this time"""
 STOP_SECONDS = 5.0
 """after which a trainer that does not stop is ended"""
+
+
+class StopTraining(Exception):
+    """Ends a training loop that has no other way out than its number of iterations."""
+
+
+class UpdateCounter:
+    """Steps of a PyTorch optimizer since this was made, where a package does not count them."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.count = 0
+        optimizer.register_step_post_hook(self._add)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+def in_turns(env_steps: int, collecting: float, learning: float) -> dict[str, Any]:
+    """Counters of a trainer that collects and learns in turns: while one is busy, for so many seconds, the other waits.
+
+    It learns with the weights that acted, and from every env step.
+    """
+    return {
+        "env_steps": env_steps,
+        "collected_env_steps": env_steps,
+        "collector_busy_seconds": collecting,
+        "collector_wait_seconds": learning,
+        "learner_busy_seconds": learning,
+        "learner_wait_seconds": collecting,
+        "policy_lag": 0.0,
+        "policy_lag_mean": 0.0,
+    }
 
 
 class Reporter:
@@ -70,23 +102,15 @@ class Reporter:
             os._exit(1)
 
 
-def _read_line(fd: int) -> bytes:
-    """One line and not a byte more, unbuffered: the rest belongs to the watching thread."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = os.read(fd, 1)
-        if not byte:
-            break
-        line += byte
-    return bytes(line)
-
-
 def main(report_fd: int) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the harness asks for it when nothing moves
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it as well, and decides
     os.set_inheritable(report_fd, False)  # the parent must see this process end, not its last child
-    job = json.loads(_read_line(0))
+    line = bytearray()  # and not a byte more, unbuffered: the rest belongs to the watching thread
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    job = json.loads(line)
     # This folder must not hide packages of the same names. What this interpreter lacks comes from the parent's.
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     sys.path += [path for path in job["path"] if path not in sys.path]

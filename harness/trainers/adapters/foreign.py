@@ -26,7 +26,7 @@ from harness.trainers.trainer import ConfiguredTrainer, OnProgress
 from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
-from unilab.settings import SettingsError, flatten, parse
+from unilab.settings import SettingsError, flatten
 
 KILL_SECONDS = drive.STOP_SECONDS + 1.0
 """from asking for a stop to SIGKILL"""
@@ -79,8 +79,9 @@ class ForeignTrainer(ConfiguredTrainer):
         super().__init__(config_type)
         self._driver, self._package, self._extra = driver, package, extra
 
-    def contradictions(self, config: ForeignConfig) -> None:
+    def check_together(self, settings: Mapping[str, Any]) -> None:
         """The interpreter is there and, as far as can be seen without starting it, has the package."""
+        config: ForeignConfig = self.config(settings)
         remedy = f"pip install -e '.[{self._extra}]' in this project's checkout"
         if config.python is None:
             if importlib.util.find_spec(self._package) is None:
@@ -122,34 +123,31 @@ class ForeignTrainer(ConfiguredTrainer):
         """
         if resume is not None:
             raise SettingsError("resume", f"training with {self._package} starts anew each time; leave --resume out")
-        config: ForeignConfig = parse(self._config_type, settings)
-        self.contradictions(config)
+        self.check_together(settings)
+        config: ForeignConfig = self.config(settings)
         job = {"driver": self._driver, "settings": flatten(config), "log_dir": str(log_dir.absolute())}
         python = sys.executable if config.python is None else str(Path(str(shutil.which(config.python))).absolute())
         with DriverProcess(python, job, log_dir.absolute() / "driver.log") as process:
-            summary = _followed(process, on_progress, max_iterations, max_seconds)
-        if summary is None:
-            raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to; log: {process.log}")
+            for progress in process.progress():
+                if not on_progress(progress):
+                    reason = "callback"
+                elif progress.iteration >= max_iterations:
+                    reason = "iterations"
+                elif max_seconds is not None and progress.wall_seconds >= max_seconds:
+                    reason = "seconds"
+                else:
+                    continue
+                summary = Summary(progress, reason, None)
+                break
+            else:
+                problem = f"{self._package} ended training although nobody asked it to; log: {process.log}"
+                raise ForeignTrainerError(problem)
         if how := process.failure():  # what was measured before stays true
             warnings.warn(
                 f"{self._package} may have left no model: asked to stop, its process {how}; log: {process.log}",
                 RuntimeWarning, stacklevel=2,
             )  # fmt: skip
         return summary
-
-
-def _followed(
-    process: "DriverProcess", on_progress: OnProgress, max_iterations: int, max_seconds: float | None
-) -> Summary | None:
-    """Until ``on_progress`` or a limit ends it; None when the driver ended first."""
-    for progress in process.progress():
-        if not on_progress(progress):
-            return Summary(progress, "callback", None)
-        if progress.iteration >= max_iterations:
-            return Summary(progress, "iterations", None)
-        if max_seconds is not None and progress.wall_seconds >= max_seconds:
-            return Summary(progress, "seconds", None)
-    return None
 
 
 class DriverProcess:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import cli
 from harness.compare.measured import NAMES, Measuring, Schedule, Version
-from harness.measure.process import Limits, Outcome
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import read_records
 from harness.measure.stop import StopSignal
 from harness.suite.schema import Measure, ReturnAt, parse
@@ -104,7 +104,7 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     def execute(spec, limits, stop, on_progress) -> Outcome:
         return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
 
-    version, lines = Version("appo", {"seed": 3}, Limits(9, 9), "c" * 40), []
+    version, lines = Version("appo", {"seed": 3}, RepeatLimits(9, 9), "c" * 40), []
     schedule = Schedule(Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), 6, "no processes")
     with StopSignal() as stop:
         pairs = Measuring((version, version), schedule, tmp_path, stop, lines.append, execute=execute).run()

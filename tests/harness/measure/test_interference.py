@@ -13,7 +13,7 @@ import pytest
 
 from harness.measure import interference as contention
 from harness.measure.interference import Interference, Reading, judge
-from harness.measure.process import Limits, execute
+from harness.measure.process import RepeatLimits, execute
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 
@@ -127,7 +127,7 @@ def busy_process() -> Iterator[None]:
 def test_a_busy_process_beside_a_trial_is_seen(tmp_path: Path, busy_process: None) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"real_clock": True}, 0.1, 1.2, str(tmp_path), -1)
     with StopSignal() as stop:
-        outcome = execute(spec, Limits(30, 30), stop)
+        outcome = execute(spec, RepeatLimits(30, 30), stop)
     assert outcome.state == "complete"
     assert outcome.result["disturbed"].startswith("other processes took ")
     assert outcome.result["other_cpu_fraction"] > 0.3 / len(os.sched_getaffinity(0))

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from harness.measure import interleaving as turns
 from harness.measure.interleaving import Pauses, Processes, Seat, take_turns
-from harness.measure.process import Limits, Outcome, _Group, execute
+from harness.measure.process import Outcome, RepeatLimits, _Group, execute
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from unilab.ipc.shared_memory.segments import start_time
 
-PATIENT = Limits(60, 60)
+PATIENT = RepeatLimits(60, 60)
 TRAINER = "tests.harness.fake_trainer:FakeTrainer"
 
 
@@ -30,7 +30,7 @@ def spec(folder: Path, seconds: float = 0.3, **fake) -> TrialSpec:
     return TrialSpec(TRAINER, {"real_clock": True, **fake}, 0.0, seconds, str(folder), -1, pauses=file)
 
 
-def measured(folders: list[Path], specs: list[TrialSpec], limits: Limits = PATIENT) -> list[Outcome]:
+def measured(folders: list[Path], specs: list[TrialSpec], limits: RepeatLimits = PATIENT) -> list[Outcome]:
     with StopSignal() as stop:
 
         def job(one: TrialSpec, seat: Seat) -> Outcome:
@@ -114,7 +114,9 @@ def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> N
 def test_standing_still_uses_up_no_deadline(tmp_path: Path, monkeypatch) -> None:
     folders = [tmp_path / name for name in "abcd"]
     monkeypatch.setattr(turns, "TURN_SECONDS", 1.6)
-    outcomes = measured(folders, [spec(folder, 1.8) for folder in folders], Limits(60, progress_timeout_seconds=4.5))
+    outcomes = measured(
+        folders, [spec(folder, 1.8) for folder in folders], RepeatLimits(60, progress_timeout_seconds=4.5)
+    )
     assert [outcome.state for outcome in outcomes] == ["complete"] * 4  # each stood still for 4.8 s between two turns
 
 
@@ -133,7 +135,7 @@ def test_an_error_of_a_job_is_raised_and_nothing_stays_stopped(tmp_path: Path) -
     with StopSignal() as stop:
 
         def runs(seat: Seat) -> Outcome:
-            ended.append(execute(spec(tmp_path / "a", marker=str(marker)), Limits(60, 60), stop, seat=seat))
+            ended.append(execute(spec(tmp_path / "a", marker=str(marker)), RepeatLimits(60, 60), stop, seat=seat))
             return ended[-1]
 
         with pytest.raises(ValueError, match="no such thing"):

@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.measure.process import Limits, execute
+from harness.measure.process import RepeatLimits, execute
 from harness.measure.repeat import Trial, TrialSpec, describe
 from harness.measure.stop import Stopped, StopSignal
 from unilab.distributed import WorkerError
 from unilab.ipc import CollectorError
 
-PATIENT = Limits(30, 30)
+PATIENT = RepeatLimits(30, 30)
 
 
 def spec(folder: Path, behaviour: str = "good", **settings) -> TrialSpec:
@@ -25,7 +25,7 @@ def pid_of(folder: Path) -> int:
     return int((folder / "started").read_text().split()[0])
 
 
-def run(one: TrialSpec, limits: Limits = PATIENT, **more):
+def run(one: TrialSpec, limits: RepeatLimits = PATIENT, **more):
     with StopSignal() as stop:
         outcome = execute(one, limits, stop, **more)
         assert stop.groups == set()
@@ -47,7 +47,7 @@ def test_the_logs_with_the_stacks_are_named_those_of_a_foreign_process_too(tmp_p
     hanging = TrialSpec(
         "tests.harness.trainers.adapters.fake_driver:FakeForeign", {"behaviour": "deaf"}, 0.1, 60, str(tmp_path), -1
     )
-    outcome = run(hanging, Limits(60, 5.0))
+    outcome = run(hanging, RepeatLimits(60, 5.0))
     assert outcome.state == "timeout"
     logs = [Path(name) for name in outcome.error.rpartition("stack dump: ")[2].split(", ")]
     assert logs == [tmp_path / "driver.log", tmp_path / "stderr.log"]
@@ -111,7 +111,7 @@ def test_the_cause_in_another_process_comes_first() -> None:
 
 @pytest.mark.parametrize("behaviour", ["hang", "hold_gil", "deaf"])
 def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -> None:
-    outcome = run(spec(tmp_path, behaviour), Limits(60, 3.0))
+    outcome = run(spec(tmp_path, behaviour), RepeatLimits(60, 3.0))
     assert outcome.state == "timeout"
     assert "no progress for progress_timeout_seconds = 3" in outcome.error
     dump = Path(outcome.error.rpartition("stack dump: ")[2]).read_text()
@@ -120,14 +120,14 @@ def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -
 
 
 def test_a_repeat_that_goes_on_for_ever_is_ended(tmp_path) -> None:
-    outcome = run(spec(tmp_path, "endless"), Limits(3.0, 30))
+    outcome = run(spec(tmp_path, "endless"), RepeatLimits(3.0, 30))
     assert outcome.state == "timeout"
     assert "longer than trial_timeout_seconds = 3" in outcome.error
     assert not psutil.pid_exists(pid_of(tmp_path))
 
 
 def test_a_repeat_over_its_memory_limit_is_ended_as_out_of_memory(tmp_path) -> None:
-    outcome = run(spec(tmp_path, "eat"), Limits(30, 30, host_bytes=300 * 2**20))
+    outcome = run(spec(tmp_path, "eat"), RepeatLimits(30, 30, host_bytes=300 * 2**20))
     assert outcome.state == "failed"
     assert outcome.error.startswith("out of memory:") and "the limit is 300 MiB" in outcome.error
     assert outcome.peak.host > 300 * 2**20

@@ -9,7 +9,7 @@ import pytest
 from harness.measure.engines.local import LocalEngine
 from harness.measure.interleaving import TURN_SECONDS, Seat
 from harness.measure.peak_memory import MemorySample
-from harness.measure.process import Limits, Outcome, execute
+from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
@@ -33,7 +33,7 @@ class Ends:
         self.calls = 0
 
     def __call__(
-        self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress, *, seat: Seat | None = None
+        self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress, *, seat: Seat | None = None
     ) -> Outcome:
         stop.check()
         assert (seat is None) == (spec.pauses is None)

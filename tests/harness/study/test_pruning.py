@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from harness.files.yaml_file import InputError
 from harness.measure import repeat as trial
-from harness.measure.process import Limits, Outcome, execute
+from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record
 from harness.measure.repeat import Trial, TrialSpec
 from harness.measure.stop import StopSignal
@@ -34,7 +34,7 @@ class Ended(Exception):
 class Pruned(Executed):
     """Runs repeats in this process and ends them when they are told to; each iteration is reported."""
 
-    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+    def __call__(self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress) -> Outcome:
         reasons = []
 
         def watch(message: dict) -> None:
@@ -236,7 +236,7 @@ def test_a_process_that_is_pruned_leaves_its_curve_and_its_memory(make_plan, tmp
 
     with StopSignal() as stop:
         spec = TrialSpec(plan.suite.trainer, settings, 0.0, 60.0, str(folder), report_fd=-1)
-        outcome = execute(spec, Limits(60.0, 60.0), stop, second_line)
+        outcome = execute(spec, RepeatLimits(60.0, 60.0), stop, second_line)
         assert not stop.groups, "its processes are gone"
     assert (outcome.state, outcome.error) == ("pruned", "pruned: enough was seen")
     assert outcome.result["env_steps"] == seen[1]["env_steps"] > 40 and outcome.result["episode_return"] == 400.0

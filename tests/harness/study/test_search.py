@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness.measure.engines.local import LocalEngine
-from harness.measure.process import Limits, Outcome
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
 from harness.measure.repeat import Trial, TrialSpec
 from harness.measure.stop import Stopped, StopSignal
@@ -47,7 +47,7 @@ class Executed:
         self.specs: list[TrialSpec] = []
         self.crash_at = crash_at
 
-    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+    def __call__(self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress) -> Outcome:
         if len(self.specs) == self.crash_at:
             raise Crash
         self.specs.append(spec)
@@ -412,7 +412,7 @@ class Disturbed(Executed):
         super().__init__(crash_at)
         self.disturbed, self.done = disturbed, done
 
-    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+    def __call__(self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress) -> Outcome:
         outcome = super().__call__(spec, limits, stop, on_progress)
         if self.done + len(self.specs) - 1 in self.disturbed:
             outcome.result |= {"disturbed": "other processes took 1 of 2 cores", "env_steps_per_second": 1.0}
@@ -473,7 +473,7 @@ def test_only_the_newest_repeat_of_an_earlier_run_is_measured_again(make_plan, t
 class FailsAgain(Disturbed):
     """Whatever is tried again fails."""
 
-    def __call__(self, spec: TrialSpec, limits: Limits, stop: StopSignal, on_progress) -> Outcome:
+    def __call__(self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress) -> Outcome:
         outcome = super().__call__(spec, limits, stop, on_progress)
         return Outcome("timeout", error="too slow") if "-again-" in spec.folder else outcome
 

@@ -9,8 +9,7 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from harness.trainers.adapters.drive import Reporter
-from harness.trainers.adapters.drivers.counting import StopTraining, UpdateCounter, in_turns
+from harness.trainers.adapters.drive import Reporter, StopTraining, UpdateCounter, in_turns
 from harness.trainers.adapters.rsl_rl import group, networks
 from unilab.envs import make
 from unilab.run.acting import EpisodeCounter

@@ -18,8 +18,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from harness.trainers.adapters.drive import Reporter
-from harness.trainers.adapters.drivers.counting import UpdateCounter, in_turns
+from harness.trainers.adapters.drive import Reporter, UpdateCounter, in_turns
 from harness.trainers.adapters.sb3 import constructor_arguments
 
 ACTIVATIONS = {

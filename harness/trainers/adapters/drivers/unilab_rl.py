@@ -19,8 +19,7 @@ import torch
 from uni_rl.algos.appo import runner as appo
 from uni_rl.algos.appo.staging import TensorRolloutStagingPool
 
-from harness.trainers.adapters.drive import Reporter
-from harness.trainers.adapters.drivers.counting import StopTraining, UpdateCounter
+from harness.trainers.adapters.drive import Reporter, StopTraining, UpdateCounter
 from harness.trainers.adapters.rsl_rl import group, networks
 from unilab.envs import make
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.measure.engines import watcher
 from harness.measure.engines.node import Assignment, Ended
-from harness.measure.process import Limits
+from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 
 ENDS_WITHIN = 60.0
@@ -34,7 +34,7 @@ def pipe() -> Iterator[Connection]:
 def assignment(folder: Path, behaviour: str, **settings) -> Assignment:
     settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
-    return Assignment(spec, Limits(60, 60), str(Path.cwd()), {})
+    return Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
 
 
 def ended(pipe: Connection) -> Ended:
@@ -70,7 +70,7 @@ def test_with_its_pipe_the_repeat_ends(pipe, tmp_path) -> None:
 
 def test_an_error_of_the_watcher_itself_comes_back_with_its_traceback(pipe, tmp_path) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
-    pipe.send(Assignment(spec, Limits(60, 60), str(Path.cwd()), {}))
+    pipe.send(Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
     end = ended(pipe)
     assert (end.outcome.state, end.outcome.error) == (
         "failed",
