@@ -50,6 +50,16 @@ class Reading:
     throttled: float | None
     """None: no quota"""
 
+    @property
+    def usable(self) -> float:
+        """Cores' worth of CPU time that the trial may have."""
+        return len(self.cores) if self.quota is None else min(float(len(self.cores)), self.quota)
+
+    @property
+    def may_be_taken(self) -> float:
+        """Cores that others may take without disturbing."""
+        return min(TAKEN_CORES, TAKEN_FRACTION * self.usable)
+
 
 @dataclass(frozen=True)
 class Interference:
@@ -73,14 +83,19 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
     times = _core_times(root / "proc/stat")
     if not cores or not cores <= times.keys():
         return None
-    own = _own_seconds({os.getpgid(0), *groups})
+    own = 0.0
+    for pid in trial_processes(os.getpgid(0), *groups) | {os.getppid()}:
+        try:
+            own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
+        except psutil.Error:  # ended since it was listed: its parent has its time
+            continue
     return Reading(
         time.monotonic(), cores, cpu_quota(root), sum(times[core][0] for core in cores),
         sum(times[core][1] for core in cores), own, throttled_seconds(root),
     )  # fmt: skip
 
 
-def judge(before: Reading | None, after: Reading | None) -> Interference:
+def between(before: Reading | None, after: Reading | None) -> Interference:
     """What came between two readings."""
     if before is None or after is None:
         return Interference()
@@ -89,18 +104,18 @@ def judge(before: Reading | None, after: Reading | None) -> Interference:
     if before.throttled is not None and after.throttled is not None:
         throttled = after.throttled - before.throttled
     if before.cores != after.cores or before.quota != after.quota:
-        text = f"the usable cores changed from {_usable(before):g} to {_usable(after):g}"
-        changed = max(len(before.cores ^ after.cores), abs(_usable(before) - _usable(after)))
-        return Interference(math.nan, throttled, text, 1 + changed / _may_be_taken(before))
+        text = f"the usable cores changed from {before.usable:g} to {after.usable:g}"
+        changed = max(len(before.cores ^ after.cores), abs(before.usable - after.usable))
+        return Interference(math.nan, throttled, text, 1 + changed / before.may_be_taken)
     if seconds < SHORTEST_SECONDS:
         return Interference(throttled_seconds=throttled)
-    usable, own = _usable(before), (after.own - before.own) / seconds
+    usable, own = before.usable, (after.own - before.own) / seconds
     stolen = max(0.0, after.stolen - before.stolen) / seconds
     idle = max(0.0, after.idle - before.idle) / seconds
     others = max(0.0, len(before.cores) - idle - stolen - own)
     # A quota below the number of cores leaves some to others for nothing: they take only what the trial could have had.
     taken = min(usable, max(0.0, others - (len(before.cores) - usable)))
-    limit = _may_be_taken(before)
+    limit = before.may_be_taken
     disturbance = max(taken, stolen) / limit
     problems = []
     if taken > limit:
@@ -129,22 +144,10 @@ class Guard:
         self._before: Reading | None = None
 
     def begin(self) -> None:
-        self._before = self._read()
+        self._before = read(groups=self._pauses.groups if self._pauses else ())
 
     def end(self) -> Interference:
-        return judge(self._before, self._read())
-
-    def _read(self) -> Reading | None:
-        return read(groups=self._pauses.groups if self._pauses else ())
-
-
-def _may_be_taken(reading: Reading) -> float:
-    """Cores that others may take without disturbing."""
-    return min(TAKEN_CORES, TAKEN_FRACTION * _usable(reading))
-
-
-def _usable(reading: Reading) -> float:
-    return len(reading.cores) if reading.quota is None else min(float(len(reading.cores)), reading.quota)
+        return between(self._before, read(groups=self._pauses.groups if self._pauses else ()))
 
 
 def _core_times(stat: Path) -> dict[int, tuple[float, float]]:
@@ -163,14 +166,3 @@ def _core_times(stat: Path) -> dict[int, tuple[float, float]]:
             _, _, _, idle, iowait, irq, softirq, steal = (int(field) / hertz for field in fields[:8])
             times[int(name.removeprefix("cpu"))] = (idle + iowait + irq + softirq, steal)
     return times
-
-
-def _own_seconds(groups: Iterable[int]) -> float:
-    """CPU time of the trial, its ended children included, and of the harness that watches it."""
-    seconds = 0.0
-    for pid in trial_processes(*groups) | {os.getppid()}:
-        try:
-            seconds += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
-        except psutil.Error:  # ended since it was listed: its parent has its time
-            continue
-    return seconds

@@ -1,6 +1,6 @@
 """One repeat of one trial, in the process that runs it: warm-up, steady window, result.
 
-``python -m harness.measure.repeat SPEC.json`` is the process entry around ``Trial``, which runs in-process as well.
+``python -m harness.measure.repeat SPEC.json`` is the process entry around ``RepeatRun``, which runs in-process as well.
 It reports to the parent with one JSON object a line on the file descriptor that the specification names.
 """
 
@@ -61,7 +61,7 @@ class TrialSpec:
         )  # fmt: skip
 
 
-class Trial:
+class RepeatRun:
     """Runs a trainer until the steady window is full.
 
     Args:
@@ -83,14 +83,19 @@ class Trial:
         folder = Path(self.spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            trainer = trainers.get(self.spec.trainer)
-            self._window = self._new_window(trainer.warmup_iterations(self.spec.settings))
+            spec, trainer = self.spec, trainers.get(self.spec.trainer)
+            self._window = Window(
+                spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
+                return_at=spec.return_at, target_return=spec.target_return,
+            )  # fmt: skip
             # by lines: what was reported is there however the repeat ends
             with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
                 trainer.run(
-                    self.spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0,
+                    spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0
                 )  # fmt: skip
-            result = self._window.result() | self._contention()
+            interference = self._interference or self._guard.end()  # the trainer may end by itself
+            result = self._window.result() | dataclasses.asdict(interference)
+            result["load_average"] = self._guard.load_average
             if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses
                 result |= dict.fromkeys(FRACTIONS, math.nan)
         except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
@@ -98,18 +103,6 @@ class Trial:
             return False
         self._report({"event": "result", "result": _finite(result)})
         return True
-
-    def _new_window(self, warmup_iterations: int) -> Window:
-        spec = self.spec
-        return Window(
-            spec.warmup_seconds, spec.seconds, warmup_iterations=warmup_iterations, return_at=spec.return_at,
-            target_return=spec.target_return,
-        )  # fmt: skip
-
-    def _contention(self) -> dict[str, Any]:
-        """The fields of a record that say what else went on during the window."""
-        interference = self._interference or self._guard.end()  # the trainer may end by itself
-        return {"load_average": self._guard.load_average, **dataclasses.asdict(interference)}
 
     def _on_progress(self, progress: Progress) -> bool:
         if self._pauses is not None:
@@ -161,7 +154,7 @@ def main(spec_file: str) -> int:
             pipe.write(json.dumps(message) + "\n")
 
         report({"event": "started", "pid": os.getpid()})
-        return 0 if Trial(spec, report).run() else 1
+        return 0 if RepeatRun(spec, report).run() else 1
 
 
 def write_spec(spec: TrialSpec, path: Path) -> None:

@@ -19,11 +19,12 @@ FRACTIONS = (
 """of a result: how a repeat's time was used; not known of repeats that took turns"""
 BUDGETS = {"env_steps": "env_steps", "seconds": "wall_seconds"}
 """kinds of ``return_at`` and the counters of ``Progress`` that use them up"""
-RATES = (
-    "env_steps_per_second", "updates_per_second", "samples_per_second", "collector_busy_fraction",
-    "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
-)  # fmt: skip
-"""fields of a record that are measured over the window"""
+RATES = {
+    "env_steps_per_second": "env_steps", "updates_per_second": "updates", "samples_per_second": "samples",
+    "collector_busy_fraction": "collector_busy_seconds", "collector_wait_fraction": "collector_wait_seconds",
+    "learner_busy_fraction": "learner_busy_seconds", "learner_wait_fraction": "learner_wait_seconds",
+}  # fmt: skip
+"""fields of a record that are measured over the window, and the counters whose rates they are"""
 
 
 class Window:
@@ -53,7 +54,7 @@ class Window:
         self.first: Progress | None = None
         self.last: Progress | None = None
         self._return_at = {BUDGETS[kind]: budget for kind, budget in (return_at or {}).items()}
-        self._target_return = target_return
+        self._target_return = math.inf if target_return is None else target_return
         self._return_at_budget = math.nan
         self._ended_at: Progress | None = None
         """where ``return_at`` was used up"""
@@ -64,18 +65,23 @@ class Window:
     def add(self, progress: Progress) -> bool:
         """Count ``progress`` in; False once the trial is long enough."""
         self._seen += 1
-        self._note_target(progress)
-        if self.first is None:
-            if self._seen >= self.warmup_iterations and progress.wall_seconds >= self.warmup_seconds:
-                self.first = progress
-        else:
+        reached = progress.episode_return >= self._target_return and progress.episodes >= EPISODES_FOR_TARGET
+        if reached and math.isnan(self._seconds_to_return):  # the first time
+            self._seconds_to_return = progress.wall_seconds
+        if self.first is not None:
             self.last = progress
+        elif self._seen >= self.warmup_iterations and progress.wall_seconds >= self.warmup_seconds:
+            self.first = progress
         if self.first is not None:
             self._times.append(progress.wall_seconds)
             self._env_steps.append(progress.env_steps)
-        if self._return_at:
-            return not self._budget_used_up(progress)
-        return self.first is None or progress.wall_seconds - self.first.wall_seconds < self.seconds
+        if not self._return_at:
+            return self.first is None or progress.wall_seconds - self.first.wall_seconds < self.seconds
+        if all(getattr(progress, counter) < budget for counter, budget in self._return_at.items()):
+            return True
+        self._return_at_budget = progress.episode_return
+        self._ended_at = progress
+        return False
 
     def result(self) -> dict[str, float]:
         """The measured fields of a record.
@@ -85,67 +91,39 @@ class Window:
         Raises:
             RuntimeError: training ended before there was a window, and before a budget was used up.
         """
-        first, last = self.first, self.last
-        if first is None or last is None or last.wall_seconds <= first.wall_seconds:
-            if self._ended_at is not None:
-                return self._at_the_end(self._ended_at) | self._without_a_window()
+        first, end = self.first, self.last
+        # what needs a window is not known without one; nor can a window be unsteady that was not there
+        window = dict.fromkeys(RATES, math.nan) | {"steady_seconds": 0.0, "half_ratio": math.nan, "unsteady": False}
+        if first is not None and end is not None and end.wall_seconds > first.wall_seconds:
+            seconds = end.wall_seconds - first.wall_seconds
+            for name, counter in RATES.items():
+                window[name] = (getattr(end, counter) - getattr(first, counter)) / seconds
+            for name in FRACTIONS:
+                # the collector counts by whole rollouts: one may reach over the window; NaN, not known, stays NaN
+                window[name] = min(window[name], 1.0)
+            half_ratio = self._half_ratio()
+            # nor is one steady that has no halves to compare
+            window |= {
+                "steady_seconds": seconds,
+                "half_ratio": half_ratio,
+                "unsteady": not abs(half_ratio - 1) <= UNSTEADY,
+            }
+        elif self._ended_at is not None:
+            end = self._ended_at
+        else:
             raise RuntimeError(
                 f"training ended before the steady window began, which takes {self.warmup_iterations} iterations and "
                 f"{self.warmup_seconds:g} s of warm-up; make the trial longer or the warm-up shorter"
             )
-        seconds = last.wall_seconds - first.wall_seconds
-
-        def rate(counter: str) -> float:
-            return (getattr(last, counter) - getattr(first, counter)) / seconds
-
-        def fraction(counter: str) -> float:
-            # the collector counts by whole rollouts: one may reach over the window; NaN, not known, stays NaN
-            return min(rate(counter), 1.0)
-
-        half_ratio = self._half_ratio()
-        return self._at_the_end(last) | {
-            "env_steps_per_second": rate("env_steps"),
-            "updates_per_second": rate("updates"),
-            "samples_per_second": rate("samples"),
-            "collector_busy_fraction": fraction("collector_busy_seconds"),
-            "collector_wait_fraction": fraction("collector_wait_seconds"),
-            "learner_busy_fraction": fraction("learner_busy_seconds"),
-            "learner_wait_fraction": fraction("learner_wait_seconds"),
-            "steady_seconds": seconds,
-            "half_ratio": half_ratio,
-            "unsteady": not abs(half_ratio - 1) <= UNSTEADY,  # nor is one steady that has no halves to compare
-        }
-
-    def _at_the_end(self, last: Progress) -> dict[str, float]:
-        """The fields that need no window."""
-        return {
-            "episode_return": last.episode_return,
-            "episodes": last.episodes,
-            "policy_lag_mean": last.policy_lag_mean,
-            "dropped_rollouts": last.dropped_rollouts,
-            "env_steps": last.env_steps,
+        return window | {
+            "episode_return": end.episode_return,
+            "episodes": end.episodes,
+            "policy_lag_mean": end.policy_lag_mean,
+            "dropped_rollouts": end.dropped_rollouts,
+            "env_steps": end.env_steps,
             "return_at_budget": self._return_at_budget,
             "seconds_to_return": self._seconds_to_return,
         }
-
-    @staticmethod
-    def _without_a_window() -> dict[str, float]:
-        """What needs a window, not known; nor can a window be unsteady that was not there."""
-        return dict.fromkeys(RATES, math.nan) | {"steady_seconds": 0.0, "half_ratio": math.nan, "unsteady": False}
-
-    def _note_target(self, progress: Progress) -> None:
-        target = self._target_return
-        if target is None or not math.isnan(self._seconds_to_return) or progress.episodes < EPISODES_FOR_TARGET:
-            return
-        if progress.episode_return >= target:
-            self._seconds_to_return = progress.wall_seconds
-
-    def _budget_used_up(self, progress: Progress) -> bool:
-        if all(getattr(progress, counter) < budget for counter, budget in self._return_at.items()):
-            return False
-        self._return_at_budget = progress.episode_return
-        self._ended_at = progress
-        return True
 
     def _half_ratio(self) -> float:
         """Throughput after the middle over that before; NaN where an iteration is about as long as the window."""

@@ -5,14 +5,14 @@ and code are those of the driver's own machine, for which the suite was planned:
 ceilings are then those of every node. All others are left out, each with its reason.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.measure import host as machine
-from harness.measure.engines.node import Facts, facts
+from harness.measure.engines.node import NodeFacts, facts
 from unilab.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,20 +100,30 @@ def look() -> Cluster:
 
     own = facts(str(Path.cwd()))
     rows = [row for row in ray.nodes() if row["Alive"]]
-    asked = {row["NodeID"]: _ask(row["NodeID"]) for row in rows if row["Resources"].get("CPU")}
+    asked = {}
+    for row in rows:
+        if row["Resources"].get("CPU"):
+            there = ray.remote(facts).options(num_cpus=0, max_retries=0, label_selector={NODE_LABEL: row["NodeID"]})
+            asked[row["NodeID"]] = there.remote(str(Path.cwd()))
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=FACTS_SECONDS)
     nodes, left_out = [], []
     for row in rows:
-        node = f"{row['NodeManagerHostname']}/{row['NodeManagerAddress']}"
-        if row["NodeID"] not in asked:
-            left_out.append(f"{node} offers Ray no CPU")
+        resources, known = row["Resources"], None
+        try:
+            known = ray.get(asked[row["NodeID"]], timeout=0)
+            problem = _problem(known, own, resources)
+        except KeyError:
+            problem = "offers Ray no CPU"
+        except ray.exceptions.GetTimeoutError:
+            problem = f"did not answer within {FACTS_SECONDS:.0f} s"
+        except ray.exceptions.RayError as error:
+            problem = f"cannot run this project: {last_line(error)}"
+        name = f"{row['NodeManagerHostname']}/{row['NodeManagerAddress']}"
+        if known is None or problem is not None:
+            left_out.append(f"{name} {problem}")
             continue
-        answer = _answer(asked[row["NodeID"]])
-        problem = answer if isinstance(answer, str) else _problem(answer, own, row["Resources"])
-        if problem or isinstance(answer, str):
-            left_out.append(f"{node} {problem}")
-        else:
-            nodes.append(_node(row, node, answer))
+        cpus, gpus, memory = (int(resources.get(kind, 0)) for kind in ("CPU", "GPU", "memory"))
+        nodes.append(Node(row["NodeID"], name, cpus, gpus, memory, known.available))
     if not nodes:
         reasons = "".join(f"\n  {reason}" for reason in left_out)
         raise ClusterError(
@@ -123,27 +133,7 @@ def look() -> Cluster:
     return Cluster(tuple(nodes), tuple(left_out), f"cluster-{machine.hardware(own.machine)}")
 
 
-def _ask(node: str) -> Any:
-    import ray
-
-    return (
-        ray.remote(facts).options(num_cpus=0, max_retries=0, label_selector={NODE_LABEL: node}).remote(str(Path.cwd()))
-    )
-
-
-def _answer(asked: Any) -> Facts | str:
-    """What a node said, or why it said nothing."""
-    import ray
-
-    try:
-        return ray.get(asked, timeout=0)
-    except ray.exceptions.GetTimeoutError:
-        return f"did not answer within {FACTS_SECONDS:.0f} s"
-    except ray.exceptions.RayError as error:
-        return f"cannot run this project: {last_line(error)}"
-
-
-def _problem(node: Facts, own: Facts, resources: dict[str, float]) -> str | None:
+def _problem(node: NodeFacts, own: NodeFacts, resources: dict[str, float]) -> str | None:
     """Why its numbers would not go with those of the driver's machine."""
     cores, gpus = node.machine["cores_usable"], len(node.machine["gpus"])
     if machine.hardware(node.machine) != machine.hardware(own.machine):
@@ -158,19 +148,6 @@ def _problem(node: Facts, own: Facts, resources: dict[str, float]) -> str | None
         if offered != there:
             return f"offers Ray {offered:g} {what}s and has {there}: start Ray there without --num-{what.lower()}s"
     return None
-
-
-def _node(row: dict[str, Any], name: str, known: Facts) -> Node:
-    resources = row["Resources"]
-    return Node(
-        row["NodeID"], name, int(resources["CPU"]), int(resources.get("GPU", 0)), int(resources.get("memory", 0)),
-        known.available,
-    )  # fmt: skip
-
-
-def selector(nodes: Sequence[Node]) -> dict[str, str]:
-    """For Ray: on one of these nodes."""
-    return {NODE_LABEL: f"in({','.join(node.id for node in nodes)})"}
 
 
 def last_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ ends the repeat with all of its processes.
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +28,7 @@ RAY_SETS = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 
 
 @dataclass(frozen=True)
-class Facts:
+class NodeFacts:
     """A node in its own words."""
 
     machine: dict[str, Any]
@@ -39,9 +39,9 @@ class Facts:
     has_folder: bool
 
 
-def facts(working_folder: str) -> Facts:
+def facts(working_folder: str) -> NodeFacts:
     """Of the node that this runs on."""
-    return Facts(machine.describe(), sources.digest(WATCHER), MemoryAvailable.here(), Path(working_folder).is_dir())
+    return NodeFacts(machine.describe(), sources.digest(WATCHER), MemoryAvailable.here(), Path(working_folder).is_dir())
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,8 @@ class Ended:
     """what it left in its folder, by path relative to that"""
 
 
-@dataclass(frozen=True)
-class Reports:
-    """What has been heard of a repeat since the last time: each is a line of progress."""
-
-    progress: list[dict[str, Any]] = field(default_factory=list)
-    ended: Ended | None = None
+Reports = tuple[list[dict[str, Any]], Ended | None]
+"""what has been heard of a repeat since the last time: lines of progress, and the end"""
 
 
 class Place:
@@ -106,14 +102,14 @@ class Place:
             while True:
                 message = self._pipe.recv()
                 if isinstance(message, Ended):
-                    return Reports(progress, message)
+                    return progress, message
                 progress.append(message)
                 if not self._pipe.poll():
-                    return Reports(progress)
+                    return progress, None
         except (EOFError, OSError):
             assert self._watcher is not None
             error = f"the process that watched it ended with code {self._watcher.wait()}"
-            return Reports(progress, Ended(Outcome("failed", error=error), {}))
+            return progress, Ended(Outcome("failed", error=error), {})
 
     def end(self) -> None:
         """Nothing of a repeat is left afterwards."""

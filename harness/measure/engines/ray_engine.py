@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from harness.measure.engines.blocks import Job
-from harness.measure.engines.cluster import Cluster, ClusterError, Node, last_line, selector
+from harness.measure.engines.cluster import NODE_LABEL, Cluster, ClusterError, Node, last_line
 from harness.measure.engines.node import Assignment, Ended, Place, Reports
 from harness.measure.process import Outcome
 from harness.measure.record import inside
@@ -51,12 +51,8 @@ class _Seat:
     """of the job that runs"""
 
 
-@dataclass(frozen=True)
-class _Reply:
-    work: int
-    place: Any
-    """that was asked: a lost one may answer late"""
-    answer: Any
+Reply = tuple[int, Any, Any]
+"""work, the place that was asked (a lost one may answer late) and its answer"""
 
 
 class RayEngine:
@@ -79,7 +75,7 @@ class RayEngine:
         self._say = say
         self.alone = not share_nodes
         self._seats: dict[int, _Seat] = {}
-        self._replies: queue.SimpleQueue[_Reply] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe()  # never closed: Ray's threads may answer late
         self._nodes = list(cluster.nodes)
         """those that are alive, as far as is known"""
@@ -119,7 +115,7 @@ class RayEngine:
         place = self._actor(own, own[0].cpus, own[0].gpus, 0)
         try:
             self._listen(NO_WORK, place, place.end.remote())
-            while self._next_reply().place is not place:
+            while self._next_reply()[1] is not place:
                 pass
             yield
         finally:
@@ -149,24 +145,22 @@ class RayEngine:
 
     def wait(self) -> tuple[int, list[Outcome]] | None:
         while True:
-            reply = self._next_reply()
-            seat = self._seats.get(reply.work)
-            if seat is None or seat.place is not reply.place:
+            work, place, answer = self._next_reply()
+            seat = self._seats.get(work)
+            if seat is None or seat.place is not place:
                 continue
-            if isinstance(reply.answer, ray.exceptions.RayTaskError):
-                return reply.work, [self._failed(seat, f"{reply.answer.cause or reply.answer}")]
-            if isinstance(reply.answer, BaseException):
-                outcome = self._lost(reply.work, seat, reply.answer)
-                if outcome is not None:
-                    return reply.work, [outcome]
-            elif isinstance(reply.answer, str):
-                seat.node = next(node for node in self._cluster.nodes if node.id == reply.answer)
-                self._listen(reply.work, seat.place, seat.place.reports.remote(None))
+            if isinstance(answer, str):  # the node that the place was granted on
+                seat.node = next(node for node in self._cluster.nodes if node.id == answer)
+                self._listen(work, place, place.reports.remote(None))
                 return None
+            if isinstance(answer, ray.exceptions.RayTaskError):
+                outcome: Outcome | None = self._failed(seat, f"{answer.cause or answer}")
+            elif isinstance(answer, BaseException):
+                outcome = self._lost(work, seat, answer)
             else:
-                outcome = self._heard(reply.work, seat, reply.answer)
-                if outcome is not None:
-                    return reply.work, [outcome]
+                outcome = self._heard(work, seat, answer)
+            if outcome is not None:
+                return work, [outcome]
 
     # -- one work
 
@@ -181,17 +175,17 @@ class RayEngine:
 
     def _heard(self, work: int, seat: _Seat, reports: Reports) -> Outcome | None:
         """Show progress, and ask for more or take the end in."""
+        lines, ended = reports
         reason = None
-        for progress in reports.progress:
+        for progress in lines:
             reason = reason or seat.job.on_progress(progress)
-        if reports.ended is None:
+        if ended is None:
             self._listen(work, seat.place, seat.place.reports.remote(reason))
             return None
         assert seat.node is not None
-        _write(reports.ended, Path(seat.job.spec.folder))
-        outcome = reports.ended.outcome
-        outcome.node = seat.node.name
-        return outcome
+        _write(ended, Path(seat.job.spec.folder))
+        ended.outcome.node = seat.node.name
+        return ended.outcome
 
     def _lost(self, work: int, seat: _Seat, error: BaseException) -> Outcome | None:
         """Begin again elsewhere; or give up, and say so.
@@ -226,9 +220,10 @@ class RayEngine:
 
     def _actor(self, nodes: list[Node], cpus: int, gpus: int, memory: int) -> Any:
         actor: Any = ray.remote(Place)
+        where = {NODE_LABEL: f"in({','.join(node.id for node in nodes)})"}
         return actor.options(
-            num_cpus=cpus, num_gpus=gpus, memory=memory, label_selector=selector(nodes), max_concurrency=2
-        ).remote()
+            num_cpus=cpus, num_gpus=gpus, memory=memory, label_selector=where, max_concurrency=2
+        ).remote()  # fmt: skip
 
     def _needs(self, job: Job) -> tuple[int, int, int]:
         """CPUs, GPUs and bytes; all nodes have equally many CPUs and GPUs."""
@@ -247,12 +242,12 @@ class RayEngine:
 
         def answered(future: Any) -> None:
             error = future.exception()
-            self._replies.put(_Reply(work, place, future.result() if error is None else error))
+            self._replies.put((work, place, future.result() if error is None else error))
             os.write(self._wake_writer, b"x")
 
         ref.future().add_done_callback(answered)
 
-    def _next_reply(self) -> _Reply:
+    def _next_reply(self) -> Reply:
         """Wait for one.
 
         Raises:

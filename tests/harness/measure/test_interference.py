@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure import interference as contention
-from harness.measure.interference import Interference, Reading, judge
+from harness.measure.interference import Interference, Reading, between
 from harness.measure.process import RepeatLimits, execute
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -38,56 +38,56 @@ def window(
 @pytest.mark.parametrize("own", [0.0, 1.5, 4.0])
 def test_a_trial_alone_on_its_cores_is_not_disturbed_however_many_it_uses(own: float) -> None:
     nothing = pytest.approx(0.0, abs=1e-9)
-    assert judge(*window(own=own)) == Interference(other_cpu_fraction=nothing, disturbance=nothing)
+    assert between(*window(own=own)) == Interference(other_cpu_fraction=nothing, disturbance=nothing)
 
 
 @pytest.mark.parametrize("own", [0.5, 3.0])
 def test_what_others_take_is_their_part_of_the_usable_cores(own: float) -> None:
-    assert judge(*window(own=own, others=1.0)).other_cpu_fraction == pytest.approx(0.25)
-    assert judge(*window(own=own, others=1.0)).disturbed == "other processes took 1 of 4 cores"
+    assert between(*window(own=own, others=1.0)).other_cpu_fraction == pytest.approx(0.25)
+    assert between(*window(own=own, others=1.0)).disturbed == "other processes took 1 of 4 cores"
 
 
 def test_the_threshold_is_a_part_of_few_cores_and_half_of_one_of_many() -> None:
-    assert judge(*window(own=1, others=0.19)).disturbed == ""
-    assert judge(*window(own=1, others=0.21)).disturbed == "other processes took 0.21 of 4 cores"
+    assert between(*window(own=1, others=0.19)).disturbed == ""
+    assert between(*window(own=1, others=0.21)).disturbed == "other processes took 0.21 of 4 cores"
     many = frozenset(range(64))
-    assert judge(*window(own=1, others=0.49, cores=many)).disturbed == ""
-    assert judge(*window(own=1, others=0.51, cores=many)).disturbed == "other processes took 0.51 of 64 cores"
+    assert between(*window(own=1, others=0.49, cores=many)).disturbed == ""
+    assert between(*window(own=1, others=0.51, cores=many)).disturbed == "other processes took 0.51 of 64 cores"
 
 
 def test_a_quota_leaves_cores_to_others_for_nothing() -> None:
-    assert judge(*window(own=2, others=2, quota=2.0)).disturbed == ""
-    busy = judge(*window(own=1.5, others=2.5, quota=2.0))
+    assert between(*window(own=2, others=2, quota=2.0)).disturbed == ""
+    busy = between(*window(own=1.5, others=2.5, quota=2.0))
     assert busy.disturbed == "other processes took 0.5 of 2 cores" and busy.other_cpu_fraction == pytest.approx(0.25)
 
 
 def test_what_the_hypervisor_takes_is_named() -> None:
-    assert judge(*window(own=3, stolen=0.5)).disturbed == "the hypervisor took 0.5 of 4 cores"
-    both = judge(*window(own=2, others=1, stolen=0.5)).disturbed
+    assert between(*window(own=3, stolen=0.5)).disturbed == "the hypervisor took 0.5 of 4 cores"
+    both = between(*window(own=2, others=1, stolen=0.5)).disturbed
     assert both == "other processes took 1 of 4 cores; the hypervisor took 0.5 of 4 cores"
 
 
 def test_a_quota_that_held_a_trial_back_disturbed_it_unless_the_trial_used_it_up_by_itself() -> None:
-    stopped = judge(*window(own=1.2, quota=2.0, throttled=3.0))
+    stopped = between(*window(own=1.2, quota=2.0, throttled=3.0))
     assert stopped.disturbed == "the CPU quota held it back for 3 s though it used 1.2 of 2 cores"
     assert stopped.throttled_seconds == 3.0
-    assert judge(*window(own=1.9, quota=2.0, throttled=3.0)).disturbed == ""
-    assert judge(*window(own=1.2, quota=2.0, throttled=0.4)).disturbed == ""
+    assert between(*window(own=1.9, quota=2.0, throttled=3.0)).disturbed == ""
+    assert between(*window(own=1.2, quota=2.0, throttled=0.4)).disturbed == ""
 
 
 def test_cores_that_change_disturb() -> None:
     before, after = window(own=1)
-    fewer = judge(before, dataclasses.replace(after, cores=frozenset({0, 1})))
+    fewer = between(before, dataclasses.replace(after, cores=frozenset({0, 1})))
     assert fewer.disturbed == "the usable cores changed from 4 to 2" and math.isnan(fewer.other_cpu_fraction)
-    assert judge(before, dataclasses.replace(after, quota=1.5)).disturbed == "the usable cores changed from 4 to 1.5"
+    assert between(before, dataclasses.replace(after, quota=1.5)).disturbed == "the usable cores changed from 4 to 1.5"
 
 
 def test_a_disturbance_is_above_1_where_it_is_one_and_grows_with_what_was_taken() -> None:
     before, after = window(own=1)
-    changed = judge(before, dataclasses.replace(after, cores=frozenset({0, 1})))
-    others = [judge(*window(own=1, others=cores)) for cores in (0.19, 0.21, 1.0)]
-    held_back = judge(*window(own=1.2, quota=2.0, throttled=3.0))
-    stolen = judge(*window(own=3, stolen=0.5))
+    changed = between(before, dataclasses.replace(after, cores=frozenset({0, 1})))
+    others = [between(*window(own=1, others=cores)) for cores in (0.19, 0.21, 1.0)]
+    held_back = between(*window(own=1.2, quota=2.0, throttled=3.0))
+    stolen = between(*window(own=3, stolen=0.5))
     for one in (*others, changed, held_back, stolen):
         assert (one.disturbance > 1) == bool(one.disturbed)
     assert others[0].disturbance < others[1].disturbance < others[2].disturbance < changed.disturbance
@@ -95,7 +95,7 @@ def test_a_disturbance_is_above_1_where_it_is_one_and_grows_with_what_was_taken(
 
 def test_nothing_is_said_of_what_cannot_be_seen() -> None:
     before, after = window(0.5, own=1, others=3)
-    for unknown in (judge(before, after), judge(None, after), judge(before, None)):
+    for unknown in (between(before, after), between(None, after), between(before, None)):
         assert math.isnan(unknown.other_cpu_fraction) and unknown.disturbed == ""
 
 

@@ -15,7 +15,7 @@ from harness.files.yaml_file import InputError
 from harness.measure import repeat as trial
 from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record
-from harness.measure.repeat import Trial, TrialSpec
+from harness.measure.repeat import RepeatRun, TrialSpec
 from harness.measure.stop import StopSignal
 from harness.study import pruning
 from harness.study.folder import JOURNAL, Study
@@ -53,7 +53,7 @@ class Pruned(Executed):
             messages.append(message)
             self.watch(message)
 
-        Trial(spec, report).run()
+        RepeatRun(spec, report).run()
         return messages
 
 

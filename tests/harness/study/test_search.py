@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
-from harness.measure.repeat import Trial, TrialSpec
+from harness.measure.repeat import RepeatRun, TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
@@ -59,7 +59,7 @@ class Executed:
     def run(self, spec: TrialSpec) -> list[dict]:
         """What the trial reported."""
         messages: list = []
-        Trial(spec, messages.append).run()
+        RepeatRun(spec, messages.append).run()
         return messages
 
 

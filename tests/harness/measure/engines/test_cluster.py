@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.measure.engines.cluster import Cluster, Node, _problem
-from harness.measure.engines.node import Facts, facts
+from harness.measure.engines.node import NodeFacts, facts
 from harness.measure.engines.ray_engine import _gpus_up_to
 from unilab.ipc.memory_budget import MemoryAvailable
 from unilab.machine.devices import usable_cores
@@ -15,7 +15,7 @@ OWN = facts(".")
 RESOURCES = {"CPU": float(usable_cores()), "GPU": float(len(OWN.machine["gpus"]))}
 
 
-def changed(**machine: object) -> Facts:
+def changed(**machine: object) -> NodeFacts:
     return replace(OWN, machine=OWN.machine | machine)
 
 
@@ -31,7 +31,9 @@ def changed(**machine: object) -> Facts:
         (OWN, {"GPU": 9}, r"offers Ray 9 GPUs and has \d+: start Ray there without --num-gpus"),
     ],
 )
-def test_a_node_measures_if_its_numbers_go_with_the_others(node: Facts, resources: dict, problem: str | None) -> None:
+def test_a_node_measures_if_its_numbers_go_with_the_others(
+    node: NodeFacts, resources: dict, problem: str | None
+) -> None:
     found = _problem(node, OWN, RESOURCES | resources)
     if problem is None:
         assert found is None
