@@ -141,7 +141,8 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
 def _refuse_text(given: Any, parsed: Any, key: str) -> None:
     """A number or a flag that was given as text, which pydantic would take: elsewhere it stays text, and differs."""
     if isinstance(given, str) and isinstance(parsed, int | float):
-        raise SettingsError(key, f"expected a number or true or false, got the string '{given}': write it unquoted")
+        wanted = {bool: "true or false", int: "a whole number"}.get(type(parsed), "a number")
+        raise SettingsError(key, f"expected {wanted}, got the string '{given}': write it unquoted")
     if isinstance(given, Mapping) and dataclasses.is_dataclass(parsed):
         for name, value in given.items():
             _refuse_text(value, getattr(parsed, name), f"{key}.{name}" if key else name)

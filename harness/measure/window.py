@@ -54,7 +54,7 @@ class Window:
         self.first: Progress | None = None
         self.last: Progress | None = None
         self._return_at = {BUDGETS[kind]: budget for kind, budget in (return_at or {}).items()}
-        self._target_return = math.inf if target_return is None else target_return
+        self._target_return = math.nan if target_return is None else target_return
         self._return_at_budget = math.nan
         self._ended_at: Progress | None = None
         """where ``return_at`` was used up"""

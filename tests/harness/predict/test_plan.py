@@ -58,11 +58,11 @@ TOLD = """\
 suite.yaml:1: nmae: unknown key; did you mean 'name'?
 suite.yaml:3: env: unknown environment 'HalfCheeta'; did you mean 'HalfCheetah'?
 suite.yaml:4: fixed.algorithm.gamma: Input should be less than or equal to 1, got 2
-suite.yaml:4: fixed.updates_per_step: expected a number or true or false, got the string '1': write it unquoted
+suite.yaml:4: fixed.updates_per_step: expected a whole number, got the string '1': write it unquoted
 suite.yaml:7: search.algorithm.learning_rate: the trainer 'sac' has no such setting; did you mean \
 'algorithm.actor_learning_rate', 'algorithm.alpha_learning_rate' or 'algorithm.critic_learning_rate'?
 suite.yaml:9: search.num_envs.lo: unknown key; did you mean 'low'?
-suite.yaml:10: search.batch_size: expected a number or true or false, got the string '128': write it unquoted
+suite.yaml:10: search.batch_size: expected a whole number, got the string '128': write it unquoted
 suite.yaml:11: baseline.polcy: the trainer 'sac' has no such setting;
 suite.yaml:12: objectives.1.metric: unknown metric 'bogus'; known: async_efficiency,
 suite.yaml:13: limits.minutes: Input should be a valid number, unable to parse string as a number, got 'much'
