@@ -135,11 +135,6 @@ class ConfiguredTrainer(Trainer):
         """The settings as the dataclass, those that are not given with their defaults."""
         return parse(self.config_type, settings)
 
-    @property
-    def config_type(self) -> type:
-        """The dataclass of its settings."""
-        return self._config_type
-
     def defaults(self) -> dict[str, Any]:
         return flatten(self.config_type())
 
