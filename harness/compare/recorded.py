@@ -7,9 +7,8 @@ of a side are pairs with those of the other in the order in which they began.
 
 import dataclasses
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.compare.sides import CompareError, Side
@@ -26,27 +25,9 @@ EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; whether turns were taken each record says"""
 
 
-@dataclass
-class _Repeats:
-    """Repeats of one configuration in one session, by phase and number."""
-
-    by_number: dict[tuple[Phase, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
-    """complete ones"""
-    failed: Counter[tuple[Phase, int]] = field(default_factory=Counter)
-    """those that ended in another way, except pruned ones"""
-
-    @property
-    def tried(self) -> set[tuple[Phase, int]]:
-        return {*self.by_number, *self.failed}
-
-    def phase(self, phase: Phase) -> dict[int, list[Record]]:
-        return {number: records for (own, number), records in self.by_number.items() if own == phase}
-
-    def kinds(self, phase: Phase) -> set[str]:
-        return {record.kind for records in self.phase(phase).values() for record in records}
-
-
-Configurations = dict[str, list[_Repeats]]
+Repeats = dict[tuple[Phase, int], list[Record]]
+"""of one configuration in one session, by phase and number; without pruned ones"""
+Configurations = dict[str, list[Repeats]]
 """one for each session, by what decides the meaning of a number, as text"""
 
 
@@ -110,17 +91,14 @@ def _began(study: tuple[Suite, list[Record]]) -> str:
 def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:
     found: Configurations = defaultdict(list)
     for suite, records in studies:
-        session: dict[str, _Repeats] = defaultdict(_Repeats)
+        session: dict[str, Repeats] = defaultdict(lambda: defaultdict(list))
         for trial in sorted({record.trial for record in records}):
             own = [record for record in records if record.trial == trial]
             for phase in PHASES:
                 first = suite.measure.repeats if phase == "confirm" else 0
                 for record in judged_by(own, phase):
-                    repeats, number = session[_configuration(suite, record)], (phase, record.repeat - first)
-                    if record.state == "complete":
-                        repeats.by_number[number].append(record)
-                    elif record.state != "pruned":
-                        repeats.failed[number] += 1
+                    if record.state != "pruned":
+                        session[_configuration(suite, record)][phase, record.repeat - first].append(record)
         for configuration, repeats in session.items():
             found[configuration].append(repeats)
     return found
@@ -138,24 +116,36 @@ def _configuration(suite: Suite, record: Record) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-def _lost(base: _Repeats, new: _Repeats) -> int:
+def _lost(base: Repeats, new: Repeats) -> int:
     """How many more of the repeats that both sides tried NEW did not complete."""
-    return sum(new.failed[number] - base.failed[number] for number in base.tried & new.tried)
+
+    def failed(side: Repeats) -> int:
+        return sum(record.state != "complete" for number in base.keys() & new.keys() for record in side[number])
+
+    return failed(new) - failed(base)
 
 
-def _matched(base: _Repeats, new: _Repeats, across_machines: bool) -> tuple[Pair, list[str]]:
+def _complete(side: Repeats, phase: Phase) -> dict[int, list[Record]]:
+    """By number of the repeat."""
+    found = {n: [r for r in records if r.state == "complete"] for (own, n), records in side.items() if own == phase}
+    return {number: records for number, records in found.items() if records}
+
+
+def _matched(base: Repeats, new: Repeats, across_machines: bool) -> tuple[Pair, list[str]]:
     """The repeats that two sessions have of one configuration, and why others were left out."""
     made: Pair = []
     notes = []
-    both = [phase for phase in PHASES if base.phase(phase) and new.phase(phase)]
-    kinds = {phase: sorted(base.kinds(phase) | new.kinds(phase)) for phase in both}
-    alike = [phase for phase in both if len(kinds[phase]) == 1]
-    for phase in both:
-        if phase not in alike:
-            notes.append(f"repeats that were measured {' and '.join(kinds[phase])} are no pairs: left out")
-    for phase in alike[:1]:  # none: confirmed on one side only, or in another way, and there measured by no search
-        for number, records in sorted(base.phase(phase).items()):
-            for one, other in zip(records, new.phase(phase).get(number, []), strict=False):
+    alike = []
+    for phase in PHASES:
+        sides = _complete(base, phase), _complete(new, phase)
+        kinds = sorted({record.kind for side in sides for records in side.values() for record in records})
+        if all(sides) and len(kinds) == 1:
+            alike.append(sides)
+        elif all(sides):
+            notes.append(f"repeats that were measured {' and '.join(kinds)} are no pairs: left out")
+    for before, after in alike[:1]:  # none: confirmed on one side only, or in another way, and measured by no search
+        for number, records in sorted(before.items()):
+            for one, other in zip(records, after.get(number, []), strict=False):
                 if one.machine == other.machine or across_machines:
                     made.append((one, other))
                 else:
@@ -174,7 +164,10 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
             f"of the repeats that both sides tried NEW did not complete {made.lost} more than BASE: its trials.jsonl "
             "has their errors"
         )
-    base, new = ({k: own for k, own in side.items() if any(r.by_number for r in own)} for side in (base, new))
+    base, new = (
+        {name: own for name, own in side.items() if any(_complete(one, phase) for one in own for phase in PHASES)}
+        for side in (base, new)
+    )
     if not made.across:
         shared = len(base.keys() & new.keys())
         return [

@@ -30,14 +30,15 @@ def describe() -> dict[str, Any]:
     """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch."""
     memory = psutil.virtual_memory()
     limit = memory_limit()
+    cpu, features = _cpu()
     shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
     return {
         "name": platform.node(),
-        "cpu": _cpu_model(),
+        "cpu": cpu,
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": os.cpu_count(),
         "cores_usable": usable_cores(),
-        "cpu_features": _cpu_features(),
+        "cpu_features": features,
         "ram_total": min(memory.total, limit.limit) if limit else memory.total,
         "ram_available": min(memory.available, limit.free) if limit else memory.available,
         "shm_total": shm.total if shm else None,
@@ -111,39 +112,27 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _cpuinfo() -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo; empty elsewhere than on Linux."""
+def _cpu() -> tuple[str, list[str]]:
+    """The processor's name, and those of ``FEATURES`` that it has, which Linux alone tells."""
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        return name or platform.machine(), []
     path = Path("/proc/cpuinfo")
     first = path.read_text().split("\n\n")[0] if path.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _cpu_model() -> str:
-    if platform.system() == "Darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_features() -> list[str]:
-    info = _cpuinfo()
+    info = {key.strip(): value.strip() for key, _, value in pairs}
     flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
-    return [feature for feature in FEATURES if feature in flags]
+    name = info.get("model name") or platform.processor() or platform.machine()
+    return name, [feature for feature in FEATURES if feature in flags]
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA devices as the driver lists them; sizes in bytes."""
+    """NVIDIA devices as the driver lists them; sizes in bytes, None where memory is shared with the CPU."""
     rows = query("gpu", "index", "memory.total", "memory.free", "driver_version", "name")
-    return [
-        {"index": int(index), "name": name, "memory_total": _mib(total), "memory_free": _mib(free), "driver": driver}
-        for index, total, free, driver, name in rows
-    ]
-
-
-def _mib(text: str) -> int | None:
-    """Bytes; None where the driver has no such figure (memory that is shared with the CPU)."""
-    return int(text) * 2**20 if text.isdigit() else None
-
-
-def _sysctl(name: str) -> str:
-    return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10).stdout.strip()
+    found = []
+    for index, total, free, driver, name in rows:
+        sizes = [int(text) * 2**20 if text.isdigit() else None for text in (total, free)]
+        gpu = {"index": int(index), "name": name, "memory_total": sizes[0], "memory_free": sizes[1], "driver": driver}
+        found.append(gpu)
+    return found

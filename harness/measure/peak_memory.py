@@ -7,6 +7,7 @@ sampler falls back to the unique set size (USS: too low, as shared pages are mis
 too high), and says which.
 """
 
+import math
 import shutil
 import threading
 import time
@@ -84,7 +85,10 @@ class PeakMemory:
         self._stands = stands
         self._peak = MemorySample()
         self._counting = threading.Lock()
-        self._device = _DeviceMemory()
+        self._device_used: Counter[int] = Counter()
+        self._next_device = 0.0 if shutil.which("nvidia-smi") else math.inf
+        self._asking = threading.Lock()
+        """the sampling thread and whoever calls ``sample`` share one answer"""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
         self._thread.start()
@@ -107,12 +111,23 @@ class PeakMemory:
             # Pages of a segment that nobody has touched yet, or that are unmapped again, are in no process's figures.
             + max(shm, sum(part.shared for part in parts))
         )
-        sample = MemorySample(host, shm, self._device.used_by(pids), len(pids))
+        sample = MemorySample(host, shm, self._device_bytes(pids), len(pids))
         with self._counting:
             self._peak = self._peak.peak(sample)
             self.samples += 1
             self.cost_seconds += time.thread_time() - started
         return sample
+
+    def _device_bytes(self, pids: Iterable[int]) -> int:
+        """Accelerator memory, from the driver, asked seldom because that is slow."""
+        with self._asking:
+            if time.monotonic() >= self._next_device:
+                self._device_used = Counter()
+                for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
+                    if mebibytes.isdigit():
+                        self._device_used[int(pid)] += int(mebibytes) * 2**20
+                self._next_device = time.monotonic() + DEVICE_INTERVAL
+            return sum(self._device_used[pid] for pid in pids)
 
     def close(self) -> None:
         """Stop sampling; the peak stays readable. May be called more than once."""
@@ -219,26 +234,3 @@ def _process_table() -> list[tuple[int, int, int, int]]:
             if state != "Z":  # a zombie holds no memory
                 table.append((int(entry.name), int(parent), int(group), int(session)))
     return table
-
-
-class _DeviceMemory:
-    """Accelerator memory by process, from the driver, asked seldom because that is slow."""
-
-    def __init__(self) -> None:
-        self._present = shutil.which("nvidia-smi") is not None
-        self._next = 0.0
-        self._used: Counter[int] = Counter()
-        self._asking = threading.Lock()
-        """the sampling thread and whoever calls ``PeakMemory.sample`` share one answer"""
-
-    def used_by(self, pids: Iterable[int]) -> int:
-        if not self._present:
-            return 0
-        with self._asking:
-            if time.monotonic() >= self._next:
-                self._used = Counter()
-                for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
-                    if mebibytes.isdigit():
-                        self._used[int(pid)] += int(mebibytes) * 2**20
-                self._next = time.monotonic() + DEVICE_INTERVAL
-            return sum(self._used[pid] for pid in pids)

@@ -24,7 +24,7 @@ KEYS = ("trainer", "env", "settings")
 
 
 @dataclass(frozen=True)
-class Job:
+class RunConfiguration:
     """A configuration that was checked."""
 
     name: str
@@ -58,12 +58,12 @@ def configuration(name: str, results: Path) -> Path:
     return find(name, results) / "best.yaml"
 
 
-def default_folder(name: str, job: Job) -> Path:
+def default_folder(name: str, job: RunConfiguration) -> Path:
     """Where a run goes: a run that is named by its folder stays there."""
     return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Job:
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names, or nested.
 
     Raises:
@@ -90,7 +90,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     except SettingsError as error:
         raise document.error(("settings", error.key), error.problem) from None
     name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
-    return Job(name, content["trainer"], trainer, settings, tuple(notes))
+    return RunConfiguration(name, content["trainer"], trainer, settings, tuple(notes))
 
 
 def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
@@ -133,7 +133,7 @@ def _check_setting(document: Document, trainer: Trainer, name: str, value: Any) 
 
 
 def run(
-    job: Job,
+    job: RunConfiguration,
     out: Path,
     *,
     iterations: int | None,
