@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from harness.measure.engines.cluster import Cluster
     from harness.measure.stop import StopSignal
     from harness.predict.plan import Plan
-    from harness.report.live import StudyDisplay
     from harness.study.folder import Study
     from harness.study.search import Display
 
@@ -64,27 +63,29 @@ def run(arguments: argparse.Namespace) -> int:
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
     if arguments.trace:
         timelines.check_trainer(made.trainer)
-    if arguments.engine == "local":
-        if arguments.address or arguments.share_nodes or arguments.insecure_cluster:
-            raise UserError("--address, --share-nodes and --insecure-cluster go with --engine ray")
-        return _run_on(None, arguments, made, began)
-
-    from harness.measure.engines.cluster import connected
-
-    with connected(arguments.address, insecure=arguments.insecure_cluster) as cluster:
-        return _run_on(cluster, arguments, made, began)
-
-
-def _run_on(cluster: "Cluster | None", arguments: argparse.Namespace, made: "Plan", began: float) -> int:
-    """On the nodes of a cluster; None: on this machine."""
-    from harness.study import timelines
-
     with ExitStack() as opened:
+        cluster = None
+        if arguments.engine == "ray":
+            from harness.measure.engines.cluster import connected
+
+            cluster = opened.enter_context(connected(arguments.address, insecure=arguments.insecure_cluster))
+        elif arguments.address or arguments.share_nodes or arguments.insecure_cluster:
+            raise UserError("--address, --share-nodes and --insecure-cluster go with --engine ray")
         study = _open(arguments, made, opened)
         study.machine = cluster.machine if cluster else study.machine
-        timelines.check_study(study.records.records, arguments.trace)
-        _check_machine(study)
-        _check_sharing(study, arguments.share_nodes)
+        known = study.records.records
+        timelines.check_study(known, arguments.trace)
+        if others := study.strangers():
+            raise UserError(
+                f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
+                f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
+            )
+        if any(record.shared != arguments.share_nodes for record in known if record.state == "complete"):
+            how, remedy = ("without", "leave it out") if arguments.share_nodes else ("with", "add it")
+            raise UserError(
+                f"this study was measured {how} --share-nodes: {remedy} to go on with it, or take another "
+                "--results DIR for a study of its own"
+            )
         return _run(arguments, made, study, cluster, began)
 
 
@@ -109,26 +110,6 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
             f"{folder}: this study is kept in {study.kept_in}: add --storage, or take another --results DIR"
         )
     return study
-
-
-def _check_machine(study: "Study") -> None:
-    """Numbers of two machines in one study would be compared as if they were of one."""
-    others = study.strangers()
-    if others:
-        raise UserError(
-            f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
-            f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
-        )
-
-
-def _check_sharing(study: "Study", share: bool) -> None:
-    """Numbers of trials that shared a node are not those of trials that were alone."""
-    if any(record.shared != share for record in study.records.records if record.state == "complete"):
-        how, remedy = ("without", "leave it out") if share else ("with", "add it")
-        raise UserError(
-            f"this study was measured {how} --share-nodes: {remedy} to go on with it, or take another --results DIR "
-            "for a study of its own"
-        )
 
 
 def _engine(
@@ -157,6 +138,12 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     from unilab.ipc.shared_memory import segments
 
     out = console(stderr=arguments.json)
+    say = partial(out.print, soft_wrap=True)
+    said = sys.argv[1:]
+    if arguments.storage is not None:  # without a password
+        from harness.study.database.database import masked
+
+        said = [word.replace(arguments.storage, masked(arguments.storage)) for word in said]
     with StopSignal() as stop:
         for aside in study.set_aside:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
@@ -167,16 +154,18 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         exit_code = 0
         try:
             with study.turn(stop):  # drivers may have a folder in common
-                study.describe(made, [Path(sys.executable).name, "-m", "harness", *_said(arguments)])
+                study.describe(made, [Path(sys.executable).name, "-m", "harness", *said])
             with _engine(arguments, study, cluster, stop, out) as engine:
-                say = partial(out.print, soft_wrap=True)
                 known = outlook.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
                 with StudyDisplay(made, out, began) as display:
                     display.note_existing(study.records.records)
-                    watched = _watched(display, study, out) if arguments.watch else display
-                    sweep = Sweep(
-                        made, study, stop, watched, engine, trace=arguments.trace, outlook=known, began=began
-                    )  # fmt: skip
+                    shown: Display = display
+                    if arguments.watch:
+                        from harness.report.page.watch import ReportingDisplay
+
+                        shown = watched = ReportingDisplay(display, study.folder)
+                        say(f"report:     {watched.path} (open it in a browser; it keeps itself current)")
+                    sweep = Sweep(made, study, stop, shown, engine, trace=arguments.trace, outlook=known, began=began)
                     sweep.run()
                 if sweep.missing_blocks:
                     what = f"{sweep.missing_blocks} blocks of the confirmation are missing"
@@ -194,23 +183,6 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     return exit_code
 
 
-def _said(arguments: argparse.Namespace) -> list[str]:
-    """The command line, without a password."""
-    if arguments.storage is None:
-        return sys.argv[1:]
-    from harness.study.database.database import masked
-
-    return [word.replace(arguments.storage, masked(arguments.storage)) for word in sys.argv[1:]]
-
-
-def _watched(display: "StudyDisplay", study: "Study", out: "Console") -> "Display":
-    from harness.report.page.watch import ReportingDisplay
-
-    watched = ReportingDisplay(display, study.folder)
-    out.print(f"report:     {watched.path} (open it in a browser; it keeps itself current)", soft_wrap=True)
-    return watched
-
-
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
     """What is made of the records once none are added."""
     from harness.report import terminal as tables
@@ -222,7 +194,15 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
         show_timeline(study.folder / "logs" / "*", out)
     _report(study.folder, out)
     if ended:
-        _export(study.folder, arguments.results / "asv", out)
+        from harness.report.asv_export import ExportError, export
+
+        asv = arguments.results / "asv"
+        try:
+            export(study.folder, asv)
+        except ExportError as error:
+            out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
+        else:
+            out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)
     if arguments.json:
         print_json(tables.summary(made, study))
 
@@ -232,14 +212,3 @@ def _report(study: Path, out: "Console") -> None:
 
     written = write_report(study)
     out.print(f"report:     {written.html} (open it in a browser)", soft_wrap=True)
-
-
-def _export(study: Path, asv: Path, out: "Console") -> None:
-    from harness.report.asv_export import ExportError, export
-
-    try:
-        export(study, asv)
-    except ExportError as error:
-        out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
-    else:
-        out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)

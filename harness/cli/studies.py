@@ -33,6 +33,8 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(vars(written))
     else:
+        for reason in written.left_out:
+            print(f"left out: {reason}")
         print(f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}")
     return 0
 

@@ -1,9 +1,11 @@
 """Reports as files: whole or not at all, and beside each page its Markdown summary."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.files.yaml_file import InputError
 from harness.measure.record import write_atomic
 from harness.report import training_run
 from harness.report.page import build, render
@@ -24,6 +26,8 @@ class Written:
     markdown: Path
     bytes: int
     studies: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
+    """why studies that were asked for are not in it"""
 
 
 def write_named(names: Sequence[str], results: Path, out: Path | None = None, *, side_by_side: bool = False) -> Written:
@@ -70,8 +74,22 @@ def write_run(folder: Path, out: Path | None = None) -> Written:
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:
-    """Several studies side by side. Raises as ``write_report``."""
-    return _write(comparison([StudyFiles.load(folder) for folder in folders]), out, folders)
+    """Several studies side by side; those that cannot be read are left out.
+
+    Raises:
+        InputError: none of them can be read.
+        RecordError: as ``write_report``.
+    """
+    studies, unreadable = [], []
+    for folder in folders:
+        try:
+            studies.append(StudyFiles.load(folder))
+        except InputError as error:
+            unreadable.append(error)
+    if not studies:
+        raise InputError.together(unreadable)
+    written = _write(comparison(studies), out, [study.folder for study in studies])
+    return dataclasses.replace(written, left_out=tuple(map(str, unreadable)))
 
 
 def _write(page: Page, out: Path, studies: Sequence[Path]) -> Written:

@@ -406,6 +406,12 @@ def test_report_of_one_study_and_of_several(tmp_path, capsys) -> None:
     written = json.loads(capsys.readouterr().out)
     assert len(written["studies"]) == 2 and written["html"] == str(tmp_path / "comparison.html")
     assert "2 studies side by side" in Path(written["html"]).read_text()
+    (tmp_path / "made_up" / "broken").mkdir()
+    (tmp_path / "made_up" / "broken" / "suite.yaml").write_text("name: [")
+    assert cli.main(["report", "--compare", "made_up", *options]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert len(written["studies"]) == 2 and "made_up/broken/suite.yaml" in written["left_out"][0]
+    assert cli.main(["report", "--compare", "made_up/broken", *options]) == 1
     assert cli.main(["report", "nothing", *options]) == 1
     assert "is no study" in capsys.readouterr().err
 
