@@ -246,7 +246,11 @@ def test_what_keeps_a_cluster_from_being_used_is_said_at_once(suite_file, monkey
     assert "pip install -e '.[ray]'" in capsys.readouterr().err
 
 
-def test_a_block_whose_configurations_need_more_and_more_stays_on_its_node(nodes, make_plan, tmp_path) -> None:
+def test_a_block_whose_configurations_need_more_and_more_stays_on_its_node(
+    nodes, make_plan, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the order is random, and that which needs less has to be the first
+    monkeypatch.setattr("harness.study.confirmation.mirrored", lambda *_: [(0, 0), (1, 0), (0, 1)])
     plan = make_plan(*LASTING, "search.host_bytes=[200000000, 100000000]", "search.speed=[20]", "limits.trials=2",
                      "baseline.host_bytes=100000000", "confirm={top: 1, repeats: 1}")  # fmt: skip
     records = sweep(nodes, plan, tmp_path, Seen(), share_nodes=True)
