@@ -196,7 +196,7 @@ def test_a_study_has_the_names_that_report_takes(tmp_path: Path) -> None:
         (["HEAD", "HEAD", "--pairs", "8"], "--pairs is for measuring now: add --measure"),
         (["HEAD", "HEAD", "--measure", "--pairs", "5"], "nothing can be shown with fewer than 6 pairs"),
         (["HEAD", "HEAD", "--metric", "throughput"], "unknown metric"),
-        (["HEAD", "HEAD", "--measure", "--suite", "none.yaml"], "none.yaml: cannot be read"),
+        (["HEAD", "HEAD", "--measure", "--suite", "none.yaml"], "none.yaml: is no file"),
         (["HEAD", "HEAD", "--measure", "--across-machines"], "--across-machines is for studies"),
         (["broken", "broken"], "broken/suite.yaml"),
     ],
