@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.distributed import RolloutWorker
-from unilab.distributed.worker import RolloutStoppedError
+from unilab.run.acting import ActingStopped
 from unilab.run.seeding import derive_seed
 
 
@@ -115,7 +115,7 @@ def test_the_policy_acts_on_one_thread_and_the_caller_keeps_its_own() -> None:
 def test_a_rollout_can_be_given_up() -> None:
     answers = iter([False, False, True])
     env = CountingEnv(1)
-    with pytest.raises(RolloutStoppedError):
+    with pytest.raises(ActingStopped):
         worker(env).rollout(stopped=lambda: next(answers))
     assert env.steps == 2
 

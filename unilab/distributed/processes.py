@@ -13,11 +13,12 @@ from torch import Tensor
 
 from unilab.distributed.base import START_SECONDS, BaseDistributedWorkersWithBuffer
 from unilab.distributed.rollout import Rollout, RolloutLayout
-from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, WorkerPolicy
+from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.group import CollectorGroup
 from unilab.ipc.shared_memory.wakeup import Deadline
+from unilab.run.acting import ActingStopped
 
 VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
@@ -276,7 +277,7 @@ def work(
     with (
         closing(ring),
         closing(weights),
-        suppress(RolloutStoppedError),
+        suppress(ActingStopped),
         RolloutWorker(
             env, task.policy, task.num_steps, task.seeds[index], worker=index, incarnation=incarnation
         ) as worker,

@@ -90,36 +90,6 @@ def summary(moments: NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(STATISTICS, (count, mean, low, high, float(np.sqrt(squares / count))), strict=True))
 
 
-class RunningEpisodes:
-    """The episodes under way in N rows: their returns, lengths and the moments of E events."""
-
-    def __init__(self, num_envs: int, num_events: int) -> None:
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs)
-        self._events = no_moments(num_envs, num_events)
-        self._none = np.empty((0, 2)), self._events[:0]
-
-    def step(
-        self, rewards: np.ndarray, ended: np.ndarray, events: np.ndarray | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Add one step: rewards [N], events [N, E] or None; of the rows ``ended`` [K] the episodes are over.
-
-        Returns:
-            [K, 2] their returns and lengths, [K, E, 5] the moments of their events.
-        """
-        self._returns += rewards
-        self._lengths += 1
-        if events is not None:
-            add_values(self._events, events)
-        if len(ended) == 0:
-            return self._none
-        episodes = np.stack([self._returns[ended], self._lengths[ended]], axis=1)
-        moments = self._events[ended]
-        self._returns[ended] = self._lengths[ended] = 0
-        self._events[ended] = no_moments(len(ended), self._events.shape[1])
-        return episodes, moments
-
-
 class EpochStatistics:
     """Count, mean, min, max and standard deviation over the episodes that ended in the epoch under way.
 

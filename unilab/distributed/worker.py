@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unilab.distributed.rollout import Rollout, RolloutLayout
-from unilab.distributed.statistics import EmitsEvents, RunningEpisodes
+from unilab.distributed.statistics import EmitsEvents, add_values, event_names, no_moments
 from unilab.envs import StepResult, VecEnv
-from unilab.ipc.process.child import report_step
+from unilab.envs.vec_env import FloatArray
 from unilab.machine.thread_team import torch_threads_kept
+from unilab.run.acting import ActingLoop, RolloutSink
 from unilab.run.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,64 @@ class PlacedPolicy(Protocol):
         """Be the policy of this worker, 0 to n_workers - 1; called once, before it acts."""
 
 
-class RolloutStoppedError(Exception):
-    """A rollout was given up because the worker is to stop."""
+class _Policy:
+    """A ``WorkerPolicy`` as the acting loop asks for actions; they are recorded as they go to the environment."""
+
+    def __init__(self, policy: WorkerPolicy, env: VecEnv) -> None:
+        self._policy = policy
+        self._shape = env.num_envs, env.action_dim
+
+    def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
+        """Nothing is to be prepared."""
+
+    @torch.inference_mode()
+    def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
+        actions = self._policy.compute_actions(torch.from_numpy(obs), generator)
+        if actions.shape != self._shape:
+            found, expected = list(actions.shape), list(self._shape)
+            raise ValueError(f"compute_actions returned {found}; this environment takes {expected} (rows, action)")
+        array = np.asarray(actions.numpy(), np.float32)
+        return array, {"actions": array}
+
+
+class _Sink(RolloutSink):
+    """Writes arrays of ``RolloutLayout.fields``, all but their header."""
+
+    def __init__(self, env: VecEnv, worker: int) -> None:
+        super().__init__()
+        self.ended = 0
+        """episodes that have ended in this rollout"""
+        self._worker = worker
+        self._faults = 0
+        self._emitter = env if isinstance(env, EmitsEvents) else None
+        self._events = no_moments(env.num_envs, len(event_names(env)))  # of the episodes under way
+
+    def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
+        super().record(t, recorded, result, episodes)
+        arrays, ended = self.arrays, result.final_ids
+        arrays["next_obs"][t] = result.obs
+        arrays["next_obs"][t, ended] = result.final_obs
+        if result.critic is not None:
+            arrays["next_critic"][t] = result.critic
+            arrays["next_critic"][t, ended] = result.final_critic
+        arrays["faulty"][t] = False
+        for fault in result.faults:
+            arrays["faulty"][t, fault.env_id] = True
+            if self._faults < _LOGGED_FAULTS:
+                logger.warning("worker %d: %s", self._worker, fault.message)
+            self._faults += 1
+        if self._emitter is not None:
+            add_values(self._events, self._emitter.events)
+        if len(ended):
+            new = slice(self.ended, self.ended + len(ended))
+            arrays["episodes"][new] = episodes
+            if self._emitter is not None:
+                arrays["events"][new] = self._events[ended]
+                self._events[ended] = no_moments(len(ended), self._events.shape[1])
+            self.ended = new.stop
+
+    def finish(self, env: VecEnv) -> None:
+        """The observations that follow are in the last step already."""
 
 
 class RolloutWorker:
@@ -63,24 +119,22 @@ class RolloutWorker:
         self, env: VecEnv, policy: WorkerPolicy, num_steps: int, seed: int, *, worker: int = 0, incarnation: int = 0
     ) -> None:
         self.layout = RolloutLayout.of(env, num_steps)
-        self._step_fields = tuple(self.layout.step_fields())
         self.policy_version = 0
         """version of the weights that act"""
         self._env = env
         self._policy = policy
         if isinstance(policy, PlacedPolicy):
             policy.place(worker)
-        self._worker = worker
-        self._incarnation = incarnation
+        self._identity = worker, incarnation
         self._sequence = 0
-        self.env_steps = 0
-        """env steps that were made, all rows together"""
-        self._faults = 0
-        self._emitter = env if isinstance(env, EmitsEvents) else None
-        self._episodes = RunningEpisodes(env.num_envs, len(self.layout.event_names))
         seed = seed if incarnation == 0 else derive_seed(seed, f"incarnation {incarnation}")
-        self._generator = torch.Generator().manual_seed(derive_seed(seed, "actions"))
-        env.reset(seed)
+        self._sink = _Sink(env, worker)
+        self._loop = ActingLoop(env, _Policy(policy, env), self._sink, seed=seed, env_seed=seed)
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps that were made, all rows together."""
+        return self._loop.env_steps
 
     def take_policy(self, state_dict: Mapping[str, Tensor], version: int) -> None:
         """Act with these weights from the next rollout on."""
@@ -88,7 +142,7 @@ class RolloutWorker:
         self.policy_version = version
 
     def rollout(
-        self, out: Mapping[str, np.ndarray] | None = None, *, stopped: Callable[[], bool] = lambda: False
+        self, out: Mapping[str, np.ndarray] | None = None, *, stopped: Callable[[], bool] | None = None
     ) -> Rollout:
         """Make the next T steps.
 
@@ -97,60 +151,18 @@ class RolloutWorker:
             stopped: asked before every step whether to give up.
 
         Raises:
-            RolloutStoppedError: it was given up; the worker is of no further use.
+            ActingStopped: it was given up; the worker is of no further use.
         """
         out = self.layout.allocate() if out is None else out
-        began, ended = time.monotonic_ns(), 0
-        with torch.inference_mode(), one_thread():
-            for step in range(self.layout.num_steps):
-                if stopped():
-                    raise RolloutStoppedError
-                ended = self._step({name: out[name][step] for name in self._step_fields}, out, ended)
-                self.env_steps += self._env.num_envs
-                report_step(self.env_steps)
-        out["header"][:] = self._worker, self._incarnation, self._sequence, ended, time.monotonic_ns() - began
+        began = time.monotonic_ns()
+        self._sink.arrays, self._sink.ended = out, 0
+        # One torch thread: several pools on the same cores stop each other, and results could depend on their number.
+        with torch_threads_kept():
+            torch.set_num_threads(1)
+            self._loop.run(self.layout.num_steps, stopped)
+        out["header"][:] = *self._identity, self._sequence, self._sink.ended, time.monotonic_ns() - began
         self._sequence += 1
         return Rollout.of_arrays(out, self.layout.event_names, self.policy_version)
-
-    def _step(self, row: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], ended: int) -> int:
-        """Make one step and write it; how many episodes have ended in this rollout."""
-        env = self._env
-        row["obs"][:] = env.obs
-        if env.critic is not None:
-            row["critic"][:] = env.critic
-        actions = self._policy.compute_actions(torch.from_numpy(row["obs"]), self._generator)
-        if actions.shape != row["actions"].shape:
-            expected, found = list(row["actions"].shape), list(actions.shape)
-            raise ValueError(f"compute_actions returned {found}; this environment takes {expected} (rows, action)")
-        row["actions"][:] = actions.numpy()
-        result = env.step(row["actions"])
-        self._write(row, result)
-        events = None if self._emitter is None else self._emitter.events
-        episodes, moments = self._episodes.step(result.reward, result.final_ids, events)
-        if len(episodes) == 0:
-            return ended
-        until = ended + len(episodes)
-        out["episodes"][ended:until] = episodes
-        if events is not None:
-            out["events"][ended:until] = moments
-        return until
-
-    def _write(self, row: Mapping[str, np.ndarray], result: StepResult) -> None:
-        row["rewards"][:] = result.reward
-        row["next_obs"][:] = result.obs
-        row["next_obs"][result.final_ids] = result.final_obs
-        if result.critic is not None:
-            row["next_critic"][:] = result.critic
-            row["next_critic"][result.final_ids] = result.final_critic
-        np.logical_or(result.terminated, result.truncated, out=row["dones"])
-        # An end that is both is a termination: nothing follows, so nothing is to be bootstrapped.
-        np.greater(result.truncated, result.terminated, out=row["truncated"])
-        row["faulty"].fill(False)
-        for fault in result.faults:
-            row["faulty"][fault.env_id] = True
-            if self._faults < _LOGGED_FAULTS:
-                logger.warning("worker %d: %s", self._worker, fault.message)
-            self._faults += 1
 
     def close(self) -> None:
         """Close the environment (idempotent)."""
@@ -161,11 +173,3 @@ class RolloutWorker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: several pools on the same cores stop each other, and results could depend on their number."""
-    with torch_threads_kept():
-        torch.set_num_threads(1)
-        yield

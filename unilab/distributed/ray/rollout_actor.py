@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unilab.distributed.rollout import Rollout
-from unilab.distributed.worker import RolloutStoppedError, RolloutWorker, WorkerPolicy
+from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc.process.child import Failure
 from unilab.ipc.rollout_ring_buffer import WhenFull
+from unilab.run.acting import ActingStopped
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class RolloutActor:
                 self._worker = worker
                 while self._may_go_on(worker):
                     self._finish(worker.rollout(stopped=lambda: self._stopping))
-        except RolloutStoppedError:
+        except ActingStopped:
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to the learner and is raised there
             self._failure = Failure.of(error)
