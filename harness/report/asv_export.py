@@ -169,10 +169,15 @@ def _add_benchmarks(
     """Add the suite's benchmarks to ``benchmarks.json``, earlier configurations kept; those benchmarks by metric."""
     path = asv_dir / "benchmarks.json"
     known = read_benchmarks(path) if path.exists() else {}
-    class_name = _class_name(suite)
+    class_name = re.sub(r"\W", "_", suite)
+    if class_name != suite:  # suites whose names differ have classes whose names differ
+        class_name += f"_{hashlib.sha256(suite.encode()).hexdigest()[:6]}"
+    # numbers of different kinds have different histories
+    kinds = {record.kind for own in configurations.values() for record in own if record.state == "complete"}
+    kind = "".join(f"_{kind.replace(' ', '_')}" for kind in kinds if kind != "alone")
     own = {}
     for tracked in _measured(configurations):
-        name = f"bench_studies.{class_name}.{tracked.name}{_kind(configurations)}"
+        name = f"bench_studies.{class_name}.{tracked.name}{kind}"
         earlier = known.get(name, {})
         old = earlier["params"][0] if earlier.get("version") == version else []
         new = [repr(text) for text in configurations]
@@ -205,18 +210,6 @@ def read_benchmarks(path: Path) -> dict[str, Any]:
     return content
 
 
-def _class_name(suite: str) -> str:
-    """A name of a class; suites whose names differ have different ones."""
-    plain = re.sub(r"\W", "_", suite)
-    return plain if plain == suite else f"{plain}_{hashlib.sha256(suite.encode()).hexdigest()[:6]}"
-
-
-def _kind(configurations: dict[str, list[Record]]) -> str:
-    """What the names of benchmarks end with: numbers of different kinds have different histories."""
-    kinds = {record.kind for own in configurations.values() for record in own if record.state == "complete"}
-    return "".join(f"_{kind.replace(' ', '_')}" for kind in kinds if kind != "alone")
-
-
 def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:
     """The numbers that at least one repeat has."""
     return [tracked for tracked in TRACKED if any(_samples(tracked, own) for own in configurations.values())]
@@ -224,11 +217,7 @@ def _measured(configurations: dict[str, list[Record]]) -> list[Tracked]:
 
 def union(some: Sequence[str], others: Sequence[str]) -> list[str]:
     """The values of a parameter in the order that asv shows them in."""
-    return sorted({*some, *others}, key=_baseline_first)
-
-
-def _baseline_first(parameter: str) -> tuple[bool, str]:
-    return not parameter.startswith(f"'{BASELINE}: "), parameter
+    return sorted({*some, *others}, key=lambda one: (not one.startswith(f"'{BASELINE}: "), one))
 
 
 def _write_results(

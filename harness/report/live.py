@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -18,27 +18,25 @@ from harness.report.terminal import warnings
 from harness.suite.text import describe_minutes, number_text, settings_text
 
 PLAIN_SECONDS = 5.0
-"""between plain lines of a pipe"""
+"""between lines of a pipe"""
+LIVE_SECONDS = 0.5
+"""between two states of the line of a terminal"""
 
 
-class StudyDisplay:
-    """Trial k of n, throughput now, best so far, return, time left.
+class ProgressLine:
+    """What is going on now: on a terminal one line that is replaced, in a pipe a new line every few seconds.
 
-    Use as a context manager around ``Sweep.run``. Everything goes to ``console``.
+    Use as a context manager around the work. Everything goes to ``console``.
     """
 
-    def __init__(self, plan: Plan, console: Console, began: float | None = None) -> None:
-        self._plan = plan
+    def __init__(self, console: Console, *, stays: bool = False) -> None:
         self._console = console
-        self._objective = plan.suite.objectives[0]
-        self._best: dict[tuple[str, str], float] = {}
-        """by phase and kind of numbers"""
-        self._running: dict[tuple[int, int, str], _Running] = {}
-        self._forecast = Forecast(plan, time.monotonic() if began is None else began)
-        self._next_plain = 0.0
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._due = 0.0
+        """before this time, on the monotonic clock, nothing is shown"""
+        live = console.is_terminal
+        self._live = Live(console=console, refresh_per_second=4, transient=not stays) if live else None
 
-    def __enter__(self) -> "StudyDisplay":
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -46,6 +44,32 @@ class StudyDisplay:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+
+    @property
+    def due(self) -> bool:
+        """It is worth while to make a line."""
+        return time.monotonic() >= self._due
+
+    def show(self, line: str, indent: str = "") -> None:
+        if not self.due:
+            return
+        self._due = time.monotonic() + (LIVE_SECONDS if self._live else PLAIN_SECONDS)
+        if self._live:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        else:
+            self._console.print(Text(indent + line), soft_wrap=True)
+
+
+class StudyDisplay(ProgressLine):
+    """Trial k of n, throughput now, best so far, return, time left."""
+
+    def __init__(self, plan: Plan, console: Console, began: float | None = None) -> None:
+        super().__init__(console)
+        self._objective = plan.suite.objectives[0]
+        self._best: dict[tuple[str, str], float] = {}
+        """by phase and kind of numbers"""
+        self._running: dict[tuple[int, int, str], _Running] = {}
+        self._forecast = Forecast(plan, time.monotonic() if began is None else began)
 
     def note_existing(self, records: list[Record]) -> None:
         """Records of earlier runs of this study count for the best so far."""
@@ -59,8 +83,8 @@ class StudyDisplay:
         running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record)
         self._running[_key(record)] = running
         self._forecast.started(record, time.monotonic())
-        self._next_plain = 0.0
         self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
+        self._due = 0.0 if self._live else time.monotonic() + PLAIN_SECONDS
         self._show(running, "starting")
 
     def progress(self, record: Record, progress: dict[str, Any]) -> None:
@@ -97,12 +121,7 @@ class StudyDisplay:
         value = self._best.get((running.record.phase, running.record.kind))
         best = f"best {number_text(value)}" if value is not None else "no best yet"
         line = f"{running.what}: {state}, {best}, {describe_minutes(self._forecast.left(time.monotonic()))} left"
-        if self._live:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
-        elif time.monotonic() >= self._next_plain:
-            self._next_plain = time.monotonic() + PLAIN_SECONDS
-            if state != "starting":
-                self._console.print(Text(f"  {line}"), soft_wrap=True)
+        self.show(line, indent="  ")
 
 
 class Forecast:
@@ -219,84 +238,50 @@ class _Running:
     rate: Rate = field(default_factory=Rate)
 
 
-class TrainDisplay:
+class TrainDisplay(ProgressLine):
     """Iteration, throughput now, return and time left of one training."""
 
     def __init__(self, console: Console, max_iterations: int | None, max_seconds: float | None) -> None:
-        self._console = console
+        super().__init__(console, stays=True)
         self._iterations, self._seconds = max_iterations, max_seconds
         self._rate = Rate()
-        self._speed = math.nan
-        self._next = 0.0
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-
-    def __enter__(self) -> "TrainDisplay":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
 
     def progress(self, progress: dict[str, float]) -> None:
-        if time.monotonic() < self._next:
+        if not self.due:
             return
-        self._next = time.monotonic() + (0.5 if self._live else PLAIN_SECONDS)
-        seconds = progress["wall_seconds"]
-        self._speed = self._rate.add(seconds, progress["env_steps"])
+        speed = self._rate.add(progress["wall_seconds"], progress["env_steps"])
         line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
-        line += f"{number_text(self._speed)} steps/s, return {number_text(progress['episode_return'])}, "
+        line += f"{number_text(speed)} steps/s, return {number_text(progress['episode_return'])}, "
         if not math.isnan(progress["eval_return"]):
             line += f"evaluated {number_text(progress['eval_return'])}, "
-        line += self._left(progress)
-        if self._live:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
-        else:
-            self._console.print(Text(line), soft_wrap=True)
-
-    def _left(self, progress: dict[str, float]) -> str:
         seconds, done = progress["wall_seconds"], progress["iteration"]
         left = [self._seconds - seconds] if self._seconds else []
         if self._iterations and done:
             left.append((self._iterations - done) * seconds / done)
-        return f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+        line += f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+        self.show(line)
 
 
-class EvalDisplay:
+class EvalDisplay(ProgressLine):
     """Episodes so far, their mean return and time left of one evaluation, once it takes longer than a moment."""
 
     def __init__(self, console: Console, episodes: int) -> None:
-        self._console = console
+        super().__init__(console)
         self._episodes = episodes
         self._began = time.monotonic()
-        self._next = self._began + PLAIN_SECONDS
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> "EvalDisplay":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        self._due = self._began + PLAIN_SECONDS
 
     def step(self, steps: int, returns: Sequence[float]) -> None:
         """See ``unilab.algos.torch.evaluate.OnStep``."""
         now = time.monotonic()
-        if now < self._next:
+        if not self.due:
             return
-        self._next = now + (0.5 if self._live else PLAIN_SECONDS)
         done = len(returns)
         line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
         if done:
             left = (now - self._began) * max(0, self._episodes - done) / done
             line += f", return {number_text(sum(returns) / done)}, {describe_minutes(left)} left"
-        if self._live:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
-        else:
-            self._console.print(Text(line), soft_wrap=True)
+        self.show(line)
 
 
 def console(stderr: bool = False) -> Console:

@@ -17,8 +17,8 @@ from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
 from harness.predict.ranking import distinct, objectives
 from harness.report.finding import conclude
-from harness.report.studies import limited_by
-from harness.study.folder import Study, judged_by, of_one_kind, ranking, timed_by
+from harness.report.studies import Trial, limited_by, trials_of
+from harness.study.folder import Study, judged_by, of_one_kind, ranking
 from harness.study.importances import importances
 from harness.suite.metrics import RETURNS
 from harness.suite.text import bytes_text, describe_minutes, dimension_text, number_text, settings_text
@@ -40,11 +40,7 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
     records = of_one_kind(study.records.records)
     order = ranking(records, plan.suite)
-    by_trial: dict[int, list[Record]] = {}
-    for record in records:
-        by_trial.setdefault(record.trial, []).append(record)
-    # one that was stopped beside others has no record yet
-    trials = [_trial_summary(plan, by_trial[trial]) for trial in sorted(by_trial)]
+    trials = [_trial_summary(plan, trial) for trial in trials_of(records)]
     best = next((trial for trial in trials if order and trial["trial"] == order[0]), None)
     found = conclude(plan.suite, records)
     return {
@@ -55,23 +51,17 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trial_summary(plan: Plan, records: list[Record]) -> dict[str, Any]:
+def _trial_summary(plan: Plan, trial: Trial) -> dict[str, Any]:
     """Of one trial: what counts of it, and apart from that what the search measured."""
-    counted, timed = judged_by(records), timed_by(records)
-    last = records[-1]
     return {
-        "trial": last.trial,
-        "baseline": last.baseline,
-        "state": next((r.state for r in counted if r.state == "complete"), counted[-1].state),
-        "confirmed": counted[0].phase == "confirm",
-        "params": last.params,
-        **_measured(plan, counted),
-        "search": _measured(plan, judged_by(records, "search")),
-        "budget_host_bytes": last.budget_host_bytes,
-        "limited_by": next((r.verdict for r in reversed(timed) if r.verdict), None)
-        or limited_by(plan.launch(last.params)[1], plan.trainer.defaults(), timed),
-        "error": next((r.error for r in records if r.error), None),
-    }
+        "trial": trial.number, "baseline": trial.baseline, "state": trial.state,
+        "confirmed": trial.counted[0].phase == "confirm", "params": trial.params, **_measured(plan, trial.counted),
+        "search": _measured(plan, judged_by(trial.records, "search")),
+        "budget_host_bytes": trial.records[-1].budget_host_bytes,
+        "limited_by": trial.verdict
+        or limited_by(plan.launch(trial.params)[1], plan.trainer.defaults(), trial.timed),
+        "error": next((r.error for r in trial.records if r.error), None),
+    }  # fmt: skip
 
 
 def _measured(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
@@ -96,7 +86,8 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     trainer, chosen = plan.launch(study.params(order[0]))
     settings = trainers.get(trainer).defaults() | chosen
     env = settings.pop("env")
-    config = {"trainer": trainer, "env": env, "settings": _plain(settings)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    config = {"trainer": trainer, "env": env, "settings": plain}
     path = study.folder / "best.yaml"
     head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
     write_atomic(path, head + to_yaml(config))
@@ -106,10 +97,6 @@ def write_best(plan: Plan, study: Study) -> Path | None:
 def train_command(path: Path | str) -> str:
     """The command that trains a configuration, to be copied into a shell."""
     return f"python -m harness train {shlex.quote(str(path))}"
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def show(plan: Plan, study: Study, console: Console) -> None:

@@ -109,7 +109,7 @@ def test_the_best_so_far_is_one_of_the_same_kind(make_plan) -> None:
     display.note_existing(records()[:-1])
     last = records()[-1]
     display.started(last, "confirming")
-    display._next_plain = 0.0
+    display._due = 0.0
     display.progress(last, {"wall_seconds": 1.0, "env_steps": 10.0, "episode_return": math.nan})
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "best 17,636" in text and "18,769" not in text
