@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         if others := study.strangers():
             raise UserError(
                 f"this study was measured on another machine or with other cores ({', '.join(others)}; this is "
-                f"{study.machine}), which does not compare: take another --results DIR for a study of its own"
+                f"{study.machine}). Numbers of both do not compare: take another --results DIR for a new study"
             )
         if any(record.shared != arguments.share_nodes for record in known if record.state == "complete"):
             how, remedy = ("without", "leave it out") if arguments.share_nodes else ("with", "add it")

@@ -142,7 +142,7 @@ def _matched(base: Repeats, new: Repeats, across_machines: bool) -> tuple[Pair, 
         if all(sides) and len(kinds) == 1:
             alike.append(sides)
         elif all(sides):
-            notes.append(f"repeats that were measured {' and '.join(kinds)} are no pairs: left out")
+            notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
     for before, after in alike[:1]:  # none: confirmed on one side only, or in another way, and measured by no search
         for number, records in sorted(before.items()):
             for one, other in zip(records, after.get(number, []), strict=False):
@@ -151,8 +151,8 @@ def _matched(base: Repeats, new: Repeats, across_machines: bool) -> tuple[Pair, 
                 else:
                     machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
                     notes.append(
-                        f"measured on different machines ({machines}), which says nothing about the code: left out; "
-                        "--across-machines compares them all the same"
+                        f"repeats of different machines ({machines}) were left out: their difference says nothing "
+                        "about the code. --across-machines compares them nevertheless"
                     )
     return made, notes
 
@@ -161,8 +161,8 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
     lost = []
     if made.lost > 0:
         lost.append(
-            f"of the repeats that both sides tried NEW did not complete {made.lost} more than BASE: its trials.jsonl "
-            "has their errors"
+            f"both sides tried the same repeats, and NEW completed {made.lost} fewer than BASE: its trials.jsonl has "
+            "the errors"
         )
     base, new = (
         {name: own for name, own in side.items() if any(_complete(one, phase) for one in own for phase in PHASES)}
@@ -177,8 +177,8 @@ def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
         ]
     notes = [
         *lost,
-        "the sides were measured at different times: what changed on the machine in between looks like a change of the "
-        "code, so that this is never called a regression; --measure measures both in turns",
+        "the sides were measured at different times. A change of the machine in between would look like a change of "
+        "the code, so this is never called a regression; --measure measures both sides in turns",
     ]
     if len({record.versions for record in made.records}) > 1:
         versions = sorted({record.versions or "unknown" for record in made.records})

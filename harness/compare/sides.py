@@ -259,7 +259,7 @@ def why_not_together(configurations: Sequence[Configuration], codes: Sequence[Pa
     ``codes``: folders of the code that runs them; None: this one.
     """
     if not possible():
-        return "the processes of a trial can be stopped and continued on Linux alone"
+        return "only Linux can stop and continue the processes of a trial"
     if not all(own.pausable for own in configurations):
         return "work on a device, on other machines or in a simulator elsewhere goes on while processes are stopped"
     for code in codes:  # whether its trials read the file that tells them of turns

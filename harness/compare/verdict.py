@@ -48,7 +48,7 @@ STYLES = {"better": "green", "worse": "bold red", "same": "", "undecided": "yell
 DOUBTS = {
     "unsteady": "unsteady: the halves of their window differ by more than 5 %, or it was too short to tell",
     "disturbed": "disturbed: something else used the machine",
-    "dirty": "of a working tree with changes that its commit does not have",
+    "dirty": "measured in a working tree with uncommitted changes",
 }
 """marks of records that make them doubtful"""
 

@@ -143,7 +143,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
 
 
 def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:
-    """How much of what limits the throughput did work that was learned from: 1 is perfect overlap, nothing lost.
+    """Share of the limiting side's time that went into work whose results were learned from; 1 is perfect overlap.
 
     The ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the
     order of the sides: in turns the efficiency says what is lost by that.

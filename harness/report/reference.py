@@ -87,8 +87,10 @@ def suite_keys() -> list[Entry]:
 def record_fields() -> list[Entry]:
     """Every field of a line of ``trials.jsonl``."""
     meaning, types = meanings(Record), typing.get_type_hints(Record)
-    return [_entry(f.name, TypeAdapter(types[f.name]).json_schema() | {"description": meaning[f.name]})
-            for f in dataclasses.fields(Record)]  # fmt: skip
+    return [
+        Entry(f.name, _values(TypeAdapter(types[f.name]).json_schema()), dataclasses.MISSING, meaning[f.name])
+        for f in dataclasses.fields(Record)
+    ]
 
 
 def suite_schema() -> Schema:

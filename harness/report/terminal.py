@@ -114,7 +114,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     searched = [trial["search"] for trial in trials]
     console.print(_table(plan, name, trials, searched, best=order[0] if order else None))
     if any(_marks(own) for own in [*confirmed, *searched]):
-        console.print(Text("! disturbed by other work, ~ unsteady: halves of a window differ or cannot be told"))
+        console.print(Text("! disturbed by other work; ~ unsteady: the window's halves differ, or it was too short"))
     _show_best(plan, result, console)
     _show_problems(result, console)
     where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
@@ -237,7 +237,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
 def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) -> None:
     """The best configurations as predicted, the first of those predicted alike, and where the baseline stands."""
     if missing:
-        console.print(f"{missing} costs of this machine are not known yet: run measures them first, in under a minute")
+        console.print(f"{missing} costs of this machine are not known yet; run measures them first, in under a minute")
     if not outlook.ranking:
         return
     metric = objectives(plan)[0][0]

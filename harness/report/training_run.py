@@ -92,7 +92,7 @@ def _answer(run: TrainingRun) -> FirstScreen:
         text, unit = "No return", "no episode was finished"
     else:
         text, unit = number_text(run.returns(shown)["return"].iloc[-1]), f"return at the end, {shown}"
-    claim = "The return of training is the mean of the last 100 episodes, with noise; that of evaluation is without."
+    claim = "Returns of training are means of the last 100 episodes, with exploration noise. Evaluations have no noise."
     return FirstScreen(text, unit, claim, tuple(facts), go_on_command(run.folder) if kept else None, None)
 
 

@@ -90,7 +90,7 @@ class CollectorError(ProcessFailure):
                 "Its stacks, on its error output, say where it hung; a process that was stopped (SIGSTOP) writes none."
             )
         if self.signal_name == "SIGKILL":
-            return "Often the system was out of memory (see `dmesg`): use fewer environments; or somebody killed it."
+            return "Often the system was out of memory (see `dmesg`): use fewer environments. Or somebody killed it."
         if self.signal_name:
             return "Native code crashed or somebody killed it: its stack is on its error output."
         return "A collector must run until its stop event is set: look for sys.exit or os._exit in the environment."

@@ -127,8 +127,8 @@ def look() -> Cluster:
     if not nodes:
         reasons = "".join(f"\n  {reason}" for reason in left_out)
         raise ClusterError(
-            f"no node of this cluster may measure: they have to be like the machine that the study is started on, "
-            f"{machine.fingerprint(own.machine)}; start it on one of the nodes that are to measure{reasons}"
+            "no node of this cluster can measure this study. Nodes must be like the machine on which the study is "
+            f"started, {machine.fingerprint(own.machine)}. Start it on one of the nodes that are to measure{reasons}"
         )
     return Cluster(tuple(nodes), tuple(left_out), f"cluster-{machine.hardware(own.machine)}")
 

@@ -50,7 +50,9 @@ def all_trials(study: StudyFiles) -> Section:
     text = [f"Medians of the repeats of the search. {place}"]
     if confirmed:
         how = next(iter(confirmed.values())).kind
-        text.append(f"Beside them the confirmation's medians, measured {how}: they compare with each other alone.")
+        text.append(
+            f"Beside them are the medians of the confirmation, measured {how}. Compare those with each other only."
+        )
     tables = (Table.of("trials-table", "All trials", columns, rows),) if rows else ()
     return Section("trials", "All trials", tuple(text) if rows else ("No trial has been recorded yet.",), (), tables)
 

@@ -166,7 +166,7 @@ class Database:
                 self.outages += 1
                 if not self._away:
                     self._away = True
-                    self.say(f"the database is away, for {OUTAGE_SECONDS:g} s it is waited for: {self.explain(error)}")
+                    self.say(f"the database does not answer; waiting up to {OUTAGE_SECONDS:g} s: {self.explain(error)}")
                 stopped = self.stop is not None and self.stop.signum is not None
                 if stopped or time.monotonic() > deadline or self._given_up.wait(RETRY_SECONDS):
                     raise

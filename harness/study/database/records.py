@@ -137,8 +137,8 @@ class SharedRecords(RecordFile):
         strangers = sum(key_of(record) not in there for record in local)
         if strangers:
             raise RecordError(
-                f"{self.path}: has {strangers} records that the study {self._study} in the database does not have, and "
-                "the database has others: two studies. Take another --results DIR"
+                f"{self.path}: has {strangers} records that the study {self._study} in the database lacks, and lacks "
+                "records that the database has. These are two studies: take another --results DIR"
             )
         self.refresh()
 

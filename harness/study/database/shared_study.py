@@ -95,12 +95,12 @@ class SharedStudy(Study):
         if row.hardware != mine["hardware"]:
             raise StorageError(
                 f"{self._database.url}: the study {self._name} is measured on other hardware ({row.machine}; this is "
-                f"{machine}), which does not compare: take another database for a study of this machine"
+                f"{machine}). Numbers of both do not compare: take another database for a study of this machine"
             )
         if row.options != options:
             raise StorageError(
                 f"{self._database.url}: the study {self._name} is measured {_with(row.options)}, not {_with(options)}, "
-                "which does not compare: give the same options, or take another database"
+                "and numbers of both do not compare: give the same options, or take another database"
             )
 
     def _open_records(self) -> SharedRecords:

@@ -72,9 +72,9 @@ def test_a_study_with_itself_is_not_different(tmp_path: Path, capsys) -> None:
         ({"params": {"speed": 7}}, "both have 0"),
         ({"traced": True}, "both have 0"),
         ({"state": "failed"}, "NEW 0, both have 0"),
-        ({"machine": "other"}, "measured on different machines (m and other)"),
-        ({"in_turns": True}, "repeats that were measured alone and in turns are no pairs"),
-        ({"shared": True}, "repeats that were measured alone and on a shared node are no pairs"),
+        ({"machine": "other"}, "repeats of different machines (m and other) were left out"),
+        ({"in_turns": True}, "repeats that were measured in different ways (alone and in turns) were left out"),
+        ({"shared": True}, "repeats that were measured in different ways (alone and on a shared node) were left out"),
     ],
 )  # fmt: skip
 def test_what_is_not_alike_is_not_compared(tmp_path: Path, capsys, difference: dict, words: str) -> None:
@@ -115,9 +115,9 @@ def test_repeats_that_crash_are_not_left_out(tmp_path: Path, capsys) -> None:
     path.write_text("".join(json.dumps(record.flat()) + "\n" for record in crashed))
     code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert code == 3 and content["metrics"][0]["verdict"] == "undecided"
-    assert "NEW did not complete 2 more than BASE" in " ".join(err.split())
+    assert "NEW completed 2 fewer than BASE" in " ".join(err.split())
     _, content, err = verb(capsys, "fake/two", "fake/one", "--results", tmp_path)
-    assert content["metrics"] and "did not complete" not in err
+    assert content["metrics"] and "completed" not in err
 
 
 DUEL = SUITE.replace("trainer: tests.harness.fake_trainer:FakeTrainer\n", "").replace(

@@ -197,8 +197,8 @@ def lets_anybody_in(host: str, port: int) -> bool:
                 if (stream == 1 and kind == _HEADERS and flags & _END) or kind in (_RESET, _GOAWAY):
                     return False
     except OSError as error:
-        raise ConnectionError(f"whether Ray at {host}:{port} asks for a token cannot be told: {error}") from error
-    raise ConnectionError(f"whether Ray at {host}:{port} asks for a token cannot be told: it hung up")
+        raise ConnectionError(f"Ray at {host}:{port} did not show whether it asks for a token: {error}") from error
+    raise ConnectionError(f"Ray at {host}:{port} did not show whether it asks for a token: it hung up")
 
 
 def _frame(kind: int, flags: int, payload: bytes) -> bytes:
@@ -239,7 +239,7 @@ def _check_answers(host: str, port: int) -> None:
             if os.environ.get("RAY_USE_TLS", "0") == "0":
                 connection.sendall(_HTTP2_GREETING)
                 answer = connection.recv(len(_HTTP2_SETTINGS))
-                problem = "" if answer[3:4] == b"\4" else "something else than Ray answers there"
+                problem = "" if answer[3:4] == b"\4" else "what answers there is not Ray"
     except OSError as error:
         problem = str(error)
     if problem:

@@ -69,8 +69,8 @@ def by_setting(study: StudyFiles) -> Section:
             values = values or [math.nan]
             rows.append([name, value, len(trials), (max if best else min)(values), statistics.median(values)])
     text = (
-        "Each mark is a trial, the median of its repeats in the search; other settings vary too, so a column shows "
-        "what went with a value, not what it causes.",
+        "Each mark is a trial: the median of its repeats in the search. Other settings vary as well, so a column shows "
+        "what went together with a value, and not what the value causes.",
     )
     if not charts:
         text = ("There is nothing to compare: fewer than two trials with different settings were measured.",)
@@ -144,7 +144,7 @@ def importance(study: StudyFiles) -> Section:
     )  # fmt: skip
     text = (
         f"How much each setting sets the best {percent(BEST_PART)} of the trials apart from all of them (PED-ANOVA). "
-        "It says nothing about the direction; the charts by setting do.",
+        "It does not show which values are better; the charts by setting do.",
     )
     cells = [(name, share(part)) for name, part in found.items()]
     table = Table.of("importance-table", "Importances", ("setting", "share"), cells)
@@ -182,7 +182,8 @@ def parallel(study: StudyFiles) -> Section:
     made = vega.made("parallel-chart", "Settings of every trial", description, chart, data, 62 * len(names))
     text = (
         "A line is a trial; it crosses each axis at the value of that setting and ends at the objective in the search. "
-        f"The best is the thick line, the next {TOP} are stronger than the rest. The table of trials has the values.",
+        f"The best trial is the thick line; the lines of the next {TOP} are stronger than the rest. The table of "
+        "trials has the values.",
     )
     return Section("parallel", title, text, (made,))
 

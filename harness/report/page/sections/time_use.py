@@ -35,7 +35,7 @@ def busy(study: StudyFiles) -> Section:
     shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
     text = (
         f"{shown}Filled: busy. Outlined: waiting for the other side. The rest is neither: bookkeeping, or time "
-        "that a trainer does not tell.",
+        "that the trainer does not report.",
     )
     return Section("busy", title, text, charts, (table,))
 

@@ -45,11 +45,11 @@ def pareto(study: StudyFiles) -> Section:
     allowed = [t for t in trials if feasible is None or t.number in feasible]
     best = front(allowed, pair)
     chosen = len(study.suite.objectives) > 1
-    single = "The suite has one objective; this is what went with it in another metric."
+    single = "The suite has one objective, which is shown here beside another metric."
     why = "These are the objectives." if chosen else single
     text = (
-        f"{why} All as the search measured them. {label(first)}: {_better(up)}; {label(second)}: {_better(right)}. "
-        f"On the front, nothing is better in both: {len(best)} of {len(trials)} trials, joined by the line.",
+        f"{why} All values are those of the search. {label(first)}: {_better(up)}; {label(second)}: {_better(right)}. "
+        f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both.",
     )
     rows = [(t.name, t.value(first), t.value(second), t.settings) for t in reversed(best)]
     table = Table.of("pareto-table", "Trials on the front", ("trial", label(first), label(second), "settings"), rows)

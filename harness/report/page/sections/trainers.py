@@ -113,7 +113,7 @@ def _settings(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequen
     for key in keys:
         texts = [str(one.get(key, MISSING)) for one in own]
         rows.append((key, *texts, "same" if len(set(texts)) == 1 else "differs"))
-    text = ("Fixed and searched settings; a dash is what a study does not mention, which is the trainer's default.",)
+    text = ("Fixed and searched settings. A dash is a setting that a study does not name: the trainer's default.",)
     table = Table.of("settings-table", "Settings of the best configurations", ("setting", *names, "compared"), rows)
     return Section("settings", "Settings", text, (), (table,))
 

@@ -52,7 +52,7 @@ def test_who_answers_without_a_token_is_open(head: str, closed: bool) -> None:
 
 @pytest.mark.parametrize("head", [SETTINGS], indirect=True)
 def test_who_says_nothing_is_not_taken_for_closed(head: str) -> None:
-    with pytest.raises(ConnectionError, match="cannot be told"):
+    with pytest.raises(ConnectionError, match="did not show whether it asks for a token"):
         asks(head)
 
 

@@ -112,7 +112,7 @@ def test_tables_from_before_optuna_had_versions(
     ("change", "what"),
     [
         ({"hardware": "123456", "machine": "big-123456"}, "is measured on other hardware (big-123456; this is"),
-        ({"options": "--trace"}, "is measured with --trace, not without options, which does not compare"),
+        ({"options": "--trace"}, "is measured with --trace, not without options, and numbers of both do not compare"),
     ],
 )
 def test_what_does_not_compare_is_refused(refused: Refused, make_plan, tmp_path: Path, change: dict, what: str) -> None:

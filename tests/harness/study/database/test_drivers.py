@@ -180,7 +180,7 @@ def test_a_database_that_stays_away_ends_a_run_and_the_next_goes_on(
     away = Away(database_server, url)
     with pytest.raises(StorageError, match=r"the database failed: .* is not currently accepting connections; all"):
         run_in(url, make_plan(), tmp_path, away)
-    assert capsys.readouterr().out.startswith("the database is away, for 1 s it is waited for: ")
+    assert capsys.readouterr().out.startswith("the database does not answer; waiting up to 1 s: ")
     allow_connections(database_server, url, True)
     with Database(url) as database, database.engine.begin() as connection:
         connection.execute(delete(LEASES))  # that run's process lives: it is this one

@@ -132,6 +132,6 @@ def check_actions(env: str, chooses: bool) -> None:
     if chooses:
         raise SettingsError(
             "env",
-            f"'{env}' has discrete actions, for which APPO has no policy yet: its Gaussian one would prefer the first "
-            "action, whatever it learns; use an environment with continuous actions",
+            f"'{env}' has discrete actions, for which APPO has no policy yet: its Gaussian policy would prefer the "
+            "first action, whatever it learns; use an environment with continuous actions",
         )
