@@ -23,7 +23,7 @@ from harness.measure.interference import Guard, Interference
 from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, Window
 from harness.trainers import trainer as trainers
-from unilab.ipc.process.failures import ProcessFailure
+from unilab.ipc.collector_error import ProcessFailure
 from unilab.run.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites

@@ -15,7 +15,7 @@ from tests.algos.offpolicy.test_runner import learn as learn_off_policy
 from tests.ipc.conftest import nothing_left
 from unilab.algos.torch.offpolicy import transition_source
 from unilab.distributed import processes
-from unilab.ipc import async_runner
+from unilab.ipc.process import group
 from unilab.run.checkpoint import load_checkpoint
 
 __all__ = ["nothing_left"]
@@ -26,9 +26,9 @@ WORKERS = {"kind": "processes", "count": 2}
 
 
 def test_the_waits_together_leave_time_for_the_rest() -> None:
-    assert async_runner.END_SECONDS < 5
-    assert transition_source.ANSWER_SECONDS < async_runner.END_SECONDS
-    assert processes._STOP_SECONDS < async_runner.END_SECONDS
+    assert group.END_SECONDS < 5
+    assert transition_source.ANSWER_SECONDS < group.END_SECONDS
+    assert processes._STOP_SECONDS < group.END_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_waits_together_leave_time_for_the_rest() -> None:
 def test_a_signal_ends_a_run_whose_collectors_stand_still(
     learn: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_runner, "END_SECONDS", 0.6)
+    monkeypatch.setattr(group, "END_SECONDS", 0.6)
     monkeypatch.setattr(transition_source, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(processes, "_STOP_SECONDS", 0.6)
     signalled = []

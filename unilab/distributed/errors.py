@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unilab.ipc.process.failures import ProcessFailure
+from unilab.ipc.collector_error import ProcessFailure
 
 
 class WorkerError(ProcessFailure):

@@ -185,7 +185,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         patience = max(START_SECONDS, self.hang_seconds) if env_steps is None else self.hang_seconds
         if worker.stalled >= patience:
             worker.stalled = 0.0
-            group.kill(f"made no env step in {patience:g} s, and was killed by the learner,")
+            group.kill_collectors(f"made no env step in {patience:g} s, and was killed by the learner,")
 
     def _order(self, counts: list[int]) -> None:
         for worker, count in zip(self._workers, counts, strict=True):
@@ -197,10 +197,10 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         worker.group = CollectorGroup()
         orders = None
         if self.in_step:
-            orders, worker.orders = worker.group.context.Pipe(duplex=False)
+            orders, worker.orders = worker.group.ctx.Pipe(duplex=False)
         arguments = (worker.group.stop_event, self._job, worker.ring, self._weights, orders)
         identity = (worker.index, worker.incarnation)
-        worker.group.start(work, (*arguments, *identity), name=f"worker-{worker.index}")
+        worker.group.start_collector(work, (*arguments, *identity), name=f"worker-{worker.index}")
         if orders is not None:
             orders.close()  # so that the end of the process ends the pipe
             _send(worker, worker.owed - worker.ring.available())
@@ -208,10 +208,10 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
     def _replace(self, worker: _Process, group: CollectorGroup) -> None:
         """Restart a worker that died; what it had finished stays in its ring."""
         try:
-            group.check()
+            group.check_collectors()
         except CollectorError as error:
             self._restart(worker.index, str(error), error.traceback_text, error.__cause__)
-        group.stop()
+        group.stop_collectors()
         if worker.orders is not None:
             worker.orders.close()
         worker.incarnation += 1
@@ -225,7 +225,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
             group.stop_event.set()
         deadline = Deadline(_STOP_SECONDS)
         for group in groups:
-            group.stop(deadline.left())
+            group.stop_collectors(deadline.left())
         for worker in self._workers:
             if worker.orders is not None:
                 worker.orders.close()

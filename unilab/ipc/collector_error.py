@@ -1,13 +1,35 @@
-"""The one error that a user reads when a collector fails."""
+"""Failures of other processes, as whoever waits for them is told; and the one that a user reads of a collector."""
 
 import functools
 import signal
 from pathlib import Path
 from typing import Any
 
-from unilab.ipc.process.failures import ProcessFailure
+from unilab.errors import UserError
 
+HEADER = "Traceback (most recent call last):"
 _LOG_LINES = 40
+
+
+class ProcessFailure(UserError, RuntimeError):
+    """A process ended that should not have.
+
+    Attributes:
+        traceback_text: its original traceback, or None if it raised nothing.
+    """
+
+    traceback_text: str | None = None
+
+    @property
+    def cause(self) -> str | None:
+        """The exception that ended it, in one line; None if it raised nothing."""
+        lines = (self.traceback_text or "").rpartition(HEADER)[2].splitlines()
+        return next((line for line in lines if line and not line[0].isspace()), None)  # notes follow it
+
+    @property
+    def place(self) -> str:
+        """Which process that was."""
+        return "in another process"
 
 
 class CollectorError(ProcessFailure):
@@ -41,7 +63,10 @@ class CollectorError(ProcessFailure):
         self.collector = collector
         self.pid = pid
         self.exit_code = exit_code
-        self.signal_name = _signal_name(exit_code)
+        self.signal_name: str | None = None
+        if exit_code < 0:
+            known = -exit_code in signal.valid_signals()
+            self.signal_name = signal.Signals(-exit_code).name if known else f"signal {-exit_code}"
         self.traceback_text = traceback_text
         self.last_step = last_step
         self.log = log
@@ -59,50 +84,40 @@ class CollectorError(ProcessFailure):
 
     @property
     def place(self) -> str:
-        return f"in collector {self.collector!r}, {self._step()}"
+        """Which process that was, and how far it came."""
+        return f"in collector {self.collector!r}, {self._step}"
 
+    @property
     def _step(self) -> str:
         return "before it reported a step" if self.last_step is None else f"after env step {self.last_step}"
 
     def _message(self) -> str:
-        lines = [f"collector {self.collector!r} (process {self.pid}) {self._how()} {self._step()}. {self._remedy()}"]
+        if self.traceback_text:
+            how = f"failed with {self.cause},"
+            remedy = "Fix the cause shown in its traceback and start again from the last checkpoint."
+        elif self.why:
+            how = self.why
+            remedy = (
+                "Its stacks, on its error output, say where it hung; a process that was stopped (SIGSTOP) writes none."
+            )
+        elif self.signal_name == "SIGKILL":
+            how = "was killed by SIGKILL"
+            remedy = "Often the system was out of memory (see `dmesg`): use fewer environments. Or somebody killed it."
+        elif self.signal_name:
+            how = f"was killed by {self.signal_name}"
+            remedy = "Native code crashed or somebody killed it: its stack is on its error output."
+        else:
+            how = f"ended by itself with exit code {self.exit_code}"
+            remedy = (
+                "A collector must run until its stop event is set: look for sys.exit or os._exit in the environment."
+            )
+        lines = [f"collector {self.collector!r} (process {self.pid}) {how} {self._step}. {remedy}"]
         if self.traceback_text:  # the log has it as well
             lines.append(f"Its traceback:\n{self.traceback_text.rstrip()}")
             lines += [f"Its log is {self.log}"] if self.log is not None else []
         elif self.log is not None:
             lines.append(f"Its log is {self.log}, which ends:\n{_tail(self.log)}")
         return "\n".join(lines)
-
-    def _how(self) -> str:
-        if self.traceback_text:
-            return f"failed with {self.cause},"
-        if self.why:
-            return self.why
-        if self.signal_name:
-            return f"was killed by {self.signal_name}"
-        return f"ended by itself with exit code {self.exit_code}"
-
-    def _remedy(self) -> str:
-        if self.traceback_text:
-            return "Fix the cause shown in its traceback and start again from the last checkpoint."
-        if self.why:
-            return (
-                "Its stacks, on its error output, say where it hung; a process that was stopped (SIGSTOP) writes none."
-            )
-        if self.signal_name == "SIGKILL":
-            return "Often the system was out of memory (see `dmesg`): use fewer environments. Or somebody killed it."
-        if self.signal_name:
-            return "Native code crashed or somebody killed it: its stack is on its error output."
-        return "A collector must run until its stop event is set: look for sys.exit or os._exit in the environment."
-
-
-def _signal_name(exit_code: int) -> str | None:
-    if exit_code >= 0:
-        return None
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"
 
 
 def _tail(log: Path) -> str:

@@ -42,7 +42,13 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """What is to be told of an exception."""
-        return cls("".join(traceback.format_exception(error)), _pickled(error))
+        data = None
+        try:
+            data = pickle.dumps(error)
+            pickle.loads(data)
+        except Exception:  # noqa: BLE001 - a foreign class may raise anything here; the traceback text goes in any case
+            data = None  # it would not survive the way there and back
+        return cls("".join(traceback.format_exception(error)), data)
 
     def cause(self) -> BaseException | None:
         """The exception itself, where it could be pickled and can be unpickled here."""
@@ -56,7 +62,7 @@ class Failure:
 
 
 class Call:
-    """A function and its arguments, unpickled by the collector itself once it is being watched.
+    """A function and its arguments, which arrive in the collector as bytes: it unpickles them when it is being watched.
 
     So an argument or a module that cannot be loaded there is reported like every other error.
     """
@@ -64,30 +70,8 @@ class Call:
     def __init__(self, target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._content = (target, args, dict(kwargs))
 
-    def __reduce__(self) -> tuple[Callable[[bytes], "PickledCall"], tuple[bytes]]:
-        return PickledCall, (bytes(ForkingPickler.dumps(self._content)),)
-
-
-@dataclass(frozen=True)
-class PickledCall:
-    """A Call that has arrived."""
-
-    data: bytes
-
-    def run(self) -> None:
-        target, args, kwargs = pickle.loads(self.data)
-        target(*args, **kwargs)
-
-
-@dataclass(frozen=True)
-class Supervision:
-    """What a collector needs to know about its parent."""
-
-    report: Connection
-    steps_name: str
-    parent_pid: int
-    parent_started: int
-    log: Path | None
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (bytes(ForkingPickler.dumps(self._content)),)
 
 
 def report_step(step: int) -> None:
@@ -96,21 +80,36 @@ def report_step(step: int) -> None:
         _steps[0] = step
 
 
-def run_collector(call: PickledCall, supervision: Supervision) -> None:
-    """Entry of a collector process: run the function, send the traceback of what it raises, exit non-zero then."""
+def run_collector(call: bytes, report: Connection, steps_name: str, parent: tuple[int, int], log: Path | None) -> None:
+    """Entry of a collector process: run the function, send the traceback of what it raises, exit non-zero then.
+
+    Args:
+        call: a pickled ``Call``.
+        report: gets the Failure.
+        steps_name: shared memory for ``report_step``.
+        parent: its process id and start time.
+        log: where everything goes that Python or native code prints; None: to the parent's output.
+    """
+    global _steps
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    watch_parent(supervision.parent_pid, supervision.parent_started)
-    if supervision.log is not None:
-        _redirect_output(supervision.log)
+    watch_parent(*parent)
+    if log is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
-        _attach_steps(supervision.steps_name)
-        call.run()
+        _steps = segments.attach(steps_name).words(0, 1)
+        target, args, kwargs = pickle.loads(call)
+        target(*args, **kwargs)
     except BaseException as error:
-        supervision.report.send(Failure.of(error))
+        report.send(Failure.of(error))
         raise
 
 
@@ -153,28 +152,3 @@ def exit_descriptor(pid: int) -> int | None:
         if error.errno in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox
             return None
         raise
-
-
-def _attach_steps(name: str) -> None:
-    global _steps
-    _steps = segments.attach(name).words(0, 1)
-
-
-def _redirect_output(log: Path) -> None:
-    """Send everything that Python or native code prints to the log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-
-
-def _pickled(error: BaseException) -> bytes | None:
-    """The exception, if it survives the way there and back; any error of its own code only means that it does not."""
-    try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-    except Exception:  # noqa: BLE001 - a foreign class may raise anything here; the traceback text goes in any case
-        return None
-    return data

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, Supervision, exit_descriptor, run_collector
+from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, exit_descriptor, run_collector
 from unilab.ipc.shared_memory import segments
 from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
 logger = logging.getLogger(__name__)
+
+END_SECONDS = 4.0
+"""in which collectors must answer and end once a signal has asked for the end; the learner has the rest of 5 s"""
 
 _NO_STEP = -1
 _DUMP_SECONDS = 0.2
@@ -50,20 +53,25 @@ class CollectorGroup:
     """Spawned collector processes, each watched by a thread that waits for its end.
 
     Attributes:
-        context: the multiprocessing context (spawn).
-        stop_event: set to ask all collectors to stop.
-        interrupt: set when a collector has failed; end waits with it (``ring.wait_for_data(unless=group.interrupt)``).
+        ctx: the multiprocessing context (spawn) for what collectors share.
+        stop_event: asks the collectors to stop; pass it to them. Has is_set, set and wait, and no lock inside.
+        interrupt: set when a collector has failed; ends waits (``ring.wait_for_data(unless=group.interrupt)``).
     """
 
     def __init__(self) -> None:
-        self.context = multiprocessing.get_context("spawn")
-        self.stop_event = SharedFlag(self.context)
-        self.interrupt = SharedFlag(self.context)
+        self.ctx = multiprocessing.get_context("spawn")
         self._collectors: list[_Collector] = []
         self._failures: list[CollectorError] = []
+        self._raised = False
+        """the caller knows of the failure"""
+        self._begin()
         segments.remove_leftovers()
 
-    def start(
+    def _begin(self) -> None:
+        self.stop_event, self.interrupt = SharedFlag(self.ctx), SharedFlag(self.ctx)
+        self._end: Deadline | None = None
+
+    def start_collector(
         self,
         target: Callable[..., object],
         args: tuple[Any, ...] = (),
@@ -72,33 +80,38 @@ class CollectorGroup:
         *,
         log: Path | None = None,
     ) -> BaseProcess:
-        """Start ``target(*args, **kwargs)`` in a process of its own; ``log``: the file that its output goes to.
+        """Start ``target(*args, **kwargs)`` in a spawned process; it must run until ``stop_event`` is set.
 
-        The function must run until ``stop_event`` is set; ending earlier is a failure, whatever the exit code.
+        Ending earlier is a failure, whatever the exit code. SIGINT and SIGTERM do not reach it: this process acts on
+        them. It ends when this process does. Its output goes to the file ``log`` (None: to this process' output).
+        SIGUSR1 makes it write its stacks there.
         """
         name = name or f"collector-{len(self._collectors)}"
         steps = segments.create(8, "steps")
         steps.words(0, 1)[0] = _NO_STEP
-        receive, send = self.context.Pipe(duplex=False)
-        pid = os.getpid()
-        supervision = Supervision(send, steps.name, pid, segments.start_time(pid) or 0, log)
-        process = self.context.Process(
-            target=run_collector, args=(Call(target, args, kwargs or {}), supervision), name=name
-        )
+        receive, send = self.ctx.Pipe(duplex=False)
+        parent = (os.getpid(), segments.start_time(os.getpid()) or 0)
+        call = Call(target, args, kwargs or {})
+        process = self.ctx.Process(target=run_collector, args=(call, send, steps.name, parent, log), name=name)
+        # SIGINT and SIGTERM are blocked, so that one meant for the group cannot hit it half started. The resource
+        # tracker must be up before: starting it would unblock them.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            _start_shielded(process)
+            process.start()
         except BaseException:
             receive.close()
             steps.unlink()
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             send.close()
         collector = _Collector(process, steps, log)
         collector.monitor = threading.Thread(
             target=self._watch, args=(collector, receive), name=f"monitor of {name}", daemon=True
         )
         self._collectors.append(collector)
-        atexit.register(self.stop)
+        atexit.register(self.stop_collectors)
         collector.monitor.start()
         return process
 
@@ -107,13 +120,14 @@ class CollectorGroup:
         """Whether a collector has failed or ended without being asked."""
         return bool(self._failures)
 
-    def check(self) -> None:
+    def check_collectors(self) -> None:
         """Raise the first failure, if there is one; cheap enough for every minibatch.
 
         Raises:
-            CollectorError: a collector failed or ended without being asked.
+            CollectorError: with the original traceback, process id, signal, last env step and log.
         """
         if self._failures:
+            self._raised = True
             raise self._failures[0]
 
     def last_step(self) -> int | None:
@@ -121,17 +135,28 @@ class CollectorGroup:
         reported = [step for collector in self._collectors if (step := collector.last_step()) is not None]
         return sum(reported) if reported else None
 
-    def kill(self, why: str) -> None:
+    def seconds_to_end(self, seconds: float) -> float:
+        """How long to wait for a collector: ``seconds``, or what is left of END_SECONDS since this was first called
+        after a signal (or a failure) had set ``interrupt``."""
+        if self._end is None and self.interrupt.is_set():
+            self._end = Deadline(END_SECONDS)
+        return seconds if self._end is None else min(seconds, self._end.left())
+
+    def kill_collectors(self, why: str) -> None:
         """End all collectors, which fail for this reason ("made no step for a minute and was killed"), with their
         stacks on their error output."""
         for collector in self._collectors:
             collector.why = why
         _kill(self._collectors)
 
-    def stop(self, deadline_seconds: float = 5.0) -> None:
-        """Ask all collectors to stop, wait, and kill those that have not ended by the deadline (idempotent)."""
+    def stop_collectors(self, deadline_seconds: float = 5.0) -> None:
+        """Ask the collectors to stop and wait; what has not ended by the deadline is killed (idempotent).
+
+        After a signal the deadline is that of ``seconds_to_end``. Unless a collector has failed, collectors can be
+        started again.
+        """
+        deadline = Deadline(self.seconds_to_end(deadline_seconds))
         self.stop_event.set()
-        deadline = Deadline(deadline_seconds)
         for collector in self._collectors:
             collector.monitor.join(deadline.left())
         late = [collector for collector in self._collectors if collector.monitor.is_alive()]
@@ -145,18 +170,31 @@ class CollectorGroup:
             collector.steps.unlink()
             collector.process.close()
         self._collectors.clear()
-        atexit.unregister(self.stop)
+        atexit.unregister(self.stop_collectors)
+        self._end = None
+        if not self._failures:
+            self._begin()
 
     def _watch(self, collector: _Collector, receive: Connection) -> None:
         """Monitor thread: wait for a report or the end; remember a failure and wake whoever waits."""
         process = collector.process
+        report: Failure | None = None
         with receive:
-            _wait_for_report_or_end(process, receive)
-            report = _receive(receive)
+            with contextlib.suppress(ProcessLookupError):  # another thread of this process has already fetched its end
+                descriptor = exit_descriptor(process.pid or 0)
+                try:
+                    connection.wait([receive, process.sentinel if descriptor is None else descriptor])
+                finally:
+                    if descriptor is not None:
+                        os.close(descriptor)
+            with contextlib.suppress(EOFError):  # it ended without a report
+                report = receive.recv() if receive.poll() else None
         if report is not None:
             process.join(_EXIT_SECONDS)
             process.kill()
-        exit_code = _exit_code(process)
+        process.join()
+        while (exit_code := process.exitcode) is None:  # another thread of this process is just fetching it
+            time.sleep(0.001)
         asked = self.stop_event.is_set()
         if report is None and asked and (exit_code == 0 or collector.killed):
             return
@@ -177,19 +215,6 @@ class CollectorGroup:
         self.interrupt.set()
 
 
-def _start_shielded(process: BaseProcess) -> None:
-    """Start it with SIGINT and SIGTERM blocked, so that one meant for the group cannot hit it half started.
-
-    The resource tracker must be up before: starting it would unblock them.
-    """
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _kill(late: list[_Collector]) -> None:
     """End collectors, with their stacks on their error output."""
     for collector in late:
@@ -200,29 +225,3 @@ def _kill(late: list[_Collector]) -> None:
     for collector in late:
         collector.monitor.join(deadline.left())
         collector.process.kill()
-
-
-def _wait_for_report_or_end(process: BaseProcess, receive: Connection) -> None:
-    try:
-        descriptor = exit_descriptor(process.pid or 0)
-    except ProcessLookupError:  # another thread of this process has already fetched its end
-        return
-    try:
-        connection.wait([receive, process.sentinel if descriptor is None else descriptor])
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _receive(receive: Connection) -> Failure | None:
-    try:
-        return receive.recv() if receive.poll() else None
-    except EOFError:  # it ended without a report
-        return None
-
-
-def _exit_code(process: BaseProcess) -> int:
-    process.join()
-    while (code := process.exitcode) is None:  # another thread of this process is just fetching it
-        time.sleep(0.001)
-    return code
