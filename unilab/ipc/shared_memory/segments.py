@@ -9,6 +9,7 @@ Memory is mapped until the last array that views it is gone: closing a handle wh
 invalidates the handle, never the memory.
 """
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -21,7 +22,6 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def _owner_prefix(pid: int, started: int) -> str:
 class FileLock:
     """Mutual exclusion between processes and threads that the kernel ends when its holder dies.
 
-    Meant for a few stores into a header (microseconds), never for copying data.
+    Meant for a few stores (microseconds), or for a writer that copies what only another writer would wait for.
 
     The kernel's lock belongs to the open file, which a forked process would share and so keep locked after its
     parent's death. Therefore a forked process gives up its descriptors at once, and can take no lock.
@@ -150,31 +150,23 @@ class FileLock:
         """
         self._file()  # first: a forked process may have inherited the other lock in a thread's hands
         self._threads.acquire()
+        waited, pause = 0.0, 2e-5
         try:
-            self._take()
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    return fcntl.flock(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if waited >= LOCK_SECONDS:
+                    raise LockHeldError(
+                        f"shared memory {self._name} has been locked by another process for {LOCK_SECONDS:g} s "
+                        "instead of microseconds: that process was stopped (SIGSTOP, a debugger) or hangs; let it go "
+                        "on or end it, and start the run again"
+                    )
+                time.sleep(pause)
+                waited += pause  # and not the clock's time: this process may have been stopped itself
+                pause = min(2 * pause, _LONGEST_PAUSE)
         except BaseException:
             self._threads.release()
             raise
-
-    def _take(self) -> None:
-        waited, pause = 0.0, 2e-5
-        while not self._taken():
-            if waited >= LOCK_SECONDS:
-                raise LockHeldError(
-                    f"shared memory {self._name} has been locked by another process for {LOCK_SECONDS:g} s instead of "
-                    "microseconds: that process was stopped (SIGSTOP, a debugger) or hangs; let it go on or end it, "
-                    "and start the run again"
-                )
-            time.sleep(pause)
-            waited += pause  # and not the clock's time: this process may have been stopped itself
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _taken(self) -> bool:
-        try:
-            fcntl.flock(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _file(self) -> int:
         if self._fd is None:
@@ -221,7 +213,7 @@ class Segment:
         # A file of its own: the mapping keeps its open in forked processes, where nobody could close it.
         self.lock = FileLock(os.open(ROOT / name, os.O_RDWR), name)
         self._close_lock = weakref.finalize(self, self.lock.close)
-        self._unlink = weakref.finalize(self, _unlink_if_owner, name, os.getpid()) if owner else None
+        self._unlink = weakref.finalize(self, _remove, name, owner=os.getpid()) if owner else None
 
     @property
     def memory(self) -> mmap.mmap:
@@ -260,19 +252,25 @@ def create(size: int, kind: str, *, label: str | None = None) -> Segment:
     Raises:
         SharedMemoryFullError: not enough free space, found here and not as a bus error later.
     """
-    _require_space(kind, size)
+    if size > (free := _free_bytes()):
+        raise SharedMemoryFullError(kind, size, free)
     pid = os.getpid()
     kind = re.sub(r"[^\w-]", "-", label if label is not None else kind)
     suffix = "" if label is not None else f".{next(_numbers)}"
     name = f"{_owner_prefix(pid, start_time(pid) or 0)}{kind}{suffix}"
-    path = ROOT / name
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    _track(name)
+    fd = os.open(ROOT / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    if _TRACKED:
+        resource_tracker.register(f"/{name}", "shared_memory")
     try:
-        _reserve(fd, size, kind)
+        if hasattr(os, "posix_fallocate"):  # sets the pages aside: a bus error later is an error now
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.truncate(fd, size)
         return Segment(name, owner=True)
-    except BaseException:
-        _remove_tracked(name)
+    except BaseException as error:
+        _remove(name)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise SharedMemoryFullError(kind, size, _free_bytes()) from None
         raise
     finally:
         os.close(fd)
@@ -303,26 +301,19 @@ def remove_leftovers() -> list[str]:
     Those of other users are left alone, root's view included: their processes may be hidden (``hidepid``).
     """
     removed = []
-    for path, match in _segments():
-        alive = start_time(int(match["pid"])) == int(match["started"])
-        foreign = int(match["namespace"], 16) != _namespace()
-        if not alive and not foreign and _remove(path.name):
-            removed.append(path.name)
+    for path in ROOT.glob("unilab.*"):
+        match = _NAME.fullmatch(path.name)
+        if match and _is_ours(path) and int(match["namespace"], 16) == _namespace():
+            alive = start_time(int(match["pid"])) == int(match["started"])
+            if not alive and _remove(path.name, tracked=False):
+                removed.append(path.name)
     return removed
 
 
 def remove_owned_by(pid: int, started: int) -> list[str]:
     """Remove every segment of one process, for a child whose parent is gone; their names."""
-    prefix = _owner_prefix(pid, started)
-    return [path.name for path, _ in _segments() if path.name.startswith(prefix) and _remove_tracked(path.name)]
-
-
-def _segments() -> Iterator[tuple[Path, re.Match[str]]]:
-    """This user's segments."""
-    for path in ROOT.glob("unilab.*"):
-        match = _NAME.fullmatch(path.name)
-        if match and _is_ours(path):
-            yield path, match
+    paths = ROOT.glob(f"{_owner_prefix(pid, started)}*")
+    return [path.name for path in paths if _is_ours(path) and _remove(path.name)]
 
 
 def _is_ours(path: Path) -> bool:
@@ -333,49 +324,22 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _require_space(kind: str, size: int) -> None:
+def _free_bytes() -> int:
     status = os.statvfs(ROOT)
-    free = status.f_bavail * status.f_frsize
-    if size > free:
-        raise SharedMemoryFullError(kind, size, free)
+    return status.f_bavail * status.f_frsize
 
 
-def _reserve(fd: int, size: int, kind: str) -> None:
-    """Make the kernel set the pages aside: a full file system is an error now instead of a bus error later."""
-    if not hasattr(os, "posix_fallocate"):
-        os.truncate(fd, size)
-        return
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        status = os.statvfs(ROOT)
-        raise SharedMemoryFullError(kind, size, status.f_bavail * status.f_frsize) from None
+def _remove(name: str, *, tracked: bool = True, owner: int | None = None) -> bool:
+    """Remove a name; False if somebody else did, or if this is a process that the owner has forked.
 
-
-def _track(name: str) -> None:
-    if _TRACKED:
-        resource_tracker.register(f"/{name}", "shared_memory")
-
-
-def _remove(name: str) -> bool:
-    """Remove a name; False if somebody else did."""
+    ``tracked``: this process or its parent made it. Exactly one process wins, and it alone tells the tracker.
+    """
+    if owner not in (None, os.getpid()):
+        return False
     try:
         (ROOT / name).unlink()
     except FileNotFoundError:
         return False
-    return True
-
-
-def _remove_tracked(name: str) -> bool:
-    """Remove a name that this process or its parent made. Exactly one process wins, and it alone tells the tracker."""
-    removed = _remove(name)
-    if removed and _TRACKED:
+    if tracked and _TRACKED:
         resource_tracker.unregister(f"/{name}", "shared_memory")
-    return removed
-
-
-def _unlink_if_owner(name: str, owner: int) -> None:
-    if os.getpid() == owner:
-        _remove_tracked(name)
+    return True
