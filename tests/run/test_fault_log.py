@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from unilab.ipc.rollout_fields import slot_fields
 
 from tests.algos.appo.counting_env import CountingEnv
 from tests.algos.appo.test_runner import learn as learn_appo
 from tests.algos.offpolicy.test_runner import learn as learn_off_policy
 from unilab.ipc import LatestValue
+from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.run.acting import ActingLoop, RolloutSink
 from unilab.run.checkpoint import load_checkpoint
 from unilab.run.fault_log import FAILED_STEPS, KEPT_FAULTS, LOGGED_FAULTS, AllStepsFailedError, FaultLog
