@@ -45,13 +45,21 @@ class StopSignal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        self.close()
+
+    def ask(self, signum: int) -> None:
+        """Ask for an orderly end as the first signal does, from any thread, entered or not."""
+        self.signum = signum
+        os.write(self._write, b"x")
+
+    def close(self) -> None:
+        """Of one that was never entered: its descriptors."""
         os.close(self._read)
         os.close(self._write)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self.signum is None:
-            self.signum = signum
-            os.write(self._write, b"x")
+            self.ask(signum)
             return
         for call in list(self.at_once):
             call()

@@ -1,30 +1,37 @@
 """What runs on a node of a Ray cluster: what the node says of itself, and the place in which it runs repeats.
 
-A repeat is watched by a process of its own, ``harness.measure.engines.watcher``, a child of the place's: however the
-place ends (the search gave it back, the driver or the node is gone), the pipe between the two closes and the watcher
-ends the repeat with all of its processes.
+A repeat works in a folder of its own, whose files go back with its end: nodes need no common disk for what is written.
+However the place ends (the search gave it back, the driver or the node is gone), the repeat's guard ends the repeat
+with all of its processes (``harness.measure.process``).
 """
 
 import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+import queue
+import shutil
+import signal
+import tempfile
+import threading
+import traceback
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness.measure import host as machine
-from harness.measure.process import Outcome, RepeatLimits
-from harness.measure.repeat import TrialSpec
+from harness.measure.process import Outcome, RepeatLimits, execute
+from harness.measure.repeat import TrialSpec, describe
+from harness.measure.stop import Stopped, StopSignal
 from harness.suite import sources
 from unilab.ipc.memory_budget import MemoryAvailable
 
-WATCHER_SECONDS = 4.0
-"""for the watcher to end a repeat"""
-WATCHER = "harness.measure.engines.watcher"
 RAY_SETS = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 """variables that Ray gives its workers, and that a trial on a machine without Ray does not have"""
+PREFIX = "unilab-repeat-"
+"""of temporary folders; the id of the process that made one comes next"""
+MOST_BYTES = 32 * 2**20
+"""of one file that goes back; of a longer log the end does, of another file its name"""
+LEFT_OUT = "left_on_the_node.txt"
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class NodeFacts:
 
 def facts(working_folder: str) -> NodeFacts:
     """Of the node that this runs on."""
-    return NodeFacts(machine.describe(), sources.digest(WATCHER), MemoryAvailable.here(), Path(working_folder).is_dir())
+    code = sources.digest("harness.measure.engines.node")
+    return NodeFacts(machine.describe(), code, MemoryAvailable.here(), Path(working_folder).is_dir())
 
 
 @dataclass(frozen=True)
@@ -75,51 +83,90 @@ class Place:
     """
 
     def __init__(self) -> None:
-        self._watcher: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection
+        self._thread: threading.Thread | None = None
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # of places that were killed
+            owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def begin(self, assignment: Assignment) -> str:
         """Start a repeat; the id of the node."""
         import ray
 
-        self.end()  # of the repeat before, whose watcher is about to exit
-        self._pipe, theirs = Pipe()
-        environment = {name: value for name, value in os.environ.items() if name not in RAY_SETS}
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-m", WATCHER, str(theirs.fileno())], stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()], cwd=assignment.working_folder, env=environment | assignment.environment,
-        )  # fmt: skip
-        theirs.close()
-        self._pipe.send(assignment)
+        self.end()  # of the repeat before, whose thread is about to end
+        for name in RAY_SETS:
+            os.environ.pop(name, None)
+        os.environ.update(assignment.environment)
+        os.chdir(assignment.working_folder)
+        self._stop = StopSignal()
+        self._reason: str | None = None
+        self._news: queue.SimpleQueue[dict[str, Any] | Ended] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(assignment,), name="repeat")
+        self._thread.start()
         return ray.get_runtime_context().get_node_id()
 
     def reports(self, reason: str | None) -> Reports:
         """Wait for news; a ``reason`` ends the repeat as pruned."""
+        self._reason = reason or self._reason
         progress: list[dict[str, Any]] = []
-        try:
-            if reason is not None:
-                self._pipe.send(reason)
-            while True:
-                message = self._pipe.recv()
-                if isinstance(message, Ended):
-                    return progress, message
-                progress.append(message)
-                if not self._pipe.poll():
-                    return progress, None
-        except (EOFError, OSError):
-            assert self._watcher is not None
-            error = f"the process that watched it ended with code {self._watcher.wait()}"
-            return progress, Ended(Outcome("failed", error=error), {})
+        while True:
+            news = self._news.get()
+            if isinstance(news, Ended):
+                return progress, news
+            progress.append(news)
+            if self._news.empty():
+                return progress, None
 
     def end(self) -> None:
         """Nothing of a repeat is left afterwards."""
-        if self._watcher is None:
+        if self._thread is None:
             return
-        self._watcher.terminate()
-        try:
-            self._watcher.wait(WATCHER_SECONDS)
-        except subprocess.TimeoutExpired:  # its guard ends the repeat
-            self._watcher.kill()
-            self._watcher.wait()
-        self._pipe.close()
-        self._watcher = None
+        self._stop.ask(signal.SIGTERM)
+        self._thread.join()
+        self._stop.close()
+        self._thread = None
+
+    def _run(self, assignment: Assignment) -> None:
+        """One repeat, told as if its folder here were the one that the driver named."""
+        asked = assignment.spec.folder
+        with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as name:
+            folder = Path(name)
+            try:
+                outcome = execute(moved(assignment.spec, folder), assignment.limits, self._stop, self._pass_on)
+                if outcome.error is not None:
+                    outcome.error = outcome.error.replace(name, asked)
+                ended = Ended(outcome, files(folder))
+            except Stopped:
+                ended = Ended(Outcome("failed", error="it was ended"), {})
+            except Exception as error:  # noqa: BLE001 whoever asked gets it, with its traceback
+                left = {"traceback.txt": traceback.format_exc().encode()}
+                ended = Ended(Outcome("failed", error=describe(error)), left)
+        self._news.put(ended)
+
+    def _pass_on(self, progress: dict[str, Any]) -> str | None:
+        self._news.put(progress)
+        return self._reason
+
+
+def moved(spec: TrialSpec, folder: Path) -> TrialSpec:
+    """The same repeat in another folder; settings that name the folder, as tracing does, follow."""
+    old = [spec.folder, str(Path(spec.folder).absolute())]  # no set: values may be lists
+    settings = {name: str(folder) if value in old else value for name, value in spec.settings.items()}
+    return replace(spec, folder=str(folder), settings=settings)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Contents by relative path."""
+    contents: dict[str, bytes] = {}
+    left_out = ""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink():
+            continue
+        size = path.stat().st_size
+        if size > MOST_BYTES and path.suffix != ".log":
+            left_out += f"{path.relative_to(folder)}: {size:,} bytes\n"
+            continue
+        with path.open("rb") as file:
+            file.seek(max(0, size - MOST_BYTES))
+            contents[str(path.relative_to(folder))] = file.read(MOST_BYTES)
+    return contents | ({LEFT_OUT: left_out.encode()} if left_out else {})

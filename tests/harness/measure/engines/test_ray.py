@@ -181,9 +181,7 @@ def test_a_trial_that_loses_its_place_twice_has_failed_and_nothing_of_it_runs(no
         trial = pids(marker)[-1]
         if trial not in killed:
             killed.add(trial)
-            watcher = psutil.Process(trial).parent()
-            assert watcher is not None
-            place = watcher.parent()
+            place = psutil.Process(trial).parent()
             assert place is not None
             place.kill()
 

@@ -1,34 +1,27 @@
-"""The process that watches a repeat on a node, without Ray: what it sends, and that it ends with its pipe."""
+"""The place that runs repeats on a node, in this process: what it tells, and that it ends what it runs."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.measure.engines import watcher
-from harness.measure.engines.node import Assignment, Ended
+from harness.measure.engines import node
+from harness.measure.engines.node import Assignment, Ended, Place
 from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 
-ENDS_WITHIN = 60.0
+ray = pytest.importorskip("ray")
 
 
 @pytest.fixture
-def pipe() -> Iterator[Connection]:
-    """To a watcher in a process of its own, which works in this process's folder."""
-    ours, theirs = Pipe()
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "harness.measure.engines.watcher", str(theirs.fileno())], pass_fds=[theirs.fileno()]
-    )
-    theirs.close()
-    yield ours
-    ours.close()
-    watching.wait(ENDS_WITHIN)
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """One that Ray knows nothing of."""
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: type("Context", (), {"get_node_id": lambda self: "n"})())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a place takes away comes back
+    made = Place()
+    yield made
+    made.end()
 
 
 def assignment(folder: Path, behaviour: str, **settings) -> Assignment:
@@ -37,41 +30,41 @@ def assignment(folder: Path, behaviour: str, **settings) -> Assignment:
     return Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
 
 
-def ended(pipe: Connection) -> Ended:
-    while not isinstance(message := pipe.recv(), Ended):
+def ended(place: Place) -> Ended:
+    while (end := place.reports(None)[1]) is None:
         pass
-    return message
+    return end
 
 
-def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(pipe, tmp_path) -> None:
-    pipe.send(assignment(tmp_path, "exit"))
-    end = ended(pipe)
+def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(place, tmp_path) -> None:
+    assert place.begin(assignment(tmp_path, "exit")) == "n"
+    end = ended(place)
     assert end.outcome.state == "failed"
     assert end.outcome.error == f"exit code 7 without a result; log: {tmp_path / 'log' / 'stderr.log'}"
     assert end.files["curve.jsonl"].startswith(b'{"iteration": 1.0,')
     assert not (tmp_path / "log").exists()
 
 
-def test_a_reason_ends_the_repeat_as_pruned(pipe, tmp_path) -> None:
-    pipe.send(assignment(tmp_path, "endless"))
-    assert pipe.recv()["env_steps"] > 0
-    pipe.send("hopeless")
-    end = ended(pipe)
+def test_a_reason_ends_the_repeat_as_pruned(place, tmp_path) -> None:
+    place.begin(assignment(tmp_path, "endless"))
+    assert place.reports(None)[0][0]["env_steps"] > 0
+    place.reports("hopeless")
+    end = ended(place)
     assert (end.outcome.state, end.outcome.error) == ("pruned", "hopeless")
 
 
-def test_with_its_pipe_the_repeat_ends(pipe, tmp_path) -> None:
-    pipe.send(assignment(tmp_path, "deaf"))
-    pipe.recv()
-    trial = psutil.Process(int((tmp_path / "started").read_text().split()[0]))
-    pipe.close()
-    assert psutil.wait_procs([trial], ENDS_WITHIN) == ([trial], [])
+def test_what_is_ended_is_gone(place, tmp_path) -> None:
+    place.begin(assignment(tmp_path, "deaf"))
+    place.reports(None)
+    trial = int((tmp_path / "started").read_text().split()[0])
+    place.end()
+    assert not psutil.pid_exists(trial)
 
 
-def test_an_error_of_the_watcher_itself_comes_back_with_its_traceback(pipe, tmp_path) -> None:
+def test_an_error_of_the_place_itself_comes_back_with_its_traceback(place, tmp_path) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
-    pipe.send(Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
-    end = ended(pipe)
+    place.begin(Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
+    end = ended(place)
     assert (end.outcome.state, end.outcome.error) == (
         "failed",
         "TypeError: Object of type object is not JSON serializable",
@@ -82,18 +75,18 @@ def test_an_error_of_the_watcher_itself_comes_back_with_its_traceback(pipe, tmp_
 def test_settings_that_name_the_folder_follow_it(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec = TrialSpec("t", {"trace_output_dir": str(tmp_path / "logs"), "layers": [8]}, 0.1, 0.2, "logs", -1)
-    moved = watcher.moved(spec, Path("/node"))
+    moved = node.moved(spec, Path("/node"))
     assert moved.folder == "/node"
     assert moved.settings == {"trace_output_dir": "/node", "layers": [8]}
 
 
 def test_of_long_files_logs_keep_their_end_and_others_are_named(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(watcher, "MOST_BYTES", 4)
+    monkeypatch.setattr(node, "MOST_BYTES", 4)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "a.txt").write_bytes(b"abcd")
     (tmp_path / "stderr.log").write_bytes(b"123456")
     (tmp_path / "model.pt").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("/etc/passwd")
-    assert watcher.files(tmp_path) == {
+    assert node.files(tmp_path) == {
         "inner/a.txt": b"abcd", "stderr.log": b"3456", "left_on_the_node.txt": b"model.pt: 5 bytes\n"
     }  # fmt: skip
