@@ -128,7 +128,7 @@ def test_a_worker_killed_while_nobody_waits_is_noticed_by_the_next_call() -> Non
         assert isinstance(workers, ProcessWorkers)
         for restarts in (1, 2):
             workers.collect_rollouts()
-            group = workers._workers[0].group
+            group = workers._members[0].group
             assert group is not None
             os.kill(group._collectors[0].process.pid or 0, signal.SIGKILL)
             assert group.interrupt.wait(SPAWN_SECONDS)

@@ -3,15 +3,13 @@
 ``ray`` itself is imported when ``RayWorkers`` are made.
 """
 
-from unilab.distributed.base import BaseDistributedWorkersWithBuffer
-from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer, WorkerError
+from unilab.distributed.buffers import NotEnoughEntriesError, RolloutBuffer, TransitionBuffer
 from unilab.distributed.processes import ProcessWorkers
-from unilab.distributed.ray.actors import RayWorkers
+from unilab.distributed.ray.workers import RayWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
-from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.sequential import SequentialWorkers
 from unilab.distributed.statistics import EmitsEvents, EpochStatistics, StatsLevel
-from unilab.distributed.transition_buffer import TransitionBuffer
 from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 
 __all__ = [

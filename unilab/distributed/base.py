@@ -5,29 +5,53 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from unilab.distributed.errors import NotEnoughEntriesError, WorkerError
+from unilab.distributed.buffers import NotEnoughEntriesError, RolloutBuffer, TransitionBuffer
 from unilab.distributed.rollout import Rollout
-from unilab.distributed.rollout_buffer import RolloutBuffer
 from unilab.distributed.statistics import EpochStatistics, StatsLevel
-from unilab.distributed.transition_buffer import TransitionBuffer, checked_buffer
 from unilab.distributed.worker import WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import SharedFlag
+from unilab.ipc.collector_error import ProcessFailure
 from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.machine.devices import check_device
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 120.0
-"""for a worker to start and make its first env step"""
-
 _FRUITLESS_COLLECTIONS = 100
 """so often in a row prefill() collects without anything being added, before it gives up"""
+
+
+class WorkerError(ProcessFailure):
+    """A worker died or raised, and may not be restarted (any more).
+
+    Its message has the original traceback; where the exception itself arrived it is ``__cause__``.
+
+    Attributes:
+        worker: which one, 0 to n_workers - 1.
+        restarts: how often workers were restarted before.
+        traceback_text: the original traceback, or None if it raised nothing.
+    """
+
+    def __init__(self, worker: int, restarts: int, what: str, traceback_text: str | None = None) -> None:
+        self.worker = worker
+        self.restarts = restarts
+        self.what = what
+        self.traceback_text = traceback_text
+        super().__init__(
+            f"worker {worker} failed after {restarts} restarts, which is all that max_restarts allows. {what}"
+        )
+
+    @property
+    def place(self) -> str:
+        return f"in worker {self.worker}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerError, (self.worker, self.restarts, self.what, self.traceback_text)
 
 
 class BaseDistributedWorkersWithBuffer(ABC):
@@ -78,7 +102,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
         max_restarts: of all workers together.
         hang_seconds: a worker in a process of its own that is to make rollouts and makes no env step for so long hangs;
-            to its first step it may take START_SECONDS. On a Ray cluster it is noticed after twice as long at most.
+            to its first step it may take two minutes. On a Ray cluster it is noticed after twice as long at most.
         on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:
@@ -121,10 +145,9 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.max_restarts = max_restarts
         self.hang_seconds = hang_seconds
         self._on_stored = on_stored
-        self._check_numbers()
-        self._check_options()
-        self.replay_buffer = checked_buffer(replay_buffer, split_rollouts_into_transitions, batch_size)
+        self.replay_buffer = replay_buffer
         self.split_rollouts_into_transitions = split_rollouts_into_transitions
+        self._check_arguments()
         self.policy_version = 0
         """version of the newest weights that were broadcast; 0: none were. The next one's is one more than this, which
         may be raised by who counts versions that are not broadcast"""
@@ -139,7 +162,13 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.restarts = 0
         """how often a worker was restarted"""
         self._policy = copy.deepcopy(worker_policy)  # the learner may go on to change the one that it gave
-        self._expected_weights = _layout(_on_cpu(self._policy.state_dict()))
+        for name, value in self._policy.state_dict().items():
+            if value.device.type != "cpu":
+                raise ValueError(
+                    f"worker_policy has {name} on {value.device}, and workers act on the CPU: pass a copy that is "
+                    "there; what is broadcast may be on any device"
+                )
+        self._expected_weights = _layout(self._policy.state_dict())
         self._statistics = EpochStatistics()
         self._ordered = 0
         self._newest = [(-1, -1)] * n_workers
@@ -352,35 +381,36 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.restarts += 1
         logger.warning("worker %d is restarted (%d of %d): %s", worker, self.restarts, self.max_restarts, what)
 
-    # Checks of the constructor
+    def _check_arguments(self) -> None:
+        def require(condition: bool, problem: str) -> None:
+            if not condition:
+                raise ValueError(f"{type(self).__name__}: {problem}")
 
-    def _check_numbers(self) -> None:
-        numbers = ("n_rollout_steps", "n_workers", "batch_size", "rollouts_per_iteration", "queue_size")
-        for label in numbers:
-            if getattr(self, label) < 1:
-                raise ValueError(f"{type(self).__name__}: {label} is {getattr(self, label)}; it must be positive")
-        if self.max_restarts < 0:
-            raise ValueError(f"{type(self).__name__}: max_restarts is {self.max_restarts}; it must not be negative")
-        if not self.hang_seconds > 0:
-            raise ValueError(f"{type(self).__name__}: hang_seconds is {self.hang_seconds}; it must be positive")
-        seeds = self.env_instance_seeds
-        if len(seeds) != self.n_workers:
-            raise ValueError(
-                f"{type(self).__name__}: {len(seeds)} env_instance_seeds for {self.n_workers} workers; each worker "
-                "needs a seed of its own"
-            )
-        if min(seeds) < 0:
-            raise ValueError(f"{type(self).__name__}: env_instance_seeds has {min(seeds)}; seeds must not be negative")
-
-    def _check_options(self) -> None:
+        for name in ("n_rollout_steps", "n_workers", "batch_size", "rollouts_per_iteration", "queue_size"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be positive")
+        require(self.max_restarts >= 0, f"max_restarts is {self.max_restarts}; it must not be negative")
+        require(self.hang_seconds > 0, f"hang_seconds is {self.hang_seconds}; it must be positive")
+        seeds, workers = self.env_instance_seeds, self.n_workers
+        problem = f"{len(seeds)} env_instance_seeds for {workers} workers; each worker needs a seed of its own"
+        require(len(seeds) == workers, problem)
+        require(min(seeds) >= 0, f"env_instance_seeds has {min(seeds)}; seeds must not be negative")
         if not (self.in_step or self.runs_freely):
             raise ValueError(f"{type(self).__name__} works in step only: leave in_step=True")
-        if self.when_full not in ("wait", "drop_oldest"):
-            raise ValueError(f"{type(self).__name__}: when_full is {self.when_full!r}; choose one of wait, drop_oldest")
-        if self.in_step and self.when_full == "drop_oldest":
+        known = self.when_full in ("wait", "drop_oldest")
+        require(known, f"when_full is {self.when_full!r}; choose one of wait, drop_oldest")
+        problem = "in step nothing that was ordered is dropped: when_full='drop_oldest' needs in_step=False"
+        require(not self.in_step or self.when_full == "wait", problem)
+        buffer, split = self.replay_buffer, self.split_rollouts_into_transitions
+        if not isinstance(buffer, TransitionBuffer if split else RolloutBuffer):
+            kind = "of transitions, such as unilab.ipc.ReplayBuffer" if split else "unilab.distributed.RolloutBuffer"
+            raise TypeError(
+                f"replay_buffer is a {type(buffer).__name__}; with split_rollouts_into_transitions={split} it must be "
+                f"a buffer {kind}"
+            )
+        if self.batch_size > buffer.capacity:
             raise ValueError(
-                f"{type(self).__name__}: in step nothing that was ordered is dropped: when_full='drop_oldest' needs "
-                "in_step=False"
+                f"batch_size is {self.batch_size}, and the replay buffer holds at most {buffer.capacity} entries: make "
+                "it larger, or the batch smaller"
             )
 
 
@@ -389,13 +419,3 @@ def _layout(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, tor
     if not layout:
         raise ValueError("the policy's state_dict() is empty; it needs one tensor at least, for the workers to take")
     return layout
-
-
-def _on_cpu(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    for name, value in state_dict.items():
-        if value.device.type != "cpu":
-            raise ValueError(
-                f"worker_policy has {name} on {value.device}, and workers act on the CPU: pass a copy that is there; "
-                "what is broadcast may be on any device"
-            )
-    return state_dict

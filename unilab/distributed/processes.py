@@ -1,7 +1,6 @@
 """Workers in processes of their own on this machine: rollouts and weights go through shared memory."""
 
 import pickle
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from unilab.distributed.base import START_SECONDS, BaseDistributedWorkersWithBuffer
+from unilab.distributed.remote import LOOK_SECONDS, Member, RemoteWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
@@ -26,10 +25,6 @@ VERSION = "version of the policy"
 _STOP_SECONDS = 3.0
 """for all workers together to end when they are asked; those that have not are killed"""
 
-_LOOK_SECONDS = 0.25
-"""between two looks at whether workers get on; of the time between two looks no more counts, so that a pause of this
-process (Ctrl-Z, a laptop that sleeps) is no fault of theirs"""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -41,24 +36,16 @@ class Job:
     seeds: tuple[int, ...]
 
 
-@dataclass
-class _Process:
-    """One worker as its parent sees it; the ring outlives the processes that write it."""
+@dataclass(kw_only=True)
+class _Process(Member):
+    """One worker; the ring outlives the processes that write it."""
 
-    index: int
     ring: RolloutRingBuffer
     group: CollectorGroup | None = None
     orders: Connection | None = None
-    incarnation: int = 0
-    owed: int = 0
-    """in step: rollouts that were ordered and not stored yet"""
-    env_steps: int | None = None
-    """that it had made when it was looked at last"""
-    stalled: float = 0.0
-    """seconds for which it should have made some and made none"""
 
 
-class ProcessWorkers(BaseDistributedWorkersWithBuffer):
+class ProcessWorkers(RemoteWorkers[_Process]):
     """Workers that are spawned processes, started by the first order.
 
     ``env_factory`` and ``worker_policy`` must be picklable. The factory is called once more in this process, for the
@@ -71,11 +58,9 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
     """
 
     def _open(self) -> None:
-        self._workers: list[_Process] = []
+        self._members: list[_Process] = []
         self._pending: dict[str, Tensor] | None = None
-        self._last_turn = -1
         self._dropped = 0
-        self._looked_at = time.monotonic()
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
         self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
@@ -83,7 +68,7 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
             self._layout = RolloutLayout.of(env, self.n_rollout_steps)
         self._bell = SharedFlag(get_context("spawn"))
         for index in range(self.n_workers):
-            self._workers.append(_Process(index, self._ring()))
+            self._members.append(_Process(index=index, ring=self._ring()))
 
     def _ring(self) -> RolloutRingBuffer:
         layout = self._layout
@@ -105,95 +90,75 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
         weights = self._checked_weights(state_dict)
         self.policy_version += 1
         self._pending = weights | {VERSION: torch.tensor(self.policy_version)}
-        self._publish()
-
-    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
-        began, before = time.monotonic(), self._waiting()
-        self.request_rollouts()
-        until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
-        while self.rollouts < until and (ready := self._ready(unless)) is not None:
-            self._store_from(ready)
-        self._publish()
-        return before, self._waiting(), time.monotonic() - began
+        self._tell_weights()
 
     @property
     def dropped(self) -> int:
-        return self._dropped if self._stopped else sum(worker.ring.dropped for worker in self._workers)
+        return self._dropped if self._stopped else sum(worker.ring.dropped for worker in self._members)
 
-    # Weights
-
-    def _publish(self) -> None:
-        """Give the workers the newest weights, unless an order is under way that was made before these."""
+    def _tell_weights(self) -> None:
+        """Unless an order is under way that was made before these."""
         if self._pending is not None and self._ordered <= self.rollouts:
             self._weights.write_weights(self._pending)
             self._pending = None
 
-    # Rollouts
-
     def _waiting(self) -> int:
-        return 0 if self._stopped else sum(worker.ring.available() for worker in self._workers)
+        return sum(worker.ring.available() for worker in self._members)
 
-    def _ready(self, unless: SharedFlag | None) -> _Process | None:
-        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns.
+    def _has_rollout(self, worker: _Process) -> bool:
+        return worker.ring.available() > 0
 
-        None: ``unless`` is set.
-        """
-        while not (unless and unless.is_set()):
-            self._bell.clear()
-            self._supervise()
-            first = self._turn if self.in_step else self._last_turn + 1
-            for number in range(first, first + (1 if self.in_step else self.n_workers)):
-                if self._workers[number % self.n_workers].ring.available():
-                    return self._workers[number % self.n_workers]
-            interrupts = [worker.group.interrupt for worker in self._workers if worker.group is not None]
-            flags = interrupts if unless is None else [*interrupts, unless]
-            connection.wait([self._bell.fileno(), *(flag.fileno() for flag in flags)], _LOOK_SECONDS)
-        return None
-
-    def _store_from(self, worker: _Process) -> None:
+    def _take_rollout(self, worker: _Process) -> None:
         views, version = worker.ring.read_numpy_views(), worker.ring.read_policy_version
         self._store(Rollout.of_arrays(views, self._layout.event_names, version))
         worker.ring.advance_read()
-        if self.in_step:
-            worker.owed -= 1
-        self._last_turn = worker.index
+
+    def _wait_for_news(self, unless: SharedFlag | None) -> None:
+        flags = [self._bell, *(worker.group.interrupt for worker in self._members if worker.group is not None)]
+        connection.wait([flag.fileno() for flag in (*flags, *filter(None, [unless]))], LOOK_SECONDS)
+        self._bell.clear()
+        self._supervise()
 
     # Processes
 
     def _start(self) -> None:
-        for worker in self._workers:
+        for worker in self._members:
             self._launch(worker)
 
     def _supervise(self) -> None:
-        now = time.monotonic()
-        passed, self._looked_at = min(now - self._looked_at, _LOOK_SECONDS), now
-        for worker in self._workers:
-            if worker.group is not None:
-                if not worker.group.failed:
-                    self._look_at(worker, worker.group, passed)
-                if worker.group.failed:
-                    self._replace(worker, worker.group)
-
-    def _look_at(self, worker: _Process, group: CollectorGroup, passed: float) -> None:
-        """Kill a worker that hangs, which is noticed like every other death."""
-        waiting = worker.ring.available()
-        has_room = self.when_full != "wait" or waiting < self.queue_size
-        working = has_room and (not self.in_step or worker.owed > waiting)
-        env_steps = group.last_step()
-        worker.stalled = worker.stalled + passed if working and env_steps == worker.env_steps else 0.0
-        worker.env_steps = env_steps
-        patience = max(START_SECONDS, self.hang_seconds) if env_steps is None else self.hang_seconds
-        if worker.stalled >= patience:
-            worker.stalled = 0.0
-            group.kill_collectors(f"made no env step in {patience:g} s, and was killed by the learner,")
+        passed = self._since_last_look()
+        for worker in self._members:
+            group = worker.group
+            if group is None:
+                continue
+            if not group.failed:  # one that hangs is killed, which is noticed like every other death
+                waiting = worker.ring.available()
+                has_room = self.when_full != "wait" or waiting < self.queue_size
+                working = has_room and (not self.in_step or worker.owed > waiting)
+                env_steps = group.last_step()
+                worker.stalled = worker.stalled + passed if working and env_steps == worker.env_steps else 0.0
+                worker.env_steps = env_steps
+                if worker.stalled >= (patience := self._patience(worker)):
+                    worker.stalled = 0.0
+                    group.kill_collectors(f"made no env step in {patience:g} s, and was killed by the learner,")
+            if group.failed:  # what it had finished stays in its ring
+                try:
+                    group.check_collectors()
+                except CollectorError as error:
+                    self._restart(worker.index, str(error), error.traceback_text, error.__cause__)
+                group.stop_collectors()
+                if worker.orders is not None:
+                    worker.orders.close()
+                self._launch(worker)
 
     def _order(self, counts: list[int]) -> None:
-        for worker, count in zip(self._workers, counts, strict=True):
+        for worker, count in zip(self._members, counts, strict=True):
             worker.owed += count
             _send(worker, count)
 
     def _launch(self, worker: _Process) -> None:
         """Start its process, and in step order what it owes and its ring does not hold."""
+        worker.renew()
         worker.group = CollectorGroup()
         orders = None
         if self.in_step:
@@ -205,28 +170,15 @@ class ProcessWorkers(BaseDistributedWorkersWithBuffer):
             orders.close()  # so that the end of the process ends the pipe
             _send(worker, worker.owed - worker.ring.available())
 
-    def _replace(self, worker: _Process, group: CollectorGroup) -> None:
-        """Restart a worker that died; what it had finished stays in its ring."""
-        try:
-            group.check_collectors()
-        except CollectorError as error:
-            self._restart(worker.index, str(error), error.traceback_text, error.__cause__)
-        group.stop_collectors()
-        if worker.orders is not None:
-            worker.orders.close()
-        worker.incarnation += 1
-        worker.env_steps, worker.stalled = None, 0.0
-        self._launch(worker)
-
     def _close(self) -> None:
-        self._dropped = sum(worker.ring.dropped for worker in self._workers)
-        groups = [worker.group for worker in self._workers if worker.group is not None]
+        self._dropped = sum(worker.ring.dropped for worker in self._members)
+        groups = [worker.group for worker in self._members if worker.group is not None]
         for group in groups:
             group.stop_event.set()
         deadline = Deadline(_STOP_SECONDS)
         for group in groups:
             group.stop_collectors(deadline.left())
-        for worker in self._workers:
+        for worker in self._members:
             if worker.orders is not None:
                 worker.orders.close()
             worker.ring.cleanup()

@@ -1,6 +1,5 @@
 """Statistics of the episodes that ended: returns, lengths, and events of the environment's own."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -120,15 +119,6 @@ class EpochStatistics:
         Raises:
             ValueError: other events than before.
         """
-        self._declare(event_names)
-        for values, moments in zip(episodes, events, strict=True):
-            episode = no_moments(len(self._names))
-            add_values(episode[:2], values)
-            episode[2:] = moments
-            merge_moments(self._epoch, episode)
-            self._episode = episode
-
-    def _declare(self, event_names: tuple[str, ...]) -> None:
         names = (EPISODE_RETURN, EPISODE_LENGTH, *event_names)
         if not self._declared:
             self._names, self._declared = names, True
@@ -137,6 +127,12 @@ class EpochStatistics:
             raise ValueError(
                 f"the events are {names[2:]}, before they were {self._names[2:]}; all workers need the same"
             )
+        for values, moments in zip(episodes, events, strict=True):
+            episode = no_moments(len(self._names))
+            add_values(episode[:2], values)
+            episode[2:] = moments
+            merge_moments(self._epoch, episode)
+            self._episode = episode
 
     def reduce(self) -> dict[str, dict[str, float]]:
         """End the epoch, begin the next one; event -> count, mean, min, max, std of the one that ended.
@@ -166,16 +162,13 @@ class EpochStatistics:
             raise ValueError(f"there is no event {event!r}; choose one of {', '.join(self._names)}")
         if name not in STATISTICS:
             raise ValueError(f"there is no statistic {name!r}; choose one of {', '.join(STATISTICS)}")
-        return self._of(StatsLevel(level))[event][name]
-
-    def _of(self, level: StatsLevel) -> Mapping[str, Mapping[str, float]]:
-        if level is StatsLevel.EPISODE:
-            if self._episode is None:
-                raise RuntimeError("no episode has ended yet: collect more rollouts before asking for its statistics")
-            return self._summaries(self._episode)
-        if self._reduced is None:
-            raise RuntimeError("no epoch has ended yet: call get_epoch_stats_aggregator().reduce() first")
-        return self._reduced
+        if level == StatsLevel.EPOCH:
+            if self._reduced is None:
+                raise RuntimeError("no epoch has ended yet: call get_epoch_stats_aggregator().reduce() first")
+            return self._reduced[event][name]
+        if self._episode is None:
+            raise RuntimeError("no episode has ended yet: collect more rollouts before asking for its statistics")
+        return self._summaries(self._episode)[event][name]
 
     def _summaries(self, moments: NDArray[np.float64]) -> dict[str, dict[str, float]]:
         return {event: summary(values) for event, values in zip(self._names, moments, strict=True)}

@@ -14,6 +14,7 @@ from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import VecEnv, make
+from unilab.envs.unit_actions import action_scale
 from unilab.run.checkpoint import CheckpointError, load_checkpoint
 from unilab.settings import SettingsError, parse
 
@@ -44,6 +45,7 @@ class Policy:
                 gaussian.load_state_dict(weights)
                 self._mode = gaussian
             else:
+                self._scale = action_scale(env)
                 squashed = build_actor(config, env.obs_dim, env.action_dim)
                 squashed.load_state_dict(weights)
                 self._mode = squashed.mode
@@ -62,7 +64,7 @@ class Policy:
         actions = self._mode(torch.from_numpy(rows)).numpy()
         if isinstance(self.config, APPOConfig):
             return np.clip(actions, self.action_low, self.action_high)
-        half_range, middle = (self.action_high - self.action_low) / 2, (self.action_high + self.action_low) / 2
+        half_range, middle = self._scale
         return middle + half_range * actions
 
 

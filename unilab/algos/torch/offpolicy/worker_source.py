@@ -50,29 +50,72 @@ class WorkerSource(TransitionSource):
         self._ordered: int | None = None
         # A policy that has learned explores no more at random.
         self._random_steps = config.learning_starts * config.num_envs if state is None else 0
-        self._tally = Tally(config.workers.count)
+        self._counting = threading.Lock()
+        self._started: float | None = None
+        self._busy_seconds = 0.0
+        self._episodes = EpisodeCounter()
+        self._env_steps = self._faults = 0
         seed = config.seed if state is None else derive_seed(config.seed, f"resumed at {self._before.env_steps}")
-        buffer = ScaledRewards(self.replay, config.algorithm.reward_scale)
-        self._workers = build_workers(config, dims, buffer, seed, self._tally)
+        count, kind = config.workers.count, config.workers.kind
+        rows, threads = config.num_envs // count, config.env_threads or 1
+        on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
+        self._workers = worker_class(kind)(
+            WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, threads),
+            ExploringPolicy(config, dims),
+            config.env_steps_per_sync,
+            count,
+            config.batch_size,
+            count if config.sync_collection else 1,
+            True,
+            [derive_seed(seed, f"worker {worker}") for worker in range(count)],
+            ScaledRewards(self.replay, config.algorithm.reward_scale),
+            in_step=config.sync_collection,
+            queue_size=QUEUE_SIZE,
+            max_restarts=config.workers.max_restarts,
+            hang_seconds=config.workers.hang_seconds,
+            on_stored=self._count,
+            **(on_cluster if kind == "ray" else {}),
+        )
         self._filler = None if config.sync_collection else _Filler(self._workers, self.bell, runner.ctx)
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:
-        named = ExploringPolicy.weights(weights, exploring=self._tally.env_steps < self._random_steps)
+        named = ExploringPolicy.weights(weights, exploring=self._env_steps < self._random_steps)
         if self._filler is not None:
             return self._filler.publish(named)
         self._workers.broadcast_updated_policy(named)
         return self._workers.policy_version
 
     def proceed(self) -> None:
-        self._tally.start()
+        self._started = self._started or time.monotonic()
         if self._filler is not None:
             self._filler.ensure_running()
         elif self._ordered is None:
             self._ordered = self._workers.rollouts + self._workers.rollouts_per_iteration
             self._workers.request_rollouts()
 
+    def _count(self, rollout: Rollout) -> None:
+        """A rollout was stored, by whichever thread stores them."""
+        with self._counting:
+            self._env_steps += rollout.env_steps
+            self._faults += rollout.faults
+            self._busy_seconds += rollout.seconds / self._workers.n_workers
+            self._episodes.add(rollout.episodes.tolist())
+
     def counters(self) -> CollectorCounters:
-        return self._tally.counters(self._workers.dropped).after(self._before)
+        """Busy and waiting seconds are those of a worker, the mean over all."""
+        with self._counting:
+            since_start = 0.0 if self._started is None else time.monotonic() - self._started
+            now = CollectorCounters(
+                env_steps=self._env_steps,
+                episodes=self._episodes.finished,
+                episode_return=self._episodes.mean_return,
+                episode_length=self._episodes.mean_length,
+                busy_seconds=self._busy_seconds,
+                wait_seconds=max(0.0, since_start - self._busy_seconds),
+                dropped_rollouts=self._workers.dropped,
+                fault_count=self._faults,
+            )
+        return now.after(self._before)
 
     def close(self) -> None:
         if self._filler is not None:
@@ -133,46 +176,6 @@ class ScaledRewards:
 
     def sample(self, batch_size: int) -> dict[str, Tensor]:
         return self._replay.sample(batch_size)
-
-
-class Tally:
-    """What workers have done, counted as their rollouts are stored, by whichever thread stores them."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._lock = threading.Lock()
-        self._started: float | None = None
-        self._busy_seconds = 0.0
-        self._episodes = EpisodeCounter()
-        self._faults = 0
-        self.env_steps = 0
-
-    def start(self) -> None:
-        """The workers begin now, unless they have begun."""
-        self._started = self._started or time.monotonic()
-
-    def add(self, rollout: Rollout) -> None:
-        """Count a rollout that was stored."""
-        with self._lock:
-            self.env_steps += rollout.env_steps
-            self._faults += rollout.faults
-            self._busy_seconds += rollout.seconds / self._workers
-            self._episodes.add(rollout.episodes.tolist())
-
-    def counters(self, dropped: int) -> CollectorCounters:
-        """Since the start; busy and waiting seconds are those of a worker, the mean over all."""
-        with self._lock:
-            since_start = 0.0 if self._started is None else time.monotonic() - self._started
-            return CollectorCounters(
-                env_steps=self.env_steps,
-                episodes=self._episodes.finished,
-                episode_return=self._episodes.mean_return,
-                episode_length=self._episodes.mean_length,
-                busy_seconds=self._busy_seconds,
-                wait_seconds=max(0.0, since_start - self._busy_seconds),
-                dropped_rollouts=dropped,
-                fault_count=self._faults,
-            )
 
 
 class _Filler:
@@ -243,32 +246,6 @@ class WorkerEnvironment:
 
     def __call__(self) -> UnitActions:
         return UnitActions(make(self.env, self.rows, self.sim_backend, self.env_cfg, 0, self.threads))
-
-
-def build_workers(
-    config: OffPolicyConfig, dims: EnvDims, buffer: ScaledRewards, seed: int, tally: Tally
-) -> BaseDistributedWorkersWithBuffer:
-    """The workers that ``config`` describes; none of them is started."""
-    count, kind = config.workers.count, config.workers.kind
-    rows, threads = config.num_envs // count, config.env_threads or 1
-    on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
-    return worker_class(kind)(
-        WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, threads),
-        ExploringPolicy(config, dims),
-        config.env_steps_per_sync,
-        count,
-        config.batch_size,
-        count if config.sync_collection else 1,
-        True,
-        [derive_seed(seed, f"worker {worker}") for worker in range(count)],
-        buffer,
-        in_step=config.sync_collection,
-        queue_size=QUEUE_SIZE,
-        max_restarts=config.workers.max_restarts,
-        hang_seconds=config.workers.hang_seconds,
-        on_stored=tally.add,
-        **(on_cluster if kind == "ray" else {}),
-    )
 
 
 def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:

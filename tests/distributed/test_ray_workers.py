@@ -128,7 +128,7 @@ def until_told(workers: RayWorkers, version: int) -> None:
     limit = time.monotonic() + SECONDS
     while any(member.calls or member.told[1] < version for member in workers._members):
         workers._gather(wait=True)
-        workers._tell_all()
+        workers._tell_weights()
         assert time.monotonic() < limit
 
 

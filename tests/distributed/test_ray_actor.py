@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, carts
-from unilab.distributed.ray.rollout_actor import Job, RolloutActor
+from unilab.distributed.ray.actor import Job, RolloutActor
 
 SECONDS = 60.0
 

@@ -1,11 +1,38 @@
-"""Whole rollouts for learners that need their order, such as V-trace or a recurrent policy."""
+"""What workers fill: a buffer of transitions, as a protocol, or one of whole rollouts, which keep their order."""
+
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unilab.distributed.errors import NotEnoughEntriesError
 from unilab.distributed.rollout import Rollout
+
+
+class NotEnoughEntriesError(RuntimeError):
+    """A batch was asked for that is larger than what the buffer holds."""
+
+
+@runtime_checkable
+class TransitionBuffer(Protocol):
+    """A buffer of single transitions; ``unilab.ipc.ReplayBuffer`` is one, with the meaning of the arguments."""
+
+    @property
+    def capacity(self) -> int: ...
+    def __len__(self) -> int: ...
+    def add(
+        self,
+        obs: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        next_obs: np.ndarray,
+        dones: np.ndarray,
+        truncated: np.ndarray,
+        *,
+        critic: np.ndarray | None = None,
+        next_critic: np.ndarray | None = None,
+    ) -> None: ...
+    def sample(self, batch_size: int) -> dict[str, Tensor]: ...
 
 
 class RolloutBuffer:
@@ -47,8 +74,15 @@ class RolloutBuffer:
         version = np.full((rollout.num_steps, rollout.num_envs), rollout.policy_version, np.int64)
         fields = {**rollout.steps, "policy_version": version}
         if not self._arrays:
-            self._arrays = {name: self._allocate(array) for name, array in fields.items()}
-        self._check(fields)
+            shapes = {name: (len(array), self._capacity, *array.shape[2:]) for name, array in fields.items()}
+            self._arrays = {name: np.zeros(shape, fields[name].dtype) for name, shape in shapes.items()}
+        for name in self._arrays.keys() | fields.keys():
+            mine, theirs = [a[name][:, 0].shape if name in a else None for a in (self._arrays, fields)]
+            if mine != theirs:
+                raise ValueError(
+                    f"RolloutBuffer.add_rollout: {name} of one sequence is {theirs}, the buffer holds {mine}; use one "
+                    "buffer for each kind of environment and length of rollout"
+                )
         skipped = max(0, rollout.num_envs - self._capacity)
         at = (self._written + skipped + np.arange(rollout.num_envs - skipped)) % self._capacity
         for name, array in fields.items():
@@ -74,16 +108,3 @@ class RolloutBuffer:
         chosen = self._random.choice(len(self), batch_size, replace=False)
         batch = {name: torch.from_numpy(np.take(array, chosen, axis=1)) for name, array in self._arrays.items()}
         return {name: value.float() if value.dtype == torch.bool else value for name, value in batch.items()}
-
-    def _allocate(self, array: np.ndarray) -> np.ndarray:
-        steps, _, *widths = array.shape
-        return np.zeros((steps, self._capacity, *widths), array.dtype)
-
-    def _check(self, fields: dict[str, np.ndarray]) -> None:
-        for name in self._arrays.keys() | fields.keys():
-            mine, theirs = [a[name][:, 0].shape if name in a else None for a in (self._arrays, fields)]
-            if mine != theirs:
-                raise ValueError(
-                    f"RolloutBuffer.add_rollout: {name} of one sequence is {theirs}, the buffer holds {mine}; use one "
-                    "buffer for each kind of environment and length of rollout"
-                )

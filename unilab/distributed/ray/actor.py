@@ -127,7 +127,14 @@ class RolloutActor:
                 incarnation=job.incarnation,
             ) as worker:
                 self._worker = worker
-                while self._may_go_on(worker):
+                while True:
+                    with self._changed:
+                        self._changed.wait_for(self._may_go_on)
+                        weights, version = self._weights, self._version
+                    if self._stopping:
+                        break
+                    if weights is not None and version != worker.policy_version:
+                        worker.take_policy(weights, version)
                     self._finish(worker.rollout(stopped=lambda: self._stopping))
         except ActingStopped:
             pass
@@ -138,20 +145,11 @@ class RolloutActor:
                 self._over = True
                 self._changed.notify_all()
 
-    def _may_go_on(self, worker: RolloutWorker) -> bool:
-        """Wait until a rollout is wanted and there is room for it; take the newest weights. False: stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or (self._wanted() and self._has_room()))
-            weights, version = self._weights, self._version
-        if weights is not None and version != worker.policy_version and not self._stopping:
-            worker.take_policy(weights, version)
-        return not self._stopping
-
-    def _wanted(self) -> bool:
-        return self._until is None or self._made < self._until
-
-    def _has_room(self) -> bool:
-        return self._job.when_full == "drop_oldest" or len(self._finished) < self._job.queue_size
+    def _may_go_on(self) -> bool:
+        """Whether a rollout is wanted and there is room for it, or it is to stop."""
+        wanted = self._until is None or self._made < self._until
+        has_room = self._job.when_full == "drop_oldest" or len(self._finished) < self._job.queue_size
+        return self._stopping or (wanted and has_room)
 
     def _finish(self, rollout: Rollout) -> None:
         """Keep a rollout. Where that makes too many, the oldest goes that is not on its way to the learner."""

@@ -1,7 +1,6 @@
 """Workers that are Ray actors, on this machine or on many."""
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from unilab.distributed.base import START_SECONDS, BaseDistributedWorkersWithBuffer
-from unilab.distributed.errors import WorkerError
+from unilab.distributed.base import WorkerError
+from unilab.distributed.ray.actor import Delivery, Job, RolloutActor
 from unilab.distributed.ray.connection import RayConnection
-from unilab.distributed.ray.rollout_actor import Delivery, Job, RolloutActor
+from unilab.distributed.remote import LOOK_SECONDS, Member, RemoteWorkers
 from unilab.distributed.rollout import Rollout
 from unilab.ipc import SharedFlag
 from unilab.ipc.shared_memory.wakeup import Deadline
@@ -34,19 +33,14 @@ _STOP_SECONDS = 2.0
 _KILL_SECONDS = 1.0
 """for Ray to say that the workers are dead"""
 
-_LOOK_SECONDS = 0.25
-"""between two looks at what Ray cannot wait for: a flag, a worker that hangs"""
-
 _COUNT_SECONDS = 1.0
 """for all workers to say how many finished rollouts they have"""
 
 
 @dataclass
-class _Member:
-    """One worker as the learner sees it."""
+class _Member(Member):
+    """One worker, wherever it is."""
 
-    index: int
-    incarnation: int = -1
     actor: Any = None
     deadline: Deadline | None = None
     """by which it must have started; None: it has"""
@@ -59,14 +53,8 @@ class _Member:
     """what it was told last: how many rollouts to make, and the version of the weights"""
     calls: list[Any] = field(default_factory=list)
     """references to the answers that are due"""
-    owed: int = 0
-    """in step: rollouts that were ordered and not stored yet"""
     made: int = 0
     """in step: rollouts of this incarnation that were stored"""
-    env_steps: int = 0
-    """that it had made when it was asked last; at least 1 once it has delivered a rollout"""
-    stalled: float = 0.0
-    """seconds for which it should have delivered a rollout and did not, since it was last seen to get on"""
     unreachable: Deadline | None = None
     """by which a call must succeed; None: the last one did"""
     dropped: int = 0
@@ -74,7 +62,7 @@ class _Member:
     """by earlier incarnations"""
 
 
-class RayWorkers(BaseDistributedWorkersWithBuffer):
+class RayWorkers(RemoteWorkers[_Member]):
     """Workers that are Ray actors, spread over the machines of a cluster, started by the first order.
 
     ``unilab`` and what ``env_factory`` and ``worker_policy`` are made of must be importable on all machines; a
@@ -115,8 +103,6 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
 
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
-        self._last_turn = -1
-        self._looked_at = time.monotonic()
         self._newest_weights: tuple[int, Any] = (0, None)
         self._ordered_weights: tuple[int, Any] = (0, None)
         self._connection = RayConnection(self.ray_address)
@@ -135,18 +121,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         weights = self._ray.put(self._checked_weights(state_dict))
         self.policy_version += 1
         self._newest_weights = (self.policy_version, weights)
-        self._tell_all()
-
-    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
-        began = time.monotonic()
-        self._check()
-        before = self._waiting()
-        self.request_rollouts()
-        until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
-        while self.rollouts < until and (ready := self._ready(unless)) is not None:
-            self._store_from(ready)
-        self._tell_all()
-        return before, self._waiting(), time.monotonic() - began
+        self._tell_weights()
 
     @property
     def dropped(self) -> int:
@@ -158,33 +133,23 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         self._ordered_weights = self._newest_weights
         for member, count in zip(self._members, counts, strict=True):
             member.owed += count
-        self._tell_all()
+        self._tell_weights()
 
-    def _ready(self, unless: SharedFlag | None) -> _Member | None:
-        """Wait for a worker whose rollout can be stored: in step the one whose turn it is, else they take turns.
+    def _has_rollout(self, member: _Member) -> bool:
+        return member.arrived is not None
 
-        None: ``unless`` is set.
-        """
-        while not (unless and unless.is_set()):
-            first = self._turn if self.in_step else self._last_turn + 1
-            for number in range(first, first + (1 if self.in_step else self.n_workers)):
-                member = self._members[number % self.n_workers]
-                if member.arrived is not None:
-                    return member
-            self._gather(wait=True)
-        return None
-
-    def _store_from(self, member: _Member) -> None:
+    def _take_rollout(self, member: _Member) -> None:
         rollout, member.arrived = member.arrived, None
         assert rollout is not None
         self._store(rollout)
-        self._last_turn = member.index
-        member.owed -= 1
         if rollout.incarnation == member.incarnation:
             member.made += 1
             member.taken = rollout.sequence + 1
         if member.delivery is None and member.actor is not None:
             self._take(member)
+
+    def _wait_for_news(self, unless: SharedFlag | None) -> None:
+        self._gather(wait=True)
 
     def _waiting(self) -> int:
         """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
@@ -204,15 +169,14 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
 
     def _supervise(self) -> None:
         self._gather(wait=False)
-        self._tell_all()
+        self._tell_weights()
 
     def _place(self, member: _Member, deadline: Deadline) -> None:
         """Start the actor of a worker that has none, wherever Ray finds room."""
-        member.incarnation += 1
+        member.renew()
         member.taken = member.made = 0
         member.told = (0, -1)
         member.unreachable = None
-        member.env_steps, member.stalled = 0, 0.0
         member.deadline = deadline
         job = Job(
             self.n_rollout_steps,
@@ -227,7 +191,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         if member.arrived is None:
             self._take(member)
 
-    def _tell_all(self) -> None:
+    def _tell_weights(self) -> None:
         for member in self._members:
             if member.actor is not None:
                 self._tell(member)
@@ -245,7 +209,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.delivery = member.actor.take.remote(member.taken)
 
     def _gather(self, *, wait: bool) -> None:
-        """Receive the answers that have arrived; ``wait``: for one to arrive, but not longer than _LOOK_SECONDS."""
+        """Receive the answers that have arrived; ``wait``: for one to arrive, but not longer than LOOK_SECONDS."""
         pending: dict[Any, _Member] = {}
         for member in self._members:
             pending |= dict.fromkeys([*member.calls, *filter(None, [member.delivery])], member)
@@ -255,7 +219,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         references = list(pending)
         if wait:
             limits = [member.deadline.left() for member in starting if member.deadline]
-            self._ray.wait(references, num_returns=1, timeout=min([_LOOK_SECONDS, *limits]))
+            self._ray.wait(references, num_returns=1, timeout=min([LOOK_SECONDS, *limits]))
         for reference in self._wait_for(references, 0.0):
             member = pending[reference]
             if reference is member.delivery or reference in member.calls:  # and not of an actor replaced meanwhile
@@ -263,8 +227,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         for member in starting:
             if member.deadline is not None and not member.deadline.left():
                 self._not_started(member)
-        now = time.monotonic()
-        passed, self._looked_at = min(now - self._looked_at, _LOOK_SECONDS), now
+        passed = self._since_last_look()
         for member in self._running():
             self._look_at(member, passed)
 
@@ -272,15 +235,14 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         """Replace a worker that hangs. It is asked for its env steps only when it should have delivered long since."""
         working = member.delivery is not None and (not self.in_step or member.owed > 0)
         member.stalled = member.stalled + passed if working else 0.0
-        patience = self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
-        if member.stalled < patience:
+        if member.stalled < (patience := self._patience(member)):
             return
         member.stalled = 0.0
-        answer, before = member.actor.env_steps.remote(), member.env_steps
+        answer, before = member.actor.env_steps.remote(), member.env_steps or 0
         with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
             if self._wait_for([answer], _COUNT_SECONDS):
                 member.env_steps = self._ray.get(answer)
-            if member.env_steps == before:
+            if (member.env_steps or 0) == before:
                 self._replace(member, f"It made no env step in {patience:g} s.", None, None)
 
     def _receive(self, member: _Member, reference: Any) -> None:
@@ -327,7 +289,7 @@ class RayWorkers(BaseDistributedWorkersWithBuffer):
         member.dropped = delivery.dropped
         if delivery.rollout is not None:
             member.arrived = delivery.rollout
-            member.env_steps, member.stalled = max(1, member.env_steps), 0.0
+            member.env_steps, member.stalled = max(1, member.env_steps or 0), 0.0
         elif delivery.failure is not None:
             text = delivery.failure.traceback_text
             self._replace(member, f"Its traceback:\n{text.rstrip()}", text, delivery.failure.cause())
