@@ -34,7 +34,7 @@ def test_shared_memory_is_exactly_what_a_run_creates(count: int) -> None:
     collection = WorkerSource(runner, runner.config, env_dims("Hopper"))
     try:
         workers = collection._workers
-        shared = [collection.replay.name, workers._weights.name, *(worker.ring.name for worker in workers._workers)]
+        shared = [collection.replay.name, workers._weights.name, *(worker.ring.name for worker in workers._members)]
         created = sum((segments.ROOT / name).stat().st_blocks * 512 for name in shared)
         created += count * mmap.PAGESIZE  # a counter of steps of each process
         assert estimate_offpolicy(config, SIZES, cores=4, costs=FALLBACK).shm_bytes == created

@@ -54,7 +54,6 @@ class _Policy:
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
         """Nothing is to be prepared."""
 
-    @torch.inference_mode()
     def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
         actions = self._policy.compute_actions(torch.from_numpy(obs), generator)
         if actions.shape != self._shape:

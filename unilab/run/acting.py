@@ -3,7 +3,7 @@
 import textwrap
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -34,7 +34,7 @@ Bootstrap = Callable[[NDArray[np.bool_], FloatArray, FloatArray | None], np.ndar
 
 
 class ActingPolicy(Protocol):
-    """What an algorithm acts with. All its random numbers come from ``generator``."""
+    """What an algorithm acts with, without gradients. All its random numbers come from ``generator``."""
 
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
         """Prepare for the next ``steps`` calls of ``act``; ``made`` env steps were made before, all rows together."""
@@ -170,6 +170,7 @@ class ActingLoop:
             env.stagger()
             self.episodes.discard_running()
 
+    @torch.no_grad()
     def run(self, steps: int, stopped: Callable[[], bool] | None = None) -> None:
         """Make so many steps of all environments.
 
@@ -258,7 +259,7 @@ class EpisodeCounter:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._partial = np.zeros(num_envs, dtype=bool)
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._recent: deque[Sequence[float]] = deque(maxlen=WINDOW)
         self._means: tuple[float, float] | None = (float("nan"), float("nan"))
 
     def discard_running(self) -> None:
@@ -280,18 +281,19 @@ class EpisodeCounter:
         if len(ended) == 0:
             return NO_EPISODES
         whole = ended[~self._partial[ended]]
-        episodes = np.stack([self._returns[whole], self._lengths[whole]], axis=1)
+        episodes = np.empty((len(whole), 2))
+        episodes[:, 0], episodes[:, 1] = self._returns[whole], self._lengths[whole]
         self.add(episodes.tolist())
         self._returns[ended] = 0
         self._lengths[ended] = 0
         self._partial[ended] = False
         return episodes
 
-    def add(self, episodes: Iterable[Iterable[float]]) -> None:
+    def add(self, episodes: Sequence[Sequence[float]]) -> None:
         """Count finished episodes, (return, length) each, in the order of their ends."""
-        for total, length in episodes:
-            self._recent.append((total, int(length)))
-            self.finished += 1
+        if episodes:
+            self._recent.extend(episodes)
+            self.finished += len(episodes)
             self._means = None
 
     @property

@@ -78,7 +78,6 @@ class SamplingPolicy:
         self._low, self._high = env.action_low, env.action_high
         self._clipped = np.empty(self._shape, np.float32)
 
-    @torch.no_grad()
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
         log_std = self._actor.log_std
         self._std = log_std.exp()
@@ -86,7 +85,6 @@ class SamplingPolicy:
         log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * self._shape[1])
         self._drawn = zip(noise, log_probs.cpu().numpy(), strict=True)
 
-    @torch.no_grad()
     def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
         noise, log_probs = next(self._drawn)
         mean = self._actor(torch.from_numpy(obs).to(self._device))

@@ -45,18 +45,18 @@ class ExploringPolicy(nn.Module):
 
     exploring: Tensor
     """true: actions are uniformly random"""
-    _noise_scale: Tensor
-    """[num_envs, 1] standard deviation of the noise that the actor gets for each environment"""
+    _noise_scale: Tensor | None
+    """[num_envs, 1] standard deviation of the noise that the actor gets for each environment; None: 1"""
 
     def __init__(self, config: OffPolicyConfig, dims: EnvDims) -> None:
         super().__init__()
         self.actor = build_actor(config, dims.obs, dims.action)
         self.register_buffer("exploring", torch.ones((), dtype=torch.bool))
-        scale = torch.ones(config.num_envs)
+        scale = None
         if isinstance(config, TD3Config):
             lowest, highest = config.algorithm.exploration_noise_min, config.algorithm.exploration_noise_max
-            scale = torch.linspace(lowest, highest, config.num_envs)
-        self.register_buffer("_noise_scale", scale[:, None], persistent=False)
+            scale = torch.linspace(lowest, highest, config.num_envs)[:, None]
+        self.register_buffer("_noise_scale", scale, persistent=False)
         self._action_dim, self._num_envs, self._random_steps = dims.action, config.num_envs, config.learning_starts
         self._worker = self._random_left = 0
 
@@ -78,14 +78,15 @@ class ExploringPolicy(nn.Module):
         """See ``WorkerPolicy``."""
         return self._actions(obs, generator, random=bool(self.exploring))
 
-    @torch.no_grad()
     def _actions(self, obs: Tensor, generator: torch.Generator, *, random: bool) -> Tensor:
-        rows, device = len(obs), self._noise_scale.device
+        rows, device, scale = len(obs), self.exploring.device, self._noise_scale
         noise = torch.empty(rows, self._action_dim, device=device)
         if random:
             return noise.uniform_(-1, 1, generator=generator)
-        own = self._noise_scale[self._worker * rows :][:rows]
-        return self.actor.act(obs.to(device), noise.normal_(generator=generator).mul_(own))
+        noise.normal_(generator=generator)
+        if scale is not None:
+            noise.mul_(scale[self._worker * rows : (self._worker + 1) * rows])
+        return self.actor.act(obs.to(device), noise)
 
     @staticmethod
     def weights(actor: Mapping[str, Tensor], *, exploring: bool) -> dict[str, Tensor]:
