@@ -118,89 +118,73 @@ class Finding:
 
 
 def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
-    """The answer that these records of a study give."""
-    objective = suite.objectives[0]
-    looks = len({r.confirm_repeats for r in records if r.phase == "confirm"}) or 1
+    """What these records of a study show."""
+    objective, metric = suite.objectives[0], suite.objectives[0].metric
+    confirmation = [r for r in records if r.phase == "confirm"]
+    looks = len({r.confirm_repeats for r in confirmation}) or 1
     records = of_one_kind(records)
     order = ranking(records, suite)
     best = order[0] if order else None
-    own = judged_by([r for r in records if r.trial == best])
-    base = judged_by([r for r in records if r.trial == BASELINE])
     measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
     baseline = BASELINE if BASELINE in measured else None
+
+    def of(trial: int | None) -> list[Record]:
+        return judged_by([r for r in records if r.trial == trial])
+
     fields: dict[str, Any] = {}
     if best is not None:
-        fields = _values(own, base if baseline is not None else [], objective.metric)
+        own, base = of(best), of(baseline)
+        points, baseline_points = _points(own, metric), _points(base, metric)
+        known = {(r.trial, r.repeat): r for r in [*base, *own]}.values()
+        behind = [record for record in known if record.state == "complete"]
+        failed = [record.trial for record in known if record.state in ("failed", "timeout")]
         timed = timed_by([r for r in records if r.trial == best])
-        fields["limited_by"] = next((record.verdict for record in reversed(timed) if record.verdict), "")
-        if baseline is not None:
-            confirmation = [r for r in records if r.phase == "confirm"]
-            candidates = {r.trial for r in confirmation} - {BASELINE}
-            fields |= {"candidates": len(candidates), "looks": looks}
-            level = LEVEL / (max(1, len(candidates)) * looks)
-            if best == BASELINE:
-                others = [judged_by([r for r in records if r.trial == trial]) for trial in candidates]
-                fields |= _not_better(others, base, objective.metric, level)
-            else:
-                fields |= _comparison(own, base, fields, objective.metric, level)
-    found = Finding(objective.metric, objective.direction, best, baseline, len(measured), **fields)
+        fields = {
+            "value": typical(own, metric), "baseline_value": typical(base, metric),
+            "points": points, "baseline_points": baseline_points,
+            "value_interval": median_interval(points) if points else None,
+            "baseline_interval": median_interval(baseline_points) if baseline_points else None,
+            "missing": sum(not math.isfinite(record.metric(metric)) for record in behind),
+            "confirmed": own[0].phase == "confirm", "repeats": len(behind),
+            "failed": len(failed), "best_failed": failed.count(best),
+            "unsteady": sum(record.unsteady for record in behind),
+            "disturbed": sum(bool(record.disturbed) for record in behind),
+            "limited_by": next((record.verdict for record in reversed(timed) if record.verdict), ""),
+        }  # fmt: skip
+    if best is not None and baseline is not None:
+        candidates = {r.trial for r in records if r.phase == "confirm"} - {BASELINE}
+        level = LEVEL / (max(1, len(candidates)) * looks)
+        fields |= {"candidates": len(candidates), "looks": looks}
+        if best == BASELINE:  # none of the candidates was better: what would have been seen of them?
+            sides = [pairs for trial in candidates if (pairs := _pairs(base, of(trial), metric))]
+            ratio = _have_ratios(metric, [value for pairs in sides for pair in pairs for value in pair])
+            effects = [_compared(pairs, ratio, level)["smallest_effect"] for pairs in sides]
+            fields |= {"ratio": ratio, "smallest_effect": max(effects) if effects and None not in effects else None}
+        else:
+            pairs = _pairs(base, own, metric) if fields["confirmed"] and not fields["missing"] else []
+            ratio = _have_ratios(metric, [*points, *baseline_points])
+            before, after = fields["baseline_value"], fields["value"]
+            change = after / before - 1 if ratio else after - before
+            single = {"ratio": ratio, "gain" if ratio else "difference": change if math.isfinite(change) else None}
+            fields |= _compared(pairs, ratio, level) if pairs else single
+    found = Finding(metric, objective.direction, best, baseline, len(measured), **fields)
     return dataclasses.replace(found, claim=sentence(found))
 
 
-def _values(best: list[Record], baseline: list[Record], metric: str) -> dict[str, Any]:
-    """What is known of each side on its own."""
-    points, baseline_points = _points(best, metric), _points(baseline, metric)
-    known = {(r.trial, r.repeat): r for r in [*baseline, *best]}.values()
-    behind = [record for record in known if record.state == "complete"]
-    failed = [record.trial for record in known if record.state in ("failed", "timeout")]
+def _compared(pairs: Pairs, ratio: bool, level: float) -> dict[str, Any]:
+    """Fields of a finding that pairs of repeats decide."""
+    found = paired_change([[pair] for pair in pairs], ratio=ratio, level=level)
+    enough, name = len(pairs) >= needed_pairs(level), "gain" if ratio else "difference"
     return {
-        "value": typical(best, metric), "baseline_value": typical(baseline, metric),
-        "points": points, "baseline_points": baseline_points,
-        "value_interval": median_interval(points) if points else None,
-        "baseline_interval": median_interval(baseline_points) if baseline_points else None,
-        "missing": sum(not math.isfinite(record.metric(metric)) for record in behind),
-        "confirmed": best[0].phase == "confirm", "repeats": len(behind),
-        "failed": len(failed), "best_failed": failed.count(best[0].trial),
-        "unsteady": sum(record.unsteady for record in behind),
-        "disturbed": sum(bool(record.disturbed) for record in behind),
-    }  # fmt: skip
-
-
-def _comparison(
-    best: list[Record], baseline: list[Record], values: dict[str, Any], metric: str, level: float
-) -> dict[str, Any]:
-    """What is known of one side against the other."""
-    pairs = _pairs(baseline, best, metric) if values["confirmed"] and not values["missing"] else []
-    ratios = metric not in RETURNS and _have_ratios([*values["points"], *values["baseline_points"]])
-    if pairs:
-        return _compared(pairs, ratios, level)
-    name, change = "difference", values["value"] - values["baseline_value"]
-    if ratios:
-        name, change = "gain", values["value"] / values["baseline_value"] - 1
-    return {"ratio": ratios, name: change if math.isfinite(change) else None}
-
-
-def _compared(pairs: Pairs, ratios: bool, level: float) -> dict[str, Any]:
-    found = paired_change([[pair] for pair in pairs], ratio=ratios, level=level)
-    enough, name = len(pairs) >= needed_pairs(level), "gain" if ratios else "difference"
-    return {
-        "pairs": found.pairs, "p": found.p, "ratio": ratios, name: found.value,
+        "pairs": found.pairs, "p": found.p, "ratio": ratio, name: found.value,
         f"{name}_interval": found.interval if enough else None,
         "smallest_effect": found.smallest_effect if enough else None,
     }  # fmt: skip
 
 
-def _not_better(candidates: list[list[Record]], baseline: list[Record], metric: str, level: float) -> dict[str, Any]:
-    """What would have been seen of the candidates, none of which was better."""
-    found = [_pairs(baseline, own, metric) for own in candidates]
-    ratios = metric not in RETURNS and _have_ratios([value for pairs in found for pair in pairs for value in pair])
-    effects = [_compared(pairs, ratios, level)["smallest_effect"] for pairs in found if pairs]
-    return {"ratio": ratios, "smallest_effect": max(effects) if effects and None not in effects else None}
-
-
-def _have_ratios(values: Sequence[float]) -> bool:
-    """All are above 0, and none so close to it that a ratio is no finite number."""
-    return not values or (min(values) > 0 and math.isfinite(max(values) / min(values)))
+def _have_ratios(metric: str, values: Sequence[float]) -> bool:
+    """No return, all above 0, and none so close to it that a ratio is no finite number."""
+    return metric not in RETURNS and (not values or (min(values) > 0 and math.isfinite(max(values) / min(values))))
 
 
 def _points(records: Sequence[Record], metric: str) -> tuple[float, ...]:
