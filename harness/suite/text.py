@@ -18,11 +18,16 @@ def dimension_text(dimension: Any) -> str:
     return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
 
 
-def settings_text(params: dict[str, Any]) -> str:
-    def short(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+def setting_text(value: Any) -> str:
+    """A setting's value as a suite has it, numbers short."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    return " ".join(f"{name.rpartition('.')[2]}={short(value)}" for name, value in params.items()) or "defaults"
+
+def settings_text(params: dict[str, Any]) -> str:
+    """A configuration on one line: ``num_envs=1024 num_slots=4``."""
+    return " ".join(f"{name.rpartition('.')[2]}={setting_text(value)}" for name, value in params.items()) or "defaults"
 
 
 def bytes_text(size: int) -> str:

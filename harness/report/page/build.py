@@ -14,6 +14,7 @@ from harness.report.page.sections.tradeoff import pareto
 from harness.report.studies import StudyFiles, Trial, label
 from harness.study.results import last_run
 from harness.suite.metrics import RETURNS
+from harness.suite.text import setting_text
 
 
 def page(study: StudyFiles, *, watched: str | None = None) -> Page:
@@ -68,7 +69,7 @@ def _row(
         Cell(trial.name, trial.number), state, place, *values, *(once.value(m) for m in metrics[1:]),
         share(once.value("collector_busy_fraction")), share(once.value("learner_busy_fraction")),
         mebibytes(measured(once)), Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)),
-        *(_setting(trial.params.get(name)) for name in names),
+        *(_setting(trial.params[name]) if name in trial.params else None for name in names),
     ]  # fmt: skip
 
 
@@ -86,9 +87,7 @@ def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tupl
     return value, share(value / base - 1, sign=True)
 
 
-def _setting(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _setting(value: Any) -> Cell:
+    """A setting, which sorts as the number or the text that it is."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(setting_text(value), value if number else setting_text(value).lower())

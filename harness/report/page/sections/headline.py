@@ -1,7 +1,6 @@
 """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import altair as alt
 
@@ -12,7 +11,7 @@ from harness.report.studies import StudyFiles, Trial, label, scale
 from harness.report.terminal import train_command
 from harness.stats.inference import POWER, Interval
 from harness.suite.metrics import RETURNS
-from harness.suite.text import number_text
+from harness.suite.text import number_text, setting_text
 
 SHOWN = 6
 """trials whose repeats are drawn"""
@@ -77,13 +76,14 @@ def _side(value: float, interval: Interval | None, points: Sequence[float], metr
 
 
 def _settings(study: StudyFiles, best: Trial, baseline: Trial | None) -> Table:
-    def text(value: Any) -> str:
-        return MISSING if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
     rows = []
     for name in dict.fromkeys([*study.suite.search, *best.params]):
-        own, before = (text(trial.params.get(name) if trial else None) for trial in (best, baseline))
-        rows.append((name, own, "same" if own == before else before))
+        own, before = (
+            setting_text(trial.params[name]) if trial and name in trial.params else MISSING
+            for trial in (best, baseline)
+        )
+        same = baseline is not None and best.params.get(name) == baseline.params.get(name)
+        rows.append((name, own, "same" if same else before))
     columns = ("setting", "best", "baseline")
     return Table.of("best-settings", "Settings of the best configuration", columns, rows, sortable=False)
 

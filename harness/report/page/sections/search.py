@@ -15,7 +15,7 @@ from harness.report.studies import ROLES, StudyFiles, Trial, label
 from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS
 from harness.suite.space import ends
-from harness.suite.text import number_text
+from harness.suite.text import number_text, setting_text
 
 LONG = 12
 """characters of a value that are written aslant below an axis"""
@@ -42,7 +42,7 @@ def trial_rows(study: StudyFiles) -> list[dict[str, Any]]:
 def plain(value: Any) -> Any:
     """A setting's value as a chart can hold it: a number, or text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return MISSING if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        return MISSING if value is None else setting_text(value)
     return value if isinstance(value, int) else finite(value)
 
 
