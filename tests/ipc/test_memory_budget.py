@@ -10,6 +10,7 @@ from pathlib import Path
 import gymnasium
 import mujoco
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +24,11 @@ from unilab.algos.torch.memory import (
     MemoryBudgetError,
     env_sizes,
     estimate_appo,
-    process_cost,
+    processes,
 )
-from unilab.algos.torch.memory.process_cost import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
+from unilab.algos.torch.memory.processes import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
+from unilab.algos.torch.networks.build import mlp
+from unilab.algos.torch.networks.sizes import pass_numbers
 from unilab.envs import EnvDims
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.shared_memory import segments
@@ -90,6 +93,15 @@ def test_models_and_optimizer_are_those_of_the_learner():
         assert item(budget, "gradients").bytes == pytest.approx(3 * parameters, rel=0.03)
     finally:
         learner.close()
+
+
+def test_what_a_network_keeps_for_its_backward_pass_is_asked_of_it():
+    with torch.device("meta"):
+        plain, gated = mlp(17, (256, 128), 6, "elu"), mlp(17, (256, 128), 6, "silu")
+    assert pass_numbers(plain, 17) == (17 + 256 + 128, 256)  # ELU works in place: its output is the next layer's input
+    assert pass_numbers(gated, 17) == (17 + 2 * 256 + 2 * 128, 256)  # SiLU's input is kept beside its output
+    users = torch.nn.Sequential(torch.nn.Linear(4, 300), torch.nn.Tanh(), torch.nn.Linear(300, 2))
+    assert pass_numbers(users, 4) == (4 + 300, 300)
 
 
 def test_physics_sizes_are_those_of_mujoco():
@@ -206,7 +218,7 @@ def test_every_proposed_change_fits_and_is_smaller(num_envs, steps, slots, mode,
         assert budget.host_bytes <= 0.8 * host and budget.shm_bytes <= shm
 
 
-COSTS = ProcessCosts(ProcessCost(3, 2), ProcessCost(2, 2), ProcessCost(1, 1))
+COSTS = ProcessCosts(ProcessCost(3, 2), ProcessCost(2, 2), ProcessCost(1, 1), 4, 1.5)
 
 
 @pytest.fixture
@@ -217,19 +229,19 @@ def cache(tmp_path, monkeypatch):
 
 def test_process_cost_is_measured_once(cache, monkeypatch):
     measured = []
-    monkeypatch.setattr(process_cost, "_measure", lambda: measured.append(1) or COSTS)
+    monkeypatch.setattr(processes, "_measure", lambda: measured.append(1) or COSTS)
     assert [measure_process_cost() for _ in range(3)] == [COSTS] * 3
     assert len(measured) == 1
-    assert process_cost.cache_path().is_relative_to(cache)
+    assert processes.cache_path().is_relative_to(cache)
     measure_process_cost(refresh=True)
     assert len(measured) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"learner": {"private": 1}}', json.dumps([1])])
 def test_a_damaged_cache_is_measured_again(cache, monkeypatch, content):
-    process_cost.cache_path().parent.mkdir(parents=True)
-    process_cost.cache_path().write_text(content)
-    monkeypatch.setattr(process_cost, "_measure", lambda: COSTS)
+    processes.cache_path().parent.mkdir(parents=True)
+    processes.cache_path().write_text(content)
+    monkeypatch.setattr(processes, "_measure", lambda: COSTS)
     assert measure_process_cost() == COSTS
 
 
@@ -237,8 +249,8 @@ def test_a_measurement_that_fails_falls_back_and_says_so(cache, monkeypatch, cap
     def fail() -> ProcessCosts:
         raise subprocess.CalledProcessError(1, "python", stderr="ImportError: no torch")
 
-    monkeypatch.setattr(process_cost, "_measure", fail)
+    monkeypatch.setattr(processes, "_measure", fail)
     with caplog.at_level(logging.WARNING):
         assert measure_process_cost() == FALLBACK
     assert "no torch" in caplog.text
-    assert not process_cost.cache_path().exists()
+    assert not processes.cache_path().exists()

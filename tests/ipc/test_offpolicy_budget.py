@@ -16,7 +16,7 @@ from unilab.algos.torch.memory import (
     MemoryBudgetError,
     estimate_offpolicy,
 )
-from unilab.algos.torch.memory.process_cost import FALLBACK
+from unilab.algos.torch.memory.processes import FALLBACK
 from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass

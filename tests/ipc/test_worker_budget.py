@@ -5,7 +5,7 @@ import mmap
 import pytest
 
 from unilab.algos.torch.memory import EnvSizes, estimate_offpolicy
-from unilab.algos.torch.memory.process_cost import FALLBACK
+from unilab.algos.torch.memory.processes import FALLBACK
 from unilab.algos.torch.memory.workers import RAY_LIBRARY, RAY_PROCESSES
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner

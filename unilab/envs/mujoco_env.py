@@ -37,6 +37,8 @@ _BAD = {
     "qacc": mujoco.mjtWarning.mjWARN_BADQACC.value,
     "action": mujoco.mjtWarning.mjWARN_BADCTRL.value,
 }
+_SOLVER_STATISTICS = 40
+"""bytes of one mjSolverStat, three doubles and four integers; a simulation has thousands of them"""
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -265,6 +267,16 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.elapsed_steps[ids] = 0
         self._place(np.asarray(ids), qpos, qvel)
         return self._obs
+
+    def bytes_taken(self) -> tuple[int, int, int]:
+        """Bytes of the model, of each physics thread, and of each row without the buffers of ``AutoresetVecEnv``."""
+        data = mujoco.MjData(self.model)
+        mujoco.mj_step(self.model, data)
+        # the rest of the arena is address space, never touched
+        simulation = data.nbuffer + data.maxuse_arena + _SOLVER_STATISTICS * len(data.solver)
+        views = [getattr(self.before, field.name)[0] for field in fields(self.before)]
+        states = 2 * self._before[0].nbytes + 2 * sum(view.nbytes for view in views)
+        return 2 * self.model.nbuffer, simulation, states + (simulation if self.persistent else 0)
 
     # The steps of ``AutoresetVecEnv``.
 

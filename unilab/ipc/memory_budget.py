@@ -1,5 +1,6 @@
 """The memory that a run needs, item by item, against what a machine has; and what to change when it does not fit."""
 
+import mmap
 import shutil
 import textwrap
 from collections import defaultdict
@@ -159,6 +160,16 @@ class MemoryBudget:
             if fitting:
                 changes[name] = fitting
         return dict(sorted(changes.items(), key=lambda change: -change[1] / self.settings[change[0]]))
+
+
+def place_of(device: str) -> str:
+    """Where a torch device's memory is, as budgets name it."""
+    return {"cpu": HOST, "cuda": "cuda:0"}.get(device, device)
+
+
+def pages(*sizes: int) -> int:
+    """What segments of these sizes take of /dev/shm: whole pages."""
+    return sum(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes)
 
 
 def _mib(size: int) -> str:

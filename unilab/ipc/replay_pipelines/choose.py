@@ -4,10 +4,12 @@ from typing import Literal, get_args
 
 import torch
 
+from unilab.ipc.memory_budget import HOST, BudgetItem
 from unilab.ipc.replay_buffer import ReplayBuffer
-from unilab.ipc.replay_pipelines.device import DevicePipeline, replay_bytes_on_device
+from unilab.ipc.replay_pipelines.device import CHUNK, DevicePipeline, replay_bytes_on_device
 from unilab.ipc.replay_pipelines.host import DirectPipeline, PrefetchPipeline
 from unilab.ipc.replay_pipelines.pipeline import ReplayPipeline
+from unilab.ipc.replay_rows import RowLayout
 
 PipelineKind = Literal["auto", "direct", "prefetch", "device"]
 
@@ -77,3 +79,23 @@ def choose_kind(
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         device_budget_bytes = int(FREE_MEMORY_FRACTION * free)
     return "device" if replay_bytes <= device_budget_bytes else "prefetch"
+
+
+def pipeline_items(
+    kind: Literal["direct", "prefetch", "device"], layout: RowLayout, capacity: int, batch_size: int, learner: str
+) -> list[BudgetItem]:
+    """The memory of a pipeline of this kind: the batches on their way to the learner, which is at ``learner``."""
+    batch = 4 * layout.width * batch_size
+    if kind == "device":
+        staging = 2 * 4 * layout.width * CHUNK
+        return [
+            BudgetItem(
+                "replay on the device", learner, replay_bytes_on_device(capacity, layout.width), "every row once more"
+            ),
+            BudgetItem("staging", HOST, staging, f"2 times {CHUNK:,} transitions on their way"),
+            BudgetItem("batches", learner, 2 * batch, "this one and the one before"),
+        ]
+    count, numbers = (2 if kind == "prefetch" else 1), 2 * 8 * batch_size  # of the rows, and where these lie
+    detail = "one is learned from while the next is filled" if kind == "prefetch" else "the one that is learned from"
+    items = [BudgetItem("batches", HOST, count * batch + numbers, detail)]
+    return items if learner == HOST else [*items, BudgetItem("batches", learner, count * batch, "the same")]

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
+from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.data_parallel import DataParallelThreads
 from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
+from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
+from unilab.envs.sizes import EnvSizes
+from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
 from unilab.run.checkpoint import continue_optimizer
 from unilab.settings import nearest
 from unilab.tracing.spans import span
@@ -381,3 +385,50 @@ def _same_buffers(one: nn.Module, other: nn.Module) -> bool:
     """Whether two normalizers do the same."""
     ours, theirs = dict(one.named_buffers()), dict(other.named_buffers())
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+ALWAYS_RETURNED = 32 * MIB
+"""glibc maps blocks from this size on one by one and gives them back as soon as they are freed"""
+
+
+def learner_items(
+    config: APPOConfig, actor: Actor, critic: Critic, sizes: EnvSizes, threads: int, place: str, kept: float
+) -> list[BudgetItem]:
+    """The memory of an ``APPOLearner``: what it holds between rollouts, and what an update needs while it runs.
+
+    Args:
+        actor, critic: those that it will have; on the device ``meta`` they take none themselves.
+        threads: data-parallel threads.
+        place: of its device, as budgets name it.
+        kept: what blocks of several sizes take over their sum; see ``ProcessCosts``.
+    """
+    rows, critic_dim = config.num_envs * config.steps_per_env, sizes.critic_dim or sizes.obs_dim
+    both = state_bytes(actor) + state_bytes(critic)
+    gradients, shares = threads + (threads > 1), "one a thread and their sum" if threads > 1 else ""
+    observations = critic_dim + (sizes.obs_dim if config.obs_normalization else 0)
+    samples = rows * 4 * (observations + sizes.action_dim + 5)
+
+    # First the networks' activations over all rows without gradients: a layer's input and output, or the observations
+    # in double precision for the normalizer. Then those over one minibatch, with gradients.
+    width = 2 if config.learner_dtype == "bfloat16" else 4
+    passes = [pass_numbers(actor.body, sizes.obs_dim), pass_numbers(critic.body, critic_dim)]
+    widest = max(numbers for _, numbers in passes)
+    prepare = rows * max(2 * width * widest, 8 * max(sizes.obs_dim, critic_dim))
+    minibatch = -(-rows // config.algorithm.num_mini_batches)
+    gathered = sizes.obs_dim + critic_dim + 2 * sizes.action_dim + 5
+    update = minibatch * (width * (sum(saved for saved, _ in passes) + 2 * widest) + 4 * gathered)
+    biggest_prepared, biggest_updated = (width * widest * count // threads for count in (rows, minibatch))
+    if place != HOST or biggest_updated >= ALWAYS_RETURNED:  # an accelerator's allocator reuses the blocks of either
+        activations = max(prepare, update)
+    elif biggest_prepared >= ALWAYS_RETURNED:
+        activations = prepare + int(kept * update)
+    else:
+        activations = int(kept * (prepare + update))
+    detail = f"{prepare / MIB:,.1f} MiB for all rows, {update / MIB:,.1f} for a minibatch; what malloc keeps of it"
+    return [
+        BudgetItem("models", place, both + state_bytes(actor), "actor, critic, target actor"),
+        BudgetItem("gradients", place, gradients * both, shares),
+        BudgetItem("optimizer state", place, 2 * both, "two moments of every parameter"),
+        BudgetItem("samples", place, samples, f"{rows} rows prepared for the update"),
+        BudgetItem("activations", place, activations, detail if place == HOST else f"of {max(rows, minibatch)} rows"),
+    ]

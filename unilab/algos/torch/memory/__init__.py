@@ -1,14 +1,13 @@
 """What a run will allocate, item by item, before anything is: so that what does not fit is refused.
 
-Sizes of arrays follow from the configuration. The fixed cost of the processes is measured once on each machine
-(``process_cost``). Two kinds of figures are neither: how much the C allocator keeps or loses to fragmentation was
-fitted to measured runs, and what CUDA costs is assumed and was never measured by us (``items.CUDA_CONTEXT_DEVICE`` and
-below).
+Each object says beside its own code how many bytes it will take; here they are added up. What a process costs beside
+its data, what the C allocator keeps of freed blocks included, is measured once on each machine (``processes``). What
+CUDA and Ray cost is assumed.
 """
 
 from unilab.algos.torch.memory.appo import estimate_appo
-from unilab.algos.torch.memory.items import EnvSizes, env_sizes
 from unilab.algos.torch.memory.offpolicy import estimate_offpolicy
+from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
 
 __all__ = [

@@ -4,42 +4,31 @@ import dataclasses
 import functools
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
+from unilab.algos.torch.appo.learner import learner_items
 from unilab.algos.torch.appo.worker import build_networks
-from unilab.algos.torch.memory.items import (
-    FLOAT,
-    EnvSizes,
+from unilab.algos.torch.memory.processes import (
+    ProcessCosts,
     Processes,
-    env_sizes,
     learner_and_collector,
     mailbox_item,
-    pages,
-    physics_items,
-    place_of,
+    measure_process_cost,
     process_items,
-    published_bytes,
-    state_bytes,
 )
-from unilab.algos.torch.memory.process_cost import ProcessCosts, measure_process_cost
-from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryBudget
+from unilab.algos.torch.networks.actor_critic import Actor, Critic
+from unilab.algos.torch.networks.sizes import pass_numbers, published_bytes, state_bytes
+from unilab.envs.sizes import EnvSizes, env_sizes
+from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryBudget, pages, place_of
 from unilab.ipc.rollout_ring_buffer import ring_bytes, slot_fields
 from unilab.machine.devices import split_threads, usable_cores
 from unilab.settings import parse
 
-FRAGMENTATION = 1.4
-"""what blocks of several sizes take over their sum, as glibc keeps the freed ones apart for each thread"""
-FRAGMENTATION_OF_ONE_SIZE = 1.15
-"""the same when nearly all blocks have one size and so reuse each other's place"""
-ALWAYS_RETURNED = 32 * MIB
-"""glibc maps blocks from this size on one by one and gives them back as soon as they are freed"""
-
-_ACTIVATION_COPIES = {"elu": 2, "silu": 2, "relu": 1, "tanh": 1}
-"""tensors a hidden layer that the backward pass needs: the output alone, or the input of the activation as well"""
+FLOAT = 4
+"""bytes of a float32"""
 
 
 def estimate_appo(
@@ -64,13 +53,19 @@ def estimate_appo(
     costs = costs or measure_process_cost()
     threads = split_threads(config, cores or usable_cores())
     learner, collector = place_of(config.learner_device), place_of(config.collector_device)
-    networks = _network_bytes(config, sizes)
+    actor, critic = _networks(config, sizes)
+    noise = 2 * FLOAT * config.steps_per_env * config.num_envs * sizes.action_dim
+    hidden = 2 * FLOAT * config.num_envs * pass_numbers(actor.body, sizes.obs_dim)[1]
+    processes: Processes = {"process": (costs.learner, {config.learner_device, config.collector_device})}
+    if config.mode == "async":
+        processes = learner_and_collector(costs, config.learner_device, config.collector_device)
     items = [
         *_exchange_items(config, sizes, learner),
-        *_learner_items(config, sizes, networks, threads.learner, learner),
-        *_collector_items(config, sizes, networks, collector),
-        *physics_items(config.num_envs, sizes, threads.env),
-        *process_items(_processes(config, costs), threads.learner),
+        *learner_items(config, actor, critic, sizes, threads.learner, learner, costs.kept),
+        BudgetItem("collector's models", collector, state_bytes(actor) + state_bytes(critic), "actor and critic"),
+        BudgetItem("inference", collector, noise + hidden, "noise of a rollout, activations of a step"),
+        *sizes.items(config.num_envs, threads.env),
+        *process_items(processes, threads.learner, costs.thread),
     ]
     settings = {"num_envs": config.num_envs, "steps_per_env": config.steps_per_env}
     if config.mode == "async":
@@ -100,95 +95,15 @@ def _exchange_items(config: APPOConfig, sizes: EnvSizes, learner: str) -> list[B
     ]
 
 
-def _learner_items(
-    config: APPOConfig, sizes: EnvSizes, networks: "_NetworkBytes", threads: int, place: str
-) -> list[BudgetItem]:
-    """The update: what it keeps between rollouts, and what it needs while it runs."""
-    rows = config.num_envs * config.steps_per_env
-    critic_dim = sizes.critic_dim or sizes.obs_dim
-    gradients, shares = threads + (threads > 1), "one a thread and their sum" if threads > 1 else ""
-    observations = critic_dim + (sizes.obs_dim if config.obs_normalization else 0)
-    per_row = FLOAT * (observations + sizes.action_dim + 5)
-    return [
-        BudgetItem("models", place, networks.total + networks.actor, "actor, critic, target actor"),
-        BudgetItem("gradients", place, gradients * networks.total, shares),
-        BudgetItem("optimizer state", place, 2 * networks.total, "two moments of every parameter"),
-        BudgetItem("samples", place, rows * per_row, f"{rows} rows prepared for the update"),
-        _activations(config, sizes, threads, place),
-    ]
-
-
-def _activations(config: APPOConfig, sizes: EnvSizes, threads: int, place: str) -> BudgetItem:
-    """The networks' activations: over all rows without gradients, then over one minibatch with them."""
-    rows = config.num_envs * config.steps_per_env
-    width = 2 if config.learner_dtype == "bfloat16" else FLOAT
-    critic_dim = sizes.critic_dim or sizes.obs_dim
-    widths = [width for network in _networks(config, sizes) for width in _hidden_widths(network)]
-    widest = max(widths, default=1)
-    # A layer's input and output, or the observations in double precision for the normalizer.
-    prepare = rows * max(2 * width * widest, 8 * max(sizes.obs_dim, critic_dim))
-    minibatch = -(-rows // config.algorithm.num_mini_batches)
-    kept = _ACTIVATION_COPIES[config.network.activation] * sum(widths)
-    gathered = sizes.obs_dim + critic_dim + 2 * sizes.action_dim + 5
-    update = minibatch * (width * (kept + 2 * widest) + FLOAT * gathered)
-    if place != HOST:  # the caching allocator reuses the blocks of one for the other
-        return BudgetItem("activations", place, max(prepare, update), f"of {max(rows, minibatch)} rows")
-    biggest_prepared, biggest_updated = (width * widest * count // threads for count in (rows, minibatch))
-    if biggest_updated >= ALWAYS_RETURNED:
-        total = max(prepare, update)
-    elif biggest_prepared >= ALWAYS_RETURNED:
-        total = prepare + int(FRAGMENTATION_OF_ONE_SIZE * update)
-    else:
-        total = int(FRAGMENTATION * (prepare + update))
-    detail = f"{prepare / MIB:,.1f} MiB for all rows, {update / MIB:,.1f} for a minibatch; what malloc keeps of it"
-    return BudgetItem("activations", place, total, detail)
-
-
-def _collector_items(config: APPOConfig, sizes: EnvSizes, networks: "_NetworkBytes", place: str) -> list[BudgetItem]:
-    """The policy that acts."""
-    noise = 2 * FLOAT * config.steps_per_env * config.num_envs * sizes.action_dim
-    hidden = 2 * FLOAT * config.num_envs * max(_hidden_widths(_networks(config, sizes)[0]), default=1)
-    return [
-        BudgetItem("collector's models", place, networks.total, "actor and critic"),
-        BudgetItem("inference", place, noise + hidden, "noise of a rollout, activations of a step"),
-    ]
-
-
-def _processes(config: APPOConfig, costs: ProcessCosts) -> Processes:
-    """The processes that the mode has."""
-    if config.mode == "sync":
-        return {"process": (costs.learner, {config.learner_device, config.collector_device})}
-    return learner_and_collector(costs, config.learner_device, config.collector_device)
-
-
-@dataclass(frozen=True)
-class _NetworkBytes:
-    actor: int
-    critic: int
-
-    @property
-    def total(self) -> int:
-        return self.actor + self.critic
-
-
-def _networks(config: APPOConfig, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+def _networks(config: APPOConfig, sizes: EnvSizes) -> tuple[Actor, Critic]:
     """Actor and critic; those of the built-in networks without memory: only their shapes."""
     return _shapes(json.dumps(dataclasses.asdict(config.network)), config.obs_normalization, sizes)
 
 
 @functools.lru_cache(maxsize=8)
-def _shapes(network: str, obs_normalization: bool, sizes: EnvSizes) -> tuple[torch.nn.Module, torch.nn.Module]:
+def _shapes(network: str, obs_normalization: bool, sizes: EnvSizes) -> tuple[Actor, Critic]:
     """All that decides about them; a plan asks a thousand times for those of a few."""
     config = APPOConfig(network=parse(NetworkConfig, json.loads(network)), obs_normalization=obs_normalization)
     built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
     with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
         return build_networks(config, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
-
-
-def _hidden_widths(network: torch.nn.Module) -> list[int]:
-    """Outputs of every layer but the last, as their weights say."""
-    return [parameter.shape[0] for parameter in network.parameters() if parameter.dim() > 1][:-1]
-
-
-def _network_bytes(config: APPOConfig, sizes: EnvSizes) -> _NetworkBytes:
-    return _NetworkBytes(*map(state_bytes, _networks(config, sizes)))

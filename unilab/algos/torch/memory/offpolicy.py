@@ -3,41 +3,44 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from unilab.algos.torch.memory.items import (
-    FLOAT,
-    EnvSizes,
-    env_sizes,
+from unilab.algos.torch.memory.processes import (
+    ProcessCosts,
     learner_and_collector,
     mailbox_item,
-    pages,
-    physics_items,
-    place_of,
+    measure_process_cost,
     process_items,
-    published_bytes,
-    state_bytes,
 )
-from unilab.algos.torch.memory.process_cost import ProcessCosts, measure_process_cost
 from unilab.algos.torch.memory.workers import worker_items, worker_processes
+from unilab.algos.torch.networks.sizes import published_bytes, state_bytes
 from unilab.algos.torch.offpolicy.config import CONFIGS, NetworkConfig, OffPolicyConfig, SACConfig
 from unilab.algos.torch.offpolicy.learner import divide
 from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass, Scratch
 from unilab.algos.torch.offpolicy.networks.policies import Actor, Critics, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
 from unilab.algos.torch.offpolicy.threads import divide_threads
-from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryAvailable, MemoryBudget
+from unilab.envs.sizes import EnvSizes, env_sizes
+from unilab.ipc.memory_budget import (
+    HOST,
+    MIB,
+    SHM,
+    BudgetItem,
+    MemoryAvailable,
+    MemoryBudget,
+    pages,
+    place_of,
+)
 from unilab.ipc.replay_buffer import replay_bytes
-from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind
-from unilab.ipc.replay_pipelines.device import CHUNK
+from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind, pipeline_items
 from unilab.ipc.replay_rows import RowLayout
 from unilab.machine.devices import usable_cores
 from unilab.settings import SettingsError
 
-_BFLOAT16 = 2
-_ROW_NUMBER = 8
+FLOAT, _BFLOAT16 = 4, 2
+"""bytes of a number"""
 _BFLOAT16_KERNELS = 15 * MIB
 """what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
@@ -77,16 +80,16 @@ def estimate_offpolicy(
         processes = learner_and_collector(costs, config.learner_device, config.collector_device)
         collecting = [
             *_collector_items(config, sizes, layout),
-            *physics_items(config.num_envs, sizes, threads.env),
+            *sizes.items(config.num_envs, threads.env),
         ]
     else:
         processes, collecting = worker_processes(config, costs), worker_items(config, sizes, threads.env)
     items = [
         *_replay_items(config, sizes, layout),
-        *_pipeline_items(config, layout, kind, learner),
+        *pipeline_items(kind, layout, config.replay_capacity, config.batch_size, learner),
         *_learner_items(config, sizes, layout, divided, learner),
         *collecting,
-        *process_items(processes, learner_threads + (kind == "prefetch")),
+        *process_items(processes, learner_threads + (kind == "prefetch"), costs.thread),
     ]
     settings = {name: getattr(config, name) for name in ("replay_capacity", "num_envs", "batch_size")}
 
@@ -108,7 +111,7 @@ def _replay_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout) -
     return items
 
 
-def _pipeline(config: OffPolicyConfig, layout: RowLayout, free: int | None) -> str:
+def _pipeline(config: OffPolicyConfig, layout: RowLayout, free: int | None) -> Literal["direct", "prefetch", "device"]:
     """The kind of pipeline that the run will have."""
     mirror = FLOAT * config.replay_capacity * layout.width
     budget = mirror if free is None else int(FREE_MEMORY_FRACTION * free)
@@ -116,23 +119,6 @@ def _pipeline(config: OffPolicyConfig, layout: RowLayout, free: int | None) -> s
         return choose_kind(config.pipeline, mirror, config.learner_device, device_budget_bytes=budget)
     except ValueError as error:
         raise SettingsError("pipeline", str(error).removeprefix("pipeline: ")) from None
-
-
-def _pipeline_items(config: OffPolicyConfig, layout: RowLayout, kind: str, learner: str) -> list[BudgetItem]:
-    """The batches on their way to the learner."""
-    batch = config.batch_size * layout.width * FLOAT
-    if kind == "device":
-        mirror, staging = FLOAT * config.replay_capacity * layout.width, 2 * FLOAT * CHUNK * layout.width
-        return [
-            BudgetItem("replay on the device", learner, mirror, "every transition once more"),
-            BudgetItem("staging", HOST, staging, f"2 times {CHUNK:,} transitions on their way"),
-            BudgetItem("batches", learner, 2 * batch, "this one and the one before"),
-        ]
-    count = 2 if kind == "prefetch" else 1
-    numbers = 2 * _ROW_NUMBER * config.batch_size
-    detail = "one is learned from while the next is filled" if kind == "prefetch" else "the one that is learned from"
-    items = [BudgetItem("batches", HOST, count * batch + numbers, detail)]
-    return items if learner == HOST else [*items, BudgetItem("batches", learner, count * batch, "the same")]
 
 
 def _learner_items(

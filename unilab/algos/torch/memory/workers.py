@@ -5,15 +5,16 @@ from collections.abc import Collection
 
 import torch
 
-from unilab.algos.torch.memory.items import FLOAT, EnvSizes, Processes, pages, physics_items, state_bytes
-from unilab.algos.torch.memory.process_cost import ProcessCost, ProcessCosts
+from unilab.algos.torch.memory.processes import ProcessCost, ProcessCosts, Processes
+from unilab.algos.torch.networks.sizes import state_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy
 from unilab.algos.torch.offpolicy.worker_source import QUEUE_SIZE
 from unilab.distributed import RolloutLayout
 from unilab.distributed.processes import VERSION
 from unilab.envs import EnvDims
-from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem
+from unilab.envs.sizes import EnvSizes
+from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, pages
 from unilab.ipc.rollout_ring_buffer import ring_bytes
 from unilab.ipc.weight_sync import weight_sync_bytes
 
@@ -57,17 +58,15 @@ def worker_items(config: OffPolicyConfig, sizes: EnvSizes, threads: int) -> list
         policy = ExploringPolicy(config, EnvDims(sizes.obs_dim, sizes.action_dim, sizes.critic_dim))
     rows = config.num_envs // config.workers.count
     layout = RolloutLayout(config.env_steps_per_sync, rows, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
-    inference = FLOAT * rows * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
+    inference = 4 * rows * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
     copies = 2 * count + 3  # of each worker: the one that acts and the newest; of the learner: first, newest, next
-    transitions = (2 * FLOAT + 1) * layout.num_steps * rows * (2 * sizes.obs_dim + sizes.action_dim + 3)
+    transitions = (2 * 4 + 1) * layout.num_steps * rows * (2 * sizes.obs_dim + sizes.action_dim + 3)
     return [
         BudgetItem("workers' models", HOST, copies * state_bytes(policy), f"actor, {count} workers and the learner"),
         BudgetItem("inference", HOST, count * inference, "noise and activations of a step"),
         BudgetItem("transitions", HOST, transitions, "of a rollout on its way to the replay buffer"),
         *_rollout_items(config, layout, policy),
-        *physics_items(
-            rows * count, dataclasses.replace(sizes, model_bytes=count * sizes.model_bytes), count * threads
-        ),
+        *dataclasses.replace(sizes, model_bytes=count * sizes.model_bytes).items(rows * count, count * threads),
     ]
 
 

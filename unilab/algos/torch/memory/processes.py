@@ -1,11 +1,12 @@
-"""What a process costs before it holds any data: the interpreter, the libraries, and what they set up when used.
+"""What a process costs beside its data: the interpreter, the libraries, threads, and what the C allocator keeps.
 
-That depends on the versions and on the machine, so it is measured: by training once, in the smallest size there is,
-in a child, and reading what each of its processes holds. A few seconds, once for a machine and set of versions.
+That depends on the versions and on the machine, so it is measured by trainings in a child (``rehearsal``) and
+remembered. Some seconds, once for a machine and set of versions.
 """
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -13,19 +14,28 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 import pydantic
+
+from unilab.ipc.latest import LatestValue, mailbox_bytes
+from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, pages, place_of
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "tensorboard", "psutil", "pydantic")
 TIMEOUT = 180.0
 """seconds"""
+
+CUDA_CONTEXT_DEVICE = 512 * MIB
+"""an assumption on the safe side of what is usual, not measured"""
+CUDA_CONTEXT_HOST = 512 * MIB
+"""driver and libraries in the process: an assumption, not measured"""
+CUBLAS_WORKSPACE = 2 * 32 * MIB
+"""cuBLAS and cuBLASLt, at the size that NVIDIA recommends for compute capability 9.0; 4 MiB each on older ones"""
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,20 @@ class ProcessCosts:
     collector: ProcessCost
     tracker: ProcessCost
     """Python's resource tracker, which every run that shares memory starts"""
+    thread: int
+    """of each learner thread beyond the first: stack, allocator arena, scratch memory"""
+    kept: float
+    """what blocks of several sizes take over their sum, as the C allocator keeps the freed ones apart"""
 
 
 _COSTS = pydantic.TypeAdapter(ProcessCosts)
 
 FALLBACK = ProcessCosts(
-    learner=ProcessCost(private=234 * 2**20, libraries=116 * 2**20),
-    collector=ProcessCost(private=161 * 2**20, libraries=109 * 2**20),
-    tracker=ProcessCost(private=6 * 2**20, libraries=6 * 2**20),
+    learner=ProcessCost(private=234 * MIB, libraries=116 * MIB),
+    collector=ProcessCost(private=161 * MIB, libraries=109 * MIB),
+    tracker=ProcessCost(private=6 * MIB, libraries=6 * MIB),
+    thread=4 * MIB,
+    kept=1.4,
 )
 """where nothing can be measured: Linux x86-64, Python 3.11, torch 2.13 (CPU), mujoco 4.0, numpy 2.4"""
 
@@ -97,14 +113,21 @@ def _cache_folder() -> Path:
 
 @functools.cache
 def _key() -> str:
-    """Changes with what changes the cost: the machine, the interpreter and the libraries."""
+    """Changes with what changes the cost (the machine, the interpreter, the libraries) or what is kept of it."""
     versions = []
     for package in PACKAGES:
         try:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:  # an extra that is not installed
             continue
-    words = (platform.node(), platform.machine(), platform.python_version(), sys.prefix, *versions)
+    words = (
+        "with what malloc keeps",
+        platform.node(),
+        platform.machine(),
+        platform.python_version(),
+        sys.prefix,
+        *versions,
+    )
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
@@ -120,10 +143,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _measure() -> ProcessCosts:
-    """Train in the smallest size there is, and read what the processes hold."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [sys.executable, "-m", __name__, folder],
+            [sys.executable, "-m", f"{__package__}.rehearsal", folder],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -145,39 +167,40 @@ def read_process_cost(pid: int) -> ProcessCost:
     return ProcessCost(private=anonymous, libraries=fields["RssFile"])
 
 
-def _children() -> Iterable[tuple[str, int]]:
-    for child in psutil.Process().children():
-        yield ("tracker" if "resource_tracker" in " ".join(child.cmdline()) else "collector"), child.pid
+Processes = Mapping[str, tuple[ProcessCost, Collection[str]]]
+"""by name the fixed cost of each process, and the devices that it uses"""
 
 
-def _train_and_print(folder: str) -> None:
-    """Entry of the measuring child: one line of JSON on standard output."""
-    from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
-    from unilab.algos.torch.appo.runner import APPORunner
-    from unilab.run.progress import Progress
-
-    costs: dict[str, dict[str, int]] = {}
-
-    def look(progress: Progress) -> bool:
-        if progress.iteration < 3:
-            return True
-        costs.update({kind: asdict(read_process_cost(pid)) for kind, pid in [("learner", os.getpid()), *_children()]})
-        return False
-
-    small = NetworkConfig(actor=(8,), critic=(8,))
-    config = APPOConfig(
-        mode="async",
-        num_envs=4,
-        steps_per_env=4,
-        env_threads=1,
-        inference_threads=1,
-        learner_threads=1,
-        network=small,
-    )
-    with APPORunner.from_config(config) as runner:
-        runner.learn(5, log_dir=folder, on_iteration=look)
-    print(json.dumps(costs))
+def learner_and_collector(costs: ProcessCosts, learner_device: str, collector_device: str) -> Processes:
+    """The processes of a run whose collector is a process of its own."""
+    return {
+        "learner process": (costs.learner, {learner_device}),
+        "collector process": (costs.collector, {collector_device}),
+        "resource tracker": (costs.tracker, ()),
+    }
 
 
-if __name__ == "__main__":
-    _train_and_print(*sys.argv[1:])
+def process_items(processes: Processes, learner_threads: int, thread: int) -> list[BudgetItem]:
+    """What the processes cost before they hold any data; ``learner_threads`` are the busy ones of the learner's,
+    and each but the first costs ``thread`` bytes."""
+    items = []
+    for name, (cost, devices) in processes.items():
+        items.append(BudgetItem(name, HOST, cost.private, "interpreter and libraries, private part"))
+        for device in sorted(device for device in devices if device.startswith("cuda")):
+            items += [
+                BudgetItem(f"CUDA in {name}", HOST, CUDA_CONTEXT_HOST, "driver and libraries; not measured"),
+                BudgetItem("CUDA context", place_of(device), CUDA_CONTEXT_DEVICE, "not measured"),
+                BudgetItem("cuBLAS workspace", place_of(device), CUBLAS_WORKSPACE, "as documented"),
+            ]
+    libraries = max(cost.libraries for cost, _ in processes.values())
+    return [
+        *items,
+        BudgetItem("libraries", HOST, libraries, "pages that the processes share"),
+        BudgetItem("threads", HOST, thread * (learner_threads - 1), "stacks, arenas, scratch of the learner's"),
+    ]
+
+
+def mailbox_item() -> BudgetItem:
+    """What the collector reports through."""
+    metrics = mailbox_bytes(inspect.signature(LatestValue).parameters["capacity"].default)
+    return BudgetItem("mailbox", SHM, pages(metrics, 8), "the newest metrics, and a counter of steps")
