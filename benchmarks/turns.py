@@ -56,7 +56,7 @@ def compare(given: argparse.Namespace, one_by_one: str) -> dict[str, Any]:
         measuring = Measuring(sides, schedule, Path(folder), stop, lambda text: None)
         pairs = measuring.run()
     wall = time.monotonic() - began
-    logs = np.array([math.log(new.env_steps_per_second / base.env_steps_per_second) for base, new in pairs.across])
+    logs = np.array([math.log(new.env_steps_per_second / base.env_steps_per_second) for ((base, new),) in pairs.across])
     half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
     return {"change": math.expm1(float(logs.mean())), "half_width": half, "wall_seconds": wall}
 
