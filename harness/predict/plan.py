@@ -450,18 +450,30 @@ def _pinned(source: SuiteSource, trainer: Trainer, space: Space, baseline: Setti
 
 
 def _try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
-    """``try_environment`` with the settings of each trainer's baseline."""
-    suite, tried = source.suite, [(trainer, source.suite.fixed | source.suite.baseline)]
+    """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
+    suite = source.suite
+    tried: list[tuple[Trainer, dict[Key, Settings]]]
+    tried = [(trainer, {("fixed",): suite.fixed, ("baseline",): suite.baseline})]
     if isinstance(trainer, SideBySide):
-        tried = [(one, suite.trainers[name].settings) for name, one in trainer.trainers.items()]
+        tried = [(one, {("trainers", name, "settings"): suite.trainers[name].settings})
+                 for name, one in trainer.trainers.items()]  # fmt: skip
     notes: list[str] = []
-    for one, settings in tried:
-        notes += try_environment(source.document, one, suite.env, settings)
+    for one, groups in tried:
+        notes += try_environment(source.document, one, suite.env, groups)
+    for name, dimension in suite.search.items():
+        for value in ends(dimension):
+            groups = {("fixed",): suite.fixed, ("search",): {name: value}}
+            _check_environment(source.document, trainer, suite.env, groups)
     return tuple(dict.fromkeys(notes))
 
 
-def try_environment(document: Document, trainer: Trainer, env: str, settings: Mapping[str, Any]) -> list[str]:
+def try_environment(
+    document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]
+) -> list[str]:
     """A few steps of an environment that is not ours, so that its mistakes are found before anything is started.
+
+    Args:
+        groups: settings, by where in the document they stand.
 
     Returns:
         What may be meant so, or not.
@@ -471,18 +483,28 @@ def try_environment(document: Document, trainer: Trainer, env: str, settings: Ma
     """
     from unilab.envs import names
 
-    if not trainer.unilab_environments or env in names():
-        return []
-    from unilab.envs.check import check
+    notes: list[str] = []
+    if trainer.unilab_environments and env not in names():
+        from unilab.envs.check import check
 
-    findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
-    if findings.problems:
-        raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+        settings = {name: value for group in groups.values() for name, value in group.items()}
+        findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
+        if findings.problems:
+            raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+        notes = [f"{env}: {note}" for note in findings.notes]
+    _check_environment(document, trainer, env, groups)
+    return notes
+
+
+def _check_environment(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
+    settings = {name: value for group in groups.values() for name, value in group.items()}
     try:
         trainer.check_environment({**settings, "env": env})
     except SettingsError as error:
-        raise document.error((error.key,), error.problem) from None
-    return [f"{env}: {note}" for note in findings.notes]
+        where: Key = ()
+        for key, group in groups.items():
+            where = key if error.key in group else where
+        raise document.error((*where, error.key), error.problem) from None
 
 
 def check_environment(document: Document, trainer: Trainer, env: str) -> None:

@@ -82,7 +82,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
         with mistakes.collected():
             _check_setting(document, trainer, name, value)
     mistakes.check()
-    notes = try_environment(document, trainer, content["env"], settings)
+    notes = try_environment(document, trainer, content["env"], {("settings",): settings})
     settings = {"env": content["env"]} | settings
     try:
         trainer.check(settings)

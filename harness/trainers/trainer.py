@@ -16,6 +16,8 @@ from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
+from unilab.envs import names
+from unilab.envs.unit_actions import require_continuous
 from unilab.errors import UserError
 from unilab.machine.devices import split_threads, usable_cores
 from unilab.run.config import RunConfig
@@ -62,7 +64,8 @@ class Trainer(ABC):
         """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
-        """Raises ``SettingsError`` for an environment, one that can be made, that this trainer cannot train in."""
+        """Raises ``SettingsError`` where this trainer, or a network that is described, does not fit the environment,
+        which can be made."""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Names of settings that change nothing beside the others: they are not searched, and not shown."""
@@ -199,7 +202,15 @@ class APPOTrainer(OwnTrainer):
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
         config = self.config(settings)
-        check_actions(config.env, _env_sizes(config).chooses)
+        built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
+        if built_in and config.env in names():  # our own environments have continuous actions
+            return
+        dims = _env_sizes(config).dims
+        check_actions(config.env, dims.chooses)
+        if not built_in:
+            from unilab.algos.torch.appo.actor_critic import build_networks
+
+            build_networks(config, dims)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_appo
@@ -251,6 +262,11 @@ class OffPolicyTrainer(OwnTrainer):
             )
         check_replay_capacity(config)
         check_workers(config)
+
+    def check_environment(self, settings: Mapping[str, Any]) -> None:
+        config = self.config(settings)
+        if config.env not in names():
+            require_continuous(config.env, _env_sizes(config).dims, type(config).__name__.removesuffix("Config"))
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_offpolicy

@@ -2,16 +2,16 @@
 
 import torch
 
-from unilab.algos.torch.appo.config import NetworkConfig
+from unilab.algos.torch.appo.actor_critic import build_networks
+from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner, vtrace_advantages
-from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
+from unilab.envs import EnvDims
 from unilab.settings import parse
 
 STEPS, OBS_DIM, ACTION_DIM = 24, 17, 6
-NETWORK = NetworkConfig()
 
 
 def rollout(num_envs: int) -> dict[str, torch.Tensor]:
@@ -37,9 +37,7 @@ class Update:
 
     def setup(self, num_envs: int, num_threads: int, dtype: str) -> None:
         torch.set_num_threads(1)
-        shared = {"activation": NETWORK.activation, "obs_normalization": True}
-        actor = Actor(OBS_DIM, ACTION_DIM, network=NETWORK.actor, init_noise_std=NETWORK.init_noise_std, **shared)
-        critic = Critic(OBS_DIM, network=NETWORK.critic, **shared)
+        actor, critic = build_networks(APPOConfig(), EnvDims(OBS_DIM, ACTION_DIM, 0))
         self.learner = APPOLearner(actor, critic, num_threads=num_threads, dtype=dtype)
         self.rollout = rollout(num_envs)
 

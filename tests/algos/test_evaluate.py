@@ -9,12 +9,13 @@ import torch
 
 from tests.algos.appo.counting_env import CountingEnv
 from unilab import load_policy
+from unilab.algos.torch.appo.actor_critic import Actor
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import evaluate
 from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+from unilab.envs import EnvDims
 from unilab.run.checkpoint import CheckpointError, save_checkpoint
 from unilab.run.loop import plain
 from unilab.settings import parse
@@ -52,9 +53,9 @@ def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
     config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
     obs = torch.arange(4.0)[:, None]  # of an episode
     if trainer == "appo":
-        actor, _ = build_networks(config, 1, 1, 0)
+        actor = Actor(config, EnvDims(1, 1, 0))
         actor.normalizer.update(torch.randn(50, 1) + 2)
-        actions = actor(obs).clamp(LOW, HIGH)
+        actions = actor(obs).mode.clamp(LOW, HIGH)
     else:
         actor = build_actor(config, 1, 1)
         actor.normalizer.update(torch.randn(50, 1) + 2)
@@ -81,9 +82,9 @@ def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
 def test_a_loaded_policy_acts_as_the_trained_one_without_noise(trainer, tmp_path):
     config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
     obs = torch.linspace(-3, 3, 7)[:, None]
-    actor = build_networks(config, 1, 1, 0)[0] if trainer == "appo" else build_actor(config, 1, 1)
+    actor = Actor(config, EnvDims(1, 1, 0)) if trainer == "appo" else build_actor(config, 1, 1)
     actor.normalizer.update(torch.randn(50, 1) + 2)
-    expected = actor(obs).clamp(LOW, HIGH) if trainer == "appo" else 3 + 2 * actor.mode(obs)
+    expected = actor(obs).mode.clamp(LOW, HIGH) if trainer == "appo" else 3 + 2 * actor.mode(obs)
     write(tmp_path / "checkpoint.pt", trainer, config, actor)
     random = torch.get_rng_state()
     policy = load_policy(tmp_path / "checkpoint.pt")

@@ -128,7 +128,25 @@ def test_an_environment_says_whether_actions_are_choices(space: spaces.Space[Any
     from unilab.envs.gymnasium_adapter import adapter_of_class
 
     with adapter_of_class(Acts)(1, num_threads=1, seed=0) as env:
-        assert env.chooses is chooses
+        assert env.chooses is chooses and env.num_actions == 0
+
+
+class Choice(ZeroDimensional):
+    """Rewards each of its actions, 5, 6 and 7, with itself."""
+
+    action_space = spaces.Discrete(3, start=5)
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return np.zeros(1, np.float32), float(action), False, False, {}
+
+
+def test_a_discrete_action_is_given_by_its_index() -> None:
+    with make("tests.envs.test_gymnasium_adapter:Choice", 3, seed=0) as env:
+        assert (env.num_actions, env.action_dim, env.action_low, env.action_high, env.chooses) == (3, 1, 0, 2, False)
+        assert env.dims.num_actions == 3
+        env.reset()
+        assert env.step(np.array([[0], [1], [2]], np.float32)).reward.tolist() == [5, 6, 7]
 
 
 def test_a_space_without_a_fixed_size_is_refused() -> None:

@@ -44,7 +44,8 @@ def check(name: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str 
     try:
         with make(name, ROWS, sim_backend, env_cfg, seed=0, num_threads=1) as env:
             limit = "no time limit" if env.max_episode_steps is None else f"{env.max_episode_steps} steps at most"
-            findings.sizes = f"observation [{env.obs_dim}], action [{env.action_dim}], {limit}"
+            action = f"{env.num_actions} discrete actions" if env.num_actions else f"action [{env.action_dim}]"
+            findings.sizes = f"observation [{env.obs_dim}], {action}, {limit}"
             for problem in steps_problems(env, STEPS):
                 findings.problem(problem)
             if not findings.problems:
@@ -91,6 +92,8 @@ def random_actions(env: VecEnv, steps: int, seed: int = 7) -> np.ndarray:
     """[steps, N, A] float32 within the action bounds (-1 .. 1 where there are none)."""
     low = np.where(np.isfinite(env.action_low), env.action_low, -1)
     high = np.where(np.isfinite(env.action_high), env.action_high, 1)
+    if env.num_actions:
+        return np.random.default_rng(seed).integers(0, env.num_actions, (steps, env.num_envs, 1)).astype(np.float32)
     sample = np.random.default_rng(seed).uniform(low, high, (steps, env.num_envs, env.action_dim))
     return sample.astype(np.float32)
 

@@ -21,8 +21,9 @@ class GymnasiumVecEnv(AutoresetVecEnv):
     """N gymnasium environments.
 
     Observations are flattened as ``gymnasium.spaces.flatten`` does; those of several parts, and images, are refused,
-    because the policies here could not tell what is what. A box action is passed as it is given; of a
-    discrete one each value has a column and the largest is taken. Gymnasium offers no state to save: after
+    because the policies here could not tell what is what. A box action is passed as it is given, a
+    discrete one by its index. In spaces of several parts each value of a discrete part has a column, and the largest is
+    taken. Gymnasium offers no state to save: after
     ``load_state_dict`` every row begins a new episode.
     """
 
@@ -53,7 +54,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             for env in self._envs:
                 env.close()
             raise EnvironmentMistake(f"{self._label}: {problem}")
-        bounds = spaces.flatten_space(first.action_space)
+        space = first.action_space
+        if isinstance(space, spaces.Discrete):
+            self.num_actions = int(space.n)
+            space = spaces.Box(0, self.num_actions - 1, (1,))
+        bounds = spaces.flatten_space(space)
         super().__init__(
             num_envs,
             obs_dim=spaces.flatdim(first.observation_space),
@@ -64,7 +69,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             num_threads=1,
             seed=seed,
         )
-        self.chooses = _chooses(first.action_space)
+        self.chooses = _chooses(space)
 
     @property
     def _name(self) -> str:
@@ -76,7 +81,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             self._reward[row] = 0
             if not np.isfinite(actions[row]).all():
                 continue  # ends as a fault; no environment of another's is asked to stand it
-            action, _ = unflatten_action(env.action_space, actions[row])
+            space = env.action_space
+            if isinstance(space, spaces.Discrete):
+                action = space.start + round(float(actions[row, 0]))
+            else:
+                action, _ = unflatten_action(space, actions[row])
             try:
                 returned = env.step(action)
             except Exception as error:

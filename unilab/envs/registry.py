@@ -73,7 +73,7 @@ def make(
 def env_dims(name: str, sim_backend: str = "mujoco", env_cfg_override: Mapping[str, Any] | None = None) -> EnvDims:
     """Sizes of an environment's observations and actions, from one instance that is closed again."""
     with make(name, 1, sim_backend, env_cfg_override, num_threads=1) as env:
-        return EnvDims(env.obs_dim, env.action_dim, env.critic_dim, env.chooses)
+        return env.dims
 
 
 def simulates_here(name: str) -> bool:

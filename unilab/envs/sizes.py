@@ -9,6 +9,7 @@ import psutil
 
 from unilab.envs.mujoco_env import MujocoVecEnv
 from unilab.envs.registry import make
+from unilab.envs.vec_env import EnvDims
 from unilab.ipc.memory_budget import HOST, BudgetItem
 
 _EPISODE = 40
@@ -29,8 +30,15 @@ class EnvSizes:
     """for each physics thread"""
     row_bytes: int = 0
     """for each environment, the step's buffers included"""
+    num_actions: int = 0
+    """see ``VecEnv.num_actions``"""
     chooses: bool = False
     """see ``VecEnv.chooses``"""
+
+    @property
+    def dims(self) -> EnvDims:
+        """The widths alone."""
+        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions, self.chooses)
 
     def items(self, num_envs: int, threads: int) -> list[BudgetItem]:
         """So many environments, stepped by so many threads."""
@@ -56,7 +64,9 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
             model, thread, row = one.bytes_taken()
         else:
             model, thread, row = 0, 0, _measured_row_bytes(env, env_cfg, sim_backend)
-        return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers, one.chooses)
+        return EnvSizes(
+            one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers, one.num_actions, one.chooses
+        )
 
 
 def _measured_row_bytes(env: str, env_cfg: Mapping[str, Any] | None, sim_backend: str, rows: int = 16) -> int:

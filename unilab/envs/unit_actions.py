@@ -4,7 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from unilab.envs.vec_env import FloatArray, StepResult, VecEnv
+from unilab.envs.vec_env import EnvDims, FloatArray, StepResult, VecEnv
+from unilab.settings import SettingsError
+
+
+def require_continuous(env: str, dims: EnvDims, trainer: str) -> None:
+    """Refuse an environment with discrete actions, for a trainer whose policy has none.
+
+    Raises:
+        SettingsError: it has.
+    """
+    if dims.num_actions:
+        raise SettingsError(
+            "env",
+            f"'{env}' has {dims.num_actions} discrete actions, for which {trainer} has no policy; use appo, or an "
+            "environment with continuous actions",
+        )
 
 
 def action_scale(env: VecEnv) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +55,7 @@ class UnitActions(VecEnv):
         self.num_envs, self.num_threads = env.num_envs, env.num_threads
         self.obs_dim, self.action_dim, self.critic_dim = env.obs_dim, env.action_dim, env.critic_dim
         self.action_low, self.action_high = -np.ones(env.action_dim, np.float32), np.ones(env.action_dim, np.float32)
-        self.chooses = env.chooses
+        self.num_actions, self.chooses = env.num_actions, env.chooses
         self.max_episode_steps = env.max_episode_steps
         self.elapsed_steps = env.elapsed_steps
 

@@ -44,8 +44,15 @@ class EnvDims:
     action: int
     critic: int
     """0: no privileged observation"""
+    num_actions: int = 0
+    """see ``VecEnv.num_actions``"""
     chooses: bool = False
     """see ``VecEnv.chooses``"""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a policy's network gives: a logit for each discrete action, or a mean for each column."""
+        return self.num_actions or self.action
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +108,8 @@ class VecEnv(ABC):
     """whether all of its work is known to be done on the CPUs of this machine, by processes that descend from the one
     that steps it: then it stands still when these are stopped"""
 
+    num_actions: int = 0
+    """K discrete actions: ``step`` takes the index, 0 to K - 1, of each row's; 0: actions are continuous"""
     chooses: bool = False
     """whether some of an action's columns stand for the values of a discrete one, of which the largest is taken"""
     num_envs: int
@@ -117,6 +126,11 @@ class VecEnv(ABC):
     """threads that step the physics, the caller's included"""
     elapsed_steps: NDArray[np.int64]
     """[N] env steps of the running episodes"""
+
+    @property
+    def dims(self) -> EnvDims:
+        """What networks and buffers need to know."""
+        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions, self.chooses)
 
     @property
     @abstractmethod
@@ -144,7 +158,7 @@ class VecEnv(ABC):
         """Advance every row by one env step.
 
         Args:
-            actions: [N, A].
+            actions: [N, A]; [N, 1] indices where actions are discrete.
 
         Raises:
             ValueError: actions of another shape.

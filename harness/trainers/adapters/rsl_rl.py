@@ -3,11 +3,15 @@
 Settings are those of its configuration, with the defaults of its classes (version 5.5).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
+from unilab.envs import env_dims, names
+from unilab.envs.unit_actions import require_continuous
 from unilab.run.config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from unilab.settings import parse
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,16 @@ class PPOConfig(RunnerConfig):
     algorithm: PPOAlgorithmConfig = field(default_factory=PPOAlgorithmConfig)
 
 
-class PPO(ForeignTrainer):
+class GaussianTrainer(ForeignTrainer):
+    """Trains in this project's environments with a Gaussian policy."""
+
+    def check_environment(self, settings: Mapping[str, Any]) -> None:
+        config: RunnerConfig = parse(self.config_type, settings)
+        if config.env not in names():
+            require_continuous(config.env, env_dims(config.env, "mujoco", config.env_cfg), type(self).__name__)
+
+
+class PPO(GaussianTrainer):
     """Proximal policy optimization; synchronous."""
 
     def __init__(self) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.trainers.adapters.foreign import ForeignTrainer
-from harness.trainers.adapters.rsl_rl import ProximalConfig, RunnerConfig
+from harness.trainers.adapters.rsl_rl import GaussianTrainer, ProximalConfig, RunnerConfig
 from unilab.run.config import Fraction, PositiveFloat, PositiveInt
 
 
@@ -45,7 +44,7 @@ class APPOConfig(RunnerConfig):
     algorithm: APPOAlgorithmConfig = field(default_factory=APPOAlgorithmConfig)
 
 
-class APPO(ForeignTrainer):
+class APPO(GaussianTrainer):
     """Asynchronous PPO with V-trace."""
 
     device_settings = ("device", "collector_device")

@@ -9,10 +9,11 @@ import torch
 
 from harness.trainers.costs.timing import SECONDS, fastest, now, timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
+from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import build_learner
-from unilab.algos.torch.appo.worker import acting_loop, build_networks
+from unilab.algos.torch.appo.worker import acting_loop
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_ring_buffer import slot_fields
@@ -73,7 +74,7 @@ def measure(part: Part) -> Cost:
 
 def _env_step(config: APPOConfig, dims: EnvDims, num_envs: int) -> Cost:
     """One step of all environments, the policy's inference and the writing of the rollout included."""
-    actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
+    actor, critic = build_networks(config, dims)
     device = config.collector_device
     with make(config.env, num_envs, config.sim_backend, config.env_cfg, 0, config.env_threads) as env:
         loop, sink = acting_loop(config, env, actor.to(device), critic.to(device), seed=0)
@@ -132,6 +133,8 @@ def _rollout(dims: EnvDims, rows: int, device: str) -> dict[str, torch.Tensor]:
     fields = {name: torch.randn(shape) for name, shape in _shapes(dims, max(1, rows // steps), steps).items()}
     fields |= {name: (fields[name] > 2.5).float() for name in ("dones", "truncated")}
     fields["log_probs"].sub_(9.0)
+    if dims.num_actions:
+        fields["actions"] = torch.randint(dims.num_actions, fields["actions"].shape).float()
     return {name: field.to(device) for name, field in fields.items()}
 
 
@@ -154,8 +157,8 @@ def _copy(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
 
 def _weights(config: APPOConfig, dims: EnvDims, _: int) -> Cost:
     """The weights of both networks from the learner's device to the collector."""
-    networks = build_networks(config, dims.obs, dims.action, dims.critic)
-    theirs = build_networks(config, dims.obs, dims.action, dims.critic)
+    networks = build_networks(config, dims)
+    theirs = build_networks(config, dims)
     states = [network.to(config.learner_device).state_dict() for network in networks]
     syncs = [SharedWeightSync.from_state_dict(state) for state in states]
     try:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from tests.algos.appo.counting_env import CountingEnv
+from unilab.algos.torch.appo.actor_critic import Actor
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import acting_loop
-from unilab.algos.torch.networks.actor_critic import Actor, gaussian_log_prob
 from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.settings import parse
 
@@ -25,8 +25,10 @@ class KnownCritic(torch.nn.Module):
 def collect(steps=8, envs=2, stagger=False, rollouts=1, init_noise_std=0.5, **env_settings):
     torch.manual_seed(0)
     env = CountingEnv(envs, **env_settings)
-    actor = Actor(1, 1, network=(4,), activation="tanh", init_noise_std=init_noise_std, obs_normalization=False)
-    config = parse(APPOConfig, {"stagger_episodes": stagger, "algorithm.gamma": GAMMA})
+    network = {"actor": [4], "activation": "tanh", "init_noise_std": init_noise_std}
+    settings = {"network": network, "obs_normalization": False, "algorithm.gamma": GAMMA}
+    config = parse(APPOConfig, settings | {"stagger_episodes": stagger})
+    actor = Actor(config, env.dims)
     loop, sink = acting_loop(config, env, actor, KnownCritic(), seed=3)
     sink.arrays = rollout = {
         name: np.full(shape, np.nan, np.float32)
@@ -89,7 +91,7 @@ def test_log_probs_are_those_of_the_stored_actions_and_physics_gets_them_clipped
     loop, actor, rollout = collect(init_noise_std=3.0)
     obs, actions = torch.from_numpy(rollout["obs"]), torch.from_numpy(rollout["actions"])
     with torch.no_grad():
-        wanted = gaussian_log_prob(actions, actor(obs), actor.log_std)
+        wanted = actor(obs).log_prob(actions)
     np.testing.assert_allclose(rollout["log_probs"], wanted.numpy(), rtol=1e-4, atol=1e-5)
     assert np.abs(rollout["actions"]).max() > 1
     np.testing.assert_array_equal(np.stack(loop.env.seen_actions), rollout["actions"].clip(-1, 1))

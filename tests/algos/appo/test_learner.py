@@ -7,30 +7,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Independent, Normal
 
+from unilab.algos.torch.appo.actor_critic import build_networks
+from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner, Networks
-from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
-from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
+from unilab.algos.torch.appo.samples import PackedSamples, Samples
+from unilab.envs import EnvDims
+from unilab.settings import parse
 
 OBS, ACTIONS, CRITIC = 5, 2, 7
 
 
-def build(critic_dim=0, obs_normalization=True, seed=0, **settings):
+def build(critic_dim=0, obs_normalization=True, seed=0, num_actions=0, **settings):
     torch.manual_seed(seed)
-    actor = Actor(
-        OBS,
-        ACTIONS,
-        network=(16, 16),
-        activation="elu",
-        init_noise_std=0.8,
-        obs_normalization=obs_normalization,
-    )
-    critic = Critic(critic_dim or OBS, network=(16,), activation="elu", obs_normalization=obs_normalization)
-    return APPOLearner(actor, critic, **settings)
+    network = {"actor": [16, 16], "critic": [16], "init_noise_std": 0.8}
+    config = parse(APPOConfig, {"network": network, "obs_normalization": obs_normalization})
+    dims = EnvDims(OBS, 1 if num_actions else ACTIONS, critic_dim, num_actions)
+    return APPOLearner(*build_networks(config, dims), **settings)
 
 
-def random_rollout(steps=6, envs=5, critic_dim=0, seed=1):
+def random_rollout(steps=6, envs=5, critic_dim=0, seed=1, num_actions=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -45,6 +42,8 @@ def random_rollout(steps=6, envs=5, critic_dim=0, seed=1):
         "truncated": torch.zeros(steps, envs),
         "last_obs": draw(envs, OBS),
     }
+    if num_actions:
+        rollout["actions"] = torch.randint(num_actions, (steps, envs, 1), generator=generator).float()
     if critic_dim:
         rollout |= {"critic": draw(steps, envs, critic_dim), "last_critic": draw(envs, critic_dim)}
     return rollout
@@ -108,14 +107,19 @@ def test_resumed_learner_goes_on_bit_for_bit():
 def impact_loss_by_hand(learner, batch, behavior_log_probs):
     """The loss of IMPACT for one row at a time, with torch.distributions, in float64."""
     networks = copy.deepcopy(Networks(learner.actor, learner.critic)).double()
-    target_std = learner.target_actor.log_std.detach().double().exp()
+
+    def distribution(outputs, actor):
+        if actor.log_std is None:
+            return Categorical(logits=outputs.double())
+        return Independent(Normal(outputs.double(), actor.log_std.double().exp()), 1)
+
     total = 0.0
     for row in range(len(batch)):
-        mean = networks.actor.body(batch.obs[row].double())
-        policy = Normal(mean, networks.actor.log_std.exp())
-        target = Normal(batch.target_mean[row].double(), target_std)
+        policy = distribution(networks.actor.body(batch.obs[row].double()), networks.actor)
+        target = distribution(batch.target_outputs[row], learner.target_actor)
         action = batch.actions[row].double()
-        pi, pi_target = policy.log_prob(action).sum(), target.log_prob(action).sum()
+        action = action if networks.actor.log_std is not None else action[0]
+        pi, pi_target = policy.log_prob(action), target.log_prob(action)
         behavior = behavior_log_probs[row].double()
         ratio = min(math.exp(behavior - pi_target), learner.behavior_ratio_clip) * math.exp(pi - behavior)
         clipped = min(max(ratio, 1 - learner.clip_param), 1 + learner.clip_param)
@@ -125,22 +129,21 @@ def impact_loss_by_hand(learner, batch, behavior_log_probs):
         old, goal = float(batch.values[row]), float(batch.value_targets[row])
         near = old + min(max(value - old, -learner.clip_param), learner.clip_param)
         value_loss = max((value - goal) ** 2, (near - goal) ** 2)
-        entropy = float(policy.entropy().sum())
-        total += policy_loss + learner.value_loss_coef * value_loss - learner.entropy_coef * entropy
+        total += policy_loss + learner.value_loss_coef * value_loss - learner.entropy_coef * float(policy.entropy())
     return total
 
 
-def test_the_loss_is_that_of_impact():
-    learner = build(entropy_coef=0.05, value_loss_coef=0.7)
-    learner.update(random_rollout())  # so that learned and target policy could differ ...
+@pytest.mark.parametrize("num_actions", [0, 4])
+def test_the_loss_is_that_of_impact(num_actions):
+    learner = build(entropy_coef=0.05, value_loss_coef=0.7, num_actions=num_actions)
+    learner.update(random_rollout(num_actions=num_actions))  # so that learned and target policy could differ ...
     with torch.no_grad():
-        learner.target_actor.log_std.add_(0.1)  # ... and do
-        for parameter in learner.target_actor.body.parameters():
+        for parameter in learner.target_actor.parameters():  # ... and do
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
-    rollout = random_rollout(seed=5)
+    rollout = random_rollout(seed=5, num_actions=num_actions)
     rollout["log_probs"] += torch.linspace(-3, 3, 30).view(6, 5)  # some ratios on each side of each clip
     batch = learner._prepare(rollout)
-    loss, _ = learner._minibatch_loss(Networks(learner.actor, learner.critic), batch)
+    loss, _ = learner._impact_loss(Networks(learner.actor, learner.critic), batch)
     assert loss.item() == pytest.approx(impact_loss_by_hand(learner, batch, rollout["log_probs"].flatten()), rel=1e-4)
 
 
@@ -247,39 +250,34 @@ def test_unknown_setting_names_the_nearest():
         build(clip_parm=0.1)
 
 
-def test_learns_a_simple_task():
-    """One step, reward -(action - observation)^2: the policy must learn the identity."""
-    learner = build(learning_rate=5e-3, entropy_coef=0.0, gamma=0.0, num_mini_batches=2)
+def learn(learner, reward, iterations=150):
+    """Updates from one-step episodes of random observations [8, 32, O], rewarded by ``reward(obs, actions)``."""
     generator = torch.Generator().manual_seed(0)
-    for _ in range(150):
+    for _ in range(iterations):
         obs = torch.randn(8, 32, OBS, generator=generator)
         with torch.no_grad():
-            mean = learner.actor(obs)
-            actions = mean + learner.actor.log_std.exp() * torch.randn(mean.shape, generator=generator)
-            log_probs = gaussian_log_prob(actions, mean, learner.actor.log_std)
-        rollout = {
-            "obs": obs,
-            "actions": actions,
-            "log_probs": log_probs,
-            "rewards": -(actions - obs[..., :ACTIONS]).square().sum(-1),
-            "dones": torch.ones(8, 32),
-            "last_obs": obs[-1],
-        }
-        learner.update(rollout)
-    test = torch.randn(256, OBS, generator=generator)
-    assert (learner.actor(test) - test[:, :ACTIONS]).square().mean().item() < 0.1
+            policy = learner.actor(obs)
+            actions, log_probs = policy.sample_with_log_prob(policy.noise(generator))
+        fields = {"obs": obs, "actions": actions, "log_probs": log_probs, "rewards": reward(obs, actions)}
+        learner.update(fields | {"dones": torch.ones(8, 32), "last_obs": obs[-1]})
+    return torch.randn(256, OBS, generator=generator)
 
 
-def test_gaussians_against_torch_distributions():
-    generator = torch.Generator().manual_seed(0)
-    mean_p, mean_q, actions = (torch.randn(9, 4, generator=generator) for _ in range(3))
-    log_std_p, log_std_q = torch.randn(4, generator=generator), torch.randn(4, generator=generator)
-    p, q = Normal(mean_p, log_std_p.exp()), Normal(mean_q, log_std_q.exp())
-    torch.testing.assert_close(gaussian_log_prob(actions, mean_p, log_std_p), p.log_prob(actions).sum(-1))
-    torch.testing.assert_close(gaussian_entropy(log_std_p).expand(9), p.entropy().sum(-1))
-    torch.testing.assert_close(
-        gaussian_kl(mean_p, log_std_p, mean_q, log_std_q), kl_divergence(p, q).sum(-1), rtol=1e-4, atol=1e-4
-    )
+SIMPLE = {"learning_rate": 5e-3, "entropy_coef": 0.0, "gamma": 0.0, "num_mini_batches": 2}
+
+
+def test_learns_a_simple_task():
+    """One step, reward -(action - observation)^2: the policy must learn the identity."""
+    learner = build(**SIMPLE)
+    test = learn(learner, lambda obs, actions: -(actions - obs[..., :ACTIONS]).square().sum(-1))
+    assert (learner.actor(test).mode - test[:, :ACTIONS]).square().mean().item() < 0.1
+
+
+def test_learns_to_choose():
+    """One step, reward for the index of the largest observation."""
+    learner = build(num_actions=OBS, **SIMPLE)
+    test = learn(learner, lambda obs, actions: (obs.argmax(-1) == actions[..., 0]).float(), iterations=60)
+    assert (learner.actor(test).mode[:, 0] == test.argmax(-1)).float().mean().item() > 0.9
 
 
 def test_samples_have_one_row_a_step_and_environment():
@@ -296,11 +294,3 @@ def test_packed_samples_are_the_samples(critic_dim):
     taken = PackedSamples(samples).take(rows)
     for name in Samples.__dataclass_fields__:
         assert torch.equal(getattr(taken, name), getattr(samples, name)[rows]), name
-
-
-def test_reference_is_impacts_clipped_ratio():
-    generator = torch.Generator().manual_seed(0)
-    behavior, target, learned = (torch.randn(50, generator=generator).double() for _ in range(3))
-    wanted = (behavior - target).exp().clamp(max=2.0) * (learned - behavior).exp()
-    found = (learned - reference_log_probs(behavior, target, 2.0)).exp()
-    torch.testing.assert_close(found, wanted)

@@ -2,21 +2,25 @@
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from unilab import load_policy
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.evaluate import evaluate
 from unilab.ipc import CollectorError
 from unilab.machine.devices import COLLECTOR_NICENESS, DeviceError
-from unilab.run.checkpoint import CheckpointError, load_checkpoint
+from unilab.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from unilab.settings import SettingsError, parse
 
 SMALL = {
@@ -27,6 +31,12 @@ SMALL = {
     "env_threads": 1,
     "learner_threads": 1,
 }
+CARTPOLE = {
+    "mode": "sync", "env": "CartPole-v1", "num_envs": 8, "steps_per_env": 32, "stagger_episodes": False,
+    "network": {"actor": [64], "critic": [64]}, "eval_interval": 150,
+    "algorithm": {"gamma": 0.98, "lam": 0.8, "entropy_coef": 0.0, "learning_rate": 2e-3,
+                  "use_clipped_value_loss": False},
+}  # fmt: skip
 COUNTING = {"env": "tests.algos.appo.counting_env:CountingEnv"}
 
 
@@ -197,9 +207,47 @@ def test_evaluate_plays_whole_episodes_of_the_saved_policy(tmp_path):
         evaluate(tmp_path / "checkpoint.pt", episodes=0)
 
 
-def test_discrete_actions_are_refused():
-    with pytest.raises(SettingsError, match=r"env: 'CartPole-v1' has discrete actions"):
-        learn(1, mode="sync", env="CartPole-v1")
+class TwoParts(gymnasium.Env):
+    """Actions of two discrete parts."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+
+def test_discrete_actions_of_several_parts_are_refused():
+    with pytest.raises(SettingsError, match=r"env: '.*TwoParts' has actions of several parts, some of them discrete"):
+        learn(1, mode="sync", env="tests.algos.appo.test_runner:TwoParts")
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_discrete_actions_are_trained_saved_resumed_and_played(mode, tmp_path):
+    changes = {"mode": mode, "env": "CartPole-v1", "eval_interval": 2, "eval_episodes": 2}
+    summary = learn(2, tmp_path / "first", **changes)
+    assert {"kl", "entropy", "clip_fraction"} <= summary.progress.metrics.keys()
+    assert 0 < summary.progress.metrics["entropy"] <= math.log(2) and "action_std" not in summary.progress.metrics
+    learn(4, tmp_path / "second", resume=tmp_path / "first/checkpoint.pt", **changes)
+    assert evaluate(tmp_path / "second", episodes=2)["return_mean"] > 0
+    actions = load_policy(tmp_path / "second")(np.random.default_rng(0).normal(size=(50, 4)))
+    assert actions.shape == (50, 1) and set(actions.flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_a_network_of_a_factory_is_trained_and_its_checkpoint_says_which(tmp_path):
+    factory = {"factory": "tests.algos.networks.factories:gated", "width": 5}
+    learn(2, tmp_path, mode="async", network={"actor": factory, "critic": [8]}, **COUNTING)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert saved["config"]["network"]["actor"] == factory
+    assert saved["learner"]["actor"]["body.gate.weight"].shape == (5, 1)
+    assert load_policy(tmp_path)([[0.5]]).shape == (1, 1)
+    saved["config"]["network"]["actor"]["factory"] = "gone:gated"
+    save_checkpoint(tmp_path / "checkpoint.pt", saved)
+    with pytest.raises(CheckpointError, match=r"network\.actor: no module 'gone'"):
+        load_policy(tmp_path)
+
+
+def test_learns_cartpole():
+    """Within 6 s of one core; every seed of six reached a mean return of 195 before iteration 115."""
+    summary = learn(150, **CARTPOLE)
+    assert summary.progress.episode_return >= 195 and summary.progress.eval_return >= 195
 
 
 def test_bad_settings_and_devices_are_refused_at_once():

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.tracing.traces import inside, process_names, read_trace, spans, tracks
+from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
-from unilab.envs import make
+from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn
+from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, CollectorError, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.latest import LatestValue
 from unilab.ipc.rollout_ring_buffer import slot_fields
@@ -42,7 +43,7 @@ def config(folder: Path) -> APPOConfig:
 
 
 def learner(settings: APPOConfig) -> APPOLearner:
-    actor, critic = build_networks(settings, 1, 1, 0)
+    actor, critic = build_networks(settings, EnvDims(1, 1, 0))
     return APPOLearner(actor, critic, num_learning_epochs=EPOCHS, num_mini_batches=MINIBATCHES)
 
 
@@ -54,7 +55,7 @@ def test_one_process_that_collects_and_learns(tmp_path) -> None:
     settings = config(tmp_path)
     rollout = {name: np.zeros(shape, np.float32) for name, shape in slot_fields(ENVS, STEPS, 1, 1, 0).items()}
     with make(COUNTING, ENVS) as env, timeline("learner", settings):
-        loop, sink = acting_loop(settings, env, *build_networks(settings, 1, 1, 0), seed=0)
+        loop, sink = acting_loop(settings, env, *build_networks(settings, EnvDims(1, 1, 0)), seed=0)
         sink.arrays = rollout
         loop.run(STEPS)
         learner(settings).update({name: torch.from_numpy(array) for name, array in rollout.items()})

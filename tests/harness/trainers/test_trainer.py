@@ -39,11 +39,36 @@ def test_each_trainer_has_its_own_settings() -> None:
         trainers.get("sac").check({"algorithm.target_noise": 0.1})
 
 
-def test_discrete_actions_are_refused_before_a_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", ["sac", "td3", "harness.trainers.adapters.rsl_rl:PPO"])
+def test_discrete_actions_are_refused_before_a_trial(trainer: str, tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
-    path.write_text("name: s\ntrainer: appo\nenv: CartPole-v1\nsearch: {num_envs: [4, 8]}\n")
-    with pytest.raises(InputError, match=r"suite.yaml:3: env: 'CartPole-v1' has discrete actions"):
+    path.write_text(f"name: s\ntrainer: {trainer}\nenv: CartPole-v1\nsearch: {{num_envs: [4, 8]}}\n")
+    name = trainer.rpartition(":")[2].upper()
+    with pytest.raises(InputError, match=rf"suite.yaml:3: env: 'CartPole-v1' has 2 discrete actions, for which {name}"):
         plans.make(path)
+
+
+SUITE = "name: s\ntrainer: appo\nenv: {env}\n"
+FIXED = SUITE + "search: {{num_envs: [4, 8]}}\nfixed:\n  network.critic: [8]\n  network.actor: {actor}\n"
+SEARCHED = SUITE + "fixed:\n  network: {{critic: [8]}}\nsearch:\n  network.actor: [[8], {actor}]\n"
+
+
+@pytest.mark.parametrize("suite", [FIXED, SEARCHED])
+@pytest.mark.parametrize(("env", "outputs"), [("HalfCheetah", 6), ("CartPole-v1", 2)])
+def test_networks_are_tried_before_a_trial(env: str, outputs: int, suite: str, tmp_path: Path) -> None:
+    path, factories = tmp_path / "suite.yaml", "tests.algos.networks.factories"
+
+    def make(factory: str) -> plans.Plan:
+        path.write_text(suite.format(env=env, actor=factory))
+        return plans.make(path)
+
+    for factory in (f"{factories}:gated", f"{{factory: '{factories}:gated', width: 4}}"):
+        plan = make(factory)
+        assert plan.trainer.budget(plan.settings(plan.baseline)) is not None
+    with pytest.raises(InputError, match=rf"suite.yaml:7: .*network\.actor: .* expected \[2, {outputs}\]"):
+        make(f"{factories}:one_output")
+    with pytest.raises(InputError, match=r"suite.yaml:7: .*network\.actor: .*has no 'gatd'; did you mean 'gated'"):
+        make(f"{factories}:gatd")
 
 
 CALLED: list[str] = []

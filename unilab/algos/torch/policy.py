@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from unilab.algos.torch.appo.actor_critic import Actor
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import VecEnv, make
@@ -41,9 +41,9 @@ class Policy:
         self._mode: Callable[[Tensor], Tensor]
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
             if isinstance(config, APPOConfig):
-                gaussian, _ = build_networks(config, env.obs_dim, env.action_dim, env.critic_dim)
-                gaussian.load_state_dict(weights)
-                self._mode = gaussian
+                sampling = Actor(config, env.dims)
+                sampling.load_state_dict(weights)
+                self._mode = lambda obs: sampling(obs).mode
             else:
                 self._scale = action_scale(env)
                 squashed = build_actor(config, env.obs_dim, env.action_dim)
@@ -52,7 +52,7 @@ class Policy:
 
     @torch.no_grad()
     def __call__(self, obs: ArrayLike) -> FloatArray:
-        """Actions [N, A] for observations [N, O].
+        """Actions [N, A] for observations [N, O]; [N, 1] indices where actions are discrete.
 
         Raises:
             ValueError: observations of another shape.
@@ -107,7 +107,7 @@ def restore(path: Path, config: Config, saved: Mapping[str, Any], env: VecEnv) -
     """The policy of what ``read`` returned. Raises as ``load_policy``."""
     try:
         return Policy(config, saved["learner"]["actor"], env)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, SettingsError) as error:
         raise CheckpointError(
             f"{path}: its policy does not fit '{config.env}' as it is here ({type(error).__name__}: {error})"
         ) from error

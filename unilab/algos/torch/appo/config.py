@@ -121,7 +121,7 @@ class APPOConfig(RunConfig):
 
 
 def check_actions(env: str, chooses: bool) -> None:
-    """Refuse an environment with discrete actions (``VecEnv.chooses``).
+    """Refuse an environment whose actions have several parts, one of them discrete (``VecEnv.chooses``).
 
     The policy is a Gaussian whose samples are clipped to the bounds, here 0 and 1, before the largest is taken. Two
     that are clipped to the same bound are equal and the first is taken: of two equal actions it would be in 64 %.
@@ -132,6 +132,7 @@ def check_actions(env: str, chooses: bool) -> None:
     if chooses:
         raise SettingsError(
             "env",
-            f"'{env}' has discrete actions, for which APPO has no policy yet: its Gaussian policy would prefer the "
-            "first action, whatever it learns; use an environment with continuous actions",
+            f"'{env}' has actions of several parts, some of them discrete, for which APPO has no policy: its Gaussian "
+            "policy would prefer the first action, whatever it learns; use an environment with one discrete action, or "
+            "with continuous ones",
         )

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unilab.algos.torch.appo.actor_critic import Actor, Critic
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.samples import PackedSamples, Samples, reference_log_probs
+from unilab.algos.torch.appo.samples import PackedSamples, Samples
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.data_parallel import DataParallelThreads
-from unilab.algos.torch.networks.actor_critic import Actor, Critic, gaussian_entropy, gaussian_kl, gaussian_log_prob
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.envs.sizes import EnvSizes
@@ -38,13 +38,6 @@ class Networks(nn.Module):
         super().__init__()
         self.actor = actor
         self.critic = critic
-
-
-def _refuse_unknown(settings: Mapping[str, Any]) -> None:
-    if settings:
-        name = next(iter(settings))
-        known = [n for n in APPOLearner.__init__.__annotations__ if n not in ("kwargs", "return")]
-        raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
 
 
 class APPOLearner:
@@ -89,7 +82,9 @@ class APPOLearner:
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        _refuse_unknown(kwargs)
+        for name in kwargs:
+            known = [known for known in APPOLearner.__init__.__annotations__ if known not in ("kwargs", "return")]
+            raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
         self.num_learning_epochs = num_learning_epochs
         self.num_mini_batches = num_mini_batches
         self.clip_param = clip_param
@@ -112,28 +107,16 @@ class APPOLearner:
         self.behavior_ratio_clip = behavior_ratio_clip
         self.dtype = getattr(torch, dtype)
 
-        self._place(actor, critic, num_threads)
-        self._begin(optimizer, seed, enable_compile)
-
-    def _place(self, actor: Actor, critic: Critic, num_threads: int) -> None:
-        """The networks on the device, the target beside them, and the threads that share a minibatch."""
         self.actor = actor.to(self.device)
         self.critic = critic.to(self.device)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self._parallel = DataParallelThreads(
-            Networks(self.actor, self.critic), num_threads if self.device.type == "cpu" else 1
-        )
-
-    def _begin(self, optimizer: str, seed: int, enable_compile: bool) -> None:
-        """What the updates go on from: the optimizer's state, the order of minibatches, the counters."""
-        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
-        self.optimizer = optimizer_class(
-            [self._parallel.parameters], lr=self.learning_rate, fused=self.device.type in ("cpu", "cuda")
+        on_cpu = self.device.type == "cpu"
+        self._parallel = DataParallelThreads(Networks(self.actor, self.critic), num_threads if on_cpu else 1)
+        self.optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](
+            [self._parallel.parameters], lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
         self._generator = torch.Generator().manual_seed(seed)
-        self._loss: Callable[[Networks, Samples], tuple[Tensor, Tensor]] = (
-            torch.compile(self._minibatch_loss, dynamic=True) if enable_compile else self._minibatch_loss
-        )
+        self._loss = torch.compile(self._impact_loss, dynamic=True) if enable_compile else self._impact_loss
         self.iteration = 0
         self.updates = 0
 
@@ -154,38 +137,36 @@ class APPOLearner:
             FloatingPointError: a loss is not finite; the parameters are those of the last good optimizer step.
         """
         with span("update"):
-            return self._learn(rollout, on_minibatch)
-
-    def _learn(self, rollout: Mapping[str, Tensor], on_minibatch: Callable[[], None] | None) -> dict[str, float]:
-        with span("prepare"):
-            self._update_normalizers(rollout)
-            samples = self._prepare(rollout)
-            packed = PackedSamples(samples)
-        totals = torch.zeros(len(STATISTICS), device=self.device)
-        gradient_norm = 0.0
-        steps = 0
-        for rows in self._minibatches(len(samples)):
-            if on_minibatch is not None:
-                on_minibatch()
-            with span("gradient"):
-                statistics = self._gradient(packed, rows)
-            if steps or self._target_lags():
-                self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
-            with span("optimizer_step"):
-                gradient_norm += self._step()
-            totals += statistics
-            steps += 1
-        self.iteration += 1
-        self.updates += steps
-        if self.iteration % self.target_update_freq == 0:
-            self.update_target_network()
-        means = dict(zip(STATISTICS, (totals / steps).tolist(), strict=True))
-        return means | {
-            "gradient_norm": gradient_norm / steps,
-            "learning_rate": self.learning_rate,
-            "action_std": float(self.actor.log_std.detach().exp().mean()),
-            "value_mean": float(samples.values.mean()),
-        }
+            with span("prepare"):
+                self._update_normalizers(rollout)
+                samples = self._prepare(rollout)
+                packed = PackedSamples(samples)
+            # Where the target policy is the learned one, their KL divergence is 0 before the first optimizer step,
+            # whatever the learning rate.
+            target_is_learned = self.tau == 1 and self.iteration % self.target_update_freq == 0
+            says_something = self.iteration > 0 and not target_is_learned
+            totals, gradient_norm, steps = torch.zeros(len(STATISTICS), device=self.device), 0.0, 0
+            for rows in self._minibatches(len(samples)):
+                if on_minibatch is not None:
+                    on_minibatch()
+                with span("gradient"):
+                    statistics = self._gradient(packed, rows)
+                if steps or says_something:
+                    self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
+                with span("optimizer_step"):
+                    gradient_norm += self._step()
+                totals += statistics
+                steps += 1
+            self.iteration += 1
+            self.updates += steps
+            if self.iteration % self.target_update_freq == 0:
+                self.update_target_network()
+        metrics = dict(zip(STATISTICS, (totals / steps).tolist(), strict=True))
+        metrics |= {"gradient_norm": gradient_norm / steps, "learning_rate": self.learning_rate}
+        metrics["value_mean"] = float(samples.values.mean())
+        if self.actor.log_std is not None:
+            metrics["action_std"] = float(self.actor.log_std.detach().exp().mean())
+        return metrics
 
     def update_target_network(self) -> None:
         """Move the target actor a fraction ``tau`` of the way to the learned one; copy the normalization."""
@@ -249,26 +230,26 @@ class APPOLearner:
 
     @torch.no_grad()
     def _prepare(self, rollout: Mapping[str, Tensor]) -> Samples:
-        """Evaluate the target policy and the critic on the whole rollout, and trace the returns."""
+        """Evaluate the target policy and the critic on the whole rollout, and trace the returns (V-trace)."""
         key = _critic_key(rollout)
         steps, envs = rollout["rewards"].shape
         critic_obs = self.critic.normalizer(torch.cat([rollout[key].flatten(0, 1), rollout[f"last_{key}"]]))
         sampled_critic_obs = critic_obs[:-envs]
         shared = key == "obs" and _same_buffers(self.actor.normalizer, self.critic.normalizer)
         obs = sampled_critic_obs if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
-        actions = rollout["actions"].flatten(0, 1)
 
         def evaluate(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
             with torch.no_grad(), self._autocast():  # both belong to the thread
-                mean = self.target_actor.body(self._share(obs, share))
+                outputs = self.target_actor.body(self._share(obs, share))
                 values = networks.critic.body(self._share(critic_obs, share)).squeeze(-1)
-            return mean.float(), values.float()
+            return outputs.float(), values.float()
 
-        means, values_parts = zip(*self._parallel.map(evaluate), strict=True)
-        target_mean, values = torch.cat(means), torch.cat(values_parts)
-        target_log_probs = gaussian_log_prob(actions, target_mean, self.target_actor.log_std)
+        outputs_parts, values_parts = zip(*self._parallel.map(evaluate), strict=True)
+        target_outputs, values = torch.cat(outputs_parts), torch.cat(values_parts)
+        actions, behavior_log_probs = rollout["actions"].flatten(0, 1), rollout["log_probs"]
+        target_log_probs = self.target_actor.distribution(target_outputs).log_prob(actions)
         value_targets, advantages = vtrace_advantages(
-            rollout["log_probs"],
+            behavior_log_probs,
             target_log_probs.view(steps, envs),
             rollout["rewards"],
             values[:-envs].view(steps, envs),
@@ -279,14 +260,15 @@ class APPOLearner:
             self.vtrace_clip_c,
             lam=self.lam,
         )
+        # IMPACT's ratio is min(pi_behavior / pi_target, clip) * pi / pi_behavior. That is pi / reference with
+        # log reference = max(log pi_target, log pi_behavior - log clip), which no optimizer step changes.
+        clipped = behavior_log_probs.flatten() - math.log(self.behavior_ratio_clip)
         return Samples(
             obs=obs,
             critic_obs=sampled_critic_obs,
             actions=actions,
-            target_mean=target_mean,
-            reference_log_probs=reference_log_probs(
-                rollout["log_probs"].flatten(), target_log_probs, self.behavior_ratio_clip
-            ),
+            target_outputs=target_outputs,
+            reference_log_probs=torch.maximum(target_log_probs, clipped),
             values=values[:-envs],
             value_targets=value_targets.flatten(),
             advantages=((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
@@ -298,14 +280,6 @@ class APPOLearner:
             order = torch.randperm(rows, generator=self._generator).to(self.device)
             yield from order.tensor_split(min(self.num_mini_batches, rows))
 
-    def _share(self, rows: Tensor, share: int) -> Tensor:
-        return rows.tensor_split(self._parallel.num_threads)[share]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
     def _gradient(self, samples: PackedSamples, rows: Tensor) -> Tensor:
         """Gradient of the mean loss over one minibatch, into the flat parameters; returns mean statistics."""
 
@@ -316,14 +290,12 @@ class APPOLearner:
 
         return self._parallel.backward(loss)
 
-    def _minibatch_loss(self, networks: Networks, batch: Samples) -> tuple[Tensor, Tensor]:
+    def _impact_loss(self, networks: Networks, batch: Samples) -> tuple[Tensor, Tensor]:
         """Sum over rows of the IMPACT loss, and of ``STATISTICS``."""
-        mean = networks.actor.body(batch.obs).float()
-        log_std = networks.actor.log_std
+        policy = networks.actor.distribution(networks.actor.body(batch.obs).float())
         values = networks.critic.body(batch.critic_obs).float().squeeze(-1)
 
-        log_probs = gaussian_log_prob(batch.actions, mean, log_std)
-        ratio = torch.exp(log_probs - batch.reference_log_probs)
+        ratio = torch.exp(policy.log_prob(batch.actions) - batch.reference_log_probs)
         clipped_ratio = ratio.clamp(1 - self.clip_param, 1 + self.clip_param)
         policy_loss = -torch.minimum(ratio * batch.advantages, clipped_ratio * batch.advantages)
 
@@ -331,20 +303,22 @@ class APPOLearner:
         if self.use_clipped_value_loss:
             near = batch.values + (values - batch.values).clamp(-self.clip_param, self.clip_param)
             value_error = torch.maximum(value_error, (near - batch.value_targets).square())
-        entropy = gaussian_entropy(log_std).expand(len(values))
+        entropy = policy.entropy()
 
         loss = policy_loss + self.value_loss_coef * value_error - self.entropy_coef * entropy
         with torch.no_grad():
-            kl = gaussian_kl(batch.target_mean, self.target_actor.log_std, mean, log_std)
+            kl = self.target_actor.distribution(batch.target_outputs).kl(policy)
             clipped = (ratio != clipped_ratio).float()
             statistics = torch.stack([policy_loss.sum(), value_error.sum(), entropy.sum(), kl.sum(), clipped.sum()])
         return loss.sum(), statistics
 
-    def _target_lags(self) -> bool:
-        """Whether the target policy is another than the learned one when an update begins. Otherwise the KL divergence
-        of the first minibatch is 0, whatever the learning rate."""
-        follows = self.tau == 1 and self.iteration % self.target_update_freq == 0
-        return self.iteration > 0 and not follows
+    def _share(self, rows: Tensor, share: int) -> Tensor:
+        return rows.tensor_split(self._parallel.num_threads)[share]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keep the policy about ``desired_kl`` away from the target policy."""
@@ -406,7 +380,7 @@ def learner_items(
     both = state_bytes(actor) + state_bytes(critic)
     gradients, shares = threads + (threads > 1), "one a thread and their sum" if threads > 1 else ""
     observations = critic_dim + (sizes.obs_dim if config.obs_normalization else 0)
-    samples = rows * 4 * (observations + sizes.action_dim + 5)
+    samples = rows * 4 * (observations + sizes.dims.outputs + 5)
 
     # First the networks' activations over all rows without gradients: a layer's input and output, or the observations
     # in double precision for the normalizer. Then those over one minibatch, with gradients.
@@ -415,7 +389,7 @@ def learner_items(
     widest = max(numbers for _, numbers in passes)
     prepare = rows * max(2 * width * widest, 8 * max(sizes.obs_dim, critic_dim))
     minibatch = -(-rows // config.algorithm.num_mini_batches)
-    gathered = sizes.obs_dim + critic_dim + 2 * sizes.action_dim + 5
+    gathered = sizes.obs_dim + critic_dim + sizes.action_dim + sizes.dims.outputs + 5
     update = minibatch * (width * (sum(saved for saved, _ in passes) + 2 * widest) + 4 * gathered)
     biggest_prepared, biggest_updated = (width * widest * count // threads for count in (rows, minibatch))
     if place != HOST or biggest_updated >= ALWAYS_RETURNED:  # an accelerator's allocator reuses the blocks of either

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn, build_networks
+from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_ring_buffer import slot_fields
@@ -66,8 +67,8 @@ class InProcessSource:
     ) -> None:
         seed = derive_seed(config.seed, "environment")
         self._env = make(config.env, config.num_envs, config.sim_backend, config.env_cfg, seed, threads.env)
-        dims = EnvDims(self._env.obs_dim, self._env.action_dim, self._env.critic_dim)
-        actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
+        dims = self._env.dims
+        actor, critic = build_networks(config, dims)
         self._networks = {"actor": actor.to(config.collector_device), "critic": critic.to(config.collector_device)}
         self._loop, sink = acting_loop(config, self._env, actor, critic, seed=config.seed, faults=faults)
         shapes = slot_fields(config.num_envs, config.steps_per_env, dims.obs, dims.action, dims.critic)

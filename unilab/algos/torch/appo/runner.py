@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig, check_actions
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Rollout, RolloutSource, Weights
-from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.evaluate import mean_return
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
@@ -221,7 +221,7 @@ def build_learner(config: APPOConfig, dims: EnvDims) -> APPOLearner:
     """The learner that ``config`` describes, its networks drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "networks"))
-        actor, critic = build_networks(config, dims.obs, dims.action, dims.critic)
+        actor, critic = build_networks(config, dims)
     return APPOLearner(
         actor,
         critic,

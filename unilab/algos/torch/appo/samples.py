@@ -1,6 +1,5 @@
 """Rows of a rollout, ready for the update."""
 
-import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,10 +16,10 @@ class Samples:
     """[B, C] normalized; the very tensor ``obs`` where the critic sees what the actor sees"""
     actions: Tensor
     """[B, A]"""
-    target_mean: Tensor
-    """[B, A] of the target policy"""
+    target_outputs: Tensor
+    """[B, outputs] of the target policy's network"""
     reference_log_probs: Tensor
-    """[B] see ``reference_log_probs``"""
+    """[B] log probabilities from which the surrogate's ratio is counted"""
     values: Tensor
     """[B] before the update"""
     value_targets: Tensor
@@ -58,12 +57,3 @@ class PackedSamples:
         if self._shared_obs:
             tensors["critic_obs"] = tensors["obs"]
         return Samples(**tensors)
-
-
-def reference_log_probs(behavior_log_probs: Tensor, target_log_probs: Tensor, ratio_clip: float) -> Tensor:
-    """Log probabilities from which the surrogate's ratio is counted.
-
-    IMPACT's ratio is ``min(pi_behavior / pi_target, ratio_clip) * pi / pi_behavior``. That is ``pi / reference`` with
-    ``log reference = max(log pi_target, log pi_behavior - log ratio_clip)``, which no update changes.
-    """
-    return torch.maximum(target_log_probs, behavior_log_probs - math.log(ratio_clip))

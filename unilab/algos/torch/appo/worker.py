@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unilab.algos.torch.appo.actor_critic import Actor, Critic, SamplingPolicy, build_networks
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.networks.actor_critic import Actor, Critic
-from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
 from unilab.envs import VecEnv, make
-from unilab.envs.vec_env import FloatArray
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop, RolloutSink
@@ -60,39 +58,6 @@ def compute_timeout_bootstrap_correction(
     return correction
 
 
-class SamplingPolicy:
-    """Acts with samples of the actor's distribution; their noise and log probabilities are drawn for a whole rollout.
-
-    Actions are recorded as they were drawn. The environments get them within their bounds.
-
-    Args:
-        actor: on ``device``.
-        env: whose actions these are.
-        device: where the actor computes.
-    """
-
-    def __init__(self, actor: Actor, env: VecEnv, device: str) -> None:
-        self._actor = actor
-        self._device = device
-        self._shape = env.num_envs, env.action_dim
-        self._low, self._high = env.action_low, env.action_high
-        self._clipped = np.empty(self._shape, np.float32)
-
-    def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
-        log_std = self._actor.log_std
-        self._std = log_std.exp()
-        noise = torch.randn(steps, *self._shape, generator=generator, device=self._device)
-        log_probs = -0.5 * noise.square().sum(-1) - (log_std.sum() + LOG_SQRT_2PI * self._shape[1])
-        self._drawn = zip(noise, log_probs.cpu().numpy(), strict=True)
-
-    def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
-        noise, log_probs = next(self._drawn)
-        mean = self._actor(torch.from_numpy(obs).to(self._device))
-        actions = torch.addcmul(mean, noise, self._std).cpu().numpy()
-        np.clip(actions, self._low, self._high, out=self._clipped)
-        return self._clipped, {"actions": actions, "log_probs": log_probs}
-
-
 def acting_loop(
     config: APPOConfig,
     env: VecEnv,
@@ -117,26 +82,6 @@ def acting_loop(
     policy = SamplingPolicy(actor, env, device)
     loop = ActingLoop(env, policy, sink, device=device, seed=seed, stagger=config.stagger_episodes, faults=faults)
     return loop, sink
-
-
-def build_networks(config: APPOConfig, obs_dim: int, action_dim: int, critic_dim: int) -> tuple[Actor, Critic]:
-    """The actor and critic that ``config`` describes, on the CPU; the critic sees the privileged observation if any."""
-    network = config.network
-    actor = Actor(
-        obs_dim,
-        action_dim,
-        network=network.actor,
-        activation=network.activation,
-        init_noise_std=network.init_noise_std,
-        obs_normalization=config.obs_normalization,
-    )
-    critic = Critic(
-        critic_dim or obs_dim,
-        network=network.critic,
-        activation=network.activation,
-        obs_normalization=config.obs_normalization,
-    )
-    return actor, critic
 
 
 def appo_collector_fn(
@@ -180,13 +125,13 @@ def appo_collector_fn(
         shm_name_prefix=shm_rollout_ring_buffer_name,
     )
     ring.attach_sync_primitives(*sync_primitives)
-    actor, critic = build_networks(config, obs_dim, action_dim, critic_dim)
-    actor.to(collector_device)
-    critic.to(collector_device)
     actor_sync = SharedWeightSync(actor_weight_param_shapes, create=False, shm_name=actor_weight_sync_name)
     critic_sync = SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name)
     seed = config.seed if seed is None else seed
     env = make(env_name, num_envs, sim_backend, env_cfg_override, derive_seed(seed, "environment"), config.env_threads)
+    actor, critic = build_networks(config, env.dims)
+    actor.to(collector_device)
+    critic.to(collector_device)
     loop, sink = acting_loop(config, env, actor, critic, seed=seed, device=collector_device, faults=faults)
     version = -1
     busy_seconds = wait_seconds = 0.0

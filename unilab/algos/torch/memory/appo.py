@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from unilab.algos.torch.appo.actor_critic import Actor, Critic, build_networks
 from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.learner import learner_items
-from unilab.algos.torch.appo.worker import build_networks
 from unilab.algos.torch.memory.processes import (
     ProcessCosts,
     Processes,
@@ -19,7 +19,6 @@ from unilab.algos.torch.memory.processes import (
     measure_process_cost,
     process_items,
 )
-from unilab.algos.torch.networks.actor_critic import Actor, Critic
 from unilab.algos.torch.networks.sizes import pass_numbers, published_bytes, state_bytes
 from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, MemoryBudget, pages, place_of
@@ -54,7 +53,7 @@ def estimate_appo(
     threads = split_threads(config, cores or usable_cores())
     learner, collector = place_of(config.learner_device), place_of(config.collector_device)
     actor, critic = _networks(config, sizes)
-    noise = 2 * FLOAT * config.steps_per_env * config.num_envs * sizes.action_dim
+    noise = 2 * FLOAT * config.num_envs * sizes.dims.outputs
     hidden = 2 * FLOAT * config.num_envs * pass_numbers(actor.body, sizes.obs_dim)[1]
     processes: Processes = {"process": (costs.learner, {config.learner_device, config.collector_device})}
     if config.mode == "async":
@@ -63,7 +62,7 @@ def estimate_appo(
         *_exchange_items(config, sizes, learner),
         *learner_items(config, actor, critic, sizes, threads.learner, learner, costs.kept),
         BudgetItem("collector's models", collector, state_bytes(actor) + state_bytes(critic), "actor and critic"),
-        BudgetItem("inference", collector, noise + hidden, "noise of a rollout, activations of a step"),
+        BudgetItem("inference", collector, noise + hidden, "noise and activations of a step"),
         *sizes.items(config.num_envs, threads.env),
         *process_items(processes, threads.learner, costs.thread),
     ]
@@ -106,4 +105,4 @@ def _shapes(network: str, obs_normalization: bool, sizes: EnvSizes) -> tuple[Act
     config = APPOConfig(network=parse(NetworkConfig, json.loads(network)), obs_normalization=obs_normalization)
     built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
     with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
-        return build_networks(config, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
+        return build_networks(config, sizes.dims)

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import itertools
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,8 +87,7 @@ def build(
     try:
         network = factory(input_dim, output_dim, **arguments)
     except Exception as error:
-        error.add_note(f"{setting}: raised by {path}, which makes the network")
-        raise
+        raise SettingsError(setting, f"{path} raised {_told(error)}") from error
     _check(network, path, input_dim, output_dim, setting)
     return network
 
@@ -126,12 +126,17 @@ def _check(network: Any, path: str, input_dim: int, output_dim: int, setting: st
         with torch.no_grad():
             outputs = network(torch.zeros(ROWS, input_dim))
     except Exception as error:
-        raise SettingsError(
-            setting, f"the network of {path} cannot take rows [{ROWS}, {input_dim}]: {type(error).__name__}: {error}"
-        ) from error
+        problem = f"the network of {path} cannot take rows [{ROWS}, {input_dim}]: {_told(error)}"
+        raise SettingsError(setting, problem) from error
     if not (isinstance(outputs, Tensor) and outputs.shape == (ROWS, output_dim)):
         got = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else f"{type(outputs).__name__}"
         raise SettingsError(
             setting,
             f"the network of {path} turns rows [{ROWS}, {input_dim}] into {got}; expected [{ROWS}, {output_dim}]",
         )
+
+
+def _told(error: Exception) -> str:
+    """What was raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

@@ -17,6 +17,7 @@ from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource, TransitionSource
 from unilab.algos.torch.offpolicy.worker_source import WorkerSource
 from unilab.envs import EnvDims, env_dims
+from unilab.envs.unit_actions import require_continuous
 from unilab.ipc import AsyncRunner
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.machine.devices import check_device, current_device, usable_cores
@@ -29,7 +30,7 @@ from unilab.run.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
+from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train, trainer_name
 from unilab.run.progress import Progress, Summary
 from unilab.run.seeding import derive_seed
 from unilab.settings import SettingsError
@@ -255,6 +256,7 @@ class OffPolicyRun(TrainingRun):
     def _build(self, runner: OffPolicyRunner, saved: Mapping[str, Any] | None, resume: Path | None) -> None:
         config = self._config
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
+        require_continuous(config.env, dims, trainer_name(config).upper())
         self._learner = runner.learner or self._own(build_learner(config, runner.algo_type, dims))
         if saved is not None and resume is not None:
             continue_learner(self._learner, saved["learner"], resume)

@@ -1,0 +1,101 @@
+"""The networks of asynchronous PPO, and how its policy acts."""
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.networks.build import build, mlp
+from unilab.algos.torch.networks.distributions import Categorical, DiagonalGaussian, Distribution
+from unilab.algos.torch.networks.normalizer import RunningNormalizer
+from unilab.envs import EnvDims, VecEnv
+from unilab.envs.vec_env import FloatArray
+
+
+class Actor(nn.Module):
+    """A stochastic policy: the distribution of actions that a network gives for normalized observations.
+
+    Continuous actions are a diagonal Gaussian: the outputs are its means, and its standard deviations do not depend
+    on the observation. Discrete actions are categorical: the outputs are their logits.
+
+    Raises:
+        SettingsError: ``network.actor`` describes no network for this environment.
+    """
+
+    normalizer: nn.Module
+    log_std: nn.Parameter | None
+
+    def __init__(self, config: APPOConfig, dims: EnvDims) -> None:
+        super().__init__()
+        self.normalizer = RunningNormalizer(dims.obs) if config.obs_normalization else nn.Identity()
+        # a small gain keeps the first actions near zero (Andrychowicz et al. 2021, arXiv:2006.05990)
+        built_in = functools.partial(mlp, activation=config.network.activation, output_gain=0.01)
+        self.body = build(config.network.actor, dims.obs, dims.outputs, "network.actor", built_in)
+        std = torch.full((dims.action,), math.log(config.network.init_noise_std))
+        self.log_std = None if dims.num_actions else nn.Parameter(std)
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Of the body's outputs [..., outputs]."""
+        return Categorical(outputs) if self.log_std is None else DiagonalGaussian(outputs, self.log_std)
+
+    def forward(self, observations: Tensor) -> Distribution:
+        """The distribution of actions for each of the observations [..., O]."""
+        return self.distribution(self.body(self.normalizer(observations)))
+
+
+class Critic(nn.Module):
+    """State values. The critic sees the privileged observation where there is one.
+
+    Raises:
+        SettingsError: ``network.critic`` describes no network for this environment.
+    """
+
+    normalizer: nn.Module
+
+    def __init__(self, config: APPOConfig, dims: EnvDims) -> None:
+        super().__init__()
+        seen = dims.critic or dims.obs
+        self.normalizer = RunningNormalizer(seen) if config.obs_normalization else nn.Identity()
+        built_in = functools.partial(mlp, activation=config.network.activation)
+        self.body = build(config.network.critic, seen, 1, "network.critic", built_in)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Values [...] of observations [..., O]."""
+        return self.body(self.normalizer(observations)).squeeze(-1)
+
+
+class SamplingPolicy:
+    """Acts with samples of the actor's distribution (see ``unilab.run.acting.ActingPolicy``).
+
+    Actions are recorded as they were drawn, with their log probabilities. The environments get them within their
+    bounds.
+
+    Args:
+        actor: on ``device``.
+        env: whose actions these are.
+        device: where the actor computes.
+    """
+
+    def __init__(self, actor: Actor, env: VecEnv, device: str) -> None:
+        self._actor = actor
+        self._device = device
+        self._low, self._high = env.action_low, env.action_high
+        self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
+
+    def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
+        """Nothing is prepared."""
+
+    def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
+        policy = self._actor(torch.from_numpy(obs).to(self._device))
+        drawn, log_probs = policy.sample_with_log_prob(policy.noise(generator))
+        actions = drawn.cpu().numpy()
+        np.clip(actions, self._low, self._high, out=self._clipped)
+        return self._clipped, {"actions": actions, "log_probs": log_probs.cpu().numpy()}
+
+
+def build_networks(config: APPOConfig, dims: EnvDims) -> tuple[Actor, Critic]:
+    """The actor and critic that ``config`` describes, on the CPU. Raises as they do."""
+    return Actor(config, dims), Critic(config, dims)
