@@ -132,7 +132,7 @@ def _engine(
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
     """Measure, and leave all that a study has; ``began``: when the user's wait did, of the monotonic clock."""
     from harness.measure.stop import Stopped, StopSignal
-    from harness.predict import forecast as outlook
+    from harness.predict import ranking
     from harness.report.live import StudyDisplay, console
     from harness.study.search import Sweep
     from unilab.ipc.shared_memory import segments
@@ -156,7 +156,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said])
             with _engine(arguments, study, cluster, stop, out) as engine:
-                known = outlook.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
+                known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
                 with StudyDisplay(made, out, began) as display:
                     display.note_existing(study.records.records)
                     shown: Display = display
@@ -165,7 +165,9 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
 
                         shown = watched = ReportingDisplay(display, study.folder)
                         say(f"report:     {watched.path} (open it in a browser; it keeps itself current)")
-                    sweep = Sweep(made, study, stop, shown, engine, trace=arguments.trace, outlook=known, began=began)
+                    sweep = Sweep(
+                        made, study, stop, shown, engine, trace=arguments.trace, prediction=known, began=began
+                    )
                     sweep.run()
                 if sweep.missing_blocks:
                     what = f"{sweep.missing_blocks} blocks of the confirmation are missing"

@@ -36,13 +36,12 @@ def add_plan(verbs: Any) -> None:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    from harness.predict import forecast as outlook
-    from harness.predict import plan
+    from harness.predict import plan, ranking
     from harness.report import terminal as tables
     from harness.report.live import console
 
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
-    known, missing = outlook.kept(made, arguments.results)
+    known, missing = ranking.kept(made, arguments.results)
     folder = made.folder(arguments.results)
     if arguments.json:
         print_json(tables.plan_dict(made, folder, known, missing))

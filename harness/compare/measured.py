@@ -35,9 +35,8 @@ from harness.measure.record import Record, RecordFile, attempts_that_count, writ
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict import plan
-from harness.suite.schema import Limits as SuiteLimits
-from harness.suite.schema import Measure, Suite
-from harness.suite.text import describe_minutes
+from harness.suite.schema import Limits, Measure, Suite
+from harness.suite.text import minutes_text
 
 BASE, NEW = 0, 1
 """numbers of the sides, as ``trial`` of their records"""
@@ -109,7 +108,7 @@ def measure(base: Side, new: Side, options: Options, console: Console) -> tuple[
     """
     folder = options.results / "compare" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with StopSignal() as stop, prepared(base, new, options) as (versions, schedule, deciding):
-        took = describe_minutes(schedule.seconds)
+        took = minutes_text(schedule.seconds)
         console.print(f"{schedule.pairs} pairs, about {took}; records in {folder}", soft_wrap=True)
         folder.mkdir(parents=True)
         manifest = {
@@ -153,7 +152,7 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)
     if options.warmup_seconds is not None:
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
-    limits = suite.limits if suite else SuiteLimits()
+    limits = suite.limits if suite else Limits()
     deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
     here = provenance.commit()
     with checkouts([side.commit for side in sides if side.commit is not None]) as folders:
@@ -284,4 +283,4 @@ class Measuring:
         done = sum(record.attempt == 0 for record in self._records.records)
         total = 2 * self.schedule.pairs
         each = (time.monotonic() - self._began) / done if done else self.schedule.seconds / total
-        return describe_minutes(each * (total - done))
+        return minutes_text(each * (total - done))

@@ -14,9 +14,9 @@ from pathlib import Path
 from harness.compare.sides import CompareError, Side
 from harness.compare.verdict import Pair, Pairs
 from harness.files.yaml_file import InputError
-from harness.measure.record import Phase, Record, read_records
+from harness.measure.record import Phase, Record
 from harness.study.folder import judged_by
-from harness.suite import schema as suites
+from harness.study.results import RecordedStudy
 from harness.suite.schema import Suite
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
@@ -64,28 +64,23 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
         raise CompareError(f"{side.name}: {problem}")
     if side.study is not None:
-        folders = (side.study, *side.pooled)
-        studies = [(suites.load(one / "suite.yaml").suite, read_records(one / "trials.jsonl")) for one in folders]
-        return sorted(studies, key=_began)
+        studies = sorted(map(RecordedStudy, (side.study, *side.pooled)), key=lambda study: study.began)
+        return [(study.suite, study.records) for study in studies]
     found = []
-    for path in sorted(results.glob("*/*/trials.jsonl")):
+    for study in (RecordedStudy(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))):
         try:
-            records = [record for record in read_records(path) if record.commit == side.commit and not record.dirty]
+            records = [record for record in study.records if record.commit == side.commit and not record.dirty]
             if records:
-                found.append((suites.load(path.parent / "suite.yaml").suite, records))
+                found.append((study.suite, records))
         except (OSError, InputError) as error:
-            unreadable.append(f"a study was left out, as it cannot be read: {path.parent}: {error}")
+            unreadable.append(f"a study was left out, as it cannot be read: {study.folder}: {error}")
     if not found:
         raise CompareError(
             f"{side.name}: no study below {results} was measured at commit {str(side.commit)[:12]} (studies of changed "
             "working trees do not count); add --measure to measure both sides now"
             f"{''.join(f'; {one}' for one in unreadable)}"
         )
-    return sorted(found, key=_began)
-
-
-def _began(study: tuple[Suite, list[Record]]) -> str:
-    return min((record.started_at for record in study[1]), default="")
+    return sorted(found, key=lambda study: min(record.started_at for record in study[1]))
 
 
 def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:

@@ -18,8 +18,7 @@ from harness.predict import calibration, plan
 from harness.predict import memory as budget
 from harness.predict.calibration import Factor
 from harness.runs import training
-from harness.study.results import find
-from harness.suite import schema as suites
+from harness.study.results import RecordedStudy, find
 from harness.suite import sources
 from harness.suite.schema import Constraints, Suite
 from harness.trainers import trainer as trainers
@@ -203,7 +202,7 @@ def suite_of(base: Side, new: Side, given: Path | None) -> Suite | None:
     if given is not None:
         return plan.make(given).suite
     study = base.study or new.study
-    return suites.load(study / "suite.yaml").suite if study is not None else None
+    return RecordedStudy(study).suite if study is not None else None
 
 
 def configuration(side: Side, suite: Path | None, config: Path | None, results: Path) -> Configuration:

@@ -36,7 +36,7 @@ from harness.stats.inference import (
     verdict,
 )
 from harness.suite.metrics import METRICS
-from harness.suite.text import number_text
+from harness.suite.text import bytes_text, number_text
 
 DETECT = 0.5
 """change that could have been seen at least, where nothing else is asked for"""
@@ -251,7 +251,7 @@ def _table(comparison: Comparison) -> Table:
         return change_text(fraction, fraction=True, sign=sign) if abs(fraction) < 10 else ">1000%"
 
     def number(metric: str, value: float) -> str:
-        return f"{value / 2**20:,.0f} MiB" if metric.endswith("_bytes") else number_text(value)
+        return bytes_text(value) if metric.endswith("_bytes") else number_text(value)
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, width=WIDTH)
     table.add_column("metric", overflow="fold")  # where the numbers are long it has two lines, and nothing is cut off

@@ -32,8 +32,8 @@ LEARNER_WAITS: Mapping[Course, str] = {
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a trial's steady window, as fractions of it; NaN is what is not known."""
+class TimeUse:
+    """How a trial used its steady window, as fractions of it; NaN is what is not known."""
 
     course: Course
     cores: int
@@ -51,7 +51,7 @@ class Facts:
     """that copies and weights take, by the ceilings"""
 
 
-def limit_of(facts: Facts) -> Limit:
+def limit_of(facts: TimeUse) -> Limit:
     """What the throughput ends at."""
     busy = facts.collector_busy, facts.learner_busy
     longer: Limit = "collector" if busy[0] > busy[1] else "learner"
@@ -72,7 +72,7 @@ def limit_of(facts: Facts) -> Limit:
     return "collector" if facts.collector_wait < NOTABLE else "waiting"
 
 
-def sentence(facts: Facts, limit: Limit, suggestions: Sequence[str] = ()) -> str:
+def sentence(facts: TimeUse, limit: Limit, suggestions: Sequence[str] = ()) -> str:
     """The verdict: what limits, who is busy and who waits for what, what to try."""
     heads: Mapping[Limit, str] = {
         "learner": "learner-bound",
@@ -132,7 +132,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     record = dataclasses.replace(record, async_efficiency=efficiency(record, workload, predictor))
     if record.in_turns:  # how its time was used is not known
         return record
-    facts = facts_of(record, workload, predictor)
+    facts = time_use_of(record, workload, predictor)
     limit = limit_of(facts)
     threads = {name: value for part in workload.parts for name, value in part.settings.items() if "_threads" in name}
     known = trainer.levers(limit)
@@ -167,7 +167,7 @@ def rounds(record: Record, workload: Workload) -> tuple[float, float]:
     return record.env_steps_per_second / workload.env_steps, record.updates_per_second / workload.updates
 
 
-def facts_of(record: Record, workload: Workload, predictor: Predictor) -> Facts:
+def time_use_of(record: Record, workload: Workload, predictor: Predictor) -> TimeUse:
     """What a record and the ceilings say of a trial."""
     costs = predictor.round(workload)
     collected, learned = rounds(record, workload)
@@ -178,7 +178,7 @@ def facts_of(record: Record, workload: Workload, predictor: Predictor) -> Facts:
         used, transfer = work / predictor.cores, learned * costs.transfer.seconds
         shared = costs.collector.parallelism + costs.learner.parallelism > predictor.cores
     dropped = record.dropped_rollouts * workload.env_steps
-    return Facts(
+    return TimeUse(
         workload.course, predictor.cores, shared,
         record.collector_busy_fraction, _known(record.collector_wait_fraction), record.learner_busy_fraction,
         _known(record.learner_wait_fraction), dropped / (dropped + record.env_steps) if dropped else 0.0,

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,7 @@ from harness.measure.stop import StopSignal
 from harness.measure.window import Window
 from harness.suite import sources
 from harness.trainers import trainer as trainers
-from harness.trainers.rounds import Cost, Course, Describes, Part
-from harness.trainers.trainer import Trainer
+from harness.trainers.rounds import Cost, Describes, Part
 from unilab.ipc.shared_memory import segments
 from unilab.machine.devices import usable_cores
 
@@ -213,8 +213,12 @@ def measure(
     path = path_of(results, code)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
-    rehearsed = {_course(trainer, one.settings, kept.cores) for one in kept.rehearsals if one.trainer == trainer}
-    rehearse = [settings for settings in rehearse if _course(trainer, settings, kept.cores) not in rehearsed]
+    if rehearse:
+        describes = trainers.get(trainer)
+        assert isinstance(describes, Describes)
+        own = [one.settings for one in kept.rehearsals if one.trainer == trainer]
+        rehearsed = {describes.workload(settings, kept.cores).course for settings in own}
+        rehearse = [one for one in rehearse if describes.workload(one, kept.cores).course not in rehearsed]
     if not missing and not rehearse:
         return kept
     kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
@@ -226,8 +230,8 @@ def measure(
         "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
         "rehearse": list(rehearse),
     }  # fmt: skip
-    with _Process(request, stop) as process:
-        for answer in process.answers():
+    with closing(_answers(request, stop)) as answers:
+        for answer in answers:
             if "cost" in answer:
                 measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
             elif "updates_per_second" in answer:
@@ -245,70 +249,52 @@ def measure(
     return made
 
 
-def _course(trainer: str, settings: Mapping[str, Any], cores: int) -> Course:
-    describes = trainers.get(trainer)
-    assert isinstance(describes, Describes)
-    return describes.workload(settings, cores).course
+def _answers(request: Mapping[str, Any], stop: StopSignal) -> Generator[dict[str, Any], None, None]:
+    """What the measuring process reports, as it comes.
 
-
-class _Process:
-    """The measuring process. It ends when its standard input does, and so with us, however we end."""
-
-    def __init__(self, request: Mapping[str, Any], stop: StopSignal) -> None:
-        self._stop = stop
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 closed with this object
-        environment = dict(os.environ)
-        trainers.calm_thread_pools(environment)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._log, process_group=0, env=environment,
-        )  # fmt: skip
-        stop.groups.add(self._process.pid)
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def __enter__(self) -> "_Process":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # its collectors as well
-            self._process.communicate()
-            segments.remove_leftovers()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._stop.groups.discard(self._process.pid)
-        self._log.close()
-
-    def answers(self) -> Iterable[dict[str, Any]]:
-        """What the process reports, as it comes."""
-        assert self._process.stdout is not None
-        buffer, deadline = b"", time.monotonic() + SILENT_SECONDS
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            selector.register(self._stop.fd, selectors.EVENT_READ)
+    The process ends when its standard input does, and so with us, however we end.
+    """
+    environment = dict(os.environ)
+    trainers.calm_thread_pools(environment)
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0,
+            env=environment,
+        ) as process,
+        selectors.DefaultSelector() as selector,
+    ):  # fmt: skip
+        stop.groups.add(process.pid)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(stop.fd, selectors.EVENT_READ)
+            buffer, deadline = b"", time.monotonic() + SILENT_SECONDS
             while True:
-                self._stop.check()
+                stop.check()
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
-                ready = [key.fileobj for key, _ in selector.select(remaining)]
-                if self._process.stdout not in ready:
+                if process.stdout not in [key.fileobj for key, _ in selector.select(remaining)]:
                     continue
                 deadline = time.monotonic() + SILENT_SECONDS
-                chunk = os.read(self._process.stdout.fileno(), 65536)
+                chunk = os.read(process.stdout.fileno(), 65536)
                 if not chunk:
-                    return self._check()
+                    break
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 yield from map(json.loads, lines)
-
-    def _check(self) -> None:
-        if self._process.wait() != 0:
-            self._log.seek(0)
-            log = self._log.read()
-            raise CeilingsError(f"the ceilings cannot be measured:\n{log.decode(errors='replace')[-2000:]}")
+            if process.wait() != 0:
+                log.seek(0)
+                text = log.read().decode(errors="replace")[-2000:]
+                raise CeilingsError(f"the ceilings cannot be measured:\n{text}")
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # its collectors as well
+                process.wait()
+                segments.remove_leftovers()
+            stop.groups.discard(process.pid)
 
 
 def _leave_with_parent() -> None:
@@ -318,25 +304,12 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _line() -> bytes:
-    """The first line of standard input."""
-    text = b""
-    while not text.endswith(b"\n"):
-        text += os.read(0, 65536)
-    return text
-
-
-def _rehearse(trainer: Trainer, settings: Mapping[str, Any]) -> float:
-    """Updates a second while both sides run."""
-    window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
-    return window.result()["updates_per_second"]
-
-
 def main() -> int:
     """Measure what standard input says; one line of JSON on standard output for each part."""
-    request = json.loads(_line())
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 65536)
+    request = json.loads(line)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     trainer = trainers.get(request["trainer"])
     describes = trainer
@@ -351,7 +324,10 @@ def main() -> int:
         known.add(part.kind)
         print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
     for number, settings in enumerate(request["rehearse"]):
-        rate = _rehearse(trainer, settings)
+        window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
+        rate = window.result()["updates_per_second"]
         print(json.dumps({"rehearsal": number, "updates_per_second": rate}), flush=True)
     print(json.dumps({"disturbed": guard.end().disturbed}), flush=True)
     return 0

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
+from harness.measure.process import RepeatLimits
 from harness.measure.record import Record
+from harness.measure.repeat import TrialSpec
 from harness.predict import calibration
 from harness.predict import memory as budget
 from harness.predict.calibration import AS_PREDICTED, Factor
@@ -66,7 +68,8 @@ class Plan:
     @property
     def code(self) -> str:
         """Digest of the code that decides the numbers; see ``harness.suite.sources``."""
-        return sources.digest(*_modules(self.suite))
+        named = [self.suite.trainer, self.suite.env, *(one.trainer for one in self.suite.trainers.values())]
+        return sources.digest(*sorted({name.partition(":")[0] for name in named if ":" in name}))
 
     def folder(self, results: Path) -> Path:
         return results / self.suite.name / self.study_id
@@ -164,6 +167,29 @@ class Plan:
         fraction = self.suite.constraints.host_memory_fraction
         return budget.judge(predicted, fraction, self.factor(params), available)
 
+    def possible(self, params: Settings, available: "MemoryAvailable | None" = None) -> tuple[Verdict, str | None]:
+        """As ``verdict``; or that a setting is wrong, or that settings contradict each other."""
+        try:
+            self.trainer.check(self.settings(params))
+            return self.verdict(params, available), None
+        except SettingsError as error:
+            return Verdict(), str(error)
+
+    def spec(self, params: Settings, seed: int, folder: Path) -> TrialSpec:
+        """What the process of one repeat of a configuration needs to know."""
+        seeded = {"seed": seed} if "seed" in self.trainer.defaults() else {}
+        trainer, settings = self.launch(params | seeded)
+        return TrialSpec.of(self.suite.measure, trainer, settings, folder)
+
+    def limits(self, verdict: Verdict) -> RepeatLimits:
+        """What one repeat may take."""
+        limits = self.suite.limits
+        return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
+
+    def first_seed(self, params: Settings) -> int:
+        """Of a configuration's first repeat; each other one has the next."""
+        return int(self.settings(params).get("seed", self.suite.sampler.seed))
+
     def fit_together(self, trials: Sequence[Sequence[Record]]) -> bool:
         """Whether this machine's memory is enough for one repeat of each at once.
 
@@ -238,41 +264,33 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     with mistakes.collected():
         check_environment(source.document, trainer, source.suite.env)
     _check_settings(source, trainer, mistakes)
-    with mistakes.collected():
-        _check_pruner(source)
     mistakes.check()
     notes = _try_environments(source, trainer)
-    suite, absent = _drop_devices(source, trainer)
-    suite, impossible = _drop_impossible(suite, trainer)
-    space = Space(dict(suite.search))
+    suite, dropped = _without_what_is_not_here(source, trainer)
+    space = Space(suite.search)
     baseline = _baseline(source, suite, trainer, space)
-    pinned = _pinned(source, trainer, space, baseline)
-    plan = Plan(suite, source, trainer, space, baseline, absent + impossible, pinned, notes=notes)
+    plan = Plan(
+        suite, source, trainer, space, baseline, dropped, _pinned(source, trainer, space, baseline), notes=notes
+    )
     if results is not None:
         plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
-    _check_baseline(plan)
     return plan
-
-
-def _modules(suite: Suite) -> list[str]:
-    """Of the user's trainers and environment, named as ``module:attribute``."""
-    named = [suite.trainer, suite.env, *(variant.trainer for variant in suite.trainers.values())]
-    return sorted({name.partition(":")[0] for name in named if ":" in name})
 
 
 def _trainer(source: SuiteSource) -> Trainer:
     """The suite's trainer, or all of its ``trainers`` as one, each with settings and devices that were checked."""
     suite = source.suite
-    try:
-        if suite.trainer:
-            return trainers.get(suite.trainer)
-    except TrainerError as error:
-        raise source.error(("trainer",), str(error)) from None
-    for name, variant in suite.trainers.items():
+
+    def load(name: str, where: Key) -> Trainer:
         try:
-            trainer = trainers.get(variant.trainer)
+            return trainers.get(name)
         except TrainerError as error:
-            raise source.error(("trainers", name, "trainer"), str(error)) from None
+            raise source.error(where, str(error)) from None
+
+    if suite.trainer:
+        return load(suite.trainer, ("trainer",))
+    for name, variant in suite.trainers.items():
+        trainer = load(variant.trainer, ("trainers", name, "trainer"))
         for key, value in variant.settings.items():
             where: Key = ("trainers", name, "settings", key)
             if key in SHARED:
@@ -309,37 +327,28 @@ def dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = 
 
 
 def _check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
-    """Every name and every value, each on its own, so that an error names its line."""
-    suite = source.suite
-    known = trainer.defaults()
+    """Every name and every value, each on its own, so that an error names its line; and whether a pruner can judge."""
+    suite, known = source.suite, trainer.defaults()
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
+            key = (group, name)
             with mistakes.collected():
-                _check_setting(source, trainer, known, group, name, value)
-
-
-def _check_setting(
-    source: SuiteSource, trainer: Trainer, known: Mapping[str, Any], group: str, name: str, value: Any
-) -> None:
-    suite, key = source.suite, (group, name)
-    if name not in known:
-        raise source.error(key, f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}")
-    if name == "env":
-        raise source.error(key, "the environment is set by 'env' at the top of the suite")
-    if group == "search" and name in suite.fixed:
-        raise source.error(key, "is fixed as well; leave it out of one of the two")
-    for sample in ends(value) if group == "search" else [value]:
-        _check_value(source, trainer, key, {name: sample})
-
-
-def _check_pruner(source: SuiteSource) -> None:
-    objectives = source.suite.objectives
-    if source.suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
+                if name not in known:
+                    problem = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
+                    raise source.error(key, problem)
+                if name == "env":
+                    raise source.error(key, "the environment is set by 'env' at the top of the suite")
+                if group == "search" and name in suite.fixed:
+                    raise source.error(key, "is fixed as well; leave it out of one of the two")
+                for sample in ends(value) if group == "search" else [value]:
+                    _check_value(source, trainer, key, {name: sample})
+    objectives = suite.objectives
+    if suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
         return
     if len(objectives) > 1 or objectives[0].metric not in RETURNS or objectives[0].direction != "maximize":
         given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
         problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
-        raise source.error(("pruner",), problem)
+        mistakes.found.append(source.error(("pruner",), problem))
 
 
 def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
@@ -350,37 +359,30 @@ def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Sett
         raise source.error(key, error.problem if named else str(error)) from None
 
 
-def _drop_devices(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
-    suite = source.suite
-    search, dropped = dict(suite.search), []
+def _without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
+    """The suite without devices that are not there, and without choices that contradict the rest of it whatever any
+    other choice is; and what was left out, in words."""
+    suite, search, dropped = source.suite, dict(source.suite.search), []
     for name in trainer.device_settings:
         for group, settings in (("fixed", suite.fixed), ("baseline", suite.baseline)):
             if name in settings:
                 _require_device(source, (group, name), settings[name])
-        if not isinstance(search.get(name), CategoricalDistribution):
-            continue
-        devices = ends(search[name])
-        there = [device for device in devices if _device_problem(device, name) is None]
-        if not there:
-            _require_device(source, ("search", name), devices[0])
-        dropped += [f"{name}: {device} (not on this machine)" for device in devices if device not in there]
-        search[name] = distribution(there)
-    return dataclasses.replace(suite, search=search), tuple(dropped)
-
-
-def _drop_impossible(suite: Suite, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
-    """Leave out the choices that contradict the rest of the suite, whatever any other choice is."""
-    search, dropped = dict(suite.search), []
+        if isinstance(search.get(name), CategoricalDistribution):
+            devices = ends(search[name])
+            there = [device for device in devices if _device_problem(device, name) is None]
+            if not there:
+                _require_device(source, ("search", name), devices[0])
+            dropped += [f"{name}: {device} (not on this machine)" for device in devices if device not in there]
+            search[name] = distribution(there)
     base = {"env": suite.env} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
-        if not isinstance(dimension, CategoricalDistribution):
-            continue
-        others = [{other: value} for other in search if other != name for value in ends(search[other])]
-        problems = [(value, _contradiction(trainer, base | {name: value}, others)) for value in ends(dimension)]
-        possible = [value for value, problem in problems if problem is None]
-        if possible:
-            search[name] = distribution(possible)
-            dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
+        if isinstance(dimension, CategoricalDistribution):
+            others = [{other: value} for other in search if other != name for value in ends(search[other])]
+            problems = [(one, _contradiction(trainer, base | {name: one}, others)) for one in ends(search[name])]
+            possible = [value for value, problem in problems if problem is None]
+            if possible:
+                search[name] = distribution(possible)
+                dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
     return dataclasses.replace(suite, search=search), tuple(dropped)
 
 
@@ -394,17 +396,6 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
         except SettingsError as error:
             problem = problem or error.problem
     return problem
-
-
-def _check_baseline(plan: Plan) -> None:
-    settings = plan.settings(plan.baseline)
-    _check_value(plan.source, plan.trainer, ("baseline",), settings)
-    try:
-        plan.trainer.check_together(settings)
-    except SettingsError as error:
-        group = next((g for g in ("baseline", "fixed", "search") if error.key in getattr(plan.suite, g)), None)
-        key = ("baseline",) if group is None else (group, error.key)
-        raise plan.source.error(key, error.problem if group else str(error)) from None
 
 
 def _device_problem(device: str, setting: str) -> str | None:
@@ -423,14 +414,21 @@ def _require_device(source: SuiteSource, key: Key, device: str) -> None:
 
 def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
     """What the suite says; else the trainer's default if it is searched at all; else the first value there is."""
-    defaults = trainer.defaults()
-    baseline = dict(suite.baseline)
+    defaults, baseline = trainer.defaults(), dict(suite.baseline)
     for name in space.dimensions:
         if name not in baseline:
             baseline[name] = defaults[name] if space.contains(name, defaults[name]) else space.ends(name)[0]
         elif not space.contains(name, baseline[name]):
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
+    settings = {"env": suite.env} | suite.fixed | baseline
+    _check_value(source, trainer, ("baseline",), settings)
+    try:
+        trainer.check_together(settings)
+    except SettingsError as error:
+        group = next((g for g in ("baseline", "fixed", "search") if error.key in getattr(suite, g)), None)
+        key: Key = ("baseline",) if group is None else (group, error.key)
+        raise source.error(key, error.problem if group else str(error)) from None
     return baseline
 
 

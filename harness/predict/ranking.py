@@ -1,15 +1,27 @@
-"""The configurations of a plan before any is run: which fit, what to measure to predict them, which come first."""
+"""What is known of a study's configurations before any is run: which fit, how fast they are, which come first.
+
+Costs that are needed for that and are not known are measured before; each record gets what was predicted of it.
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from harness.measure.host import fingerprint
+from harness.measure.record import Record, write_atomic
+from harness.measure.stop import StopSignal
+from harness.predict import calibration, ceilings
+from harness.predict.bottleneck import explain
+from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.predict.plan import Plan
-from harness.predict.throughput import RATES, Predictor, Rates
+from harness.predict.throughput import RATES, Predictor, Rates, predictor
 from harness.suite.metrics import METRICS
 from harness.suite.space import Params, sample
 from harness.trainers.rounds import Course, Describes, Part, Workload
+from unilab.machine.devices import usable_cores
 from unilab.settings import SettingsError
 
 RANKED = 1000
@@ -41,6 +53,87 @@ class Ranked(Candidate):
     rates: Rates
 
 
+@dataclass
+class Prediction:
+    """By default nothing is known: nothing is predicted, and records stay as they are."""
+
+    plan: Plan
+    predictor: Predictor | None = None
+    ranking: Sequence[Ranked] = ()
+    """all candidates, best first"""
+    results: Path | None = None
+    """where the machine's memory calibration is kept; None: nothing is learned"""
+
+    @property
+    def seeds(self) -> list[Params]:
+        """What the search begins with after the baseline."""
+        return seeds(self.plan, self.ranking)
+
+    def complete(self, record: Record) -> Record:
+        """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
+        expected = round(record.budget_host_bytes * self.plan.factor(record.params).expected)
+        record = replace(record, calibrated_host_bytes=expected)
+        if self.results is not None:
+            calibration.add(self.results, self.plan.launch(record.params)[0], record, self.plan.code)
+        return explain(record, self.plan, self.predictor)
+
+
+def kept(plan: Plan, results: Path) -> tuple[Prediction, int]:
+    """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
+    known = ceilings.load(ceilings.path_of(results, plan.code)) or Ceilings()
+    found = candidates(plan)
+    missing = known.missing(plan.suite.trainer, parts(plan, found, usable_cores()))
+    return _from(plan, found, known, results), len(missing)
+
+
+def prepare(
+    plan: Plan,
+    results: Path,
+    study: Path,
+    stop: StopSignal,
+    say: Callable[[str], None] = lambda text: None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Prediction:
+    """Measure what is missing of the ceilings, keep a copy in the study, and rank.
+
+    A trainer that does not describe its rounds, or whose parts cannot be measured, goes without.
+
+    Args:
+        plan: of the study.
+        results: folder of all studies.
+        study: the study's folder; a study that goes on uses the ceilings that it began with.
+        stop: ends the measuring.
+        say: is told what is measured.
+        alone: what is measured is measured while it is entered.
+
+    Raises:
+        Stopped: a signal came.
+        RecordError: the ceilings could not be written.
+    """
+    found, cores = candidates(plan), usable_cores()
+    needed = parts(plan, found, cores)
+    if not needed:
+        return Prediction(plan, results=results)
+    own = ceilings.load(study / ceilings.FILE)
+    if own is None or own.machine != fingerprint():
+        try:
+            with alone():
+                own = ceilings.measure(
+                    plan.suite.trainer, needed, results, plan.code, stop, say,
+                    rehearse=to_rehearse(plan, found, cores),
+                )  # fmt: skip
+        except CeilingsError as error:
+            say(f"warning: {error}\nnothing is predicted in this study")
+            return Prediction(plan, results=results)
+        write_atomic(study / ceilings.FILE, own.text())
+    return _from(plan, found, own, results)
+
+
+def _from(plan: Plan, found: Sequence[Candidate], known: Ceilings, results: Path) -> Prediction:
+    made = predictor(plan, known)
+    return Prediction(plan, made, [] if made is None else rank(plan, found, made), results)
+
+
 def candidates(plan: Plan) -> list[Candidate]:
     """The baseline, then the configurations that are ranked; the settings of each go together.
 
@@ -48,20 +141,16 @@ def candidates(plan: Plan) -> list[Candidate]:
     """
     if not isinstance(plan.trainer, Describes):
         return []
-    space = plan.space
+    space, found = plan.space, []
     listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)
-    found = [plan.baseline, *(space.decode(encoded) for encoded in listed)]
-    unique = {space.identity(params): params for params in map(plan.effective, found)}
-    judged = (_judged(plan, params) for params in unique.values())
-    return [candidate for candidate in judged if candidate is not None]
-
-
-def _judged(plan: Plan, params: Params) -> Candidate | None:
-    try:
-        verdict = plan.verdict(params)
-    except SettingsError:  # settings that contradict each other
-        return None
-    return Candidate(params, verdict.fits, verdict.reason)
+    every = map(plan.effective, [plan.baseline, *map(space.decode, listed)])
+    for params in {space.identity(params): params for params in every}.values():
+        try:
+            verdict = plan.verdict(params)
+        except SettingsError:  # settings that contradict each other
+            continue
+        found.append(Candidate(params, verdict.fits, verdict.reason))
+    return found
 
 
 def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
@@ -98,19 +187,21 @@ def _workloads(plan: Plan, found: Sequence[Candidate], cores: int) -> list[tuple
 
 
 def rank(plan: Plan, found: Sequence[Candidate], predictor: Predictor) -> list[Ranked]:
-    """The candidates by the suite's objectives that are predicted, best first; what does not fit comes last."""
+    """The candidates by the suite's objectives that are predicted, best first; what does not fit comes last.
+
+    They are sorted by one objective after the other, in steps of ``ALIKE``, and then by the first one exactly.
+    """
+
+    def order(one: Ranked) -> tuple[bool, list[float]]:
+        signed = [
+            math.log(getattr(one.rates, metric)) * (-1 if direction == "maximize" else 1)
+            for metric, direction in objectives(plan)
+        ]
+        return not one.fits, [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
+
     predicted = ((one, predictor.rates(plan.settings(one.params))) for one in found)
     ranked = [Ranked(one.params, one.fits, one.reason, rates=rates) for one, rates in predicted if rates is not None]
-    return sorted(ranked, key=lambda one: (not one.fits, _order(plan, one.rates)))
-
-
-def _order(plan: Plan, rates: Rates) -> list[float]:
-    """What to sort by: the objectives one after the other, in steps of ``ALIKE``, then the first one exactly."""
-    signed = [
-        math.log(getattr(rates, metric)) * (-1 if direction == "maximize" else 1)
-        for metric, direction in objectives(plan)
-    ]
-    return [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
+    return sorted(ranked, key=order)
 
 
 def objectives(plan: Plan) -> list[tuple[str, str]]:
@@ -133,13 +224,10 @@ def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
 
 def distinct(plan: Plan, ranking: Sequence[Ranked]) -> list[Ranked]:
     """Of configurations that are predicted alike only the first."""
+    names = [metric for metric, _ in objectives(plan)]
     chosen: list[Ranked] = []
     for one in ranking:
-        if not any(_alike(plan, one.rates, other.rates) for other in chosen):
+        known = ([(getattr(one.rates, name), getattr(other.rates, name)) for name in names] for other in chosen)
+        if not any(all(math.isclose(a, b, rel_tol=ALIKE) for a, b in pairs) for pairs in known):
             chosen.append(one)
     return chosen
-
-
-def _alike(plan: Plan, one: Rates, other: Rates) -> bool:
-    names = [metric for metric, _ in objectives(plan)]
-    return all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=ALIKE) for name in names)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.yaml_file import InputError
-from harness.measure.record import read_records, typical
+from harness.measure.record import typical
 from harness.study.folder import judged_by, of_one_kind, ranking
-from harness.suite import schema as suites
+from harness.study.results import RecordedStudy
 from harness.suite import shipped
 from harness.suite.text import number_text
 
@@ -22,14 +22,15 @@ def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
 
 
 def _study(folder: Path) -> dict[str, Any]:
+    study = RecordedStudy(folder)
     try:
-        records = read_records(folder / "trials.jsonl")
+        records = study.records
     except OSError as error:
         problem = f"trials.jsonl cannot be read: {error.strerror or error}"
         return {"folder": str(folder), "records": 0, "started_at": "", "problem": problem}
     content = {"folder": str(folder), "records": len(records), "started_at": records[0].started_at if records else ""}
     try:
-        suite = suites.load(folder / "suite.yaml").suite
+        suite = study.suite
     except InputError as error:
         return content | {"problem": str(error)}
     metric = suite.objectives[0].metric

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
 from harness.predict.plan import Plan
 from harness.report.terminal import warnings
-from harness.suite.text import describe_minutes, number_text, settings_text
+from harness.suite.text import minutes_text, number_text, settings_text
 
 PLAIN_SECONDS = 5.0
 """between lines of a pipe"""
@@ -120,7 +120,7 @@ class StudyDisplay(ProgressLine):
     def _show(self, running: "_Running", state: str) -> None:
         value = self._best.get((running.record.phase, running.record.kind))
         best = f"best {number_text(value)}" if value is not None else "no best yet"
-        line = f"{running.what}: {state}, {best}, {describe_minutes(self._forecast.left(time.monotonic()))} left"
+        line = f"{running.what}: {state}, {best}, {minutes_text(self._forecast.left(time.monotonic()))} left"
         self.show(line, indent="  ")
 
 
@@ -258,7 +258,7 @@ class TrainDisplay(ProgressLine):
         left = [self._seconds - seconds] if self._seconds else []
         if self._iterations and done:
             left.append((self._iterations - done) * seconds / done)
-        line += f"{describe_minutes(max(0.0, min(left)))} left" if left else f"{describe_minutes(seconds)} so far"
+        line += f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"
         self.show(line)
 
 
@@ -280,7 +280,7 @@ class EvalDisplay(ProgressLine):
         line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
         if done:
             left = (now - self._began) * max(0, self._episodes - done) / done
-            line += f", return {number_text(sum(returns) / done)}, {describe_minutes(left)} left"
+            line += f", return {number_text(sum(returns) / done)}, {minutes_text(left)} left"
         self.show(line)
 
 

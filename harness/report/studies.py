@@ -5,24 +5,20 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.measure.record import Record, median, read_records, typical
+from harness.measure.record import Record, median, typical
 from harness.measure.window import FRACTIONS
-from harness.predict import ceilings
-from harness.predict.bottleneck import Facts, limit_of, sentence
-from harness.predict.ceilings import Ceilings
+from harness.predict.bottleneck import TimeUse, limit_of, sentence
 from harness.report.finding import NAMES
 from harness.stats.inference import Interval, median_interval
 from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
-from harness.study.results import _read_json
-from harness.suite import schema as suites
-from harness.suite.schema import Suite
+from harness.study.results import RecordedStudy
 from harness.suite.text import settings_text
 from unilab.machine.devices import usable_cores
 
@@ -153,23 +149,14 @@ def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequ
     )
     # all that the trainer was given, by a text such as "env 2, learner 2"
     shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", records[-1].threads))) > usable_cores()
-    facts = Facts(
+    facts = TimeUse(
         "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
     )  # fmt: skip
     return sentence(facts, limit_of(facts))
 
 
-@dataclass(frozen=True)
-class StudyFiles:
-    """The files of ``results/<suite>/<study id>``. What is missing is empty or None."""
-
-    folder: Path
-    suite: Suite
-    records: tuple[Record, ...]
-    manifest: dict[str, Any] = field(default_factory=dict)
-    ceilings: Ceilings | None = None
-    best: str | None = None
-    """text of ``best.yaml``"""
+class StudyFiles(RecordedStudy):
+    """A study's files, and its trials as a page shows them."""
 
     @classmethod
     def load(cls, folder: Path) -> "StudyFiles":
@@ -178,16 +165,9 @@ class StudyFiles:
         Raises:
             InputError: the folder has no suite that can be read.
         """
-        best = folder / "best.yaml"
-        return cls(
-            folder, suites.load(folder / "suite.yaml").suite, tuple(read_records(folder / "trials.jsonl")),
-            _read_json(folder / "manifest.json") or {}, ceilings.load(folder / ceilings.FILE),
-            best.read_text(encoding="utf-8", errors="replace") if best.exists() else None,
-        )  # fmt: skip
-
-    @property
-    def name(self) -> str:
-        return f"{self.suite.name}/{self.folder.resolve().name}"
+        study = cls(folder)
+        _ = study.suite, study.records, study.manifest, study.ceilings, study.best  # all as they are at one time
+        return study
 
     @cached_property
     def trials(self) -> list[Trial]:

@@ -13,15 +13,14 @@ from rich.text import Text
 
 from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, typical, write_atomic
-from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
-from harness.predict.ranking import distinct, objectives
+from harness.predict.ranking import Prediction, distinct, objectives
 from harness.report.finding import conclude
 from harness.report.studies import Trial, limited_by, trials_of
 from harness.study.folder import Study, judged_by, of_one_kind, ranking
 from harness.study.importances import importances
 from harness.suite.metrics import RETURNS
-from harness.suite.text import bytes_text, describe_minutes, dimension_text, number_text, settings_text
+from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
 from harness.trainers import trainer as trainers
 
 ROWS = 12
@@ -198,7 +197,7 @@ def _show_problems(result: dict[str, Any], console: Console) -> None:
             console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
 
 
-def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, missing: int) -> None:
+def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction, missing: int) -> None:
     """What a run would do; ``missing`` costs it would measure before it can predict."""
     suite = plan.suite
     repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
@@ -210,7 +209,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
     looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
     confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
     console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
-    console.print(f"about {describe_minutes(plan.seconds)}; results in {folder}", soft_wrap=True)
+    console.print(f"about {minutes_text(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
     for name, params in plan.pinned.items():
         console.print(Text(f"pinned:   {name}: {settings_text(params)}"))
@@ -231,22 +230,22 @@ def show_plan(plan: Plan, folder: Path, console: Console, outlook: Outlook, miss
             console.print(Text(f"{name}:\n{verdict.table}"))
         if verdict.reason:
             console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
-    _show_ranking(plan, outlook, missing, console)
+    _show_ranking(plan, prediction, missing, console)
 
 
-def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) -> None:
+def _show_ranking(plan: Plan, prediction: Prediction, missing: int, console: Console) -> None:
     """The best configurations as predicted, the first of those predicted alike, and where the baseline stands."""
     if missing:
         console.print(f"{missing} costs of this machine are not known yet; run measures them first, in under a minute")
-    if not outlook.ranking:
+    if not prediction.ranking:
         return
     metric = objectives(plan)[0][0]
-    ranks = {id(one): rank for rank, one in enumerate(outlook.ranking, start=1)}
-    baseline = next((one for one in outlook.ranking if one.params == plan.baseline), None)
-    shown = distinct(plan, outlook.ranking)[:PREDICTED]
+    ranks = {id(one): rank for rank, one in enumerate(prediction.ranking, start=1)}
+    baseline = next((one for one in prediction.ranking if one.params == plan.baseline), None)
+    shown = distinct(plan, prediction.ranking)[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
-    infeasible = [one for one in outlook.ranking if not one.fits]
-    title = f"predicted before anything is run ({len(outlook.ranking)} configurations)"
+    infeasible = [one for one in prediction.ranking if not one.fits]
+    title = f"predicted before anything is run ({len(prediction.ranking)} configurations)"
     table = Table(title=title, title_justify="left")
     for name in ("rank", UNITS[metric], "fits", "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
@@ -261,7 +260,7 @@ def _show_ranking(plan: Plan, outlook: Outlook, missing: int, console: Console) 
         console.print(Text(f"{len(infeasible)} do not fit and come last, such as: {reason}", style="yellow"))
 
 
-def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[str, Any]:
+def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) -> dict[str, Any]:
     """As ``show_plan``, for a program; with the whole ranking."""
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
@@ -274,10 +273,11 @@ def plan_dict(plan: Plan, folder: Path, outlook: Outlook, missing: int) -> dict[
              "device_bytes": v.device_bytes, "reason": v.reason}
             for name, v in plan.memory()
         ],
-        "costs_to_measure": missing, "ranked_by": [metric for metric, _ in objectives(plan)] if outlook.ranking else [],
+        "costs_to_measure": missing,
+        "ranked_by": [metric for metric, _ in objectives(plan)] if prediction.ranking else [],
         "ranking": [
             {"params": one.params, "fits": one.fits, "reason": one.reason} | dataclasses.asdict(one.rates)
-            for one in outlook.ranking
+            for one in prediction.ranking
         ],
     }  # fmt: skip
 

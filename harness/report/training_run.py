@@ -12,7 +12,7 @@ from harness.report.page import vega
 from harness.report.page.model import Code, FirstScreen, Page, Section, Table, finite
 from harness.report.page.sections.curves import AXES, POINTS, Floats, line_chart, thin
 from harness.runs.folder import CONFIG_FILE, go_on_command
-from harness.suite.text import describe_minutes, number_text
+from harness.suite.text import minutes_text, number_text
 
 CURVE_FILE = "curve.csv"
 KINDS = ("training", "evaluation")
@@ -83,7 +83,7 @@ def _answer(run: TrainingRun) -> FirstScreen:
             facts.append((f"Return, {kind}", f"{text}after {number_text(steps[best])} env steps"))
     trained, seconds = last["env_steps"], last["wall_seconds"]
     rate = f"{number_text(trained / seconds)} env steps a second" if seconds > 0 else "in no time"
-    facts.append(("Trained", f"{number_text(trained)} env steps in {describe_minutes(seconds)}, {rate}"))
+    facts.append(("Trained", f"{number_text(trained)} env steps in {minutes_text(seconds)}, {rate}"))
     facts.append(("Iterations", f"{last['iteration']:,.0f}, with {last['updates']:,.0f} updates"))
     kept = sorted(path.name for path in run.folder.glob("*.pt"))
     facts.append(("Checkpoints", ", ".join(kept) or "none"))

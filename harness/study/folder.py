@@ -34,6 +34,8 @@ from harness.measure.record import (
 )
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
+from harness.stats.pareto import dominates
+from harness.study.results import RecordedStudy
 from harness.suite.schema import Suite
 from unilab.errors import UserError
 
@@ -119,7 +121,7 @@ class Study:
         """Write ``suite.yaml`` as it runs and add this run to ``manifest.json``."""
         write_atomic(self.folder / "suite.yaml", to_yaml(plan.suite.to_dict()))
         path = self.folder / "manifest.json"
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+        runs = RecordedStudy(self.folder).manifest.get("runs", [])
         run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self.dirty}
         manifest = {
             "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self.dirty,
@@ -132,8 +134,7 @@ class Study:
     @property
     def kept_in(self) -> str | None:
         """The database that a folder is the copy of, by its manifest."""
-        path = self.folder / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")).get("storage") if path.exists() else None
+        return RecordedStudy(self.folder).manifest.get("storage")
 
     def write_tables(self) -> None:
         write_tables(self.folder, self.records.records)
@@ -204,7 +205,7 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     front = [
         trial
         for trial, own in scores.items()
-        if not any(_dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
+        if not any(dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
     ]
     best = front if len(suite.objectives) > 1 else list(scores)
     return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
@@ -252,10 +253,6 @@ def timed_by(records: Sequence[Record]) -> list[Record]:
     """The repeats of one trial that say how its time was used: those that count, or if they took turns the search's."""
     counted = judged_by(records)
     return judged_by(records, "search") if any(record.in_turns for record in counted) else counted
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ and minutes are not. Each repeat runs in a fresh process, as in a study of the h
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,14 @@ from optuna.trial import TrialState
 
 from harness.files.yaml_file import to_yaml
 from harness.measure import provenance
-from harness.measure.process import RepeatLimits, execute
-from harness.measure.record import Record, attempts_that_count, typical
-from harness.measure.repeat import TrialSpec
+from harness.measure.process import execute
+from harness.measure.record import Record, State, attempts_that_count, typical
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict import plan as plans
-from harness.study.pruning import Checks
-from harness.study.trial_state import judge, reason
+from harness.study.optuna_trial import Checks, Told
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Pruner, Suite, parse
 from harness.suite.space import Params
-from unilab.settings import SettingsError
 
 NAMED = (
     "env_steps_per_second", "samples_per_second", "episode_return", "return_at_budget", "seconds_to_return",
@@ -90,95 +88,73 @@ class SuiteObjective:
             )
 
     def _measure(self, trial: optuna.Trial, params: Params, stop: StopSignal) -> list[Record]:
-        try:
-            self.plan.trainer.check(self.plan.settings(params))
-            verdict = self.plan.verdict(params)
-        except SettingsError as error:
-            return [self._record(trial, 0, 0, params, state="infeasible", error=str(error))]
-        if not verdict.fits:
-            return [self._record(trial, 0, 0, params, state="infeasible", error=verdict.reason)]
-        measure, limits = self.plan.suite.measure, self.plan.suite.limits
-        most = RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
+        suite = self.plan.suite
+        verdict, problem = self.plan.possible(params)
+        if problem is not None or not verdict.fits:
+            return [self._record(trial, 0, 0, params, state="infeasible", error=problem or verdict.reason)]
+        is_return = len(suite.objectives) == 1 and suite.objectives[0].metric in RETURNS
         records: list[Record] = []
-        for repeat in range(measure.repeats):
-            watchers: list[_Watcher | None] = []
-            for attempt in range(1 + measure.disturbed_retries):
-                watch = self._watcher(trial) if repeat == 0 else None  # the first repeat decides for its trial
-                watchers.append(watch)
+        for repeat in range(suite.measure.repeats):
+            curves: list[Checks] = []
+            for attempt in range(1 + suite.measure.disturbed_retries):
+                curves.append(Checks(suite, suite.pruner or Pruner()))
+                # the first repeat decides for its trial
+                watch = partial(_prune, trial, curves[-1]) if is_return and repeat == 0 else _see_nothing
                 record = self._record(trial, repeat, attempt, params)
-                seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
-                trainer, settings = self.plan.launch(params | seed)
-                spec = TrialSpec.of(self.plan.suite.measure, trainer, settings, Path(record.log))
-                records.append(execute(spec, most, stop, watch or _see_nothing).added_to(record))
+                spec = self.plan.spec(params, record.seed, Path(record.log))
+                records.append(execute(spec, self.plan.limits(verdict), stop, watch).added_to(record))
                 if records[-1].state == "pruned" or not records[-1].disturbed:
                     break
             (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)
-            if (watch := watchers[counted.attempt]) is not None:
-                watch.report()
+            for percent, value in curves[counted.attempt].values.items():
+                trial.report(value, percent)
             if records[-1].state == "pruned":
                 break
         return records
 
-    def _record(self, trial: optuna.Trial, repeat: int, attempt: int, params: Params, **values: Any) -> Record:
-        base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
+    def _record(
+        self, trial: optuna.Trial, repeat: int, attempt: int, params: Params, state: State = "failed",
+        error: str | None = None,
+    ) -> Record:  # fmt: skip
         name = f"{trial.number}-{repeat}" + (f"-again-{attempt}" if attempt else "")
-        default: dict[str, Any] = {"state": "failed"}
         code = provenance.commit()
         return Record(
-            study=trial.study.study_name, trial=trial.number, repeat=repeat, params=params, seed=base + repeat,
-            attempt=attempt, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=code.commit, dirty=code.dirty, log=str(self.folder / trial.study.study_name / name),
-            **(default | values),
+            study=trial.study.study_name, trial=trial.number, repeat=repeat, params=params, state=state, error=error,
+            seed=self.plan.first_seed(params) + repeat, attempt=attempt, commit=code.commit, dirty=code.dirty,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            log=str(self.folder / trial.study.study_name / name),
         )  # fmt: skip
-
-    def _watcher(self, trial: optuna.Trial) -> "_Watcher | None":
-        suite = self.plan.suite
-        if len(suite.objectives) > 1 or suite.objectives[0].metric not in RETURNS:
-            return None
-        return _Watcher(trial, Checks(suite, suite.pruner or Pruner()))
 
     def _tell(self, trial: optuna.Trial, records: Sequence[Record]) -> float | tuple[float, ...]:
         counted = attempts_that_count(records)
-        state, values, constraints = judge(self.plan.suite, counted)
-        for key, value in constraints.items():
+        told = Told.of(self.plan.suite, counted)
+        for key, value in told.constraints.items():
             trial.set_constraint(key, value)
         metrics = {name: typical(counted, name) for name in NAMED}
-        described = {"folder": records[-1].log, "commit": records[-1].commit, **reason(self.plan.suite, counted)}
+        described = {"folder": records[-1].log, "commit": records[-1].commit, **told.reason}
         for key, attribute in {**{k: v for k, v in metrics.items() if v == v}, **described}.items():
             trial.set_user_attr(key, attribute)
-        if state == TrialState.PRUNED:
-            raise optuna.TrialPruned(next(iter(reason(self.plan.suite, counted).values())))
-        if values is None or state == TrialState.FAIL:
-            values = [float("nan")] * len(self.plan.suite.objectives)
+        if told.state == TrialState.PRUNED:
+            raise optuna.TrialPruned(next(iter(told.reason.values())))
+        values = told.values or [float("nan")] * len(self.plan.suite.objectives)
         return values[0] if len(values) == 1 else tuple(values)
 
 
-class _Watcher:
-    """One attempt at a repeat: its curve of returns, for which it asks the study's pruner.
+def _prune(trial: optuna.Trial, curve: Checks, progress: dict[str, Any]) -> str | None:
+    """Why an attempt should end now by the study's pruner, or None.
 
     A trial takes one value for a part of the budget, the first. It gets the curve of the attempt that counts, when that
     is over, and so the pruner is asked here: ``trial.should_prune`` knows only what the trial has got.
     """
-
-    def __init__(self, trial: optuna.Trial, checks: Checks) -> None:
-        self._trial = trial
-        self._checks = checks
-
-    def __call__(self, progress: dict[str, Any]) -> str | None:
-        """Why the attempt should end now, or None."""
-        if not self._checks.add(progress):
-            return None
-        study = self._trial.study
-        running = next(t for t in study.get_trials(states=(TrialState.RUNNING,)) if t.number == self._trial.number)
-        running.intermediate_values = dict(self._checks.values)
-        if not study.pruner.prune(study, running):
-            return None
-        percent, value = list(self._checks.values.items())[-1]
-        return f"pruned at {progress['env_steps']:,.0f} env steps: return {value:,.1f} at {percent} % of the budget"
-
-    def report(self) -> None:
-        for percent, value in self._checks.values.items():
-            self._trial.report(value, percent)
+    if not curve.add(progress):
+        return None
+    study = trial.study
+    running = next(t for t in study.get_trials(states=(TrialState.RUNNING,)) if t.number == trial.number)
+    running.intermediate_values = dict(curve.values)
+    if not study.pruner.prune(study, running):
+        return None
+    percent, value = list(curve.values.items())[-1]
+    return f"pruned at {progress['env_steps']:,.0f} env steps: return {value:,.1f} at {percent} % of the budget"
 
 
 def _see_nothing(progress: dict[str, Any]) -> None:

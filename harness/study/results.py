@@ -1,10 +1,70 @@
-"""Which studies a results folder has, by the names that people give them."""
+"""The one reader of study folders: which there are, by the names that people give them, and what is in them."""
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.files.yaml_file import InputError
+from harness.measure.record import Record, read_records
+from harness.predict import ceilings
+from harness.predict.ceilings import Ceilings
+from harness.suite import schema as suites
+from harness.suite.schema import Suite
+
+
+class RecordedStudy:
+    """The files of ``results/<suite>/<study id>``, each read when it is first asked for. Nothing is changed.
+
+    What is missing or was cut short is empty or None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def suite(self) -> Suite:
+        """Raises ``InputError``: there is none, or none that can be read."""
+        return suites.load(self.folder / "suite.yaml").suite
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Raises ``OSError``: they cannot be read."""
+        return read_records(self.folder / "trials.jsonl")
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def ceilings(self) -> Ceilings | None:
+        return ceilings.load(self.folder / ceilings.FILE)
+
+    @cached_property
+    def best(self) -> str | None:
+        """Text of ``best.yaml``."""
+        path = self.folder / "best.yaml"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite.name}/{self.folder.resolve().name}"
+
+    @property
+    def began(self) -> str:
+        """When its first record was, as text that sorts."""
+        return min((record.started_at for record in self.records), default="")
+
+    @property
+    def last_run(self) -> str:
+        """When it was last run, as text that sorts; empty when its manifest does not say."""
+        runs = self.manifest.get("runs")
+        last = runs[-1] if isinstance(runs, list) and runs else None
+        return str(last.get("started_at", "")) if isinstance(last, dict) else ""
 
 
 def find(name: str, results: Path) -> Path:
@@ -14,7 +74,7 @@ def find(name: str, results: Path) -> Path:
         InputError: there is none.
     """
     studies = find_all(name, results)
-    return max(studies, key=last_run)
+    return max(studies, key=_last_run)
 
 
 def find_all(name: str, results: Path) -> list[Path]:
@@ -28,23 +88,11 @@ def find_all(name: str, results: Path) -> list[Path]:
             return [folder]
         studies = [path.parent for path in folder.glob("*/suite.yaml")]
         if studies:
-            return sorted(studies, key=last_run)
+            return sorted(studies, key=_last_run)
     there = sorted(str(path.parent.relative_to(results)) for path in results.glob("*/*/suite.yaml"))
     known = f"studies in {results}: {', '.join(there)}" if there else f"there are no studies in {results}"
     raise InputError(name, None, "", f"is no study (a folder with suite.yaml, a suite or suite/study id); {known}")
 
 
-def last_run(folder: Path) -> str:
-    """When a study was last run, as text that sorts; empty when its manifest does not say."""
-    runs = (_read_json(folder / "manifest.json") or {}).get("runs")
-    last = runs[-1] if isinstance(runs, list) and runs else None
-    return str(last.get("started_at", "")) if isinstance(last, dict) else ""
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """None when the file is absent or was cut short."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+def _last_run(folder: Path) -> str:
+    return RecordedStudy(folder).last_run

@@ -9,7 +9,7 @@ The repeats of a trial, and those of a block of the confirmation, are a *work* (
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -20,18 +20,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Job, Work, carry_out, measured, until_calm
-from harness.measure.process import RepeatLimits
 from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count
-from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
-from harness.predict.forecast import Outlook
 from harness.predict.memory import Verdict
 from harness.predict.plan import Plan
-from harness.study import pruning, timelines
-from harness.study.confirmation import BASELINE, Block, schedule
+from harness.predict.ranking import Prediction
+from harness.study import timelines
+from harness.study.confirmation import BASELINE, schedule
 from harness.study.folder import Study, TakenOver, ranking
-from harness.study.trial_state import Judgement, judge, reason
-from harness.suite.space import ATTEMPTS, Params, propose, sample
+from harness.study.optuna_trial import CurvePruner, Told, checks_of, may_end
+from harness.suite.space import ATTEMPTS, propose, sample
 from unilab.settings import SettingsError
 
 
@@ -45,14 +43,6 @@ class Display(Protocol):
     def finished(self, record: Record) -> None: ...
 
 
-def _unless_taken_over(work: Work) -> Work:
-    """Another driver that took a work over, because it saw no sign of this one any more, finishes it."""
-    try:
-        yield from work
-    except (TakenOver, UpdateFinishedTrialError):
-        return
-
-
 @dataclass(frozen=True)
 class Repeat:
     """What is to be measured once."""
@@ -62,6 +52,9 @@ class Repeat:
     phase: Phase
     params: dict[str, Any]
     verdict: Verdict
+
+    def is_of(self, record: Record) -> bool:
+        return (record.trial, record.repeat, record.phase) == (self.trial, self.number, self.phase)
 
 
 @dataclass
@@ -75,7 +68,7 @@ class Sweep:
     engine: Engine
     trace: bool = False
     """keep a timeline of each repeat"""
-    outlook: Outlook | None = None
+    prediction: Prediction | None = None
     """what is predicted; None: nothing"""
     began: float = field(default_factory=time.monotonic)
     """when the wait of the user began, whose end is ``limits.minutes`` later; of the monotonic clock"""
@@ -120,64 +113,52 @@ class Sweep:
             self._optuna.enqueue_trial(recorded[number])
 
     def _search(self) -> Iterator[Work]:
-        while (trial := self._next()) is not None:
+        while True:
+            with self.study.turn(self.stop):  # from now on the trial is this driver's alone
+                trial = self._choose()
+                while trial is not None and not self.study.take(trial.number):
+                    trial = self._choose()
+            if trial is None:
+                return
             self._begun.add(trial.number)
             yield self._search_with(trial)
 
-    def _search_with(self, trial: FrozenTrial) -> Work:
-        yield from _unless_taken_over(self._finish(trial))
-        self.study.release(trial.number)
-        self._begun.remove(trial.number)
-
-    def _next(self) -> FrozenTrial | None:
-        """The next trial, which from now on is this driver's alone."""
-        with self.study.turn(self.stop):
-            trial = self._choose()
-            while trial is not None and not self.study.take(trial.number):
-                trial = self._choose()
-            return trial
-
     def _choose(self) -> FrozenTrial | None:
-        """The trial that a crash left unfinished, or a new one, or None at a limit."""
+        """The trial that a crash left unfinished, or a new one, or None at a limit.
+
+        New are the baseline, what the suite pins, the best of the predicted configurations, then what the sampler says.
+        """
+        plan, space = self.plan, self.plan.space
         trials = self._optuna.get_trials(deepcopy=False)
         open_ones = (t for t in trials if not t.state.is_finished() and t.number not in self._begun)
         unfinished = next((trial for trial in open_ones if self.study.take(trial.number)), None)
-        if unfinished is not None:
-            return self._ask() if unfinished.state == TrialState.WAITING else self._complete_params(unfinished)
-        if len(trials) >= self.plan.suite.limits.trials:
-            return None
-        if not trials:
-            self._enqueue_baseline()
-            return self._ask()
-        if self._left() < self._needed():
-            return None
-        plan = self.plan
-        sampler = plan.suite.sampler
-        params = self._seed(trials) or propose(self._optuna, plan.space, sampler.name, sampler.seed, plan.effective)
-        if params is None:
-            return None
-        self._optuna.enqueue_trial(params)
-        return self._ask()
-
-    def _seed(self, trials: Sequence[FrozenTrial]) -> Params | None:
-        """What the suite pins, then the best of the predicted configurations; the first that has not been tried."""
-        plan = self.plan
-        seeds = [*map(plan.effective, plan.pinned.values()), *(self.outlook.seeds if self.outlook else [])]
-        tried = {plan.space.identity(plan.effective(plan.space.decode(trial.params))) for trial in trials}
-        new = (params for params in seeds if plan.space.identity(params) not in tried)
-        return next(map(plan.space.encode, new), None)
-
-    def _ask(self) -> FrozenTrial:
-        trial = self._optuna.ask(dict(self.plan.space.dimensions))
-        return self._optuna.get_trials(deepcopy=False)[trial.number]
-
-    def _complete_params(self, running: FrozenTrial) -> FrozenTrial:
-        """A trial interrupted while its parameters were being written gets the rest of them."""
-        trial = optuna.trial.Trial(self._optuna, running._trial_id)
-        for name, distribution in self.plan.space.dimensions.items():
-            if name not in running.params:
-                trial._suggest(name, distribution)
-        return self._optuna.get_trials(deepcopy=False)[running.number]
+        if unfinished is not None and unfinished.state != TrialState.WAITING:
+            running = optuna.trial.Trial(self._optuna, unfinished._trial_id)
+            for name, distribution in space.dimensions.items():  # it may have been cut while they were written
+                if name not in unfinished.params:
+                    running._suggest(name, distribution)
+            return self._optuna.get_trials(deepcopy=False)[unfinished.number]
+        if unfinished is None:
+            if len(trials) >= plan.suite.limits.trials:
+                return None
+            if not trials:
+                self._enqueue_baseline()
+            elif self._left() < self._needed():
+                return None
+            else:
+                sampler = plan.suite.sampler
+                tried = {space.identity(plan.effective(space.decode(trial.params))) for trial in trials}
+                seeds = [
+                    *map(plan.effective, plan.pinned.values()),
+                    *(self.prediction.seeds if self.prediction else []),
+                ]
+                new = next((space.encode(params) for params in seeds if space.identity(params) not in tried), None)
+                new = new or propose(self._optuna, space, sampler.name, sampler.seed, plan.effective)
+                if new is None:
+                    return None
+                self._optuna.enqueue_trial(new)
+        asked = self._optuna.ask(dict(space.dimensions))
+        return self._optuna.get_trials(deepcopy=False)[asked.number]
 
     def _enqueue_baseline(self) -> None:
         searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}
@@ -188,125 +169,105 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        took = [
-            r.wall_seconds
-            for r in self.study.records.records
-            if r.state == "complete" and r.wall_seconds and not r.in_turns
-        ]
-        places = self.engine.places
+        records, places = self.study.records.records, self.engine.places
+        took = [r.wall_seconds for r in records if r.state == "complete" and r.wall_seconds and not r.in_turns]
         repeats = self.plan.suite.measure.repeats + math.ceil(self.plan.look_repeats / places)
         repeats += self.plan.confirm_repeats_in_a_row(places)
         return repeats * max(took, default=self.plan.repeat_seconds)
 
-    def _finish(self, trial: FrozenTrial) -> Work:
-        """Run the repeats that have no record, then tell."""
-        baseline = trial.number == 0
-        params = self.plan.effective(self.plan.space.decode(trial.params) | (self.plan.baseline if baseline else {}))
-        verdict, problem = self._verdict(params)
-        done = self._searched(trial.number)
-        possible = problem is None and verdict.fits
-        if not possible and not done:
-            state: State = "failed" if problem is not None else "infeasible"
-            record = self._record(Repeat(trial.number, 0, "search", params, verdict))
-            self._save(dataclasses.replace(record, state=state, error=problem or verdict.reason))
-        if possible and all(record.state != "infeasible" for record in done):
-            for repeat in range(self.plan.suite.measure.repeats):
-                if self._pruned(trial.number):
-                    break
-                yield from self._repeat(Repeat(trial.number, repeat, "search", params, verdict))
-        self._tell(trial)
-
-    def _verdict(self, params: dict[str, Any]) -> tuple[Verdict, str | None]:
-        """The budget of a configuration; or that its settings contradict each other."""
+    def _search_with(self, trial: FrozenTrial) -> Work:
+        """Run the repeats of a trial that have no record, then tell Optuna."""
+        baseline = self.plan.baseline if trial.number == BASELINE else {}
+        params = self.plan.effective(self.plan.space.decode(trial.params) | baseline)
+        verdict, problem = self.plan.possible(params, self.engine.available())
         try:
-            self.plan.trainer.check(self.plan.settings(params))
-            return self.plan.verdict(params, self.engine.available()), None
-        except SettingsError as error:
-            return Verdict(), str(error)
-
-    def _tell(self, frozen: FrozenTrial) -> None:
-        state, values, constraints = self._judge(frozen.number)
-        trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
-        for key, value in constraints.items():
-            if key not in frozen.constraints:  # a crash may have come between this and telling
-                trial.set_constraint(key, value)
-        for percent, value in self._checks(frozen.number).items():
-            if percent not in frozen.intermediate_values:
-                trial.report(value, percent)
-        for key, text in self._reason(frozen.number).items():
-            trial.set_user_attr(key, text)
-        self._optuna.tell(frozen.number, values, state, skip_if_finished=True)
-
-    def _checks(self, number: int) -> dict[int, float]:
-        """What a trial's curve tells the pruner, by percent of the budget."""
-        first = self.study.of_trial(number)[0]
-        return pruning.checks_of(self.plan.suite, self.study.folder / first.log / "curve.jsonl")
-
-    def _reason(self, number: int) -> dict[str, str | None]:
-        return reason(self.plan.suite, self._searched(number))
-
-    def _pruned(self, number: int) -> bool:
-        return any(record.state == "pruned" for record in self._searched(number))
-
-    def _judge(self, number: int) -> Judgement:
-        return judge(self.plan.suite, self._searched(number))
+            done = self._searched(trial.number)
+            if problem is not None or not verdict.fits:
+                if not done:
+                    record = self._record(Repeat(trial.number, 0, "search", params, verdict))
+                    state: State = "failed" if problem is not None else "infeasible"
+                    record = dataclasses.replace(record, state=state, error=problem or verdict.reason)
+                    self.study.records.append(record)
+                    self._explain(record)
+            elif all(record.state != "infeasible" for record in done):
+                for repeat in range(self.plan.suite.measure.repeats):
+                    if any(record.state == "pruned" for record in self._searched(trial.number)):
+                        break
+                    yield from self._repeat(Repeat(trial.number, repeat, "search", params, verdict))
+            self._tell(trial)
+        except (TakenOver, UpdateFinishedTrialError):
+            pass  # another driver, which saw no sign of this one any more, finishes it
+        self.study.release(trial.number)
+        self._begun.remove(trial.number)
 
     def _searched(self, number: int) -> list[Record]:
         """What the sampler knows of a trial; the second look comes after it."""
         return [record for record in self.study.of_trial(number, "search") if not record.second_look]
 
-    # -- the second look
+    def _tell(self, frozen: FrozenTrial) -> None:
+        """A crash may have come between the parts of this before."""
+        told = Told.of(self.plan.suite, self._searched(frozen.number))
+        trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
+        for key, value in told.constraints.items():
+            if key not in frozen.constraints:
+                trial.set_constraint(key, value)
+        curve = self.study.folder / self.study.of_trial(frozen.number)[0].log / "curve.jsonl"
+        for percent, value in checks_of(self.plan.suite, curve).items():
+            if percent not in frozen.intermediate_values:
+                trial.report(value, percent)
+        for key, text in told.reason.items():
+            trial.set_user_attr(key, text)
+        self._optuna.tell(frozen.number, told.values, told.state, skip_if_finished=True)
+
+    # -- the second look and the confirmation
 
     def _second_look(self) -> Iterator[Work]:
         """The best trials of the search once more: the best by both looks is less often just the luckiest."""
         first = [record for record in self.study.records.records if not record.second_look]
         candidates = [trial for trial in ranking(first, self.plan.suite, "search") if trial != BASELINE]
+        numbers = range(SECOND_LOOK, SECOND_LOOK + self.plan.suite.measure.repeats)
         for trial in candidates[: self.plan.suite.looked_at(len(candidates))]:
             if self._left() > 0:
-                yield _unless_taken_over(self._look_at(trial))
-
-    def _look_at(self, trial: int) -> Work:
-        params = self.study.params(trial)
-        verdict = self._verdict(params)[0]
-        for number in range(SECOND_LOOK, SECOND_LOOK + self.plan.suite.measure.repeats):
-            yield from self._repeat(Repeat(trial, number, "search", params, verdict))
-
-    # -- the confirmation
+                yield self._recorded_again("search", [(trial, number) for number in numbers])
 
     def _confirmation(self) -> Iterator[Work]:
         """The best trials and the baseline once more, in blocks as ``harness.study.confirmation`` makes them."""
-        confirm = self.plan.suite.confirm
+        confirm, records = self.plan.suite.confirm, self.study.records.records
         if confirm is None:
             return
         candidates = [trial for trial in self.study.ranking(self.plan.suite) if trial != BASELINE][: confirm.top]
-        pinned = {record.trial for record in self.study.records.records if record.pinned}
+        pinned = {record.trial for record in records if record.pinned}
         candidates += sorted(t for t in pinned - {BASELINE, *candidates} if self.study.measured(t))
-        schedule_of_blocks = schedule(
-            confirm, candidates, self.study.records.records, study=self.plan.study_id,
+        blocks = schedule(
+            confirm, candidates, records, study=self.plan.study_id,
             first_repeat=self.plan.suite.measure.repeats, baseline=self.study.measured(BASELINE),
         )  # fmt: skip
-        recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "confirm"}
-        for block in schedule_of_blocks:
+        recorded = {(r.trial, r.repeat) for r in records if r.phase == "confirm"}
+        for block in blocks:
             if self._left() > 0:
-                yield _unless_taken_over(self._block(block))
+                yield self._recorded_again("confirm", block)
             else:
                 self.missing_blocks += not recorded.issuperset(block)
 
-    def _block(self, block: Block) -> Work:
-        """Its repeats in turns where they can be alive together, otherwise one after the other."""
+    def _recorded_again(self, phase: Phase, numbers: Sequence[tuple[int, int]]) -> Work:
+        """Repeats (trial, number) of trials that have records: a block in turns where it can be, else in order."""
         repeats = []
-        for trial, number in block:
+        for trial, number in numbers:
             params = self.study.params(trial)
-            repeats.append(Repeat(trial, number, "confirm", params, self._verdict(params)[0]))
-        if self._fit_together(repeats):
-            yield from self._repeat(*repeats)
-            return
-        for repeat in repeats:
-            yield from self._repeat(repeat)
-        # all on one node: if that was lost on the way, again on the node that the work is on
-        if len({attempts_that_count(self._own(repeat))[0].node for repeat in repeats}) > 1:
+            verdict, _ = self.plan.possible(params, self.engine.available())
+            repeats.append(Repeat(trial, number, phase, params, verdict))
+        try:
+            if phase == "confirm" and self._fit_together(repeats):
+                yield from self._repeat(*repeats)
+                return
             for repeat in repeats:
-                yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, True)
+                yield from self._repeat(repeat)
+            # a block has one node: if that was lost on the way, all again on the one that the work is on
+            if phase == "confirm" and len({attempts_that_count(self._own(one))[0].node for one in repeats}) > 1:
+                for repeat in repeats:
+                    yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, True)
+        except TakenOver:
+            pass  # another driver, which saw no sign of this one any more, finishes it
 
     def _fit_together(self, repeats: Sequence[Repeat]) -> bool:
         """Whether they can take turns: measured for their speed, by trainers that can be stopped, within the memory.
@@ -318,7 +279,7 @@ class Sweep:
             return False
         if not all(plan.trainer.pausable(plan.settings(repeat.params)) for repeat in repeats):
             return False
-        return self.plan.fit_together([self.study.of_trial(repeat.trial) for repeat in repeats])
+        return plan.fit_together([self.study.of_trial(repeat.trial) for repeat in repeats])
 
     # -- repeats
 
@@ -329,8 +290,7 @@ class Sweep:
 
     def _own(self, repeat: Repeat) -> list[Record]:
         """All attempts at a repeat that there are."""
-        key = (repeat.trial, repeat.number, repeat.phase)
-        return [r for r in self.study.records.records if (r.trial, r.repeat, r.phase) == key]
+        return [record for record in self.study.records.records if repeat.is_of(record)]
 
     def _again(self, last: Sequence[Record]) -> bool:
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
@@ -362,26 +322,18 @@ class Sweep:
         return records
 
     def _job(self, record: Record, verdict: Verdict) -> Job:
-        suite = self.plan.suite
-        folder = self.study.folder / record.log
-        seed = {"seed": record.seed} if "seed" in self.plan.trainer.defaults() else {}
-        trainer, settings = self.plan.launch(record.params | seed)
-        settings |= timelines.begin(folder) if self.trace else {}
-        spec = TrialSpec.of(suite.measure, trainer, settings, folder)
-        seconds = suite.limits.trial_timeout_seconds, suite.limits.progress_timeout_seconds
-        limits = RepeatLimits(*seconds, verdict.host_limit)
-        return Job(spec, limits, self._watcher(record), max(verdict.host_bytes, verdict.expected_host_bytes))
-
-    def _watcher(self, record: Record) -> Callable[[dict[str, Any]], str | None]:
-        """Shows progress; and ends a trial that falls behind, if it is one that may be pruned."""
-        pruner = self.plan.suite.pruner
-        judge = pruning.Judge(self.plan.suite, pruner, self._optuna) if pruner and pruning.may_end(record) else None
+        """It shows its progress; and it ends a trial that falls behind, if that is one that may be pruned."""
+        suite, folder = self.plan.suite, self.study.folder / record.log
+        spec = self.plan.spec(record.params, record.seed, folder)
+        if self.trace:
+            spec = dataclasses.replace(spec, settings=spec.settings | timelines.begin(folder))
+        pruner = CurvePruner(suite, suite.pruner, self._optuna) if suite.pruner and may_end(record) else None
 
         def watch(progress: dict[str, Any]) -> str | None:
             self.display.progress(record, progress)
-            return judge(progress) if judge else None
+            return pruner(progress) if pruner else None
 
-        return watch
+        return Job(spec, self.plan.limits(verdict), watch, max(verdict.host_bytes, verdict.expected_host_bytes))
 
     def _what(self, record: Record) -> str:
         suite = self.plan.suite
@@ -394,45 +346,29 @@ class Sweep:
         return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}"
 
     def _record(self, repeat: Repeat, attempt: int = 0) -> Record:
-        params, verdict = repeat.params, repeat.verdict
-        base = int(self.plan.settings(params).get("seed", self.plan.suite.sampler.seed))
+        plan, study, verdict, params = self.plan, self.study, repeat.verdict, repeat.params
+        identity, confirm = plan.space.identity, plan.suite.confirm if repeat.phase == "confirm" else None
+        own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
+        pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
+        try:
+            threads = plan.trainer.threads(plan.settings(params))
+        except SettingsError:  # such a trial is recorded as failed
+            threads = {}
         return Record(
-            study=self.plan.study_id, trial=repeat.trial, repeat=repeat.number, state="failed", phase=repeat.phase,
-            baseline=repeat.trial == BASELINE, pinned=self._pinned_name(params), params=params,
-            seed=base + repeat.number,
-            budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
-            budget_device_bytes=verdict.device_bytes,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=self.study.commit,
-            dirty=self.study.dirty, suite_hash=self.plan.suite.study_id(), versions=self.study.versions,
-            threads=self._threads(params), machine=self.engine.machine, shared=not self.engine.alone, attempt=attempt,
-            budget_items=verdict.items, confirm_repeats=self._confirm_repeats(repeat.phase),
+            study=plan.study_id, trial=repeat.trial, repeat=repeat.number, state="failed", phase=repeat.phase,
+            baseline=repeat.trial == BASELINE, pinned=next(pinned, ""), params=params,
+            seed=plan.first_seed(params) + repeat.number, budget_host_bytes=verdict.host_bytes,
+            budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes, budget_items=verdict.items,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=study.commit, dirty=study.dirty,
+            suite_hash=plan.suite.study_id(), versions=study.versions, machine=self.engine.machine,
+            threads=", ".join(f"{part} {count}" for part, count in threads.items()), shared=not self.engine.alone,
+            attempt=attempt, confirm_repeats=0 if confirm is None else confirm.repeats,
             log=f"logs/{repeat.trial}-{repeat.number}" + (f"-again-{attempt}" if attempt else ""),
         )  # fmt: skip
 
-    def _confirm_repeats(self, phase: Phase) -> int:
-        confirm = self.plan.suite.confirm
-        return confirm.repeats if confirm is not None and phase == "confirm" else 0
-
-    def _pinned_name(self, params: Params) -> str:
-        """What the suite calls a configuration that it pins."""
-        plan, identity = self.plan, self.plan.space.identity
-        own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
-        return next((name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own), "")
-
-    def _threads(self, params: dict[str, Any]) -> str:
-        try:
-            threads = self.plan.trainer.threads(self.plan.settings(params))
-        except SettingsError:  # such a trial is recorded as failed
-            return ""
-        return ", ".join(f"{part} {count}" for part, count in threads.items())
-
-    def _save(self, record: Record) -> None:
-        self.study.records.append(record)
-        self._explain(record)
-
     def _explain(self, record: Record) -> None:
         """Add what is known of why it is as it is to a record that is safe already."""
-        explained = self.outlook.complete(record) if self.outlook else record
+        explained = self.prediction.complete(record) if self.prediction else record
         if explained != record:
             self.study.records.explain(explained)
         self.display.finished(explained)

@@ -285,7 +285,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Pruner:
-    """Trials of the search whose return stays behind are ended early; see ``harness.study.pruning``."""
+    """Trials of the search whose return stays behind are ended early; see ``harness.study.optuna_trial``."""
 
     __pydantic_config__ = STRICT
 

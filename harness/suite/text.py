@@ -30,9 +30,10 @@ def settings_text(params: dict[str, Any]) -> str:
     return " ".join(f"{name.rpartition('.')[2]}={setting_text(value)}" for name, value in params.items()) or "defaults"
 
 
-def bytes_text(size: int) -> str:
+def bytes_text(size: float) -> str:
+    """Of memory; a dash for none."""
     return f"{size / 2**20:,.0f} MiB" if size else "-"
 
 
-def describe_minutes(seconds: float) -> str:
+def minutes_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"

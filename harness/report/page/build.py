@@ -12,7 +12,6 @@ from harness.report.page.sections.headline import difference_text, headline
 from harness.report.page.sections.memory import measured, memory
 from harness.report.page.sections.tradeoff import pareto
 from harness.report.studies import StudyFiles, Trial, label
-from harness.study.results import last_run
 from harness.suite.metrics import RETURNS
 from harness.suite.text import setting_text
 
@@ -25,7 +24,7 @@ def page(study: StudyFiles, *, watched: str | None = None) -> Page:
         problems.unsuccessful(study), problems.unsteady(study), all_trials(study), provenance.machine(study),
         provenance.reproduce(study),
     )  # fmt: skip
-    suite, began = study.suite, last_run(study.folder)
+    suite, began = study.suite, study.last_run
     subtitle = f"{suite.trainer} on {suite.env}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
     return Page(suite.name, subtitle, headline(study), sections, str(study.folder), watched)

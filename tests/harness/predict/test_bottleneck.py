@@ -8,7 +8,7 @@ import pytest
 from harness.measure.record import Record
 from harness.predict import plan as plans
 from harness.predict import throughput as predict
-from harness.predict.bottleneck import Facts, efficiency, explain, facts_of, limit_of, sentence, suggestions
+from harness.predict.bottleneck import TimeUse, efficiency, explain, limit_of, sentence, suggestions, time_use_of
 from harness.predict.ceilings import Ceilings, Measured
 from harness.predict.throughput import Predictor
 from harness.trainers import trainer as trainers
@@ -17,10 +17,10 @@ from harness.trainers.rounds import Cost, Lever, Part, Workload
 from tests.harness.predict.test_throughput import DESCRIBED, predictor
 from unilab.settings import SettingsError
 
-BALANCED = Facts("wait", 2, False, 0.95, 0.02, 0.96, 0.01)
+BALANCED = TimeUse("wait", 2, False, 0.95, 0.02, 0.96, 0.01)
 
 
-def facts(**changes: object) -> Facts:
+def facts(**changes: object) -> TimeUse:
     return dataclasses.replace(BALANCED, **changes)
 
 
@@ -218,7 +218,7 @@ def test_facts_come_from_the_record_and_from_the_ceilings() -> None:
     ]
     found = Predictor(Ceilings(cores=2, measured=known), "t", Sharing(), 2)  # type: ignore[arg-type]
     described = Sharing().workload({}, 2)
-    seen = facts_of(record(env_steps_per_second=400, updates_per_second=40, dropped_rollouts=25), described, found)
+    seen = time_use_of(record(env_steps_per_second=400, updates_per_second=40, dropped_rollouts=25), described, found)
     assert (seen.course, seen.cores, seen.shared) == ("drop", 2, True)
     assert seen.dropped == pytest.approx(250 / 1250)
     assert seen.cores_used == pytest.approx(40 * 0.040 / 2) and seen.transfer == pytest.approx(40 * 0.004)

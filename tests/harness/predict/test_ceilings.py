@@ -14,7 +14,6 @@ from harness import cli
 from harness.measure.record import read_records
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict import calibration, ceilings, ranking
-from harness.predict import forecast as outlook
 from harness.predict import plan as plans
 from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.trainers.rounds import Part
@@ -173,14 +172,14 @@ def test_a_study_that_goes_on_uses_the_ceilings_that_it_began_with(suite, tmp_pa
     own = Ceilings(ceilings.fingerprint(), "", 2, [])
     (study / ceilings.FILE).write_text(own.text())
     with StopSignal() as stop:
-        known = outlook.prepare(plan, tmp_path, study, stop)
+        known = ranking.prepare(plan, tmp_path, study, stop)
     assert known.predictor is not None and known.predictor.ceilings == own and known.seeds == []
 
 
 def test_a_trainer_whose_parts_cannot_be_measured_goes_without(suite, tmp_path) -> None:
     plan, said = plans.make(suite, ["search.speed=[13]", "baseline.speed=13"]), []
     with StopSignal() as stop:
-        known = outlook.prepare(plan, tmp_path, tmp_path, stop, said.append)
+        known = ranking.prepare(plan, tmp_path, tmp_path, stop, said.append)
     assert known.predictor is None and known.seeds == [] and "nothing is predicted" in said[-1]
 
 

@@ -17,9 +17,8 @@ from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record
 from harness.measure.repeat import RepeatRun, TrialSpec
 from harness.measure.stop import StopSignal
-from harness.study import pruning
 from harness.study.folder import JOURNAL, Study
-from harness.study.pruning import Checks, Judge
+from harness.study.optuna_trial import Checks, CurvePruner, checks_of, may_end
 from harness.suite.schema import Measure, Objective, Pruner, Suite
 from tests.harness.study.test_search import Crash, Executed, sweep
 
@@ -99,8 +98,8 @@ def completed(*values: float) -> optuna.Study:
 def test_a_trial_ends_below_the_percentile_and_not_at_it() -> None:
     study = completed(100.0, 200.0, 300.0, 400.0, 500.0)
     for percentile, below, at in ((50, 299.0, 300.0), (25, 199.0, 200.0), (75, 399.0, 400.0)):
-        judge = Judge(SUITE, Pruner(percentile=percentile), study)
-        assert Judge(SUITE, Pruner(percentile=percentile), study)(line(50, at)) is None
+        judge = CurvePruner(SUITE, Pruner(percentile=percentile), study)
+        assert CurvePruner(SUITE, Pruner(percentile=percentile), study)(line(50, at)) is None
         assert judge(line(50, below, 1_234_567)) == (
             f"pruned at 1,234,567 env steps: return {below:.1f} is below percentile {percentile} "
             "of 5 completed trials at 50 % of the budget"
@@ -108,7 +107,7 @@ def test_a_trial_ends_below_the_percentile_and_not_at_it() -> None:
 
 
 def test_a_good_beginning_counts_for_a_trial_that_falls_back() -> None:
-    judge = Judge(SUITE, Pruner(), completed(*range(5)))
+    judge = CurvePruner(SUITE, Pruner(), completed(*range(5)))
     assert judge(line(40, 3.0)) is None
     assert judge(line(50, -1.0)) is None
 
@@ -119,7 +118,7 @@ def test_a_good_beginning_counts_for_a_trial_that_falls_back() -> None:
     ids=["four completed trials", "nothing to compare with there", "warm-up"],
 )
 def test_nothing_is_pruned_too_early(values: tuple[float, ...], seconds: float) -> None:
-    assert Judge(SUITE, Pruner(), completed(*values))(line(seconds, -100.0)) is None
+    assert CurvePruner(SUITE, Pruner(), completed(*values))(line(seconds, -100.0)) is None
 
 
 def test_a_hopeless_trial_ends_with_its_reason_and_its_curve(make_plan, tmp_path: Path) -> None:
@@ -142,9 +141,9 @@ def test_a_hopeless_trial_ends_with_its_reason_and_its_curve(make_plan, tmp_path
 
 def test_what_is_compared_never_ends_early() -> None:
     searched = Record("s", 3, 0, "failed")
-    assert pruning.may_end(searched)
+    assert may_end(searched)
     for compared in ({"baseline": True}, {"phase": "confirm"}, {"repeat": 1}):
-        assert not pruning.may_end(dataclasses.replace(searched, **compared))
+        assert not may_end(dataclasses.replace(searched, **compared))
 
 
 def test_baseline_and_confirmation_go_to_their_end(make_plan, tmp_path: Path) -> None:
@@ -245,4 +244,4 @@ def test_a_process_that_is_pruned_leaves_its_curve_and_its_memory(make_plan, tmp
     assert curve[:2] == seen
     record = Record("s", 0, 0, outcome.state, error=outcome.error, **outcome.result)
     assert Record.from_flat(json.loads(json.dumps(record.flat()))).env_steps == outcome.result["env_steps"]
-    assert pruning.checks_of(plan.suite, folder / "curve.jsonl") == {}
+    assert checks_of(plan.suite, folder / "curve.jsonl") == {}

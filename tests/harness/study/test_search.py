@@ -14,8 +14,8 @@ from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
 from harness.measure.repeat import RepeatRun, TrialSpec
 from harness.measure.stop import Stopped, StopSignal
-from harness.predict.forecast import Outlook
 from harness.predict.plan import Plan
+from harness.predict.ranking import Prediction
 from harness.report.finding import conclude
 from harness.report.studies import limited_by
 from harness.report.terminal import write_best
@@ -170,15 +170,15 @@ def test_after_a_crash_each_repeat_is_recorded_once_and_the_search_is_the_same(m
 
 
 def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkeypatch) -> None:
-    def dies(outlook: Outlook, record: Record) -> Record:
+    def dies(prediction: Prediction, record: Record) -> Record:
         raise Crash
 
     plan = make_plan("limits.trials=1")
     with monkeypatch.context() as patch, Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
-        patch.setattr(Outlook, "complete", dies)
+        patch.setattr(Prediction, "complete", dies)
         engine = LocalEngine("here", stop, Executed(), in_turns=False)
         with pytest.raises(Crash):
-            Sweep(plan, study, stop, Quiet(), engine, outlook=Outlook(plan)).run()
+            Sweep(plan, study, stop, Quiet(), engine, prediction=Prediction(plan)).run()
     (record,) = sweep(plan, tmp_path, Executed(crash_at=0))
     assert record.state == "complete"
 

@@ -9,6 +9,7 @@ from harness.report.page import vega
 from harness.report.page.model import Chart, Section, Table, percent
 from harness.report.page.sections.search import trial_rows
 from harness.report.studies import StudyFiles, Trial, label
+from harness.stats.pareto import dominates
 from harness.suite.metrics import METRICS, RETURNS
 
 LABELLED = 6
@@ -23,13 +24,7 @@ def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[T
 
     valued = [(trial, scores(trial)) for trial in trials]
     valued = [(trial, own) for trial, own in valued if all(math.isfinite(value) for value in own)]
-
-    def beaten(own: list[float]) -> bool:
-        return any(
-            other != own and all(a >= b for a, b in zip(other, own, strict=True)) for _, other in valued
-        )  # fmt: skip
-
-    best = [(trial, own) for trial, own in valued if not beaten(own)]
+    best = [(trial, own) for trial, own in valued if not any(dominates(other, own) for _, other in valued)]
     return [trial for trial, _ in sorted(best, key=lambda pair: pair[1][0])]
 
 

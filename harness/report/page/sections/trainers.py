@@ -12,7 +12,6 @@ from harness.report.page.model import MISSING, Chart, Code, Page, Section, Table
 from harness.report.page.sections import reproduce as provenance
 from harness.report.studies import StudyFiles, label
 from harness.report.terminal import train_command
-from harness.study.results import last_run
 from harness.suite.text import number_text
 
 
@@ -64,7 +63,7 @@ def _overview(studies: Sequence[StudyFiles], names: Sequence[str], found: Sequen
              best.measured if best else MISSING, len(study.trials),
              (one.limited_by or study.limited_by(best)) if best else "nothing was measured to its end",
              str(study.manifest.get("machine_name", provenance.UNKNOWN)),
-             commit + (" with changes" if study.manifest.get("dirty") else ""), last_run(study.folder) or MISSING)
+             commit + (" with changes" if study.manifest.get("dirty") else ""), study.last_run or MISSING)
         )  # fmt: skip
     return Table.of("overview-table", "Best of each study", columns, rows)
 

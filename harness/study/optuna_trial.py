@@ -1,4 +1,4 @@
-"""Ending a trial of the search early when its learning curve is hopeless.
+"""What Optuna is told of a trial: state, values and constraints, and its learning curve, by which hopeless ones end.
 
 A trial is looked at at fixed parts of its budget: the seconds of warm-up and steady window, or ``return_at``. It ends
 when its best return so far is below a percentile of what the completed trials had at the same part (for percentile 50
@@ -14,7 +14,7 @@ as it would have.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,53 @@ import optuna
 from optuna.pruners import PercentilePruner
 from optuna.trial import TrialState, create_trial
 
-from harness.measure.record import Record
+from harness.measure.record import Record, typical
 from harness.suite.schema import Pruner, Suite
 
+FAR = 1e30
+"""in place of infinity, which not every storage of Optuna holds"""
 Progress = Mapping[str, Any]
 """one line of a curve"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A trial as Optuna has it when all its repeats are over."""
+
+    state: TrialState
+    values: list[float] | None
+    constraints: dict[str, float]
+    """0 or less is met"""
+    reason: dict[str, str | None]
+    """why it has no value, under its state: pruned, infeasible, failed or timeout"""
+
+    @classmethod
+    def of(cls, suite: Suite, records: Sequence[Record]) -> "Told":
+        """What the records of a trial's repeats come to.
+
+        A target return that is not reached has no time, and none is made up: it is a constraint that is not met, by
+        what is missing, so that the sampler looks elsewhere.
+        """
+        bounds, target = suite.constraints.metrics, suite.measure.target_return
+        values = {objective.metric: typical(records, objective.metric) for objective in suite.objectives}
+        constraints = {"memory": 0.0} | {m: min(b.excess(typical(records, m)), FAR) for m, b in bounds.items()}
+        if "seconds_to_return" in values:
+            reached, short = typical(records, "episode_return"), 0.0
+            if target is not None and math.isnan(values["seconds_to_return"]):
+                short = FAR if math.isnan(reached) else max(target - reached, 1e-6)
+            constraints["target_return"] = short
+        states = {record.state for record in records}
+        reason: dict[str, str | None] = next(({str(r.state): r.error} for r in records if r.state != "complete"), {})
+        if states & {"infeasible", "pruned"}:
+            memory = float("infeasible" in states)
+            return cls(TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0) | {"memory": memory}, reason)
+        if constraints.get("target_return", 0.0) > 0 and "complete" in states:
+            return cls(TrialState.PRUNED, None, constraints, {"infeasible": "the target return was not reached"})
+        missing = [metric for metric, value in values.items() if math.isnan(value)]
+        if missing:
+            unmeasured: dict[str, str | None] = {"failed": f"no value of {', '.join(missing)} was measured"}
+            return cls(TrialState.FAIL, None, constraints, reason or unmeasured)
+        return cls(TrialState.COMPLETE, list(values.values()), constraints, reason)
 
 
 @dataclass
@@ -43,28 +85,19 @@ class Checks:
 
     def add(self, progress: Progress) -> bool:
         """Take in the next line of a curve; True when it gave a part its value."""
-        value = progress["episode_return"]
+        measure, value, seconds = self.suite.measure, progress["episode_return"], float(progress["wall_seconds"])
+        if measure.return_at is None:
+            used = seconds / (measure.warmup_seconds + measure.steady_seconds)
+        elif measure.return_at.seconds is not None:
+            used = seconds / measure.return_at.seconds
+        else:
+            used = float(progress["env_steps"]) / (measure.return_at.env_steps or math.inf)
         percent = round(100 * self.pruner.interval_fraction)
-        part = int(100 * used(self.suite, progress)) // percent * percent
+        part = int(100 * used) // percent * percent
         if value is None or math.isnan(value) or not 0 < part < 100 or part in self.values:
             return False
         self.values[part] = value
         return True
-
-
-def may_end(record: Record) -> bool:
-    """Whether a repeat that begins may be pruned: see above for those that never are."""
-    return record.phase == "search" and record.repeat == 0 and not record.baseline
-
-
-def used(suite: Suite, progress: Progress) -> float:
-    """Part of the budget that is used up."""
-    measure, seconds = suite.measure, float(progress["wall_seconds"])
-    if measure.return_at is None:
-        return seconds / (measure.warmup_seconds + measure.steady_seconds)
-    if measure.return_at.seconds is not None:
-        return seconds / measure.return_at.seconds
-    return float(progress["env_steps"]) / (measure.return_at.env_steps or math.inf)
 
 
 def checks_of(suite: Suite, curve: Path) -> dict[int, float]:
@@ -72,20 +105,20 @@ def checks_of(suite: Suite, curve: Path) -> dict[int, float]:
     if suite.pruner is None or not curve.exists():
         return {}
     checks = Checks(suite, suite.pruner)
-    for line in _lines(curve):
-        checks.add(line)
+    for line in curve.read_text(encoding="utf-8").splitlines():
+        try:
+            checks.add(json.loads(line))
+        except ValueError:  # the last line of a repeat that was killed
+            break
     return checks.values
 
 
-def _lines(curve: Path) -> Iterable[Progress]:
-    for line in curve.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # the last line of a repeat that was killed
-            return
+def may_end(record: Record) -> bool:
+    """Whether a repeat that begins may be pruned: see above for those that never are."""
+    return record.phase == "search" and record.repeat == 0 and not record.baseline
 
 
-class Judge:
+class CurvePruner:
     """Looks at one repeat while it runs. Call it with every line of progress.
 
     Args:
