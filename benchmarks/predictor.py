@@ -43,7 +43,7 @@ from harness.predict.plan import Plan
 from harness.predict.ranking import SEEDED
 from harness.predict.throughput import RATES
 from harness.stats.inference import spearman
-from harness.study.folder import judged_by
+from harness.study.best_trials import judged_by
 from harness.suite.space import Params, in_memory, propose
 
 NEAR = 0.05

@@ -15,7 +15,7 @@ from harness.compare.sides import CompareError, Side
 from harness.compare.verdict import Pair, Pairs
 from harness.files.yaml_file import InputError
 from harness.measure.record import Phase, Record
-from harness.study.folder import judged_by
+from harness.study.best_trials import judged_by
 from harness.study.results import RecordedStudy
 from harness.suite.schema import Suite
 

@@ -30,7 +30,7 @@ from asv.runner import BenchmarkResult
 from harness.files.locks import locked
 from harness.files.yaml_file import Document
 from harness.measure.record import Phase, Record, attempts_that_count, read_records, write_atomic
-from harness.study.folder import judged_by, of_one_kind
+from harness.study.best_trials import judged_by, of_one_kind
 from unilab.errors import UserError
 
 BENCHMARKS_VERSION = 2

@@ -18,8 +18,8 @@ from harness.stats.inference import (
     paired_change,
     verdict,
 )
+from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.confirmation import BASELINE
-from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Suite
 from harness.suite.text import number_text

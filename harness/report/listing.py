@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.files.yaml_file import InputError
 from harness.measure.record import typical
-from harness.study.folder import judged_by, of_one_kind, ranking
+from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.results import RecordedStudy
 from harness.suite import shipped
 from harness.suite.text import number_text

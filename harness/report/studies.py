@@ -17,7 +17,7 @@ from harness.measure.window import FRACTIONS
 from harness.predict.bottleneck import TimeUse, limit_of, sentence
 from harness.report.finding import NAMES
 from harness.stats.inference import Interval, median_interval
-from harness.study.folder import judged_by, of_one_kind, ranking, timed_by
+from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import RecordedStudy
 from harness.suite.text import settings_text
 from unilab.machine.devices import usable_cores
@@ -171,7 +171,7 @@ class StudyFiles(RecordedStudy):
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """By number; see ``harness.study.folder.of_one_kind``."""
+        """By number; see ``harness.study.best_trials.of_one_kind``."""
         return trials_of(of_one_kind(self.records))
 
     @cached_property

@@ -17,7 +17,8 @@ from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, distinct, objectives
 from harness.report.finding import conclude
 from harness.report.studies import Trial, limited_by, trials_of
-from harness.study.folder import Study, judged_by, of_one_kind, ranking
+from harness.study.best_trials import judged_by, of_one_kind, ranking
+from harness.study.folder import Study
 from harness.study.importances import importances
 from harness.suite.metrics import RETURNS
 from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text

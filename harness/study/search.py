@@ -26,8 +26,9 @@ from harness.predict.memory import Verdict
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
 from harness.study import timelines
+from harness.study.best_trials import ranking
 from harness.study.confirmation import BASELINE, schedule
-from harness.study.folder import Study, TakenOver, ranking
+from harness.study.folder import Study, TakenOver
 from harness.study.optuna_trial import CurvePruner, Told, checks_of, may_end
 from harness.suite.space import ATTEMPTS, propose, sample
 from unilab.settings import SettingsError

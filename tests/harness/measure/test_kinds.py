@@ -16,7 +16,8 @@ from harness.report.page import build
 from harness.report.page.model import MISSING, Table
 from harness.report.page.sections.trainers import comparison
 from harness.report.studies import StudyFiles
-from harness.study.folder import Study, of_one_kind, ranking
+from harness.study.best_trials import of_one_kind, ranking
+from harness.study.folder import Study
 from tests.harness.report.studies import make_record, write_study
 
 SPEEDS = {0: 15_000.0, 1: 18_000.0, 2: 18_769.0}

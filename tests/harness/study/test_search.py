@@ -19,7 +19,8 @@ from harness.predict.ranking import Prediction
 from harness.report.finding import conclude
 from harness.report.studies import limited_by
 from harness.report.terminal import write_best
-from harness.study.folder import JOURNAL, Study, StudyLocked, ranking
+from harness.study.best_trials import ranking
+from harness.study.folder import JOURNAL, Study, StudyLocked
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
 from harness.suite.text import settings_text

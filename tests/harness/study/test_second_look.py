@@ -91,7 +91,7 @@ def test_a_lucky_single_repeat_does_not_beat_what_was_looked_at_twice(make_plan,
     """Nor does the baseline lose to it: nobody picked that for its luck."""
     plan = make_plan(CONFIRM, "limits.trials=4", "limits.minutes=100")
     records = [r for r in sweep(plan, tmp_path) if r.phase == "search"]
-    from harness.study.folder import ranking
+    from harness.study.best_trials import ranking
 
     by_speed = {r.trial: r.params["speed"] for r in records}
     assert [by_speed[trial] for trial in ranking(records, plan.suite)] == [40, 80, 10, 20]

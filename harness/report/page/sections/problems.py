@@ -6,7 +6,7 @@ from typing import Any
 from harness.measure.record import Record
 from harness.report.page.model import MISSING, Cell, Code, Section, Table, share
 from harness.report.studies import StudyFiles, Trial
-from harness.study.folder import value as trial_value
+from harness.study.best_trials import value as trial_value
 
 STATES = {
     "infeasible": "did not fit",

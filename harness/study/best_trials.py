@@ -1,0 +1,80 @@
+"""Which repeats of a trial count, and which trials of a study are the best."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.measure.record import Phase, Record, attempts_that_count, typical
+from harness.stats.pareto import dominates
+from harness.suite.schema import Suite
+
+
+def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
+    """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
+
+    ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
+    first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
+    baseline was not picked for its value, so that a single repeat of it says as much as two of the others.
+    """
+    records = of_one_kind(records)
+    scores: dict[int, list[float]] = {}
+    for trial in sorted({record.trial for record in records}):
+        own = [r for r in records if r.trial == trial]
+        signed = [value(own, o.metric, phase) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
+        if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
+            scores[trial] = signed
+    confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
+    looked = {r.trial for r in records if r.second_look and r.state == "complete"}
+    looked |= {r.trial for r in records if r.baseline and looked}
+    stage = {trial: (trial in confirmed, trial in looked) for trial in scores}
+    front = [
+        trial
+        for trial, own in scores.items()
+        if not any(dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
+    ]
+    best = front if len(suite.objectives) > 1 else list(scores)
+    return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
+
+
+def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> bool:
+    """Whether one trial met all constraints."""
+    return all(
+        bounds.excess(value(records, metric, phase)) <= 0 for metric, bounds in suite.constraints.metrics.items()
+    )
+
+
+def value(records: Sequence[Record], metric: str, phase: Phase | None = None) -> float:
+    """The value of one trial: ``typical`` over the repeats that count.
+
+    What those did not measure, such as the busy fractions of repeats that took turns, the search's repeats say. A
+    target that was not reached was measured.
+    """
+    found = typical(judged_by(records, phase), metric)
+    if math.isnan(found) and metric != "seconds_to_return":
+        return typical(judged_by(records, "search"), metric)
+    return found
+
+
+def of_one_kind(records: Sequence[Record]) -> list[Record]:
+    """Without repeats of the confirmation whose numbers are of another kind than those of most.
+
+    A candidate that joined later may not have been able to take turns, as the others did: its numbers and theirs cannot
+    be ranked together.
+    """
+    kinds = Counter(r.kind for r in records if r.phase == "confirm" and r.state == "complete")
+    most = max(kinds, key=kinds.__getitem__, default="")
+    return [r for r in records if r.phase == "search" or not kinds or r.kind == most]
+
+
+def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
+    """The repeats of one trial that count, of each the attempt that does."""
+    confirmed = [r for r in records if r.phase == "confirm"]
+    if phase is None:
+        phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"
+    return attempts_that_count([r for r in records if r.phase == phase])
+
+
+def timed_by(records: Sequence[Record]) -> list[Record]:
+    """The repeats of one trial that say how its time was used: those that count, or if they took turns the search's."""
+    counted = judged_by(records)
+    return judged_by(records, "search") if any(record.in_turns for record in counted) else counted
