@@ -76,15 +76,23 @@ class Leases:
 
     def take(self, what: str) -> bool:
         """Whether this driver holds the lease now: nobody did, its holder is lost, or it did already."""
+        driver = self.driver
+        row = {
+            "study": self._study, "what": what, "driver": driver.id, "holder": driver.name, "host": driver.host,
+            "pid": driver.pid, "started": driver.started, "beat": 0,
+        }  # fmt: skip
         with self._lock:
             if what in self._held:
                 return True
-            if not self._insert(what):
-                self._remove_lost(what)
-                if not self._insert(what):
-                    return False
-            self._held.add(what)
-            return True
+            for _ in range(2):
+                with suppress(IntegrityError):  # it is there
+                    with self._engine.begin() as connection:
+                        connection.execute(insert(LEASES).values(row))
+                    self._held.add(what)
+                    return True
+                # so that one driver can take it; its holder may still be writing its last beat, and then has it still
+                self._living(what)
+            return False
 
     def release(self, what: str) -> None:
         """Give a lease back; one that was lost meanwhile is another driver's, and stays."""
@@ -114,11 +122,7 @@ class Leases:
     def others(self) -> dict[str, str]:
         """Leases of living drivers other than this one, with their holders' names."""
         with self._lock:
-            rows = self._rows()
-            lost = [row for row in rows if self._is_lost(row)]
-            for row in lost:
-                self._remove(row)
-            return {row.what: row.holder for row in rows if row not in lost}
+            return {row.what: row.holder for row in self._living()}
 
     def close(self) -> None:
         """End the thread and give all leases back; without the database they get lost in time."""
@@ -136,32 +140,20 @@ class Leases:
     def _mine(self, what: str) -> tuple:
         return *self._of(self.driver.id), LEASES.c.what == what
 
-    def _rows(self) -> list[Row]:
+    def _living(self, what: str | None = None) -> list[Row]:
+        """Leases of other drivers, all or one; those that are lost are removed."""
         query = select(LEASES).where(LEASES.c.study == self._study, LEASES.c.driver != self.driver.id)
         with self._engine.connect() as connection:
-            return list(connection.execute(query))
-
-    def _insert(self, what: str) -> bool:
-        driver = self.driver
-        row = {"driver": driver.id, "holder": driver.name, "host": driver.host, "pid": driver.pid}
-        values = {"study": self._study, "what": what, "started": driver.started, "beat": 0, **row}
-        try:
+            rows = [row for row in connection.execute(query) if what in (None, row.what)]
+        living = []
+        for row in rows:
+            if not self._is_lost(row):
+                living.append(row)
+                continue
+            unchanged = (*self._of(row.driver), LEASES.c.what == row.what, LEASES.c.beat == row.beat)
             with self._engine.begin() as connection:
-                connection.execute(insert(LEASES).values(values))
-        except IntegrityError:  # it is there
-            return False
-        return True
-
-    def _remove_lost(self, what: str) -> None:
-        """So that one driver can take it; its holder may still be writing its last beat, and then has it still."""
-        for row in self._rows():
-            if row.what == what and self._is_lost(row):
-                self._remove(row)
-
-    def _remove(self, row: Row) -> None:
-        unchanged = (*self._of(row.driver), LEASES.c.what == row.what, LEASES.c.beat == row.beat)
-        with self._engine.begin() as connection:
-            connection.execute(delete(LEASES).where(*unchanged))
+                connection.execute(delete(LEASES).where(*unchanged))
+        return living
 
     def _is_lost(self, row: Row) -> bool:
         if row.host == self.driver.host and str(start_time(row.pid)) != row.started:
@@ -177,20 +169,14 @@ class Leases:
         return now - since > self._lost_seconds
 
     def _beat(self) -> None:
-        while not self._closed.wait(self._beat_seconds):
-            with self._lock:
-                try:
-                    self._beat_once()
-                except SQLAlchemyError:  # whoever needs the database next is told
-                    continue
-
-    def _beat_once(self) -> None:
-        if not self._held:
-            return
         own = self._of(self.driver.id)
-        with self._engine.begin() as connection:
-            connection.execute(update(LEASES).where(*own).values(beat=LEASES.c.beat + 1))
-            self._held &= set(connection.scalars(select(LEASES.c.what).where(*own)))
+        while not self._closed.wait(self._beat_seconds):
+            # whoever needs a database next that does not answer is told
+            with self._lock, suppress(SQLAlchemyError):
+                if self._held:
+                    with self._engine.begin() as connection:
+                        connection.execute(update(LEASES).where(*own).values(beat=LEASES.c.beat + 1))
+                        self._held &= set(connection.scalars(select(LEASES.c.what).where(*own)))
 
 
 def _host() -> str:

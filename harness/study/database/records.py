@@ -67,37 +67,41 @@ class SharedRecords(RecordFile):
             RecordError: the copy could not be written; the record is safe.
             SQLAlchemyError: the database failed; whether the record was added is not known.
         """
-        self._try(lambda: self._add(record))
+
+        def add(connection: Connection) -> None:
+            row = connection.execute(select(RECORDS.c.driver).where(*self._is(record))).one_or_none()
+            if row is None:
+                self._insert(connection, [record])
+            elif row.driver != self._leases.driver.id:  # its own an earlier try added, whose answer was lost
+                raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile")
+
+        self._change(record, add)
         self._own.append(record)
         self.refresh()
 
     def explain(self, record: Record) -> None:
         """In place of what this driver appended; raises as ``append``."""
-        self._try(lambda: self._replace(record))
+
+        def replace(connection: Connection) -> None:
+            connection.execute(update(RECORDS).where(*self._is(record)).values(record=_text(record)))
+
+        self._change(record, replace)
         places = [index for index, one in enumerate(self._own) if key_of(one) == key_of(record)]
         self._own[places[-1]] = record
         self.refresh()
 
-    def _try(self, write: Callable[[], None]) -> None:
+    def _change(self, record: Record, change: Callable[[Connection], None]) -> None:
+        """In a transaction that only the holder of its lease can make; again while the connection breaks."""
         for more in range(TRIES - 1, -1, -1):
             try:
-                return write()
+                with self._leases.holding(lease_of(record)) as connection:
+                    change(connection)
+                return
+            except IntegrityError:
+                raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile") from None
             except DBAPIError as error:
                 if not (more and error.connection_invalidated):
                     raise
-
-    def _replace(self, record: Record) -> None:
-        with self._leases.holding(lease_of(record)) as connection:
-            connection.execute(update(RECORDS).where(*self._is(record)).values(record=_text(record)))
-
-    def _add(self, record: Record) -> None:
-        if self._is_there(record):
-            return
-        try:
-            with self._leases.holding(lease_of(record)) as connection:
-                self._insert(connection, [record])
-        except IntegrityError:
-            raise TakenOver(f"trial {record.trial} was measured by another driver meanwhile") from None
 
     def refresh(self) -> None:
         """Take in what other drivers added."""
@@ -141,13 +145,6 @@ class SharedRecords(RecordFile):
                 "records that the database has. These are two studies: take another --results DIR"
             )
         self.refresh()
-
-    def _is_there(self, record: Record) -> bool:
-        """Whether an earlier call added it, whose answer was lost with the connection."""
-        query = select(RECORDS.c.driver).where(*self._is(record))
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        return row is not None and row.driver == self._leases.driver.id
 
     def _is(self, record: Record) -> tuple[ColumnElement[bool], ...]:
         """The condition of its row."""
