@@ -1,5 +1,6 @@
 """Networks from descriptions."""
 
+import copy
 import functools
 from typing import Any
 
@@ -75,3 +76,14 @@ def test_what_is_wrong_with_a_factory_is_said_by_the_settings_name(description: 
 def test_an_error_inside_a_factory_is_told_with_its_place() -> None:
     with pytest.raises(SettingsError, match=r"broken raised ZeroDivisionError: inside .* \(.*factories\.py:\d+\)"):
         made(f"{HERE}:broken")
+
+
+def test_a_model_of_rsl_rl_is_a_network() -> None:
+    pytest.importorskip("rsl_rl", reason="needs rsl-rl-lib: pip install -e '.[rsl-rl]'")
+    description = {"factory": "unilab.algos.torch.networks.rsl_rl:mlp_model", "hidden_dims": [8, 6]}
+    network = made(description)
+    rows = torch.randn(5, 4)
+    assert network(rows).shape == (5, 2)
+    shapes = [tuple(parameter.shape) for parameter in network.parameters()]
+    assert shapes == [(8, 4), (8,), (6, 8), (6,), (2, 6), (2,)]
+    torch.testing.assert_close(copy.deepcopy(network)(rows), network.get_submodule("model.mlp")(rows))
