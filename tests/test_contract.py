@@ -422,7 +422,7 @@ class TestWhoDecidesInOffPolicyRunner:
             OffPolicyRunner(sac(), COUNTING, "td3")
         with pytest.raises(SettingsError, match=r"env: the argument env_name says .*CountingEnv'.* says 'Hopper'"):
             OffPolicyRunner(sac(env="Hopper"), COUNTING, "sac")
-        with pytest.raises(ValueError, match=r"actor has body\.weight0 \[1, 1, 256\], 'Hopper' needs \[1, 11, 256\]"):
+        with pytest.raises(ValueError, match=r"actor has body\.0\.weight \[256, 1\], 'Hopper' needs \[256, 11\]"):
             OffPolicyRunner(sac(), "Hopper", "sac")
 
     @pytest.fixture

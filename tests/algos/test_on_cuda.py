@@ -9,7 +9,7 @@ import torch
 from tests.algos.appo import test_learner as appo_learner
 from tests.algos.appo import test_runner as appo
 from tests.algos.offpolicy import test_runner as offpolicy
-from tests.algos.offpolicy.test_learners import make, make_batch
+from tests.algos.offpolicy.test_learners import make, make_batch, parameters
 from unilab.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -36,7 +36,7 @@ def test_recorded_updates_are_those_without_recording(algorithm, device):
         for learner in (recorded, plain):
             learner.update(on(device, make_batch(seed)))
         assert recorded.metrics() == pytest.approx(plain.metrics(), rel=1e-3, abs=1e-5), seed
-    torch.testing.assert_close(recorded.critic_parameters.values, plain.critic_parameters.values, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(parameters(recorded.critics), parameters(plain.critics), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -50,9 +50,7 @@ def test_a_learner_that_has_recorded_goes_on_from_a_checkpoint(algorithm, device
     for seed in range(10, 20):
         for learner in (straight, resumed):
             learner.update(on(device, make_batch(seed)))
-    torch.testing.assert_close(
-        resumed.critic_parameters.values, straight.critic_parameters.values, rtol=1e-3, atol=1e-5
-    )
+    torch.testing.assert_close(parameters(resumed.critics), parameters(straight.critics), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("device", DEVICES)

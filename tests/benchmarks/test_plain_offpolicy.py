@@ -9,7 +9,7 @@ from plain_offpolicy import PLAIN, PlainSAC, PlainTD3, Transitions
 from torch import Tensor, nn
 
 from unilab.algos.torch.offpolicy.config import CONFIGS
-from unilab.algos.torch.offpolicy.networks.mlp import EnsembleMLP
+from unilab.algos.torch.offpolicy.networks.critics import EnsembleMLP
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.settings import parse
@@ -22,24 +22,36 @@ def linears(network: nn.Module) -> list[nn.Linear]:
 
 
 @torch.no_grad()
-def copy_weights(source: EnsembleMLP, targets: list[nn.Module]) -> None:
-    for member, target in enumerate(targets):
-        for layer, linear in zip(source.layers(), linears(target), strict=True):
-            linear.weight.copy_(layer.weight[member].t())
-            linear.bias.copy_(layer.bias[member, 0])
+def copy_weights(source: nn.Module, targets: list[nn.Module]) -> None:
+    for theirs, ours in zip(flattened(targets), layers(source), strict=True):
+        theirs.copy_(ours)
 
 
-def assert_same_weights(source: EnsembleMLP, targets: list[nn.Module]) -> None:
-    for member, target in enumerate(targets):
-        for layer, linear in zip(source.layers(), linears(target), strict=True):
-            torch.testing.assert_close(layer.weight[member].t(), linear.weight.detach(), rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(layer.bias[member, 0], linear.bias.detach(), rtol=1e-4, atol=1e-5)
+def assert_same_weights(source: nn.Module, targets: list[nn.Module]) -> None:
+    for theirs, ours in zip(flattened(targets), layers(source), strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-5)
 
 
-def pairs(learner: SAC | TD3, plain: PlainSAC | PlainTD3) -> list[tuple[EnsembleMLP, list[nn.Module]]]:
+def flattened(networks: list[nn.Module]) -> list[Tensor]:
+    """Weights and biases of each network's layers."""
+    return [tensor for network in networks for linear in linears(network) for tensor in (linear.weight, linear.bias)]
+
+
+def layers(source: nn.Module) -> list[Tensor]:
+    """The same of ours, of which an ensemble has those of all members together."""
+    if not isinstance(source, EnsembleMLP):
+        return flattened([source])
+    members = range(len(source.weights[0]))
+    parts = [
+        (weight[m].t(), bias[m, 0]) for m in members for weight, bias in zip(source.weights, source.biases, strict=True)
+    ]
+    return [tensor.detach() for part in parts for tensor in part]
+
+
+def pairs(learner: SAC | TD3, plain: PlainSAC | PlainTD3) -> list[tuple[nn.Module, list[nn.Module]]]:
     """Our networks and theirs."""
     critics = plain.critics
-    found: list[tuple[EnsembleMLP, list[nn.Module]]] = [
+    found: list[tuple[nn.Module, list[nn.Module]]] = [
         (learner.actor.body, [plain.actor]),
         (learner.critics.body, [critics.first, critics.second]),
         (learner.target_critics.body, [critics.first_target, critics.second_target]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import mmap
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from unilab.algos.torch.memory import (
 from unilab.algos.torch.memory.processes import FALLBACK
 from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.envs import EnvDims
 from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync
@@ -47,16 +47,25 @@ def item(budget: MemoryBudget, name: str, place: str | None = None) -> BudgetIte
     return next(item for item in budget.items if item.name == name and place in (None, item.place))
 
 
-def allocated(passes: list[ExplicitPass]) -> int:
-    """Bytes of all different memory of these passes, what layer normalizations keep included."""
-    found: dict[int, int] = {}
-    for one in passes:
-        kept = [tensor for norm in one._norms if norm is not None for tensor in norm]
-        products = [block for name, block in one._scratch._blocks.items() if name == "product"]
-        for tensor in [one.inputs, one.outputs, *one._hidden, *one._deltas, *kept, *products]:
-            if tensor.numel():
-                found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return sum(found.values())
+def kept_for_gradients(learner: Any, batch: Any) -> int:
+    """Bytes of all different memory, but the parameters', that the losses of a batch keep until they are
+    differentiated: the largest of both losses."""
+    parameters = {p.untyped_storage().data_ptr() for p in [*learner.actor.parameters(), *learner.critics.parameters()]}
+    sizes = []
+    for loss in (learner.critic_loss, learner.actor_loss):
+        found: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, found: dict[int, int] = found) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                found[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            alive = loss(batch)
+        sizes.append(sum(found.values()))
+        del alive
+    return max(sizes)
 
 
 @algorithms
@@ -80,18 +89,15 @@ def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
 
 
 @algorithms
-@pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, dtype, parts, monkeypatch):
+def test_networks_and_gradients_are_those_of_the_learner(algorithm, parts, monkeypatch):
     monkeypatch.setattr(learner_module, "DATA_PARALLEL_ROWS", 1)  # as with a large batch: rows for each thread
     monkeypatch.setattr(learner_module, "PASS_ROWS", 256 // parts + 1)
     config = config_of(
         algorithm,
         batch_size=512,
         learner_threads=2,
-        learner_dtype=dtype,
-        network={"actor": [64, 32], "critic": [48], "layer_norm": layer_norm},
+        network={"actor": [64, 32], "critic": [48]},
         algorithm={"num_atoms": 3, "policy_frequency": 2},
     )
     learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
@@ -100,16 +106,29 @@ def test_networks_and_workspace_are_those_of_the_learner(algorithm, layer_norm, 
         for _ in range(2):  # the second one updates the actor as well
             learner.update(batch)
         budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
-        flats = [value for value in vars(learner).values() if type(value).__name__ == "FlatParameters"]
-        computed = {flat._computed.data_ptr(): flat._computed.nbytes for flat in flats}
-        computed |= {flat.values.data_ptr(): flat.values.nbytes for flat in flats}
-        assert item(budget, "models").bytes == sum(computed.values())
-        trained = learner.actor_parameters.values.nbytes + learner.critic_parameters.values.nbytes
-        of_threads = learner.actor_parameters._gradients.nbytes + learner.critic_parameters._gradients.nbytes
-        assert item(budget, "gradients").bytes == of_threads + 2 * trained
-        assert item(budget, "optimizer state").bytes == 2 * trained
-        passes = [part for share in learner.shares for part in vars(share).values() if isinstance(part, ExplicitPass)]
-        assert item(budget, "workspace").bytes == allocated(passes)
+        state = learner.state_dict()
+        networks = [value for name, value in state.items() if name.removeprefix("target_") in ("actor", "critics")]
+        assert item(budget, "models").bytes == sum(tensor.nbytes for network in networks for tensor in network.values())
+        trained = [[p.grad.nbytes for p in network.parameters()] for network in (learner.actor, learner.critics)]
+        of_threads = 2 * (2 if parts > 1 else 1) * max(map(sum, trained))
+        assert item(budget, "gradients").bytes == sum(map(sum, trained)) + of_threads
+        assert item(budget, "optimizer state").bytes == 2 * sum(map(sum, trained))
+    finally:
+        learner.close()
+
+
+@algorithms
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("widths", [[256, 256], [400, 300, 64]])
+def test_the_workspace_has_room_for_what_is_kept_for_gradients(algorithm, layer_norm, widths):
+    network = {"actor": widths, "critic": widths, "layer_norm": layer_norm}
+    config = config_of(algorithm, batch_size=256, learner_threads=1, network=network)
+    learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
+    try:
+        batch = learner.with_noise(RowLayout(17, 6, 5).fields(torch.zeros(256, 53)))
+        kept = kept_for_gradients(learner, batch)
+        room = item(estimate_offpolicy(config, SIZES, cores=1, costs=FALLBACK), "workspace").bytes
+        assert 0.4 * room < kept < room
     finally:
         learner.close()
 
@@ -173,11 +192,10 @@ def test_the_workspace_grows_with_the_batch_and_the_critics():
         item(budget_of(**changes), "workspace").bytes
         for changes in ({}, {"batch_size": 8192}, {"algorithm.num_critics": 10})
     )
-    shared = 512 + 256  # two hidden layers and a gradient, of each critic; the next actor needs less
-    acting = 2 * (17 + 12 + 512) + 256 + (17 + 12)  # the actor's pass over both observations, the next actor's inputs
-    assert small == 256 * 4 * (acting + 2 * shared + 3 * (11 + 2))  # critics, judges, targets
-    assert large == 8192 * 4 * (acting + 3 * (11 + 2)) + 2 * 512 * 4 * 2 * shared  # parts of 512 rows, two threads
-    assert many == 256 * 4 * (acting + 10 * shared + 3 * (11 + 10))
+    # outputs of two hidden layers of the actor and of each critic, and the gradients of two layers of all critics
+    assert small == 256 * 4 * (512 + 2 * 512 + 2 * 2 * 256)
+    assert large == 2 * 512 * 4 * (512 + 2 * 512 + 2 * 2 * 256)  # parts of 512 rows, two threads
+    assert many == 256 * 4 * (512 + 10 * 512 + 2 * 10 * 256)
 
 
 def test_table_fits_80_columns_and_names_every_item():

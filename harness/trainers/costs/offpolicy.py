@@ -9,11 +9,11 @@ import torch
 from harness.trainers.costs.appo import NETWORKS, chosen
 from harness.trainers.costs.timing import timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
+from unilab.algos.torch.offpolicy.arguments import divide_threads
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
-from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop
 from unilab.envs import EnvDims, env_dims, make
 from unilab.ipc import ReplayBuffer, SharedWeightSync
@@ -42,7 +42,7 @@ def workload(config: OffPolicyConfig, cores: int) -> Workload:
     kind = "direct" if config.pipeline == "auto" and config.learner_device == "cpu" else config.pipeline
     sampled = moved | {"pipeline": kind, "algorithm.n_step": config.algorithm.n_step}
     updates, batch = config.updates_per_step, config.batch_size
-    frequency = config.algorithm.policy_frequency  # type: ignore[attr-defined]  # of SAC and of TD3
+    frequency = config.algorithm.policy_frequency
     parts = (
         Part("collector", "env_step", config.num_envs, acting, config.env_steps_per_sync),
         Part("learner", "critic_update", batch, learning, updates),
@@ -106,7 +106,7 @@ def _actor_update(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cos
 
 
 def _update(config: OffPolicyConfig, algo_type: str, dims: EnvDims, frequency: int) -> Cost:
-    algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)  # type: ignore[call-arg]
+    algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
     batch = _batch_of(config, dims)
     with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), algo_type, dims)) as learner:
         return timed(lambda: _finish(learner, batch))

@@ -1,13 +1,12 @@
-"""SAC and TD3 as the papers write them, in plain autograd: what the learners' explicit gradients are compared with."""
+"""SAC and TD3 as the papers write them, in whole batches and row by row: what the learners are compared with."""
 
 import copy
 
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI
+from unilab.algos.torch.networks.distributions import LOG_SQRT_2PI, LOG_STD_MAX, LOG_STD_MIN
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
-from unilab.algos.torch.offpolicy.networks.policies import LOG_STD_MAX, LOG_STD_MIN
 
 
 class Reference:
@@ -35,7 +34,7 @@ class Reference:
         before = mean + log_std.exp() * noise
         density = -0.5 * ((before - mean) / log_std.exp()) ** 2 - log_std - LOG_SQRT_2PI
         action = torch.tanh(before)
-        return action, (density - torch.log1p(-(action.double() ** 2)).float()).sum(-1)
+        return action, (density + 2 * torch.log(torch.cosh(before.double())).float()).sum(-1)  # cosh^-2 = 1 - tanh^2
 
     def expected(self, outputs: Tensor) -> Tensor:
         return outputs[..., 0] if self.algorithm.num_atoms == 1 else torch.softmax(outputs, -1) @ self.atoms

@@ -1,4 +1,4 @@
-"""SAC and TD3: their explicit gradients against autograd, targets of known value, determinism, exact resume."""
+"""SAC and TD3: their updates against another text of the papers, targets of known value, determinism, exact resume."""
 
 import dataclasses
 import io
@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.algos.offpolicy.reference import Reference
 from unilab.algos.torch.offpolicy import learner as learner_module
@@ -14,7 +15,7 @@ from unilab.algos.torch.offpolicy.config import CONFIGS
 from unilab.algos.torch.offpolicy.learner import PASS_ROWS, divide
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
-from unilab.settings import parse
+from unilab.settings import SettingsError, parse
 
 OBS, ACTIONS, BATCH = 5, 2, 32
 CLASSES = {"sac": SAC, "td3": TD3}
@@ -90,7 +91,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_updates_are_those_of_autograd(algorithm, variant, threads):
+def test_updates_are_those_of_the_papers(algorithm, variant, threads):
     if algorithm == "td3" and variant == "fixed temperature":
         pytest.skip("TD3 has no temperature")
     learner = make(algorithm, **{"learner_threads": threads, "algorithm.policy_frequency": 2, **VARIANTS[variant]})
@@ -98,13 +99,13 @@ def test_updates_are_those_of_autograd(algorithm, variant, threads):
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_updates_with_privileged_critics_and_n_step_rows_are_those_of_autograd(algorithm):
+def test_updates_with_privileged_critics_and_n_step_rows_are_those_of_the_papers(algorithm):
     learner = make(algorithm, critic_dim=4, **{"algorithm.n_step": 3, "learner_threads": 2})
     check_against_reference(learner, [make_batch(seed, critic_dim=4, steps=True) for seed in range(4)])
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_updates_with_normalized_observations_are_those_of_autograd(algorithm):
+def test_updates_with_normalized_observations_are_those_of_the_papers(algorithm):
     learner = make(algorithm, obs_normalization=True)
     learner.update_normalizers(torch.randn(100, OBS) * 3 + 1)
     check_against_reference(learner, [make_batch(seed) for seed in range(4)])
@@ -147,9 +148,17 @@ def test_every_row_is_in_one_part(batch_size, threads):
 
 def _sure(learner, value):
     """Make every target critic say ``value`` whatever it sees."""
-    learner.target_parameters.values.data.zero_()
-    learner.target_critics.body.get_parameter("bias2").data.fill_(value)
-    learner.target_parameters.changed()
+    for parameter in learner.target_critics.parameters():
+        parameter.data.zero_()
+    learner.target_critics.body.biases[-1].data.fill_(value)
+
+
+def targets_of(learner, batch):
+    """The values [B], none of them negative, that critics which say 0 shall learn: by their loss."""
+    for parameter in learner.critics.parameters():
+        parameter.data.zero_()
+    losses, _ = learner.critic_loss(learner.with_noise(batch))
+    return (2 * losses.detach() / learner.config.algorithm.num_critics).sqrt()
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -160,7 +169,7 @@ def test_termination_stops_the_return_and_truncation_does_not(algorithm):
         changes |= {"algorithm.init_alpha": 1e-12}  # no entropy bonus: the values are those of the chain
     learner = make(algorithm, **changes)
     _sure(learner, 10.0)
-    batch = make_batch(steps=True)
+    batch = make_batch(steps=True) | {"rewards": torch.zeros(BATCH)}
     rows = {
         # reward already summed over its steps, steps, done, truncated -> target
         "goes on, two steps: 1 + 0.5 * 2 + 0.25 * 10": (2.0, 2, 0, 0, 4.5),
@@ -173,8 +182,7 @@ def test_termination_stops_the_return_and_truncation_does_not(algorithm):
     for row, (reward, steps, done, truncated, _) in enumerate(rows.values()):
         batch["rewards"][row], batch["steps"][row] = reward, steps
         batch["dones"][row], batch["truncated"][row] = done, truncated
-    learner.update(batch)
-    targets = learner.shares[0]._wanted[: len(rows)]
+    targets = targets_of(learner, batch)[: len(rows)]
     torch.testing.assert_close(targets, torch.tensor([row[-1] for row in rows.values()]))
 
 
@@ -182,10 +190,9 @@ def test_clipped_double_q_takes_the_lower_target_and_the_average_the_mean():
     for reduction, expected in (("min", 2.0), ("mean", 3.0)):
         learner = make("td3", **{"algorithm.target_reduction": reduction, "algorithm.gamma": 1.0})
         _sure(learner, 2.0)
-        learner.target_critics.body.get_parameter("bias2").data[1].fill_(4.0)
+        learner.target_critics.body.biases[-1].data[1].fill_(4.0)
         batch = make_batch() | {"rewards": torch.zeros(BATCH), "dones": torch.zeros(BATCH)}
-        learner.update(batch)
-        torch.testing.assert_close(learner.shares[0]._wanted, torch.full((BATCH,), expected))
+        torch.testing.assert_close(targets_of(learner, batch), torch.full((BATCH,), expected))
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -216,8 +223,9 @@ def test_bfloat16_computes_nearly_the_same_gradient(algorithm):
     for dtype in ("float32", "bfloat16"):
         learner = make(algorithm, learner_dtype=dtype, **{"algorithm.policy_frequency": 1})
         learner.update(make_batch())
-        gradients.append(torch.cat([learner.actor_parameters.values.grad, learner.critic_parameters.values.grad]))
-        assert learner.actor_parameters.values.dtype == torch.float32
+        trained = [*learner.actor.parameters(), *learner.critics.parameters()]
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trained]))
+        assert {gradient.dtype for gradient in gradients} == {torch.float32}
     precise, coarse = gradients
     assert torch.nn.functional.cosine_similarity(precise, coarse, dim=0) > 0.995
     assert 0 < (precise - coarse).norm() < 0.1 * precise.norm()
@@ -266,6 +274,47 @@ def test_settings_are_not_changed_by_learning():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_a_compiled_update_is_that_of_autograd(algorithm):
+def test_a_compiled_update_is_that_of_the_papers(algorithm):
     learner = make(algorithm, learner_threads=2, **{"algorithm.enable_compile": True})
     check_against_reference(learner, [make_batch(seed) for seed in range(6)])
+
+
+class TwoStreams(nn.Module):
+    """A user's own network: two streams whose sum is the output."""
+
+    def __init__(self, input_dim, output_dim, width):
+        super().__init__()
+        self.linear = nn.Linear(input_dim, output_dim)
+        self.curved = nn.Sequential(nn.Linear(input_dim, width), nn.SiLU(), nn.Linear(width, output_dim))
+
+    def forward(self, rows):
+        return self.linear(rows) + self.curved(rows)
+
+
+OWN = {"factory": f"{__name__}:TwoStreams", "width": 16}
+
+
+@pytest.mark.parametrize("variant", ["plain", "distribution"])
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_networks_of_a_users_factory_learn_as_the_papers_say(algorithm, variant, threads):
+    own = {"network": {"actor": OWN, "critic": OWN}, "learner_threads": threads}
+    learner = make(algorithm, **{**VARIANTS[variant], **own})
+    assert isinstance(learner.actor.body, TwoStreams)
+    assert [type(critic) for critic in learner.critics.body] == [TwoStreams, TwoStreams]
+    check_against_reference(learner, [make_batch(seed) for seed in range(6)])
+
+
+def test_a_factory_of_the_critics_alone_leaves_the_actor_built_in():
+    learner = make("sac", **{"network": {"actor": [16], "critic": OWN}})
+    learner.update(make_batch())
+    assert all(torch.isfinite(torch.tensor(list(learner.metrics().values()))))
+    assert isinstance(learner.critics.body[0], TwoStreams)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("policy.hidden_dims", "network.actor"), ("policy.critic_hidden_dims", "network.critic")]
+)
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_a_setting_of_earlier_versions_is_refused_with_its_new_name(algorithm, old, new):
+    with pytest.raises(SettingsError, match=f"{old}: is called '{new}' now"):
+        parse(CONFIGS[algorithm], {old: [64, 64]})

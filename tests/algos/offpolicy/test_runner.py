@@ -161,7 +161,7 @@ def test_privileged_observations_reach_the_critics_alone(tmp_path):
     learn("sac", 2, tmp_path, env_cfg={"critic_dim": 3}, obs_normalization=True)
     saved = load_checkpoint(tmp_path / "checkpoint.pt")["learner"]
     assert saved["critics"]["normalizer.mean"].shape == (3,)
-    assert saved["critics"]["body.weight0"].shape == (2, 3 + 1, 8)
+    assert saved["critics"]["body.weights.0"].shape == (2, 3 + 1, 8)
     assert saved["actor"]["normalizer.mean"].shape == (1,)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,12 +17,12 @@ from unilab.algos.torch.memory.processes import (
 )
 from unilab.algos.torch.memory.workers import worker_items, worker_processes
 from unilab.algos.torch.networks.sizes import published_bytes, state_bytes
+from unilab.algos.torch.offpolicy.arguments import divide_threads
 from unilab.algos.torch.offpolicy.config import CONFIGS, NetworkConfig, OffPolicyConfig, SACConfig
-from unilab.algos.torch.offpolicy.learner import divide
-from unilab.algos.torch.offpolicy.networks.mlp import ExplicitPass, Scratch
-from unilab.algos.torch.offpolicy.networks.policies import Actor, Critics, build_actor
+from unilab.algos.torch.offpolicy.learner import divide, hidden_widths, workspace_bytes
+from unilab.algos.torch.offpolicy.networks.critics import Critics
+from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
 from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
-from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc.memory_budget import (
     HOST,
@@ -37,9 +38,9 @@ from unilab.ipc.replay_buffer import replay_bytes
 from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind, pipeline_items
 from unilab.ipc.replay_rows import RowLayout
 from unilab.machine.devices import usable_cores
-from unilab.settings import SettingsError
+from unilab.settings import SettingsError, parse
 
-FLOAT, _BFLOAT16 = 4, 2
+FLOAT = 4
 """bytes of a number"""
 _BFLOAT16_KERNELS = 15 * MIB
 """what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
@@ -129,53 +130,22 @@ def _learner_items(
     trained, targets, detail = actor + critics, critics, "actor, critics, target critics"
     if not isinstance(config, SACConfig):
         targets, detail = trained, f"{detail}, target actor"
-    width = _BFLOAT16 if config.learner_dtype == "bfloat16" else FLOAT
-    copies = (trained + targets) // 2 if width < FLOAT else 0
-    shares = sum(map(len, divided))
-    gradients = shares * trained * width // FLOAT
-    if shares > 1 or copies:
-        gradients += 2 * trained  # the sum in float32, and the one before until the new one is complete
-    workspace = width * workspace_numbers(config, sizes, divided)
+    # A new gradient is complete before the last one goes, and each thread adds that of a part to those of its others.
+    gradients = trained + max(actor, critics) * sum(min(2, len(parts)) for parts in divided)
+    workspace = workspace_bytes(config, *_networks(config, sizes), divided)
     items = [
-        BudgetItem("models", learner, trained + targets + copies, detail),
-        BudgetItem(
-            "gradients", learner, gradients, f"{shares}, one a part of the batch, and their sum" if shares > 1 else ""
-        ),
+        BudgetItem("models", learner, trained + targets, detail),
+        BudgetItem("gradients", learner, gradients, "of the last update, and what the threads add up to the next"),
         BudgetItem("optimizer state", learner, 2 * trained, "two moments of every parameter"),
         BudgetItem("workspace", learner, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
         BudgetItem("temporaries", learner, _temporaries(config, sizes), "actions, noise, targets of one update"),
     ]
-    if width < FLOAT and learner == HOST:
+    if config.learner_dtype == "bfloat16" and learner == HOST:
         items.append(BudgetItem("kernels", HOST, _BFLOAT16_KERNELS, "compiled for products in bfloat16"))
     if config.obs_normalization:
         size = 2 * FLOAT * _new_rows(config) * layout.width
         items.append(BudgetItem("new transitions", learner, size, "on their way to the running mean and variance"))
     return items
-
-
-def workspace_numbers(config: OffPolicyConfig, sizes: EnvSizes, divided: list[list[slice]]) -> int:
-    """Numbers that the learner's passes compute in, given the parts of a batch that each thread works through."""
-    is_sac = isinstance(config, SACConfig)
-    first_only = not is_sac and config.algorithm.target_reduction != "mean"
-    actor, critics = (network.body.layers() for network in _networks(config, sizes))
-    widest = [max(layer.weight.shape[0] * layer.bias.shape[2] for layer in net[:-1]) for net in (actor, critics)]
-    total = 0
-    for parts in divided:
-        shared, largest = Scratch(), max(rows.stop - rows.start for rows in parts)
-        for part in parts:
-            own, rows = Scratch(), part.stop - part.start
-            passes = [
-                ExplicitPass(critics, rows, gradients=critics, scratch=shared),
-                ExplicitPass([layer.member(0) for layer in critics] if first_only else critics, rows, scratch=shared),
-                ExplicitPass(critics, rows, gradient_rows=0, scratch=shared),  # targets
-                ExplicitPass(actor, rows, gradient_rows=0, scratch=shared),  # next observations, or the target actor
-                ExplicitPass(actor, 2 * rows if is_sac else rows, gradient_rows=rows, scratch=own),
-            ]
-            total += sum(one.inputs.numel() + one.outputs.numel() for one in passes) + own.numbers
-            # what layer normalization's gradient needs, once in each scratch
-            total += rows * widest[0] if config.network.layer_norm else 0
-        total += shared.numbers + (largest * widest[1] if config.network.layer_norm else 0)
-    return total
 
 
 def _temporaries(config: OffPolicyConfig, sizes: EnvSizes) -> int:
@@ -197,7 +167,7 @@ def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout
     buffer yet."""
     actor, _ = _networks(config, sizes)
     place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
-    inference = FLOAT * count * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
+    inference = FLOAT * count * (2 * max(hidden_widths(actor), default=1) + 8 * sizes.action_dim + sizes.obs_dim)
     packed = (FLOAT + 1) * count * steps * layout.width  # with a flag for each number: is it finite?
     open_steps = FLOAT * count * (steps + 1) * layout.width if steps > 1 else FLOAT * count * layout.width
     return [
@@ -210,21 +180,23 @@ def _collector_items(config: OffPolicyConfig, sizes: EnvSizes, layout: RowLayout
 
 
 def _networks(config: OffPolicyConfig, sizes: EnvSizes) -> tuple[Actor, Critics]:
-    """Actor and critics without memory: only their shapes."""
+    """Actor and critics; built-in ones without memory: only their shapes."""
     kind = "sac" if isinstance(config, SACConfig) else "td3"
     critics = config.algorithm.num_critics, config.algorithm.num_atoms
-    return _shapes(kind, config.network, config.obs_normalization, critics, sizes)
+    return _shapes(kind, json.dumps(dataclasses.asdict(config.network)), config.obs_normalization, critics, sizes)
 
 
 @functools.lru_cache(maxsize=8)
 def _shapes(
-    kind: str, network: NetworkConfig, obs_normalization: bool, critics: tuple[int, int], sizes: EnvSizes
+    kind: str, network: str, obs_normalization: bool, critics: tuple[int, int], sizes: EnvSizes
 ) -> tuple[Actor, Critics]:
     """All that decides about them; a plan asks a thousand times for those of a few."""
     defaults: OffPolicyConfig = CONFIGS[kind]()
     algorithm = dataclasses.replace(defaults.algorithm, num_critics=critics[0], num_atoms=critics[1])
-    config = dataclasses.replace(defaults, network=network, obs_normalization=obs_normalization, algorithm=algorithm)
-    with torch.device("meta"):
+    described = parse(NetworkConfig, json.loads(network))
+    config = dataclasses.replace(defaults, network=described, obs_normalization=obs_normalization, algorithm=algorithm)
+    built_in = isinstance(described.actor, tuple) and isinstance(described.critic, tuple)
+    with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
         return (
             build_actor(config, sizes.obs_dim, sizes.action_dim),
             Critics(config, sizes.critic_dim or sizes.obs_dim, sizes.action_dim),

@@ -8,6 +8,7 @@ import torch
 from unilab.algos.torch.memory.processes import ProcessCost, ProcessCosts, Processes
 from unilab.algos.torch.networks.sizes import state_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.learner import hidden_widths
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy
 from unilab.algos.torch.offpolicy.worker_source import QUEUE_SIZE
 from unilab.distributed import RolloutLayout
@@ -54,11 +55,12 @@ def worker_items(config: OffPolicyConfig, sizes: EnvSizes, threads: int) -> list
         threads: of the physics of each worker.
     """
     count = workers_here(config)
-    with torch.device("meta"):
+    built_in = isinstance(config.network.actor, tuple)
+    with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
         policy = ExploringPolicy(config, EnvDims(sizes.obs_dim, sizes.action_dim, sizes.critic_dim))
     rows = config.num_envs // config.workers.count
     layout = RolloutLayout(config.env_steps_per_sync, rows, sizes.obs_dim, sizes.action_dim, sizes.critic_dim)
-    inference = 4 * rows * (2 * max(config.network.actor) + 8 * sizes.action_dim + sizes.obs_dim)
+    inference = 4 * rows * (2 * max(hidden_widths(policy), default=1) + 8 * sizes.action_dim + sizes.obs_dim)
     copies = 2 * count + 3  # of each worker: the one that acts and the newest; of the learner: first, newest, next
     transitions = (2 * 4 + 1) * layout.num_steps * rows * (2 * sizes.obs_dim + sizes.action_dim + 3)
     return [

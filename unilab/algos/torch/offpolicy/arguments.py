@@ -1,4 +1,4 @@
-"""What the arguments of ``OffPolicyRunner`` say of its settings, who decides where others say it too, and checks."""
+"""From what a call of ``OffPolicyRunner`` states to settings that a run can have, and its threads."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import env_dims
+from unilab.machine.devices import Threads, split_threads
 from unilab.settings import SettingsError, changed, combine, flatten, nearest, split_arguments
 
 RENAMED = {
@@ -128,3 +129,16 @@ def check_workers(config: OffPolicyConfig) -> None:
         raise SettingsError("sync_collection", f"is false; {by} works in turns with the learner: use true")
     if workers.kind != "ray" and workers.ray_address is not None:
         raise SettingsError("workers.ray_address", f"is {workers.ray_address!r}; it needs workers.kind: ray")
+
+
+def divide_threads(config: OffPolicyConfig, cores: int) -> Threads:
+    """Threads of the physics of the collector, or of each worker, of its policy and of the learner.
+
+    Worker processes share what a collector would have; workers of a Ray cluster have a core each; those in the
+    learner's process take turns. A worker's policy has one thread.
+    """
+    threads = split_threads(config, cores)
+    if config.workers.kind == "collector":
+        return threads
+    shares = {"sequential": threads.env, "processes": threads.env // config.workers.count, "ray": 1}
+    return Threads(config.env_threads or max(1, shares[config.workers.kind]), 1, threads.learner)

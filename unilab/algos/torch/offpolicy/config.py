@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unilab.algos.torch.networks.description import RENAMED
+from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.run.config import (
     STRICT,
     Fraction,
@@ -23,17 +23,13 @@ ROWS_PER_THREAD = 64
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The actor and the critics: multi-layer perceptrons with ReLU."""
+class NetworkConfig(ActorCriticConfig):
+    """The networks of the actor and of each critic, which sees an observation and an action."""
 
     __pydantic_config__ = STRICT
 
-    actor: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
-    """widths of the actor's hidden layers"""
-    critic: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
-    """widths of each critic's hidden layers"""
     layer_norm: bool = False
-    """normalize each hidden layer before its activation, in actor and critics"""
+    """normalize each hidden layer of the built-in multi-layer perceptrons (ReLU) before its activation"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,8 @@ class AlgorithmConfig:
     """of Adam, for the actor"""
     critic_learning_rate: PositiveFloat = 3e-4
     """of Adam, for the critics"""
+    policy_frequency: PositiveInt = 1
+    """critic updates for each update of the actor: of SAC's temperature, too, and of TD3's targets"""
     num_critics: PositiveInt = 2
     """critics that are learned side by side, each with a target"""
     target_reduction: Literal["min", "mean"] = "min"
@@ -65,7 +63,7 @@ class AlgorithmConfig:
     reward_scale: PositiveFloat = 1.0
     """factor of the rewards that are learned from; reported returns are the environment's own"""
     enable_compile: bool = False
-    """torch.compile what lies between the matrix products; needs a C++ compiler, and half a minute at the start"""
+    """torch.compile the losses; needs a C++ compiler, and half a minute at the start; on a CPU it did not pay"""
     cuda_graphs: bool = True
     """on CUDA: record the update once and replay it, so that launching its kernels costs nothing"""
 
@@ -76,8 +74,6 @@ class SACAlgorithmConfig(AlgorithmConfig):
 
     __pydantic_config__ = STRICT
 
-    policy_frequency: PositiveInt = 1
-    """critic updates for each update of actor and temperature"""
     alpha_learning_rate: PositiveFloat = 3e-4
     """of the temperature"""
     init_alpha: PositiveFloat = 1.0
@@ -95,7 +91,6 @@ class TD3AlgorithmConfig(AlgorithmConfig):
     __pydantic_config__ = STRICT
 
     policy_frequency: PositiveInt = 2
-    """critic updates for each update of the actor and of the targets"""
     target_noise: NonNegativeFloat = 0.2
     """standard deviation of the noise on the target policy's actions"""
     target_noise_clip: NonNegativeFloat = 0.5

@@ -1,22 +1,21 @@
-"""What the learners of SAC and TD3 share: networks, optimizers, threads, targets, checkpoints."""
+"""What the learners of SAC and TD3 share: networks, one gradient step in parts, targets, checkpoints."""
 
 import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
-from unilab.algos.torch.offpolicy.networks.flat_parameters import FlatParameters
-from unilab.algos.torch.offpolicy.networks.mlp import Scratch
-from unilab.algos.torch.offpolicy.networks.policies import Critics, build_actor
-from unilab.algos.torch.offpolicy.networks.value_heads import build_head
+from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
 from unilab.machine.thread_team import ThreadTeam
 from unilab.run.checkpoint import continue_generator, continue_optimizer
 from unilab.run.seeding import derive_seed
@@ -28,26 +27,8 @@ PASS_ROWS = 512
 """rows that a core takes through the networks at once: with 4,096, which leave its caches, it needed 9 % more time"""
 
 Batch = Mapping[str, Tensor]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Share(Protocol):
-    """A part of every batch: the algorithm itself. The learner sums the shares' gradients."""
-
-    def critic_gradient(self, batch: Batch, noise: Tensor, with_actor: bool) -> None:
-        """Write the critics' gradient for this share's rows.
-
-        Args:
-            batch: all rows.
-            noise: [2, B, A] standard normal, for the actions of this and of the next observations.
-            with_actor: whether an actor update follows.
-        """
-
-    def actor_gradient(self) -> None:
-        """Write the actor's gradient for the same rows, with the critics as they are after their update."""
-
-    def statistics(self) -> Tensor:
-        """Sums over this share's rows of the learner's ``STATISTICS`` in the latest update."""
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+"""of rows of a batch: their losses [R], and statistics [R] by name"""
 
 
 class OffPolicyLearner(ABC):
@@ -59,65 +40,63 @@ class OffPolicyLearner(ABC):
         critic_dim: width C of the privileged observation that the critics see instead; 0: none.
 
     Attributes:
-        actor, critics: on the learner's device; their parameters are views of flat tensors.
+        actor, critics, target_critics: on the learner's device.
+        value: what the critics' outputs mean.
         updates: gradient steps so far.
+
+    Raises:
+        SettingsError: a network cannot be made as the settings describe it.
     """
 
     STATISTICS: tuple[str, ...]
-    """names of what ``Share.statistics`` sums"""
+    """names of the means that ``metrics`` gives"""
+    actor_optimizer: torch.optim.Optimizer
 
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
         self.config = config
         self.action_dim = action_dim
         self.device = torch.device(config.learner_device)
         self.updates = 0
-        threads = (config.learner_threads or 1) if self.device.type == "cpu" else 1
-        divided = divide(config, threads)
-        torch.set_num_threads(threads // len(divided))
-        self.team = ThreadTeam(len(divided))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "networks"))
-            self.actor = build_actor(config, obs_dim, action_dim).to(self.device)
+            self.actor: Actor = build_actor(config, obs_dim, action_dim).to(self.device)
             self.critics = Critics(config, critic_dim or obs_dim, action_dim).to(self.device)
         if not critic_dim:
             self.critics.normalizer = self.actor.normalizer  # they see the same
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.head = build_head(config.algorithm, self.device)
-        dtype = getattr(torch, config.learner_dtype)
-        num_shares = sum(map(len, divided))
-        self.actor_parameters = FlatParameters(self.actor.body, num_shares, dtype)
-        self.critic_parameters = FlatParameters(self.critics.body, num_shares, dtype)
-        self.target_parameters = FlatParameters(self.target_critics.body, 0, dtype)
-        self.critic_optimizer = self._adam(
-            [{"params": [self.critic_parameters.values], "lr": config.algorithm.critic_learning_rate}]
+        self.target_critics.normalizer = self.critics.normalizer
+        self.value = build_value(config.algorithm, self.device)
+        self.critic_optimizer = self.adam(
+            {"params": self.critics.parameters(), "lr": config.algorithm.critic_learning_rate}
         )
-        self.actor_optimizer = self._adam(self._actor_groups())
         self._generator = torch.Generator(self.device).manual_seed(derive_seed(config.seed, "updates"))
-        self.shares: list[Share] = []
-        self._of_thread: list[list[Share]] = []
-        """the shares that each thread works through"""
-        for parts in divided:
-            scratch = Scratch()
-            own = [self._build_share(len(self.shares) + index, rows, scratch) for index, rows in enumerate(parts)]
-            self._of_thread.append(own)
-            self.shares += own
+        self._statistics = {name: torch.zeros((), device=self.device) for name in self.STATISTICS}
+
+        threads = (config.learner_threads or 1) if self.device.type == "cpu" else 1
+        self._rows_of = divide(config, threads)
+        torch.set_num_threads(threads // len(self._rows_of))
+        self._team = ThreadTeam(len(self._rows_of))
+        compiled = config.algorithm.enable_compile
+        self._critic_loss: Loss = torch.compile(self.critic_loss, dynamic=False) if compiled else self.critic_loss
+        self._actor_loss: Loss = torch.compile(self.actor_loss, dynamic=False) if compiled else self.actor_loss
         self._run = self._replayed()
 
-    @abstractmethod
-    def _actor_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of the actor's optimizer."""
+    def adam(self, *groups: dict[str, Any]) -> torch.optim.Optimizer:
+        """Adam over groups of parameters, fused where there is such a kernel."""
+        capturable = self.device.type == "cuda" and self.config.algorithm.cuda_graphs
+        return torch.optim.Adam(list(groups), fused=self.device.type in ("cpu", "cuda"), capturable=capturable)
 
     @abstractmethod
-    def _build_share(self, index: int, rows: slice, scratch: Scratch) -> Share:
-        """The share of that number, for these rows; ``scratch`` is common to the shares of a thread."""
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [R] of the critics' values of these rows, and statistics."""
 
     @abstractmethod
-    def _step_actor(self) -> None:
-        """Actor update, from the shares' gradients."""
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [R] of the actor's actions for these rows, and statistics."""
 
     @abstractmethod
-    def _policy_frequency(self) -> int:
-        """Critic updates for each actor update."""
+    def _update(self, batch: Batch, with_actor: bool) -> None:
+        """One update. Nothing is read back from an accelerator, and nothing outlives it but state: it is recorded."""
 
     def update(self, batch: Batch) -> None:
         """One update from a batch [B, ...] as ``ReplayBuffer.sample`` returns it, on the learner's device.
@@ -125,16 +104,80 @@ class OffPolicyLearner(ABC):
         Nothing is read back from an accelerator here; ``metrics`` does that.
         """
         self.updates += 1
-        self._run(batch, self.updates % self._policy_frequency() == 0)
+        self._run(batch, self.updates % self.config.algorithm.policy_frequency == 0)
+
+    def with_noise(self, batch: Batch) -> Batch:
+        """The batch with standard normal ``noise`` and ``next_noise`` [B, A], for the actions of this and the next
+        observations."""
+        shape = (2, len(batch["rewards"]), self.action_dim)
+        noise, next_noise = torch.randn(shape, generator=self._generator, device=self.device)
+        return {**batch, "noise": noise, "next_noise": next_noise}
+
+    def minimize(self, loss: Loss, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+        """One step of the optimizer down the mean loss over a batch, whose parts the threads share.
+
+        No other gradient is computed: networks with parameters of other optimizers are constants in ``loss``.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        size = len(batch["rewards"])
+
+        def of_thread(thread: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+            gradients: list[Tensor] = []
+            sums: dict[str, Tensor] = {}
+            for rows in self._rows_of[thread]:
+                part = batch if rows == slice(0, size) else {name: field[rows] for name, field in batch.items()}
+                with self._autocast():
+                    losses, statistics = loss(part)
+                    mean = losses.sum() / size
+                found = torch.autograd.grad(mean, parameters, materialize_grads=True)
+                for name, values in statistics.items():
+                    sums[name] = sums.get(name, 0.0) + values.detach().sum()
+                if gradients:
+                    torch._foreach_add_(gradients, found)
+                else:
+                    gradients = list(found)
+            return gradients, sums
+
+        (gradients, sums), *others = self._team.map(of_thread)
+        for more, their_sums in others:  # always in the same order
+            torch._foreach_add_(gradients, more)
+            sums = {name: value + their_sums[name] for name, value in sums.items()}
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for name, value in sums.items():
+            self._statistics[name].copy_(value / size)
+        optimizer.step()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.learner_dtype == "float32":
+            return nullcontext()
+        # without a cache of converted weights, which threads would share, and a recording on CUDA keep
+        dtype: torch.dtype = getattr(torch, self.config.learner_dtype)
+        return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
+
+    @torch.no_grad()
+    def follow(self, target: nn.Module, network: nn.Module) -> None:
+        """Move the target's parameters ``tau`` of the way to the network's."""
+        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), self.config.algorithm.tau)
+
+    def critic_obs(self, batch: Batch, prefix: str = "") -> Tensor:
+        """What the critics see [R, C]."""
+        return batch[prefix + ("critic" if "critic" in batch else "obs")]
+
+    def discounts(self, batch: Batch) -> Tensor:
+        """[R] factor of the value behind each row: 0 where the episode terminated, not where it was truncated."""
+        goes_on = 1 - batch["dones"] * (1 - batch["truncated"])
+        gamma = self.config.algorithm.gamma
+        return goes_on * (torch.pow(gamma, batch["steps"]) if "steps" in batch else gamma)
 
     def metrics(self) -> dict[str, float]:
-        """Means over the latest batch.
+        """Means over the latest batch; those of the actor over the latest that it learned from.
 
         Raises:
             FloatingPointError: one of them is not finite.
         """
-        sums = torch.stack([share.statistics() for share in self.shares]).sum(0)
-        means = dict(zip(self.STATISTICS, (sums / self.config.batch_size).tolist(), strict=True))
+        values = torch.stack(list(self._statistics.values())).tolist()
+        means = dict(zip(self._statistics, values, strict=True))
         for name, value in means.items():
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -176,8 +219,6 @@ class OffPolicyLearner(ABC):
         self.updates = state["updates"]
         seed = derive_seed(self.config.seed, f"updates resumed at {self.updates}")
         continue_generator(self._generator, state["generator"], seed)
-        for parameters in (self.actor_parameters, self.critic_parameters, self.target_parameters):
-            parameters.changed()
         self._run = self._replayed()  # a recording would go on with the optimizers' old moments
 
     def _replayed(self) -> Callable[[Batch, bool], None]:
@@ -188,46 +229,28 @@ class OffPolicyLearner(ABC):
 
     def close(self) -> None:
         """End the learner's threads; idempotent."""
-        self.team.close()
+        self._team.close()
 
-    def compiled(self, function: Function) -> Function:
-        """``function``, compiled if the settings say so: what lies between the matrix products becomes few kernels."""
-        if not self.config.algorithm.enable_compile:
-            return function
-        return cast(Function, torch.compile(function, dynamic=False))
 
-    def _update(self, batch: Batch, with_actor: bool) -> None:
-        rows = len(batch["rewards"])
-        noise = torch.randn(2, rows, self.action_dim, generator=self._generator, device=self.device)
-        self._each_share(lambda share: share.critic_gradient(batch, noise, with_actor))
-        self.step(self.critic_parameters, self.critic_optimizer)
-        if with_actor:
-            self._each_share(lambda share: share.actor_gradient())
-            self._step_actor()
-        self._move_targets(with_actor)
+def hidden_widths(network: nn.Module) -> list[int]:
+    """Outputs of every layer but the last one, of all members of an ensemble together, as the weights say."""
+    widths = []
+    for parameter in network.parameters():
+        if parameter.dim() == 3 and parameter.shape[1] > 1:  # of an ensemble; its biases are [members, 1, outputs]
+            widths.append(parameter.shape[0] * parameter.shape[2])
+        elif parameter.dim() == 2:
+            widths.append(parameter.shape[0])
+    return widths[:-1]
 
-    def _each_share(self, work: Callable[[Share], None]) -> None:
-        """Do ``work`` for every share, each thread for its own."""
 
-        def of_thread(thread: int) -> None:
-            for share in self._of_thread[thread]:
-                work(share)
-
-        self.team.map(of_thread)
-
-    def step(self, parameters: FlatParameters, optimizer: torch.optim.Optimizer) -> None:
-        """One optimizer step with the gradients that the shares wrote."""
-        parameters.sum_gradients()
-        optimizer.step()
-        parameters.changed()
-
-    def _move_targets(self, with_actor: bool) -> None:
-        self.target_parameters.move_towards(self.critic_parameters.values, self.config.algorithm.tau)
-
-    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        cuda = self.device.type == "cuda"
-        capturable = cuda and self.config.algorithm.cuda_graphs
-        return torch.optim.Adam(groups, fused=cuda or self.device.type == "cpu", capturable=capturable)
+def workspace_bytes(config: OffPolicyConfig, actor: nn.Module, critics: nn.Module, divided: list[list[slice]]) -> int:
+    """What the layers take at most in one update, about, which is while the actor learns: outputs that are kept for the
+    gradient, and the gradients of two layers, each thread in its largest part of a batch (see ``divide``)."""
+    widths = [hidden_widths(network) for network in (actor, critics)]
+    outputs = (3 if config.network.layer_norm else 1) * sum(map(sum, widths))
+    gradients = 2 * max(itertools.chain(*widths), default=0)
+    rows = sum(max(part.stop - part.start for part in parts) for parts in divided)
+    return rows * (outputs + gradients) * (2 if config.learner_dtype == "bfloat16" else 4)
 
 
 def divide(config: OffPolicyConfig, threads: int) -> list[list[slice]]:
@@ -246,34 +269,3 @@ def _split(rows: slice, count: int) -> list[slice]:
     size = rows.stop - rows.start
     bounds = [rows.start - (-size * part // count) for part in range(count + 1)]  # the first part is the largest
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
-
-
-class Inputs:
-    """Reads one share's rows of a batch."""
-
-    def __init__(self, learner: OffPolicyLearner, rows: slice) -> None:
-        algorithm = learner.config.algorithm
-        self.rows = rows
-        self.count = rows.stop - rows.start
-        self._actor_normalizer, self._critic_normalizer = learner.actor.normalizer, learner.critics.normalizer
-        self._gamma = algorithm.gamma
-
-    def obs(self, batch: Batch) -> Tensor:
-        """What the actor sees, normalized [R, O]."""
-        return self._actor_normalizer(batch["obs"][self.rows])
-
-    def next_obs(self, batch: Batch) -> Tensor:
-        """What the actor sees next, normalized [R, O]."""
-        return self._actor_normalizer(batch["next_obs"][self.rows])
-
-    def critic_obs(self, batch: Batch, prefix: str = "") -> Tensor:
-        """What the critics see, normalized [R, C]."""
-        key = "critic" if "critic" in batch else "obs"
-        return self._critic_normalizer(batch[prefix + key][self.rows])
-
-    def discounts(self, batch: Batch) -> Tensor:
-        """[R] factor of the value behind each row: 0 where the episode terminated, not where it was truncated."""
-        goes_on = 1 - batch["dones"][self.rows] * (1 - batch["truncated"][self.rows])
-        if "steps" in batch:
-            return goes_on * torch.pow(self._gamma, batch["steps"][self.rows])
-        return goes_on * self._gamma

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from unilab.algos.torch.evaluate import mean_return
-from unilab.algos.torch.offpolicy.arguments import check_learner, check_workers, settle
+from unilab.algos.torch.offpolicy.arguments import check_learner, check_workers, divide_threads, settle
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
-from unilab.algos.torch.offpolicy.threads import divide_threads
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource, TransitionSource
 from unilab.algos.torch.offpolicy.worker_source import WorkerSource
 from unilab.envs import EnvDims, env_dims

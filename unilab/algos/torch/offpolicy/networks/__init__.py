@@ -1,1 +1,1 @@
-"""Networks of SAC and TD3, their flat parameters and their passes."""
+"""Networks of SAC and TD3, and the recording of their updates on CUDA."""
