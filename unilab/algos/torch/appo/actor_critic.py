@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -86,14 +87,25 @@ class SamplingPolicy:
         self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
 
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
-        """Nothing is prepared."""
+        """Draw the noise of all steps, on which alone the log probabilities of a Gaussian depend."""
+        self._drawn: Iterator[tuple[Tensor, np.ndarray]] | None = None
+        if self._actor.log_std is not None:
+            means = torch.zeros((), device=self._device).expand(steps, *self._clipped.shape)
+            policy = DiagonalGaussian(means, self._actor.log_std)
+            noise = policy.noise(generator)
+            self._drawn = zip(noise, policy.log_prob_of_noise(noise).cpu().numpy(), strict=True)
 
     def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
         policy = self._actor(torch.from_numpy(obs).to(self._device))
-        drawn, log_probs = policy.sample_with_log_prob(policy.noise(generator))
+        if self._drawn is None:
+            drawn, drawn_log_probs = policy.sample_with_log_prob(policy.noise(generator))
+            log_probs = drawn_log_probs.cpu().numpy()
+        else:
+            noise, log_probs = next(self._drawn)
+            drawn = policy.sample(noise)
         actions = drawn.cpu().numpy()
         np.clip(actions, self._low, self._high, out=self._clipped)
-        return self._clipped, {"actions": actions, "log_probs": log_probs.cpu().numpy()}
+        return self._clipped, {"actions": actions, "log_probs": log_probs}
 
 
 def build_networks(config: APPOConfig, dims: EnvDims) -> tuple[Actor, Critic]:

@@ -53,7 +53,7 @@ def estimate_appo(
     threads = split_threads(config, cores or usable_cores())
     learner, collector = place_of(config.learner_device), place_of(config.collector_device)
     actor, critic = _networks(config, sizes)
-    noise = 2 * FLOAT * config.num_envs * sizes.dims.outputs
+    noise = 2 * FLOAT * (1 if sizes.num_actions else config.steps_per_env) * config.num_envs * sizes.dims.outputs
     hidden = 2 * FLOAT * config.num_envs * pass_numbers(actor.body, sizes.obs_dim)[1]
     processes: Processes = {"process": (costs.learner, {config.learner_device, config.collector_device})}
     if config.mode == "async":
@@ -62,7 +62,7 @@ def estimate_appo(
         *_exchange_items(config, sizes, learner),
         *learner_items(config, actor, critic, sizes, threads.learner, learner, costs.kept),
         BudgetItem("collector's models", collector, state_bytes(actor) + state_bytes(critic), "actor and critic"),
-        BudgetItem("inference", collector, noise + hidden, "noise and activations of a step"),
+        BudgetItem("inference", collector, noise + hidden, "noise of a rollout, activations of a step"),
         *sizes.items(config.num_envs, threads.env),
         *process_items(processes, threads.learner, costs.thread),
     ]

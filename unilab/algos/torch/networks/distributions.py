@@ -67,14 +67,14 @@ class DiagonalGaussian:
         return torch.addcmul(self.mean, noise, self.log_std.exp())
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        return self.sample(noise), self._log_density(noise)
+        return self.sample(noise), self.log_prob_of_noise(noise)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        return self._log_density((actions - self.mean) * torch.exp(-self.log_std))
+        return self.log_prob_of_noise((actions - self.mean) * torch.exp(-self.log_std))
 
-    def _log_density(self, scaled: Tensor) -> Tensor:
-        """Of actions that are so many standard deviations [..., A] away from the mean."""
-        return -0.5 * scaled.square().sum(-1) - (self.log_std.sum(-1) + LOG_SQRT_2PI * scaled.shape[-1])
+    def log_prob_of_noise(self, noise: Tensor) -> Tensor:
+        """[...] of the actions that ``sample`` makes of this noise [..., A]; the means do not matter."""
+        return -0.5 * noise.square().sum(-1) - (self.log_std.sum(-1) + LOG_SQRT_2PI * noise.shape[-1])
 
     def entropy(self) -> Tensor:
         return (self.log_std + 0.5 + LOG_SQRT_2PI).sum(-1).expand(self.mean.shape[:-1])
