@@ -30,10 +30,10 @@ class RunningNormalizer(nn.Module):
     def update(self, observations: Tensor) -> None:
         """Merge a batch [B, O] into the statistics."""
         batch_var, batch_mean = torch.var_mean(observations, dim=0, correction=0)
-        batch_count = observations.shape[0]
-        total = self.count + batch_count
-        weight = batch_count / total
+        total = self.count + observations.shape[0]
+        # Of two tensors: a number by a tensor is multiplied by the reciprocal, and the first weight is not quite 1.
+        weight, kept = (total - self.count) / total, self.count / total
         delta = batch_mean - self.mean
-        self.var.copy_(self.var * (1 - weight) + batch_var * weight + delta.square() * weight * (1 - weight))
+        self.var.copy_(self.var * kept + batch_var * weight + delta.square() * weight * kept)
         self.mean.copy_(self.mean + delta * weight)
         self.count.copy_(total)
