@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -39,6 +40,17 @@ def step_until_stopped(stop: SharedFlag, step: int, pids: Connection | None = No
 def raise_beside_a_thread() -> None:
     """The thread keeps the process from exiting."""
     threading.Thread(target=time.sleep, args=(SECONDS,)).start()
+    raise plain_error()
+
+
+def die_in_the_report() -> None:
+    """Killed when a part of the report has been sent."""
+
+    def send_a_part(self: Connection, report: object) -> None:
+        os.write(self.fileno(), struct.pack("!i", 10**6) + b"a part")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection.send = send_a_part  # type: ignore[method-assign]
     raise plain_error()
 
 

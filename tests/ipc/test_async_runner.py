@@ -79,6 +79,11 @@ def test_an_exception_arrives_although_a_thread_keeps_the_collector_from_exiting
     assert isinstance(error.__cause__, ValueError)
 
 
+def test_a_collector_that_is_killed_in_the_middle_of_its_report_has_failed() -> None:
+    error = failure_of(collectors.die_in_the_report)
+    assert (error.signal_name, error.traceback_text) == ("SIGKILL", None)
+
+
 def test_the_error_can_be_sent_on() -> None:
     error = CollectorError("collector-0", 12, -9, traceback_text="Error: x", last_step=5, log=Path("/nowhere/log"))
     copy = pickle.loads(pickle.dumps(error))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.ipc.replay_processes import ACTIONS, OBS, MortalWords, buffer, contents, counted, counters_of, sampled
@@ -46,15 +46,31 @@ class Writer:
             self.replay._shared[number % self.replay.capacity, :3] = -1
 
 
+class InterruptedWords:
+    """Others add before the look at what is written, the last one."""
+
+    def __init__(self, words: memoryview, events: Iterator[Callable[[], object]]) -> None:
+        self._words, self._events = words, events
+
+    def __getitem__(self, index: int) -> int:
+        if index == 0:
+            next(self._events, int)()
+        return self._words[index]
+
+
 class InterruptedReader(ReplayBuffer):
-    """Others add between its look at what is there and its copy of it, and between the copy and the second look."""
+    """Others add within its look at what is there, between it and the copy, and before the second look."""
 
     events: Iterator[Callable[[], object]] = iter(())
 
     def _readable(self) -> tuple[int, int]:
-        found = super()._readable()
+        words = self._words
+        self._words = InterruptedWords(words, self.events)  # type: ignore[assignment]
+        low, high = super()._readable()
+        self._words = words
+        assert low <= high <= low + self.capacity
         next(self.events, int)()
-        return found
+        return low, high
 
     def _oldest(self) -> int:
         next(self.events, int)()
@@ -117,6 +133,7 @@ def test_whole_wherever_a_writer_dies(capacity: int, acts: list[tuple[str, int, 
     st.lists(st.tuples(st.integers(0, 30), st.one_of(st.none(), st.integers(0, 6))), max_size=8),
     st.sampled_from(["sample", "rows", "device"]),
 )
+@example(40, 79, [(10, None)], "sample")
 def test_whole_whatever_is_added_during_a_read(
     capacity: int, filled: int, events: list[tuple[int, int | None]], way: str
 ) -> None:

@@ -167,7 +167,8 @@ class ReplayBuffer(SharedBufferBase):
         """Numbers [low, high) of all rows that are there, whatever hold() says."""
         low = max(self._words[_FIRST], self._words[_BEGUN] - self.capacity)
         segments.fence()  # in this order a writer that laps everything meanwhile leaves rows between the two
-        return low, max(low, self._words[_WRITTEN])
+        # Of what was added since the first look only so many: sample() finds positions below 2 * capacity alone.
+        return low, max(low, min(self._words[_WRITTEN], low + self.capacity))
 
     def _oldest(self) -> int:
         """Rows that were read before this call are whole from this number on."""

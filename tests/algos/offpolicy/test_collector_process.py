@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tests.ipc.collectors import Runner
 from tests.ipc.conftest import SPAWN_SECONDS, nothing_left
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
+from unilab.algos.torch.offpolicy.transition_source import CollectorSource
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop, off_policy_collector_fn
 from unilab.envs import EnvDims, make
 from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
@@ -216,6 +218,18 @@ def main():
 if __name__ == "__main__":
     main()
 """
+
+
+def test_a_collector_that_dies_in_the_middle_of_an_answer_is_what_is_told():
+    ours, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 10**6) + b"a part of its state")
+    theirs.close()
+    source = CollectorSource.__new__(CollectorSource)
+    source._runner = Runner("HalfCheetah", None, {}, num_envs=2)
+    source._runner._failures.append(CollectorError("collector", 77, -signal.SIGKILL))
+    source._runner.interrupt.set()
+    with ours, pytest.raises(CollectorError, match="process 77"):
+        source._answer(ours, lambda: None)
 
 
 def test_a_killed_runner_takes_its_collector_and_shared_memory_along(tmp_path):

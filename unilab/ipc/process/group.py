@@ -187,7 +187,7 @@ class CollectorGroup:
                 finally:
                     if descriptor is not None:
                         os.close(descriptor)
-            with contextlib.suppress(EOFError):  # it ended without a report
+            with contextlib.suppress(EOFError, OSError):  # it ended without a report, or in the middle of one
                 report = receive.recv() if receive.poll() else None
         if report is not None:
             process.join(_EXIT_SECONDS)

@@ -265,7 +265,7 @@ class CollectorSource(TransitionSource):
                 raise TimeoutError
         try:
             return commands.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # one that dies in the middle of an answer leaves an OSError of no kind
             self._raise_its_failure()
             raise
 
