@@ -185,7 +185,6 @@ SCRIPT = """
 import sys, time
 from tests.ipc import collectors
 from tests.ipc.collectors import Runner
-from tests.ipc.collectors import Runner
 from unilab.ipc import LatestValue
 from unilab.run.signals import stop_on_signals
 
@@ -202,7 +201,7 @@ def main():
         runner.close()
         mailbox.cleanup()
         print(f"clean end after {signals.signal.name}", flush=True)
-    sys.exit(signals.exit_code)
+    sys.exit(128 + signals.signal if signals.signal else 0)
 
 if __name__ == "__main__":
     main()

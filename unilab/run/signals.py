@@ -11,19 +11,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
-    """A signal asked for a clean stop; exit with ``exit_code`` after saving what is to be kept."""
+    """A signal asked for a clean stop, before which is saved what is to be kept."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}")
         self.signal_name = number.name
-        self.exit_code = 128 + number
-        """130 for SIGINT, 143 for SIGTERM"""
 
 
 class stop_on_signals:
     """While the context is entered, the first SIGINT or SIGTERM is remembered instead of raised.
 
-    The training loop calls ``check`` (or looks at ``requested``) and ends by itself. From the first signal on both
+    The training loop calls ``check`` and ends by itself. From the first signal on both
     have their default effect, so that a second one ends the process at once, even when it hangs. Outside the main
     thread nothing is changed, because Python delivers signals there alone.
 
@@ -37,20 +35,11 @@ class stop_on_signals:
         self._wake = wake
         self._previous: dict[signal.Signals, object] = {}
 
-    @property
-    def requested(self) -> bool:
-        return self.signal is not None
-
-    @property
-    def exit_code(self) -> int:
-        """130 for SIGINT, 143 for SIGTERM, 0 when no stop was requested."""
-        return 0 if self.signal is None else 128 + self.signal
-
     def check(self) -> None:
         """Raise if a stop was requested.
 
         Raises:
-            StopRequested: with the signal's name and the exit code.
+            StopRequested: with the signal's name.
         """
         if self.signal is not None:
             raise StopRequested(self.signal)

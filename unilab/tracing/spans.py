@@ -4,7 +4,7 @@
         result = env.step(actions)
 
 is recorded per process and thread between ``start`` and ``stop``; elsewhere it costs some 0.1 us. Each process writes
-a part of its own (see ``trace_file``), and ``merge`` makes of the parts a ``trace.json`` that https://ui.perfetto.dev
+a part of its own (see ``timeline_file``), and ``merge`` makes of the parts a ``trace.json`` that https://ui.perfetto.dev
 and chrome://tracing open. A trainer needs two lines: ``with timeline(...)`` around the whole run in the process that
 started it, ``with recording(...)`` in its collectors.
 

@@ -151,8 +151,9 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
 
 
 def test_free_running_takes_new_weights_and_leaves_a_timeline(tmp_path):
-    config = settings_of(**COUNTING, sync_collection=False, learning_starts=0, trace_enabled=True)
-    with Trainer(config, trace_folder=str(tmp_path)) as trainer:
+    traced = {"trace_enabled": True, "trace_output_dir": str(tmp_path)}
+    config = settings_of(**COUNTING, sync_collection=False, learning_starts=0, **traced)
+    with Trainer(config) as trainer:
         for seed in (1, 2):
             version = trainer.publish(actor_of(config, (1, 1, 0), seed))
             while (metrics := trainer.mailbox.get() or {}).get("policy_version") != version:

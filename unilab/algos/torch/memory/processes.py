@@ -75,20 +75,16 @@ FALLBACK = ProcessCosts(
 """where nothing can be measured: Linux x86-64, Python 3.11, torch 2.13 (CPU), mujoco 4.0, numpy 2.4"""
 
 
-def measure_process_cost(*, refresh: bool = False) -> ProcessCosts:
+def measure_process_cost() -> ProcessCosts:
     """The cost of each kind of process on this machine, from the user's cache or measured now.
 
     Where /proc does not say or the measuring run fails, the answer is ``FALLBACK``, with a warning.
-
-    Args:
-        refresh: measure even if the cache has an answer.
     """
     path = cache_path()
-    if not refresh:
-        try:
-            return _COSTS.validate_json(path.read_bytes())
-        except (OSError, ValueError):  # never measured, or a damaged file: measure
-            pass
+    try:
+        return _COSTS.validate_json(path.read_bytes())
+    except (OSError, ValueError):  # never measured, or a damaged file: measure
+        pass
     if not Path("/proc/self/smaps_rollup").exists():
         return FALLBACK
     try:

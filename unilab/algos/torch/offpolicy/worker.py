@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -137,7 +136,6 @@ def off_policy_collector_fn(
     state: Mapping[str, Any] | None = None,
     *,
     bell: SharedFlag | None = None,
-    trace_folder: str | None = None,
     faults: Path | None = None,
 ) -> None:
     """The collector process: acts with the newest weights until told to stop.
@@ -155,13 +153,9 @@ def off_policy_collector_fn(
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
         bell: running freely, set after every ``env_steps_per_sync`` steps.
-        trace_folder: where this process' part of the timeline goes, with ``trace_enabled``; None: where the
-            settings say.
         faults: the file of its simulation faults.
     """
     settings = parse(CONFIGS[algo_type], config)
-    if trace_folder is not None:
-        settings = replace(settings, trace_output_dir=trace_folder)
     orders = commands if settings.sync_collection else None
     if settings.sync_collection and orders is None:
         raise ValueError("off_policy_collector_fn: with sync_collection the collector needs commands")
