@@ -267,6 +267,13 @@ class OffPolicyTrainer(OwnTrainer):
         config = self.config(settings)
         if config.env not in names():
             require_continuous(config.env, _env_sizes(config).dims, type(config).__name__.removesuffix("Config"))
+        if not (isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)):
+            from unilab.algos.torch.offpolicy.networks.critics import Critics
+            from unilab.algos.torch.offpolicy.networks.policies import build_actor
+
+            sizes = _env_sizes(config)
+            build_actor(config, sizes.obs_dim, sizes.action_dim)
+            Critics(config, sizes.critic_dim or sizes.obs_dim, sizes.action_dim)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_offpolicy

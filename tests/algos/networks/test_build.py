@@ -35,11 +35,6 @@ def test_layers_are_orthogonal_and_the_last_has_its_gain() -> None:
     assert not first.bias.any() and not last.bias.any()
 
 
-def test_layer_normalization_comes_before_the_activation() -> None:
-    kinds = [type(layer) for layer in mlp(4, [8], 2, "relu", layer_norm=True)]
-    assert kinds == [nn.Linear, nn.LayerNorm, nn.ReLU, nn.Linear]
-
-
 @pytest.mark.parametrize(
     ("description", "width"), [(f"{HERE}:gated", 8), ({"factory": f"{HERE}:gated", "width": 5}, 5)]
 )

@@ -48,18 +48,21 @@ def test_discrete_actions_are_refused_before_a_trial(trainer: str, tmp_path: Pat
         plans.make(path)
 
 
-SUITE = "name: s\ntrainer: appo\nenv: {env}\n"
+SUITE = "name: s\ntrainer: {trainer}\nenv: {env}\n"
 FIXED = SUITE + "search: {{num_envs: [4, 8]}}\nfixed:\n  network.critic: [8]\n  network.actor: {actor}\n"
 SEARCHED = SUITE + "fixed:\n  network: {{critic: [8]}}\nsearch:\n  network.actor: [[8], {actor}]\n"
 
 
 @pytest.mark.parametrize("suite", [FIXED, SEARCHED])
-@pytest.mark.parametrize(("env", "outputs"), [("HalfCheetah", 6), ("CartPole-v1", 2)])
-def test_networks_are_tried_before_a_trial(env: str, outputs: int, suite: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trainer", "env", "outputs"),
+    [("appo", "HalfCheetah", 6), ("appo", "CartPole-v1", 2), ("sac", "Pendulum-v1", 2), ("td3", "Hopper", 3)],
+)
+def test_networks_are_tried_before_a_trial(trainer: str, env: str, outputs: int, suite: str, tmp_path: Path) -> None:
     path, factories = tmp_path / "suite.yaml", "tests.algos.networks.factories"
 
     def make(factory: str) -> plans.Plan:
-        path.write_text(suite.format(env=env, actor=factory))
+        path.write_text(suite.format(trainer=trainer, env=env, actor=factory))
         return plans.make(path)
 
     for factory in (f"{factories}:gated", f"{{factory: '{factories}:gated', width: 4}}"):

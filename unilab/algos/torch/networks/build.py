@@ -30,20 +30,16 @@ def mlp(
     output_dim: int,
     activation: str = "elu",
     output_gain: float = 1.0,
-    *,
-    layer_norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers with an activation between them, orthogonal weights and zero biases.
 
     A small ``output_gain`` on the actor keeps the first actions near zero (Andrychowicz et al. 2021,
-    arXiv:2006.05990, found it to matter). ``layer_norm`` normalizes each hidden layer before its activation.
+    arXiv:2006.05990, found it to matter).
     """
     layers: list[nn.Module] = []
     widths = [input_dim, *hidden_dims]
     for width_in, width_out in itertools.pairwise(widths):
         layers.append(_linear(width_in, width_out, math.sqrt(2)))
-        if layer_norm:
-            layers.append(nn.LayerNorm(width_out))
         layers.append(ACTIVATIONS[activation]())
     return nn.Sequential(*layers, _linear(widths[-1], output_dim, output_gain))
 
