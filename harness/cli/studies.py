@@ -22,7 +22,7 @@ def add_report(verbs: Any) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="page to write; default: report.html in the study, of several comparison.html in --results",
+        help="page to write; default: report.html in the study, for several comparison.html in --results",
     )
 
 

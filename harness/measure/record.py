@@ -108,7 +108,7 @@ class Record:
     machine: str = ""
     """name of the machine, with digits that stand for its hardware"""
     node: str = ""
-    """of a cluster, that measured it; empty where the study's own machine did"""
+    """node of a cluster that measured it; empty where the study's own machine did"""
     shared: bool = False
     """other trials of the study may have run on the node meanwhile"""
     log: str = ""
@@ -151,8 +151,8 @@ class Record:
     calibrated_host_bytes: int = 0
     """``budget_host_bytes`` times this machine's calibration factor"""
     confirm_repeats: int = 0
-    """of the confirmation: ``confirm.repeats`` when it was measured. Each other number in a study is one more look at
-    its result, by which the level of the test is divided"""
+    """``confirm.repeats`` when it was measured; 0 in the search. Each further number in a confirmation stands for
+    one more look at its result. The level of the test is divided by the number of looks"""
     suite_hash: str = ""
     """of the suite that was run"""
     dirty: bool = False

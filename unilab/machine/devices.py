@@ -16,7 +16,7 @@ from unilab.machine.cgroups import cpu_quota
 if TYPE_CHECKING:
     import torch
 
-# Core time of one environment step of HalfCheetah with networks [256, 256], in microseconds, as measured on two
+# Core time of one env step of HalfCheetah with networks [256, 256], in microseconds, as measured on two
 # AVX-512 cores. Only the ratio to the configurations' learning_cost matters here.
 PHYSICS_COST = 27.0
 INFERENCE_COST = 3.0

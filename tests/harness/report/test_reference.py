@@ -31,7 +31,7 @@ def test_values_are_told_in_words() -> None:
     by_name = {one.name: one for one in reference.settings("td3")}
     assert by_name["algorithm.tau"].values == "number > 0 ≤ 1"
     assert by_name["env_threads"].values == "whole number ≥ 1 or null"
-    assert by_name["network.actor"].values == "list of whole numbers ≥ 1"
+    assert by_name["network.actor"].values == "list of whole numbers ≥ 1 or text or keys and values"
     assert reference.default_text(by_name["network.actor"].default) == "[256, 256]"
     assert by_name["pipeline"].values == "`auto`, `direct`, `prefetch`, `device`"
 

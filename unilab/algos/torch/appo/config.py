@@ -40,7 +40,7 @@ class AlgorithmConfig:
     clip_param: PositiveFloat = 0.2
     """surrogate and value clipping range"""
     gamma: Fraction = 0.99
-    """discount an environment step"""
+    """discount an env step"""
     lam: Fraction = 0.95
     """lambda of the V-trace return"""
     value_loss_coef: float = 1.0
@@ -48,7 +48,7 @@ class AlgorithmConfig:
     entropy_coef: float = 0.01
     """weight of the entropy, which keeps the policy exploring"""
     learning_rate: PositiveFloat = 1e-3
-    """initial; stays so when schedule is fixed"""
+    """initial learning rate; a fixed schedule keeps it"""
     max_grad_norm: PositiveFloat = 1.0
     """bound of the gradient's norm, over all parameters together"""
     use_clipped_value_loss: bool = True
