@@ -1,5 +1,6 @@
 """What networks take of memory, asked of the networks themselves: a user's are like the built-in ones."""
 
+import copy
 import functools
 
 import torch
@@ -22,7 +23,8 @@ def published_bytes(network: nn.Module) -> int:
 def pass_numbers(body: nn.Module, input_dim: int) -> tuple[int, int]:
     """Numbers for each row of inputs [B, I]: what is kept from the forward to the backward pass, and the widest layer.
 
-    The pass is made, with two rows, and PyTorch tells what it keeps; on the device ``meta`` nothing is computed.
+    The pass is made, with two rows, and PyTorch tells what it keeps. A network on the device ``meta`` is copied to the
+    CPU for that, its values undefined: a pass on ``meta`` loads the compiler, which takes more than a second.
     """
     rows, widest = 2, [input_dim]
     kept: dict[int, int] = {}
@@ -35,8 +37,11 @@ def pass_numbers(body: nn.Module, input_dim: int) -> tuple[int, int]:
         if isinstance(outputs, Tensor):
             widest.append(outputs.numel() // rows)
 
+    device = next((parameter.device for parameter in body.parameters()), torch.device("cpu"))
+    if device.type == "meta":
+        device = torch.device("cpu")
+        body = copy.deepcopy(body).to_empty(device=device)
     parameters = {parameter.untyped_storage()._cdata for parameter in body.parameters()}
-    device = next((parameter.device for parameter in body.parameters()), None)
     hooks = [module.register_forward_hook(see) for module in body.modules()]
     try:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
