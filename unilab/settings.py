@@ -106,6 +106,14 @@ def meanings(cls: type) -> dict[str, str]:
     return found
 
 
+def new_name(cls: type, name: str) -> str | None:
+    """What a setting or group of an earlier version, by its dotted name, is called now; None: there was none."""
+    for old, new in getattr(cls, "__renamed__", {}).items():
+        if name == old or name.startswith(f"{old}."):
+            return f"{new}{name.removeprefix(old)}"
+    return None
+
+
 _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}
 """of the types parsed so far: building one takes milliseconds, and a plan parses thousands of configurations"""
 

@@ -334,8 +334,9 @@ def _check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -
             key = (group, name)
             with mistakes.collected():
                 if name not in known:
-                    problem = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
-                    raise source.error(key, problem)
+                    now = trainer.new_name(name)
+                    unknown = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
+                    raise source.error(key, f"is called '{now}' now" if now else unknown)
                 if name == "env":
                     raise source.error(key, "the environment is set by 'env' at the top of the suite")
                 if group == "search" and name in suite.fixed:

@@ -22,7 +22,7 @@ from unilab.errors import UserError
 from unilab.machine.devices import split_threads, usable_cores
 from unilab.run.config import RunConfig
 from unilab.run.progress import Progress, Summary
-from unilab.settings import SettingsError, flatten, nearest, parse
+from unilab.settings import SettingsError, flatten, nearest, new_name, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
     from unilab.algos.torch.appo.runner import APPORunner
@@ -59,6 +59,10 @@ class Trainer(ABC):
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raises ``unilab.settings.SettingsError`` for a name or value that cannot be."""
         check_like(self.defaults(), settings)
+
+    def new_name(self, name: str) -> str | None:
+        """What a setting of an earlier version is called now; None: there was none of this name."""
+        return None
 
     def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
         """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
@@ -140,6 +144,9 @@ class ConfiguredTrainer(Trainer):
 
     def defaults(self) -> dict[str, Any]:
         return flatten(self.config_type())
+
+    def new_name(self, name: str) -> str | None:
+        return new_name(self.config_type, name)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         self.config(settings)
