@@ -72,6 +72,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=12, help="of each comparison; default: 12")
     parser.add_argument("--seconds", type=float, default=2.0, help="steady window; default: 2")
     parser.add_argument("--warmup", type=float, default=0.2, help="seconds before it; default: 0.2")
+    parser.add_argument("--retries", type=int, default=2, help="of pairs that something disturbed; default: 2")
     parser.add_argument("--results", type=Path, help="keep the records of all repeats here")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()
@@ -85,7 +86,16 @@ def configuration(folder: Path, loss: float) -> Path:
     return path
 
 
-def compare(base: Path, new: Path, given: argparse.Namespace, results: Path) -> dict[str, Any]:
+def window(folder: Path, given: argparse.Namespace) -> Path:
+    """A suite file that says how long each repeat is measured, and how often again."""
+    measure = {"seconds": given.seconds, "warmup_seconds": given.warmup, "disturbed_retries": given.retries}
+    content = {"trainer": CONFIGURATION["trainer"], "env": "HalfCheetah", "fixed": CONFIGURATION["settings"]}
+    path = folder / "window.yaml"
+    path.write_text(json.dumps({"name": "planted_regression", **content, "measure": measure}), encoding="utf-8")
+    return path
+
+
+def compare(base: Path, new: Path, suite: Path, pairs: int, results: Path) -> dict[str, Any]:
     """Run the command; its exit code, and what it says of the throughput.
 
     Raises:
@@ -95,8 +105,7 @@ def compare(base: Path, new: Path, given: argparse.Namespace, results: Path) -> 
     path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
     command = [
         sys.executable, "-m", "harness", "compare", str(base), str(new), "--measure", "--json",
-        "--pairs", str(given.pairs), "--seconds", str(given.seconds), "--warmup", str(given.warmup),
-        "--results", str(results),
+        "--suite", str(suite), "--pairs", str(pairs), "--results", str(results),
     ]  # fmt: skip
     began = time.monotonic()
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
@@ -136,11 +145,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder, results = Path(temporary), given.results or Path(temporary)
         unchanged, slowed = configuration(folder, 0.0), configuration(folder, given.loss)
-        planted = compare(unchanged, slowed, given, results)
+        suite = window(folder, given)
+        planted = compare(unchanged, slowed, suite, given.pairs, results)
         show(f"planted {-given.loss:.1%}", planted)
         itself = []
         for number in range(given.comparisons):
-            itself.append(compare(unchanged, unchanged, given, results))
+            itself.append(compare(unchanged, unchanged, suite, given.pairs, results))
             show(f"itself {number + 1}", itself[-1])
     result = judged(planted, itself)
     if given.json:
