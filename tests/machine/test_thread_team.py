@@ -54,6 +54,8 @@ def test_the_error_of_the_lowest_share_is_raised_after_all_have_ended():
 def test_closing_ends_the_threads_and_can_be_repeated():
     before = threading.active_count()
     team = ThreadTeam(4)
+    together = threading.Barrier(4)
+    team.map(lambda _: together.wait(timeout=20))
     assert threading.active_count() == before + 3
     team.close()
     team.close()

@@ -54,7 +54,7 @@ class Device:
     def __init__(self) -> None:
         self.now = 10**15
         self.stream = Stream(self, 0)
-        self.capturing = self.initialized = False
+        self.capturing, self.initialized = False, True
 
     def is_available(self) -> bool:
         return True
@@ -92,7 +92,7 @@ def test_spans_are_placed_on_the_clock_of_the_host_once_the_device_has_passed_th
     recorded = CudaSpans(device)
     expected = []
     for _ in range(5):
-        begun = recorded.begin()
+        begun = recorded.begin("update")
         began = max(device.now, device.stream.busy_until)
         device.stream.launch(3 * MS)
         recorded.end("update", begun)
@@ -112,7 +112,7 @@ def test_spans_are_placed_on_the_clock_of_the_host_once_the_device_has_passed_th
 def test_waiting_at_the_end_reads_everything_and_events_are_used_again(device) -> None:
     recorded = CudaSpans(device)
     for _ in range(10):
-        begun = recorded.begin()
+        begun = recorded.begin("update")
         device.stream.launch(3 * MS)
         recorded.end("update", begun)
         assert len(recorded.read(wait=True)[0, 0]) == 1
@@ -123,9 +123,9 @@ def test_spans_stay_nested_and_in_order_whatever_the_readings_of_the_clock(devic
     recorded = CudaSpans(device)
     ends = 0
     for _ in range(20):
-        outer = recorded.begin()
+        outer = recorded.begin("outer")
         for _ in range(3):
-            inner = recorded.begin()
+            inner = recorded.begin("inner")
             device.stream.launch(5 * MS + 700)
             recorded.end("inner", inner)
             device.now += 4 * MS
@@ -143,18 +143,19 @@ def test_spans_stay_nested_and_in_order_whatever_the_readings_of_the_clock(devic
 def test_nothing_is_marked_in_a_graph_or_when_too_much_waits(device) -> None:
     recorded = CudaSpans(device)
     device.capturing = True
-    assert recorded.begin() is None and recorded.read() == {}
+    assert recorded.begin("update") is None and recorded.read() == {}
     device.capturing = False
     device.stream.launch(10**12)
     for _ in range(MOST_WAITING):
-        recorded.end("update", recorded.begin())
-    assert recorded.begin() is None and recorded.left_out == 1
+        recorded.end("update", recorded.begin("update"))
+    assert recorded.begin("update") is None and recorded.left_out == 1
     assert recorded.read() == {}
 
 
 def test_a_stream_has_a_track_of_its_own_once_the_process_uses_the_device(tmp_path, device, monkeypatch) -> None:
     monkeypatch.setattr(tracing, "monotonic_ns", device.clock)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=device))
+    device.initialized = False
     tracing.start("learner", tmp_path, cuda_events=True)
     with span("update"):
         pass
@@ -178,7 +179,6 @@ def test_a_broken_device_ends_its_times_and_not_the_timeline(tmp_path, device, m
     def broken(self: Event) -> bool:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    device.initialized = True
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=device))
     tracing.start("learner", tmp_path, cuda_events=True)
     with span("update"):

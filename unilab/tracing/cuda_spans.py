@@ -1,7 +1,6 @@
 """When the work of a span ran on a CUDA device, measured with events and without waiting for that work."""
 
 from collections import deque
-from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
 
@@ -14,14 +13,6 @@ Span = tuple[str, int, int]
 """name, begin and duration in ns"""
 Track = tuple[int, int]
 """device and stream"""
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A span whose begin is marked on its stream."""
-
-    stream: Any
-    event: Any
 
 
 class CudaSpans:
@@ -39,32 +30,31 @@ class CudaSpans:
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
         self._open = 0
-        self._waiting: deque[tuple[str, Begun, Any]] = deque()
+        self._waiting: deque[tuple[str, Any, Any, Any]] = deque()  # name, stream, events of begin and end
         self._free: dict[int, list[Any]] = {}
         self._clock_streams: dict[int, Any] = {}
         self._ends: dict[Track, int] = {}
         self.left_out = 0
 
-    @property
-    def active(self) -> bool:
-        """Whether this process uses CUDA; looking does not make it do so."""
-        return bool(self._cuda.is_initialized())
+    def begin(self, name: str) -> tuple[Any, Any] | None:
+        """Mark the begin of a span on the current stream: that stream and an event, which go to ``end``.
 
-    def begin(self) -> Begun | None:
-        """Mark the begin of a span on the current stream; None while that stream's work is captured as a graph."""
-        if self._cuda.is_current_stream_capturing():
+        None: this process does not use CUDA (asking does not make it do so), the span starts no work on a device, or
+        that stream's work is just captured as a graph.
+        """
+        if name in HOST_ONLY or not self._cuda.is_initialized() or self._cuda.is_current_stream_capturing():
             return None
         if len(self._waiting) >= MOST_WAITING:
             self.left_out += 1
             return None
         stream = self._cuda.current_stream()
         self._open += 1
-        return Begun(stream, self._mark(stream))
+        return stream, self._mark(stream)
 
-    def end(self, name: str, begun: Begun) -> None:
+    def end(self, name: str, begun: tuple[Any, Any]) -> None:
         """Mark the end of a span."""
         self._open -= 1
-        self._waiting.append((name, begun, self._mark(begun.stream)))
+        self._waiting.append((name, *begun, self._mark(begun[0])))
 
     def read(self, *, wait: bool = False) -> dict[Track, list[Span]]:
         """The spans that the device has passed since the last call; ``wait``: wait for it to pass all of them.
@@ -74,33 +64,28 @@ class CudaSpans:
         """
         if not self._waiting or (self._open and not wait) or self._cuda.is_current_stream_capturing():
             return {}
-        clocks: dict[int, tuple[int, Any]] = {}
-        tracks: dict[Track, list[Span]] = {}
-        for name, begun, end in self._passed(wait):
-            device = begun.stream.device_index
-            if device not in clocks:
-                clocks[device] = self._read_clock(device)
-            track = (device, begun.stream.stream_id)
-            earliest = self._ends.get(track, 0)  # two readings differ by microseconds, spans must not overlap
-            begin_ns = max(earliest, _nanoseconds(begun.event, *clocks[device]))
-            duration = max(0, _nanoseconds(end, *clocks[device]) - begin_ns)
-            tracks.setdefault(track, []).append((name, begin_ns, duration))
-            self._free[device] += (begun.event, end)
-        for track, spans in tracks.items():
-            self._ends[track] = max(begin_ns + duration for _, begin_ns, duration in spans)
-        return tracks
-
-    def _passed(self, wait: bool) -> list[tuple[str, Begun, Any]]:
-        """Take the spans whose end the device has passed, in order, off those that wait."""
         passed = []
         while self._waiting:
-            end = self._waiting[0][2]
+            end = self._waiting[0][-1]
             if wait:
                 end.synchronize()
             elif not end.query():
                 break
             passed.append(self._waiting.popleft())
-        return passed
+        clocks: dict[int, tuple[int, Any]] = {}
+        tracks: dict[Track, list[Span]] = {}
+        for name, stream, begin, end in passed:
+            device, track = stream.device_index, (stream.device_index, stream.stream_id)
+            if device not in clocks:
+                clocks[device] = self._read_clock(device)
+            earliest = self._ends.get(track, 0)  # two readings differ by microseconds, spans must not overlap
+            begin_ns = max(earliest, _nanoseconds(begin, *clocks[device]))
+            duration = max(0, _nanoseconds(end, *clocks[device]) - begin_ns)
+            tracks.setdefault(track, []).append((name, begin_ns, duration))
+            self._free[device] += (begin, end)
+        for track, spans in tracks.items():
+            self._ends[track] = max(begin_ns + duration for _, begin_ns, duration in spans)
+        return tracks
 
     def _mark(self, stream: Any) -> Any:
         free = self._free.setdefault(stream.device_index, [])

@@ -14,6 +14,7 @@ merges the parts that a killed run left.
 """
 
 import dataclasses
+import json
 import os
 import sys
 import threading
@@ -25,8 +26,8 @@ from time import monotonic_ns, thread_time_ns
 from typing import Any, Protocol, TypeVar
 
 from unilab.settings import SettingsError
-from unilab.tracing.cuda_spans import HOST_ONLY, CudaSpans, Track
-from unilab.tracing.timeline_file import TRACE_FILE, PartWriter, discard_parts, merge
+from unilab.tracing.cuda_spans import CudaSpans, Track
+from unilab.tracing.timeline_file import TRACE_FILE, discard_parts, merge, part_path
 
 __all__ = ["TRACE_FILE", "merge", "place", "recording", "span", "start", "stop", "timeline"]
 
@@ -45,13 +46,10 @@ class TraceSettings(Protocol):
 
     @property
     def trace_enabled(self) -> bool: ...
-
     @property
     def trace_output_dir(self) -> str | None: ...
-
     @property
     def trace_thread_time(self) -> bool: ...
-
     @property
     def trace_cuda_events(self) -> bool: ...
 
@@ -191,7 +189,7 @@ class Recorder:
 
     def __init__(self, process_name: str, folder: Path, thread_time: bool, cuda_events: bool, max_spans: int) -> None:
         self.process_name = process_name
-        self._span_class = _TimedSpan if thread_time else _HostSpan
+        self.thread_time = thread_time
         torch = sys.modules.get("torch") if cuda_events else None
         self._cuda = torch.cuda if torch is not None and torch.cuda.is_available() else None
         self._left = max_spans
@@ -199,19 +197,17 @@ class Recorder:
         self._local = threading.local()
         self._threads: list[_Thread] = []
         self._tracks: dict[tuple[_Thread, Track], int] = {}
-        self._closed = False
-        self._part = PartWriter(folder)
-        self._part.write({"process": process_name, "pid": os.getpid(), "began": monotonic_ns()})
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = part_path(folder)
+        self._file: int | None = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        self._put({"process": process_name, "pid": os.getpid(), "began": monotonic_ns()})
 
     def span(self, name: str) -> Span:
         try:
             thread: _Thread = self._local.thread
         except AttributeError:
             thread = self._local.thread = self._register()
-        host = self._span_class(thread, name)
-        if thread.cuda is None or name in HOST_ONLY or not thread.cuda.active:
-            return host
-        return _CudaSpan(host, thread.cuda, name)
+        return _RecordedSpan(thread, name)
 
     def write(self, thread: "_Thread", *, wait: bool = False) -> None:
         """Write what the thread has; ``wait``: also what its devices have still to do."""
@@ -219,8 +215,24 @@ class Recorder:
             count = len(thread.spans)  # its owner may add some meanwhile
             self._write_spans(thread.tid, thread.spans[:count])
             del thread.spans[:count]
-            for track, spans in self._read_cuda(thread, wait).items():
-                self._write_spans(self._number(thread, track), spans)
+            if thread.cuda is None:
+                return
+            try:
+                tracks = thread.cuda.read(wait=wait)
+            except RuntimeError as error:  # the device's; what it broke tells its own story
+                self._note(f"the times on the device end here: {error}")
+                thread.cuda = None
+                return
+            if thread.cuda.left_out:
+                self._note(f"{thread.cuda.left_out} spans without times on the device, which is too far behind")
+                thread.cuda.left_out = 0
+            for track, spans in tracks.items():
+                number = self._tracks.get((thread, track))
+                if number is None:
+                    number = self._tracks[thread, track] = CUDA_TRACKS * (len(self._tracks) + 1) + os.getpid()
+                    name = f"{thread.thread.name} on cuda:{track[0]}, stream {track[1]}"
+                    self._put({"thread": name, "tid": number})
+                self._write_spans(number, spans)
 
     def close(self) -> None:
         """Write everything."""
@@ -245,48 +257,28 @@ class Recorder:
             return
         self._put({"tid": tid, "spans": spans[: self._left]})
         self._left -= len(spans)
-        if self._left <= 0 and not self._closed:
-            self._put({"note": "the limit of spans is reached: nothing is recorded from here", "at": monotonic_ns()})
+        if self._left <= 0:
+            self._note("the limit of spans is reached: nothing is recorded from here")
             self._close()
 
-    def _read_cuda(self, thread: "_Thread", wait: bool) -> dict[Track, list[tuple[str, int, int]]]:
-        if thread.cuda is None:
-            return {}
-        try:
-            tracks = thread.cuda.read(wait=wait)
-        except RuntimeError as error:  # the device's; what it broke tells its own story
-            self._put({"note": f"the times on the device end here: {error}", "at": monotonic_ns()})
-            thread.cuda = None
-            return {}
-        if thread.cuda.left_out:
-            note = f"{thread.cuda.left_out} spans without times on the device, which is too far behind"
-            self._put({"note": note, "at": monotonic_ns()})
-            thread.cuda.left_out = 0
-        return tracks
-
-    def _number(self, thread: "_Thread", track: Track) -> int:
-        """The number under which the timeline has a stream's spans of one thread."""
-        key = (thread, track)
-        if key not in self._tracks:
-            self._tracks[key] = CUDA_TRACKS * (len(self._tracks) + 1) + os.getpid()
-            name = f"{thread.thread.name} on cuda:{track[0]}, stream {track[1]}"
-            self._put({"thread": name, "tid": self._tracks[key]})
-        return self._tracks[key]
+    def _note(self, text: str) -> None:
+        self._put({"note": text, "at": monotonic_ns()})
 
     def _put(self, content: dict[str, Any]) -> None:
-        if self._closed:
-            return
+        """Write a line, which is on its way to the disk when this returns; nothing once the recording has ended."""
+        data = json.dumps(content, separators=(",", ":")).encode() + b"\n"
         try:
-            self._part.write(content)
+            while self._file is not None and data:
+                data = data[os.write(self._file, data) :]
         except OSError as error:
-            warnings.warn(f"{self._part.path}: the timeline ends here ({error.strerror or error})", stacklevel=2)
+            warnings.warn(f"{self._path}: the timeline ends here ({error.strerror or error})", stacklevel=2)
             self._close()
 
     def _close(self) -> None:
         global _recorder
-        if not self._closed:
-            self._closed = True
-            self._part.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
             if _recorder is self:
                 _recorder = None
 
@@ -304,69 +296,39 @@ class _Thread:
         self.tid = threading.get_native_id()
         self.write_at = monotonic_ns() + BATCH_NANOSECONDS
 
-    def write(self) -> None:
-        """Make room; the timeline shows that this took time."""
-        begin = monotonic_ns()
-        self.recorder.write(self)
-        end = monotonic_ns()
-        self.spans.append(("trace_write", begin, end - begin))
-        self.write_at = end + BATCH_NANOSECONDS
 
+class _RecordedSpan(Span):
+    """On the host, and on a track of its own on the device."""
 
-class _HostSpan(Span):
-    __slots__ = ("_begin", "_name", "_thread")
+    __slots__ = ("_begin", "_begun", "_name", "_thread", "_thread_begin")
 
     def __init__(self, thread: _Thread, name: str) -> None:
         self._thread = thread
         self._name = name
 
     def __enter__(self) -> None:
-        self._begin = monotonic_ns()
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        end = monotonic_ns()
         thread = self._thread
-        thread.spans.append((self._name, self._begin, end - self._begin))
-        if end >= thread.write_at or len(thread.spans) >= BATCH_SPANS:
-            thread.write()
-
-
-class _TimedSpan(_HostSpan):
-    """Also reads the clock that stands still while the thread does."""
-
-    __slots__ = ("_thread_begin",)
-
-    def __enter__(self) -> None:
         self._begin = monotonic_ns()
-        self._thread_begin = thread_time_ns()
+        if thread.recorder.thread_time:
+            self._thread_begin = thread_time_ns()  # this clock stands still while the thread does
+        self._begun = None if thread.cuda is None else thread.cuda.begin(self._name)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        thread_time = thread_time_ns() - self._thread_begin
-        end = monotonic_ns()
-        thread = self._thread
-        thread.spans.append((self._name, self._begin, end - self._begin, self._thread_begin, thread_time))
+        thread, recorder = self._thread, self._thread.recorder
+        if self._begun is not None and thread.cuda is not None:
+            thread.cuda.end(self._name, self._begun)
+        if recorder.thread_time:
+            thread_time = thread_time_ns() - self._thread_begin
+            end = monotonic_ns()
+            thread.spans.append((self._name, self._begin, end - self._begin, self._thread_begin, thread_time))
+        else:
+            end = monotonic_ns()
+            thread.spans.append((self._name, self._begin, end - self._begin))
         if end >= thread.write_at or len(thread.spans) >= BATCH_SPANS:
-            thread.write()
-
-
-class _CudaSpan(Span):
-    """A span on the host and, on a track of its own, on the device."""
-
-    __slots__ = ("_begun", "_cuda", "_host", "_name")
-
-    def __init__(self, host: Span, cuda: CudaSpans, name: str) -> None:
-        self._host = host
-        self._cuda = cuda
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._host.__enter__()
-        self._begun = self._cuda.begin()
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._begun is not None:
-            self._cuda.end(self._name, self._begun)
-        self._host.__exit__(kind, error, trace)
+            recorder.write(thread)
+            written = monotonic_ns()  # the timeline shows that this took time
+            thread.spans.append(("trace_write", end, written - end))
+            thread.write_at = written + BATCH_NANOSECONDS
 
 
 if __name__ == "__main__":

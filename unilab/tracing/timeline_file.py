@@ -9,31 +9,15 @@ import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 PART_SUFFIX = ".trace-part"
 TRACE_FILE = "trace.json"
 
 
-class PartWriter:
-    """Appends lines to the part of this process; each line is on its way to the disk when ``write`` returns.
-
-    Raises:
-        OSError: the folder or the disk refuses.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{os.getpid()}{PART_SUFFIX}"
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-
-    def write(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-        while data:
-            data = data[os.write(self._file, data) :]
-
-    def close(self) -> None:
-        os.close(self._file)
+def part_path(folder: Path) -> Path:
+    """Where this process writes its part."""
+    return folder / f"{os.getpid()}{PART_SUFFIX}"
 
 
 def parts(folder: Path) -> list[Path]:
@@ -65,7 +49,11 @@ def merge(folder: Path) -> Path:
     beside = folder / f".{TRACE_FILE}.{os.getpid()}.tmp"
     try:
         with beside.open("w", encoding="utf-8") as file:
-            _write_events(file, (event for part in found for event in _events(part, origin)))
+            separator = '{"displayTimeUnit":"ms","traceEvents":[\n'
+            for event in (event for part in found for event in _events(part, origin)):
+                file.write(separator + json.dumps(event, separators=(",", ":")))
+                separator = ",\n"
+            file.write("\n]}\n" if separator == ",\n" else separator + "]}\n")
         beside.replace(target)
     except OSError as error:
         reason = f"the timeline cannot be written ({error.strerror or error}); its parts stay: free some space, then "
@@ -78,24 +66,15 @@ def merge(folder: Path) -> Path:
     return target
 
 
-def _write_events(file: IO[str], events: Iterator[dict[str, Any]]) -> None:
-    file.write('{"displayTimeUnit":"ms","traceEvents":[')
-    separator = "\n"
-    for event in events:
-        file.write(separator + json.dumps(event, separators=(",", ":")))
-        separator = ",\n"
-    file.write("\n]}\n")
-
-
 def _lines(part: Path) -> Iterator[dict[str, Any]]:
     """The lines of a part, up to the first one that is not whole."""
     with part.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):
-                return
             try:
-                content = json.loads(line)
+                content = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
+                return
+            if content is None:
                 return
             yield content
 
@@ -106,32 +85,20 @@ def _events(part: Path, origin: int) -> Iterator[dict[str, Any]]:
     for line in _lines(part):
         if "process" in line:
             pid = line["pid"]
-            yield _named("process_name", pid, pid, name=line["process"])
-            yield _named("process_sort_index", pid, pid, sort_index=(line["began"] - origin) // 1_000_000)
+            process = {"ph": "M", "pid": pid, "tid": pid}
+            yield process | {"name": "process_name", "args": {"name": line["process"]}}
+            order = (line["began"] - origin) // 1_000_000
+            yield process | {"name": "process_sort_index", "args": {"sort_index": order}}
         elif "thread" in line:
-            yield _named("thread_name", pid, line["tid"], name=line["thread"])
+            thread = {"ph": "M", "pid": pid, "tid": line["tid"]}
+            yield thread | {"name": "thread_name", "args": {"name": line["thread"]}}
         elif "note" in line:
             at = (line["at"] - origin) / 1000
             yield {"name": line["note"], "ph": "i", "s": "p", "pid": pid, "tid": pid, "ts": at}
         else:
-            for span in line["spans"]:
-                yield _complete(pid, line["tid"], span, origin)
-
-
-def _named(what: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
-    return {"name": what, "ph": "M", "pid": pid, "tid": tid, "args": arguments}
-
-
-def _complete(pid: int, tid: int, span: list[Any], origin: int) -> dict[str, Any]:
-    name, begin, duration, *thread_time = span
-    event = {
-        "name": name,
-        "ph": "X",
-        "pid": pid,
-        "tid": tid,
-        "ts": (begin - origin) / 1000,
-        "dur": duration / 1000,
-    }
-    if thread_time:
-        event["tts"], event["tdur"] = (value / 1000 for value in thread_time)
-    return event
+            for name, begin, duration, *thread_time in line["spans"]:
+                event = {"name": name, "ph": "X", "pid": pid, "tid": line["tid"]}
+                event |= {"ts": (begin - origin) / 1000, "dur": duration / 1000}
+                if thread_time:
+                    event |= {"tts": thread_time[0] / 1000, "tdur": thread_time[1] / 1000}
+                yield event

@@ -15,11 +15,12 @@ logger = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
 """for the head of the cluster to answer"""
 
-_HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """what a client of gRPC, which Ray speaks, begins with; a server answers with settings of its own"""
-_HEADERS, _DATA, _RESET, _GOAWAY, _END = 1, 0, 3, 7, 1
-"""of HTTP/2: kinds of frames, and the flag of the last one"""
+_DATA, _HEADERS, _RESET, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
+"""kinds of frames in HTTP/2"""
+_END = 1
+"""flag of the last frame of a stream"""
 
 
 class OpenClusterError(ConnectionError):
@@ -69,34 +70,24 @@ class RayConnection:
         self, address: str | None = None, *, log_to_driver: bool | None = None, refuse_open: bool = False
     ) -> None:
         self.ray = import_ray()
-        self._log_to_driver = log_to_driver
-        self._refuse_open = refuse_open
         self._made = not self.ray.is_initialized()
-        if self._made:
-            self._connect(address)
-        else:
-            self._check_same(address)
-
-    def close(self) -> None:
-        """Disconnect, if this object connected; ends a cluster that was started for it (idempotent)."""
-        if self._made:
-            self.ray.shutdown()
-            self._made = False
-
-    def _connect(self, address: str | None) -> None:
-        chosen = choose_address(address)
-        if self._refuse_open:
-            _check_asks_for_token(chosen)
+        if not self._made:
+            connected = self.ray.get_runtime_context().gcs_address
+            if address not in {None, "auto", "local"} and _host_and_port(address)[1] != _host_and_port(connected)[1]:
+                raise ValueError(
+                    f"this process is connected to Ray at {connected}, not at {address}: call ray.shutdown() first, or "
+                    "leave ray_address out"
+                )
+            return
+        chosen = choose_address(address, refuse_open=refuse_open)
         before = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(
-                address=chosen,
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-                log_to_driver=self._log_to_driver,
+                address=chosen, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=log_to_driver
             )
         except (ConnectionError, RuntimeError) as error:
-            where, why = _named(address) or "this machine", error.__cause__ or error
+            named = os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address
+            where, why = named or "this machine", error.__cause__ or error
             raise ConnectionError(
                 f"Ray at {where} does not let this process in: {why}. It takes a machine of the cluster (`ray start "
                 "--address=HEAD:6379`), the same version of Ray, and RAY_AUTH_MODE=token with the cluster's token if "
@@ -106,66 +97,45 @@ class RayConnection:
             if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves it alone, too
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
-    def _check_same(self, address: str | None) -> None:
-        if address in (None, "auto", "local"):
-            return
-        _, port = _host_and_port(address)
-        connected = self.ray.get_runtime_context().gcs_address
-        if _host_and_port(connected)[1] != port:
-            raise ValueError(
-                f"this process is connected to Ray at {connected}, not at {address}: call ray.shutdown() first, or "
-                "leave ray_address out"
-            )
+    def close(self) -> None:
+        """Disconnect, if this object connected; ends a cluster that was started for it (idempotent)."""
+        if self._made:
+            self.ray.shutdown()
+            self._made = False
 
 
-def choose_address(address: str | None) -> str | None:
+def choose_address(address: str | None, *, refuse_open: bool = False) -> str | None:
     """What to call ``ray.init`` with, which would try for a quarter of an hour to reach a cluster that is not there.
 
     Raises:
         ValueError: not an address.
         ConnectionError: nothing that speaks Ray's protocol answers there within 10 s.
+        OpenClusterError: ``refuse_open``, and a cluster that others can reach lets anybody in.
     """
-    named = _named(address)
+    named = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
     if named == "local":
         return named
-    if named is not None:
-        _check_answers(*_host_and_port(named))
-        return address
+    of_this_machine = named in (None, "", "auto")
+    if of_this_machine:  # Ray keeps the address of the cluster that was started last
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        record = Path(folder, "ray", "ray_current_cluster")
+        if not record.exists():
+            return address
+        named = record.read_text().strip()
+    host, port = _host_and_port(named or "")
     try:
-        recorded = _record().read_text().strip()
-        _check_answers(*_host_and_port(recorded))
-    except FileNotFoundError:
-        return address
+        is_open = lets_anybody_in(host, port)
     except ConnectionError:
-        if address == "auto":
+        if not of_this_machine or address == "auto":
             raise
-        logger.warning("the Ray cluster of this machine, at %s, is gone; a new one is started", recorded)
+        logger.warning("the Ray cluster of this machine, at %s, is gone; a new one is started", named)
         return "local"
-    return address
-
-
-def _check_asks_for_token(chosen: str | None) -> None:
-    """Of the cluster at a chosen address; what only this machine reaches may be open.
-
-    Raises:
-        OpenClusterError: it does not.
-    """
-    named = _named(chosen)
-    if named is None:
-        named = _record().read_text().strip() if _record().exists() else "local"
-    if named == "local" or os.environ.get("RAY_USE_TLS", "0") != "0":  # with TLS either side has a certificate
-        return
-    host, port = _host_and_port(named)
-    if not _is_loopback(host) and lets_anybody_in(host, port):
+    if refuse_open and is_open and not _is_loopback(host):
         raise OpenClusterError(
             f"the Ray cluster at {named} asks for no token: anybody in the network can run code on its machines, and "
             "read and change what is measured"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address is one of this machine alone."""
-    return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+    return address
 
 
 def lets_anybody_in(host: str, port: int) -> bool:
@@ -174,48 +144,47 @@ def lets_anybody_in(host: str, port: int) -> bool:
     It is asked for the cluster's id, which every client begins with: an answer has data, a refusal has headers alone.
 
     Raises:
-        ConnectionError: it says neither.
+        ConnectionError: nothing answers, or not in this way.
     """
-    names = {
+    fields = {
         ":method": "POST", ":scheme": "http", ":path": "/ray.rpc.NodeInfoGcsService/GetClusterId",
         ":authority": f"{host}:{port}", "content-type": "application/grpc", "te": "trailers",
     }  # fmt: skip
     headers = b"".join(
-        b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in names.items()
+        b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in fields.items()
     )
-    no_arguments = b"\0" * 5
-    request = _frame(_HEADERS, 4, headers) + _frame(_DATA, _END, no_arguments)
+    no_arguments, stream_1 = b"\0" * 5, (1).to_bytes(4)
+    request = _GREETING
+    for kind, flags, payload in ((_HEADERS, 4, headers), (_DATA, _END, no_arguments)):
+        request += len(payload).to_bytes(3) + bytes((kind, flags)) + stream_1 + payload
+    problem = "it did not show whether it asks for a token"
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
-            connection.sendall(_HTTP2_GREETING + request)
-            answers = connection.makefile("rb")
+            if os.environ.get("RAY_USE_TLS", "0") != "0":  # either side has a certificate
+                return False
+            connection.sendall(request)
+            answers, greeted = connection.makefile("rb"), False
             while len(start := answers.read(9)) == 9:
-                kind, flags, stream = start[3], start[4], int.from_bytes(start[5:9])
+                kind, flags, of_request = start[3], start[4], start[5:] == stream_1
+                if not greeted and kind != _SETTINGS:
+                    problem = "what answers there is not Ray"
+                    break
+                greeted = True
                 answers.read(int.from_bytes(start[:3]))
-                if stream == 1 and kind == _DATA:
+                if of_request and kind == _DATA:
                     return True
-                if (stream == 1 and kind == _HEADERS and flags & _END) or kind in (_RESET, _GOAWAY):
+                if (of_request and kind == _HEADERS and flags & _END) or kind in (_RESET, _GOAWAY):
                     return False
     except OSError as error:
-        raise ConnectionError(f"Ray at {host}:{port} did not show whether it asks for a token: {error}") from error
-    raise ConnectionError(f"Ray at {host}:{port} did not show whether it asks for a token: it hung up")
+        problem = str(error)
+    raise ConnectionError(
+        f"no Ray cluster at {host}:{port}: {problem}. `ray start --head` starts one and prints its address; "
+        "`ray status --address=HOST:PORT` on this machine shows whether it can be reached"
+    )
 
 
-def _frame(kind: int, flags: int, payload: bytes) -> bytes:
-    """One of HTTP/2's, in the first stream."""
-    return len(payload).to_bytes(3) + bytes((kind, flags)) + (1).to_bytes(4) + payload
-
-
-def _named(address: str | None) -> str | None:
-    """The address that is given, here or by ``RAY_ADDRESS``; None: the one that runs on this machine."""
-    named = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
-    return None if named in ("", "auto") else named
-
-
-def _record() -> Path:
-    """Where Ray keeps the address of the cluster that was started last on this machine."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return Path(folder, "ray", "ray_current_cluster")
+def _is_loopback(host: str) -> bool:
+    return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -225,25 +194,3 @@ def _host_and_port(address: str) -> tuple[str, int]:
             f"ray_address is {address!r}; give host:port of the head, such as 192.168.0.1:6379, or auto, or local"
         )
     return host.strip("[]"), int(port)
-
-
-def _check_answers(host: str, port: int) -> None:
-    """Greet the server there as Ray would.
-
-    Raises:
-        ConnectionError: nothing answers, or not in this way.
-    """
-    problem = ""
-    try:
-        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                connection.sendall(_HTTP2_GREETING)
-                answer = connection.recv(len(_HTTP2_SETTINGS))
-                problem = "" if answer[3:4] == b"\4" else "what answers there is not Ray"
-    except OSError as error:
-        problem = str(error)
-    if problem:
-        raise ConnectionError(
-            f"no Ray cluster at {host}:{port}: {problem}. `ray start --head` starts one and prints its address; "
-            "`ray status --address=HOST:PORT` on this machine shows whether it can be reached"
-        )
