@@ -53,6 +53,10 @@ CREATE_SECONDS = 15.0
 BUSY_SECONDS = 30
 """that a write waits for another one (SQLite)"""
 LONGEST_BLOB = 2**24 - 1
+OTHER_OPTUNA = (
+    f"its tables are of another Optuna ({{}}; here is Optuna {optuna.__version__}). Take another database, install "
+    "that Optuna, or upgrade the tables with 'optuna storage upgrade --storage URL'"
+)
 SHOWN = (
     "user", "host", "port", "dbname", "sslmode", "connect_timeout", "application_name", "charset", "timeout", "mode",
     "uri",
@@ -109,14 +113,13 @@ def masked(url: str) -> str:
     """The URL without its secrets, for people and files; whatever it is, also one that is malformed."""
     shown = re.sub(r"(?<=://)([^/@]*?):.*@", r"\1:***@", url)
     address, mark, query = shown.partition("?")
-    return address + mark + "&".join(map(_masked_part, query.split("&")))
+    return address + mark + re.sub(r"([^&=]+)(=?)[^&]*", _shown_part, query)
 
 
-def _masked_part(part: str) -> str:
-    name, separator, _ = part.partition("=")
-    if not separator:
-        return "***" if part else ""
-    return part if name.lower() in SHOWN else f"{name}=***"
+def _shown_part(part: re.Match[str]) -> str:
+    if part[2] and part[1].lower() in SHOWN:
+        return part[0]
+    return f"{part[1]}=***" if part[2] else "***"
 
 
 class Database:
@@ -133,12 +136,6 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = masked(url)
         self._secrets = _secrets(url)
-        parsed = self._parse(url)
-        options = {"connect_args": _connect_options(parsed), "pool_pre_ping": True}
-        address = parsed.render_as_string(hide_password=False)
-        self._probe(address, options)
-        self.storage = self._create(address, options)
-        self.engine: Engine = self.storage.engine
         self.outages = 0
         """how often a connection was lost or could not be made"""
         self.stop: StopSignal | None = None
@@ -147,8 +144,73 @@ class Database:
         """is told that it is waited for"""
         self._away = False
         self._given_up = threading.Event()
+        try:
+            self.storage = self._open(url)
+        except StorageError:
+            raise
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+            raise self._refused(
+                f"cannot be used: {self.explain(error)}; is the server running, and are address, user, password and "
+                "database right? Nothing was started"
+            ) from None
+        self.engine: Engine = self.storage.engine
         event.listen(self.engine, "do_connect", self._connect)
         event.listen(self.engine, "handle_error", self._note)
+
+    def _refused(self, problem: str) -> StorageError:
+        return StorageError(f"--storage {self.url}: {problem}")
+
+    def _open(self, url: str) -> RDBStorage:
+        """Make the tables that are missing, and touch none of another version of Optuna."""
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            raise self._refused(
+                "not a database URL; expected one such as postgresql+psycopg://user@host/database or sqlite:///study.db"
+            ) from None
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise self._refused("a database in memory has one process; name a file: sqlite:///study.db")
+            if not Path(parsed.database).parent.is_dir():
+                raise self._refused(f"there is no folder {Path(parsed.database).parent}")
+        options = {"connect_args": _connect_options(parsed), "pool_pre_ping": True}
+        try:
+            looking = create_engine(parsed, poolclass=NullPool, **options)
+        except NoSuchModuleError:
+            raise self._refused(
+                f"no database is called {parsed.drivername!r}; expected one such as postgresql+psycopg, mysql+pymysql "
+                "or sqlite"
+            ) from None
+        except ImportError as error:
+            remedy = f"install {error.name}"
+            if parsed.get_backend_name() == "postgresql":
+                remedy = "pip install -e '.[postgresql]' in this project's checkout"
+            problem = f"the package {error.name} is missing, which talks to this database: {remedy}"
+            raise self._refused(problem) from None
+        with looking.connect():
+            deadline = time.monotonic() + CREATE_SECONDS
+        while True:
+            version = None
+            try:
+                tables = {"studies", "version_info", "alembic_version"} & set(inspect(looking).get_table_names())
+                if "alembic_version" in tables:
+                    with looking.connect() as connection:
+                        version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+                if version is not None or not tables:
+                    address = parsed.render_as_string(hide_password=False)
+                    storage = RDBStorage(address, dict(options), skip_table_creation=bool(tables))
+                    METADATA.create_all(storage.engine)
+                    return storage
+                if time.monotonic() > deadline:
+                    raise self._refused(OTHER_OPTUNA.format("an old version"))
+            except RuntimeError:
+                raise self._refused(OTHER_OPTUNA.format(f"schema {version}")) from None
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, AssertionError):
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)  # another driver is making the tables, and a database has no way to tell when it has
 
     def give_up(self) -> None:
         """Wait no longer for a database that does not answer."""
@@ -186,14 +248,10 @@ class Database:
         self.storage.remove_session()
         self.engine.dispose()
         if isinstance(error, SQLAlchemyError | optuna.exceptions.StorageInternalError):
-            raise self.error(error) from None
-
-    def error(self, error: BaseException) -> StorageError:
-        """Of whatever was raised while the database was used."""
-        return StorageError(
-            f"{self.url}: the database failed: {self.explain(error)}; all acknowledged records are safe. "
-            "Run the same command again: it goes on from here"
-        )
+            raise StorageError(
+                f"{self.url}: the database failed: {self.explain(error)}; all acknowledged records are safe. "
+                "Run the same command again: it goes on from here"
+            ) from None
 
     def explain(self, error: BaseException) -> str:
         """The cause in one line, without secrets."""
@@ -203,84 +261,6 @@ class Database:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
-
-    def _parse(self, url: str) -> URL:
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            raise StorageError(
-                f"--storage {self.url}: not a database URL; expected one such as "
-                "postgresql+psycopg://user@host/database or sqlite:///study.db"
-            ) from None
-        return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
-
-    def _probe(self, address: str, options: dict[str, Any]) -> None:
-        """Connect and look, before anything is made."""
-        try:
-            engine = create_engine(address, **{**options, "poolclass": NullPool})
-        except NoSuchModuleError:
-            scheme = address.split(":", 1)[0]
-            raise StorageError(
-                f"--storage {self.url}: no database is called {scheme!r}; expected one such as postgresql+psycopg, "
-                "mysql+pymysql or sqlite"
-            ) from None
-        except ImportError as error:
-            remedy = (
-                "pip install -e '.[postgresql]' in this project's checkout"
-                if address.startswith("postgresql")
-                else f"install {error.name}"
-            )
-            raise StorageError(
-                f"--storage {self.url}: the package {error.name} is missing, which talks to this database: {remedy}"
-            ) from None
-        try:
-            self._check_tables(engine)
-        except (SQLAlchemyError, OSError) as error:
-            raise StorageError(
-                f"--storage {self.url}: cannot be used: {self.explain(error)}; is the server running, and are address, "
-                "user, password and database right? Nothing was started"
-            ) from None
-
-    def _check_tables(self, engine: Engine) -> None:
-        """Tables of another version of Optuna are refused before anything is added to them."""
-        if engine.dialect.name == "sqlite" and _is_new_file(engine.url, self.url):
-            return
-        deadline = time.monotonic() + CREATE_SECONDS
-        while True:
-            tables = set(inspect(engine).get_table_names())
-            if not {"studies", "version_info", "alembic_version"} & tables:
-                return
-            if "alembic_version" in tables:
-                with engine.connect() as connection:
-                    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-                if found is not None:
-                    break
-            if time.monotonic() > deadline:
-                raise StorageError(f"--storage {self.url}: {_other_optuna('an old version')}")
-            time.sleep(0.2)  # another driver is making the tables, and a database has no way to tell when it has
-        try:
-            RDBStorage(
-                engine.url.render_as_string(hide_password=False),
-                {"connect_args": _connect_options(engine.url), "poolclass": NullPool},
-                skip_table_creation=True,
-            )
-        except RuntimeError:
-            raise StorageError(f"--storage {self.url}: {_other_optuna(f'schema {found}')}") from None
-
-    def _create(self, address: str, options: dict[str, Any]) -> RDBStorage:
-        """Make the tables that are missing; drivers that start together get into each other's way, and try again."""
-        deadline = time.monotonic() + CREATE_SECONDS
-        while True:
-            try:
-                storage = RDBStorage(address, dict(options))
-                METADATA.create_all(storage.engine)
-                return storage
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, AssertionError) as error:
-                if time.monotonic() > deadline:
-                    raise StorageError(
-                        f"--storage {self.url}: the tables could not be made: {self.explain(error)}"
-                    ) from None
-                time.sleep(0.1)
 
 
 def _secrets(url: str) -> list[str]:
@@ -303,20 +283,3 @@ def _connect_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"timeout": BUSY_SECONDS}
     return {}
-
-
-def _is_new_file(url: URL, shown: str) -> bool:
-    """Whether an SQLite database is not there yet, and may be made: connecting to it would make it."""
-    if url.database in (None, "", ":memory:"):
-        raise StorageError(f"--storage {shown}: a database in memory has one process; name a file: sqlite:///study.db")
-    path = Path(url.database)
-    if not path.parent.is_dir():
-        raise StorageError(f"--storage {shown}: there is no folder {path.parent}")
-    return not path.exists()
-
-
-def _other_optuna(found: str) -> str:
-    return (
-        f"its tables are of another Optuna ({found}; here is Optuna {optuna.__version__}). Take another database, "
-        "install that Optuna, or upgrade the tables with 'optuna storage upgrade --storage URL'"
-    )

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.study.database.database import LEASES, Database
@@ -65,11 +65,9 @@ class Leases:
         self._study = study
         self._beat_seconds = beat_seconds
         self._lost_seconds = lost_seconds
-        self._seen: dict[str, tuple[str, int, float]] = {}
-        """of leases of others: holder, its beat, and since when it has not moved"""
+        self._seen: dict[tuple[str, str, int], float] = {}
+        """by lease, holder and beat, since when it has been so"""
         self._outages = database.outages
-        self._held: set[str] = set()
-        self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
         self._thread.start()
@@ -81,29 +79,18 @@ class Leases:
             "study": self._study, "what": what, "driver": driver.id, "holder": driver.name, "host": driver.host,
             "pid": driver.pid, "started": driver.started, "beat": 0,
         }  # fmt: skip
-        with self._lock:
-            if what in self._held:
+        for _ in range(2):
+            with suppress(IntegrityError), self._engine.begin() as connection:  # it is there
+                connection.execute(insert(LEASES).values(row))
                 return True
-            for _ in range(2):
-                with suppress(IntegrityError):  # it is there
-                    with self._engine.begin() as connection:
-                        connection.execute(insert(LEASES).values(row))
-                    self._held.add(what)
-                    return True
-                # so that one driver can take it; its holder may still be writing its last beat, and then has it still
-                self._living(what)
-            return False
+            if (driver.id, what) in {(one.driver, one.what) for one in self._living()}:
+                return True
+        return False
 
-    def release(self, what: str) -> None:
-        """Give a lease back; one that was lost meanwhile is another driver's, and stays."""
-        with self._lock:
-            self._held.discard(what)
-            with self._engine.begin() as connection:
-                connection.execute(delete(LEASES).where(*self._mine(what)))
-
-    def held(self, what: str) -> bool:
-        """Whether it is this driver's, as far as the last beat could tell."""
-        return what in self._held
+    def release(self, what: str) -> bool:
+        """Give a lease back. False: it was lost meanwhile, is another driver's, and stays."""
+        with self._engine.begin() as connection:
+            return connection.execute(delete(LEASES).where(*self._of(self.driver.id, what))).rowcount == 1
 
     @contextmanager
     def holding(self, what: str) -> Iterator[Connection]:
@@ -113,16 +100,13 @@ class Leases:
             TakenOver: another driver has it.
         """
         with self._engine.begin() as connection:
-            beat = update(LEASES).where(*self._mine(what)).values(beat=LEASES.c.beat + 1)
-            if connection.execute(beat).rowcount != 1:
-                self._held.discard(what)
+            if connection.execute(_beat(self._of(self.driver.id, what))).rowcount != 1:
                 raise TakenOver(f"{what} was taken over by another driver")
             yield connection
 
     def others(self) -> dict[str, str]:
         """Leases of living drivers other than this one, with their holders' names."""
-        with self._lock:
-            return {row.what: row.holder for row in self._living()}
+        return {row.what: row.holder for row in self._living() if row.driver != self.driver.id}
 
     def close(self) -> None:
         """End the thread and give all leases back; without the database they get lost in time."""
@@ -130,53 +114,40 @@ class Leases:
         self._thread.join()
         with suppress(SQLAlchemyError), self._engine.begin() as connection:
             connection.execute(delete(LEASES).where(*self._of(self.driver.id)))
-        self._held.clear()
 
-    # -- rows
+    def _of(self, driver: str, what: str | None = None) -> list[ColumnElement[bool]]:
+        own = [LEASES.c.study == self._study, LEASES.c.driver == driver]
+        return own if what is None else [*own, LEASES.c.what == what]
 
-    def _of(self, driver: str) -> tuple:
-        return LEASES.c.study == self._study, LEASES.c.driver == driver
-
-    def _mine(self, what: str) -> tuple:
-        return *self._of(self.driver.id), LEASES.c.what == what
-
-    def _living(self, what: str | None = None) -> list[Row]:
-        """Leases of other drivers, all or one; those that are lost are removed."""
-        query = select(LEASES).where(LEASES.c.study == self._study, LEASES.c.driver != self.driver.id)
+    def _living(self) -> list[Row]:
+        """Leases of this driver and of others; those that are lost are removed."""
         with self._engine.connect() as connection:
-            rows = [row for row in connection.execute(query) if what in (None, row.what)]
-        living = []
-        for row in rows:
-            if not self._is_lost(row):
-                living.append(row)
-                continue
-            unchanged = (*self._of(row.driver), LEASES.c.what == row.what, LEASES.c.beat == row.beat)
-            with self._engine.begin() as connection:
-                connection.execute(delete(LEASES).where(*unchanged))
-        return living
-
-    def _is_lost(self, row: Row) -> bool:
-        if row.host == self.driver.host and str(start_time(row.pid)) != row.started:
-            return True
+            rows = connection.execute(select(LEASES).where(LEASES.c.study == self._study)).all()
         if self._outages != self._database.outages:  # nobody could beat meanwhile
             self._outages = self._database.outages
             self._seen.clear()
-        now = time.monotonic()
-        driver, beat, since = self._seen.get(row.what, ("", -1, now))
-        if (driver, beat) != (row.driver, row.beat):
-            since = now
-        self._seen[row.what] = row.driver, row.beat, since
-        return now - since > self._lost_seconds
+        now, living = time.monotonic(), []
+        seen = {(row.what, row.driver, row.beat): row for row in rows}
+        self._seen = {state: self._seen.get(state, now) for state in seen}
+        for state, row in seen.items():
+            is_gone = row.host == self.driver.host and str(start_time(row.pid)) != row.started
+            if row.driver == self.driver.id or not (is_gone or now - self._seen[state] > self._lost_seconds):
+                living.append(row)
+                continue
+            with self._engine.begin() as connection:  # its holder may beat at this moment, and then has it still
+                unchanged = (*self._of(row.driver, row.what), LEASES.c.beat == row.beat)
+                connection.execute(delete(LEASES).where(*unchanged))
+        return living
 
     def _beat(self) -> None:
-        own = self._of(self.driver.id)
         while not self._closed.wait(self._beat_seconds):
             # whoever needs a database next that does not answer is told
-            with self._lock, suppress(SQLAlchemyError):
-                if self._held:
-                    with self._engine.begin() as connection:
-                        connection.execute(update(LEASES).where(*own).values(beat=LEASES.c.beat + 1))
-                        self._held &= set(connection.scalars(select(LEASES.c.what).where(*own)))
+            with suppress(SQLAlchemyError), self._engine.begin() as connection:
+                connection.execute(_beat(self._of(self.driver.id)))
+
+
+def _beat(own: list[ColumnElement[bool]]) -> Update:
+    return update(LEASES).where(*own).values(beat=LEASES.c.beat + 1)
 
 
 def _host() -> str:

@@ -29,7 +29,7 @@ from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
 from harness.study.database.database import LEASES, RECORDS, STUDIES, Database, StorageError
 from harness.study.database.leases import Driver, Leases
-from harness.study.database.records import CONFIRMATION, TRIAL, SharedRecords, trial_lease
+from harness.study.database.records import CONFIRMATION, TRIAL, SharedRecords
 from harness.study.folder import Study
 
 PAUSE_SECONDS = 0.5
@@ -128,10 +128,10 @@ class SharedStudy(Study):
             self._leases.release(TURN)
 
     def take(self, trial: int) -> bool:
-        return self._leases.take(trial_lease(trial))
+        return self._leases.take(f"{TRIAL}{trial}")
 
     def release(self, trial: int) -> None:
-        self._leases.release(trial_lease(trial))
+        self._leases.release(f"{TRIAL}{trial}")
 
     def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
         more = True
@@ -147,7 +147,7 @@ class SharedStudy(Study):
         while True:
             others = self._leases.others()
             unfinished = [trial.number for trial in sampler.get_trials(deepcopy=False) if not trial.state.is_finished()]
-            if TURN not in others and any(trial_lease(number) not in others for number in unfinished):
+            if TURN not in others and any(f"{TRIAL}{number}" not in others for number in unfinished):
                 return True
             busy = {name for what, name in others.items() if what.startswith((TRIAL, SEARCH))}
             if not busy:
@@ -167,8 +167,7 @@ class SharedStudy(Study):
             self._wait_for(CONFIRMATION, stop, "which confirms")
             self._shared.refresh()
             yield
-            mine = self._leases.held(CONFIRMATION)
-            self._leases.release(CONFIRMATION)
+            mine = self._leases.release(CONFIRMATION)
         self._shared.refresh()
 
     def _wait_for(self, what: str, stop: StopSignal, why: str = "") -> None:

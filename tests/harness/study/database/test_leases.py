@@ -88,12 +88,10 @@ def test_one_of_many_drivers_gets_a_lease_and_gives_it_back(leases: NewLeases) -
         thread.join()
     (holder,) = taken
     others = [driver for driver in drivers if driver is not holder]
-    assert holder.take("trial 0") and holder.held("trial 0") and holder.others() == {}
+    assert holder.take("trial 0") and holder.others() == {}
     assert others[0].others() == {"trial 0": f"process {os.getpid()} on {os.uname().nodename}"}
-    others[0].release("trial 0")
-    assert not others[0].take("trial 0"), "what is another's is not given back"
-    holder.release("trial 0")
-    assert not holder.held("trial 0") and others[1].take("trial 0")
+    assert not others[0].release("trial 0") and not others[0].take("trial 0"), "what is another's is not given back"
+    assert holder.release("trial 0") and others[1].take("trial 0")
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "release"])), max_size=12))
@@ -139,10 +137,9 @@ def test_a_silent_driver_elsewhere_loses_its_lease_and_can_write_no_more(leases:
     other, third = leases(lost_seconds=0.3), leases(lost_seconds=SECONDS)
     assert silent.take("trial 1") and not other.take("trial 1")
     until(lambda: other.take("trial 1"))
-    assert silent.held("trial 1"), "it cannot know yet"
     with pytest.raises(TakenOver, match="trial 1 was taken over by another driver"), silent.holding("trial 1"):
         pytest.fail("it has no transaction")
-    assert not silent.held("trial 1") and not silent.take("trial 1") and not third.take("trial 1")
+    assert not silent.take("trial 1") and not third.take("trial 1")
     with other.holding("trial 1") as connection:
         assert connection.execute(select(LEASES.c.driver)).scalar() == other.driver.id
 
@@ -175,10 +172,3 @@ def test_an_outage_makes_nobody_lose_anything(leases: NewLeases, database: Datab
     database.outages += 1
     assert not other.take("trial 1")
     until(lambda: other.take("trial 1"))
-
-
-def test_what_a_driver_lost_it_knows_with_its_next_beat(leases: NewLeases) -> None:
-    driver, other = leases(dead(), beat_seconds=0.1), leases()
-    assert driver.take("trial 1")
-    until(lambda: other.take("trial 1"))  # it beats for real, and a beat in the very moment of the look wins
-    until(lambda: not driver.held("trial 1"))
