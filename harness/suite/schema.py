@@ -16,19 +16,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.suite.metrics import METRICS, RETURNS
 from harness.suite.space import decode, encode, ends
 from unilab.settings import nearest
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -40,17 +38,19 @@ FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
 UNKNOWN = "?"
 """environment of a suite that names none that can be one"""
-UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
-MISSING_KEY = ("missing", "missing_argument")
-TOO_SHORT = "too_short"
-"""kinds of errors of pydantic"""
+UNKNOWN_KEY = "unexpected_keyword_argument"
+"""as pydantic calls it"""
+
+
+class Section:
+    """Keys of a suite file that go together: any other is a mistake, and so is a number that is not finite."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(Section):
     """Numbers between two ends, both included; whole numbers if both ends are."""
-
-    __pydantic_config__ = STRICT
 
     low: Number
     """smallest value"""
@@ -105,25 +105,18 @@ def _kind_of_search(value: Any) -> str | None:
     return "range" if isinstance(value, dict | Range) else None
 
 
-Written = Annotated[
-    Annotated[tuple[Any, ...], Tag("list")] | Annotated[Range, Tag("range")],
-    Discriminator(
-        _kind_of_search,
-        custom_error_type="search_kind",
-        custom_error_message="expected a list of values or {low, high, log, step}",
-    ),
-]
-
-
-class _FromFile:
-    """How pydantic reads a dimension."""
-
-    @staticmethod
-    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(distribution, handler.generate_schema(Written))
-
-
-Dimension = Annotated[BaseDistribution, _FromFile]
+if TYPE_CHECKING:
+    Dimension = BaseDistribution
+else:
+    Dimension = Annotated[
+        Annotated[tuple[Any, ...], Tag("list")] | Annotated[Range, Tag("range")],
+        Discriminator(
+            _kind_of_search,
+            custom_error_type="search_kind",
+            custom_error_message="expected a list of values or {low, high, log, step}",
+        ),
+        AfterValidator(distribution),
+    ]
 
 
 def _known_metric(name: Any) -> Any:
@@ -136,10 +129,8 @@ Metric = Annotated[str, BeforeValidator(_known_metric)]
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Section):
     """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
-
-    __pydantic_config__ = STRICT
 
     metric: Metric
     """one of the metrics below"""
@@ -159,10 +150,8 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Bounds(Section):
     """Where a metric has to stay for a configuration to count as feasible."""
-
-    __pydantic_config__ = STRICT
 
     min: Number | None = None
     """smallest value that is allowed"""
@@ -179,10 +168,8 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Constraints:
+class Constraints(Section):
     """What a configuration has to keep to count as feasible."""
-
-    __pydantic_config__ = STRICT
 
     host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """part of this machine's memory that a trial may use"""
@@ -199,10 +186,8 @@ class Constraints:
 
 
 @dataclass(frozen=True)
-class ReturnAt:
+class ReturnAt(Section):
     """A budget of training: of env steps, or of seconds of wall time."""
-
-    __pydantic_config__ = STRICT
 
     env_steps: Count | None = None
     """env steps of training"""
@@ -218,10 +203,8 @@ class ReturnAt:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Section):
     """How a trial is measured."""
-
-    __pydantic_config__ = STRICT
 
     warmup_seconds: NotNegative = 5.0
     """left out of the steady window, as are three iterations and those that wrap the buffers once"""
@@ -252,10 +235,8 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Confirm:
+class Confirm(Section):
     """After the search the best configurations and the baseline again, in turns (``harness.study.confirmation``)."""
-
-    __pydantic_config__ = STRICT
 
     top: Count = 2
     """configurations beside the baseline"""
@@ -270,10 +251,8 @@ class Confirm:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(Section):
     """How the search chooses the next trial."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["tpe", "random", "grid"] = "tpe"
     """Optuna's tree-structured Parzen estimator, random values, or every configuration"""
@@ -284,10 +263,8 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Pruner:
+class Pruner(Section):
     """Trials of the search whose return stays behind are ended early; see ``harness.study.optuna_trial``."""
-
-    __pydantic_config__ = STRICT
 
     percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
     """a trial goes on while its best return so far is at or above this percentile of the completed trials"""
@@ -300,10 +277,8 @@ class Pruner:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Section):
     """What a study may take."""
-
-    __pydantic_config__ = STRICT
 
     trials: Count = 20
     """trials of the study in total, over all runs of it"""
@@ -317,10 +292,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Variant:
+class Variant(Section):
     """One of several trainers side by side, with settings of its own."""
-
-    __pydantic_config__ = STRICT
 
     trainer: Annotated[str, Field(min_length=1)]
     """as ``trainer`` of a suite"""
@@ -329,10 +302,8 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Suite:
+class Suite(Section):
     """A suite file."""
-
-    __pydantic_config__ = STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
     """of the suite; its studies are in a folder of that name"""
@@ -442,12 +413,16 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
     Raises:
         InputError: everything that is wrong with the file or an override.
     """
-    return _faultless(read(path, overrides))
+    source = read(path, overrides)
+    Mistakes(source.mistakes).check()
+    return source
 
 
 def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
     """As ``load``, from text."""
-    return _faultless(_build(Document.parse(text, file, overrides, FLAT_GROUPS)))
+    source = _build(Document.parse(text, file, overrides, FLAT_GROUPS))
+    Mistakes(source.mistakes).check()
+    return source
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
@@ -459,32 +434,38 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
     return _build(Document.load(path, overrides, FLAT_GROUPS))
 
 
-def _faultless(source: SuiteSource) -> SuiteSource:
-    Mistakes(source.mistakes).check()
-    return source
-
-
 def _build(document: Document) -> SuiteSource:
     content = document.content
     if "settings" in content and not {"name", "search", "fixed"} & content.keys():
         problem = f"this is a configuration and no suite: python -m harness train {shlex.quote(document.file)}"
         raise document.error(("settings",), problem)
     content = {**content, "search": _without_groups(content.get("search", {}))}
-    mistakes = Mistakes()
+    mistakes: list[InputError] = []
     try:
         suite = _SUITE.validate_python(content)
     except pydantic.ValidationError as error:
-        mistakes.found += _errors(error, document)
-        suite = _rest(content, error, mistakes)
-    wrong = {one.key.partition(".")[0] for one in mistakes.found}
+        mistakes += _told(error, document)
+        # without what is wrong, so that the rest can be checked, too
+        rest = copy.deepcopy(content)
+        for section, *inside in {one["loc"][:2] for one in error.errors()}:
+            group = rest.get(str(section))
+            if inside and isinstance(group, dict) and inside[0] in group:
+                del group[inside[0]]
+            else:
+                rest.pop(str(section), None)
+        try:
+            suite = _SUITE.validate_python({"name": "unnamed", "env": UNKNOWN} | rest)
+        except pydantic.ValidationError:
+            raise InputError.together(mistakes) from None
+    wrong = {one.key.partition(".")[0] for one in mistakes}
     if not wrong & {"trainer", "trainers"} and bool(suite.trainer) == bool(suite.trainers):
         key, problem = "trainer", "is missing" if "trainer" not in content else "expected a name"
         if suite.trainer:
             key, problem = "trainers", "there is a 'trainer' as well; leave out one of the two"
-        mistakes.found.append(document.error((key,), problem))
+        mistakes.append(document.error((key,), problem))
     if "measure" not in wrong:  # otherwise it is not known what is measured
-        mistakes.found += [document.error(key, problem) for key, problem in _contradictions(suite)]
-    return SuiteSource(suite, document, tuple(mistakes.found))
+        mistakes += [document.error(key, problem) for key, problem in _contradictions(suite)]
+    return SuiteSource(suite, document, tuple(mistakes))
 
 
 def _without_groups(search: Any) -> Any:
@@ -494,24 +475,8 @@ def _without_groups(search: Any) -> Any:
     flat: dict[str, Any] = {}
     for name, value in search.items():
         is_group = isinstance(value, dict) and value and all(isinstance(inner, dict | list) for inner in value.values())
-        inside = _without_groups(value) if is_group else None
-        flat |= {name: value} if inside is None else {f"{name}.{inner}": one for inner, one in inside.items()}
+        flat |= {f"{name}.{inner}": one for inner, one in _without_groups(value).items()} if is_group else {name: value}
     return flat
-
-
-def _rest(content: dict[str, Any], error: pydantic.ValidationError, mistakes: Mistakes) -> Suite:
-    """The suite without what is wrong, so that the rest of it can be checked, too."""
-    content = copy.deepcopy(content)
-    for section, *inside in {one["loc"][:2] for one in error.errors()}:
-        group = content.get(str(section))
-        if inside and isinstance(group, dict) and inside[0] in group:
-            del group[inside[0]]
-        else:
-            content.pop(str(section), None)
-    try:
-        return _SUITE.validate_python({"name": "unnamed", "env": UNKNOWN} | content)
-    except pydantic.ValidationError:
-        raise InputError.together(mistakes.found) from None
 
 
 def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
@@ -524,50 +489,41 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
     if budget is not None and budget <= measure.warmup_seconds:
         problem = f"a trial of {budget:g} s needs a warm-up that is shorter, got {measure.warmup_seconds:g} s"
         yield ("measure", "warmup_seconds"), problem
-    needs = {
-        "return_at_budget": ("return_at: {env_steps: N} or {seconds: S}", measure.return_at),
-        "seconds_to_return": ("target_return: R", measure.target_return),
-    }
+    unmeasured = {} if measure.return_at else {"return_at_budget": "return_at: {env_steps: N} or {seconds: S}"}
+    unmeasured |= {} if measure.target_return is not None else {"seconds_to_return": "target_return: R"}
     used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
-        if metric in needs and needs[metric][1] is None:
-            yield key, f"'{metric}' is measured only with measure.{needs[metric][0]}"
+        if metric in unmeasured:
+            yield key, f"'{metric}' is measured only with measure.{unmeasured[metric]}"
 
 
-def _errors(error: pydantic.ValidationError, document: Document) -> list[InputError]:
-    """Each mistake once, and only what is the cause.
+def _told(error: pydantic.ValidationError, document: Document) -> list[InputError]:
+    """Each mistake once with its line, as the file has its key, and only what is the cause.
 
     A misspelt key is unknown and leaves another one missing; a wrong value leaves a list shorter than it may be.
     """
     found = error.errors()
     inside = {one["loc"][:-depth] for one in found for depth in range(1, len(one["loc"]))}
-    found = [one for one in found if one["type"] != TOO_SHORT or one["loc"] not in inside]
-    misspelt = {one["loc"][:-1] for one in found if one["type"] in UNKNOWN_KEY}
+    misspelt = {one["loc"][:-1] for one in found if one["type"] == UNKNOWN_KEY}
     told: dict[Key, InputError] = {}
     for one in found:
-        if one["type"] not in MISSING_KEY or one["loc"][:-1] not in misspelt:
-            key = _key(one)
-            told.setdefault(key, _told(key, one, document))
+        is_unknown, is_missing = one["type"] == UNKNOWN_KEY, one["type"] == "missing"
+        if (is_missing and one["loc"][:-1] in misspelt) or (one["type"] == "too_short" and one["loc"] in inside):
+            continue
+        # without names of pydantic's and of ours
+        key: Key = tuple(part for part in one["loc"] if part not in {"list", "range", "metrics", "[key]"})
+        if key[-1] in {"int", "float"} and not is_unknown:
+            key = key[:-1]
+        if is_unknown:
+            owner = SECTIONS.get(".".join(map(str, key[:-1]))) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
+            remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])
+            if len(key) == 1 and remedy.startswith("known"):
+                remedy = f"a setting of the trainer is set as fixed.{key[0]}; {remedy}"
+            problem = f"unknown key; {remedy}"
+        elif is_missing:
+            problem = "is missing"
+        else:
+            got = "" if one["type"] == "value_error" else f", got {one['input']!r}"
+            problem = f"{one['msg'].removeprefix('Value error, ')}{got}"[:300]
+        told.setdefault(key, document.error(key, problem))
     return list(told.values())
-
-
-def _key(error: Any) -> Key:
-    """As the file has it, without names of ours."""
-    *outer, last = (part for part in error["loc"] if part not in {"list", "range", "metrics", "[key]"})
-    is_type = last in {"int", "float"} and error["type"] not in UNKNOWN_KEY
-    return tuple(outer if is_type else [*outer, last])
-
-
-def _told(key: Key, error: Any, document: Document) -> InputError:
-    if error["type"] in UNKNOWN_KEY:
-        section = ".".join(map(str, key[:-1]))
-        owner = SECTIONS.get(section) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
-        remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])
-        if len(key) == 1 and remedy.startswith("known"):
-            remedy = f"a setting of the trainer is set as fixed.{key[0]}; {remedy}"
-        return document.error(key, f"unknown key; {remedy}")
-    if error["type"] in MISSING_KEY:
-        return document.error(key, "is missing")
-    problem = error["msg"].removeprefix("Value error, ")
-    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return document.error(key, f"{problem}{got}"[:300])
