@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
-from unilab.algos.torch.appo.config import APPOConfig, check_actions
+from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
@@ -209,15 +209,10 @@ class APPOTrainer(OwnTrainer):
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
         config = self.config(settings)
-        built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
-        if built_in and config.env in names():  # our own environments have continuous actions
-            return
-        dims = _env_sizes(config).dims
-        check_actions(config.env, dims.chooses)
-        if not built_in:
+        if not (isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)):
             from unilab.algos.torch.appo.actor_critic import build_networks
 
-            build_networks(config, dims)
+            build_networks(config, _env_sizes(config).dims)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
         from unilab.algos.torch.memory import estimate_appo

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from unilab.envs import make
-from unilab.envs.gymnasium_adapter import unflatten_action
+from unilab.envs.gymnasium_adapter import adapter_of_class
 
 
 def test_rows_are_gymnasium_environments_step_for_step() -> None:
@@ -85,50 +85,35 @@ def test_an_error_of_an_environment_names_its_row_and_step() -> None:
         assert caught.value.__notes__ == ["Countdown: environment 0, env step 3, action [0.]"]
 
 
-@pytest.mark.parametrize(
-    ("space", "flat", "expected"),
-    [
-        (spaces.Box(-1, 1, (2, 2)), [1, 2, 3, 4], [[1, 2], [3, 4]]),
-        (spaces.Box(0, 9, (2,), dtype=np.int64), [1.4, 2.6], [1, 3]),
-        (spaces.Discrete(3, start=5), [0.1, 0.9, 0.3], 6),
-        (spaces.MultiDiscrete([2, 3]), [0, 1, 5, 2, 7], [1, 2]),
-        (spaces.MultiBinary(3), [-1, 0.2, 3], [0, 1, 1]),
-    ],
-)
-def test_actions_of_every_space(space: spaces.Space[Any], flat: list[float], expected: Any) -> None:
-    values = np.array([*flat, 99], dtype=np.float32)
-    action, rest = unflatten_action(space, values)
-    np.testing.assert_array_equal(action, expected)
-    assert rest.tolist() == [99]
-    assert spaces.flatdim(space) == len(flat)
+class Grid(ZeroDimensional):
+    """Takes whole numbers in two dimensions, and changes what it is given."""
+
+    action_space = spaces.Box(0, 9, (1, 2), dtype=np.int64)
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        reward = float(action[0] @ [10, 1])
+        action[:] = 0
+        return np.zeros(1, np.float32), reward, False, False, {}
 
 
-def test_actions_of_nested_spaces() -> None:
-    space = spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple((spaces.Box(-1, 1, (1,)), spaces.Discrete(2)))})
-    action, rest = unflatten_action(space, np.array([1, 0, 0.5, 0, 1], dtype=np.float32))
-    assert action["a"] == 0 and action["b"][0].tolist() == [0.5] and action["b"][1] == 1
-    assert rest.size == 0
-    assert space.contains(action)
+def test_a_box_of_whole_numbers_gets_such_and_an_array_of_its_own() -> None:
+    with make("tests.envs.test_gymnasium_adapter:Grid", 2, seed=0) as env:
+        env.reset()
+        actions = np.array([[1.4, 2.6], [7.0, 0.2]], np.float32)
+        assert env.step(actions).reward.tolist() == [13, 70]
+        assert actions.all()
 
 
 @pytest.mark.parametrize(
-    ("space", "chooses"),
-    [
-        (spaces.Box(0, 1, (2,)), False),
-        (spaces.MultiBinary(2), False),
-        (spaces.MultiDiscrete([2, 3]), True),
-        (spaces.Dict({"a": spaces.Box(0, 1, (2,)), "b": spaces.Tuple((spaces.Discrete(2),))}), True),
-    ],
+    "space", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Dict({"a": spaces.Box(0, 1, (2,))})]
 )
-def test_an_environment_says_whether_actions_are_choices(space: spaces.Space[Any], chooses: bool) -> None:
-    class Acts(gymnasium.Env[Any, Any]):
-        observation_space = spaces.Box(0, 1, (1,))
-        action_space = space
+def test_actions_of_several_parts_are_refused(space: spaces.Space[Any]) -> None:
+    class Acts(ZeroDimensional):
+        action_space = space  # type: ignore[assignment]
 
-    from unilab.envs.gymnasium_adapter import adapter_of_class
-
-    with adapter_of_class(Acts)(1, num_threads=1, seed=0) as env:
-        assert env.chooses is chooses and env.num_actions == 0
+    with pytest.raises(ValueError, match=f"Acts: action_space is a {type(space).__name__}: only Box and Discrete"):
+        adapter_of_class(Acts)(1, num_threads=1, seed=0)
 
 
 class Choice(ZeroDimensional):
@@ -143,7 +128,7 @@ class Choice(ZeroDimensional):
 
 def test_a_discrete_action_is_given_by_its_index() -> None:
     with make("tests.envs.test_gymnasium_adapter:Choice", 3, seed=0) as env:
-        assert (env.num_actions, env.action_dim, env.action_low, env.action_high, env.chooses) == (3, 1, 0, 2, False)
+        assert (env.num_actions, env.action_dim, env.action_low, env.action_high) == (3, 1, 0, 2)
         assert env.dims.num_actions == 3
         env.reset()
         assert env.step(np.array([[0], [1], [2]], np.float32)).reward.tolist() == [5, 6, 7]
@@ -153,8 +138,6 @@ def test_a_space_without_a_fixed_size_is_refused() -> None:
     class Lists(gymnasium.Env[Any, Any]):
         observation_space = spaces.Sequence(spaces.Discrete(3))
         action_space = spaces.Discrete(2)
-
-    from unilab.envs.gymnasium_adapter import adapter_of_class
 
     with pytest.raises(ValueError, match=r"Lists: the observation space .* has no fixed size"):
         adapter_of_class(Lists)(2, num_threads=1, seed=0)

@@ -80,9 +80,6 @@ class AutoresetVecEnv(VecEnv):
     def _load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``_state`` gave."""
 
-    def _reseed(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-
     # The contract.
 
     @property
@@ -96,7 +93,7 @@ class AutoresetVecEnv(VecEnv):
     def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
         self._check_open()
         if seed is not None:
-            self._reseed(seed)
+            self._rng = np.random.default_rng(seed)
         self.elapsed_steps.fill(0)
         self._begin(np.arange(self.num_envs))
         self._ready = True
@@ -108,28 +105,48 @@ class AutoresetVecEnv(VecEnv):
             self.elapsed_steps[:] = np.arange(self.num_envs) * self.max_episode_steps // self.num_envs
 
     def step(self, actions: FloatArray) -> StepResult:
-        actions = self._checked(actions)
+        self._check_ready("step")
+        actions = np.asarray(actions, dtype=np.float32)
+        if actions.shape != (self.num_envs, self.action_dim):
+            expected = f"[{self.num_envs}, {self.action_dim}] (environments, action)"
+            raise ValueError(f"{self._name}: actions must have shape {expected}, got {list(actions.shape)}")
         self._obs, self._previous_obs = self._previous_obs, self._obs
         self._critic, self._previous_critic = self._previous_critic, self._critic
         self._truncated.fill(False)
         self._env_steps += 1
-        # Rows that blow up overflow on their way; they are found below and end as faults.
+        # Rows that blow up overflow on their way; they are found here and end as faults. What is nearest to the cause
+        # names the fault. A sum is one cheap pass and is not finite if any term is not; the second look decides.
         with np.errstate(over="ignore", invalid="ignore"):
             failures = self._advance(actions)
-            # what is nearest to the cause names the fault
-            failures = self._not_finite() | failures | self._not_finite_actions(actions)
+            if not np.isfinite(self._obs.sum() + self._critic.sum() + self._reward.sum()):
+                given = {"observation": self._obs, "critic": self._critic, "reward": self._reward[:, None]}
+                for field, values in given.items():
+                    for row, column in np.argwhere(~np.isfinite(values)).tolist():
+                        failures.setdefault(row, (field, f"{values[row, column]} at index {column}"))
+            if not np.isfinite(actions.sum()):
+                for row in np.flatnonzero(~np.isfinite(actions).all(axis=1)).tolist():
+                    failures[row] = ("action", f"{actions[row].tolist()} is not finite")
         self.elapsed_steps += 1
         if self.max_episode_steps is not None:
             self._truncated |= self.elapsed_steps >= self.max_episode_steps
-        faults = self._end_failed(failures) if failures else ()
+        faults = []
+        for row, (field, problem) in sorted(failures.items()):
+            message = f"{self._name} environment {row}, env step {self._env_steps}: {field}: {problem}"
+            faults.append(SimulationFault(row, self._env_steps, field, message, self._state_before(row)))
+            self._obs[row], self._critic[row] = self._previous_obs[row], self._previous_critic[row]
+            self._reward[row], self._terminated[row], self._truncated[row] = 0, True, False
         np.logical_or(self._terminated, self._truncated, out=self._ended)
         ids = self._ended.nonzero()[0]
-        if ids.size:
-            self._restart(ids)
         final_obs, final_critic = self._final_obs[: ids.size], self._final_critic[: ids.size]
+        if ids.size:
+            # mode="clip" lets numpy write straight into out; the ids are in range
+            np.take(self._obs, ids, axis=0, out=final_obs, mode="clip")
+            np.take(self._critic, ids, axis=0, out=final_critic, mode="clip")
+            self.elapsed_steps[ids] = 0
+            self._begin(ids)
         return StepResult(
             self._obs, self._reward, self._terminated, self._truncated, ids, final_obs,
-            self.critic, final_critic if self.critic_dim else None, faults,
+            self.critic, final_critic if self.critic_dim else None, tuple(faults),
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,7 +176,7 @@ class AutoresetVecEnv(VecEnv):
     def close(self) -> None:
         self._closed = True
 
-    # Inside a step.
+    # What errors say.
 
     @property
     def _name(self) -> str:
@@ -181,48 +198,3 @@ class AutoresetVecEnv(VecEnv):
         self._check_open()
         if not self._ready:
             raise RuntimeError(f"{self._name} has no episode yet; call reset() before {method}()")
-
-    def _checked(self, actions: FloatArray) -> FloatArray:
-        self._check_ready("step")
-        actions = np.asarray(actions, dtype=np.float32)
-        if actions.shape != (self.num_envs, self.action_dim):
-            expected = f"[{self.num_envs}, {self.action_dim}] (environments, action)"
-            raise ValueError(f"{self._name}: actions must have shape {expected}, got {list(actions.shape)}")
-        return actions
-
-    def _not_finite_actions(self, actions: FloatArray) -> Failures:
-        # A sum is one cheap pass and is not finite if any term is not. It may overflow; the second look decides.
-        if np.isfinite(actions.sum()):
-            return {}
-        rows = np.unique(np.argwhere(~np.isfinite(actions))[:, 0])
-        return {row: ("action", f"{actions[row].tolist()} is not finite") for row in rows.tolist()}
-
-    def _not_finite(self) -> Failures:
-        """Rows with a NaN or infinity in what the step is about to return."""
-        if np.isfinite(self._obs.sum() + self._critic.sum() + self._reward.sum()):
-            return {}
-        failures: Failures = {}
-        for field, rows in (("reward", self._reward[:, None]), ("critic", self._critic), ("observation", self._obs)):
-            for row, column in reversed(np.argwhere(~np.isfinite(rows)).tolist()):
-                failures[row] = (field, f"{rows[row, column]} at index {column}")
-        return failures
-
-    def _end_failed(self, failures: Failures) -> tuple[SimulationFault, ...]:
-        faults = []
-        for row, (field, problem) in sorted(failures.items()):
-            message = f"{self._name} environment {row}, env step {self._env_steps}: {field}: {problem}"
-            faults.append(SimulationFault(row, self._env_steps, field, message, self._state_before(row)))
-        rows = np.fromiter(failures, dtype=np.int64)
-        self._obs[rows] = self._previous_obs[rows]
-        self._critic[rows] = self._previous_critic[rows]
-        self._reward[rows] = 0
-        self._terminated[rows] = True
-        self._truncated[rows] = False
-        return tuple(faults)
-
-    def _restart(self, ids: NDArray[np.int64]) -> None:
-        # mode="clip" lets numpy write straight into out; the ids are in range
-        np.take(self._obs, ids, axis=0, out=self._final_obs[: ids.size], mode="clip")
-        np.take(self._critic, ids, axis=0, out=self._final_critic[: ids.size], mode="clip")
-        self.elapsed_steps[ids] = 0
-        self._begin(ids)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium
@@ -21,10 +22,9 @@ class GymnasiumVecEnv(AutoresetVecEnv):
     """N gymnasium environments.
 
     Observations are flattened as ``gymnasium.spaces.flatten`` does; those of several parts, and images, are refused,
-    because the policies here could not tell what is what. A box action is passed as it is given, a
-    discrete one by its index. In spaces of several parts each value of a discrete part has a column, and the largest is
-    taken. Gymnasium offers no state to save: after
-    ``load_state_dict`` every row begins a new episode.
+    because the policies here could not tell what is what. Actions are a ``Box``, which gets them as they are given, or
+    ``Discrete``, of which the index is given. Gymnasium offers no state to save: after ``load_state_dict`` every row
+    begins a new episode.
     """
 
     exact_resume: ClassVar[bool] = False
@@ -54,11 +54,11 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             for env in self._envs:
                 env.close()
             raise EnvironmentMistake(f"{self._label}: {problem}")
-        space = first.action_space
-        if isinstance(space, spaces.Discrete):
-            self.num_actions = int(space.n)
-            space = spaces.Box(0, self.num_actions - 1, (1,))
-        bounds = spaces.flatten_space(space)
+        action_space = first.action_space
+        if isinstance(action_space, spaces.Discrete):
+            self.num_actions = int(action_space.n)
+            action_space = spaces.Box(0, self.num_actions - 1, (1,))
+        bounds = spaces.flatten_space(action_space)
         super().__init__(
             num_envs,
             obs_dim=spaces.flatdim(first.observation_space),
@@ -69,7 +69,6 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             num_threads=1,
             seed=seed,
         )
-        self.chooses = _chooses(space)
 
     @property
     def _name(self) -> str:
@@ -85,14 +84,16 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             if isinstance(space, spaces.Discrete):
                 action = space.start + round(float(actions[row, 0]))
             else:
-                action, _ = unflatten_action(space, actions[row])
+                given = np.rint(actions[row]) if np.issubdtype(space.dtype, np.integer) else actions[row]
+                action = given.astype(space.dtype).reshape(space.shape)  # a copy, which the environment may change
             try:
                 returned = env.step(action)
             except Exception as error:
                 error.add_note(f"{self._label}: environment {row}, env step {self._env_steps}, action {action}")
                 raise
             if not (isinstance(returned, tuple) and len(returned) == 5):
-                old = "; this is the interface of gym before 0.26" if _length(returned) == 4 else ""
+                is_old = isinstance(returned, tuple) and len(returned) == 4
+                old = "; this is the interface of gym before 0.26" if is_old else ""
                 raise self._mistake("step", returned, f"(observation, reward, terminated, truncated, info){old}")
             obs, reward, terminated, truncated, _ = returned
             self._obs[row] = self._flat("step", obs)
@@ -140,19 +141,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, NUMBERS) or (np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiub")
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, tuple | list) else 0
-
-
 def _unusable(env: gymnasium.Env[Any, Any]) -> str | None:
     """What keeps an environment from being batched."""
     for kind in ("observation", "action"):
         space = getattr(env, f"{kind}_space", None)
         if not isinstance(space, spaces.Space):
             return f"{kind}_space is {describe(space)}; expected a space, such as gymnasium.spaces.Box(-1, 1, (3,))"
-        if not space.is_np_flattenable:
-            return f"the {kind} space {space} has no fixed size and cannot be batched"
     seen = env.observation_space
+    if not seen.is_np_flattenable:
+        return f"the observation space {seen} has no fixed size and cannot be batched"
     if isinstance(seen, spaces.Dict | spaces.Tuple):
         return (
             f"observation_space is a {type(seen).__name__}: observations of several parts are not supported, because "
@@ -163,6 +160,11 @@ def _unusable(env: gymnasium.Env[Any, Any]) -> str | None:
             f"observation_space is an image {seen.shape}: images are not supported, because the policies take one "
             "vector and know nothing of neighbouring pixels; observe the state, or features of the image"
         )
+    if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
+        return (
+            f"action_space is a {type(env.action_space).__name__}: only Box and Discrete are supported, because the "
+            "policies give one vector or choose one action; wrap the environment so that it takes one of these"
+        )
     signature = inspect.signature(env.unwrapped.reset)
     try:
         signature.bind(seed=0)
@@ -172,60 +174,11 @@ def _unusable(env: gymnasium.Env[Any, Any]) -> str | None:
     return None
 
 
-def _chooses(space: spaces.Space[Any]) -> bool:
-    """Whether a part of the space takes the largest of several numbers."""
-    match space:
-        case spaces.Dict():
-            return any(map(_chooses, space.spaces.values()))
-        case spaces.Tuple():
-            return any(map(_chooses, space.spaces))
-    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
-
-
-def unflatten_action(space: spaces.Space[Any], flat: FloatArray) -> tuple[Any, FloatArray]:
-    """An action of ``space`` from the front of ``flat``, and the rest of it."""
-    size = spaces.flatdim(space)
-    head, rest = flat[:size], flat[size:]
-    match space:
-        case spaces.Box():
-            values = np.rint(head) if np.issubdtype(space.dtype, np.integer) else head
-            return values.reshape(space.shape).astype(space.dtype), rest
-        case spaces.Discrete():
-            return space.start + int(head.argmax()), rest
-        case spaces.MultiDiscrete():
-            blocks = np.split(head, np.cumsum(space.nvec.ravel())[:-1])
-            chosen = np.array([block.argmax() for block in blocks], dtype=space.dtype)
-            return chosen.reshape(space.shape) + space.start, rest
-        case spaces.MultiBinary():
-            return (head > 0).astype(space.dtype).reshape(space.shape), rest
-        case spaces.Dict():
-            chosen_parts = {}
-            for key, part in space.spaces.items():
-                chosen_parts[key], flat = unflatten_action(part, flat)
-            return chosen_parts, rest
-        case spaces.Tuple():
-            parts = []
-            for part in space.spaces:
-                one, flat = unflatten_action(part, flat)
-                parts.append(one)
-            return tuple(parts), rest
-    raise ValueError(f"actions of the space {space} cannot be made from numbers")
-
-
 def adapter_of_id(env_id: str) -> Factory:
     """A factory for a gymnasium id; its settings are the arguments of ``gymnasium.make``."""
-    registered_limit = gymnasium.spec(env_id).max_episode_steps
-
-    def factory(num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> GymnasiumVecEnv:
-        del num_threads  # the rows are stepped in a loop, on the caller's thread
-        limit = cfg.pop("max_episode_steps", registered_limit)
-        # The time limit is ours, so that stagger() can shift it.
-        make_one = _explained(
-            env_id, lambda: gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **cfg)
-        )
-        return GymnasiumVecEnv(make_one, num_envs, max_episode_steps=limit, seed=seed)
-
-    return factory
+    # The time limit is ours, so that stagger() can shift it.
+    make_one = partial(gymnasium.make, env_id, max_episode_steps=-1, disable_env_checker=True)
+    return _adapter(env_id, make_one, gymnasium.spec(env_id).max_episode_steps)
 
 
 def adapter_of_class(cls: type) -> Factory:
@@ -237,22 +190,20 @@ def adapter_of_class(cls: type) -> Factory:
     name = f"{cls.__module__}:{cls.__qualname__}"
     if not issubclass(cls, gymnasium.Env):
         raise ValueError(f"environment '{name}' must be a VecEnv or a gymnasium.Env, or a factory function")
+    return _adapter(name, cls, None)
 
+
+def _adapter(name: str, make_one: Callable[..., Any], own_limit: int | None) -> Factory:
     def factory(num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> GymnasiumVecEnv:
-        del num_threads
-        limit = cfg.pop("max_episode_steps", None)
-        return GymnasiumVecEnv(_explained(name, lambda: cls(**cfg)), num_envs, max_episode_steps=limit, seed=seed)
+        del num_threads  # the rows are stepped in a loop, on the caller's thread
+        limit = cfg.pop("max_episode_steps", own_limit)
+
+        def made() -> Any:
+            try:
+                return make_one(**cfg)
+            except TypeError as error:
+                raise SettingsError("", f"{name} refused its settings: {error}") from error
+
+        return GymnasiumVecEnv(made, num_envs, max_episode_steps=limit, seed=seed)
 
     return factory
-
-
-def _explained(name: str, make_one: Callable[[], Any]) -> Callable[[], Any]:
-    """``make_one`` with a constructor's refusal of its arguments told as an error of the settings."""
-
-    def explained() -> Any:
-        try:
-            return make_one()
-        except TypeError as error:
-            raise SettingsError("", f"{name} refused its settings: {error}") from error
-
-    return explained

@@ -293,8 +293,9 @@ class MujocoVecEnv(AutoresetVecEnv):
         evaluated = self.evaluate(self.before, actions, self.state)
         if not (isinstance(evaluated, tuple) and len(evaluated) == 2):
             raise self._mistake("evaluate", evaluated, "a tuple (reward, terminated)")
-        for part, value, buffer in zip(
-            ("reward", "terminated"), evaluated, (self._reward, self._terminated), strict=True
+        for part, value, buffer in (
+            ("reward", evaluated[0], self._reward),
+            ("terminated", evaluated[1], self._terminated),
         ):
             if value is None or np.shape(value) not in ((), buffer.shape):
                 raise self._mistake("evaluate", value, f"an array of shape {buffer.shape}", f"as {part} ")
@@ -304,18 +305,12 @@ class MujocoVecEnv(AutoresetVecEnv):
             self._critic[...] = self._observed("observe_critic", self.state, self.num_envs, self.critic_dim)
         # A sum is one cheap pass and is not finite if any term is not.
         if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
-            failures = self._bad_states() | failures
-        return failures
-
-    def _bad_states(self) -> Failures:
-        """Rows that MuJoCo found bad during the step, or that its last physics step left so."""
-        failures: Failures = {}
-        for field, values in (("qpos", self.qpos), ("qvel", self.qvel)):
-            for row in (~np.isfinite(values)).any(axis=1).nonzero()[0].tolist():
-                failures.setdefault(row, (field, "not finite"))
-        for field, kind in reversed(_BAD.items()):
-            for row in self._warnings[:, kind].nonzero()[0].tolist():
-                failures[row] = (field, "NaN, infinite or beyond 1e10")
+            for field, kind in _BAD.items():  # that MuJoCo found during the step
+                for row in self._warnings[:, kind].nonzero()[0].tolist():
+                    failures.setdefault(row, (field, "NaN, infinite or beyond 1e10"))
+            for field, values in (("qpos", self.qpos), ("qvel", self.qvel)):  # that its last physics step left
+                for row in (~np.isfinite(values)).any(axis=1).nonzero()[0].tolist():
+                    failures.setdefault(row, (field, "not finite"))
         return failures
 
     def _observed(self, method: str, state: State, rows: int, size: int) -> Array:

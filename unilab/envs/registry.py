@@ -112,7 +112,9 @@ def _import(path: str) -> Factory:
         return _gymnasium(attribute, f"'{path}': module '{module_name}' has no '{attribute}'", there)
     is_class = isinstance(found, type)
     if isinstance(found, type) and not issubclass(found, VecEnv):
-        return _adapted(found)
+        from unilab.envs.gymnasium_adapter import adapter_of_class
+
+        return adapter_of_class(found)
     if not callable(found):
         raise ValueError(f"environment '{path}' is a {type(found).__name__}; it must be a factory or a class")
     return found if is_class else _checked(path, found)
@@ -133,12 +135,6 @@ def _checked(path: str, function: Any) -> Factory:
         return made
 
     return factory
-
-
-def _adapted(cls: type) -> Factory:
-    from unilab.envs.gymnasium_adapter import adapter_of_class
-
-    return adapter_of_class(cls)
 
 
 def _gymnasium(env_id: str, problem: str | None = None, others: Iterable[str] = ()) -> Factory:

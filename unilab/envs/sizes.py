@@ -32,13 +32,11 @@ class EnvSizes:
     """for each environment, the step's buffers included"""
     num_actions: int = 0
     """see ``VecEnv.num_actions``"""
-    chooses: bool = False
-    """see ``VecEnv.chooses``"""
 
     @property
     def dims(self) -> EnvDims:
         """The widths alone."""
-        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions, self.chooses)
+        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions)
 
     def items(self, num_envs: int, threads: int) -> list[BudgetItem]:
         """So many environments, stepped by so many threads."""
@@ -64,9 +62,7 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
             model, thread, row = one.bytes_taken()
         else:
             model, thread, row = 0, 0, _measured_row_bytes(env, env_cfg, sim_backend)
-        return EnvSizes(
-            one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers, one.num_actions, one.chooses
-        )
+        return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers, one.num_actions)
 
 
 def _measured_row_bytes(env: str, env_cfg: Mapping[str, Any] | None, sim_backend: str, rows: int = 16) -> int:

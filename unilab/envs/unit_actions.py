@@ -55,7 +55,7 @@ class UnitActions(VecEnv):
         self.num_envs, self.num_threads = env.num_envs, env.num_threads
         self.obs_dim, self.action_dim, self.critic_dim = env.obs_dim, env.action_dim, env.critic_dim
         self.action_low, self.action_high = -np.ones(env.action_dim, np.float32), np.ones(env.action_dim, np.float32)
-        self.num_actions, self.chooses = env.num_actions, env.chooses
+        self.num_actions = env.num_actions
         self.max_episode_steps = env.max_episode_steps
         self.elapsed_steps = env.elapsed_steps
 

@@ -46,8 +46,6 @@ class EnvDims:
     """0: no privileged observation"""
     num_actions: int = 0
     """see ``VecEnv.num_actions``"""
-    chooses: bool = False
-    """see ``VecEnv.chooses``"""
 
     @property
     def outputs(self) -> int:
@@ -110,8 +108,6 @@ class VecEnv(ABC):
 
     num_actions: int = 0
     """K discrete actions: ``step`` takes the index, 0 to K - 1, of each row's; 0: actions are continuous"""
-    chooses: bool = False
-    """whether some of an action's columns stand for the values of a discrete one, of which the largest is taken"""
     num_envs: int
     obs_dim: int
     action_dim: int
@@ -130,7 +126,7 @@ class VecEnv(ABC):
     @property
     def dims(self) -> EnvDims:
         """What networks and buffers need to know."""
-        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions, self.chooses)
+        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions)
 
     @property
     @abstractmethod

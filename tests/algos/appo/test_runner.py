@@ -18,6 +18,7 @@ from unilab import load_policy
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.evaluate import evaluate
+from unilab.envs import EnvironmentMistake
 from unilab.ipc import CollectorError
 from unilab.machine.devices import COLLECTOR_NICENESS, DeviceError
 from unilab.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -214,8 +215,10 @@ class TwoParts(gymnasium.Env):
     action_space = gymnasium.spaces.MultiDiscrete([2, 3])
 
 
-def test_discrete_actions_of_several_parts_are_refused():
-    with pytest.raises(SettingsError, match=r"env: '.*TwoParts' has actions of several parts, some of them discrete"):
+def test_actions_of_several_parts_are_refused():
+    with pytest.raises(
+        EnvironmentMistake, match="TwoParts: action_space is a MultiDiscrete: only Box and Discrete are"
+    ):
         learn(1, mode="sync", env="tests.algos.appo.test_runner:TwoParts")
 
 

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
-from unilab.settings import SettingsError
 
 LEARNING_COST_PER_EPOCH = 12.0
 """core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
@@ -118,21 +117,3 @@ class APPOConfig(RunConfig):
     def most_learner_threads(self) -> int:
         """Beyond so many data-parallel threads the shares of a minibatch are too small to pay."""
         return max(1, self.num_envs * self.steps_per_env // self.algorithm.num_mini_batches // ROWS_PER_THREAD)
-
-
-def check_actions(env: str, chooses: bool) -> None:
-    """Refuse an environment whose actions have several parts, one of them discrete (``VecEnv.chooses``).
-
-    The policy is a Gaussian whose samples are clipped to the bounds, here 0 and 1, before the largest is taken. Two
-    that are clipped to the same bound are equal and the first is taken: of two equal actions it would be in 64 %.
-
-    Raises:
-        SettingsError: it has.
-    """
-    if chooses:
-        raise SettingsError(
-            "env",
-            f"'{env}' has actions of several parts, some of them discrete, for which APPO has no policy: its Gaussian "
-            "policy would prefer the first action, whatever it learns; use an environment with one discrete action, or "
-            "with continuous ones",
-        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unilab.algos.torch.appo.actor_critic import build_networks
-from unilab.algos.torch.appo.config import APPOConfig, check_actions
+from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Rollout, RolloutSource, Weights
 from unilab.algos.torch.evaluate import mean_return
@@ -119,7 +119,7 @@ class APPORunner(AsyncRunner):
                 that cannot change.
 
         Raises:
-            SettingsError: another ``logger_type``, or an environment with discrete actions.
+            SettingsError: another ``logger_type``.
             CheckpointError: ``resume`` cannot be read, or was saved with another value of a fixed setting.
             CollectorError: the collector failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
@@ -156,7 +156,6 @@ class APPORun(TrainingRun):
         super().__init__(config, log_dir, saved, logger_type)
         torch.set_num_threads(runner.threads.inference)
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-        check_actions(config.env, dims.chooses)
         self._learner = build_learner(config, dims)
         if saved is not None and resume is not None:
             continue_learner(self._learner, saved["learner"], resume)
