@@ -1,5 +1,7 @@
 """The tasks against gymnasium's own: same states and actions in, same numbers out."""
 
+import dataclasses
+import inspect
 from typing import Any
 
 import gymnasium
@@ -10,7 +12,10 @@ from mujoco.batch import Batch
 from unilab.envs import make
 from unilab.envs.mujoco_env import MujocoVecEnv
 
-TASKS = ["HalfCheetah", "Hopper", "Walker2d", "Ant"]
+ENDLESS = {"HalfCheetah": 1000, "HumanoidStandup": 1000, "Pusher": 100, "Reacher": 50, "Swimmer": 1000}
+"""tasks that never terminate, and the steps of their episodes"""
+FALLING = ["Ant", "Hopper", "Humanoid", "InvertedDoublePendulum", "InvertedPendulum", "Walker2d"]
+TASKS = [*ENDLESS, *FALLING]
 
 
 def own(name: str, num_envs: int, **cfg: Any) -> MujocoVecEnv:
@@ -62,18 +67,33 @@ def compare(name: str, steps: int, limit: int, rows: int = 1, **cfg: Any) -> tup
 
 @pytest.mark.parametrize("name", TASKS)
 def test_thousand_random_steps(name: str) -> None:
-    terminations, truncations = compare(name, steps=1000, limit=1000, rows=2)
-    if name == "HalfCheetah":
-        assert (terminations, truncations) == (0, 2)
+    limit = ENDLESS.get(name, 1000)
+    terminations, truncations = compare(name, steps=1000, limit=limit, rows=2)
+    if name in ENDLESS:
+        assert (terminations, truncations) == (0, 2 * 1000 // limit)
     else:
         assert terminations > 5
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_defaults_are_those_of_gymnasium(name: str) -> None:
+    spec, signature = gymnasium.spec(f"{name}-v5"), inspect.signature(gymnasium.make(f"{name}-v5").unwrapped.__init__)
+    with own(name, 1) as env:
+        ours = dataclasses.asdict(env.settings)
+    assert ours.pop("max_episode_steps") == spec.max_episode_steps
+    theirs = {key: value.default for key, value in signature.parameters.items()}
+    for key, value in ours.items():
+        assert value == theirs.get(key, value), key
+    missing = theirs.keys() - ours.keys() - {"xml_file", "default_camera_config", "kwargs", "uph_cost_weight"}
+    assert not missing, "settings of gymnasium's that ours has not"
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_time_limit(name: str) -> None:
-    terminations, truncations = compare(name, steps=120, limit=12, rows=2)
-    assert truncations == 20 if name == "HalfCheetah" else truncations >= 5
-    assert (terminations > 0) == (name in ("Hopper", "Walker2d"))
+    limit = 5 if name.startswith("Inverted") else 12  # they have fallen by then
+    terminations, truncations = compare(name, steps=120, limit=limit, rows=2)
+    assert truncations == 20 if name in ENDLESS else truncations >= 5
+    assert (terminations > 0) == (name in ("Hopper", "InvertedDoublePendulum", "InvertedPendulum", "Walker2d"))
 
 
 CHANGED: dict[str, dict[str, Any]] = {
@@ -98,21 +118,59 @@ CHANGED: dict[str, dict[str, Any]] = {
         "healthy_z_range": (0.4, 0.9),
         "healthy_reward": 2.0,
     },
+    "Humanoid": {
+        "forward_reward_weight": 2.0,
+        "contact_cost_weight": 1e-4,
+        "contact_cost_range": (0.5, 3.0),
+        "healthy_z_range": (1.2, 1.45),
+        "include_cinert_in_observation": False,
+    },
+    "HumanoidStandup": {
+        "impact_cost_weight": 1e-4,
+        "impact_cost_range": (0.5, 3.0),
+        "include_cvel_in_observation": False,
+        "include_qfrc_actuator_in_observation": False,
+    },
+    "InvertedDoublePendulum": {"healthy_reward": 3.0, "frame_skip": 2},
+    "InvertedPendulum": {"frame_skip": 3},
+    "Pusher": {"reward_near_weight": 2.0, "reward_dist_weight": 0.3, "reward_control_weight": 0.7, "frame_skip": 2},
+    "Reacher": {"reward_dist_weight": 0.3, "reward_control_weight": 0.7, "frame_skip": 3},
+    "Swimmer": {"forward_reward_weight": 2.0, "ctrl_cost_weight": 0.3, "frame_skip": 2},
 }
+WITHOUT_NOISE = ("Pusher", "Reacher")
+"""gymnasium has no setting for the noise of their initial states"""
+ALL_OBSERVED = ("InvertedDoublePendulum", "InvertedPendulum", *WITHOUT_NOISE)
+"""no position is left out of their observations"""
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_changed_settings(name: str) -> None:
-    cfg = CHANGED[name] | {"exclude_current_positions_from_observation": False, "reset_noise_scale": 0.02}
+    cfg = dict(CHANGED[name])
+    if name not in WITHOUT_NOISE:
+        cfg["reset_noise_scale"] = 0.02
+    if name not in ALL_OBSERVED:
+        cfg["exclude_current_positions_from_observation"] = False
     compare(name, steps=200, limit=50, **cfg)
 
 
-def test_ant_without_forces_in_the_observation() -> None:
-    compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False)
-    compare("Ant", steps=60, limit=50, include_cfrc_ext_in_observation=False, contact_cost_weight=0.0)
+@pytest.mark.parametrize(
+    ("name", "weight"), [("Ant", "contact"), ("Humanoid", "contact"), ("HumanoidStandup", "impact")]
+)
+def test_without_forces(name: str, weight: str) -> None:
+    """Unobserved they still cost something; what has no use of them at all has a name of its own."""
+    compare(name, steps=60, limit=50, include_cfrc_ext_in_observation=False)
+    free = {"include_cfrc_ext_in_observation": False, f"{weight}_cost_weight": 0.0}
+    compare(name, steps=60, limit=50, **free)
+    with own(name, 2, **free) as changed, own(f"{name}NoForces", 2) as named:
+        assert not (changed.persistent or named.persistent)
+        for _ in range(30):
+            actions = np.full((2, named.action_dim), 0.3, dtype=np.float32)
+            ours, theirs = named.step(actions), changed.step(actions)
+            np.testing.assert_array_equal(ours.obs, theirs.obs)
+            np.testing.assert_array_equal(ours.reward, theirs.reward)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("Pusher", "Reacher")])  # of several trees
 def test_options_that_save_work_change_no_bit(name: str) -> None:
     """Random episodes on the model as its file has it, beside the environment's own."""
     with own(name, 32, max_episode_steps=None) as env:
@@ -140,22 +198,28 @@ def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
 def test_initial_states_have_the_same_distribution(name: str) -> None:
     reference = gymnasium.make(f"{name}-v5")
     reference.reset(seed=0)
-    theirs = np.array([reference.reset()[0] for _ in range(600)])
+    theirs = np.array([reference.reset()[0] for _ in range(600)]).astype(np.float32)
     with own(name, 600, max_episode_steps=1) as env:
         at_reset = env.obs.copy()
         after_an_episode = env.step(np.zeros((600, env.action_dim), dtype=np.float32)).obs
         for ours in (at_reset, after_an_episode):
-            varying = theirs.std(axis=0) > 0
-            np.testing.assert_array_equal(ours[:, ~varying], theirs[:, ~varying].astype(np.float32))
+            varying = theirs.std(axis=0) > 1e-6  # the rest are constants, or differ by rounding
+            np.testing.assert_allclose(ours[:, ~varying], theirs[:, ~varying], rtol=1e-5, atol=1e-5)
             for column in np.flatnonzero(varying):
                 # the two-sample test rejects at level 1e-5 beyond 2.47 * sqrt((n + m) / (n * m))
                 distance = kolmogorov_smirnov(ours[:, column], theirs[:, column])
                 assert distance < 2.47 * np.sqrt(2 / 600), (column, distance)
-            uniform = np.arange(env.model.nq - (2 if name == "Ant" else 1))
-            if name in ("Hopper", "Walker2d"):
-                uniform = np.arange(env.obs_dim)
-            scale = env.settings.reset_noise_scale
+            scale, positions = env.settings.reset_noise_scale, env.model.nq
+            uniform = {
+                "Ant": np.arange(positions - 2),
+                "HalfCheetah": np.arange(positions - 1),
+                "Humanoid": np.arange(positions + env.model.nv - 2),
+                "HumanoidStandup": np.arange(positions + env.model.nv - 2),
+                "InvertedDoublePendulum": np.arange(1),
+                "Pusher": np.arange(7, 14),
+                "Reacher": np.arange(0),
+            }.get(name, np.arange(env.obs_dim))
             offsets = ours[:, uniform] - theirs.mean(axis=0)[uniform]
-            assert np.abs(offsets).max() <= 1.1 * scale
+            assert np.abs(offsets).max(initial=0) <= 1.1 * scale
             assert (offsets.max(axis=0) > 0.9 * scale).all() and (offsets.min(axis=0) < -0.9 * scale).all()
     reference.close()

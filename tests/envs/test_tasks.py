@@ -11,6 +11,9 @@ import torch
 from unilab.envs import make, names
 from unilab.envs.mujoco_env import MujocoVecEnv, State
 
+ENDING = ("Ant", "Hopper", "Humanoid", "Inverted", "Walker2d")
+"""parts of the names of tasks of which an episode may end within 60 random steps"""
+
 
 def tensors(argument: Any, dtype: torch.dtype) -> Any:
     if not isinstance(argument, State):
@@ -53,4 +56,4 @@ def test_functions_of_numpy_and_of_torch_arrays_agree(name: str, dtype: torch.dt
             env.step(random.uniform(-1, 1, (16, env.action_dim)).astype(np.float32))
     assert calls["evaluate"] == 60 and calls["observe"] > 61
     assert bool(calls["observe_critic"]) == (name == "tests.envs.cart:Cart")
-    assert (ended > 0) == (name in ("Ant", "Hopper", "Walker2d")), "both answers are compared"
+    assert (ended > 0) == (any(part in name for part in ENDING) and "Standup" not in name), "both answers are compared"

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -118,8 +118,6 @@ class MujocoVecEnv(AutoresetVecEnv):
     settings_class: ClassVar[type[MujocoSettings]] = MujocoSettings
     model_file: ClassVar[str]
     """absolute path of the model's XML file, or the name of one of gymnasium's"""
-    persistent: ClassVar[bool] = False
-    """keep one MjData a simulation; costs memory, needed to read more of it than the batch binds"""
 
     def __init__(self, num_envs: int, *, num_threads: int | None = None, seed: int | None = None, **cfg: Any) -> None:
         """Load the model and allocate all buffers.
@@ -209,6 +207,11 @@ class MujocoVecEnv(AutoresetVecEnv):
             return mujoco.MjModel.from_xml_path(str(path))
         with quiet():
             return mujoco.MjModel.from_xml_path(str(gymnasium_assets() / path))
+
+    @property
+    def persistent(self) -> bool:
+        """Keep one MjData a simulation; costs memory, needed to read more of it than the batch binds."""
+        return False
 
     def critic_size(self) -> int:
         """C, asked like ``observation_size``; 0: no privileged observation."""
@@ -359,3 +362,11 @@ class MujocoVecEnv(AutoresetVecEnv):
         for name in vars(self).keys() - self._without_physics:
             if isinstance(getattr(self, name), Batch | np.ndarray | State):
                 delattr(self, name)
+
+
+def accepted(draw: Callable[[int], np.ndarray], accept: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+    """``count`` rows that ``draw(size)`` gives and ``accept(rows)`` takes: rejection sampling, for initial states."""
+    rows = draw(count)
+    while (wrong := ~accept(rows)).any():
+        rows[wrong] = draw(int(wrong.sum()))
+    return rows

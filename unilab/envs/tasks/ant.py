@@ -1,12 +1,15 @@
-"""Ant: walk forward on four legs. Semantics of gymnasium's Ant-v5, its exact contact forces included."""
+"""Ant: walk forward on four legs. Semantics of gymnasium's Ant-v5, its exact contact forces included.
+
+They cost much of the speed; ``AntNoForces`` leaves them out of the observation and of the reward, as Ant-v4 did.
+"""
 
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, MujocoVecEnv, State
+from unilab.envs.contact_forces import ContactForcesVecEnv
+from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, State
 from unilab.settings import SettingsError
 
 
@@ -45,22 +48,23 @@ class AntState(State):
     """[N, bodies, 6] clipped contact forces and torques; of the world body too, which is not observed"""
 
 
-class Ant(MujocoVecEnv):
+class Ant(ContactForcesVecEnv):
     """Observation [N, 105]: positions without x and y, velocities, contact forces [bodies * 6]."""
 
     model_file = "ant.xml"
     settings_class = AntSettings
     settings: AntSettings
-    persistent = True
     state: AntState
 
     def bind_state(self) -> AntState:
         self._main_body = self._body_id(self.settings.main_body)
-        self._xpos, self._contacts = self.batch.bind("xpos"), self.batch.bind("ncon")
-        self._scratch = mujoco.MjData(self.model)
-        xy, forces = np.zeros((self.num_envs, 2)), np.zeros((self.num_envs, self.model.nbody, 6))
-        self.carried["xy"] = xy
-        return AntState(self.qpos, self.qvel, xy, forces)
+        self._xpos = self.batch.bind("xpos")
+        xy = self.carried["xy"] = np.zeros((self.num_envs, 2))
+        return AntState(self.qpos, self.qvel, xy, self.new_forces())
+
+    @property
+    def uses_forces(self) -> bool:
+        return bool(self.settings.include_cfrc_ext_in_observation or self.settings.contact_cost_weight)
 
     def _body_id(self, body: int | str) -> int:
         try:
@@ -107,19 +111,21 @@ class Ant(MujocoVecEnv):
         self.state.forces[ids] = 0
 
     def after_physics(self) -> None:
-        """Contact forces as gymnasium has them: ``mj_rnePostConstraint`` on the state that the step left.
-
-        Under RK4 that is the integrator's last stage, which no sensor and no batch field shows; hence the loop. It
-        takes only the simulations in contact, and threads do not make it faster: the calls hold the GIL.
-        """
         self.state.xy[:] = self._xpos[:, self._main_body, :2]
-        if not (self.settings.include_cfrc_ext_in_observation or self.settings.contact_cost_weight):
-            return
-        forces = self.state.forces
-        forces.fill(0)
-        touching = self._contacts.nonzero()[0]
-        for row in touching.tolist():
-            self.batch.get_data(row, self._scratch)
-            mujoco.mj_rnePostConstraint(self.model, self._scratch)
-            forces[row] = self._scratch.cfrc_ext
-        np.clip(forces, *self.settings.contact_force_range, out=forces)
+        if self.uses_forces:
+            self.compute_forces(self.state.forces)
+            np.clip(self.state.forces, *self.settings.contact_force_range, out=self.state.forces)
+
+
+@dataclass(frozen=True)
+class AntNoForcesSettings(AntSettings):
+    """As Ant, without contact forces."""
+
+    contact_cost_weight: Finite = 0.0
+    include_cfrc_ext_in_observation: bool = False
+
+
+class AntNoForces(Ant):
+    """Observation [N, 27]: as Ant, but contact forces are neither observed nor paid for, and not computed."""
+
+    settings_class = AntNoForcesSettings
