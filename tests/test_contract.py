@@ -293,7 +293,7 @@ class TestAttachSyncPrimitives:
     """``attach_sync_primitives(write_ptr, read_ptr)`` takes the creator's pair."""
 
     def test_with_the_pair_both_sides_wake_each_other(self):
-        ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, when_full="wait")
+        ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1)
         other = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, create=False, shm_name_prefix=ring.name)
         other.attach_sync_primitives(*ring.sync_primitives)
         written, read = ring.sync_primitives

@@ -142,15 +142,31 @@ def dies_in_the_ring(marker: Path) -> Callable[[], VecEnv]:
 
 
 def _make_cart_that_dies_in_the_ring(marker: Path) -> VecEnv:
-    drop_excess, calls = RolloutRingBuffer._drop_excess, itertools.count(1)
+    announce, calls = RolloutRingBuffer.signal_write_done, itertools.count(1)
+
+    class MortalWords:
+        """Of a ring; the process is killed with the lock held, after the last store of the announcement."""
+
+        def __init__(self, words: memoryview) -> None:
+            self._words, self._stores = words, itertools.count(1)
+
+        def __getitem__(self, index: Any) -> Any:
+            return self._words[index]
+
+        def __setitem__(self, index: int, value: int) -> None:
+            self._words[index] = value
+            if next(self._stores) == 3:
+                with suppress(FileExistsError):
+                    marker.touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     def killed(ring: RolloutRingBuffer) -> None:
-        drop_excess(ring)
-        if next(calls) == 4:  # each rollout: once for a slot to write, once with the lock held when it is announced
-            with suppress(FileExistsError):
-                marker.touch(exist_ok=False)
-                os.kill(os.getpid(), signal.SIGKILL)
+        words = ring._words
+        if next(calls) == 2:
+            ring._words = MortalWords(words)  # type: ignore[assignment]
+        announce(ring)
+        ring._words = words
 
     if multiprocessing.parent_process() is not None:
-        setattr(RolloutRingBuffer, "_drop_excess", killed)  # noqa: B010 - mypy knows no other way
+        setattr(RolloutRingBuffer, "signal_write_done", killed)  # noqa: B010 - mypy knows no other way
     return make_cart()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.rollout_ring_buffer import WhenFull
 
 
 def stamp(ring: RolloutRingBuffer, number: int) -> None:
@@ -27,11 +28,13 @@ def stamped(ring: RolloutRingBuffer) -> int:
     return number
 
 
-def write_rollouts(ring: RolloutRingBuffer, stop: SharedFlag, ready: SharedFlag | None = None) -> None:
+def write_rollouts(
+    ring: RolloutRingBuffer, stop: SharedFlag, ready: SharedFlag | None = None, when_full: WhenFull = "drop_oldest"
+) -> None:
     """Write stamped rollouts as fast as possible until stopped or killed."""
     number = ring.written
     while not stop.is_set():
-        if ring.when_full == "wait" and not ring.wait_for_space(unless=stop):
+        if when_full == "wait" and not ring.wait_for_space(unless=stop):
             continue
         stamp(ring, number)
         ring.signal_write_done()
@@ -50,7 +53,7 @@ def read_rollouts(ring: RolloutRingBuffer, ready: SharedFlag) -> None:
 
 
 def hold_lock_until_killed(ring: RolloutRingBuffer, ready: SharedFlag) -> None:
-    with ring._segment.lock:
+    with ring._segment.locked():
         ready.set()
         time.sleep(600)
 

@@ -16,6 +16,7 @@ from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import CollectorError, RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.process.group import CollectorGroup
+from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.ipc.shared_memory.wakeup import Deadline
 from unilab.run.acting import ActingStopped
 
@@ -34,6 +35,7 @@ class Job:
     policy: WorkerPolicy
     num_steps: int
     seeds: tuple[int, ...]
+    when_full: WhenFull
 
 
 @dataclass(kw_only=True)
@@ -63,7 +65,8 @@ class ProcessWorkers(RemoteWorkers[_Process]):
         self._dropped = 0
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
-        self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, self.env_instance_seeds))
+        seeds = self.env_instance_seeds
+        self._job = _pickled(Job(self.env_factory, self._policy, self.n_rollout_steps, seeds, self.when_full))
         with self.env_factory() as env:
             self._layout = RolloutLayout.of(env, self.n_rollout_steps)
         self._bell = SharedFlag(get_context("spawn"))
@@ -79,7 +82,6 @@ class ProcessWorkers(RemoteWorkers[_Process]):
             layout.action_dim,
             critic_dim=layout.critic_dim,
             num_slots=self.queue_size,
-            when_full=self.when_full,
             fields=layout.fields(),
         )
         ring.attach_sync_primitives(self._bell, ring.sync_primitives[1])  # one bell says that any worker has finished
@@ -234,7 +236,7 @@ def work(
             env, task.policy, task.num_steps, task.seeds[index], worker=index, incarnation=incarnation
         ) as worker,
     ):
-        for _ in _turns(ring, orders, stop):
+        for _ in _turns(ring, task.when_full, orders, stop):
             if weights.version != taken:
                 taken = weights.read_weights_into(newest)
                 version = int(newest[VERSION])
@@ -244,7 +246,7 @@ def work(
             ring.signal_write_done()
 
 
-def _turns(ring: RolloutRingBuffer, orders: Connection | None, stop: SharedFlag) -> Iterator[None]:
+def _turns(ring: RolloutRingBuffer, when_full: WhenFull, orders: Connection | None, stop: SharedFlag) -> Iterator[None]:
     """One after the other, when a rollout is wanted and there is room for it, until told to stop."""
     ordered = 0
     while not stop.is_set():
@@ -253,6 +255,6 @@ def _turns(ring: RolloutRingBuffer, orders: Connection | None, stop: SharedFlag)
             if stop.is_set():
                 return
             ordered = orders.recv()
-        elif ring.when_full == "drop_oldest" or ring.wait_for_space(unless=stop):
+        elif when_full == "drop_oldest" or ring.wait_for_space(unless=stop):
             ordered -= 1
             yield

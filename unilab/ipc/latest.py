@@ -11,53 +11,47 @@ Stores reach other processors in order on x86-64; ``fence`` orders them elsewher
 
 import functools
 import pickle
-import queue
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-from unilab.ipc.shared_buffer import SharedBufferBase, shared_bytes
+import numpy as np
+
+from unilab.ipc.shared_buffer import FieldSpec, Layout, SharedBufferBase
 from unilab.ipc.shared_memory import segments
 
 BUFFERS = 3
 CHANGING = -1
-_HEADER = segments.align(8 * (1 + BUFFERS))
 
 T = TypeVar("T")
 
 
-def latest_bytes(kind: str, layout: Mapping[str, object], size: int) -> int:
-    """Bytes of shared memory that a LatestVersion of ``size`` bytes takes."""
-    return shared_bytes(kind, layout, _HEADER + BUFFERS * segments.align(size))
+def latest_layout(kind: str, fields: Mapping[str, FieldSpec]) -> Layout:
+    """Of a LatestVersion of these arrays: its words are the newest version, and the one in each buffer."""
+    return Layout(kind, 1 + BUFFERS, fields, BUFFERS)
 
 
 class LatestVersion(SharedBufferBase):
-    """The newest version of a block of ``size`` bytes in shared memory.
+    """The newest version of some arrays in shared memory.
 
     Several writers take turns by a file lock, which the kernel ends when its holder dies. Readers take no lock at all.
 
     Args:
         lock: entered around each write in place of that lock.
-        kind, layout, attach, label: as for ``SharedBufferBase``.
+        layout, attach, label: as for ``SharedBufferBase``.
     """
 
     def __init__(
         self,
-        kind: str,
-        layout: Mapping[str, object],
-        size: int,
+        layout: Layout,
         *,
         attach: str | None = None,
         label: str | None = None,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        stride = segments.align(size)
-        super().__init__(kind, layout, _HEADER + BUFFERS * stride, attach=attach, label=label)
-        self._lock = self._segment.lock if lock is None else lock
-        self._words = self._segment.words(self._offset, 1 + BUFFERS)
-        self._starts = [self._offset + _HEADER + buffer * stride for buffer in range(BUFFERS)]
-        """where in the segment each buffer begins, bytes"""
+        super().__init__(layout, attach=attach, label=label)
+        self._lock = lock
 
     @property
     def version(self) -> int:
@@ -70,7 +64,7 @@ class LatestVersion(SharedBufferBase):
 
         When ``fill`` raises, nothing is published.
         """
-        with self._lock:
+        with self._lock or self._segment.locked():
             version = self.version + 1
             buffer = version % BUFFERS
             self._words[1 + buffer] = CHANGING
@@ -94,29 +88,24 @@ class LatestVersion(SharedBufferBase):
                 if self._words[1 + buffer] == version:
                     return version, copied
 
-    def close(self) -> None:
-        """Give up this handle (idempotent). The other processes are not disturbed."""
-        super().close()
-        self._words.release()
 
-
-_MAILBOX = "mailbox"
-_LENGTH = 8
-"""bytes in front of the pickled value: its length"""
 DEFAULT_CAPACITY = 65536
 """bytes of the largest pickled value"""
 
 
+def _mailbox(capacity: int) -> Layout:
+    return latest_layout("mailbox", {"length": ((1,), np.dtype(np.int64)), "value": ((capacity,), np.dtype(np.uint8))})
+
+
 def mailbox_bytes(capacity: int) -> int:
     """Bytes of shared memory that a LatestValue of this capacity takes."""
-    return latest_bytes(_MAILBOX, {"capacity": capacity}, _LENGTH + capacity)
+    return _mailbox(capacity).bytes
 
 
 class LatestValue(LatestVersion):
     """A mailbox for the latest of the values that were put; a reader gets each at most once and never an older one.
 
-    Putting never blocks, whoever reads, sleeps or dies on the other side. Speaks the queue protocol too
-    (``put_nowait`` is never Full, ``get_nowait`` raises queue.Empty). Several readers each get the latest.
+    Putting never blocks, whoever reads, sleeps or dies on the other side. Several readers each get the latest.
 
     Args:
         ctx: accepted so that a mailbox can stand in for ``ctx.Queue()``; it works under every start method.
@@ -133,7 +122,7 @@ class LatestValue(LatestVersion):
     def __init__(
         self, ctx: BaseContext | None = None, *, capacity: int = DEFAULT_CAPACITY, name: str | None = None
     ) -> None:
-        super().__init__(_MAILBOX, {"capacity": capacity}, _LENGTH + capacity, attach=name)
+        super().__init__(_mailbox(capacity), attach=name)
         self._capacity = capacity
         self._seen = 0
 
@@ -149,39 +138,24 @@ class LatestValue(LatestVersion):
                 f"{self.name}: the pickled value has {len(data)} bytes, the mailbox holds {self._capacity}; "
                 f"create it with capacity={len(data)} or more"
             )
-        memory, content = self._segment.memory, len(data).to_bytes(_LENGTH, "little") + data
 
         def fill(buffer: int) -> None:
-            start = self._starts[buffer]
-            memory[start : start + len(content)] = content
+            self._arrays[buffer]["length"][0] = len(data)
+            self._arrays[buffer]["value"][: len(data)] = np.frombuffer(data, np.uint8)
 
         self._publish(fill)
 
-    def get(self) -> Any | None:
-        """The latest value, or None if nothing was put since this handle's last get."""
-        try:
-            return self.get_nowait()
-        except queue.Empty:
-            return None
-
     def put_nowait(self, value: Any) -> None:
-        """The same as put: there is always room for the latest value."""
+        """The same as put, as of a queue: there is always room for the latest value."""
         self.put(value)
 
-    def get_nowait(self) -> Any:
-        """The latest value.
-
-        Raises:
-            queue.Empty: nothing was put since this handle's last get.
-        """
+    def get(self) -> Any | None:
+        """The latest value, or None if nothing was put since this handle's last get."""
         if self.version == self._seen:
-            raise queue.Empty
-        memory = self._segment.memory
+            return None
 
         def copy(buffer: int) -> bytes:
-            start = self._starts[buffer] + _LENGTH
-            length = int.from_bytes(memory[start - _LENGTH : start], "little")
-            return memory[start : start + min(length, self._capacity)]
+            return self._arrays[buffer]["value"][: self._arrays[buffer]["length"][0]].tobytes()
 
         self._seen, data = self._newest(copy)
         return pickle.loads(data)

@@ -9,7 +9,6 @@ So a row that is sampled is always whole. Where a writer is killed in the middle
 """
 
 import functools
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,12 +16,10 @@ import numpy as np
 import torch
 
 from unilab.ipc.replay_rows import RowLayout, RowPacker
-from unilab.ipc.shared_buffer import SharedBufferBase, shared_bytes
+from unilab.ipc.shared_buffer import Layout, SharedBufferBase
 from unilab.ipc.shared_memory import segments
 
-_KIND = "replay buffer"
-_WRITTEN, _BEGUN, _FIRST, _LOADS = range(4)
-_WORDS = segments.align(8 * 4)
+_WRITTEN, _BEGUN, _FIRST = range(3)
 _PARTS = 8
 """rows are announced and written in parts of at most 1 / _PARTS of the ring, so that most of it can always be read"""
 
@@ -33,18 +30,13 @@ class ReplayEmptyError(RuntimeError):
 
 def replay_bytes(capacity: int, obs_dim: int, action_dim: int, *, critic_dim: int = 0, multi_step: bool = False) -> int:
     """Bytes of shared memory of a replay buffer of these sizes."""
-    layout = RowLayout(obs_dim, action_dim, critic_dim, multi_step)
-    return shared_bytes(_KIND, _sizes(capacity, layout), _WORDS + segments.align(4 * capacity * layout.width))
+    return _layout(capacity, RowLayout(obs_dim, action_dim, critic_dim, multi_step)).bytes
 
 
-def _sizes(capacity: int, layout: RowLayout) -> dict[str, int]:
-    return {
-        "capacity": capacity,
-        "obs_dim": layout.obs_dim,
-        "action_dim": layout.action_dim,
-        "critic_dim": layout.critic_dim,
-        "multi_step": int(layout.multi_step),
-    }
+def _layout(capacity: int, row: RowLayout) -> Layout:
+    sizes = {"capacity": capacity, "obs_dim": row.obs_dim, "action_dim": row.action_dim, "critic_dim": row.critic_dim}
+    fields = {"rows": ((capacity, row.width), np.dtype(np.float32))}
+    return Layout("replay buffer", 3, fields, sizes=sizes | {"multi_step": int(row.multi_step)})
 
 
 def contiguous(start: int, stop: int, capacity: int, limit: int) -> Iterator[tuple[int, int]]:
@@ -112,8 +104,8 @@ class ReplayBuffer(SharedBufferBase):
         name: str | None = None,
     ) -> None:
         self._layout = RowLayout(obs_dim, action_dim, critic_dim, multi_step)
-        sizes = _sizes(capacity, self._layout)
-        for label, size in sizes.items():
+        layout = _layout(capacity, self._layout)
+        for label, size in layout.sizes.items():
             if size < (0 if label in ("critic_dim", "multi_step") else 1):
                 raise ValueError(f"ReplayBuffer: {label} is {size}; it must be positive")
         self.capacity = capacity
@@ -122,12 +114,10 @@ class ReplayBuffer(SharedBufferBase):
         """where sample() puts batches"""
         self.width = self._layout.width
         """numbers in a packed row, W"""
-        super().__init__(_KIND, sizes, _WORDS + segments.align(4 * capacity * self.width), attach=name)
-        self._words = self._segment.words(self._offset, 4)
-        self._shared = self._segment.array(self._offset + _WORDS, (capacity, self.width), np.float32)
+        super().__init__(layout, attach=name)
+        self._shared = self._arrays[0]["rows"]
         self._rows = torch.from_numpy(self._shared)
         self._packer = RowPacker(self._layout)
-        self._adding = threading.Lock()
         self._held: tuple[int, int] | None = None
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
@@ -152,12 +142,6 @@ class ReplayBuffer(SharedBufferBase):
         return self._words[_WRITTEN]
 
     @property
-    def loads(self) -> int:
-        """How often load_state_dict() replaced the contents, in any process."""
-        self._check_open()
-        return self._words[_LOADS]
-
-    @property
     def window(self) -> tuple[int, int]:
         """Numbers [low, high) of the rows that sample() draws from now."""
         self._check_open()
@@ -165,6 +149,7 @@ class ReplayBuffer(SharedBufferBase):
 
     def _readable(self) -> tuple[int, int]:
         """Numbers [low, high) of all rows that are there, whatever hold() says."""
+        self._check_open()
         low = max(self._words[_FIRST], self._words[_BEGUN] - self.capacity)
         segments.fence()  # in this order a writer that laps everything meanwhile leaves rows between the two
         # Of what was added since the first look only so many: sample() finds positions below 2 * capacity alone.
@@ -212,7 +197,6 @@ class ReplayBuffer(SharedBufferBase):
         Raises:
             ValueError: names the argument, what was expected and what came; nothing is added then.
         """
-        self._check_open()
         fields = {
             "obs": obs,
             "actions": actions,
@@ -225,10 +209,8 @@ class ReplayBuffer(SharedBufferBase):
             "steps": steps,
         }
         finals = {"next_obs": terminal_next_obs, "next_critic": terminal_next_critic}
-        with self._adding:
-            packed = self._packer.pack(fields, terminal_mask, finals)
-            with self._segment.lock:
-                self._write(packed)
+        with self._segment.locked():  # of this process others may add through the same handle
+            self._write(self._packer.pack(fields, terminal_mask, finals))
 
     def _write(self, packed: np.ndarray) -> None:
         words, capacity = self._words, self.capacity
@@ -309,7 +291,6 @@ class ReplayBuffer(SharedBufferBase):
                 f"ReplayBuffer.hold: lead_rows is {lead_rows}; with a capacity of {self.capacity} it must be from 0 to "
                 f"{self.capacity - 1}: enlarge the capacity, or add fewer transitions an iteration"
             )
-        self._check_open()
         low, high = self._readable()
         self._held = max(low, high + lead_rows - self.capacity), high
 
@@ -319,7 +300,6 @@ class ReplayBuffer(SharedBufferBase):
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """A copy [n, W] of the complete rows with the numbers [start, stop), of those that are still there."""
-        self._check_open()
         low, high = self._readable()
         start, stop = max(start, low), min(stop, high)
         out = torch.empty(max(0, stop - start), self.width)
@@ -336,7 +316,6 @@ class ReplayBuffer(SharedBufferBase):
 
     def state_dict(self, include_rows: bool) -> dict[str, Any]:
         """The generator and the number of rows, and a copy of the rows that can be sampled without hold() if asked."""
-        self._check_open()
         low, high = self._readable()
         state: dict[str, Any] = {"generator": self._generator.get_state(), "written": high, "rows": None}
         if include_rows:
@@ -346,7 +325,8 @@ class ReplayBuffer(SharedBufferBase):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as at the time of state_dict(), in all processes; without rows it is empty, and counts go on.
 
-        Load before a collector starts: nobody may add or sample meanwhile.
+        Load before a collector starts and before a replay pipeline is made or loaded: nobody may add or sample
+        meanwhile.
 
         Raises:
             ValueError: the rows are of another width.
@@ -357,22 +337,19 @@ class ReplayBuffer(SharedBufferBase):
             raise ValueError(f"ReplayBuffer: saved rows are {list(rows.shape)}; expected [n, {self.width}]")
         rows = rows[-self.capacity :]
         self.release()
-        with self._segment.lock:
+        with self._segment.locked():
             first = state["written"] - len(rows)
             for word in (_FIRST, _BEGUN, _WRITTEN):
                 self._words[word] = first
             self._write(rows.numpy())
-            self._words[_LOADS] += 1
         self._generator.set_state(state["generator"])
 
     # Closing
 
     def close(self) -> None:
         """Give up this handle (idempotent); batches handed out stay valid. Other processes are not disturbed."""
-        with self._adding:
-            super().close()
-            self._words.release()
-            self._shared, self._rows = self._shared[:0], self._rows[:0]
+        super().close()
+        self._shared, self._rows = self._shared[:0], self._rows[:0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         layout = self._layout

@@ -4,11 +4,10 @@ There are ``num_slots + 2`` physical slots: besides the rollouts that wait to be
 written and one that the reader holds. So the writer never touches a slot that can be read, the reader's views stay
 whole until ``advance_read`` however often the writer laps it, and nothing is ever copied twice.
 
-Which slot is which stands in a few words of the header: for each slot the number of the rollout in it, counted from 1
-(or FREE), and the number of the one that the reader holds. They change under a file lock that is held for those stores
-alone, never while data is copied; the kernel ends it when its holder dies, and every store by itself leaves a state
-that the other side can go on with. Taking the lock also orders the data before the words that announce it, on every
-kind of processor.
+Which slot is which stands in a few words: for each slot the number of the rollout in it, counted from 1 (or FREE), and
+the number of the one that the reader holds. They change under a file lock that is held for those stores alone, never
+while data is copied; the kernel ends it when its holder dies, and every store by itself leaves a state that the other
+side can go on with. Taking the lock also orders the data before the words that announce it, on every kind of processor.
 """
 
 import functools
@@ -18,23 +17,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 
-from unilab.ipc.shared_buffer import SharedBufferBase, shared_bytes
-from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_buffer import FieldSpec, Layout, SharedBufferBase
 from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
 WhenFull = Literal["drop_oldest", "wait"]
-_MODES: tuple[WhenFull, ...] = ("drop_oldest", "wait")
-
-FieldSpec = tuple[tuple[int, ...], DTypeLike]
-"""shape and dtype of an array"""
-Fields = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""what a writer does when the ring is full: give up the oldest unread rollout, or ``wait_for_space`` first"""
 
 FREE = 0
-_KIND = "rollout ring"
 _SIZES = ("num_envs", "num_steps", "obs_dim", "action_dim", "critic_dim", "num_slots")
-_MODE, _WRITTEN, _DROPPED, _HELD, _SLOTS = range(5)
+_WRITTEN, _DROPPED, _HELD, _SLOTS = range(4)
 """_SLOTS: the first of the slots' words: for each slot the rollout's number, then for each slot its policy version"""
 
 
@@ -67,27 +59,20 @@ def ring_bytes(
     fields: Mapping[str, FieldSpec] | None = None,
 ) -> int:
     """Bytes of shared memory of a ring of these sizes."""
-    sizes = (num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots)
-    return shared_bytes(_KIND, *_layout(sizes, _complete(sizes, fields)))
+    return _layout((num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots), fields).bytes
 
 
-def _complete(sizes: tuple[int, ...], fields: Mapping[str, FieldSpec] | None) -> Fields:
-    """The fields, APPO's unless others are given, each type as a dtype object."""
+def _layout(sizes: tuple[int, ...], fields: Mapping[str, FieldSpec] | None) -> Layout:
+    """Of a ring whose slots have these fields, or else APPO's."""
     given = fields or {name: (shape, np.float32) for name, shape in slot_fields(*sizes[:-1]).items()}
-    return {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in given.items()}
-
-
-def _layout(sizes: tuple[int, ...], fields: Fields) -> tuple[dict[str, object], int]:
-    """What is to agree, and bytes of words and slots."""
-    layout: dict[str, object] = dict(zip(_SIZES, sizes, strict=True))
-    layout |= {name: f"{list(shape)} {dtype}" for name, (shape, dtype) in fields.items()}
-    slot = sum(segments.align(dtype.itemsize * int(np.prod(shape))) for shape, dtype in fields.values())
     slots = sizes[-1] + 2
-    return layout, _words_bytes(slots) + slots * slot
-
-
-def _words_bytes(slots: int) -> int:
-    return segments.align(8 * (_SLOTS + 2 * slots))
+    return Layout(
+        "rollout ring",
+        _SLOTS + 2 * slots,
+        {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in given.items()},
+        slots,
+        dict(zip(_SIZES, sizes, strict=True)),
+    )
 
 
 class RolloutRingBuffer(SharedBufferBase):
@@ -95,6 +80,7 @@ class RolloutRingBuffer(SharedBufferBase):
 
     Writer::
 
+        ring.wait_for_space()               # or else the oldest unread rollout of a full ring is given up
         buffer = ring.write_buffer          # dict of arrays [T, N, ...] in shared memory, to be filled
         ring.policy_version = version
         ring.signal_write_done()
@@ -110,9 +96,6 @@ class RolloutRingBuffer(SharedBufferBase):
         num_slots: unread rollouts that it holds before it is full.
         create: make the ring, or attach to one that another process made with the same sizes.
         shm_name_prefix: attaching: the ``name`` of the ring; creating: a name to attach by instead of a generated one.
-        when_full: ``drop_oldest`` gives up the oldest unread rollout and counts it in ``dropped`` (the one that is
-            being read is never given up); ``wait`` is for writers that call ``wait_for_space`` before each rollout.
-            Whoever attaches gets the creator's choice.
         fields: names, shapes and dtypes of a slot's arrays, instead of APPO's (``slot_fields``).
         ctx: multiprocessing context of the processes that share it; spawn when None.
 
@@ -135,7 +118,6 @@ class RolloutRingBuffer(SharedBufferBase):
         num_slots: int = 4,
         create: bool = True,
         shm_name_prefix: str | None = None,
-        when_full: WhenFull = "drop_oldest",
         fields: Mapping[str, FieldSpec] | None = None,
         ctx: BaseContext | None = None,
     ) -> None:
@@ -143,31 +125,16 @@ class RolloutRingBuffer(SharedBufferBase):
         for label, size in zip(_SIZES, self._sizes, strict=True):
             if size < (0 if label == "critic_dim" else 1):
                 raise ValueError(f"RolloutRingBuffer: {label} is {size}; it must be positive")
-        if when_full not in _MODES:
-            raise ValueError(f"RolloutRingBuffer: when_full is {when_full!r}; choose one of {', '.join(_MODES)}")
         if not create and shm_name_prefix is None:
             raise ValueError("RolloutRingBuffer: create=False needs shm_name_prefix, the name of the ring")
-        self._fields = _complete(self._sizes, fields)
-        layout, size = _layout(self._sizes, self._fields)
-        names = {"label" if create else "attach": shm_name_prefix}
-        super().__init__(_KIND, layout, size, **names)
-        self._physical = num_slots + 2
-        self._words = self._segment.words(self._offset, _SLOTS + 2 * self._physical)
-        self._slots: list[dict[str, np.ndarray]] = []
-        offset = self._offset + _words_bytes(self._physical)
-        for _ in range(self._physical):
-            arrays = {}
-            for name, (shape, dtype) in self._fields.items():
-                arrays[name] = self._segment.array(offset, shape, dtype)
-                offset += segments.align(arrays[name].nbytes)
-            self._slots.append(arrays)
-        self._sync: tuple[SharedFlag, SharedFlag] | None = None
+        layout = _layout(self._sizes, fields)
+        super().__init__(layout, **{"label" if create else "attach": shm_name_prefix})
+        self._fields = layout.fields
+        self._physical = layout.copies
         self._write_slot: int | None = None
+        self._sync = (SharedFlag(ctx), SharedFlag(ctx)) if create else None
         self.policy_version = 0
         """version of the weights that act in the rollout being written; stored with it by signal_write_done()"""
-        if create:
-            self._words[_MODE] = _MODES.index(when_full)
-            self.attach_sync_primitives(SharedFlag(ctx), SharedFlag(ctx))
 
     # What both sides may ask
 
@@ -182,19 +149,16 @@ class RolloutRingBuffer(SharedBufferBase):
         return self._sizes[-1]
 
     @property
-    def when_full(self) -> WhenFull:
-        """The creator's choice."""
-        return _MODES[self._header(_MODE)]
-
-    @property
     def written(self) -> int:
         """Rollouts written so far."""
-        return self._header(_WRITTEN)
+        self._check_open()
+        return self._words[_WRITTEN]
 
     @property
     def dropped(self) -> int:
         """Rollouts given up unread so far, because the ring was full."""
-        return self._header(_DROPPED)
+        self._check_open()
+        return self._words[_DROPPED]
 
     @property
     def sync_primitives(self) -> tuple[SharedFlag, SharedFlag]:
@@ -227,6 +191,9 @@ class RolloutRingBuffer(SharedBufferBase):
         self._check_open()
         return sum(number != FREE for number in self._numbers())
 
+    def _numbers(self) -> list[int]:
+        return self._words[_SLOTS : _SLOTS + self._physical].tolist()
+
     # Writer
 
     @property
@@ -234,15 +201,14 @@ class RolloutRingBuffer(SharedBufferBase):
         """Index of the physical slot that is being written; no reader looks at it before signal_write_done()."""
         self._check_open()
         if self._write_slot is None:
-            with self._segment.lock:
-                self._drop_excess()
+            with self._segment.locked():
                 self._write_slot = self._numbers().index(FREE)
         return self._write_slot
 
     @property
     def write_buffer(self) -> dict[str, np.ndarray]:
         """The arrays of the rollout to be written, views of shared memory."""
-        return self._slots[self.write_slot]
+        return self._arrays[self.write_slot]
 
     def wait_for_space(self, timeout: float = 60.0, *, unless: SharedFlag | None = None) -> bool:
         """Wait until a rollout fits without giving one up, at most ``timeout`` seconds; False if none does.
@@ -254,31 +220,20 @@ class RolloutRingBuffer(SharedBufferBase):
     def signal_write_done(self) -> None:
         """Hand the rollout in ``write_buffer`` to the reader and wake it.
 
-        Raises:
-            RuntimeError: the ring is full and its mode is ``wait``.
+        A full ring gives up its oldest unread rollout and counts it in ``dropped``, never the one that is being read.
         """
         slot, words = self.write_slot, self._words
-        if self.when_full == "wait" and self.available() >= self.num_slots:
-            raise RuntimeError(
-                f"{self.name} is full ({self.num_slots} unread rollouts): call wait_for_space() before writing, or "
-                "create the ring with when_full='drop_oldest'"
-            )
-        with self._segment.lock:
-            number = 1 + max(words[_WRITTEN], *self._numbers())  # one that was killed may have announced, not counted
+        with self._segment.locked():
+            numbers = self._numbers()
+            unread = sorted(set(numbers) - {FREE, words[_HELD]})
+            for number in unread[: max(0, len(unread) + 1 - self.num_slots)]:
+                words[_SLOTS + numbers.index(number)] = FREE
+                words[_DROPPED] += 1
             words[_SLOTS + self._physical + slot] = self.policy_version
-            words[_SLOTS + slot] = number
-            words[_WRITTEN] = number
-            self._drop_excess()
+            words[_WRITTEN] += 1  # before the number, so that a writer's successor never uses it again
+            words[_SLOTS + slot] = words[_WRITTEN]
         self._write_slot = None
         self.sync_primitives[0].set()
-
-    def _drop_excess(self) -> None:
-        """Give up the oldest unread rollouts beyond num_slots; the caller holds the lock."""
-        numbers = self._numbers()
-        unread = sorted(set(numbers) - {FREE, self._words[_HELD]})
-        for number in unread[: max(0, len(unread) - self.num_slots)]:
-            self._words[_SLOTS + numbers.index(number)] = FREE
-            self._words[_DROPPED] += 1
 
     # Reader
 
@@ -290,14 +245,14 @@ class RolloutRingBuffer(SharedBufferBase):
             RuntimeError: there is nothing to read.
         """
         self._check_open()
-        with self._segment.lock:
-            numbers, held = self._numbers(), self._words[_HELD]
-            if held == FREE or held not in numbers:
+        with self._segment.locked():
+            numbers = self._numbers()
+            if self._words[_HELD] == FREE:
                 unread = set(numbers) - {FREE}
                 if not unread:
                     raise RuntimeError(f"{self.name} has no rollout to read; wait_for_data() says when there is one")
-                held = self._words[_HELD] = min(unread)
-            return numbers.index(held)
+                self._words[_HELD] = min(unread)
+            return numbers.index(self._words[_HELD])
 
     @property
     def read_policy_version(self) -> int:
@@ -311,13 +266,21 @@ class RolloutRingBuffer(SharedBufferBase):
         """
         return self._wait(lambda: self.available() > 0, self.sync_primitives[0], timeout, unless)
 
+    def _wait(self, ready: Callable[[], bool], flag: SharedFlag, timeout: float, unless: SharedFlag | None) -> bool:
+        deadline = Deadline(timeout)
+        while not ready():
+            if not flag.wait(deadline.left(), unless):
+                return ready()
+            flag.clear()
+        return True
+
     def read_numpy_views(self) -> dict[str, np.ndarray]:
         """The rollout's arrays in shared memory, unchanged until advance_read() whatever the writer does."""
-        return dict(self._slots[self.read_slot])
+        return dict(self._arrays[self.read_slot])
 
     def read_torch(self, device: torch.device | str) -> dict[str, torch.Tensor]:
         """A copy of the rollout as tensors on ``device``: float32, unless ``fields`` says otherwise."""
-        views = self._slots[self.read_slot]
+        views = self._arrays[self.read_slot]
         return {name: torch.from_numpy(view).to(device, copy=True) for name, view in views.items()}
 
     def copy_read_slot_to_torch(self, destination: Mapping[str, torch.Tensor]) -> int:
@@ -326,7 +289,7 @@ class RolloutRingBuffer(SharedBufferBase):
         Raises:
             ValueError: a field is missing, unknown or of another shape.
         """
-        views = self._slots[self.read_slot]
+        views = self._arrays[self.read_slot]
         if views.keys() != destination.keys():
             raise ValueError(f"{self.name}: fields differ: {', '.join(sorted(views.keys() ^ destination.keys()))}")
         for name, view in views.items():
@@ -338,37 +301,12 @@ class RolloutRingBuffer(SharedBufferBase):
     def advance_read(self) -> None:
         """Finish the rollout being read (the oldest unread one if none is) and wake a writer that waits for space."""
         slot = self.read_slot
-        with self._segment.lock:
+        with self._segment.locked():
             self._words[_HELD] = FREE
             self._words[_SLOTS + slot] = FREE
         self.sync_primitives[1].set()
-
-    # Closing
-
-    def close(self) -> None:
-        """Give up this handle (idempotent); arrays handed out stay valid. The other side is not disturbed."""
-        super().close()
-        self._words.release()
-        self._slots = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         options: dict[str, Any] = {"critic_dim": self._sizes[4], "num_slots": self.num_slots, "fields": self._fields}
         attach = functools.partial(RolloutRingBuffer, create=False, shm_name_prefix=self.name, **options)
         return attach, self._sizes[:4], {"_sync": self.sync_primitives}
-
-    # Helpers
-
-    def _header(self, word: int) -> int:
-        self._check_open()
-        return self._words[word]
-
-    def _numbers(self) -> list[int]:
-        return self._words[_SLOTS : _SLOTS + self._physical].tolist()
-
-    def _wait(self, ready: Callable[[], bool], flag: SharedFlag, timeout: float, unless: SharedFlag | None) -> bool:
-        deadline = Deadline(timeout)
-        while not ready():
-            if not flag.wait(deadline.left(), unless):
-                return ready()
-            flag.clear()
-        return True

@@ -1,32 +1,68 @@
-"""What all objects in shared memory have in common: a segment that says what lies in it, and an end."""
+"""What all objects in shared memory have in common: a segment that says what lies in it, words, arrays, and an end."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from unilab.ipc.shared_memory import segments
 
+FieldSpec = tuple[tuple[int, ...], Any]
+"""shape and dtype of an array, the dtype NumPy's or PyTorch's"""
 _TEXT = 8
 """where the description begins, bytes; before it is its length"""
 
 
-def shared_bytes(kind: str, layout: Mapping[str, object], size: int) -> int:
-    """Bytes of shared memory of an object with ``size`` bytes of its own."""
-    return segments.align(_TEXT + len(_describe(kind, layout))) + size
+@dataclass(frozen=True)
+class Layout:
+    """A segment's parts: a description, int64 words, and the same named arrays once or several times.
 
+    Each part and each array begins a cache line.
+    """
 
-def _describe(kind: str, layout: Mapping[str, object]) -> bytes:
-    return "\n".join([f"unilab {kind}", *(f"{name}={value}" for name, value in layout.items())]).encode()
+    kind: str
+    """what it is, in errors and in the segment's name"""
+    words: int
+    fields: Mapping[str, FieldSpec]
+    """name to shape and dtype; NumPy's as an object, not as a class"""
+    copies: int = 1
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """name to value, what else the maker and those who attach must agree upon"""
+
+    @cached_property
+    def text(self) -> bytes:
+        """The description, by which whoever attaches to something else is told what differs."""
+        fields = {name: f"{list(shape)} {dtype}" for name, (shape, dtype) in self.fields.items()}
+        parts = [f"{name}={value}" for name, value in {**self.sizes, **fields}.items()]
+        return "\n".join([f"unilab {self.kind}", *parts]).encode()
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where the words, and then the arrays of each copy in turn begin, and where the segment ends, bytes."""
+        sizes = [8 * self.words]
+        sizes += [math.prod(shape) * dtype.itemsize for shape, dtype in self.fields.values()] * self.copies
+        starts = [segments.align(_TEXT + len(self.text))]
+        for size in sizes:
+            starts.append(starts[-1] + segments.align(size))
+        return starts
+
+    @property
+    def bytes(self) -> int:
+        """The size of the segment."""
+        return self.starts[-1]
 
 
 class SharedBufferBase:
     """An object in shared memory, made by one process and attached to by others.
 
-    Its segment begins with a description, so that whoever attaches to something else is told what differs. The
-    object's own part begins ``self._offset`` bytes into ``self._segment``, zero-filled when it is new.
+    ``self._words`` are its int64 words, ``self._arrays`` its arrays, a dict for each copy (of a dtype of PyTorch as
+    bytes); all are zero when it is new. ``self._segment.locked()`` is for whoever is not alone in storing words.
 
     Args:
-        kind: what it is, in errors and in the segment's name.
-        layout: name to value, everything that the maker and those who attach must agree upon.
-        size: bytes of the object's own part.
+        layout: what lies in its segment; the same for the maker and for those who attach.
         attach: the ``name`` of the maker's object, or the label that it was made with; None makes one.
         label: a name to attach by, in place of a generated one.
 
@@ -36,13 +72,10 @@ class SharedBufferBase:
         SharedMemoryFullError: /dev/shm is too small.
     """
 
-    def __init__(
-        self, kind: str, layout: Mapping[str, object], size: int, *, attach: str | None = None, label: str | None = None
-    ) -> None:
-        text = _describe(kind, layout)
-        self._offset = segments.align(_TEXT + len(text))
+    def __init__(self, layout: Layout, *, attach: str | None = None, label: str | None = None) -> None:
+        text = layout.text
         if attach is None:
-            self._segment = segments.create(self._offset + size, kind.replace(" ", "-"), label=label)
+            self._segment = segments.create(layout.bytes, layout.kind.replace(" ", "-"), label=label)
             self._segment.memory[_TEXT : _TEXT + len(text)] = text
             segments.fence()
             self._segment.words(0, 1)[0] = len(text)
@@ -51,7 +84,17 @@ class SharedBufferBase:
             length = self._segment.words(0, 1)[0] if self._segment.size >= _TEXT else 0
             theirs = self._segment.memory[_TEXT : _TEXT + max(0, length)]
             if theirs != text:
-                raise ValueError(f"{self.name} {_difference(theirs, text, kind)}")
+                raise ValueError(f"{self.name} {_difference(theirs, text, layout.kind)}")
+        start, *starts = layout.starts
+        self._words = self._segment.words(start, layout.words)
+        self._arrays: list[dict[str, np.ndarray]] = []
+        places = iter(starts)
+        for _ in range(layout.copies):
+            arrays = {}
+            for name, (shape, dtype) in layout.fields.items():
+                plain = (shape, dtype) if isinstance(dtype, np.dtype) else ((math.prod(shape) * dtype.itemsize,), "u1")
+                arrays[name] = self._segment.array(next(places), *plain)
+            self._arrays.append(arrays)
 
     @property
     def name(self) -> str:
@@ -61,6 +104,8 @@ class SharedBufferBase:
     def close(self) -> None:
         """Give up this handle (idempotent). What was handed out stays valid, and other processes are not disturbed."""
         self._segment.close()
+        self._words.release()
+        self._arrays = []
 
     def cleanup(self) -> None:
         """Close, and free the shared memory once nobody maps it any more. The creator calls it, last (idempotent)."""

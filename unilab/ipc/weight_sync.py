@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from unilab.ipc.latest import LatestVersion, latest_bytes
-from unilab.ipc.shared_memory import segments
+from unilab.ipc.latest import LatestVersion, latest_layout
 
 ParamSpec = tuple[tuple[int, ...], torch.dtype]
 
@@ -27,19 +26,7 @@ def normalize_shapes(param_shapes: Mapping[str, Any]) -> dict[str, ParamSpec]:
 
 def weight_sync_bytes(param_shapes: Mapping[str, Any]) -> int:
     """Bytes of shared memory that a SharedWeightSync of these parameters takes."""
-    specs = normalize_shapes(param_shapes)
-    return latest_bytes(_KIND, _layout(specs), sum(_aligned(spec) for spec in specs.values()))
-
-
-def _layout(specs: Mapping[str, ParamSpec]) -> dict[str, str]:
-    """What is kept in the segment, so that whoever attaches can be told what differs."""
-    return {key: f"{list(shape)} {dtype}" for key, (shape, dtype) in specs.items()}
-
-
-def _aligned(spec: ParamSpec) -> int:
-    """Bytes that a tensor takes in the buffer."""
-    shape, dtype = spec
-    return segments.align(torch.Size(shape).numel() * dtype.itemsize)
+    return latest_layout(_KIND, normalize_shapes(param_shapes)).bytes
 
 
 class SharedWeightSync(LatestVersion):
@@ -75,10 +62,13 @@ class SharedWeightSync(LatestVersion):
         if not create and shm_name is None:
             raise ValueError("SharedWeightSync: create=False needs shm_name, the name of the one to attach to")
         name = {"label" if create else "attach": shm_name}
-        size = sum(_aligned(spec) for spec in self._specs.values())
-        super().__init__(_KIND, _layout(self._specs), size, lock=lock, **name)
+        super().__init__(latest_layout(_KIND, self._specs), lock=lock, **name)
         self._expected = list(self._specs.values())
-        self._buffers = [self._tensors(start) for start in self._starts]
+        # Views are made once, because a small tensor costs more to view than to copy.
+        self._buffers = [
+            [torch.from_numpy(arrays[key]).view(dtype).view(shape) for key, (shape, dtype) in self._specs.items()]
+            for arrays in self._arrays
+        ]
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **kwargs: Any) -> "SharedWeightSync":
@@ -88,16 +78,6 @@ class SharedWeightSync(LatestVersion):
         if kwargs.get("create", True):
             sync.write_weights(state_dict)
         return sync
-
-    def _tensors(self, start: int) -> list[torch.Tensor]:
-        """Views of one buffer, made once, because a small tensor costs more to view than to copy."""
-        views = []
-        for spec in self._specs.values():
-            shape, dtype = spec
-            size = torch.Size(shape).numel() * dtype.itemsize
-            views.append(torch.from_numpy(self._segment.array(start, (size,), "uint8")).view(dtype).view(shape))
-            start += _aligned(spec)
-        return views
 
     @property
     def param_shapes(self) -> dict[str, ParamSpec]:
@@ -135,10 +115,10 @@ class SharedWeightSync(LatestVersion):
         if state_dict.keys() != self._specs.keys():
             different = ", ".join(sorted(state_dict.keys() ^ self._specs.keys()))
             raise ValueError(f"{self.name}: missing or unknown parameters: {different}")
-        found = {key: f"{list(value.shape)} {value.dtype}" for key, value in state_dict.items()}
-        announced = _layout(self._specs)
         different = "; ".join(
-            f"{key} is {found[key]}, announced as {announced[key]}" for key in announced if found[key] != announced[key]
+            f"{key} is {list(state_dict[key].shape)} {state_dict[key].dtype}, announced as {list(shape)} {dtype}"
+            for key, (shape, dtype) in self._specs.items()
+            if (state_dict[key].shape, state_dict[key].dtype) != (shape, dtype)
         )
         raise ValueError(f"{self.name}: {different}")
 

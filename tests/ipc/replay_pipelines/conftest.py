@@ -12,7 +12,7 @@ from unilab.ipc.replay_pipelines.host import BatchBuffer, PrefetchPipeline
 
 
 def prefetch_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "replay prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("replay prefetch")]
 
 
 @pytest.fixture

@@ -66,15 +66,14 @@ def test_loaded_contents_replace_those_copied() -> None:
     replay = buffer(50)
     pipeline = DevicePipeline(replay, 1, "cpu", seed=0)
     replay.add(**counted(np.arange(40)))
-    state = replay.state_dict(include_rows=True)
+    state, own = replay.state_dict(include_rows=True), pipeline.state_dict()
     replay.add(**counted(np.arange(1000, 1040)))
     pipeline.copy_new_rows()
-    replay.load_state_dict(state)
-    pipeline.copy_new_rows()
-    assert contents(replay, pipeline) == list(range(40))
-    replay.load_state_dict(state | {"rows": None})
-    pipeline.copy_new_rows()
-    assert contents(replay, pipeline) == []
+    for rows, kept in ((state["rows"], range(40)), (None, range(0))):
+        replay.load_state_dict(state | {"rows": rows})
+        pipeline.load_state_dict(own)
+        pipeline.copy_new_rows()
+        assert contents(replay, pipeline) == list(kept)
     replay.cleanup()
 
 

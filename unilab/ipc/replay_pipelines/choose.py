@@ -18,34 +18,22 @@ FREE_MEMORY_FRACTION = 0.5
 
 
 def build_pipeline(
-    kind: PipelineKind,
-    replay: ReplayBuffer,
-    batch_size: int,
-    device: torch.device | str,
-    *,
-    device_budget_bytes: int | None = None,
-    seed: int = 0,
+    kind: PipelineKind, replay: ReplayBuffer, batch_size: int, device: torch.device | str, *, seed: int = 0
 ) -> ReplayPipeline:
-    """The pipeline of this kind, for a learner on ``device``.
+    """The pipeline that ``choose_kind`` chooses, for a learner on ``device``.
 
     Args:
-        kind: as ``choose_kind`` takes it; any but auto is built whatever the budget says.
         replay: where the rows come from.
         batch_size: transitions a batch, B.
-        device: the learner's.
-        device_budget_bytes: see ``choose_kind``.
         seed: of the generator on the device, for the kind that has one; the others draw with the replay buffer's.
 
     Raises:
         ValueError: an unknown kind, kind 'device' for a learner on the cpu, or a batch size below 1.
     """
-    size = replay_bytes_on_device(replay.capacity, replay.width)
-    chosen = choose_kind(kind, size, device, device_budget_bytes=device_budget_bytes)
+    chosen = choose_kind(kind, replay_bytes_on_device(replay.capacity, replay.width), device)
     if chosen == "device":
         return DevicePipeline(replay, batch_size, device, seed=seed)
-    if chosen == "prefetch":
-        return PrefetchPipeline(replay, batch_size, device)
-    return DirectPipeline(replay, batch_size, device)
+    return (PrefetchPipeline if chosen == "prefetch" else DirectPipeline)(replay, batch_size, device)
 
 
 def choose_kind(

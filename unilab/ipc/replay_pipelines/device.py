@@ -39,7 +39,6 @@ class DevicePipeline(ReplayPipeline):
         self._window = (0, 0)
         self._whole = self._next = 0
         """numbers of the first row that was copied whole, and of the next to be copied"""
-        self._loads = replay.loads
 
     def next_batch(self) -> dict[str, Tensor]:
         """Sampled now, after the rows that are new have been copied."""
@@ -59,10 +58,9 @@ class DevicePipeline(ReplayPipeline):
     def copy_new_rows(self) -> int:
         """Copy the rows that were completed since the last time; how many."""
         replay, capacity = self._replay, self._replay.capacity
-        loads = replay.loads
         low, high = replay.window
-        if self._loads != loads or self._next < low:
-            self._loads, self._whole, self._next = loads, low, low
+        if self._next < low:
+            self._whole = self._next = low
         first = self._next
         for start, stop in contiguous(first, high, capacity, CHUNK):
             at = start % capacity
@@ -87,8 +85,9 @@ class DevicePipeline(ReplayPipeline):
         return super().state_dict() | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The generator on the device goes on."""
+        """The generator on the device goes on, and all rows are copied once more."""
         super().load_state_dict(state)
+        self._whole = self._next = 0
         self._generator.set_state(state["generator"].cpu())
 
     def close(self) -> None:

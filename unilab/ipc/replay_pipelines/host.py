@@ -1,10 +1,9 @@
 """Pipelines that gather batches in host memory: when the learner asks for one, or one ahead in a thread."""
 
 import functools
-import queue
-import threading
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -122,9 +121,8 @@ class PrefetchPipeline(ReplayPipeline):
     There is exactly one request ahead, made inside next_batch() once the first batch is there. So the batches are
     those of DirectPipeline, except that the first one after the replay buffer's window has moved was drawn before.
 
-    A pair of queues instead of an executor: handing over and taking back costs half, and that is what remains of a
-    sampling which is hidden otherwise. The thread uses one intra-op thread, as a pool of its own would compete with
-    the learner's for the same cores. It ends with the pipeline, also where that is dropped without close().
+    The thread uses one intra-op thread, as a pool of its own would compete with the learner's for the same cores. It
+    ends with the pipeline, also where that is dropped without close().
     """
 
     KIND = "prefetch"
@@ -134,60 +132,47 @@ class PrefetchPipeline(ReplayPipeline):
         self._shape = (batch_size, replay.width)
         self._front, self._back = batch_buffers(2, self._shape, self._device)
         self._front_fields, self._back_fields = (replay.fields(b.packed) for b in (self._front, self._back))
-        self._busy = False
-        """the thread fills the back buffer"""
-        self._ready = False
-        """the back buffer has a batch that was not handed out yet"""
-        self._requests: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._replies: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        # The thread knows the queues alone, so that a pipeline that is dropped can be collected.
-        thread = threading.Thread(
-            target=_serve, args=(self._requests, self._replies), name="replay prefetch", daemon=True
-        )
         intra_op_threads = torch.get_num_threads()
-        thread.start()
-        self._end = weakref.finalize(self, _end, self._requests, thread)
-        self._replies.get()
+        self._thread = ThreadPoolExecutor(1, "replay prefetch", _take_one_intra_op_thread)
+        self._end = weakref.finalize(self, self._thread.shutdown)
+        self._thread.submit(torch.get_num_threads).result()
         torch.set_num_threads(intra_op_threads)  # the thread's number is its own, but later threads would begin with it
+        self._ahead: Future[object] | None = None
+        """what fills the back buffer, or has filled it"""
 
     def next_batch(self) -> dict[str, Tensor]:
         """The batch that was requested by the last call; requests the next one."""
         self._check_open()
         self._front.take_back()
-        if not self._ready and not self._busy:
+        if self._ahead is None:
             self._request()
         self.refresh()
         self._front, self._back = self._back, self._front
         self._front_fields, self._back_fields = self._back_fields, self._front_fields
         self._front.hand_out()
-        self._ready = False
         self._request()
         return dict(self._front_fields)
 
     def _request(self) -> None:
         """Start to fill the back buffer from the rows that the replay buffer samples from now."""
         sample = functools.partial(self._replay.sample_packed, self._batch_size)
-        self._requests.put(functools.partial(self._back.fill, sample))
-        self._busy = True
+        self._ahead = self._thread.submit(self._back.fill, sample)
 
     def refresh(self) -> None:
         """Wait for the request under way; raises its error, after which next_batch() asks again."""
-        if self._busy:
-            with span("wait"):
-                error = self._replies.get()
-            self._busy = False
-            if error is not None:
-                try:
-                    raise error
-                finally:
-                    del error  # its traceback holds this frame
-            self._ready = True
+        if self._ahead is not None:
+            try:
+                with span("wait"):
+                    self._ahead.result()
+            except BaseException:
+                self._ahead = None
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """The batch that was not handed out yet is part of it: [B, W], or None."""
         state: dict[str, Any] = super().state_dict() | {"ahead": None}
         self.refresh()
-        if self._ready:
+        if self._ahead is not None:
             self._back.hand_out()
             state["ahead"] = self._back.packed.to("cpu", copy=True)
         return state
@@ -202,38 +187,20 @@ class PrefetchPipeline(ReplayPipeline):
                 "width of a row); resume with the batch size and the environment that the run began with"
             )
         self.refresh()
-        self._ready = ahead is not None
+        self._ahead = None
         if ahead is not None:
             self._back.take_back()
-            self._back.fill(lambda out: out.copy_(ahead))
+            self._ahead = self._thread.submit(self._back.fill, lambda out: out.copy_(ahead))
 
     def close(self) -> None:
         """End the thread and drop the batch under way, or its error; idempotent."""
         super().close()
         self._end()
-        self._busy = False
+        self._ahead = None
         for buffer in (self._front, self._back):
             buffer.close()
 
 
-def _serve(
-    requests: "queue.SimpleQueue[Callable[[], object] | None]", replies: "queue.SimpleQueue[BaseException | None]"
-) -> None:
-    """The thread: does one piece of work after the other, until one is None."""
+def _take_one_intra_op_thread() -> None:
     torch.get_num_threads()  # a thread takes over the process's number when it first needs it: not after the next line
     torch.set_num_threads(1)
-    replies.put(None)
-    while (work := requests.get()) is not None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as caught:  # noqa: BLE001 - whatever it is, the thread that asked raises it
-            error = caught
-        del work  # what it refers to may be dropped while this thread waits
-        replies.put(error)
-        del error
-
-
-def _end(requests: "queue.SimpleQueue[Callable[[], object] | None]", thread: threading.Thread) -> None:
-    requests.put(None)
-    thread.join()

@@ -2,8 +2,8 @@
 
 A segment is a file in ``/dev/shm`` (memory, not disk) mapped by every process that attaches to it. Its name carries
 the owner's process id, start time and process namespace, so that the segments of a crashed run can be told from
-those of a running one. Three things remove a segment: the owner (``unlink``, or its end), the resource tracker of
-multiprocessing when the owner is killed, and ``remove_leftovers`` when everything was killed together.
+those of a running one. Three things remove a segment: the owner (``unlink``, or its end), a collector whose parent
+was killed (``remove_owned_by``), and ``remove_leftovers`` at the next start when everything was killed together.
 
 Memory is mapped until the last array that views it is gone: closing a handle while somebody still holds a view
 invalidates the handle, never the memory.
@@ -20,9 +20,8 @@ import re
 import sys
 import tempfile
 import threading
-import time
 import weakref
-from multiprocessing import resource_tracker
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +33,7 @@ from unilab.errors import UserError
 ALIGNMENT = 64
 """bytes; one cache line, so that neighbouring fields do not share one"""
 
-LOCK_SECONDS = 4.0
-"""for a lock that is held for microseconds; less than the 5 s in which a stopped run must end"""
-
-_LONGEST_PAUSE = 0.01
-"""seconds between two looks at a lock that is held"""
-
-_MEMORY = Path("/dev/shm")
-_TRACKED = _MEMORY.is_dir()
-ROOT = _MEMORY if _TRACKED else Path(tempfile.gettempdir())
+ROOT = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _NAME = re.compile(r"unilab\.(?P<namespace>[0-9a-f]+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P<kind>[\w-]+?)(\.\d+)?")
 _numbers = itertools.count()
 _fence_lock = threading.Lock()
@@ -68,10 +59,6 @@ class SharedMemoryFullError(UserError, OSError):
 
 class SegmentClosedError(RuntimeError):
     """Shared memory was used through a handle after its close()."""
-
-
-class LockHeldError(RuntimeError):
-    """A lock stayed taken although its holder lives: that process was stopped, or it hangs."""
 
 
 def align(size: int) -> int:
@@ -122,98 +109,17 @@ def _owner_prefix(pid: int, started: int) -> str:
     return f"unilab.{_namespace():x}.{pid}.{started}."
 
 
-class FileLock:
-    """Mutual exclusion between processes and threads that the kernel ends when its holder dies.
-
-    Meant for a few stores (microseconds), or for a writer that copies what only another writer would wait for.
-
-    The kernel's lock belongs to the open file, which a forked process would share and so keep locked after its
-    parent's death. Therefore a forked process gives up its descriptors at once, and can take no lock.
-
-    Args:
-        fd: of the file, closed by ``close``.
-        name: of what it locks, for errors.
-    """
-
-    def __init__(self, fd: int, name: str) -> None:
-        self._fd: int | None = fd
-        self._name = name
-        self._threads = threading.Lock()
-        _open_locks.add(self)
-
-    def __enter__(self) -> None:
-        """Take it.
-
-        Raises:
-            LockHeldError: another process held it for LOCK_SECONDS in which this one ran.
-            SegmentClosedError: after close(), and in a forked process.
-        """
-        self._file()  # first: a forked process may have inherited the other lock in a thread's hands
-        self._threads.acquire()
-        waited, pause = 0.0, 2e-5
-        try:
-            while True:
-                with contextlib.suppress(BlockingIOError):
-                    return fcntl.flock(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if waited >= LOCK_SECONDS:
-                    raise LockHeldError(
-                        f"shared memory {self._name} has been locked by another process for {LOCK_SECONDS:g} s "
-                        "instead of microseconds: that process was stopped (SIGSTOP, a debugger) or hangs; let it go "
-                        "on or end it, and start the run again"
-                    )
-                time.sleep(pause)
-                waited += pause  # and not the clock's time: this process may have been stopped itself
-                pause = min(2 * pause, _LONGEST_PAUSE)
-        except BaseException:
-            self._threads.release()
-            raise
-
-    def _file(self) -> int:
-        if self._fd is None:
-            raise SegmentClosedError(
-                f"shared memory {self._name} was locked after close(), or in a process that was forked: only the "
-                "process that attached to it may use it"
-            )
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if self._fd is not None:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._threads.release()
-
-    def close(self) -> None:
-        """Close the file (idempotent)."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
-
-
-_open_locks: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
-
-
-def _close_inherited_locks() -> None:
-    for lock in list(_open_locks):
-        lock.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited_locks)
-
-
 class Segment:
     """One mapped block of shared memory; made by ``create`` and ``attach``."""
 
     def __init__(self, name: str, *, owner: bool) -> None:
         self.name = name
-        with (ROOT / name).open("r+b", buffering=0) as file:
-            self.size = os.fstat(file.fileno()).st_size
-            self._memory: mmap.mmap | None = mmap.mmap(file.fileno(), self.size)
-        # A file of its own: the mapping keeps its open in forked processes, where nobody could close it.
-        self.lock = FileLock(os.open(ROOT / name, os.O_RDWR), name)
-        self._close_lock = weakref.finalize(self, self.lock.close)
-        self._unlink = weakref.finalize(self, _remove, name, owner=os.getpid()) if owner else None
+        self._fd = os.open(ROOT / name, os.O_RDWR)
+        self._close = weakref.finalize(self, os.close, self._fd)
+        self.size = os.fstat(self._fd).st_size
+        self._memory: mmap.mmap | None = mmap.mmap(self._fd, self.size)
+        self._threads = threading.Lock()
+        self._unlink = weakref.finalize(self, _remove, name, os.getpid()) if owner else None
 
     @property
     def memory(self) -> mmap.mmap:
@@ -221,6 +127,20 @@ class Segment:
         if self._memory is None:
             raise SegmentClosedError(f"shared memory {self.name} was used after close(); close it when all is done")
         return self._memory
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Enter alone, among all threads and processes; for a few stores (microseconds), which it also orders.
+
+        The kernel ends the lock of a process that dies, and wakes who waits for it.
+        """
+        with self._threads:
+            _ = self.memory  # open
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """A view of ``shape`` at ``offset`` bytes; it keeps the memory mapped even after close()."""
@@ -232,8 +152,9 @@ class Segment:
 
     def close(self) -> None:
         """Give up this handle (idempotent). The memory itself stays as long as arrays view it."""
-        self._memory = None
-        self._close_lock()
+        with self._threads:
+            self._memory = None
+            self._close()
 
     def unlink(self) -> None:
         """Remove the name, so that the memory is freed when the last process unmaps it. Owner only, idempotent."""
@@ -259,8 +180,6 @@ def create(size: int, kind: str, *, label: str | None = None) -> Segment:
     suffix = "" if label is not None else f".{next(_numbers)}"
     name = f"{_owner_prefix(pid, start_time(pid) or 0)}{kind}{suffix}"
     fd = os.open(ROOT / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    if _TRACKED:
-        resource_tracker.register(f"/{name}", "shared_memory")
     try:
         if hasattr(os, "posix_fallocate"):  # sets the pages aside: a bus error later is an error now
             os.posix_fallocate(fd, 0, size)
@@ -305,7 +224,7 @@ def remove_leftovers() -> list[str]:
         match = _NAME.fullmatch(path.name)
         if match and _is_ours(path) and int(match["namespace"], 16) == _namespace():
             alive = start_time(int(match["pid"])) == int(match["started"])
-            if not alive and _remove(path.name, tracked=False):
+            if not alive and _remove(path.name):
                 removed.append(path.name)
     return removed
 
@@ -329,17 +248,12 @@ def _free_bytes() -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _remove(name: str, *, tracked: bool = True, owner: int | None = None) -> bool:
-    """Remove a name; False if somebody else did, or if this is a process that the owner has forked.
-
-    ``tracked``: this process or its parent made it. Exactly one process wins, and it alone tells the tracker.
-    """
+def _remove(name: str, owner: int | None = None) -> bool:
+    """Remove a name; False if somebody else did, or if this is a process that ``owner`` has forked."""
     if owner not in (None, os.getpid()):
         return False
     try:
         (ROOT / name).unlink()
     except FileNotFoundError:
         return False
-    if tracked and _TRACKED:
-        resource_tracker.unregister(f"/{name}", "shared_memory")
     return True

@@ -147,7 +147,6 @@ class ProcessSource:
             dims.action,
             critic_dim=dims.critic,
             num_slots=config.num_slots,
-            when_full=config.when_full,
         )
         self._weights = {key: SharedWeightSync.from_state_dict(weights[key]) for key in ("actor", "critic")}
         self._metrics = LatestValue()

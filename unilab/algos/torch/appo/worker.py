@@ -142,7 +142,7 @@ def appo_collector_fn(
         while not stop_event.is_set():
             waiting_since = time.monotonic()
             with span("wait"):
-                if ring.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
+                if config.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
                     continue
             busy_since = time.monotonic()
             wait_seconds += busy_since - waiting_since

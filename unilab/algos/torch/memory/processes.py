@@ -56,7 +56,7 @@ class ProcessCosts:
     """also the only process of a synchronous run: it loads and sets up the same"""
     collector: ProcessCost
     tracker: ProcessCost
-    """Python's resource tracker, which every run that shares memory starts"""
+    """Python's resource tracker, which every run with a process of its own for collecting starts"""
     thread: int
     """of each learner thread beyond the first: stack, allocator arena, scratch memory"""
     kept: float

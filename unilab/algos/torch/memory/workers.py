@@ -37,9 +37,10 @@ def worker_processes(config: OffPolicyConfig, costs: ProcessCosts) -> Processes:
     """The processes of a run whose workers collect."""
     cost, count, kind = costs.collector, workers_here(config), config.workers.kind
     processes: dict[str, tuple[ProcessCost, Collection[str]]] = {
-        "learner process": (costs.learner, {config.learner_device}),
-        "resource tracker": (costs.tracker, ()),
+        "learner process": (costs.learner, {config.learner_device})
     }
+    if kind == "processes":
+        processes["resource tracker"] = (costs.tracker, ())
     if kind != "sequential" and count:
         library = RAY_LIBRARY if kind == "ray" else 0
         processes["worker processes"] = (ProcessCost(count * (cost.private + library), cost.libraries), ())
