@@ -24,7 +24,8 @@ import numpy as np
 from planted_regression import configuration
 from scipy import stats
 
-from harness.compare.measured import Measuring, Schedule, Version
+from harness.compare.measured import Measuring, Schedule
+from harness.compare.sides import Version
 from harness.measure.process import RepeatLimits
 from harness.measure.stop import StopSignal
 from harness.runs import training

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harness.cli import compare, environments, machine, reference, run, studies, suites, training
+from harness.cli import compare, machine, run, studies, suites, training
 from harness.cli.options import FAILURE
 from harness.cli.output import print_json
 from unilab.errors import UserError
@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.verb(arguments))
     except UserError as error:
-        return _fail(arguments, error)
+        if getattr(arguments, "json", False):
+            print_json({"error": str(error), "kind": type(error).__name__})
+        print(f"error: {error}", file=sys.stderr)
+        return int(arguments.error_code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(arguments.error_code)
@@ -45,10 +48,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_run(verbs)
     suites.add_plan(verbs)
     suites.add_validate(verbs)
-    reference.add_init(verbs)
-    reference.add_schema(verbs)
-    reference.add_settings(verbs)
-    environments.add_check_env(verbs)
+    suites.add_init(verbs)
+    suites.add_schema(verbs)
+    suites.add_settings(verbs)
+    machine.add_check_env(verbs)
     studies.add_report(verbs)
     training.add_train(verbs)
     training.add_eval(verbs)
@@ -57,10 +60,3 @@ def parser() -> argparse.ArgumentParser:
     machine.add_machine(verbs)
     machine.add_clean(verbs)
     return top
-
-
-def _fail(arguments: argparse.Namespace, error: Exception) -> int:
-    if getattr(arguments, "json", False):
-        print_json({"error": str(error), "kind": type(error).__name__})
-    print(f"error: {error}", file=sys.stderr)
-    return int(arguments.error_code)

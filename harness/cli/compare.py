@@ -36,7 +36,6 @@ def add_compare(verbs: Any) -> None:
         "--detect", type=fraction, metavar="CHANGE",
         help="end with exit code 3 if a change of this size, such as 5%%, could have gone unseen; default: 50%%",
     )  # fmt: skip
-    verb.add_argument("--across-machines", action="store_true", help="also pair records of different machines")
     now = verb.add_argument_group("measuring now")
     now.add_argument(
         "--measure", action="store_true", help="measure both sides now, in fresh processes that take turns"
@@ -60,44 +59,10 @@ def add_compare(verbs: Any) -> None:
 
 def compare(arguments: argparse.Namespace) -> int:
     from harness.compare import measured, recorded, verdict
-    from harness.compare.sides import resolve
+    from harness.compare.sides import CompareError, resolve
     from harness.measure.record import write_atomic
     from harness.measure.stop import Stopped
     from harness.report.live import console
-
-    _check(arguments)
-    out = console(stderr=arguments.json)
-    base, new = (resolve(name, arguments.results) for name in (arguments.base, arguments.new))
-    folder = None
-    if arguments.measure:
-        given = {"pairs": arguments.pairs, "seconds": arguments.seconds, "warmup_seconds": arguments.warmup}
-        options = measured.Options(
-            arguments.results, arguments.suite, arguments.config, turns=not arguments.no_turns,
-            **{name: value for name, value in given.items() if value is not None},
-        )  # fmt: skip
-        try:
-            pairs, deciding, folder = measured.measure(base, new, options, out)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return stopped.exit_code
-    else:
-        pairs, deciding = recorded.pairs(base, new, arguments.results, across_machines=arguments.across_machines)
-    comparison = verdict.compare(pairs, arguments.metric or deciding, arguments.detect or verdict.DETECT)
-    content = verdict.as_dict(comparison, base, new)
-    if folder is not None:
-        content["folder"] = str(folder)
-        write_atomic(folder / "comparison.json", json.dumps(content, indent=2, default=str) + "\n")
-    verdict.show(comparison, base, new, out)
-    if folder is not None:
-        out.print(f"Records: {folder}", soft_wrap=True)
-    if arguments.json:
-        print_json(content)
-    return comparison.exit_code
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    """Raises ``CompareError`` for options that do not go together."""
-    from harness.compare.sides import CompareError
     from harness.stats.inference import needed_pairs
     from harness.suite.metrics import METRICS
     from unilab.settings import nearest
@@ -109,10 +74,34 @@ def _check(arguments: argparse.Namespace) -> None:
     if given and not arguments.measure:
         option = f"--{given[0].replace('_', '-')}"
         raise CompareError(f"{option} is for measuring now: add --measure, or leave {option} out")
-    if arguments.measure and arguments.across_machines:
-        raise CompareError("--across-machines is for studies that were measured before; leave it or --measure out")
     if arguments.pairs is not None and arguments.pairs < needed_pairs():
         raise CompareError(
             f"--pairs {arguments.pairs}: nothing can be shown with fewer than {needed_pairs()} pairs; the exact test "
             "reaches p < 0.05 with six"
         )
+    out = console(stderr=arguments.json)
+    base, new = (resolve(name, arguments.results) for name in (arguments.base, arguments.new))
+    folder = None
+    if arguments.measure:
+        options = measured.Options(
+            arguments.results, arguments.suite, arguments.config, arguments.pairs or measured.Options.pairs,
+            arguments.seconds, arguments.warmup, not arguments.no_turns,
+        )  # fmt: skip
+        try:
+            pairs, deciding, folder = measured.measure(base, new, options, out)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return stopped.exit_code
+    else:
+        pairs, deciding = recorded.pairs(base, new, arguments.results)
+    comparison = verdict.compare(pairs, arguments.metric or deciding, arguments.detect or verdict.DETECT)
+    content = verdict.as_dict(comparison, base, new)
+    if folder is not None:
+        content["folder"] = str(folder)
+        write_atomic(folder / "comparison.json", json.dumps(content, indent=2, default=str) + "\n")
+    verdict.show(comparison, base, new, out)
+    if folder is not None:
+        out.print(f"Records: {folder}", soft_wrap=True)
+    if arguments.json:
+        print_json(content)
+    return comparison.exit_code

@@ -1,10 +1,30 @@
-"""``machine`` and ``clean``: the machine at hand."""
+"""``check-env``, ``machine`` and ``clean``: an environment of one's own, and the machine at hand."""
 
 import argparse
 from typing import Any
 
-from harness.cli.options import add_verb
-from harness.cli.output import print_json
+from harness.cli.options import FAILURE, add_set, add_verb
+from harness.cli.output import tell
+
+
+def add_check_env(verbs: Any) -> None:
+    verb = add_verb(verbs, "check-env", check_env, "step an environment and say what its code does wrong")
+    verb.add_argument(
+        "name", metavar="NAME", help="as 'env' in a suite: HalfCheetah, module:Class, module:Id-v0, Id-v0"
+    )
+    add_set(verb, "max_episode_steps=500")
+
+
+def check_env(arguments: argparse.Namespace) -> int:
+    from harness.files.yaml_file import Document
+    from unilab.envs.check import check
+
+    findings = check(arguments.name, Document.parse("{}", "--set", arguments.set).content)
+    lines = [*(f"wrong: {one}" for one in findings.problems), *(f"note: {one}" for one in findings.notes)]
+    if not findings.problems:
+        lines.append(f"{arguments.name}: {findings.sizes}; nothing wrong was found")
+    tell(arguments, {"environment": arguments.name, **vars(findings)}, *lines)
+    return FAILURE if findings.problems else 0
 
 
 def add_machine(verbs: Any) -> None:
@@ -15,11 +35,7 @@ def show_machine(arguments: argparse.Namespace) -> int:
     from harness.measure import host as machine
 
     description = machine.describe()
-    if arguments.json:
-        print_json(description)
-    else:
-        print(machine.table(description))
-    return 0
+    return tell(arguments, description, machine.table(description))
 
 
 def add_clean(verbs: Any) -> None:
@@ -30,10 +46,5 @@ def clean(arguments: argparse.Namespace) -> int:
     from unilab.ipc.shared_memory import segments
 
     removed = segments.remove_leftovers()
-    if arguments.json:
-        print_json({"removed": removed})
-        return 0
-    for name in removed:
-        print(f"removed {name}")
-    print(f"{len(removed)} left-over segments of shared memory removed" if removed else "nothing was left over")
-    return 0
+    count = f"{len(removed)} left-over segments of shared memory removed" if removed else "nothing was left over"
+    return tell(arguments, {"removed": removed}, *(f"removed {name}" for name in removed), count)

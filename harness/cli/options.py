@@ -63,44 +63,30 @@ def add_results(verb: argparse.ArgumentParser) -> None:
 
 def add_set(verb: argparse.ArgumentParser, example: str) -> None:
     verb.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
+        "--set", action="append", default=[], metavar="KEY=VALUE",
         help=f"set a value over the file, such as {example}; may be repeated",
-    )
+    )  # fmt: skip
 
 
 def add_trace(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--trace", action="store_true", help="write a timeline, which costs a little speed")
 
 
-def positive(text: str) -> float:
-    value = float(text)
-    if not value > 0 or math.isinf(value):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
+def _number(kind: type[Any], expected: str, allowed: Callable[[Any], bool]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not allowed(value) or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        return value
+
+    read.__name__ = kind.__name__  # as argparse calls what is no number
+    return read
 
 
-def not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return value
-
-
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return value
-
-
-def not_negative_int(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text}")
-    return value
+positive = _number(float, "a number above 0", lambda value: value > 0)
+not_negative = _number(float, "0 or more", lambda value: value >= 0)
+positive_int = _number(int, "a whole number above 0", lambda value: value >= 1)
+not_negative_int = _number(int, "a whole number, 0 or more", lambda value: value >= 0)
 
 
 def fraction(text: str) -> float:

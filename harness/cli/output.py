@@ -1,5 +1,6 @@
-"""What verbs say: JSON, and where a timeline lies."""
+"""What verbs say: JSON or text, and where a timeline lies."""
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def tell(arguments: argparse.Namespace, content: Any, *lines: str) -> int:
+    """Print the content with ``--json``, else the lines; the exit code of success."""
+    if arguments.json:
+        print_json(content)
+    else:
+        for line in lines:
+            print(line)
+    return 0
 
 
 def print_json(content: Any) -> None:

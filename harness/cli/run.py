@@ -28,18 +28,11 @@ def add_run(verbs: Any) -> None:
     add_suite(verb)
     add_limits(verb)
     add_trace(verb)
-    verb.add_argument(
-        "--storage",
-        metavar="URL",
-        help="database that keeps the study, so that several runs can share it; default: files",
-    )
+    text = "database that keeps the study, so that several runs can share it; default: files"
+    verb.add_argument("--storage", metavar="URL", help=text)
     verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
-    verb.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="where trials run: on this machine (the default) or on the nodes of a Ray cluster",
-    )
+    text = "where trials run: on this machine (the default) or on the nodes of a Ray cluster"
+    verb.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
     verb.add_argument(
         "--address", metavar="HOST:PORT", help="address of the cluster's head; default: the cluster of this machine"
     )
@@ -47,11 +40,8 @@ def add_run(verbs: Any) -> None:
         "--insecure-cluster", action="store_true",
         help="use a cluster that asks for no token, so that anybody in its network can run code there",
     )  # fmt: skip
-    verb.add_argument(
-        "--share-nodes",
-        action="store_true",
-        help="run as many trials on a node as fit, which is quicker and disturbs their numbers",
-    )
+    text = "run as many trials on a node as fit, which is quicker and disturbs their numbers"
+    verb.add_argument("--share-nodes", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:

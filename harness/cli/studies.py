@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_results, add_verb
-from harness.cli.output import print_json
+from harness.cli.output import tell
 
 
 def add_report(verbs: Any) -> None:
@@ -18,25 +18,16 @@ def add_report(verbs: Any) -> None:
     )  # fmt: skip
     add_results(verb)
     verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
-    verb.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="page to write; default: report.html in the study, for several comparison.html in --results",
-    )
+    text = "page to write; default: report.html in the study, for several comparison.html in --results"
+    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
 
 
 def report(arguments: argparse.Namespace) -> int:
     from harness.report.page.write import write_named
 
     written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
-    if arguments.json:
-        print_json(vars(written))
-    else:
-        for reason in written.left_out:
-            print(f"left out: {reason}")
-        print(f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}")
-    return 0
+    page = f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}"
+    return tell(arguments, vars(written), *(f"left out: {reason}" for reason in written.left_out), page)
 
 
 def add_list(verbs: Any) -> None:
@@ -47,8 +38,4 @@ def list_all(arguments: argparse.Namespace) -> int:
     from harness.report import listing
 
     content = listing.collect(arguments.results, Path("suites"))
-    if arguments.json:
-        print_json(content)
-    else:
-        print(listing.text(content))
-    return 0
+    return tell(arguments, content, listing.text(content))

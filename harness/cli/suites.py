@@ -1,10 +1,81 @@
-"""``validate`` and ``plan``: what a suite file says; nothing is started."""
+"""What one does with a suite before it runs: ``init``, ``schema``, ``settings``, ``validate`` and ``plan``."""
 
 import argparse
+import dataclasses
+import textwrap
+from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_limits, add_suite, add_verb, overrides
-from harness.cli.output import print_json
+from harness.cli.output import print_json, tell
+from unilab.errors import UserError
+
+SUITE = """\
+# Which configuration trains fastest on this machine? Check this file with: python -m harness validate {file}
+# An editor with a YAML language server checks it too. Write a schema for it: python -m harness schema > schema.json
+# and put this line first: # yaml-language-server: $schema=schema.json
+name: {name}
+trainer: appo                     # or sac, td3, package.module:Class; its settings: python -m harness settings appo
+env: HalfCheetah                  # python -m harness list has the others
+fixed:                            # settings that all trials have
+  algorithm.gamma: 0.99
+search:                           # settings that vary: a list of values, or a range
+  num_envs: {{low: 256, high: 1024, log: true}}
+  num_slots: [2, 4]
+baseline: {{num_envs: 256, num_slots: 2}}   # measured first; all others are compared with it
+objectives: [env_steps_per_second]        # what is to be made better
+measure: {{warmup_seconds: 3, seconds: 8}}  # of each trial
+confirm: {{top: 1, repeats: 6}}             # measure the best again, side by side with the baseline
+limits: {{trials: 8, minutes: 10}}          # of the whole study
+"""
+
+
+def add_init(verbs: Any) -> None:
+    verb = add_verb(verbs, "init", init, "write a small suite with comments, to be changed")
+    text = "file to write; default: suite.yaml"
+    verb.add_argument("file", type=Path, nargs="?", default=Path("suite.yaml"), metavar="FILE", help=text)
+
+
+def init(arguments: argparse.Namespace) -> int:
+    file: Path = arguments.file
+    name = "".join(one if one.isalnum() and one.isascii() else "_" for one in file.stem).lstrip("_") or "suite"
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(SUITE.format(name=name, file=file))
+    except FileExistsError:
+        raise UserError(f"{file} is there already; name another file") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+    return tell(arguments, {"file": file}, f"{file} is written; next: python -m harness plan {file}")
+
+
+def add_schema(verbs: Any) -> None:
+    add_verb(verbs, "schema", schema, "print a JSON schema of the suite file, for editors")
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    from harness.report.reference import suite_schema
+
+    print_json(suite_schema())
+    return 0
+
+
+def add_settings(verbs: Any) -> None:
+    verb = add_verb(verbs, "settings", settings, "list the settings of a trainer, with meanings and defaults")
+    verb.add_argument("trainer", metavar="TRAINER", help="a trainer: appo, sac, td3, or package.module:Class")
+
+
+def settings(arguments: argparse.Namespace) -> int:
+    from harness.report import reference
+
+    found = reference.settings(arguments.trainer)
+    lines = []
+    for one in found:
+        default = reference.default_text(one.default) or "empty"
+        lines.append(f"{one.name}: {one.values.replace('`', '')}; default {default}")
+        if one.meaning:
+            lines.append(textwrap.fill(one.meaning, 100, initial_indent="    ", subsequent_indent="    "))
+    return tell(arguments, [dataclasses.asdict(one) for one in found], *lines)
 
 
 def add_validate(verbs: Any) -> None:
@@ -15,18 +86,12 @@ def validate(arguments: argparse.Namespace) -> int:
     from harness.predict import plan
 
     made = plan.make(arguments.suite, arguments.set)
-    if arguments.json:
-        print_json({
-            "suite": made.suite.name, "study": made.study_id, "valid": True, "dropped": made.dropped,
-            "notes": made.notes,
-        })  # fmt: skip
-        return 0
-    print(f"{arguments.suite}: valid; study {made.suite.name}/{made.study_id}")
-    for dropped in made.dropped:
-        print(f"left out of the search: {dropped}")
-    for note in made.notes:
-        print(f"note: {note}")
-    return 0
+    name, study = made.suite.name, made.study_id
+    return tell(
+        arguments, {"suite": name, "study": study, "valid": True, "dropped": made.dropped, "notes": made.notes},
+        f"{arguments.suite}: valid; study {name}/{study}",
+        *(f"left out of the search: {dropped}" for dropped in made.dropped), *(f"note: {note}" for note in made.notes),
+    )  # fmt: skip
 
 
 def add_plan(verbs: Any) -> None:

@@ -1,11 +1,12 @@
 """``train`` one configuration and ``eval`` its policy."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_results, add_set, add_trace, add_verb, not_negative_int, positive, positive_int
-from harness.cli.output import print_json, show_timeline
+from harness.cli.output import print_json, show_timeline, tell
 from unilab.errors import UserError
 
 HERE = Path()
@@ -23,12 +24,8 @@ def add_train(verbs: Any) -> None:
         "--iterations", type=positive_int, metavar="N", help="iterations in total, also those before a resume"
     )
     verb.add_argument("--minutes", type=positive, metavar="M", help="minutes of training, also those before a resume")
-    verb.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of checkpoints and metrics; default: runs/NAME, named after the configuration",
-    )
+    text = "folder of checkpoints and metrics; default: runs/NAME, named after the configuration"
+    verb.add_argument("--out", type=Path, metavar="DIR", help=text)
     verb.add_argument(
         "--resume", type=Path, nargs="?", const=HERE, metavar="CHECKPOINT",
         help="go on from this checkpoint; without a name, from the checkpoint in --out",
@@ -62,7 +59,7 @@ def train(arguments: argparse.Namespace) -> int:
     except FloatingPointError as error:  # numbers exploded: the text says where
         raise UserError(str(error)) from error
     if arguments.json:
-        print_json(training.as_dict(summary, folder))
+        print_json(dataclasses.asdict(summary) | {"folder": folder})
     out.print(training.describe(summary, folder), soft_wrap=True, markup=False)
     if arguments.trace:
         show_timeline(folder, out)
@@ -91,9 +88,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         result = play(
             arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
         )
-    if arguments.json:
-        print_json(result)
-        return 0
-    print(f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),")
-    print(f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes")
-    return 0
+    return tell(
+        arguments, result,
+        f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),",
+        f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes",
+    )  # fmt: skip

@@ -12,7 +12,6 @@ import math
 import secrets
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,13 +23,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.compare.sides import CompareError, Side, checkouts, configuration, suite_of, why_not_together
+from harness.compare.sides import CompareError, Side, Version, checkouts, suite_of, version_of, why_not_together
 from harness.compare.verdict import Pairs
 from harness.measure import host as machine
 from harness.measure import provenance
 from harness.measure.engines.blocks import Attempt, Job, carry_out, measured, mirrored, until_calm
 from harness.measure.engines.local import LocalEngine
-from harness.measure.process import Outcome, RepeatLimits, execute
+from harness.measure.process import Outcome, execute
 from harness.measure.record import Record, RecordFile, attempts_that_count, write_atomic
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -42,7 +41,6 @@ BASE, NEW = 0, 1
 """numbers of the sides, as ``trial`` of their records"""
 NAMES = ("base", "new")
 RECORDS = "repeats.jsonl"
-GIVEN_UP = "another repeat was not measured"
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,6 @@ class Options:
     seconds: float | None = None
     warmup_seconds: float | None = None
     turns: bool = True
-
-
-@dataclass(frozen=True)
-class Version:
-    """One side, ready to be measured."""
-
-    trainer: str
-    settings: dict[str, Any]
-    limits: RepeatLimits
-    commit: str
-    dirty: bool = False
-    threads: str = ""
-    """as ``Record.threads``"""
-    code: Path | None = None
-    """folder of the code that runs it; None: the code of this process"""
 
 
 @dataclass(frozen=True)
@@ -145,32 +128,27 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         InputError: a suite or a configuration is wrong.
     """
     suite = suite_of(base, new, options.suite)
-    sides = (base, new)
-    configurations = [configuration(side, options.suite, options.config, options.results) for side in sides]
     measure = suite.measure if suite else Measure()
     if options.seconds is not None:
         measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)
     if options.warmup_seconds is not None:
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
     limits = suite.limits if suite else Limits()
-    deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
-    here = provenance.commit()
-    with checkouts([side.commit for side in sides if side.commit is not None]) as folders:
-        timeout = max(limits.trial_timeout_seconds, 2 * measure.least_seconds)
-        versions = []
-        for side, own in zip(sides, configurations, strict=True):
-            allowed = RepeatLimits(timeout, limits.progress_timeout_seconds, own.host_limit)
-            commit, changed, code = here.commit, here.dirty, None
-            if side.commit is not None:
-                commit, changed, code = side.commit, False, folders[side.commit]
-            versions.append(Version(own.trainer, own.settings, allowed, commit, changed, own.threads, code))
+    one, other = (
+        version_of(side, options.suite, options.config, options.results, limits, measure.least_seconds)
+        for side in (base, new)
+    )
+    with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:
+        one = dataclasses.replace(one, code=folders.get(base.commit or ""))
+        other = dataclasses.replace(other, code=folders.get(new.commit or ""))
         if not options.turns:
             one_by_one = "--no-turns"
         elif not measure.turns:
             one_by_one = "the suite says measure.turns: false"
         else:
-            one_by_one = why_not_together(configurations, [version.code for version in versions])
-        yield (versions[0], versions[1]), Schedule(measure, options.pairs, one_by_one), deciding
+            one_by_one = why_not_together([one, other])
+        deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
+        yield (one, other), Schedule(measure, options.pairs, one_by_one), deciding
 
 
 @dataclass
@@ -200,10 +178,9 @@ class Measuring:
         self._machine, self._packages = machine.fingerprint(here), machine.versions_text(here)
         self._began = time.monotonic()
         self._retries = self.schedule.pairs
-        self._failed = threading.Event()
         blocks = self.schedule.blocks()
         works = (until_calm([None] * len(block), partial(self._measure, block), self._again) for block in blocks)
-        carry_out(works, LocalEngine(self._machine, self.stop, self._until_one_fails), self.stop)
+        carry_out(works, LocalEngine(self._machine, self.stop, self.execute), self.stop)
         counted = {(record.repeat, record.trial): record for record in attempts_that_count(self._records.records)}
         return Pairs([[(counted[pair, BASE], counted[pair, NEW])] for pair in range(self.schedule.pairs)])
 
@@ -223,58 +200,41 @@ class Measuring:
         """One attempt at a block, recorded.
 
         Raises:
-            CompareError: a repeat was not measured to its end; the others were given up.
+            CompareError: a repeat was not measured to its end.
         """
         repeats = []
         for side, pair in block:
-            record = self._record(side, pair, attempt, in_turns=len(block) > 1)
-            repeats.append((record, self._job(record)))
+            version = self.versions[side]
+            seed = int(version.settings.get("seed", 0)) + pair
+            record = Record(
+                study=self.folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
+                params=version.settings, seed=seed, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                commit=version.commit, dirty=version.dirty, machine=self._machine, attempt=attempt,
+                in_turns=len(block) > 1, threads=version.threads, versions=self._packages,
+                log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
+            )  # fmt: skip
+            settings = version.settings | ({"seed": seed} if "seed" in version.settings else {})
+            folder = (self.folder / record.log).resolve()
+            spec = TrialSpec.of(self.schedule.measure, version.trainer, settings, folder)
+            repeats.append((record, Job(spec, version.limits, partial(self._watch, record), code=version.code)))
         records = yield from measured(repeats)
-        # a failure first: the others ended because of it
-        for record in sorted(records, key=lambda one: one.state in ("complete", "pruned")):
-            if record.state != "complete":
-                self._records.append(record)
-                name, log = NAMES[record.trial].upper(), self.folder / record.log
-                raise CompareError(f"{name} was not measured: {record.state}: {record.error}; see {log}")
         for record in records:
             self._records.append(record)
+            if record.state != "complete":
+                log = self.folder / record.log
+                raise CompareError(
+                    f"{NAMES[record.trial].upper()} was not measured: {record.state}: {record.error}; see {log}"
+                )
             marks = [name for name, there in (("unsteady", record.unsteady), ("disturbed", record.disturbed)) if there]
             doubt = f" ({', '.join(marks)})" if marks else ""
             speed = f"{record.env_steps_per_second:>12,.0f} steps/s"
             self.show(f"{self._what(record)} {speed}{doubt}, {self._left()} left")
         return records
 
-    def _until_one_fails(self, spec: TrialSpec, *arguments: Any, **more: Any) -> Outcome:
-        if self._failed.is_set():
-            return Outcome("pruned", error=GIVEN_UP)
-        outcome = self.execute(spec, *arguments, **more)
-        if outcome.state != "complete":
-            self._failed.set()
-        return outcome
-
-    def _record(self, side: int, pair: int, attempt: int, *, in_turns: bool) -> Record:
-        version = self.versions[side]
-        return Record(
-            study=self.folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
-            params=version.settings, seed=int(version.settings.get("seed", 0)) + pair,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=version.commit, dirty=version.dirty,
-            machine=self._machine, attempt=attempt, in_turns=in_turns, threads=version.threads, versions=self._packages,
-            log=f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else ""),
-        )  # fmt: skip
-
-    def _job(self, record: Record) -> Job:
-        version = self.versions[record.trial]
-
-        def watch(progress: dict[str, Any]) -> str | None:
-            seconds = progress["wall_seconds"]
-            speed = progress["env_steps"] / seconds if seconds else math.nan
-            self.live(f"{self._what(record)}: {speed:,.0f} steps/s since its start, {self._left()} left")
-            return GIVEN_UP if self._failed.is_set() else None
-
-        settings = version.settings | ({"seed": record.seed} if "seed" in version.settings else {})
-        folder = (self.folder / record.log).resolve()
-        spec = TrialSpec.of(self.schedule.measure, version.trainer, settings, folder)
-        return Job(spec, version.limits, watch, code=version.code)
+    def _watch(self, record: Record, progress: dict[str, Any]) -> None:
+        seconds = progress["wall_seconds"]
+        speed = progress["env_steps"] / seconds if seconds else math.nan
+        self.live(f"{self._what(record)}: {speed:,.0f} steps/s since its start, {self._left()} left")
 
     def _what(self, record: Record) -> str:
         return f"pair {record.repeat + 1} of {self.schedule.pairs}, {NAMES[record.trial]:<4}"

@@ -24,14 +24,13 @@ PHASES: tuple[Phase, ...] = ("confirm", "search")
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; whether turns were taken each record says"""
 
-
 Repeats = dict[tuple[Phase, int], list[Record]]
 """of one configuration in one session, by phase and number; without pruned ones"""
 Configurations = dict[str, list[Repeats]]
 """one for each session, by what decides the meaning of a number, as text"""
 
 
-def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False) -> tuple[Pairs, list[str]]:
+def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
     """Pairs of two sides that were measured before, and the metrics that decide: the objectives of BASE's suites.
 
     Raises:
@@ -42,15 +41,39 @@ def pairs(base: Side, new: Side, results: Path, *, across_machines: bool = False
     studies = [_studies(side, results, unreadable) for side in (base, new)]
     own, other = (_configurations(side) for side in studies)
     sessions: dict[int, Pair] = defaultdict(list)
-    lost, notes = 0, []
+    notes: list[str] = []
+    lost = 0
     for configuration in sorted(own.keys() & other.keys()):
         for number, (one, two) in enumerate(zip(own[configuration], other[configuration], strict=False)):
-            lost += _lost(one, two)
-            matched, left_out = _matched(one, two, across_machines)
-            sessions[number] += matched
-            notes += left_out
+            tried = one.keys() & two.keys()
+            failed = [sum(record.state != "complete" for key in tried for record in side[key]) for side in (one, two)]
+            lost += failed[1] - failed[0]
+            sessions[number] += _matched(one, two, notes)
+    if lost > 0:
+        notes.append(
+            f"both sides tried the same repeats, and NEW completed {lost} fewer than BASE: its trials.jsonl has the "
+            "errors"
+        )
     made = Pairs([sessions[number] for number in sorted(sessions) if sessions[number]], sessions=True, lost=lost)
-    made.notes[:] = [*dict.fromkeys(notes), *_notes(made, own, other), *dict.fromkeys(unreadable)]
+    if made.across:
+        notes.append(
+            "the sides were measured at different times. A change of the machine in between would look like a change "
+            "of the code, so this is never called a regression; --measure measures both sides in turns"
+        )
+        versions = sorted({record.versions or "unknown" for record in made.records})
+        if len(versions) > 1:
+            notes.append(f"installed packages differ: {' | '.join(versions)}")
+    else:
+        before, after = (
+            {name for name, found in side.items() if any(_complete(one, phase) for one in found for phase in PHASES)}
+            for side in (own, other)
+        )
+        notes.append(
+            f"BASE has {len(before)} measured configuration{'s' * (len(before) != 1)}, NEW {len(after)}, both have "
+            f"{len(before & after)}: pairs need equal trainer, env, settings and `measure`, and repeats that were "
+            "complete on both sides"
+        )
+    made.notes[:] = dict.fromkeys([*notes, *unreadable])
     objectives = [objective.metric for suite, _ in studies[0] for objective in suite.objectives]
     return made, list(dict.fromkeys(objectives))
 
@@ -87,37 +110,24 @@ def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurat
     found: Configurations = defaultdict(list)
     for suite, records in studies:
         session: dict[str, Repeats] = defaultdict(lambda: defaultdict(list))
+        how = {name: part for name, part in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
         for trial in sorted({record.trial for record in records}):
             own = [record for record in records if record.trial == trial]
             for phase in PHASES:
                 first = suite.measure.repeats if phase == "confirm" else 0
                 for record in judged_by(own, phase):
-                    if record.state != "pruned":
-                        session[_configuration(suite, record)][phase, record.repeat - first].append(record)
+                    if record.state == "pruned":
+                        continue
+                    trainer, settings = suite.trainer, {"env": suite.env} | suite.fixed | record.params
+                    if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
+                        variant = suite.trainers[settings.pop("trainer")]
+                        trainer, settings = variant.trainer, settings | variant.settings
+                    settings.pop("seed", None)
+                    content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
+                    session[json.dumps(content, sort_keys=True)][phase, record.repeat - first].append(record)
         for configuration, repeats in session.items():
             found[configuration].append(repeats)
     return found
-
-
-def _configuration(suite: Suite, record: Record) -> str:
-    settings = {"env": suite.env} | suite.fixed | record.params
-    trainer = suite.trainer
-    if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
-        variant = suite.trainers[settings.pop("trainer")]
-        trainer, settings = variant.trainer, settings | variant.settings
-    settings.pop("seed", None)
-    how = {name: value for name, value in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
-    content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
-    return json.dumps(content, sort_keys=True)
-
-
-def _lost(base: Repeats, new: Repeats) -> int:
-    """How many more of the repeats that both sides tried NEW did not complete."""
-
-    def failed(side: Repeats) -> int:
-        return sum(record.state != "complete" for number in base.keys() & new.keys() for record in side[number])
-
-    return failed(new) - failed(base)
 
 
 def _complete(side: Repeats, phase: Phase) -> dict[int, list[Record]]:
@@ -126,56 +136,26 @@ def _complete(side: Repeats, phase: Phase) -> dict[int, list[Record]]:
     return {number: records for number, records in found.items() if records}
 
 
-def _matched(base: Repeats, new: Repeats, across_machines: bool) -> tuple[Pair, list[str]]:
-    """The repeats that two sessions have of one configuration, and why others were left out."""
-    made: Pair = []
-    notes = []
-    alike = []
+def _matched(base: Repeats, new: Repeats, notes: list[str]) -> Pair:
+    """The repeats that two sessions have of one configuration; ``notes`` get why others were left out."""
     for phase in PHASES:
         sides = _complete(base, phase), _complete(new, phase)
         kinds = sorted({record.kind for side in sides for records in side.values() for record in records})
-        if all(sides) and len(kinds) == 1:
-            alike.append(sides)
-        elif all(sides):
+        if not all(sides):
+            continue
+        if len(kinds) > 1:
             notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
-    for before, after in alike[:1]:  # none: confirmed on one side only, or in another way, and measured by no search
-        for number, records in sorted(before.items()):
-            for one, other in zip(records, after.get(number, []), strict=False):
-                if one.machine == other.machine or across_machines:
+            continue
+        made: Pair = []
+        for number, records in sorted(sides[0].items()):
+            for one, other in zip(records, sides[1].get(number, []), strict=False):
+                if one.machine == other.machine:
                     made.append((one, other))
                 else:
                     machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
                     notes.append(
                         f"repeats of different machines ({machines}) were left out: their difference says nothing "
-                        "about the code. --across-machines compares them nevertheless"
+                        "about the code"
                     )
-    return made, notes
-
-
-def _notes(made: Pairs, base: Configurations, new: Configurations) -> list[str]:
-    lost = []
-    if made.lost > 0:
-        lost.append(
-            f"both sides tried the same repeats, and NEW completed {made.lost} fewer than BASE: its trials.jsonl has "
-            "the errors"
-        )
-    base, new = (
-        {name: own for name, own in side.items() if any(_complete(one, phase) for one in own for phase in PHASES)}
-        for side in (base, new)
-    )
-    if not made.across:
-        shared = len(base.keys() & new.keys())
-        return [
-            *lost,
-            f"BASE has {len(base)} measured configuration{'s' * (len(base) != 1)}, NEW {len(new)}, both have {shared}: "
-            "pairs need equal trainer, env, settings and `measure`, and repeats that were complete on both sides",
-        ]
-    notes = [
-        *lost,
-        "the sides were measured at different times. A change of the machine in between would look like a change of "
-        "the code, so this is never called a regression; --measure measures both sides in turns",
-    ]
-    if len({record.versions for record in made.records}) > 1:
-        versions = sorted({record.versions or "unknown" for record in made.records})
-        notes.append(f"installed packages differ: {' | '.join(versions)}")
-    return notes
+        return made
+    return []  # confirmed on one side only, or in another way, and measured by no search

@@ -13,14 +13,16 @@ from typing import Any
 import psutil
 
 from harness.files.yaml_file import InputError
+from harness.measure import provenance
 from harness.measure.interleaving import FILE, possible
+from harness.measure.process import RepeatLimits
 from harness.predict import calibration, plan
 from harness.predict import memory as budget
-from harness.predict.calibration import Factor
+from harness.predict.calibration import AS_PREDICTED, Factor
 from harness.runs import training
 from harness.study.results import RecordedStudy, find
 from harness.suite import sources
-from harness.suite.schema import Constraints, Suite
+from harness.suite.schema import Constraints, Limits, Suite
 from harness.trainers import trainer as trainers
 from unilab.errors import UserError
 from unilab.ipc.memory_budget import MemoryBudget
@@ -30,8 +32,8 @@ PREFIX = "harness-compare-"
 """of temporary folders; the id of the process that made one comes next"""
 GIT_SECONDS = 120
 """for one command"""
-TURNS = ("harness/measure/interleaving.py", "harness/turns.py")
-"""where code of these and of earlier days has them"""
+TURNS = "harness/measure/interleaving.py"
+"""the file of a checkout that tells whether its trials take turns: it has the name of the file that tells them"""
 
 
 class CompareError(UserError, ValueError):
@@ -131,24 +133,19 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
     Raises:
         CompareError: git cannot check one of them out.
     """
+    if commits:
+        _remove_leftovers()
+    folders = {}
     with ExitStack() as stack:
-        if commits:
-            _remove_leftovers()
-        yield {commit: stack.enter_context(_checkout(commit)) for commit in dict.fromkeys(commits)}
-
-
-@contextmanager
-def _checkout(commit: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as parent:
-        folder = Path(parent) / commit[:12]
-        try:
+        for commit in dict.fromkeys(commits):
+            temporary = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+            folder = folders[commit] = Path(stack.enter_context(temporary)) / commit[:12]
+            stack.callback(_git, "worktree", "remove", "--force", str(folder))
             added = _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
             if added.returncode != 0:
                 reason = (added.stderr.strip().splitlines() or ["no reason given"])[-1]
                 raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
-            yield folder
-        finally:
-            _git("worktree", "remove", "--force", str(folder))
+        yield folders
 
 
 def _remove_leftovers() -> None:
@@ -181,19 +178,23 @@ def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """What a trainer is to run, checked."""
+class Version:
+    """What is to be measured of one side, checked."""
 
     trainer: str
     settings: dict[str, Any]
-    threads: str
+    limits: RepeatLimits
+    commit: str
+    dirty: bool = False
+    threads: str = ""
     """as ``Record.threads``"""
-    host_limit: int | None
-    budget: MemoryBudget | None
-    memory_fraction: float
-    memory_factor: Factor
+    code: Path | None = None
+    """folder of the code that runs it; None: the code of this process"""
+    budget: MemoryBudget | None = None
+    memory_fraction: float = 1.0
+    memory_factor: Factor = AS_PREDICTED
     """measured over predicted memory of past runs on this machine"""
-    pausable: bool
+    pausable: bool = True
     """see ``Trainer.pausable``"""
 
 
@@ -205,7 +206,9 @@ def suite_of(base: Side, new: Side, given: Path | None) -> Suite | None:
     return RecordedStudy(study).suite if study is not None else None
 
 
-def configuration(side: Side, suite: Path | None, config: Path | None, results: Path) -> Configuration:
+def version_of(
+    side: Side, suite: Path | None, config: Path | None, results: Path, limits: Limits, seconds: float
+) -> Version:
     """A study stands for its best configuration, a commit for the one given with --suite or --config.
 
     Args:
@@ -213,6 +216,7 @@ def configuration(side: Side, suite: Path | None, config: Path | None, results: 
         suite: its baseline is measured at commits.
         config: instead of a suite's baseline.
         results: has what is known of memory on this machine.
+        limits: of a repeat, which takes ``seconds`` at least.
 
     Raises:
         CompareError: there is none, or it does not fit into this machine.
@@ -226,50 +230,48 @@ def configuration(side: Side, suite: Path | None, config: Path | None, results: 
         if not file.is_file():
             raise CompareError(f"{side.name}: no best.yaml in {side.study}, so there is no configuration to measure")
     if file is not None:
-        job, where = training.load(file), str(file)
+        job, where = training.load(file), file
         name, settings, fraction = job.trainer_name, job.settings, Constraints().host_memory_fraction
     elif suite is not None:
-        made, where = plan.make(suite), str(suite)
-        fraction = made.suite.constraints.host_memory_fraction
+        made, where = plan.make(suite), suite
         name, settings = made.launch(made.baseline)
+        fraction = made.suite.constraints.host_memory_fraction
     else:
         raise CompareError(
             f"{side.name}: which configuration is to be measured at this commit? Add --suite SUITE (its baseline is) "
             "or --config FILE, such as a study's best.yaml"
         )
     trainer = trainers.get(name)
-    modules = [text.partition(":")[0] for text in (name, str(settings["env"])) if ":" in text]
+    modules = {text.partition(":")[0] for text in (name, str(settings["env"])) if ":" in text}
     known = calibration.load(results)
-    factor = known.factor(name, sources.digest(*sorted(set(modules))) if known.ratios.get(name) else "")
+    factor = known.factor(name, sources.digest(*sorted(modules)) if known.ratios.get(name) else "")
     predicted = trainer.budget(settings)
     found = budget.judge(predicted, fraction, factor)
     if not found.fits:
         raise CompareError(f"{where}: does not fit into this machine: {found.reason}")
     seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
-    threads = ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
-    return Configuration(
-        name, seed | settings, threads, found.host_limit, predicted, fraction, factor, trainer.pausable(settings)
-    )
+    here = provenance.commit()
+    return Version(
+        name, seed | settings,
+        RepeatLimits(max(limits.trial_timeout_seconds, 2 * seconds), limits.progress_timeout_seconds, found.host_limit),
+        side.commit or here.commit, here.dirty and side.commit is None,
+        ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items()),
+        None, predicted, fraction, factor, trainer.pausable(settings),
+    )  # fmt: skip
 
 
-def why_not_together(configurations: Sequence[Configuration], codes: Sequence[Path | None]) -> str:
-    """Why two repeats of each cannot be alive at the same time and take turns; empty when they can.
-
-    ``codes``: folders of the code that runs them; None: this one.
-    """
+def why_not_together(versions: Sequence[Version]) -> str:
+    """Why two repeats of each cannot be alive at the same time and take turns; empty when they can."""
     if not possible():
         return "only Linux can stop and continue the processes of a trial"
-    if not all(own.pausable for own in configurations):
+    if not all(one.pausable for one in versions):
         return "work on a device, on other machines or in a simulator elsewhere goes on while processes are stopped"
-    for code in codes:  # whether its trials read the file that tells them of turns
-        files = [] if code is None else [code / name for name in TURNS if (code / name).is_file()]
-        if code is not None and not any(f'"{FILE}"' in file.read_text(encoding="utf-8") for file in files):
+    for turns in (one.code / TURNS for one in versions if one.code is not None):
+        if not turns.is_file() or f'"{FILE}"' not in turns.read_text(encoding="utf-8"):
             return "the code of one side is older than taking turns"
-    budgets = [own.budget for own in configurations]
+    budgets = [one.budget for one in versions]
     if None in budgets:
         return "how much memory one side takes is not predicted"
-    fraction = min(own.memory_fraction for own in configurations)
-    fit = budget.fit_together(
-        [*budgets, *budgets], fraction, max(own.memory_factor.safe for own in configurations)
-    )  # fmt: skip
+    fraction, safe = min(one.memory_fraction for one in versions), max(one.memory_factor.safe for one in versions)
+    fit = budget.fit_together([*budgets, *budgets], fraction, safe)
     return "" if fit else "four repeats at a time do not fit into the memory"

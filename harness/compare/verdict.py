@@ -147,8 +147,12 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         ratio = bool((both > 0).all())  # as for returns, which may be below it, else differences
         seen = paired_change(values, ratio=ratio, unit=1.0 if ratio else float(np.abs(both).mean()) or 1.0)
         decided, reason = verdict(seen.value, seen.p, seen.pairs, METRICS[metric]), ""
+        missing = needed_pairs() - seen.pairs
         if decided == "undecided":
-            reason = _missing(seen.pairs, pairs.sessions)
+            reason = f"{seen.pairs} pair{'s' if seen.pairs > 1 else ''}, {missing} more needed for p < {LEVEL:g}"
+            if pairs.sessions:
+                have = f"{seen.pairs} session{'s' if seen.pairs > 1 else ''} a side"
+                reason = f"{have}, and one session differs from the next by itself: {missing} more needed, or --measure"
         elif decided == "same" and seen.smallest_effect > detect:
             what = "sessions" if pairs.sessions else "pairs"
             decided, reason = "undecided", (
@@ -166,15 +170,6 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
         found = dataclasses.replace(found, verdict="undecided", reason=reason)
     return found
-
-
-def _missing(pairs: int, sessions: bool) -> str:
-    """What has to be measured before anything can be said."""
-    more = needed_pairs() - pairs
-    if not sessions:
-        return f"{pairs} pair{'s' if pairs > 1 else ''}, {more} more needed for p < {LEVEL:g}"
-    have = f"{pairs} session{'s' if pairs > 1 else ''} a side"
-    return f"{have}, and one session differs from the next by itself: {more} more needed, or --measure"
 
 
 def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:

@@ -41,7 +41,10 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     Raises:
         InputError: saying what else to do.
     """
-    _check_writable(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # nothing is made: another reason may refuse it
+        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
+        raise _unwritable(folder, f"{there}: {reason}")
     if overwrite or not folder.exists():
         return
     models = sorted(path for path in folder.iterdir() if path.suffix in MODELS and path.name != FAILED)
@@ -51,18 +54,6 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     problem += "--resume goes on with it, " if resume is None else ""
     problem += "--overwrite replaces it, --out names another folder"
     raise InputError(str(folder), None, "", problem)
-
-
-def _check_writable(folder: Path) -> None:
-    """Nothing is made: a run that is refused for another reason leaves no folder."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
-        reason = os.strerror(errno.ENOTDIR)
-    elif not os.access(there, os.W_OK | os.X_OK):
-        reason = os.strerror(errno.EACCES)
-    else:
-        return
-    raise _unwritable(folder, f"{there}: {reason}")
 
 
 def _unwritable(folder: Path, reason: str) -> InputError:

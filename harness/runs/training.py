@@ -1,6 +1,5 @@
 """``train``: one configuration from a file such as best.yaml, in this process."""
 
-import dataclasses
 import shlex
 import signal
 from collections.abc import Callable, Sequence
@@ -78,9 +77,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     settings = dict(dotted(content.get("settings", {}), trainer.defaults()))
     with mistakes.collected():
         check_environment(document, trainer, content["env"])
-    for name, value in settings.items():
+    for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
-            _check_setting(document, trainer, name, value)
+            try:
+                trainer.check({name: value})
+                if name in trainer.device_settings:
+                    check_device(str(value), name)
+            except SettingsError as error:
+                raise document.error(("settings", error.key), error.problem) from None
+            except DeviceError as error:
+                raise document.error(("settings", name), str(error).removeprefix(f"{name}: ")) from None
     mistakes.check()
     notes = try_environment(document, trainer, content["env"], {("settings",): settings})
     settings = {"env": content["env"]} | settings
@@ -120,18 +126,6 @@ def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
     return trainer if can_go_on else None
 
 
-def _check_setting(document: Document, trainer: Trainer, name: str, value: Any) -> None:
-    """By itself, so that an error names its line."""
-    try:
-        trainer.check({name: value})
-        if name in trainer.device_settings:
-            check_device(str(value), name)
-    except SettingsError as error:
-        raise document.error(("settings", error.key), error.problem) from None
-    except DeviceError as error:
-        raise document.error(("settings", name), str(error).removeprefix(f"{name}: ")) from None
-
-
 def run(
     job: RunConfiguration,
     out: Path,
@@ -145,7 +139,7 @@ def run(
 ) -> Summary:
     """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
 
-    Whether ``out`` may be written says ``run_folder.check``. ``resume`` is a checkpoint, or a folder with one.
+    ``run_folder.check`` says whether ``out`` may be written. ``resume`` is a checkpoint, or a folder with one.
 
     Raises:
         TraceError: the trainer cannot be traced.
@@ -181,10 +175,6 @@ def exit_code(summary: Summary) -> int:
     """0, or 128 + the signal's number when one ended the training."""
     known = {member.name: int(member) for member in signal.Signals}
     return 128 + known[summary.stopped_by] if summary.stopped_by in known else 0
-
-
-def as_dict(summary: Summary, folder: Path) -> dict[str, Any]:
-    return dataclasses.asdict(summary) | {"folder": folder}
 
 
 def describe(summary: Summary, folder: Path) -> str:

@@ -7,32 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unilab.ipc.async_runner import AsyncRunner
-    from unilab.ipc.collector_error import CollectorError
-    from unilab.ipc.latest import LatestValue
-    from unilab.ipc.replay_buffer import ReplayBuffer, ReplayEmptyError
-    from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer
-    from unilab.ipc.shared_buffer import SharedBufferBase
-    from unilab.ipc.shared_memory.segments import SegmentClosedError, SharedMemoryFullError, remove_leftovers
-    from unilab.ipc.shared_memory.wakeup import SharedFlag
-    from unilab.ipc.shared_obs_stats import SharedObsNormStats
-    from unilab.ipc.weight_sync import SharedWeightSync
-
-__all__ = [
-    "AsyncRunner",
-    "CollectorError",
-    "LatestValue",
-    "ReplayBuffer",
-    "ReplayEmptyError",
-    "RolloutRingBuffer",
-    "SegmentClosedError",
-    "SharedBufferBase",
-    "SharedFlag",
-    "SharedMemoryFullError",
-    "SharedObsNormStats",
-    "SharedWeightSync",
-    "remove_leftovers",
-]
+    from unilab.ipc.async_runner import AsyncRunner as AsyncRunner
+    from unilab.ipc.collector_error import CollectorError as CollectorError
+    from unilab.ipc.latest import LatestValue as LatestValue
+    from unilab.ipc.replay_buffer import ReplayBuffer as ReplayBuffer
+    from unilab.ipc.replay_buffer import ReplayEmptyError as ReplayEmptyError
+    from unilab.ipc.rollout_ring_buffer import RolloutRingBuffer as RolloutRingBuffer
+    from unilab.ipc.shared_buffer import SharedBufferBase as SharedBufferBase
+    from unilab.ipc.shared_memory.segments import SegmentClosedError as SegmentClosedError
+    from unilab.ipc.shared_memory.segments import SharedMemoryFullError as SharedMemoryFullError
+    from unilab.ipc.shared_memory.segments import remove_leftovers as remove_leftovers
+    from unilab.ipc.shared_memory.wakeup import SharedFlag as SharedFlag
+    from unilab.ipc.shared_obs_stats import SharedObsNormStats as SharedObsNormStats
+    from unilab.ipc.weight_sync import SharedWeightSync as SharedWeightSync
 
 _MODULES = {
     "AsyncRunner": "async_runner",

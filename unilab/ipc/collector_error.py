@@ -1,6 +1,5 @@
 """Failures of other processes, as whoever waits for them is told; and the one that a user reads of a collector."""
 
-import functools
 import signal
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ class CollectorError(ProcessFailure):
         collector: str,
         pid: int,
         exit_code: int,
-        *,
         traceback_text: str | None = None,
         last_step: int | None = None,
         log: Path | None = None,
@@ -74,13 +72,8 @@ class CollectorError(ProcessFailure):
         super().__init__(self._message())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        details: dict[str, Any] = {
-            "traceback_text": self.traceback_text,
-            "last_step": self.last_step,
-            "log": self.log,
-            "why": self.why,
-        }
-        return functools.partial(CollectorError, **details), (self.collector, self.pid, self.exit_code)
+        end = (self.traceback_text, self.last_step, self.log, self.why)
+        return CollectorError, (self.collector, self.pid, self.exit_code, *end)
 
     @property
     def place(self) -> str:
@@ -116,13 +109,9 @@ class CollectorError(ProcessFailure):
             lines.append(f"Its traceback:\n{self.traceback_text.rstrip()}")
             lines += [f"Its log is {self.log}"] if self.log is not None else []
         elif self.log is not None:
-            lines.append(f"Its log is {self.log}, which ends:\n{_tail(self.log)}")
+            try:
+                end = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+            except OSError as error:
+                end = f"(unreadable: {error})"
+            lines.append(f"Its log is {self.log}, which ends:\n{end}")
         return "\n".join(lines)
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError as error:
-        return f"(unreadable: {error})"
-    return "\n".join(lines[-_LOG_LINES:])

@@ -3,6 +3,7 @@
 import mmap
 import shutil
 import textwrap
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,11 @@ class MemoryAvailable:
             host_total=min(memory.total, limit.limit) if limit else memory.total,
             host_free=min(memory.available, limit.free) if limit else memory.available,
             shm_free=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
-            devices=_cuda_free(),
+            devices={
+                f"cuda:{index}": int(free) * MIB
+                for index, free in query("gpu", "index", "memory.free")
+                if free.isdigit()
+            },
         )
 
 
@@ -141,25 +146,19 @@ class MemoryBudget:
         shortages = self.shortages(available, host_fraction)
         if not shortages:
             return
-        changes = self._changes_that_fit(available, host_fraction)
+        changes = {}
+        for name, current in self.settings.items():
+
+            def too_large(value: int, name: str = name) -> bool:
+                return self.estimate is None or bool(self.estimate(name, value).shortages(available, host_fraction))
+
+            fitting = bisect_left(range(1, current), True, key=too_large)  # the largest value that fits, alone
+            if fitting:
+                changes[name] = fitting
+        changes = dict(sorted(changes.items(), key=lambda change: -change[1] / self.settings[change[0]]))
         remedies = [f"{name} {self.settings[name]} -> {value} fits" for name, value in changes.items()]
         remedy = ", or ".join(remedies) or "and no change of one setting alone fits"
         raise MemoryBudgetError(f"{'; '.join(shortages)}; {remedy}\n{self.table()}", self, changes)
-
-    def _changes_that_fit(self, available: MemoryAvailable, host_fraction: float) -> dict[str, int]:
-        """The largest value of each setting, alone, that fits; the smallest relative change comes first."""
-        changes = {}
-        for name, current in self.settings.items():
-            fitting, too_large = 0, current
-            while self.estimate is not None and too_large - fitting > 1:
-                middle = (fitting + too_large) // 2
-                if self.estimate(name, middle).shortages(available, host_fraction):
-                    too_large = middle
-                else:
-                    fitting = middle
-            if fitting:
-                changes[name] = fitting
-        return dict(sorted(changes.items(), key=lambda change: -change[1] / self.settings[change[0]]))
 
 
 def place_of(device: str) -> str:
@@ -179,7 +178,3 @@ def _mib(size: int) -> str:
 def _row(name: str, place: str, size: str, detail: str) -> str:
     head = f"{name[:24]:<24} {place[:7]:<7} {size:>9}  "
     return textwrap.fill(head + detail, 80, subsequent_indent=" " * len(head), drop_whitespace=True).rstrip()
-
-
-def _cuda_free() -> dict[str, int]:
-    return {f"cuda:{index}": int(free) * MIB for index, free in query("gpu", "index", "memory.free") if free.isdigit()}

@@ -74,7 +74,18 @@ class RowPacker:
         Raises:
             ValueError: names the argument, what was expected and what came.
         """
-        batch = self._batch(fields["obs"])
+        obs, layout = fields["obs"], self._layout
+        shape = obs.shape if isinstance(obs, torch.Tensor) else np.shape(obs)
+        if len(shape) != 2:
+            raise ValueError(f"ReplayBuffer.add: obs is {list(shape)}; expected [B, obs_dim]")
+        batch = shape[0]
+        if len(self._rows) != batch or not self._targets:
+            self._rows = np.empty((batch, layout.width), np.float32)
+            self._finite = np.empty(self._rows.shape, np.bool_)
+            self._targets = {
+                name: self._rows[:, columns] if layout.widths[name] else self._rows[:, columns.start]
+                for name, columns in layout.columns.items()
+            }
         for name, value in fields.items():
             target = self._target(name, name, value)
             if target is not None:
@@ -98,27 +109,13 @@ class RowPacker:
             )
         if np.count_nonzero(np.isfinite(self._rows, out=self._finite)) < self._rows.size:
             row, column = np.argwhere(~self._finite)[0].tolist()
-            name, place = next(item for item in self._layout.columns.items() if item[1].start <= column < item[1].stop)
-            index = f"{row}, {column - place.start}" if self._layout.widths[name] else f"{row}"
+            name, place = next(item for item in layout.columns.items() if item[1].start <= column < item[1].stop)
+            index = f"{row}, {column - place.start}" if layout.widths[name] else f"{row}"
             raise ValueError(
                 f"ReplayBuffer.add: {name}[{index}] is {self._rows[row, column]} as float32; nothing was added. "
                 "Find where it comes from: physics, reward or policy"
             )
         return self._rows
-
-    def _batch(self, obs: Any) -> int:
-        """B, which obs sets; makes the memory for so many rows."""
-        shape = obs.shape if isinstance(obs, torch.Tensor) else np.shape(obs)
-        if len(shape) != 2:
-            raise ValueError(f"ReplayBuffer.add: obs is {list(shape)}; expected [B, obs_dim]")
-        if len(self._rows) != shape[0] or not self._targets:
-            self._rows = np.empty((shape[0], self._layout.width), np.float32)
-            self._finite = np.empty(self._rows.shape, np.bool_)
-            self._targets = {
-                name: self._rows[:, columns] if self._layout.widths[name] else self._rows[:, columns.start]
-                for name, columns in self._layout.columns.items()
-            }
-        return shape[0]
 
     def _target(self, name: str, argument: str, value: Any) -> np.ndarray | None:
         """Where the field goes; None: the rows have no such field, and no value was given for it."""

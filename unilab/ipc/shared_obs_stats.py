@@ -1,10 +1,10 @@
 """Running observation statistics for collectors that normalize by themselves."""
 
-from collections.abc import Mapping
 from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from unilab.ipc.latest import LatestValue
 
@@ -36,15 +36,4 @@ class SharedObsNormStats(LatestValue):
             stats: a pair (mean, std), or a dict; of arrays, tensors and numbers of any shape. ``get`` returns the same,
                 its tensors on the CPU.
         """
-        super().put(_on_cpu(stats))
-
-
-def _on_cpu(stats: Any) -> Any:
-    """A copy whose tensors are on the CPU, without autograd and without the memory that they are views of."""
-    if isinstance(stats, torch.Tensor):
-        return stats.detach().to("cpu", copy=True)
-    if isinstance(stats, Mapping):
-        return {key: _on_cpu(value) for key, value in stats.items()}
-    if type(stats) in (tuple, list):
-        return type(stats)(_on_cpu(value) for value in stats)
-    return stats
+        super().put(tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=True), stats))

@@ -82,9 +82,6 @@ def test_what_is_not_alike_is_not_compared(tmp_path: Path, capsys, difference: d
     code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert code == 3 and content["metrics"] == []
     assert words in " ".join(err.split())
-    if difference.get("machine"):
-        _, content, _ = verb(capsys, "fake/one", "fake/two", "--results", tmp_path, "--across-machines")
-        assert content["metrics"][0]["pairs"] == 1
 
 
 def test_a_seed_is_no_difference_and_doubtful_repeats_are_counted(tmp_path: Path, capsys) -> None:
@@ -197,7 +194,6 @@ def test_a_study_has_the_names_that_report_takes(tmp_path: Path) -> None:
         (["HEAD", "HEAD", "--measure", "--pairs", "5"], "nothing can be shown with fewer than 6 pairs"),
         (["HEAD", "HEAD", "--metric", "throughput"], "unknown metric"),
         (["HEAD", "HEAD", "--measure", "--suite", "none.yaml"], "none.yaml: is no file"),
-        (["HEAD", "HEAD", "--measure", "--across-machines"], "--across-machines is for studies"),
         (["broken", "broken"], "broken/suite.yaml"),
     ],
 )

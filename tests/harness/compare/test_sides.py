@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare.sides import TURNS, CompareError, Configuration, Side, why_not_together
-from harness.compare.sides import configuration as configuration_of
+from harness.compare.sides import TURNS, CompareError, Side, Version, version_of, why_not_together
+from harness.measure.process import RepeatLimits
 from harness.predict import calibration
 from harness.predict.calibration import AS_PREDICTED, Calibration, Ratio
+from harness.suite.schema import Limits
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget
 
 GIB = 2**30
@@ -18,10 +19,11 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryAvailable, "here", lambda: MemoryAvailable(10 * GIB, 9 * GIB, 5 * GIB))
 
 
-def configuration(gib: float | None, pausable: bool = True) -> Configuration:
+def version(gib: float | None, pausable: bool = True, code: Path | None = None) -> Version:
     items = (BudgetItem("all", "host", int((gib or 0) * GIB)),)
     predicted = None if gib is None else MemoryBudget(items)
-    return Configuration("appo", {}, "", None, predicted, 0.8, AS_PREDICTED, pausable)
+    limits = RepeatLimits(9, 9)
+    return Version("appo", {}, limits, "c", budget=predicted, memory_fraction=0.8, pausable=pausable, code=code)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +36,11 @@ def configuration(gib: float | None, pausable: bool = True) -> Configuration:
     ],
 )
 def test_four_at_once_have_to_fit(base: float, new: float | None, reason: str) -> None:
-    assert why_not_together([configuration(base), configuration(new)], [None, None]) == reason
+    assert why_not_together([version(base), version(new)]) == reason
 
 
 def test_what_goes_on_while_its_processes_are_stopped_takes_no_turns() -> None:
-    assert why_not_together([configuration(1), configuration(1, pausable=False)], [None, None]).startswith("work on a")
+    assert why_not_together([version(1), version(1, pausable=False)]).startswith("work on a")
 
 
 @pytest.mark.parametrize(
@@ -46,9 +48,9 @@ def test_what_goes_on_while_its_processes_are_stopped_takes_no_turns() -> None:
 )
 def test_the_code_of_both_sides_has_to_know_of_turns(tmp_path: Path, text: str | None, old: bool) -> None:
     if text is not None:
-        (tmp_path / TURNS[0]).parent.mkdir(parents=True)
-        (tmp_path / TURNS[0]).write_text(text)
-    reason = why_not_together([configuration(1), configuration(1)], [None, tmp_path])
+        (tmp_path / TURNS).parent.mkdir(parents=True)
+        (tmp_path / TURNS).write_text(text)
+    reason = why_not_together([version(1), version(1, code=tmp_path)])
     assert reason == ("the code of one side is older than taking turns" if old else "")
 
 
@@ -56,7 +58,7 @@ def test_memory_that_past_runs_took_beyond_their_prediction_is_asked_for_as_by_r
     trainer = "tests.harness.fake_trainer:FakeTrainer"
     (tmp_path / "a.yaml").write_text(f"trainer: {trainer}\nenv: Fake\nsettings: {{host_bytes: {6 * GIB}}}\n")
     side = Side("a", configuration=tmp_path / "a.yaml")
-    assert configuration_of(side, None, None, tmp_path).memory_factor == AS_PREDICTED
+    assert version_of(side, None, None, tmp_path, Limits(), 1).memory_factor == AS_PREDICTED
     calibration.save(Calibration({trainer: [Ratio(1.5, "")] * 3}), tmp_path)
     with pytest.raises(CompareError, match="does not fit into this machine"):
-        configuration_of(side, None, None, tmp_path)
+        version_of(side, None, None, tmp_path, Limits(), 1)

@@ -1,7 +1,5 @@
 """The collector's end of supervision: what runs in the spawned process around the collector function."""
 
-import contextlib
-import errno
 import faulthandler
 import logging
 import multiprocessing
@@ -124,10 +122,8 @@ def watch_parent(pid: int, started: int) -> None:
     sentinel = parent.sentinel
 
     def watch() -> None:
-        with contextlib.suppress(ProcessLookupError):  # it is gone already
-            descriptor = exit_descriptor(pid)
-            if segments.start_time(pid) == started:  # and not another process that got its number
-                connection.wait([sentinel if descriptor is None else descriptor])
+        if segments.start_time(pid) == started:  # and it is not another process that got its number
+            wait_for_end(pid, sentinel)
         try:
             segments.remove_owned_by(pid, started)
         finally:
@@ -136,19 +132,20 @@ def watch_parent(pid: int, started: int) -> None:
     threading.Thread(target=watch, name="parent watchdog", daemon=True).start()
 
 
-def exit_descriptor(pid: int) -> int | None:
-    """A descriptor that becomes readable when a process ends, to be closed by the caller.
+def wait_for_end(pid: int, sentinel: int, *others: Connection) -> None:
+    """Wait until a process has ended, or one of the others can be read.
 
-    Unlike the end of a pipe it is not kept open by what that process forked. None: the system has no such thing.
-
-    Raises:
-        ProcessLookupError: there is no such process.
+    What it forked keeps its pipe open, the ``sentinel``, which is therefore looked at only on a system that has nothing
+    else: not Linux, an old kernel, a sandbox.
     """
-    if not hasattr(os, "pidfd_open"):
-        return None
     try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox
-            return None
-        raise
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):
+        connection.wait([sentinel, *others])
+        return
+    try:
+        connection.wait([descriptor, *others])
+    finally:
+        os.close(descriptor)

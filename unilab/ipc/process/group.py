@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing import connection, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, exit_descriptor, run_collector
+from unilab.ipc.process.child import STOP_SIGNALS, Call, Failure, run_collector, wait_for_end
 from unilab.ipc.shared_memory import segments
 from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
 
@@ -180,13 +180,7 @@ class CollectorGroup:
         process = collector.process
         report: Failure | None = None
         with receive:
-            with contextlib.suppress(ProcessLookupError):  # another thread of this process has already fetched its end
-                descriptor = exit_descriptor(process.pid or 0)
-                try:
-                    connection.wait([receive, process.sentinel if descriptor is None else descriptor])
-                finally:
-                    if descriptor is not None:
-                        os.close(descriptor)
+            wait_for_end(process.pid or 0, process.sentinel, receive)
             with contextlib.suppress(EOFError, OSError):  # it ended without a report, or in the middle of one
                 report = receive.recv() if receive.poll() else None
         if report is not None:
