@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.measure.stop import StopSignal
     from harness.predict.plan import Plan
     from harness.study.folder import Study
-    from harness.study.search import Display
 
 
 def add_run(verbs: Any) -> None:
@@ -147,16 +146,11 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said])
             with _engine(arguments, study, cluster, stop, out) as engine:
                 known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
-                with StudyDisplay(made, out, began) as display:
+                watched = study.folder if arguments.watch else None
+                with StudyDisplay(made, out, began, watched) as display:
                     display.note_existing(study.records.records)
-                    shown: Display = display
-                    if arguments.watch:
-                        from harness.report.page.watch import ReportingDisplay
-
-                        shown = watched = ReportingDisplay(display, study.folder)
-                        say(f"report:     {watched.path} (open it in a browser; it keeps itself current)")
                     sweep = Sweep(
-                        made, study, stop, shown, engine, trace=arguments.trace, prediction=known, began=began
+                        made, study, stop, display, engine, trace=arguments.trace, prediction=known, began=began
                     )
                     sweep.run()
                 if sweep.missing_blocks:

@@ -77,12 +77,12 @@ def versions_text(machine: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
 
 
-def table(machine: dict[str, Any]) -> str:
-    """The description for people, at most 80 columns wide."""
+def rows(machine: dict[str, Any]) -> dict[str, str]:
+    """The description for people."""
     shm = machine["shm_total"]
     gpus = [f"{gpu['name']}, {_size(gpu['memory_total'])}" for gpu in machine["gpus"]]
     cores = f"{machine['cores_physical'] or '?'} physical, {machine['cores_logical']} logical"
-    rows = {
+    return {
         "machine": f"{machine['name']} ({fingerprint(machine)})",
         "system": f"{machine['os']}, {machine['architecture']}",
         "cpu": machine["cpu"],
@@ -94,8 +94,14 @@ def table(machine: dict[str, Any]) -> str:
         "python": machine["python"],
         "packages": versions_text(machine),
     }
+
+
+def table(machine: dict[str, Any]) -> str:
+    """``rows`` as text, at most 80 columns wide."""
     indent = " " * 11
-    return "\n".join(textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows.items())
+    return "\n".join(
+        textwrap.fill(f"{key:<10} {value}", 80, subsequent_indent=indent) for key, value in rows(machine).items()
+    )
 
 
 def _size(size: int | None) -> str:

@@ -5,7 +5,8 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -15,12 +16,15 @@ from rich.text import Text
 from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
 from harness.predict.plan import Plan
 from harness.report.terminal import warnings
-from harness.suite.text import minutes_text, number_text, settings_text
+from harness.suite.text import bytes_text, minutes_text, number_text, settings_text
 
 PLAIN_SECONDS = 5.0
 """between lines of a pipe"""
 LIVE_SECONDS = 0.5
 """between two states of the line of a terminal"""
+
+Key = tuple[int, int, str]
+"""trial, repeat and phase"""
 
 
 class ProgressLine:
@@ -35,6 +39,7 @@ class ProgressLine:
         """before this time, on the monotonic clock, nothing is shown"""
         live = console.is_terminal
         self._live = Live(console=console, refresh_per_second=4, transient=not stays) if live else None
+        self._last: dict[Key | None, tuple[float, float]] = {}
 
     def __enter__(self) -> Self:
         if self._live:
@@ -57,19 +62,40 @@ class ProgressLine:
         if self._live:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
         else:
-            self._console.print(Text(indent + line), soft_wrap=True)
+            self._say(indent + line)
+
+    def _say(self, line: str, style: str = "") -> None:
+        """A line that stays."""
+        self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def _speed(self, progress: dict[str, Any], of: Key | None = None) -> str:
+        """Env steps a second since the last call for the same work."""
+        now = progress["wall_seconds"], progress["env_steps"]
+        before = self._last.get(of, now)
+        self._last[of] = now
+        passed = now[0] - before[0]
+        return f"{number_text((now[1] - before[1]) / passed if passed > 0 else None)} steps/s"
 
 
 class StudyDisplay(ProgressLine):
-    """Trial k of n, throughput now, best so far, return, time left."""
+    """Trial k of n, throughput now, best so far, return, time left.
 
-    def __init__(self, plan: Plan, console: Console, began: float | None = None) -> None:
+    Args:
+        began: when the user's wait did, on the monotonic clock.
+        watched: the study's folder, whose ``report.html`` is kept current; None: it is not.
+    """
+
+    def __init__(self, plan: Plan, console: Console, began: float | None = None, watched: Path | None = None) -> None:
         super().__init__(console)
         self._objective = plan.suite.objectives[0]
         self._best: dict[tuple[str, str], float] = {}
         """by phase and kind of numbers"""
-        self._running: dict[tuple[int, int, str], _Running] = {}
+        self._running: dict[Key, str] = {}
         self._forecast = Forecast(plan, time.monotonic() if began is None else began)
+        self._watched, self._finished = watched, 0
+        if watched is not None:
+            self._report()
+            self._say(f"report:     {watched / 'report.html'} (open it in a browser; it keeps itself current)")
 
     def note_existing(self, records: list[Record]) -> None:
         """Records of earlier runs of this study count for the best so far."""
@@ -77,51 +103,61 @@ class StudyDisplay(ProgressLine):
             self._note_best(record)
             self._forecast.known(record)
         if records:
-            self._console.print(Text(f"going on with {len(records)} recorded repeats of this study"))
+            self._say(f"going on with {len(records)} recorded repeats of this study")
 
     def started(self, record: Record, what: str) -> None:
-        running = _Running(f"{what}{' (baseline)' if record.baseline else ''}", record)
-        self._running[_key(record)] = running
+        what += " (baseline)" if record.baseline else ""
+        self._running[_key(record)] = what
         self._forecast.started(record, time.monotonic())
-        self._console.print(Text(f"{running.what}: {settings_text(record.params)}"), soft_wrap=True)
+        self._say(f"{what}: {settings_text(record.params)}")
         self._due = 0.0 if self._live else time.monotonic() + PLAIN_SECONDS
-        self._show(running, "starting")
+        self._show(record, "starting")
 
     def progress(self, record: Record, progress: dict[str, Any]) -> None:
-        running = self._running[_key(record)]
-        speed = running.rate.add(progress["wall_seconds"], progress["env_steps"])
-        phase = "measuring" if progress.get("measuring") else "warm-up"
-        self._show(running, f"{phase}, {number_text(speed)} steps/s, return {number_text(progress['episode_return'])}")
+        phase, speed = "measuring" if progress.get("measuring") else "warm-up", self._speed(progress, _key(record))
+        self._show(record, f"{phase}, {speed}, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
-        running = self._running.pop(_key(record), None)  # one that was not started has nothing to show
-        which = f"{running.what}: " if running and self._running else ""
+        what = self._running.pop(_key(record), "")  # one that was not started has nothing to show
+        self._last.pop(_key(record), None)
+        which = f"  {what}: " if what and self._running else "  "
         self._forecast.finished(record, time.monotonic())
         self._note_best(record)
         if record.state == "complete":
-            text = f"  {which}{number_text(record.env_steps_per_second)} steps/s"
-            text += f", return {number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}"
-            text += f", {record.peak_host_bytes / 2**20:,.0f} MiB"
-            self._console.print(Text(text))
+            self._say(
+                f"{which}{number_text(record.env_steps_per_second)} steps/s, return "
+                f"{number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}, "
+                f"{bytes_text(record.peak_host_bytes)}"
+            )
             for warning in warnings(record):
-                self._console.print(Text(f"  {warning}", style="yellow"), soft_wrap=True)
+                self._say(f"  {warning}", "yellow")
         else:
-            reason = (record.error or "").partition("\n")[0]
-            self._console.print(Text(f"  {which}{record.state}: {reason}", style="yellow"), soft_wrap=True)
+            self._say(f"{which}{record.state}: {(record.error or '').partition(chr(10))[0]}", "yellow")
+        self._finished += 1
+        self._report()
 
     def _note_best(self, record: Record) -> None:
-        value = record.metric(self._objective.metric)
+        value, which = record.metric(self._objective.metric), (record.phase, record.kind)
         if record.state != "complete" or math.isnan(value):
             return
-        which = record.phase, record.kind
         if which not in self._best or self._objective.better(value, self._best[which]):
             self._best[which] = value
 
-    def _show(self, running: "_Running", state: str) -> None:
-        value = self._best.get((running.record.phase, running.record.kind))
+    def _show(self, record: Record, state: str) -> None:
+        value = self._best.get((record.phase, record.kind))
         best = f"best {number_text(value)}" if value is not None else "no best yet"
-        line = f"{running.what}: {state}, {best}, {minutes_text(self._forecast.left(time.monotonic()))} left"
-        self.show(line, indent="  ")
+        left = minutes_text(self._forecast.left(time.monotonic()))
+        self.show(f"{self._running[_key(record)]}: {state}, {best}, {left} left", indent="  ")
+
+    def _report(self) -> None:
+        """Written anew whenever a repeat ends, when no other is measured yet."""
+        if self._watched is not None:
+            from harness.report.page.write import write_report  # loads Altair, which takes long
+
+            done = f"{self._finished} repeat{'s' if self._finished != 1 else ''} of this run finished"
+            now = datetime.now(UTC).strftime("%H:%M:%S UTC")
+            watched = f"This study is running: {done} at {now}. The page keeps itself current."
+            write_report(self._watched, watched=watched)
 
 
 class Forecast:
@@ -137,12 +173,12 @@ class Forecast:
     def __init__(self, plan: Plan, began: float) -> None:
         self._plan = plan
         self._limit = began + plan.suite.limits.minutes * 60
-        self._seen: set[tuple[int, int, str]] = set()
+        self._seen: set[Key] = set()
         """repeats that are begun or over"""
         self._measured: set[int] = set()
         """trials beside the baseline with a value"""
         self._searching = True
-        self._running: dict[tuple[int, int, str], tuple[float, bool]] = {}
+        self._running: dict[Key, tuple[float, bool]] = {}
         """since when, and whether in turns"""
         self._block = 0
         """repeats of the block that runs or ran last"""
@@ -158,7 +194,7 @@ class Forecast:
     def started(self, record: Record, now: float) -> None:
         self._seen.add(_key(record))
         if record.in_turns:
-            self._block = 1 + sum(in_turns for _, in_turns in self._running.values())
+            self._block = 1 + len(self._begun(in_turns=True))
         self._running[_key(record)] = now, record.in_turns
         self._searching &= record.phase == "search" and not record.second_look
 
@@ -169,73 +205,39 @@ class Forecast:
             return
         if not in_turns:
             self._taken[False].append(record.wall_seconds)
-        elif self._block == 1 + sum(in_turns for _, in_turns in self._running.values()):  # the first that is over
+        elif self._block == 1 + len(self._begun(in_turns=True)):  # the first of its block that is over
             self._taken[True].append((now - began) / self._block)
 
     def left(self, now: float) -> float:
         """Seconds."""
-        alone = [
-            self._rest(now - began, self._each(False)) for began, in_turns in self._running.values() if not in_turns
-        ]
-        block = [began for began, in_turns in self._running.values() if in_turns]
-        in_turns = [self._rest(now - block[0], len(block) * self._each(True))] if block else []
-        running = [*alone, *in_turns]
-        places = max(1, len(running))
-        sure = (sum(running) + self._after_the_search()) / places
-        whole = sure + self._of_the_search() * self._each(False) / places
+        alone, block = self._begun(in_turns=False), self._begun(in_turns=True)
+        each = {
+            in_turns: statistics.fmean(self._taken[in_turns] or self._taken[False] or [self._plan.repeat_seconds])
+            for in_turns in (False, True)
+        }
+        expected = [(began, each[False]) for began in alone]
+        expected += [(began, len(block) * each[True]) for began in block[:1]]
+        running = [max(length - (now - began), 0.1 * (now - began)) for began, length in expected]
+        plan, places = self._plan, max(1, len(running))
+        searched = sum(phase == "search" and repeat < SECOND_LOOK for _, repeat, phase in self._seen)
+        looked = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
+        confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
+        candidates = plan.trials - 1 if self._searching else len(self._measured)
+        search = max(0, plan.trials * plan.suite.measure.repeats - searched) if self._searching else 0
+        # what was not looked at before the confirmation is not any more
+        looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
+        in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
+        sure = (sum(running) + looks * each[False] + in_turns * each[True]) / places
+        whole = sure + search * each[False] / places
         return max(sure, min(whole, self._limit - now))  # the search leaves what follows it its time
 
-    def _rest(self, taken: float, expected: float) -> float:
-        return max(expected - taken, 0.1 * taken)
-
-    def _each(self, in_turns: bool) -> float:
-        known = self._taken[in_turns] or self._taken[False]
-        return statistics.fmean(known) if known else self._plan.repeat_seconds
-
-    def _of_the_search(self) -> int:
-        """Repeats that are not begun."""
-        if not self._searching:
-            return 0
-        repeats = self._plan.suite.measure.repeats
-        seen = [repeat for _, repeat, phase in self._seen if phase == "search" and repeat < SECOND_LOOK]
-        return max(0, self._plan.trials * repeats - len(seen))
-
-    def _after_the_search(self) -> float:
-        """Seconds for the second look and the confirmation, as far as they are not begun."""
-        candidates = self._plan.trials - 1 if self._searching else len(self._measured)
-        looks = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
-        confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
-        looks = max(0, self._plan.look_repeats_of(candidates) - looks)
-        if confirmed:  # what was not looked at until then is not any more
-            looks = 0
-        confirmed = max(0, self._plan.confirm_repeats_of(candidates) - confirmed)
-        return looks * self._each(False) + confirmed * self._each(True)
+    def _begun(self, *, in_turns: bool) -> list[float]:
+        """When the repeats that run began."""
+        return [began for began, turns in self._running.values() if turns == in_turns]
 
 
-def _key(record: Record) -> tuple[int, int, str]:
+def _key(record: Record) -> Key:
     return record.trial, record.repeat, record.phase
-
-
-class Rate:
-    """Steps a second between the last two of a cumulative counter's readings."""
-
-    def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None
-
-    def add(self, seconds: float, count: float) -> float:
-        last, self._last = self._last, (seconds, count)
-        if last is None or seconds <= last[0]:
-            return math.nan
-        return (count - last[1]) / (seconds - last[0])
-
-
-@dataclass
-class _Running:
-    """A repeat that runs."""
-
-    what: str
-    record: Record
-    rate: Rate = field(default_factory=Rate)
 
 
 class TrainDisplay(ProgressLine):
@@ -244,22 +246,19 @@ class TrainDisplay(ProgressLine):
     def __init__(self, console: Console, max_iterations: int | None, max_seconds: float | None) -> None:
         super().__init__(console, stays=True)
         self._iterations, self._seconds = max_iterations, max_seconds
-        self._rate = Rate()
 
     def progress(self, progress: dict[str, float]) -> None:
         if not self.due:
             return
-        speed = self._rate.add(progress["wall_seconds"], progress["env_steps"])
-        line = f"iteration {progress['iteration']:.0f}, {progress['env_steps']:,.0f} steps, "
-        line += f"{number_text(speed)} steps/s, return {number_text(progress['episode_return'])}, "
+        seconds, done = progress["wall_seconds"], progress["iteration"]
+        line = f"iteration {done:.0f}, {progress['env_steps']:,.0f} steps, {self._speed(progress)}, "
+        line += f"return {number_text(progress['episode_return'])}, "
         if not math.isnan(progress["eval_return"]):
             line += f"evaluated {number_text(progress['eval_return'])}, "
-        seconds, done = progress["wall_seconds"], progress["iteration"]
         left = [self._seconds - seconds] if self._seconds else []
         if self._iterations and done:
             left.append((self._iterations - done) * seconds / done)
-        line += f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"
-        self.show(line)
+        self.show(line + (f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"))
 
 
 class EvalDisplay(ProgressLine):
@@ -273,13 +272,12 @@ class EvalDisplay(ProgressLine):
 
     def step(self, steps: int, returns: Sequence[float]) -> None:
         """See ``unilab.algos.torch.evaluate.OnStep``."""
-        now = time.monotonic()
         if not self.due:
             return
         done = len(returns)
         line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
         if done:
-            left = (now - self._began) * max(0, self._episodes - done) / done
+            left = (time.monotonic() - self._began) * max(0, self._episodes - done) / done
             line += f", return {number_text(sum(returns) / done)}, {minutes_text(left)} left"
         self.show(line)
 

@@ -53,7 +53,11 @@ def schema_of(cls: type) -> Schema:
 
 def entries(schema: Schema) -> list[Entry]:
     """The leaves of a schema, groups by dotted names."""
-    return [_entry(name, one) for name, one in _leaves(schema, schema)]
+    return [
+        Entry(name, _values(one), one.get("default", {} if one.get("additionalProperties") else dataclasses.MISSING),
+              one.get("description", ""))
+        for name, one in _leaves(schema, schema)
+    ]  # fmt: skip
 
 
 def default_text(value: Any) -> str:
@@ -70,7 +74,10 @@ def settings(trainer: str) -> list[Entry]:
     found = trainers.get(trainer)
     if isinstance(found, trainers.ConfiguredTrainer):
         return entries(schema_of(found.config_type))
-    return [Entry(name, TYPES.get(_json_type(value), "text"), value, "") for name, value in found.defaults().items()]
+    return [
+        Entry(name, _values(TypeAdapter(type(value)).json_schema()), value, "")
+        for name, value in found.defaults().items()
+    ]
 
 
 def suite_keys() -> list[Entry]:
@@ -110,29 +117,23 @@ def suite_schema() -> Schema:
     defined["Dimension"]["oneOf"][0]["minItems"] = 1
     defined["Group"] = {"type": "object", "additionalProperties": _or_group({"$ref": "#/$defs/Dimension"})}
     properties["search"]["additionalProperties"] = _or_group({"$ref": "#/$defs/Dimension"})
-    made["allOf"] = [_with_settings(name, made) for name in trainers.REGISTRY]
+    made["allOf"] = []
+    for name in trainers.REGISTRY:  # what a suite of this trainer may have; its settings are definitions of the schema
+        found = trainers.get(name)
+        assert isinstance(found, trainers.ConfiguredTrainer)
+        own = schema_of(found.config_type)
+        given = {key: one for key, one in _leaves(own, own) if key != "env"}
+        searched = {key: {"$ref": "#/$defs/Dimension", "description": one["description"]} for key, one in given.items()}
+        defined |= {f"settings of {name}": _group(given), f"search of {name}": _group(searched)}
+        fixed, search = ({"$ref": f"#/$defs/{kind} of {name}"} for kind in ("settings", "search"))
+        keys = {"fixed": fixed, "baseline": fixed, "pinned": {"additionalProperties": fixed}, "search": search}
+        only = {"properties": {"trainer": {"const": name}}, "required": ["trainer"]}
+        made["allOf"].append({"if": only, "then": {"properties": keys}})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A suite of unilab-harness", **made}
 
 
 def _or_group(one: Schema) -> Schema:
     return {"anyOf": [one, {"$ref": "#/$defs/Group"}]}
-
-
-def _with_settings(trainer: str, made: Schema) -> Schema:
-    """What a suite of this trainer may have; its settings become definitions of the schema."""
-    found = trainers.get(trainer)
-    assert isinstance(found, trainers.ConfiguredTrainer)
-    own = schema_of(found.config_type)
-    given = {name: one for name, one in _leaves(own, own) if name != "env"}
-    searched = {name: {"$ref": "#/$defs/Dimension", "description": one["description"]} for name, one in given.items()}
-    made["$defs"][f"settings of {trainer}"] = _group(given)
-    made["$defs"][f"search of {trainer}"] = _group(searched)
-    fixed, search = ({"$ref": f"#/$defs/{kind} of {trainer}"} for kind in ("settings", "search"))
-    keys = {"fixed": fixed, "baseline": fixed, "pinned": {"additionalProperties": fixed}, "search": search}
-    return {
-        "if": {"properties": {"trainer": {"const": trainer}}, "required": ["trainer"]},
-        "then": {"properties": keys},
-    }
 
 
 def _group(flat: dict[str, Schema]) -> Schema:
@@ -149,25 +150,12 @@ def _group(flat: dict[str, Schema]) -> Schema:
 
 def _leaves(schema: Schema, whole: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
     for name, one in schema["properties"].items():
-        group = _target(one, whole)
-        if group is None or "anyOf" in one:
+        # the group that a property is, or that it is where it is not null
+        named = next((choice["$ref"] for choice in (one, *one.get("anyOf", ())) if "$ref" in choice), None)
+        if named is None or "anyOf" in one:
             yield f"{prefix}{name}", one
-        if group is not None:
-            yield from _leaves(group, whole, f"{prefix}{name}.")
-
-
-def _target(one: Schema, whole: Schema) -> Schema | None:
-    """The group that a property is, or that it is where it is not null."""
-    for choice in (one, *one.get("anyOf", ())):
-        if "$ref" in choice:
-            found: Schema = whole["$defs"][choice["$ref"].rpartition("/")[2]]
-            return found
-    return None
-
-
-def _entry(name: str, one: Schema) -> Entry:
-    default = one.get("default", {} if one.get("additionalProperties") else dataclasses.MISSING)
-    return Entry(name, _values(one), default, one.get("description", ""))
+        if named is not None:
+            yield from _leaves(whole["$defs"][named.rpartition("/")[2]], whole, f"{prefix}{name}.")
 
 
 def _values(one: Schema) -> str:
@@ -184,8 +172,3 @@ def _values(one: Schema) -> str:
     if one["type"] == "array" and "type" in one.get("items", {}):
         text += f" of {_values(one['items']).replace('number', 'numbers', 1)}"
     return " ".join([text, *(f"{sign} {one[bound]:g}" for bound, sign in BOUNDS.items() if bound in one)])
-
-
-def _json_type(value: Any) -> str:
-    kinds = {bool: "boolean", int: "integer", float: "number", dict: "object", list: "array", tuple: "array"}
-    return kinds.get(type(value), "null" if value is None else "string")

@@ -7,45 +7,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from harness.measure.record import Record, median, typical
+from harness.measure.record import Phase, Record, median, typical
 from harness.measure.window import FRACTIONS
 from harness.predict.bottleneck import TimeUse, limit_of, sentence
-from harness.report.finding import NAMES
 from harness.stats.inference import Interval, median_interval
 from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import RecordedStudy
-from harness.suite.text import settings_text
+from harness.suite.text import setting_text, settings_text
 from unilab.machine.devices import usable_cores
 
-CURVE_COLUMNS = ("wall_seconds", "env_steps", "episode_return")
+CURVE_COLUMNS = ["wall_seconds", "env_steps", "episode_return"]
 ROLES = ("best", "baseline", "others")
+DRAWN = ("episode_return", "env_steps_per_second", "policy_lag_mean", "peak_host_bytes")
+"""metrics that charts may set against the objective"""
 IN_TURNS = 0.03
 """how close to the whole time the busy fractions of both sides add up when they take turns"""
-LABELS = NAMES | {
-    "episode_return": "episode return",
-    "collector_busy_fraction": "collector busy",
-    "learner_busy_fraction": "learner busy",
-    "policy_lag_mean": "policy lag",
-    "peak_host_bytes": "peak host memory, MiB",
-    "peak_shm_bytes": "peak shared memory, MiB",
-    "peak_device_bytes": "peak device memory, MiB",
-    "async_efficiency": "asynchronous efficiency",
-}
-
-
-def label(metric: str) -> str:
-    """A metric in words, with its unit."""
-    return LABELS.get(metric, metric.replace("_", " "))
-
-
-def scale(metric: str) -> float:
-    """What values are multiplied by to be in the unit of ``label``."""
-    return 2.0**-20 if metric.endswith("_bytes") else 1.0
 
 
 @dataclass(frozen=True)
@@ -96,31 +77,22 @@ class Trial:
         return any(record.phase == "confirm" for record in self.complete)
 
     @property
-    def kind(self) -> str:
-        """Of the numbers that count; see ``Record.kind``."""
-        return (self.counted or self.records)[-1].kind
-
-    @property
     def measured(self) -> str:
-        """What its values are from."""
-        return f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
+        """What its values are from, and of which kind they are (``Record.kind``)."""
+        return f"{'confirmation' if self.confirmed else 'search'}, {(self.counted or self.records)[-1].kind}"
 
-    @property
-    def error(self) -> str:
-        return next((record.error for record in reversed(self.records) if record.error), "")
-
-    @property
-    def verdict(self) -> str:
-        return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+    def limited_by(self, fixed: dict[str, Any]) -> str:
+        """What limited it, in words; ``fixed``: the settings of all trials."""
+        verdict = next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+        return verdict or limited_by(fixed | self.params, self.timed)
 
     def value(self, metric: str) -> float:
-        """``typical`` of a numeric field over the repeats that count, in the unit of ``label``; NaN without any."""
-        return typical(self.timed if metric in FRACTIONS else self.counted, metric) * scale(metric)
+        """``typical`` of a numeric field over the repeats that count; NaN without any."""
+        return typical(self.timed if metric in FRACTIONS else self.counted, metric)
 
     def values(self, metric: str) -> list[float]:
         """Of each repeat that counts and has the metric."""
-        values = [record.metric(metric) * scale(metric) for record in self.complete]
-        return [value for value in values if math.isfinite(value)]
+        return [value for record in self.complete if math.isfinite(value := record.metric(metric))]
 
     def interval(self, metric: str) -> Interval | None:
         """95 % interval of the median; None with fewer than six repeats, which show too little."""
@@ -128,21 +100,39 @@ class Trial:
         return median_interval(values) if values else None
 
 
-def trials_of(records: Sequence[Record]) -> list[Trial]:
-    """Records grouped by their trial, by number."""
+def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Trial]:
+    """Records of a phase, or of all, grouped by their trial, by number."""
     groups: dict[int, list[Record]] = {}
     for record in records:
-        groups.setdefault(record.trial, []).append(record)
+        if phase in (None, record.phase):
+            groups.setdefault(record.trial, []).append(record)
     return [Trial(number, tuple(groups[number])) for number in sorted(groups)]
 
 
-def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequence[Record]) -> str:
+def finite(value: float) -> float | None:
+    """As JSON can hold it, with the digits that a chart can show."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def scale(metric: str) -> float:
+    """What a metric is multiplied by in a chart: bytes are drawn as MiB."""
+    return 2.0**-20 if metric.endswith("_bytes") else 1.0
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as a chart can hold it: a number, or text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "not set" if value is None else setting_text(value)
+    return value if isinstance(value, int) else finite(value)
+
+
+def limited_by(settings: dict[str, Any], records: Sequence[Record]) -> str:
     """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
     collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
     if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
         return "not known"
     # taking turns, whether they were told to or it comes to that, their fractions add up
-    in_turns = (defaults | settings).get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
+    in_turns = settings.get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
     waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
     collector_wait, learner_wait = (
         1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
@@ -158,17 +148,6 @@ def limited_by(settings: dict[str, Any], defaults: dict[str, Any], records: Sequ
 class StudyFiles(RecordedStudy):
     """A study's files, and its trials as a page shows them."""
 
-    @classmethod
-    def load(cls, folder: Path) -> "StudyFiles":
-        """Read a study.
-
-        Raises:
-            InputError: the folder has no suite that can be read.
-        """
-        study = cls(folder)
-        _ = study.suite, study.records, study.manifest, study.ceilings, study.best  # all as they are at one time
-        return study
-
     @cached_property
     def trials(self) -> list[Trial]:
         """By number; see ``harness.study.best_trials.of_one_kind``."""
@@ -177,7 +156,23 @@ class StudyFiles(RecordedStudy):
     @cached_property
     def searched(self) -> list[Trial]:
         """As the search measured them, all in one way: what the confirmation measured is not set beside it."""
-        return trials_of([record for record in self.records if record.phase == "search"])
+        return trials_of(self.records, "search")
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each trial as the search measured it, for charts: the best last, which is drawn above the others.
+
+        Settings are ``p0``, ``p1``... in the order of the suite; of metrics see ``scale``.
+        """
+        metrics = [*(one.metric for one in self.suite.objectives), *DRAWN, "predicted_env_steps_per_second"]
+        rows = [
+            {"trial": trial.number, "name": trial.name, "role": self.role(trial), "settings": trial.settings,
+             "complete": bool(trial.complete)}
+            | {metric: finite(trial.value(metric) * scale(metric)) for metric in metrics}
+            | {f"p{index}": plain(trial.params.get(name)) for index, name in enumerate(self.suite.search)}
+            for trial in self.searched
+        ]  # fmt: skip
+        return sorted(rows, key=lambda row: -ROLES.index(row["role"]))
 
     @cached_property
     def order(self) -> list[Trial]:
@@ -194,23 +189,14 @@ class StudyFiles(RecordedStudy):
             return "best"
         return "baseline" if trial.baseline else "others"
 
-    def roles(self, trials: Sequence[Trial]) -> list[str]:
-        """Those that occur, in the order of ``ROLES``."""
-        there = {self.role(trial) for trial in trials}
-        return [name for name in ROLES if name in there]
-
     def leaders(self, count: int) -> list[Trial]:
         """The best trials, the baseline among them, then others that were measured."""
         baseline = [trial for trial in self.trials if trial.baseline]
         ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.order, *self.trials] if t.complete}
         return list(ordered.values())[:count]
 
-    def limited_by(self, trial: Trial) -> str:
-        """What limited a trial, in words."""
-        return trial.verdict or limited_by(self.suite.fixed | trial.params, {}, trial.timed)
-
     def curve(self, record: Record) -> pd.DataFrame:
-        """Progress of one repeat, ``CURVE_COLUMNS``; empty when none was kept."""
+        """The readings of a repeat that have a return, ``CURVE_COLUMNS`` in order of time; empty when none was kept."""
         path = self.folder / record.log / "curve.jsonl"
         if record.log and path.exists():
             readings = []
@@ -221,13 +207,13 @@ class StudyFiles(RecordedStudy):
         else:
             kept = self._kept_curves
             frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
-        frame = frame.reindex(columns=list(CURVE_COLUMNS))
-        return frame.apply(pd.to_numeric, errors="coerce")
+        frame = frame.reindex(columns=CURVE_COLUMNS).apply(pd.to_numeric, errors="coerce")
+        return frame.replace([np.inf, -np.inf], np.nan).dropna().sort_values("wall_seconds")
 
     @cached_property
     def _kept_curves(self) -> pd.DataFrame:
         columns = ["trial", "repeat", *CURVE_COLUMNS]
         path = self.folder / "curves.csv"
-        if not path.exists() or not path.stat().st_size:
-            return pd.DataFrame(columns=columns)
-        return pd.read_csv(path, usecols=lambda name: name in columns).reindex(columns=columns)
+        there = path.exists() and path.stat().st_size
+        frame = pd.read_csv(path, usecols=lambda name: name in columns) if there else pd.DataFrame()
+        return frame.reindex(columns=columns)

@@ -15,13 +15,20 @@ from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, typical, write_atomic
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, distinct, objectives
-from harness.report.finding import conclude
-from harness.report.studies import Trial, limited_by, trials_of
+from harness.report.finding import conclude, relative, side_text
+from harness.report.studies import trials_of
 from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.folder import Study
 from harness.study.importances import importances
-from harness.suite.metrics import RETURNS
-from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
+from harness.suite.text import (
+    bytes_text,
+    dimension_text,
+    minutes_text,
+    number_text,
+    percent_text,
+    settings_text,
+    value_text,
+)
 from harness.trainers import trainer as trainers
 
 ROWS = 12
@@ -38,44 +45,38 @@ UNITS = {
 
 def summary(plan: Plan, study: Study) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
-    records = of_one_kind(study.records.records)
+    records, names = of_one_kind(study.records.records), [objective.metric for objective in plan.suite.objectives]
+    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
+
+    def measured(records: Sequence[Record]) -> dict[str, Any]:
+        """Numbers of one kind, which it names: those of several kinds do not compare."""
+        return {
+            "kind": records[-1].kind if records else None, "repeats": sum(r.state == "complete" for r in records),
+            "of": len(records), "metrics": {name: typical(records, name) for name in dict.fromkeys(names)},
+            "unsteady": sum(r.unsteady for r in records), "disturbed": [r.disturbed for r in records if r.disturbed],
+        }  # fmt: skip
+
+    trials = [
+        {
+            "trial": trial.number, "baseline": trial.baseline, "state": trial.state,
+            "confirmed": trial.counted[0].phase == "confirm", "params": trial.params, **measured(trial.counted),
+            "search": measured(judged_by(trial.records, "search")),
+            "budget_host_bytes": trial.records[-1].budget_host_bytes,
+            "limited_by": trial.limited_by(plan.suite.fixed),
+            "error": next((r.error for r in trial.records if r.error), None),
+        }
+        for trial in trials_of(records)
+    ]  # fmt: skip
     order = ranking(records, plan.suite)
-    trials = [_trial_summary(plan, trial) for trial in trials_of(records)]
-    best = next((trial for trial in trials if order and trial["trial"] == order[0]), None)
     found = conclude(plan.suite, records)
     return {
-        "study": plan.study_id, "folder": str(study.folder), "order": order, "best": best, "trials": trials,
-        "gain_over_baseline": found.gain, "answer": dataclasses.asdict(found) | {"shown": found.shown},
+        "study": plan.study_id, "folder": str(study.folder), "order": order,
+        "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
+        "gain_over_baseline": found.change if found.ratio else None,
+        "answer": dataclasses.asdict(found) | {"shown": found.shown},
         "best_config": str(study.folder / "best.yaml") if order else None,
         "importances": importances(records, plan.suite),
     }  # fmt: skip
-
-
-def _trial_summary(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """Of one trial: what counts of it, and apart from that what the search measured."""
-    return {
-        "trial": trial.number, "baseline": trial.baseline, "state": trial.state,
-        "confirmed": trial.counted[0].phase == "confirm", "params": trial.params, **_measured(plan, trial.counted),
-        "search": _measured(plan, judged_by(trial.records, "search")),
-        "budget_host_bytes": trial.records[-1].budget_host_bytes,
-        "limited_by": trial.verdict
-        or limited_by(plan.launch(trial.params)[1], plan.trainer.defaults(), trial.timed),
-        "error": next((r.error for r in trial.records if r.error), None),
-    }  # fmt: skip
-
-
-def _measured(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
-    """Numbers of one kind, which it names: those of several kinds do not compare."""
-    names = [o.metric for o in plan.suite.objectives]
-    names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
-    return {
-        "kind": records[-1].kind if records else None,
-        "repeats": sum(r.state == "complete" for r in records),
-        "of": len(records),
-        "metrics": {name: typical(records, name) for name in dict.fromkeys(names)},
-        "unsteady": sum(r.unsteady for r in records),
-        "disturbed": [r.disturbed for r in records if r.disturbed],
-    }
 
 
 def write_best(plan: Plan, study: Study) -> Path | None:
@@ -103,99 +104,77 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
     result = summary(plan, study)
     order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
-    best_first = sorted(result["trials"], key=lambda t: order.index(t["trial"]) if t["trial"] in order else math.inf)
-    confirmed = [trial for trial in best_first if trial["confirmed"]]
-    numbered = {trial["trial"]: trial for trial in result["trials"]}
-    trials = [numbered[number] for number in [*by_search, *(number for number in numbered if number not in by_search)]]
+
+    def best_first(order: Sequence[int]) -> list[dict[str, Any]]:
+        places = {number: place for place, number in enumerate(order)}
+        return sorted(result["trials"], key=lambda trial: places.get(trial["trial"], math.inf))
+
+    confirmed = [trial for trial in best_first(order) if trial["confirmed"]]
+    searched = [(trial, trial["search"]) for trial in best_first(by_search)]
     name = f"{plan.suite.name}/{plan.study_id}"
     if confirmed:
-        console.print(_table(plan, f"{name}: confirmation, {confirmed[0]['kind']}", confirmed, confirmed))
-        name = f"search, {result['trials'][0]['search']['kind']}"
-    searched = [trial["search"] for trial in trials]
-    console.print(_table(plan, name, trials, searched, best=order[0] if order else None))
-    if any(_marks(own) for own in [*confirmed, *searched]):
+        title = f"{name}: confirmation, {confirmed[0]['kind']}"
+        console.print(_table(plan, title, [(trial, trial) for trial in confirmed]))
+        name = f"search, {searched[0][1]['kind']}"
+    console.print(_table(plan, name, searched, best=order[0] if order else None))
+    if any(_marks(own) for own in [*confirmed, *(own for _, own in searched)]):
         console.print(Text("! disturbed by other work; ~ unsteady: the window's halves differ, or it was too short"))
     _show_best(plan, result, console)
-    _show_problems(result, console)
-    where = f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"
-    console.print(Text(where))
+    if pruned := sum(trial["state"] == "pruned" for trial in result["trials"]):
+        console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
+    for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
+        for trial in [trial for trial in result["trials"] if trial["state"] == state][:3]:
+            reason = (trial["error"] or "").replace("\n", "\n  ")
+            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
+    console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"))
     if result["best_config"]:
         text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
         console.print(text, soft_wrap=True)
 
 
 def _table(
-    plan: Plan,
-    title: str,
-    trials: Sequence[dict[str, Any]],
-    measured: Sequence[dict[str, Any]],
-    best: int | None = None,
+    plan: Plan, title: str, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]], best: int | None = None
 ) -> Table:
     """Trials and what was measured of each in one way; ``best`` has a star."""
-    metric = plan.suite.objectives[0]
-    table = Table(title=title, title_justify="left", expand=False)
-    other = "env_steps_per_second" if metric.metric == "episode_return" else "episode_return"
-    if len(plan.suite.objectives) > 1:
-        other = plan.suite.objectives[1].metric
-    unit, other_unit = (UNITS.get(name, name) for name in (metric.metric, other))
-    for name in ("trial", unit, "vs base", other_unit, "lag", "repeats", "settings"):
+    metric, *others = [objective.metric for objective in plan.suite.objectives]
+    other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
+    table = Table(title=title, title_justify="left")
+    for name in ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
-    pairs = list(zip(trials, measured, strict=True))
-    baseline = next((own["metrics"][metric.metric] for trial, own in pairs if trial["baseline"]), math.nan)
-    for trial, own in pairs[:ROWS]:
+    baseline = next((own["metrics"][metric] for trial, own in trials if trial["baseline"]), math.nan)
+    for trial, own in trials[:ROWS]:
         values = own["metrics"]
-        value = values[metric.metric]
         table.add_row(
-            str(trial["trial"]) + ("*" if trial["trial"] == best else ""),
-            number_text(value) if own["repeats"] else trial["state"],
-            "base" if trial["baseline"] else _relative(metric.metric, value, baseline),
-            number_text(values[other]), number_text(values["policy_lag_mean"]),
+            f"{trial['trial']}{'*' * (trial['trial'] == best)}",
+            value_text(metric, values[metric]) if own["repeats"] else trial["state"],
+            "base" if trial["baseline"] else relative(metric, values[metric], baseline)[1],
+            value_text(other, values[other]), number_text(values["policy_lag_mean"]),
             f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
         )  # fmt: skip
     return table
 
 
-def _relative(metric: str, value: float, baseline: float) -> str:
-    """A value beside the baseline's; returns may be 0 or negative, so that only their difference means something."""
-    if not math.isfinite(value) or not math.isfinite(baseline):
-        return "-"
-    if metric in RETURNS or baseline <= 0:
-        return f"{value - baseline:+,.3g}" if abs(value - baseline) < 100 else f"{value - baseline:+,.0f}"
-    return f"{value / baseline - 1:+.0%}"
-
-
 def _marks(measured: dict[str, Any]) -> str:
-    return ("!" if measured["disturbed"] else "") + ("~" if measured["unsteady"] else "")
+    return "!" * bool(measured["disturbed"]) + "~" * bool(measured["unsteady"])
 
 
 def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
-    best, metric = result["best"], plan.suite.objectives[0]
+    best, objective = result["best"], plan.suite.objectives[0]
     if best is None:
         console.print(Text("No trial was measured to its end within the constraints.", style="bold red"))
         return
-    middle = "interquartile mean" if metric.metric in RETURNS else "median"
-    text = f"Best ({metric.direction} {metric.metric}): trial {best['trial']}"
-    text += f" with {number_text(best['metrics'][metric.metric])}"
-    text += f", {middle} of {best['repeats']} repeat{'s' if best['repeats'] > 1 else ''}"
-    text += f", measured {best['kind']}" * (best["kind"] != "alone")
-    console.print(Text(text, style="bold"))
-    console.print(Text(result["answer"]["claim"]))
+    found = result["answer"]
+    value = side_text(objective.metric, found["value"], found["value_interval"], found["points"])
+    text = f"Best ({objective.direction} {objective.metric}): trial {best['trial']} with {value}"
+    console.print(Text(text + f", measured {best['kind']}" * (best["kind"] != "alone"), style="bold"))
+    console.print(Text(found["claim"]))
     if len(plan.suite.objectives) > 1:
-        console.print(Text(f"Pareto front: trials {', '.join(map(str, result['order']))}; ordered by {metric.metric}"))
+        front = ", ".join(map(str, result["order"]))
+        console.print(Text(f"Pareto front: trials {front}; ordered by {objective.metric}"))
     console.print(Text(f"Limited by: {best['limited_by']}"))
     if result["importances"]:
-        parts = [f"{name} {part:.0%}" for name, part in result["importances"].items()]
-        console.print(Text(f"Importance for {metric.metric}: {', '.join(parts)}"))
-
-
-def _show_problems(result: dict[str, Any], console: Console) -> None:
-    pruned = sum(t["state"] == "pruned" for t in result["trials"])
-    if pruned:
-        console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
-    for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
-        for trial in [t for t in result["trials"] if t["state"] == state][:3]:
-            reason = (trial["error"] or "").replace("\n", "\n  ")
-            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
+        parts = [f"{name} {percent_text(part)}" for name, part in result["importances"].items()]
+        console.print(Text(f"Importance for {objective.metric}: {', '.join(parts)}"))
 
 
 def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction, missing: int) -> None:

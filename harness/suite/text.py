@@ -1,14 +1,39 @@
-"""Numbers, settings and durations as people read them."""
+"""Numbers, metrics, settings and durations as people read them."""
 
 import math
 from typing import Any
 
+NAMES = {
+    "env_steps_per_second": "env steps a second", "samples_per_second": "samples a second",
+    "updates_per_second": "updates a second", "episode_return": "return", "return_at_budget": "return at the budget",
+    "seconds_to_return": "seconds to the target return", "collector_busy_fraction": "collector busy",
+    "learner_busy_fraction": "learner busy", "policy_lag_mean": "policy lag", "peak_host_bytes": "peak host memory",
+    "peak_shm_bytes": "peak shared memory", "peak_device_bytes": "peak device memory",
+    "host_bytes": "host memory", "predicted_env_steps_per_second": "predicted env steps a second",
+    "async_efficiency": "asynchronous efficiency",
+}  # fmt: skip
 
-def number_text(value: float | None) -> str:
-    """For people; a dash for what was not measured."""
+
+def number_text(value: float | None, sign: str = "") -> str:
+    """For people; a dash for what was not measured; with ``sign`` "+" a change."""
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
+
+
+def percent_text(fraction: float, sign: str = "", digits: int = 0) -> str:
+    """A fraction in percent; a dash for what was not measured; with ``sign`` "+" a change."""
+    return f"{fraction:{sign}.{digits}%}" if math.isfinite(fraction) else "-"
+
+
+def metric_text(metric: str) -> str:
+    """What a metric of a record is called."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def value_text(metric: str, value: float) -> str:
+    """A value of a metric; a dash for what was not measured."""
+    return bytes_text(value) if metric.endswith("_bytes") and math.isfinite(value) else number_text(value)
 
 
 def dimension_text(dimension: Any) -> str:
@@ -32,7 +57,7 @@ def settings_text(params: dict[str, Any]) -> str:
 
 def bytes_text(size: float) -> str:
     """Of memory; a dash for none."""
-    return f"{size / 2**20:,.0f} MiB" if size else "-"
+    return f"{number_text(size / 2**20)} MiB" if size else "-"
 
 
 def minutes_text(seconds: float) -> str:

@@ -1,92 +1,138 @@
-"""A study's page: every section in its order, and the data of all charts."""
+"""A study's page: the answer, every section in its order, and the table of all trials."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-from harness.report.page.model import Cell, Page, Section, Table, mebibytes, share
-from harness.report.page.sections import problems, search, time_use
-from harness.report.page.sections import reproduce as provenance
-from harness.report.page.sections.curves import learning_curves
-from harness.report.page.sections.headline import difference_text, headline
-from harness.report.page.sections.memory import measured, memory
-from harness.report.page.sections.tradeoff import pareto
-from harness.report.studies import StudyFiles, Trial, label
+from harness.report.finding import change_of, conclude, doubts, relative, side_text
+from harness.report.page import charts, provenance, resources, search
+from harness.report.page.curves import learning_curves
+from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
+from harness.report.page.model import measured as cell
+from harness.report.studies import StudyFiles, finite, plain, scale
+from harness.report.terminal import train_command
+from harness.stats.inference import POWER, change_text
 from harness.suite.metrics import RETURNS
-from harness.suite.text import setting_text
+from harness.suite.text import metric_text, setting_text, value_text
+
+SHOWN = 6
+"""trials whose repeats are drawn"""
 
 
 def page(study: StudyFiles, *, watched: str | None = None) -> Page:
     """All that there is to say about a study; ``watched`` says how far it is while it runs."""
-    sections = (
-        search.by_setting(study), search.importance(study), search.parallel(study), pareto(study),
-        learning_curves(study), time_use.busy(study), time_use.prediction(study), memory(study),
-        problems.unsuccessful(study), problems.unsteady(study), all_trials(study), provenance.machine(study),
-        provenance.reproduce(study),
+    parts = (
+        search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
+        resources.prediction, resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials,
+        provenance.machine, provenance.reproduce,
     )  # fmt: skip
     suite, began = study.suite, study.last_run
     subtitle = f"{suite.trainer} on {suite.env}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    return Page(suite.name, subtitle, headline(study), sections, str(study.folder), watched)
+    return Page(suite.name, subtitle, headline(study), [part(study) for part in parts], str(study.folder), watched)
+
+
+def headline(study: StudyFiles) -> FirstScreen:
+    """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
+    found = conclude(study.suite, study.records)
+    metric, best, baseline = found.metric, study.trial(found.best), study.trial(found.baseline)
+    facts, settings, command, name = [], None, None, metric_text(metric)
+    if best is None:
+        text, unit = "No result", "no trial was measured to its end within the constraints"
+    else:
+        text, unit = value_text(metric, found.value), name + ", the baseline" * (best is baseline)
+        if found.shown:  # a gain is named only where the measurements show one
+            text, unit = change_text(found.change or 0.0, fraction=found.ratio), f"{name} against the baseline"
+        value = side_text(metric, found.value, found.value_interval, found.points)
+        facts += [
+            ("Gain", change_of(found)),
+            ("Limited now by", best.limited_by(study.suite.fixed)),
+            ("Measured", f"{best.measured}; the search's numbers are below"),
+            ("Best", f"trial {best.number}: {value}"),
+        ]
+        if baseline is not None and baseline is not best:
+            sides = found.baseline_value, found.baseline_interval, found.baseline_points
+            facts.append(("Baseline", side_text(metric, *sides)))
+        if found.smallest_effect is not None:
+            seen = change_text(found.smallest_effect, fraction=found.ratio, sign="")
+            facts.append(("Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"))
+        if care := doubts(found):
+            facts.append(("With care", care))
+        rows = []
+        for setting in dict.fromkeys([*study.suite.search, *best.params]):
+            own, before = (
+                setting_text(trial.params[setting]) if trial and setting in trial.params else MISSING
+                for trial in (best, baseline)
+            )
+            rows.append((setting, own, "same" if baseline and own == before else before))
+        columns = ("setting", "best", "baseline")
+        settings = Table.of("best-settings", "Settings of the best configuration", columns, rows, sortable=False)
+        command = train_command(study.folder / "best.yaml") if study.best else None
+    unmeasured = sum(not trial.complete for trial in study.trials)
+    without = f"; {unmeasured} without a result" if unmeasured else ""
+    facts.append(("Looked at", f"{len(study.trials)} trials, {len(study.records)} repeats{without}"))
+    return FirstScreen(text, unit, found.claim, facts, command, settings, _evidence(study, metric))
+
+
+def _evidence(study: StudyFiles, metric: str) -> list[Chart]:
+    """Every repeat of what was confirmed, or else of the best trials and the baseline, with medians and intervals."""
+    trials = [trial for trial in study.leaders(SHOWN) if trial.values(metric)]
+    confirmed = any(trial.confirmed for trial in trials)
+    trials = [trial for trial in trials if trial.confirmed == confirmed]
+    if len(trials) < 2 and not any(len(trial.values(metric)) > 1 for trial in trials):
+        return []
+    rows: Rows = []
+    for trial in trials:
+        interval, first, unit = trial.interval(metric), len(rows), scale(metric)
+        common = {"trial": trial.name, "role": study.role(trial)}
+        rows += [common | {metric: finite(value * unit)} for value in trial.values(metric)]
+        rows[first]["middle"] = finite(trial.value(metric) * unit)
+        if interval is not None:
+            rows[first] |= {"low": finite(interval.low * unit), "high": finite(interval.high * unit)}
+    middle = "interquartile mean" if metric in RETURNS else "median"
+    what = f"each repeat and the {middle}"
+    if any("low" in row for row in rows):
+        what = f"each repeat, the {middle}, and the 95 % interval of the median"
+    title = f"How sure is this: {what}, of the {trials[0].measured}"
+    return [charts.dots("evidence", title, rows, metric)]
 
 
 def all_trials(study: StudyFiles) -> Section:
-    """Every trial with its metrics and settings."""
+    """Every trial with its metrics and settings: as the search measured it, and beside it what the confirmation did."""
     objectives = [objective.metric for objective in study.suite.objectives]
-    metrics = [*objectives, "env_steps_per_second", "episode_return", "policy_lag_mean"]
-    metrics = [m for m in dict.fromkeys(metrics) if m in objectives or any(t.values(m) for t in study.trials)]
+    metrics = dict.fromkeys([*objectives, "env_steps_per_second", "episode_return", "policy_lag_mean"])
+    first, *others = [m for m in metrics if m in objectives or any(t.values(m) for t in study.trials)]
     names = list(dict.fromkeys(name for trial in study.trials for name in [*study.suite.search, *trial.params]))
     searched = {trial.number: trial for trial in study.searched}
     confirmed = {trial.number: trial for trial in study.trials if trial.confirmed}
-    places = {trial.number: place for place, trial in enumerate(study.order, 1)}
-    ordered = [*study.order, *(trial for trial in study.trials if trial.number not in places)]
     views = (searched, confirmed) if confirmed else (searched,)
-    rows = [_row(trial, views, metrics, names, places.get(trial.number)) for trial in ordered]
-    first = label(metrics[0])
-    again = (f"{first}, confirmed", "confirmed against baseline") if confirmed else ()
-    columns = ("trial", "state", "place", first, "against baseline", *again, *(label(m) for m in metrics[1:]),
-               "collector busy", "learner busy", "peak host memory", "repeats", *names)  # fmt: skip
-    place = "Place is the order within the constraints" + (", on the Pareto front" if len(objectives) > 1 else "") + "."
-    text = [f"Medians of the repeats of the search. {place}"]
+    places = {trial.number: place for place, trial in enumerate(study.order, 1)}
+    rows = []
+    for trial in [*study.order, *(trial for trial in study.trials if trial.number not in places)]:
+        row: list[Any] = [Cell(trial.name, trial.number), trial.state + ", confirmed" * trial.confirmed]
+        row.append(places.get(trial.number))
+        for view in views:
+            value, against = None, Cell(MISSING)
+            if trial.number in view:
+                value = view[trial.number].value(first)
+                base = next((other.value(first) for other in view.values() if other.baseline), float("nan"))
+                change, text = relative(first, value, base)
+                against = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
+            row += [value if value is None else cell(first, value), against]
+        once = searched.get(trial.number, trial)
+        row += [cell(metric, once.value(metric)) for metric in others]
+        row += [share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES]
+        row += [cell("peak_host_bytes", resources.measured(once))]
+        row.append(Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)))
+        params = trial.params
+        row += [Cell(setting_text(params[name]), plain(params[name])) if name in params else None for name in names]
+        rows.append(row)
+    if not rows:
+        return Section("trials", "All trials", ["No trial has been recorded yet."])
+    place = "Place is the order within the constraints" + ", on the Pareto front" * (len(objectives) > 1)
+    said = [f"Values are those of the search. {place}."]
     if confirmed:
-        how = next(iter(confirmed.values())).kind
-        text.append(
-            f"Beside them are the medians of the confirmation, measured {how}. Compare those with each other only."
-        )
-    tables = (Table.of("trials-table", "All trials", columns, rows),) if rows else ()
-    return Section("trials", "All trials", tuple(text) if rows else ("No trial has been recorded yet.",), (), tables)
-
-
-def _row(
-    trial: Trial, views: Sequence[dict[int, Trial]], metrics: Sequence[str], names: Sequence[str], place: int | None
-) -> list[Any]:
-    """``views``: the trials as the search measured them, and as the confirmation did."""
-    values = [cell for view in views for cell in _against_baseline(view, trial, metrics[0])]
-    once = views[0].get(trial.number, trial)
-    state = trial.state + (", confirmed" if trial.confirmed else "")
-    return [
-        Cell(trial.name, trial.number), state, place, *values, *(once.value(m) for m in metrics[1:]),
-        share(once.value("collector_busy_fraction")), share(once.value("learner_busy_fraction")),
-        mebibytes(measured(once)), Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)),
-        *(_setting(trial.params[name]) if name in trial.params else None for name in names),
-    ]  # fmt: skip
-
-
-def _against_baseline(view: dict[int, Trial], trial: Trial, metric: str) -> tuple[Any, Cell]:
-    """A value, and what it is over the baseline's that was measured in the same way."""
-    if trial.number not in view:
-        return None, share(math.nan)
-    value = view[trial.number].value(metric)
-    if trial.baseline:
-        return value, Cell("baseline", 0.0)
-    base = next((other.value(metric) for other in view.values() if other.baseline), math.nan)
-    if metric in RETURNS or base <= 0:  # a ratio means nothing
-        change = value - base
-        return value, Cell(difference_text(change, ratio=False), change) if math.isfinite(change) else share(math.nan)
-    return value, share(value / base - 1, sign=True)
-
-
-def _setting(value: Any) -> Cell:
-    """A setting, which sorts as the number or the text that it is."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(setting_text(value), value if number else setting_text(value).lower())
+        how = next(iter(confirmed.values())).measured
+        said.append(f"Beside them are those of the {how}. Compare these with each other only.")
+    again = (f"{metric_text(first)}, confirmed", "confirmed against baseline") if confirmed else ()
+    columns = ("trial", "state", "place", metric_text(first), "against baseline", *again, *map(metric_text, others),
+               "collector busy", "learner busy", "peak host memory", "repeats", *names)  # fmt: skip
+    return Section("trials", "All trials", said, (), [Table.of("trials-table", "All trials", columns, rows)])

@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
-from harness.suite.text import number_text
+from harness.suite.text import bytes_text, number_text, percent_text
 
-Value = str | float | None
+Rows = list[dict[str, Any]]
+"""of a chart's data"""
 MISSING = "\N{EN DASH}"
 """in place of a value that there is not"""
-MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -19,30 +20,33 @@ class Cell:
     """``text`` is read by people, ``sort`` by the sorting of its column (None comes last)."""
 
     text: str
-    sort: Value = None
+    sort: str | float | None = None
 
     @classmethod
     def of(cls, value: "Cell | float | str | bool | None") -> "Cell":
         """A cell as it is usual for a value of its kind: numbers short, what is missing as a dash."""
         if isinstance(value, Cell):
             return value
-        if value is None:
-            return cls(MISSING)
+        if isinstance(value, str):
+            return cls(value, value.lower())
         if isinstance(value, bool):
             return cls("yes" if value else "no", float(value))
-        if isinstance(value, int | float):
-            return cls(number_text(value), value) if math.isfinite(value) else cls(MISSING)
-        return cls(value, value.lower())
+        return cls(MISSING) if value is None or not math.isfinite(value) else cls(number_text(value), value)
 
 
-def share(value: float, *, sign: bool = False, digits: int = 0) -> Cell:
+def share(value: float, sign: str = "", digits: int = 0) -> Cell:
     """A fraction as a cell."""
-    return Cell(percent(value, sign=sign, digits=digits), value) if math.isfinite(value) else Cell(MISSING)
+    return Cell(percent_text(value, sign, digits), value) if math.isfinite(value) else Cell(MISSING)
 
 
-def mebibytes(size: float) -> Cell:
+def memory(size: float) -> Cell:
     """Bytes as a cell; 0 is what was not measured."""
-    return Cell(f"{size / 2**20:,.1f} MiB", size) if math.isfinite(size) and size else Cell(MISSING)
+    return Cell(bytes_text(size), size) if math.isfinite(size) and size else Cell(MISSING)
+
+
+def measured(metric: str, value: float) -> Cell:
+    """A value of a metric as a cell."""
+    return memory(value) if metric.endswith("_bytes") else Cell.of(value)
 
 
 @dataclass(frozen=True)
@@ -51,24 +55,22 @@ class Table:
 
     id: str
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    numeric: frozenset[str] = frozenset()
+    columns: Sequence[str]
+    rows: list[list[Cell]]
     sortable: bool = True
 
     @classmethod
     def of(
         cls, id: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool = True
     ) -> "Table":
-        """From plain values; a column of numbers is numeric."""
-        cells = tuple(tuple(Cell.of(value) for value in row) for row in rows)
-        numeric = {
-            name
-            for index, name in enumerate(columns)
-            if index and any(isinstance(row[index].sort, int | float) for row in cells)
-            and not any(isinstance(row[index].sort, str) for row in cells)
-        }  # fmt: skip
-        return cls(id, caption, tuple(columns), cells, frozenset(numeric), sortable)
+        """From plain values."""
+        return cls(id, caption, columns, [[Cell.of(value) for value in row] for row in rows], sortable)
+
+    @cached_property
+    def numeric(self) -> set[str]:
+        """Columns that hold numbers, apart from the first."""
+        sorts = {name: {type(row[place].sort) for row in self.rows} for place, name in enumerate(self.columns) if place}
+        return {name for name, own in sorts.items() if own - {type(None)} and str not in own}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Chart:
     description: str
     """what is to be seen, for those who do not see it"""
     spec: Mapping[str, Any]
-    data: Mapping[str, list[dict[str, Any]]]
+    data: Mapping[str, Rows]
     """rows by the names that ``spec`` uses"""
     height: int
     """pixels to keep free until it is drawn"""
@@ -101,10 +103,10 @@ class Code:
 class Section:
     id: str
     title: str
-    text: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
-    code: tuple[Code, ...] = ()
+    text: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    code: Sequence[Code] = ()
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,12 @@ class FirstScreen:
     unit: str
     """what the headline counts"""
     claim: str
-    facts: tuple[tuple[str, str], ...]
+    facts: Sequence[tuple[str, str]] = ()
     """name and text"""
-    command: str | None
-    settings: Table | None
+    command: str | None = None
+    settings: Table | None = None
     """of the best configuration beside the baseline's"""
-    charts: tuple[Chart, ...] = ()
+    charts: Sequence[Chart] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Page:
     title: str
     subtitle: str
     answer: FirstScreen | None
-    sections: tuple[Section, ...]
+    sections: Sequence[Section]
     source: str = ""
     """what the page is made from, for its last line"""
     watched: str | None = None
@@ -141,22 +143,12 @@ class Page:
         return [*shown, *self.answer.charts] if self.answer else shown
 
     @property
-    def data(self) -> dict[str, list[dict[str, Any]]]:
+    def data(self) -> dict[str, Rows]:
         """The rows of all charts, by the names that their specs use."""
         return {name: rows for chart in self.charts for name, rows in chart.data.items()}
 
     @property
     def made(self) -> str:
         """When, and from what."""
-        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-        return f"Made {now} UTC{self.source and f' from {self.source}'}"
-
-
-def finite(value: float) -> float | None:
-    """As JSON can hold it, with the digits that a chart can show."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def percent(value: float, *, sign: bool = False, digits: int = 0) -> str:
-    """A fraction as people read it."""
-    return f"{value:{'+' if sign else ''}.{digits}%}".replace("%", " %").replace("-", MINUS)
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"Made {now}{self.source and f' from {self.source}'}"

@@ -7,9 +7,10 @@ content security policy allows only the page's own scripts, by their hashes, and
 import base64
 import hashlib
 import os
+import re
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import vl_convert
@@ -20,6 +21,7 @@ from harness.measure.record import RecordError, write_atomic
 from harness.report.page.model import Page
 
 MARKUP = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>#|~"}, "\n": " ", "\r": " "})
+TEMPLATES = resources.files("harness.report.page") / "templates"
 
 
 @cache
@@ -29,17 +31,19 @@ def _environment() -> Environment:
         lstrip_blocks=True, undefined=StrictUndefined,
     )  # fmt: skip
     made.filters["markdown"] = markdown_text
-    made.filters["fence"] = _fence
+    # a fence that the text cannot close
+    made.filters["fence"] = lambda text: max(["```", *(f"{ticks}`" for ticks in re.findall("`{3,}", text))], key=len)
     return made
 
 
 def html(page: Page) -> str:
     """The whole page; Vega and its parts, about 900 kB, are in it when there are charts."""
-    scripts = [Markup(script) for script in ([_vega()] if page.charts else []) + [_source("page.js")]]
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    scripts = [_vega(), script] if page.charts else [script]
+    digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return _environment().get_template("page.html").render(
-        page=page, style=Markup(_source("page.css")), scripts=scripts,
+        page=page, style=Markup(style), scripts=[Markup(one) for one in scripts],
         policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:",
         content={"charts": {chart.id: chart.spec for chart in page.charts}, "data": page.data},
     )  # fmt: skip
@@ -55,25 +59,11 @@ def markdown_text(text: str) -> str:
     return str(text).translate(MARKUP)
 
 
-def _fence(text: str) -> str:
-    """A fence that the text cannot close."""
-    ticks = 3
-    while "`" * ticks in text:
-        ticks += 1
-    return "`" * ticks
-
-
-@cache
-def _source(name: str) -> str:
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
 @cache
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script. Making it takes a second or two, so it is kept for next time."""
-    kept = cache_folder() / f"vega-{metadata.version('vl-convert-python')}.js"
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab-harness"
+    kept = cache_folder / f"vega-{metadata.version('vl-convert-python')}.js"
     if kept.is_file():
         return kept.read_text(encoding="utf-8")
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -82,8 +72,3 @@ def _vega() -> str:
     with suppress(RecordError):  # without a place to keep it, it is made each time
         write_atomic(kept, bundle)
     return bundle
-
-
-def cache_folder() -> Path:
-    """What can be made again at any time, as the XDG base directory specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab-harness"

@@ -1,6 +1,5 @@
 """Reports as files: whole or not at all, and beside each page its Markdown summary."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ from harness.files.yaml_file import InputError
 from harness.measure.record import write_atomic
 from harness.report import training_run
 from harness.report.page import build, render
+from harness.report.page.comparison import comparison
 from harness.report.page.model import Page
-from harness.report.page.sections.trainers import comparison
 from harness.report.studies import StudyFiles
 from harness.runs.folder import configuration_of
 from harness.study.results import find, find_all
@@ -41,12 +40,13 @@ def write_named(names: Sequence[str], results: Path, out: Path | None = None, *,
     Raises:
         InputError, RecordError: as ``write_report``, or a name means no study.
     """
-    if not side_by_side and len(names) == 1:
-        if configuration_of(Path(names[0])):
-            return write_run(Path(names[0]), out)
-        return write_report(find(names[0], results), out)
-    folders = dict.fromkeys(folder for name in names for folder in find_all(name, results))
-    return write_comparison(list(folders), out or results / "comparison.html")
+    if side_by_side or len(names) > 1:
+        folders = dict.fromkeys(folder for name in names for folder in find_all(name, results))
+        return write_comparison(list(folders), out or results / "comparison.html")
+    folder = Path(names[0])
+    if configuration_of(folder):
+        return _write(training_run.page(folder), out or folder / REPORT, [folder])
+    return write_report(find(names[0], results), out)
 
 
 def write_report(folder: Path, out: Path | None = None, *, watched: str | None = None) -> Written:
@@ -59,18 +59,7 @@ def write_report(folder: Path, out: Path | None = None, *, watched: str | None =
         InputError: the folder has no suite that can be read.
         RecordError: a file cannot be written; the old version stays.
     """
-    study = StudyFiles.load(folder)
-    return _write(build.page(study, watched=watched), out or folder / REPORT, [folder])
-
-
-def write_run(folder: Path, out: Path | None = None) -> Written:
-    """The page of a ``train`` run, ``report.html`` in its folder unless ``out`` says otherwise.
-
-    Raises:
-        InputError: its configuration cannot be read.
-        RecordError: a file cannot be written; the old version stays.
-    """
-    return _write(training_run.page(training_run.TrainingRun.load(folder)), out or folder / REPORT, [folder])
+    return _write(build.page(StudyFiles(folder), watched=watched), out or folder / REPORT, [folder])
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:
@@ -81,21 +70,22 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Written:
         RecordError: as ``write_report``.
     """
     studies, unreadable = [], []
-    for folder in folders:
+    for study in map(StudyFiles, folders):
         try:
-            studies.append(StudyFiles.load(folder))
+            _ = study.suite
         except InputError as error:
             unreadable.append(error)
+        else:
+            studies.append(study)
     if not studies:
         raise InputError.together(unreadable)
-    written = _write(comparison(studies), out, [study.folder for study in studies])
-    return dataclasses.replace(written, left_out=tuple(map(str, unreadable)))
+    return _write(comparison(studies), out, [study.folder for study in studies], unreadable)
 
 
-def _write(page: Page, out: Path, studies: Sequence[Path]) -> Written:
+def _write(page: Page, out: Path, studies: Sequence[Path], left_out: Sequence[InputError] = ()) -> Written:
     text = render.html(page)
     markdown = out.with_suffix(".md")
     html = out.with_suffix(".html") if out == markdown else out
     write_atomic(html, text)
     write_atomic(markdown, render.markdown(page))
-    return Written(html, markdown, len(text.encode()), tuple(studies))
+    return Written(html, markdown, len(text.encode()), tuple(studies), tuple(map(str, left_out)))

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from harness import cli
 from harness.report import training_run
-from harness.report.page.sections.curves import POINTS
+from harness.report.page.curves import POINTS
 from unilab.run.checkpoint import load_checkpoint
 
 CONFIG = """\
@@ -177,7 +177,7 @@ def test_a_page_of_a_run_has_its_curve(tmp_path):
          "episode_return": seconds, "eval_return": evaluated}
     )  # fmt: skip
     frame.to_csv(tmp_path / "curve.csv", index=False)
-    page = training_run.page(training_run.TrainingRun.load(tmp_path))
+    page = training_run.page(tmp_path)
     assert {name: len(rows) for name, rows in page.data.items()} == {
         "return_wall_seconds": POINTS + 2, "return_env_steps": POINTS + 2, "speed": POINTS,
     }  # fmt: skip
@@ -187,7 +187,7 @@ def test_a_page_of_a_run_has_its_curve(tmp_path):
     for chart in page.sections[0].charts:
         alt.Chart.from_dict(dict(chart.spec))  # as the schema of Vega-Lite has it
     (tmp_path / "curve.csv").write_text("")
-    assert training_run.page(training_run.TrainingRun.load(tmp_path)).answer.headline == "No result"
+    assert training_run.page(tmp_path).answer.headline == "No result"
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from rich.console import Console
 from harness.measure.record import Record
 from harness.predict.plan import Plan
 from harness.report import terminal as tables
+from harness.report.asv_export import export, read_benchmarks
 from harness.report.finding import conclude
 from harness.report.live import StudyDisplay
 from harness.report.page import build
+from harness.report.page.comparison import comparison
 from harness.report.page.model import MISSING, Table
-from harness.report.page.sections.trainers import comparison
 from harness.report.studies import StudyFiles
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.folder import Study
@@ -68,9 +69,9 @@ def test_tables_of_a_run_show_confirmed_values_apart(make_plan, tmp_path: Path) 
 
 
 def test_a_page_draws_one_kind_to_a_chart(tmp_path: Path) -> None:
-    page = build.page(StudyFiles.load(write_study(tmp_path / "s", records())))
+    page = build.page(StudyFiles(write_study(tmp_path / "s", records())))
     assert {row["trial"] for row in page.data["evidence"]} == {"0 (baseline)", "1"}
-    assert {row["value"] for row in page.data["evidence"]} == {14_000.0, 17_636.0}
+    assert {row["env_steps_per_second"] for row in page.data["evidence"]} == {14_000.0, 17_636.0}
     assert page.answer is not None and "confirmation, in turns" in page.answer.charts[0].title
     by_trial = {row["trial"]: row["env_steps_per_second"] for row in page.data["trials"]}
     assert by_trial == SPEEDS
@@ -79,13 +80,13 @@ def test_a_page_draws_one_kind_to_a_chart(tmp_path: Path) -> None:
     everything = table(page, "trials-table")
     rows = [dict(zip(everything.columns, row, strict=True)) for row in everything.rows]
     shown = {row["trial"].text: [row[c].text for c in everything.columns[3:7]] for row in rows}
-    assert shown["1"] == ["18,000", "+20 %", "17,636", "+26 %"]
-    assert shown["2"] == ["18,769", "+25 %", MISSING, MISSING]
+    assert shown["1"] == ["18,000", "+20%", "17,636", "+26%"]
+    assert shown["2"] == ["18,769", "+25%", MISSING, MISSING]
 
 
 def test_studies_side_by_side_have_a_chart_for_each_kind(tmp_path: Path) -> None:
     folders = [write_study(tmp_path / "turns", records()), write_study(tmp_path / "alone", records()[:3])]
-    page = comparison([StudyFiles.load(folder) for folder in folders])
+    page = comparison([StudyFiles(folder) for folder in folders])
     drawn = [rows for name, rows in page.data.items() if name.startswith("best_")]
     assert [{row["measured"] for row in rows} for rows in drawn] == [{"confirmation, in turns"}, {"search, alone"}]
     assert len(page.sections[0].charts) == 2
@@ -118,9 +119,8 @@ def test_the_best_so_far_is_one_of_the_same_kind(make_plan) -> None:
 
 @pytest.mark.parametrize(("confirmed", "ending"), [(True, "_in_turns"), (False, "")])
 def test_histories_are_apart(tmp_path: Path, confirmed: bool, ending: str) -> None:
-    from harness.report.asv_export import _add_benchmarks, _configurations
-
-    found = _configurations(records() if confirmed else records()[:3])
-    names = {one["name"] for one in _add_benchmarks(tmp_path, "duel", "1", found).values()}
+    study = write_study(tmp_path / "s", records() if confirmed else records()[:3], name="duel")
+    export(study, tmp_path / "asv")
+    names = set(read_benchmarks(tmp_path / "asv" / "benchmarks.json")) - {"version"}
     assert "bench_studies.duel.track_seconds_per_env_step" + ending in names
     assert all(name.endswith(ending) for name in names)

@@ -75,8 +75,8 @@ def manifest_of(folder: Path, name: str) -> dict[str, Any]:
     run = {"command": f"python -m harness run suites/{name}.yaml", "started_at": "2026-11-20T10:00:00+00:00",
            "commit": "0123456789abcdef", "dirty": False}  # fmt: skip
     return {"study": folder.name, "suite": name, "commit": run["commit"], "dirty": False, "machine": MACHINE,
-            "machine_name": "node7-3f9a2c", "versions": MACHINE["versions"], "dropped": ["learner_device: cuda"],
-            "command": run["command"], "runs": [run]}  # fmt: skip
+            "machine_name": "node7-3f9a2c", "python": "3.12.1", "versions": MACHINE["versions"],
+            "dropped": ["learner_device: cuda"], "command": run["command"], "runs": [run]}  # fmt: skip
 
 
 def curve(record: Record, points: int) -> list[dict[str, Any]]:

@@ -359,4 +359,4 @@ def test_what_asv_cannot_show_is_refused(repository: Path, make: Any, message: s
 
 def test_a_window_in_which_nothing_happened_has_no_finite_value() -> None:
     idle = record("one-1", "abc", env_steps_per_second=0.0)
-    assert TRACKED[0].of(idle) == float("inf")
+    assert TRACKED["track_seconds_per_env_step"][1](idle) == float("inf")

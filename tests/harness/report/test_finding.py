@@ -45,7 +45,8 @@ def test_nothing_measured_is_said() -> None:
 def test_the_best_of_a_search_is_not_called_better() -> None:
     found = conclude(suite(), SEARCH)
     assert (found.best, found.baseline, found.value, found.baseline_value) == (1, 0, 130.0, 100.0)
-    assert found.gain == pytest.approx(0.3) and found.gain_interval is None and found.smallest_effect is None
+    assert found.change == pytest.approx(0.3) and found.ratio
+    assert found.interval is None and found.smallest_effect is None
     assert not found.confirmed and not found.shown and found.pairs == 0
     assert found.claim == (
         "Trial 1 measured +30.0% env steps a second against the baseline, the best of 3; it was not confirmed, and "
@@ -60,8 +61,8 @@ def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
     found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, best)])
     compared = paired_comparison([math.log(gain) for gain in gains])
     assert found.smallest_effect == pytest.approx(math.expm1(compared.smallest_effect)) and found.ratio
-    assert found.gain == pytest.approx(math.prod(gains) ** (1 / 6) - 1)
-    assert found.gain_interval == pytest.approx((0.18, 0.22))  # of six pairs the smallest and the largest gain
+    assert found.change == pytest.approx(math.prod(gains) ** (1 / 6) - 1)
+    assert found.interval == pytest.approx((0.18, 0.22))  # of six pairs the smallest and the largest gain
     assert (found.p, found.level) == (2 / 2**6, 0.05)
     assert (found.pairs, found.repeats, found.confirmed, found.shown) == (6, 12, True, True)
     assert found.value == pytest.approx(120.3, abs=1) and found.baseline_value == 100.0
@@ -74,7 +75,7 @@ def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
 def test_what_changes_a_pair_as_a_whole_hides_no_gain() -> None:
     base = [100.0, 112.0, 96.0, 100.0, 108.0, 100.0]
     found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [1.03 * b for b in base])])
-    assert found.shown and found.gain == pytest.approx(0.03)
+    assert found.shown and found.ratio and found.change == pytest.approx(0.03)
 
 
 def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
@@ -87,13 +88,13 @@ def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
 def test_an_interval_around_zero_is_no_difference() -> None:
     base = [100.0] * 6
     found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [90.0, 115.0, 95.0, 112.0, 92.0, 114.0])])
-    assert found.gain_interval is not None and 0 in found.gain_interval and not found.shown
+    assert found.interval is not None and 0 in found.interval and not found.shown
     assert found.claim.startswith("No difference is shown: ")
 
 
 def test_two_pairs_are_too_few() -> None:
     found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0, 101.0]), *confirmed(1, [150.0, 151.0])])
-    assert found.pairs == 2 and found.gain_interval is None and not found.shown
+    assert found.pairs == 2 and found.interval is None and not found.shown
     assert "too few to tell a difference from noise at 95 %" in found.claim
 
 
@@ -105,7 +106,7 @@ def test_two_candidates_take_seven_pairs() -> None:
         assert (found.candidates, found.p, found.level) == (2, 2 / 2**count, 0.025)
         assert found.shown is shown and found.too_few_pairs is not shown
         assert ("that is too few to tell a difference from noise at 97.5 %" in found.claim) is not shown
-        assert (found.gain_interval is not None) is shown and "2 candidates" in found.claim
+        assert (found.interval is not None) is shown and "2 candidates" in found.claim
 
 
 def test_each_look_after_more_repeats_were_asked_for_divides_the_level() -> None:
@@ -141,7 +142,7 @@ def test_six_pairs_of_a_return_are_called_better_and_five_have_no_interval() -> 
         best = [500.0 + n for n in range(count)]
         found = conclude(asked, [*search, *confirmed(0, [0.0] * count, name), *confirmed(1, best, name)])
         assert found.p == 2 / 2**count and found.shown is shown
-        assert found.difference_interval == (pytest.approx((500, 505)) if shown else None)
+        assert found.interval == (pytest.approx((500, 505)) if shown else None)
         assert ("95 % interval" in found.claim) is shown
         assert ("No claim with fewer than six seeds" in found.claim) is not shown
 
@@ -152,7 +153,7 @@ def test_an_outlier_widens_the_interval_as_far_as_the_test_goes() -> None:
     best = [-15.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
     found = conclude(asked, [*search, *confirmed(0, [0.0] * 7, name), *confirmed(1, best, name)])
     assert found.p == 16 / 2**7 and not found.shown
-    assert found.difference_interval is not None and 0 in found.difference_interval
+    assert found.interval is not None and 0 in found.interval
     assert found.claim.startswith("No difference is shown: ")
 
 
@@ -170,7 +171,7 @@ def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() 
 
 def test_a_confirmation_may_find_that_nothing_was_better() -> None:
     found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
-    assert found.best == found.baseline == 0 and found.gain is None and found.smallest_effect == pytest.approx(0)
+    assert found.best == found.baseline == 0 and found.change is None and found.smallest_effect == pytest.approx(0)
     assert found.claim == (
         "No configuration was better than the baseline, 100 env steps a second (95 % interval 100 to 100), median of 6 "
         "repeats, of 3 measured; 0.0% would have been seen."
@@ -188,12 +189,12 @@ def test_less_is_better_where_the_objective_says_so() -> None:
         ],
     )  # fmt: skip
     assert found.best == 1 and found.direction == "minimize" and found.shown
-    assert found.gain == pytest.approx(-0.2, abs=0.01)
+    assert found.ratio and found.change == pytest.approx(-0.2, abs=0.01)
 
 
 def test_without_a_baseline_there_is_nothing_to_compare_with() -> None:
     found = conclude(suite(), [Record("s", 0, 0, "failed", baseline=True), *records(1, [130.0])])
-    assert (found.best, found.baseline, found.gain) == (1, None, None)
+    assert (found.best, found.baseline, found.change) == (1, None, None)
     assert found.claim == (
         "Trial 1 has 130 env steps a second, median of 1 repeat, and there is no baseline to compare it with."
     )
@@ -214,8 +215,8 @@ def test_returns_have_interquartile_means_and_a_difference() -> None:
     search = [*records(0, [0.0], name), *records(1, [1.0], name)]
     found = conclude(asked, [*search, *confirmed(0, base, name), *confirmed(1, best, name)])
     assert found.value == 1002.5 and found.baseline_value == 2.5  # the outliers at each end are left out
-    assert found.gain is None and found.difference == pytest.approx(1000 + 100 / 6) and not found.ratio
-    assert found.difference_interval == pytest.approx((1000, 1100)) and found.shown
+    assert not found.ratio and found.change == pytest.approx(1000 + 100 / 6)
+    assert found.interval == pytest.approx((1000, 1100)) and found.shown
     assert found.claim == (
         "Trial 1 is better than the baseline: +1,017 return against the baseline (95 % interval +1,000 to +1,100, 6 "
         "pairs)."
@@ -257,7 +258,7 @@ def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attemp
 def test_values_next_to_zero_have_a_difference_and_no_ratio() -> None:
     search = [*records(0, [5e-324]), *records(1, [1.0])]
     found = conclude(suite(), [*search, *confirmed(0, [5e-324] * 6), *confirmed(1, [1.0] * 6)])
-    assert (found.gain, found.difference, found.p) == (None, 1.0, 2 / 2**6)
+    assert (found.ratio, found.change, found.p) == (False, 1.0, 2 / 2**6)
 
 
 @settings(max_examples=12, deadline=None)
@@ -270,7 +271,7 @@ def test_any_records_have_an_answer_that_never_shows_more_than_its_interval(base
     search = [*records(0, base[:1], metric), *records(1, best[:1], metric)] if again else []
     found = conclude(suite(f"objectives=[{metric}]"), [*search, *phase(0, base, metric), *phase(1, best, metric)])
     assert isinstance(found, Finding) and found.claim.endswith(".")
-    interval = found.gain_interval or found.difference_interval
+    interval = found.interval
     assert (interval is None) is found.too_few_pairs if found.pairs else interval is None
     if interval is not None and found.p is not None:
         assert (0 not in interval) == (found.p < found.level)

@@ -1,5 +1,6 @@
 """What a report says: from whole studies, from old, empty and broken ones, and from hostile text."""
 
+import io
 import json
 import math
 import re
@@ -12,16 +13,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from harness.files.yaml_file import InputError
 from harness.measure.record import Record
+from harness.report.live import StudyDisplay
 from harness.report.page import build, render
-from harness.report.page.model import MINUS, MISSING, Cell, Page, Section, Table, percent, share
-from harness.report.page.sections.curves import POINTS, aggregate, summary_kind, thin
-from harness.report.page.sections.memory import measured, predicted
-from harness.report.page.sections.tradeoff import front
-from harness.report.page.sections.trainers import comparison, labels
-from harness.report.page.watch import ReportingDisplay
+from harness.report.page.comparison import comparison, labels
+from harness.report.page.curves import POINTS, aggregate, summary_kind, thin
+from harness.report.page.model import MISSING, Cell, Page, Section, Table, share
+from harness.report.page.resources import measured, predicted
+from harness.report.page.search import front
 from harness.report.page.write import write_report
 from harness.report.studies import StudyFiles, Trial, trials_of
 from harness.study.results import find, find_all
@@ -39,7 +41,7 @@ def long_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_page(long_study: Path) -> Page:
-    return build.page(StudyFiles.load(long_study))
+    return build.page(StudyFiles(long_study))
 
 
 def section(page: Page, id: str) -> Section:
@@ -65,7 +67,7 @@ def charts(page: Page) -> list[str]:
 def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
     answer = long_page.answer
     assert answer is not None and answer.settings is not None
-    assert re.fullmatch(r"\+\d+\.\d %", answer.headline)
+    assert re.fullmatch(r"\+\d+\.\d%", answer.headline)
     facts = dict(answer.facts)
     assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
     assert facts["Limited now by"].startswith("learner-bound")
@@ -93,7 +95,7 @@ def test_every_part_is_there_and_every_chart_is_valid(long_page: Page) -> None:
 
 def test_problems_have_their_reasons(long_page: Page) -> None:
     problems = section(long_page, "problems")
-    assert problems.text == ("12 did not fit, 5 failed.",)
+    assert problems.text == ["12 did not fit, 5 failed."]
     reasons = texts(table(long_page, "problems-table"), "reason")
     assert set(reasons) == {"does not fit:", "ValueError: NaN in the reward of environment 3"}
     assert "use fewer num_envs" in problems.code[0].text
@@ -102,7 +104,7 @@ def test_problems_have_their_reasons(long_page: Page) -> None:
 
 
 def test_memory_and_ceilings(long_page: Page) -> None:
-    assert "within 8 %" in section(long_page, "memory").text[0]
+    assert "within 8%" in section(long_page, "memory").text[0]
     assert texts(table(long_page, "items-table"), "item")[-1] == "all items"
     assert texts(table(long_page, "ceilings-table"), "part") == ["env step", "update"]
     assert texts(table(long_page, "ceilings-table"), "milliseconds") == ["5", "5"]
@@ -134,7 +136,7 @@ def test_how_to_reproduce_it(long_page: Page, long_study: Path) -> None:
 
 
 def page_of(folder: Path, records: list[Record], **more) -> Page:
-    page = build.page(StudyFiles.load(write_study(folder, records, **more)))
+    page = build.page(StudyFiles(write_study(folder, records, **more)))
     assert "<h1>" in render.html(page) and "# made" in render.markdown(page)
     return page
 
@@ -142,7 +144,7 @@ def page_of(folder: Path, records: list[Record], **more) -> Page:
 def test_nothing_recorded_yet(tmp_path: Path) -> None:
     page = page_of(tmp_path, [])
     assert page.answer is not None and page.answer.headline == "No result"
-    assert not charts(page) and section(page, "trials").text == ("No trial has been recorded yet.",)
+    assert not charts(page) and section(page, "trials").text == ["No trial has been recorded yet."]
 
 
 def test_nothing_complete(tmp_path: Path) -> None:
@@ -190,11 +192,11 @@ def test_a_study_of_an_older_version(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     old = [{k: v for k, v in line.items() if k in kept or k.startswith("params.")} for line in lines]
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old) + '{"trial": 7, "cut')
-    page = build.page(StudyFiles.load(folder))
+    page = build.page(StudyFiles(folder))
     assert len(table(page, "trials-table").rows) == 3
     assert "No manifest.json could be read" in section(page, "reproduce").text[0]
     assert "no ceilings.json" in section(page, "prediction").text[0]
-    assert section(page, "memory").text == ("No trial has both a predicted and a measured peak.",)
+    assert section(page, "memory").text == ["No trial has both a predicted and a measured peak."]
     assert "do not say whether" in section(page, "unsteady").text[0]
     assert "<h1>" in render.html(page)
 
@@ -214,7 +216,7 @@ def test_a_return_is_set_against_what_it_costs_and_not_against_another_return(tm
     folder = write_study(tmp_path / "study", records, objectives="[return_at_budget]")
     text = (folder / "suite.yaml").read_text()
     (folder / "suite.yaml").write_text(text.replace("seconds: 8}", "return_at: {env_steps: 1000}}"))
-    page = build.page(StudyFiles.load(folder))
+    page = build.page(StudyFiles(folder))
     assert table(page, "pareto-table").columns[1:3] == ("return at the budget", "env steps a second")
     assert texts(table(page, "pareto-table"), "trial") == ["0 (baseline)", "1"]
 
@@ -224,14 +226,14 @@ def test_a_return_is_set_against_that_of_the_baseline_by_its_difference(tmp_path
     records = [make_record(n, episode_return=value) for n, value in ((0, -1200.0), (1, -400.0), (2, -1500.0))]
     trials = table(page_of(tmp_path, records, objectives="[episode_return]"), "trials-table")
     assert dict(zip(texts(trials, "trial"), texts(trials, "against baseline"), strict=True)) == {
-        "0 (baseline)": "baseline", "1": "+800", "2": f"{MINUS}300",
+        "0 (baseline)": "baseline", "1": "+800", "2": "-300",
     }  # fmt: skip
 
 
 def test_a_constraint_is_judged_as_the_ranking_judges_it(tmp_path: Path) -> None:
     records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([6.0, 9.0])]
     page = page_of(tmp_path, records)
-    assert section(page, "problems").text == ("Every repeat was measured to its end, within all constraints.",)
+    assert section(page, "problems").text == ["Every repeat was measured to its end, within all constraints."]
     records = [make_record(0, n, policy_lag_mean=lag) for n, lag in enumerate([8.0, 9.0])]
     broken = table(page_of(tmp_path, records), "constraints-table")
     assert texts(broken, "value") == ["8.5"]
@@ -250,7 +252,7 @@ def test_the_median_by_setting_lies_between_the_middle_two(tmp_path: Path) -> No
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     folders = [write_study(tmp_path / "my studies" / name, [make_record(0)]) for name in "ab"]
     expected = [["python", "-m", "harness", "train", str(folder / "best.yaml")] for folder in folders]
-    studies = [StudyFiles.load(folder) for folder in folders]
+    studies = [StudyFiles(folder) for folder in folders]
     page = build.page(studies[0])
     assert page.answer is not None and page.answer.command is not None
     assert shlex.split(page.answer.command) == expected[0]
@@ -267,7 +269,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     records += [make_record(n, params={HOSTILE_KEY: n, "mode": "sync"}) for n in (4, 5)]
     folder = write_study(tmp_path, records, searched=HOSTILE_SEARCH, ceilings=replace(CEILINGS, machine=HOSTILE))
     (folder / "best.yaml").write_text(HOSTILE)
-    page = build.page(StudyFiles.load(folder), watched=HOSTILE)
+    page = build.page(StudyFiles(folder), watched=HOSTILE)
     text = render.html(page)
     own = text.replace(render._vega(), "")
     assert own.count("<script>") == 2 and "<img" not in own
@@ -289,8 +291,8 @@ def test_markdown_cells_stay_in_their_row(text: str) -> None:
 def test_cells_sort_by_value_and_missing_ones_have_none() -> None:
     assert Cell.of(math.nan) == Cell.of(None) == Cell(MISSING)
     assert Cell.of(12345.6) == Cell("12,346", 12345.6)
-    assert share(-0.123, sign=True, digits=1) == Cell(f"{MINUS}12.3 %", -0.123)
-    assert percent(0.5) == "50 %"
+    assert share(-0.123, "+", 1) == Cell("-12.3%", -0.123)
+    assert share(0.5).text == "50%"
     numbers = Table.of("t", "", ("name", "n", "text"), [("b", 2, "x"), ("a", None, "y")])
     assert numbers.numeric == {"n"}
 
@@ -366,7 +368,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     two = write_study(tmp_path / "b" / "x", [make_record(0)], ceilings=CEILINGS)
     manifest = json.loads((two / "manifest.json").read_text()) | {"machine_name": "node8-777777"}
     (two / "manifest.json").write_text(json.dumps(manifest))
-    studies = [StudyFiles.load(one), StudyFiles.load(two)]
+    studies = [StudyFiles(one), StudyFiles(two)]
     names = ["made_up/x on node7-3f9a2c", "made_up/x on node8-777777"]
     assert labels(studies) == names
     page = comparison(studies)
@@ -377,33 +379,20 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert "<h1>2 studies side by side</h1>" in render.html(page)
 
 
-def test_a_running_study_has_a_current_page(tmp_path: Path) -> None:
-    class Display:
-        def __init__(self) -> None:
-            self.calls: list[str] = []
-
-        def started(self, record: Record, what: str) -> None:
-            self.calls.append(f"started {what}")
-
-        def progress(self, record: Record, progress: dict) -> None:
-            self.calls.append("progress")
-
-        def finished(self, record: Record) -> None:
-            self.calls.append("finished")
-
-    folder, display = write_study(tmp_path, []), Display()
-    reporting = ReportingDisplay(display, folder)
-    assert "No trial has been recorded yet." in reporting.path.read_text()
+def test_a_running_study_has_a_current_page(make_plan, tmp_path: Path) -> None:
+    folder, out = write_study(tmp_path, []), Console(file=io.StringIO(), width=200)
+    display = StudyDisplay(make_plan(), out, watched=folder)
+    path = folder / "report.html"
+    assert f"{path} (open it in a browser" in out.file.getvalue()  # type: ignore[attr-defined]
+    assert "No trial has been recorded yet." in path.read_text()
     record = make_record(0)
-    reporting.started(record, "trial 1 of 2")
-    reporting.progress(record, {})
+    display.started(record, "trial 1 of 2")
     (folder / "trials.jsonl").write_text(json.dumps(record.flat()) + "\n")
-    reporting.finished(record)
-    assert display.calls == ["started trial 1 of 2", "progress", "finished"]
-    text = reporting.path.read_text()
+    display.finished(record)
+    text = path.read_text()
     assert "1 repeat of this run finished" in text and "data-watched" in text
     write_report(folder)
-    assert "data-watched" not in reporting.path.read_text()
+    assert "data-watched" not in path.read_text()
 
 
 def test_trainers_side_by_side_are_named() -> None:

@@ -1,0 +1,95 @@
+"""Several studies side by side: their best configurations, settings and machines."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.finding import change_of, conclude
+from harness.report.page import charts
+from harness.report.page.model import MISSING, Chart, Code, Page, Rows, Section, Table, measured
+from harness.report.page.provenance import UNKNOWN, described
+from harness.report.studies import StudyFiles, finite, scale
+from harness.report.terminal import train_command
+from harness.suite.text import metric_text
+
+
+def comparison(studies: Sequence[StudyFiles]) -> Page:
+    """The page of ``report STUDY STUDY...``; nothing is tested here, ``compare`` does that."""
+    names = labels(studies)
+    found = [conclude(study.suite, study.records) for study in studies]
+    best = [study.trial(one.best) for study, one in zip(studies, found, strict=True)]
+    every = list(zip(names, studies, found, best, strict=True))
+    rows, drawn = [], dict[tuple[str, str], Rows]()
+    for name, study, one, trial in every:
+        metric = one.metric
+        for role, shown in (("baseline", study.trial(one.baseline)), ("best", trial)):
+            if shown is not None and math.isfinite(shown.value(metric)):  # numbers of one kind to a chart
+                low, high = shown.interval(metric) or (math.nan, math.nan)
+                ends = {metric: shown.value(metric), "low": low, "high": high}
+                row: dict[str, Any] = {"study": name, "role": role, "trial": shown.name, "measured": shown.measured}
+                row |= {field: finite(value * scale(metric)) for field, value in ends.items()}
+                drawn.setdefault((metric, shown.measured), []).append(row)
+        commit = str(study.manifest.get("commit") or UNKNOWN)[:12]
+        commit += " with changes" if study.manifest.get("dirty") else ""
+        if trial is None:
+            what = [None] * 5 + [MISSING, len(study.trials), "nothing was measured to its end"]
+        else:
+            interval = trial.interval(metric) or (math.nan, math.nan)
+            values = trial.value(metric), *interval, one.baseline_value
+            what = [*(measured(metric, value) for value in values), change_of(one), trial.measured, len(study.trials),
+                    trial.limited_by(study.suite.fixed)]  # fmt: skip
+        machine = str(study.manifest.get("machine_name", UNKNOWN))
+        rows.append((name, metric_text(metric), *what, machine, commit, study.last_run or MISSING))
+    columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "measured", "trials", "limited by",
+               "machine", "commit", "run")  # fmt: skip
+    overview = Table.of("overview-table", "Best of each study", columns, rows)
+    figures: list[Chart] = []
+    for (metric, how), own in drawn.items():
+        again = sum(figure.id.startswith(f"best-{metric}") for figure in figures)
+        title = f"{metric_text(metric)} of best and baseline ({how})"
+        name = f"best_{metric}_{again}" if again else f"best_{metric}"
+        kinds = ("best", "baseline")
+        figures.append(charts.dots(name, title, own, metric, row="study", known=kinds, named_above=True))
+    text = [
+        "The best configuration of each study and its baseline, each as its own study measured it. This page does not "
+        "test whether two of them differ by more than chance; the verb compare does. Intervals are drawn from six "
+        "repeats on: of the median, 95 %."
+    ]
+    if (count := len({study.manifest.get("machine_name") for study in studies})) > 1:
+        text.append(f"These are {count} machines: what differs between them is not the code alone.")
+    settings = [
+        {"trainer": study.suite.trainer, "env": study.suite.env} | study.suite.fixed | (trial.params if trial else {})
+        for _, study, _, trial in every
+    ]
+    machines = [described(study) for study in studies]
+    sections = [
+        Section("best", "Best of each study", text, figures, [overview]),
+        Section("settings", "Settings", ["Fixed and searched settings. A dash is a setting that a study does not name: "
+                "the trainer's default."], (), [_beside("settings", "Settings of the best", names, settings)]),
+        Section("machines", "Machines", (), (), [_beside("machines", "Measured on", names, machines)]),
+        Section("commands", "Train with them", (), (), (), [
+            Code(f"Train with the best of {name}", train_command(study.folder / "best.yaml"))
+            for name, study, *_ in every if study.best
+        ]),
+    ]  # fmt: skip
+    subtitle = ", ".join(dict.fromkeys(study.suite.name for study in studies))
+    return Page(f"{len(studies)} studies side by side", subtitle, None, sections)
+
+
+def labels(studies: Sequence[StudyFiles]) -> list[str]:
+    """Names of studies that tell them apart: with their machine, or their folder, where they have to."""
+    names = [study.name for study in studies]
+    machines = [f"{n} on {s.manifest.get('machine_name', '?')}" for n, s in zip(names, studies, strict=True)]
+    for chosen in (names, machines):
+        if len(set(chosen)) == len(studies):
+            return chosen
+    return [str(study.folder) for study in studies]
+
+
+def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict]) -> Table:
+    """What each study has under each key, and whether it is the same."""
+    rows = []
+    for key in dict.fromkeys(key for content in contents for key in content):
+        texts = [str(content.get(key, MISSING)) for content in contents]
+        rows.append((key, *texts, "same" if len(set(texts)) == 1 else "differs"))
+    return Table.of(f"{id}-table", caption, ("what", *names, "compared"), rows)

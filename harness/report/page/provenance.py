@@ -1,0 +1,132 @@
+"""What did not fit or failed, what is not to be trusted blindly, the machine, and how to do it again."""
+
+import math
+from typing import Any
+
+from harness.files.yaml_file import to_yaml
+from harness.measure import host
+from harness.report.page.model import MISSING, Code, Section, Table, measured, share
+from harness.report.studies import StudyFiles, Trial
+from harness.study.best_trials import value as trial_value
+from harness.suite.text import metric_text
+
+STATES = {
+    "infeasible": "did not fit",
+    "failed": "failed",
+    "timeout": "timed out",
+    "pruned": "pruned: given up early, because its curve was behind",
+}
+LOGS = 20
+"""reasons of several lines that are given in full"""
+UNKNOWN = "not recorded"
+
+
+def unsuccessful(study: StudyFiles) -> Section:
+    """Repeats that did not end as complete, and trials that broke a constraint, each with its reason."""
+    title, tables = "Infeasible and failed trials", []
+    failed = [record for record in study.records if record.state != "complete"]
+    rows = []
+    for record in failed:
+        trial, reason = Trial(record.trial, (record,)), (record.error or "no reason was recorded").strip()
+        rows.append((trial.name, record.repeat, STATES[record.state], reason.partition("\n")[0], record.log or MISSING,
+                     trial.settings))  # fmt: skip
+    broken = []
+    for trial in study.trials:
+        for metric, bounds in study.suite.constraints.metrics.items():
+            value = trial_value(trial.records, metric)  # as the ranking judges it
+            if trial.complete and bounds.excess(value) > 0:
+                ends = {"at least": bounds.min, "at most": bounds.max}.items()
+                limits = " and ".join(f"{end} {limit}" for end, limit in ends if limit is not None)
+                broken.append((trial.name, metric_text(metric), measured(metric, value), limits, trial.settings))
+    if rows:
+        columns = ("trial", "repeat", "what happened", "reason", "log", "settings")
+        tables.append(Table.of("problems-table", "Repeats without a result", columns, rows))
+    if broken:
+        limited = ("trial", "constraint", "value", "bounds", "settings")
+        tables.append(Table.of("constraints-table", "Measured, but outside a constraint", limited, broken))
+    if not tables:
+        return Section("problems", title, ["Every repeat was measured to its end, within all constraints."])
+    counts = {text.partition(":")[0]: sum(r.state == state for r in failed) for state, text in STATES.items()}
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    if count := len({row[0] for row in broken}):
+        parts.append(f"{count} trial{'s' if count > 1 else ''} outside a constraint")
+    whole = [record for record in failed if record.error and "\n" in record.error][:LOGS]
+    code = [Code(f"Reason of trial {r.trial}, repeat {r.repeat}, in full", r.error or "", True) for r in whole]
+    return Section("problems", title, [f"{', '.join(parts)}."], (), tables, code)
+
+
+def unsteady(study: StudyFiles) -> Section:
+    """Repeats whose window was not steady or that something disturbed."""
+    title = "Unsteady and disturbed repeats"
+    marked = [record for record in study.records if record.unsteady or record.disturbed]
+    complete = [record for record in study.records if record.state == "complete"]
+    if not marked:
+        looked = any(math.isfinite(r.half_ratio) or math.isfinite(r.other_cpu_fraction) for r in complete)
+        none = "None of the repeats was unsteady or disturbed."
+        unknown = "These records do not say whether repeats were steady or disturbed."
+        return Section("unsteady", title, [none if looked else unknown])
+    text = (
+        f"{sum(r.unsteady for r in marked)} unsteady, {sum(bool(r.disturbed) for r in marked)} disturbed of "
+        f"{len(complete)} measured repeats. Unsteady: the throughputs of the two halves of the window differ by more "
+        "than 5%, or it was too short to tell. A disturbed repeat is kept here and tried again."
+    )
+    columns = ("trial", "repeat", "attempt", "phase", "second half against first", "disturbed by", "others' CPU",
+               "load", "throttled seconds", "env steps per second")  # fmt: skip
+    rows = [
+        (str(r.trial), r.repeat, r.attempt, r.phase, share(r.half_ratio - 1, "+", 1), r.disturbed or MISSING,
+         share(r.other_cpu_fraction), r.load_average, r.throttled_seconds, r.env_steps_per_second)
+        for r in marked
+    ]  # fmt: skip
+    table = Table.of("unsteady-table", "Repeats to be read with care", columns, rows)
+    return Section("unsteady", title, [text], (), [table])
+
+
+def described(study: StudyFiles) -> dict[str, str]:
+    """The machine by what the manifest says of it, as the verb ``machine`` has it; empty where it does not."""
+    try:
+        return host.rows(study.manifest["machine"])
+    except (KeyError, TypeError):
+        return {}
+
+
+def machine(study: StudyFiles) -> Section:
+    """What the study was measured on."""
+    names = ", ".join(sorted({record.machine for record in study.records if record.machine}))
+    rows = list(described(study).items())
+    if not rows:
+        missing = f"The manifest does not describe the machine; the records name {names or 'none'}."
+        return Section("machine", "The machine", [missing])
+    several = f"Repeats were measured on several machines: {names}. The last one is described."
+    table = Table.of("machine-table", "Hardware and system", ("what", "value"), rows, sortable=False)
+    return Section("machine", "The machine", [several] * ("," in names), (), [table])
+
+
+def reproduce(study: StudyFiles) -> Section:
+    """Commands, commit and versions."""
+    manifest, records = study.manifest, study.records
+    runs = manifest.get("runs") or [manifest]
+
+    def each(values: Any, otherwise: str) -> str:
+        return "; ".join(sorted({str(value) for value in values if value})) or otherwise
+
+    dirty = any(r.dirty for r in records) or any(run.get("dirty") for run in runs)
+    facts = [
+        ("commit", each([manifest.get("commit"), *(record.commit for record in records)], UNKNOWN)),
+        ("changes that the commit does not have", "yes: these numbers belong to no commit" if dirty else "none"),
+        ("threads", each([r.threads for r in records][:4], UNKNOWN)),
+        ("first seed", str(records[0].seed) if records else UNKNOWN),
+        ("measured with a timeline", "yes, which costs speed" if any(r.traced for r in records) else "no"),
+        ("nodes", each((r.node for r in records), "this machine alone")),
+        ("trials shared nodes", "yes, which disturbs them" if any(r.shared for r in records) else "no"),
+        ("left out of the search", each(manifest.get("dropped") or [], "nothing")),
+    ]
+    table = Table.of("provenance-table", "Where the numbers come from", ("what", "value"), facts, sortable=False)
+    commands = list(dict.fromkeys(str(run["command"]) for run in runs if run.get("command")))
+    text = "Run this at that commit; the same command goes on where the study stopped."
+    if not commands:
+        text = "No manifest.json could be read, so the command is not known; the suite below is what was run."
+    code = [Code("Command" + (f" {i + 1}" if len(commands) > 1 else ""), c) for i, c in enumerate(commands)]
+    code.append(Code("The suite as it was run", to_yaml(study.suite.to_dict()), folded=True))
+    if study.best:
+        code.append(Code("best.yaml", study.best, folded=True))
+    return Section("reproduce", "How to reproduce it", [text], (), [table], code)

@@ -1,1 +1,0 @@
-"""The sections of a study's page, one file each."""
