@@ -1,5 +1,6 @@
 """What every implementation of distributed workers promises."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from unilab.distributed import (
     StatsLevel,
     WorkerError,
 )
+from unilab.distributed.supervision import SupervisedWorkers
 from unilab.ipc import ReplayBuffer, SharedFlag
+from unilab.ipc.shared_memory.wakeup import Deadline
+
+SECONDS = 60.0
 
 
 def build(
@@ -90,6 +95,41 @@ def test_running_freely_nothing_is_lost_and_new_weights_arrive(make_free_workers
         assert [sequence for _, _, sequence, _ in made] == list(range(len(made)))
         versions = [version for *_, version in made]
         assert versions == sorted(versions)
+
+
+def until_waiting(workers: BaseDistributedWorkersWithBuffer, rollouts: int) -> None:
+    """Wait until so many finished rollouts wait."""
+    assert isinstance(workers, SupervisedWorkers)
+    limit = Deadline(SECONDS)
+    while workers._waiting() < rollouts:
+        assert limit.left()
+        time.sleep(0.01)
+        workers._supervise()
+
+
+def test_running_freely_workers_wait_when_their_queue_is_full(make_free_workers: MakeWorkers) -> None:
+    buffer = RecordingBuffer()
+    with build(make_free_workers, buffer, 2, 4, queue_size=3) as workers:
+        workers.broadcast_updated_policy(NoisyPolicy(1).state_dict())
+        workers.request_rollouts()
+        until_waiting(workers, 6)
+        before, after, seconds = workers.collect_rollouts()
+        assert before == 6
+        assert 2 <= after <= 6
+        assert 0 < seconds < SECONDS
+        until_waiting(workers, 6)
+        workers.broadcast_updated_policy(NoisyPolicy(2).state_dict())
+        assert workers.collect_rollouts()[0] == 6
+        while workers.acted_version < 2:
+            workers.collect_rollouts()
+        assert workers.dropped == 0
+    versions = [version for *_, version in stamps(buffer.rollouts)]
+    assert versions.count(1) == 10, "4 that were taken and 6 that waited when the second weights came"
+    assert versions[:4] == [1] * 4
+    for worker in range(2):
+        made = [(one.sequence, one.policy_version) for one in buffer.rollouts if one.worker == worker]
+        assert made == sorted(made)
+        assert [sequence for sequence, _ in made] == list(range(len(made)))
 
 
 def test_transitions(make_workers: MakeWorkers) -> None:

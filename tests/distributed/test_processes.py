@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from tests.distributed.test_contract import build
+from tests.distributed.test_contract import build, until_waiting
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, dies_in_the_ring, stamps
 from tests.ipc.conftest import SPAWN_SECONDS
 from unilab.distributed import ProcessWorkers, WorkerError
@@ -27,38 +27,8 @@ def free(buffer: RecordingBuffer, count: int, **options: Any) -> ProcessWorkers:
     return workers
 
 
-def until_waiting(workers: ProcessWorkers, rollouts: int) -> None:
-    """Wait until so many finished rollouts wait."""
-    while workers._waiting() < rollouts:
-        assert workers._bell.wait(SPAWN_SECONDS)
-
-
 def sequences(buffer: RecordingBuffer, worker: int) -> list[int]:
     return [one.sequence for one in buffer.rollouts if one.worker == worker]
-
-
-def test_running_freely_workers_wait_when_their_queue_is_full() -> None:
-    buffer = RecordingBuffer()
-    with free(buffer, 2, per_iteration=4, queue_size=3) as workers:
-        workers.broadcast_updated_policy(NoisyPolicy(1).state_dict())
-        workers.request_rollouts()
-        until_waiting(workers, 6)
-        before, after, seconds = workers.collect_rollouts()
-        assert before == 6
-        assert 2 <= after <= 6
-        assert 0 < seconds < SPAWN_SECONDS
-        until_waiting(workers, 6)
-        workers.broadcast_updated_policy(NoisyPolicy(2).state_dict())
-        assert workers.collect_rollouts()[0] == 6
-        workers.collect_rollouts()
-        assert workers.dropped == 0
-    for worker in range(2):
-        made = sequences(buffer, worker)
-        assert made == list(range(len(made)))
-    assert len(buffer.rollouts) == 12
-    versions = [version for *_, version in stamps(buffer.rollouts)]
-    assert versions[:10] == [1] * 10, "made before the second broadcast, and still stored first"
-    assert set(versions[10:]) == {2}
 
 
 def test_running_freely_the_oldest_can_be_dropped_and_are_counted() -> None:

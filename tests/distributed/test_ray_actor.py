@@ -1,81 +1,103 @@
 """A worker behind calls that are repeated, lost or late, without Ray."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, carts
-from unilab.distributed.ray.actor import Job, RolloutActor
+from unilab.distributed.ray.actor import Delivery, RolloutActor
 
 SECONDS = 60.0
 
 
+class Caller:
+    """Calls an actor; each call has a number of its own, a higher one each time."""
+
+    def __init__(self, **options: Any) -> None:
+        options = {"queue_size": 2, "when_full": "wait", **options}
+        env = options.pop("env", {})
+        job = {"num_steps": STEPS, "seed": SEEDS[0]}
+        self.actor = RolloutActor(carts(**env), NoisyPolicy(), job, **options)
+        self.calls = 0
+
+    def exchange(
+        self, taken: int, until: int | None = None, version: int = 0, *, call: int | None = None, seconds: float = 60.0
+    ) -> Delivery:
+        self.calls += 1
+        weights = NoisyPolicy(version).state_dict() if version else None
+        return self.actor.exchange(call or self.calls, taken, until, version, weights, seconds)
+
+    def take(self, taken: int, until: int | None = None) -> int:
+        rollout = self.exchange(taken, until).rollout
+        assert rollout is not None
+        return rollout.sequence
+
+    def until_made(self, rollouts: int) -> None:
+        with self.actor._changed:
+            assert self.actor._changed.wait_for(lambda: self.actor._made >= rollouts, SECONDS)
+
+
 @pytest.fixture
-def actor(request: pytest.FixtureRequest) -> Iterator[RolloutActor]:
-    """One with room for two rollouts; a parameter changes its job."""
-    options: dict[str, Any] = {"queue_size": 2, "when_full": "wait", **getattr(request, "param", {})}
-    env = options.pop("env", {})
-    actor = RolloutActor(carts(**env), NoisyPolicy(), Job(STEPS, SEEDS[0], 0, 0, **options))
-    yield actor
-    actor.close()
-    assert not actor._thread.is_alive()
+def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+    """Of an actor with room for two rollouts; a parameter changes its job."""
+    caller = Caller(**getattr(request, "param", {}))
+    yield caller
+    caller.actor.close()
+    assert not caller.actor._thread.is_alive()
 
 
-def until_made(actor: RolloutActor, rollouts: int) -> None:
-    with actor._changed:
-        assert actor._changed.wait_for(lambda: actor._made >= rollouts, SECONDS)
-
-
-def take(actor: RolloutActor, taken: int) -> int:
-    rollout = actor.take(taken).rollout
-    assert rollout is not None
-    return rollout.sequence
-
-
-def test_calls_that_are_repeated_or_late_change_nothing(actor: RolloutActor) -> None:
-    for _ in range(2):
-        actor.go_on(2, 0, None)
-    assert [take(actor, taken) for taken in (0, 0, 1, 0, 1)] == [0, 0, 1, 1, 1]
-    actor.go_on(3, 7, NoisyPolicy(7).state_dict())
-    actor.go_on(2, 6, NoisyPolicy(6).state_dict())
-    last = actor.take(2).rollout
+def test_calls_that_are_repeated_or_late_change_nothing(caller: Caller) -> None:
+    assert [caller.take(taken, 2) for taken in (0, 0, 1, 1)] == [0, 0, 1, 1]
+    assert caller.exchange(0, 9, 6, call=2).rollout is None, "it was overtaken"
+    last = caller.exchange(2, 3, 7).rollout
     assert last is not None
     assert (last.sequence, last.policy_version) == (2, 7)
-    assert actor._made == 3, "no more than ordered"
+    nothing = caller.exchange(3, 3, 7, seconds=0.1)
+    assert (nothing.rollout, nothing.failure, nothing.env_steps) == (None, None, 3 * STEPS * 2)
+    assert caller.actor._made == 3, "no more than ordered"
 
 
-def test_a_full_queue_makes_it_wait_until_the_learner_has_one(actor: RolloutActor) -> None:
-    actor.go_on(None, 0, None)
-    until_made(actor, 2)
-    assert [take(actor, 0), actor.waiting(), actor._made] == [0, 2, 2], "taking is not having"
+def test_a_call_ends_the_wait_of_the_one_before(caller: Caller) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(caller.exchange, 0, 0)
+        with caller.actor._changed:
+            assert caller.actor._changed.wait_for(lambda: caller.actor._call == 1, SECONDS)
+        assert caller.take(0, 1) == 0
+        assert waiting.result(SECONDS).rollout is None
+
+
+def test_a_full_queue_makes_it_wait_until_the_learner_has_one(caller: Caller) -> None:
+    caller.take(0)
+    caller.until_made(2)
+    assert [caller.take(0), caller.actor.waiting(), caller.actor._made] == [0, 2, 2], "taking is not having"
     for number in range(1, 6):
-        assert take(actor, number) == number
-        until_made(actor, number + 2)
-        assert actor.waiting() == 2
+        assert caller.take(number) == number
+        caller.until_made(number + 2)
+        assert caller.actor.waiting() == 2
 
 
-@pytest.mark.parametrize("actor", [{"when_full": "drop_oldest"}], indirect=True)
-def test_the_oldest_is_dropped_but_not_while_it_is_on_its_way(actor: RolloutActor) -> None:
-    actor.go_on(None, 0, None)
-    until_made(actor, 5)
-    first = take(actor, 0)
+@pytest.mark.parametrize("caller", [{"when_full": "drop_oldest"}], indirect=True)
+def test_the_oldest_is_dropped_but_not_while_it_is_on_its_way(caller: Caller) -> None:
+    caller.exchange(0, seconds=0.0)
+    caller.until_made(5)
+    first = caller.take(0)
     assert first >= 3
-    until_made(actor, first + 7)
-    assert take(actor, 0) == first
-    delivery = actor.take(first + 1)
+    caller.until_made(first + 7)
+    assert caller.take(0) == first
+    delivery = caller.exchange(first + 1)
     assert delivery.rollout is not None
     assert delivery.rollout.sequence >= first + 5
     assert delivery.dropped == delivery.rollout.sequence - 1, "all before but the one that was taken"
-    assert actor.waiting() <= 2
+    assert caller.actor.waiting() <= 2
 
 
-@pytest.mark.parametrize("actor", [{"env": {"fail_seed": SEEDS[0], "fail_at": STEPS + 7}}], indirect=True)
-def test_a_failure_comes_after_what_was_finished_before(actor: RolloutActor) -> None:
-    actor.go_on(None, 0, None)
-    assert [take(actor, 0), take(actor, 0)] == [0, 0]
+@pytest.mark.parametrize("caller", [{"env": {"fail_seed": SEEDS[0], "fail_at": STEPS + 7}}], indirect=True)
+def test_a_failure_comes_after_what_was_finished_before(caller: Caller) -> None:
+    assert [caller.take(0), caller.take(0)] == [0, 0]
     for _ in range(2):
-        delivery = actor.take(1)
+        delivery = caller.exchange(1)
         assert delivery.rollout is None
         assert delivery.failure is not None
         assert "raise UnpicklableError(1, 2)" in delivery.failure.traceback_text

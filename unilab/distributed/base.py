@@ -170,10 +170,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
                 )
         self._expected_weights = _layout(self._policy.state_dict())
         self._statistics = EpochStatistics()
-        self._ordered = 0
-        self._newest = [(-1, -1)] * n_workers
         self._failure: WorkerError | None = None
-        self._started = self._stopped = False
+        self._stopped = False
         try:
             self._open()
         except BaseException:
@@ -213,13 +211,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
             WorkerError: a worker died and may not be restarted.
         """
         self._check()
-        if not self._started:
-            self._start()
-            self._started = True
-        if self.in_step and self._ordered == self.rollouts:
-            first, self._ordered = self._ordered, self._ordered + self.rollouts_per_iteration
-            turns = [number % self.n_workers for number in range(first, self._ordered)]
-            self._order([turns.count(worker) for worker in range(self.n_workers)])
 
     def prefill(self, entries: int) -> None:
         """Collect until the buffer holds at least so many entries: transitions, or sequences if rollouts stay whole.
@@ -297,14 +288,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
     def _open(self) -> None:  # noqa: B027 - not every kind has something to do here
         """Make what is needed before the first broadcast; the constructor's last act. No worker starts here."""
 
-    def _start(self) -> None:  # noqa: B027 - not every kind has something to do here
-        """Start the workers; called once, before the first order."""
-
     def _supervise(self) -> None:  # noqa: B027 - not every kind has something to do here
-        """Restart those that died (see ``_restart``), if they were started; do not wait for anything."""
-
-    def _order(self, counts: list[int]) -> None:  # noqa: B027 - not every kind has something to do here
-        """In step: let worker w make ``counts[w]`` more rollouts, with the newest weights of now."""
+        """Restart workers that died (see ``_restart``); do not wait for anything."""
 
     def _close(self) -> None:  # noqa: B027 - not every kind has something to do here
         """End and free everything; called once."""
@@ -318,11 +303,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         if self._failure is not None:
             raise self._failure
         self._supervise()
-
-    @property
-    def _turn(self) -> int:
-        """In step: the worker whose rollout is stored next."""
-        return self.rollouts % self.n_workers
 
     def _checked_weights(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Detached copies of the weights on the CPU, in the order of the policy's own.
@@ -343,16 +323,12 @@ class BaseDistributedWorkersWithBuffer(ABC):
             )
         return {name: state_dict[name].detach().to("cpu", copy=True) for name in self._expected_weights}
 
-    def _store(self, rollout: Rollout) -> bool:
-        """Store a whole rollout, unless it is no newer than what was stored of its worker; whether it was stored."""
-        key = (rollout.incarnation, rollout.sequence)
-        if key <= self._newest[rollout.worker]:
-            return False
+    def _store(self, rollout: Rollout) -> None:
+        """Store a whole rollout."""
         if isinstance(self.replay_buffer, RolloutBuffer):
             self.replay_buffer.add_rollout(rollout)
         else:
             self.replay_buffer.add(**rollout.transitions())
-        self._newest[rollout.worker] = key
         self._statistics.record(rollout.event_names, rollout.episodes, rollout.events)
         self.acted_version = rollout.policy_version
         self.env_steps += rollout.env_steps
@@ -360,7 +336,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.rollouts += 1
         if self._on_stored is not None:
             self._on_stored(rollout)
-        return True
 
     def _restart(
         self, worker: int, what: str, traceback_text: str | None = None, cause: BaseException | None = None

@@ -8,21 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
-from unilab.distributed.base import WorkerError
-from unilab.distributed.ray.actor import Delivery, Job, RolloutActor
+from unilab.distributed.ray.actor import Delivery, RolloutActor
 from unilab.distributed.ray.connection import RayConnection
-from unilab.distributed.remote import LOOK_SECONDS, Member, RemoteWorkers
 from unilab.distributed.rollout import Rollout
+from unilab.distributed.supervision import LOOK_SECONDS, Fault, Member, SupervisedWorkers
 from unilab.ipc import SharedFlag
 from unilab.ipc.shared_memory.wakeup import Deadline
 
 logger = logging.getLogger(__name__)
 
 _CONCURRENT_CALLS = 8
-"""calls that an actor carries out at once: one that waits for a rollout, those that tell it something, repeated ones"""
+"""calls that an actor carries out at once: the one that counts, some that it ends, and questions"""
 
-_CALLS_UNDER_WAY = 4
-"""calls to one worker that tell it something and have not been answered; with so many, later news wait"""
+_REPLACED_CALLS = 3
+"""calls to one worker that another one has replaced and that are not answered; with so many, later weights wait"""
+
+_ANSWER_SECONDS = 60.0
+"""after which a worker that has finished nothing answers at the latest, so that it is seen to get on"""
 
 _UNREACHABLE_SECONDS = 10.0
 """for which every call to a worker may fail before it counts as dead, unless Ray says so earlier"""
@@ -42,35 +44,29 @@ class _Member(Member):
     """One worker, wherever it is."""
 
     actor: Any = None
-    deadline: Deadline | None = None
-    """by which it must have started; None: it has"""
-    delivery: Any = None
-    """reference to the answer to the one call that takes its next rollout"""
-    arrived: Rollout | None = None
+    call: Any = None
+    """reference to the answer to the newest call; None: it is not needed before its last rollout is stored"""
+    replaced: list[Any] = field(default_factory=list)
+    """references of calls before that one, each of which may keep weights in memory"""
+    has_started: bool = False
+    """this incarnation has answered"""
+    arrived: list[Rollout] = field(default_factory=list)
     taken: int = 0
-    """sequence of this incarnation's next rollout that the learner does not have"""
-    told: tuple[int | None, int] = (0, -1)
-    """what it was told last: how many rollouts to make, and the version of the weights"""
-    calls: list[Any] = field(default_factory=list)
-    """references to the answers that are due"""
-    made: int = 0
-    """in step: rollouts of this incarnation that were stored"""
+    """sequence of this incarnation's next rollout that has not arrived"""
     unreachable: Deadline | None = None
     """by which a call must succeed; None: the last one did"""
     dropped: int = 0
-    dropped_before: int = 0
-    """by earlier incarnations"""
 
 
-class RayWorkers(RemoteWorkers[_Member]):
+class RayWorkers(SupervisedWorkers[_Member]):
     """Workers that are Ray actors, spread over the machines of a cluster, started by the first order.
 
     ``unilab`` and what ``env_factory`` and ``worker_policy`` are made of must be importable on all machines; a
     ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
     broadcast, and act in the rollouts that a freely running worker begins after they have arrived. A finished rollout
     stays with its worker until it is stored here. What has not arrived here when a worker dies is lost with it, and
-    made again where it was ordered. A call that failed without saying whether it was carried out is repeated, and a
-    rollout that arrives twice is stored once.
+    made again where it was ordered. Each worker has one call under way, which waits for its next rollout. News for it
+    are another call in its place, and a call that failed without saying whether it was carried out is repeated.
 
     With ``when_full="drop_oldest"`` the rollout that is already on its way here is not given up.
 
@@ -86,6 +82,8 @@ class RayWorkers(RemoteWorkers[_Member]):
         ConnectionError: the cluster cannot be reached.
     """
 
+    _room = 1  # what else has been finished waits where it was made
+
     def __init__(
         self,
         *args: Any,
@@ -98,252 +96,154 @@ class RayWorkers(RemoteWorkers[_Member]):
         self.worker_resources = {"CPU": 1.0, **(worker_resources or {})}
         self.start_seconds = start_seconds
         self._connection: RayConnection | None = None
-        self._members: list[_Member] = []
+        self._members = []
         super().__init__(*args, **kwargs)
 
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
-        self._newest_weights: tuple[int, Any] = (0, None)
-        self._ordered_weights: tuple[int, Any] = (0, None)
+        self._dropped_before = 0
+        self._calls = 0
+        self._version, self._weights = 0, None
         self._connection = RayConnection(self.ray_address)
         self._ray = self._connection.ray
         self._common = self._ray.put(self.env_factory), self._ray.put(self._policy)
+        own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}  # Ray's names have options of their own
+        options = {own[name]: amount for name, amount in self.worker_resources.items() if name in own}
         self._actor_class = self._ray.remote(RolloutActor).options(
-            **_actor_options(self.worker_resources),
+            **options,
+            resources={name: amount for name, amount in self.worker_resources.items() if name not in own},
             max_concurrency=_CONCURRENT_CALLS,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )
 
-    def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
-        self._check()
-        weights = self._ray.put(self._checked_weights(state_dict))
-        self.policy_version += 1
-        self._newest_weights = (self.policy_version, weights)
-        self._tell_weights()
-
     @property
     def dropped(self) -> int:
-        return sum(member.dropped_before + member.dropped for member in self._members)
+        return self._dropped_before + sum(member.dropped for member in self._members)
 
-    # Rollouts
-
-    def _order(self, counts: list[int]) -> None:
-        self._ordered_weights = self._newest_weights
-        for member, count in zip(self._members, counts, strict=True):
-            member.owed += count
-        self._tell_weights()
-
-    def _has_rollout(self, member: _Member) -> bool:
-        return member.arrived is not None
-
-    def _take_rollout(self, member: _Member) -> None:
-        rollout, member.arrived = member.arrived, None
-        assert rollout is not None
-        self._store(rollout)
-        if rollout.incarnation == member.incarnation:
-            member.made += 1
-            member.taken = rollout.sequence + 1
-        if member.delivery is None and member.actor is not None:
-            self._take(member)
-
-    def _wait_for_news(self, unless: SharedFlag | None) -> None:
-        self._gather(wait=True)
-
-    def _waiting(self) -> int:
-        """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
-        answers = {member.actor.waiting.remote(): member for member in self._running()}
-        counts = [0 if member.arrived is None else 1 for member in self._members]
-        for answer in self._wait_for(list(answers), _COUNT_SECONDS):
-            with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
-                index = answers[answer].index
-                counts[index] = max(counts[index], self._ray.get(answer))
-        return sum(counts)
-
-    # Workers
-
-    def _start(self) -> None:
+    def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
+        self._version, self._weights = version, self._ray.put(weights)
         for member in self._members:
-            self._place(member, Deadline(self.start_seconds))
+            if self.in_step or member.call is None or not member.has_started:
+                continue  # its next call tells it
+            if len(member.replaced) >= _REPLACED_CALLS:
+                member.replaced = self._ray.wait(member.replaced, num_returns=_REPLACED_CALLS, timeout=0)[1]
+            if len(member.replaced) < _REPLACED_CALLS:
+                member.replaced.append(member.call)
+                self._call(member)
 
-    def _supervise(self) -> None:
-        self._gather(wait=False)
-        self._tell_weights()
+    def _launch(self, member: _Member) -> None:
+        """Start its actor, wherever Ray finds room."""
+        member.taken, member.has_started, member.unreachable = 0, False, None
+        member.actor = self._actor_class.remote(*self._common, self._job(member), self.queue_size, self.when_full)
 
-    def _place(self, member: _Member, deadline: Deadline) -> None:
-        """Start the actor of a worker that has none, wherever Ray finds room."""
-        member.renew()
-        member.taken = member.made = 0
-        member.told = (0, -1)
-        member.unreachable = None
-        member.deadline = deadline
-        job = Job(
-            self.n_rollout_steps,
-            self.env_instance_seeds[member.index],
-            member.index,
-            member.incarnation,
-            self.queue_size,
-            self.when_full,
+    def _order(self, member: _Member, count: int) -> None:
+        self._call(member)
+
+    def _call(self, member: _Member) -> None:
+        """Tell a worker everything that it is to know, and ask for its next rollout."""
+        until = member.taken + member.owed - len(member.arrived) if self.in_step else None
+        seconds = min(_ANSWER_SECONDS, self.hang_seconds / 2) if member.has_started else 0.0
+        self._calls += 1
+        member.call = member.actor.exchange.remote(
+            self._calls, member.taken, until, self._version, self._weights, seconds
         )
-        member.actor = self._actor_class.remote(*self._common, job)
-        self._tell(member)
-        if member.arrived is None:
-            self._take(member)
 
-    def _tell_weights(self) -> None:
-        for member in self._members:
-            if member.actor is not None:
-                self._tell(member)
+    def _wait(self, unless: SharedFlag | None) -> None:
+        calls = [member.call for member in self._members if member.call is not None]
+        self._ray.wait(calls, num_returns=1, timeout=LOOK_SECONDS)
 
-    def _tell(self, member: _Member) -> None:
-        """Tell a worker how many rollouts to make with which weights, unless it knows or is too far behind."""
-        version, weights = self._ordered_weights if self.in_step else self._newest_weights
-        arrived = member.arrived is not None and member.arrived.incarnation < member.incarnation
-        until = member.made + member.owed - arrived if self.in_step else None
-        if member.told != (until, version) and len(member.calls) < _CALLS_UNDER_WAY:
-            member.calls.append(member.actor.go_on.remote(until, version, weights))
-            member.told = (until, version)
+    def _look(self) -> None:
+        callers = {member.call: member for member in self._members if member.call is not None}
+        for call in self._answered(list(callers), 0.0):
+            self._receive(callers[call], call)
 
-    def _take(self, member: _Member) -> None:
-        member.delivery = member.actor.take.remote(member.taken)
-
-    def _gather(self, *, wait: bool) -> None:
-        """Receive the answers that have arrived; ``wait``: for one to arrive, but not longer than LOOK_SECONDS."""
-        pending: dict[Any, _Member] = {}
-        for member in self._members:
-            pending |= dict.fromkeys([*member.calls, *filter(None, [member.delivery])], member)
-        if not pending:
-            return
-        starting = [member for member in self._members if member.deadline is not None]
-        references = list(pending)
-        if wait:
-            limits = [member.deadline.left() for member in starting if member.deadline]
-            self._ray.wait(references, num_returns=1, timeout=min([LOOK_SECONDS, *limits]))
-        for reference in self._wait_for(references, 0.0):
-            member = pending[reference]
-            if reference is member.delivery or reference in member.calls:  # and not of an actor replaced meanwhile
-                self._receive(member, reference)
-        for member in starting:
-            if member.deadline is not None and not member.deadline.left():
-                self._not_started(member)
-        passed = self._since_last_look()
-        for member in self._running():
-            self._look_at(member, passed)
-
-    def _look_at(self, member: _Member, passed: float) -> None:
-        """Replace a worker that hangs. It is asked for its env steps only when it should have delivered long since."""
-        working = member.delivery is not None and (not self.in_step or member.owed > 0)
-        member.stalled = member.stalled + passed if working else 0.0
-        if member.stalled < (patience := self._patience(member)):
-            return
-        member.stalled = 0.0
-        answer, before = member.actor.env_steps.remote(), member.env_steps or 0
-        with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
-            if self._wait_for([answer], _COUNT_SECONDS):
-                member.env_steps = self._ray.get(answer)
-            if (member.env_steps or 0) == before:
-                self._replace(member, f"It made no env step in {patience:g} s.", None, None)
-
-    def _receive(self, member: _Member, reference: Any) -> None:
-        """Take one answer; if the worker died instead, replace it."""
+    def _receive(self, member: _Member, call: Any) -> None:
         errors = self._ray.exceptions
-        told = reference is not member.delivery
+        member.call = None
         try:
-            answer = self._ray.get(reference)
+            delivery: Delivery = self._ray.get(call)
         except errors.ActorUnavailableError as error:
             member.unreachable = member.unreachable or Deadline(_UNREACHABLE_SECONDS)
-            if not member.unreachable.left():
-                self._replace(member, f"It could not be reached for {_UNREACHABLE_SECONDS:g} s: {error}", None, error)
+            if member.unreachable.left():
+                self._call(member)
             else:
-                self._repeat(member, reference, told=told)
+                what = f"It could not be reached for {_UNREACHABLE_SECONDS:g} s: {error}"
+                member.fault = Fault(what, None, error)
             return
         except errors.RayActorError as error:
-            if member.deadline is None or error.actor_init_failed:
-                self._replace(member, str(error), None, error)
+            if member.has_started or error.actor_init_failed:
+                member.fault = Fault(str(error), None, error)
             else:
                 logger.warning("worker %d lost its place before it started, and gets another: %s", member.index, error)
                 self._end(member)
-                self._place(member, member.deadline)
+                self._launch(member)
+                self._call(member)
             return
         except errors.ObjectLostError as error:
-            self._replace(member, str(error), None, error)
+            member.fault = Fault(str(error), None, error)
             return
-        member.deadline = member.unreachable = None
-        if told:
-            member.calls.remove(reference)
-        else:
-            self._accept(member, answer)
-
-    def _repeat(self, member: _Member, reference: Any, *, told: bool) -> None:
-        """Call again: the first call may or may not have been carried out."""
-        if told:
-            member.calls.remove(reference)
-            member.told = (0, -1)
-            self._tell(member)
-        else:
-            self._take(member)
-
-    def _accept(self, member: _Member, delivery: Delivery) -> None:
-        member.delivery = None
-        member.dropped = delivery.dropped
+        member.has_started, member.unreachable = True, None
+        member.env_steps, member.dropped = delivery.env_steps, delivery.dropped
         if delivery.rollout is not None:
-            member.arrived = delivery.rollout
-            member.env_steps, member.stalled = max(1, member.env_steps or 0), 0.0
+            member.arrived.append(delivery.rollout)
+            member.waiting = len(member.arrived)
+            member.taken = delivery.rollout.sequence + 1
         elif delivery.failure is not None:
-            text = delivery.failure.traceback_text
-            self._replace(member, f"Its traceback:\n{text.rstrip()}", text, delivery.failure.cause())
+            member.fault = Fault.raised(delivery.failure.traceback_text, delivery.failure.cause())
+        else:
+            self._call(member)
 
-    def _replace(self, member: _Member, what: str, text: str | None, cause: BaseException | None) -> None:
-        self._end(member)
-        self._restart(member.index, what, text, cause)
-        self._place(member, Deadline(self.start_seconds))
+    def _take(self, member: _Member) -> None:
+        self._store(member.arrived.pop(0))
+        member.waiting = len(member.arrived)
+        if member.call is None:
+            self._call(member)
+
+    def _patience(self, member: _Member) -> float:
+        return super()._patience(member) if member.has_started else self.start_seconds
+
+    def _kill(self, member: _Member, patience: float) -> None:
+        what = f"It made no env step in {patience:g} s."
+        if not member.has_started:
+            what = (
+                f"It did not start within {patience:g} s. It needs {self.worker_resources}; the cluster has "
+                f"{_amounts(self._ray.cluster_resources())}, of which {_amounts(self._ray.available_resources())} are "
+                f"free, for {self.n_workers} workers: add machines, ask for less, or use fewer workers"
+            )
+        member.fault = Fault(what)
 
     def _end(self, member: _Member) -> None:
         self._ray.kill(member.actor)
-        member.actor = member.delivery = None
-        member.calls = []
-        member.dropped_before, member.dropped = member.dropped_before + member.dropped, 0
+        member.actor, member.call, member.replaced = None, None, []
+        self._dropped_before, member.dropped = self._dropped_before + member.dropped, 0
 
-    def _not_started(self, member: _Member) -> None:
-        self._failure = WorkerError(
-            member.index,
-            self.restarts,
-            f"It did not start within {self.start_seconds:g} s. It needs {self.worker_resources}; the cluster has "
-            f"{_amounts(self._ray.cluster_resources())}, of which {_amounts(self._ray.available_resources())} are "
-            f"free, for {self.n_workers} workers: add machines, ask for less, or use fewer workers",
-        )
-        raise self._failure
+    def _waiting(self) -> int:
+        """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
+        counts = [len(member.arrived) for member in self._members]
+        answers = {member.actor.waiting.remote(): member.index for member in self._members if member.has_started}
+        for answer in self._answered(list(answers), _COUNT_SECONDS):
+            with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
+                index = answers[answer]
+                counts[index] = max(counts[index], self._ray.get(answer))
+        return sum(counts)
 
     def _close(self) -> None:
+        """Let them close their environments, then end them, and wait until Ray says that they are dead."""
         if self._connection is None:
             return
         if self._ray.is_initialized():
-            self._end_actors()
+            alive = [member for member in self._members if member.actor is not None]
+            self._answered([member.actor.close.remote() for member in alive if member.has_started], _STOP_SECONDS)
+            for member in alive:
+                self._ray.kill(member.actor)
+            self._answered([member.actor.waiting.remote() for member in alive], _KILL_SECONDS)
         self._connection.close()
 
-    def _end_actors(self) -> None:
-        """Let them close their environments, then end them, and wait until Ray says that they are dead."""
-        self._wait_for([member.actor.close.remote() for member in self._running()], _STOP_SECONDS)
-        actors = [member.actor for member in self._members if member.actor is not None]
-        for actor in actors:
-            self._ray.kill(actor)
-        self._wait_for([actor.waiting.remote() for actor in actors], _KILL_SECONDS)
-
-    def _running(self) -> list[_Member]:
-        """The workers that have started."""
-        return [member for member in self._members if member.actor is not None and member.deadline is None]
-
-    def _wait_for(self, references: list[Any], seconds: float) -> list[Any]:
-        """Wait for all of these answers, so long at most; those that have arrived."""
-        return self._ray.wait(references, num_returns=len(references), timeout=seconds)[0] if references else []
-
-
-def _actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
-    """Ray's own names have options of their own."""
-    others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU", "memory")}
-    known = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0), "resources": others}
-    return known | ({"memory": resources["memory"]} if "memory" in resources else {})
+    def _answered(self, calls: list[Any], seconds: float) -> list[Any]:
+        """Wait for the answers to all of these calls, so long at most; those that are there."""
+        return self._ray.wait(calls, num_returns=len(calls), timeout=seconds)[0] if calls else []
 
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:

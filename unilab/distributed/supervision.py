@@ -1,0 +1,201 @@
+"""What all kinds of workers share: orders and weights for them, whose turn it is, and who replaces those that fail."""
+
+import math
+import time
+import traceback
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.ipc import SharedFlag
+
+START_SECONDS = 120.0
+"""for a worker to start and make its first env step"""
+
+LOOK_SECONDS = 0.25
+"""between two looks at whether workers get on; of the time between two looks no more counts, so that a pause of this
+process (Ctrl-Z, a laptop that sleeps) is no fault of theirs"""
+
+
+class Fault(NamedTuple):
+    """Why a worker is to be replaced."""
+
+    what: str
+    """for a person, with the traceback"""
+    traceback_text: str | None = None
+    cause: BaseException | None = None
+
+    @classmethod
+    def raised(cls, traceback_text: str, cause: BaseException | None) -> "Fault":
+        """The worker raised something."""
+        return cls(f"Its traceback:\n{traceback_text.rstrip()}", traceback_text, cause)
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Fault":
+        """The worker raised this."""
+        return cls.raised("".join(traceback.format_exception(error)), error)
+
+
+@dataclass
+class Member:
+    """One worker as the learner sees it."""
+
+    index: int
+    incarnation: int = 0
+    """how often it was restarted"""
+    owed: int = 0
+    """in step: rollouts that were ordered and not stored yet"""
+    waiting: int = 0
+    """finished rollouts that can be stored now"""
+    env_steps: int = 0
+    """that this incarnation had made when it was heard of last"""
+    fault: Fault | None = None
+    seen: int = 0
+    """``env_steps`` at the last look"""
+    stalled: float = 0.0
+    """seconds for which it should have got on and did not"""
+
+
+AnyMember = TypeVar("AnyMember", bound=Member)
+
+
+class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
+    """Orders rollouts, stores them in turns, and replaces workers that fail or hang.
+
+    A kind of workers says how one is started and ended, how orders and weights reach it, and what is heard of it.
+    """
+
+    _members: list[AnyMember]
+    _room: float = math.inf
+    """finished rollouts of a worker with which it need not get on"""
+    _ordered = 0
+    _next = 0
+    _looked_at = 0.0
+    _started = False
+    _unpublished: dict[str, Tensor] | None = None
+
+    def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
+        self._check()
+        self._unpublished = self._checked_weights(state_dict)
+        self.policy_version += 1
+        if not self.in_step:
+            self._publish_newest()
+
+    def request_rollouts(self) -> None:
+        self._check()
+        if not self._started:
+            self._started = True
+            for member in self._members:
+                self._launch(member)
+                self._order(member, 0)
+        if self.in_step and self._ordered == self.rollouts:
+            self._publish_newest()
+            numbers = range(self._ordered, self._ordered + self.rollouts_per_iteration)
+            turns = [number % self.n_workers for number in numbers]
+            self._ordered = numbers.stop
+            for member in self._members:
+                count = turns.count(member.index)
+                member.owed += count
+                self._order(member, count)
+
+    def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
+        began = time.monotonic()
+        self._check()
+        before = self._waiting()
+        self.request_rollouts()
+        until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
+        while self.rollouts < until and not (unless and unless.is_set()):
+            first, count = (self._turn, 1) if self.in_step else (self._next, self.n_workers)
+            candidates = (self._members[number % self.n_workers] for number in range(first, first + count))
+            member = next((member for member in candidates if member.waiting), None)
+            if member is None:
+                self._wait(unless)
+                self._supervise()
+                continue
+            self._next = member.index + 1
+            if self.in_step:
+                member.owed -= 1
+            self._take(member)
+        return before, self._waiting(), time.monotonic() - began
+
+    @property
+    def _turn(self) -> int:
+        """In step: the worker whose rollout is stored next."""
+        return self.rollouts % self.n_workers
+
+    def _publish_newest(self) -> None:
+        if self._unpublished is not None:
+            self._publish(self.policy_version, self._unpublished)
+            self._unpublished = None
+
+    def _supervise(self) -> None:
+        if not self._started:
+            return
+        self._look()
+        now = time.monotonic()
+        passed, self._looked_at = min(now - self._looked_at, LOOK_SECONDS), now
+        for member in self._members:
+            working = member.waiting < min(member.owed if self.in_step else math.inf, self._room)
+            member.stalled = member.stalled + passed if working and member.env_steps == member.seen else 0.0
+            member.seen = member.env_steps
+            if member.fault is None and member.stalled >= (patience := self._patience(member)):
+                member.stalled = 0.0
+                self._kill(member, patience)
+            if (fault := member.fault) is not None:
+                self._end(member)
+                self._restart(member.index, fault.what, fault.traceback_text, fault.cause)
+                member.fault = None
+                member.incarnation += 1
+                member.env_steps, member.seen, member.stalled = 0, 0, 0.0
+                self._launch(member)
+                self._order(member, member.owed - member.waiting)
+
+    def _patience(self, member: AnyMember) -> float:
+        """Seconds that it may take for an env step; its first may take longer."""
+        return self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
+
+    def _job(self, member: Member) -> dict[str, int]:
+        """Arguments of its ``RolloutWorker``, besides environment and policy."""
+        seed = self.env_instance_seeds[member.index]
+        identity = {"worker": member.index, "incarnation": member.incarnation}
+        return {"num_steps": self.n_rollout_steps, "seed": seed} | identity
+
+    def _waiting(self) -> int:
+        """Finished rollouts that wait."""
+        return sum(member.waiting for member in self._members)
+
+    @abstractmethod
+    def _launch(self, member: AnyMember) -> None:
+        """Start the worker's present incarnation."""
+
+    @abstractmethod
+    def _order(self, member: AnyMember, count: int) -> None:
+        """In step: let it make so many more rollouts. Freely: it is told once, when it has been started."""
+
+    @abstractmethod
+    def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
+        """Let all workers act with these weights from their next order on, or freely from their next rollout on."""
+
+    @abstractmethod
+    def _wait(self, unless: SharedFlag | None) -> None:
+        """Wait for a rollout, a failure or the flag, but not longer than LOOK_SECONDS."""
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Bring ``waiting``, ``env_steps`` and ``fault`` of the members up to date; does not wait."""
+
+    @abstractmethod
+    def _take(self, member: AnyMember) -> None:
+        """Store the oldest of its rollouts that wait."""
+
+    @abstractmethod
+    def _kill(self, member: AnyMember, patience: float) -> None:
+        """It made no env step for so many seconds: see to it that it has a ``fault`` at the next look."""
+
+    @abstractmethod
+    def _end(self, member: AnyMember) -> None:
+        """End what is left of it; afterwards ``waiting`` has what can still be stored."""
