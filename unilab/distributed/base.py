@@ -1,7 +1,6 @@
 """Workers that fill a replay buffer: what all kinds of them promise, and what they have in common."""
 
 import copy
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -19,8 +18,6 @@ from unilab.ipc import SharedFlag
 from unilab.ipc.collector_error import ProcessFailure
 from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.machine.devices import check_device
-
-logger = logging.getLogger(__name__)
 
 _FRUITLESS_COLLECTIONS = 100
 """so often in a row prefill() collects without anything being added, before it gives up"""
@@ -289,7 +286,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         """Make what is needed before the first broadcast; the constructor's last act. No worker starts here."""
 
     def _supervise(self) -> None:  # noqa: B027 - not every kind has something to do here
-        """Restart workers that died (see ``_restart``); do not wait for anything."""
+        """Restart workers that died, or set ``_failure`` and raise it; do not wait for anything."""
 
     def _close(self) -> None:  # noqa: B027 - not every kind has something to do here
         """End and free everything; called once."""
@@ -336,25 +333,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.rollouts += 1
         if self._on_stored is not None:
             self._on_stored(rollout)
-
-    def _restart(
-        self, worker: int, what: str, traceback_text: str | None = None, cause: BaseException | None = None
-    ) -> None:
-        """Count a restart and log why, before the worker is made anew.
-
-        Args:
-            worker: which one.
-            what: what happened to it, for a person, with the traceback.
-            traceback_text, cause: the original traceback and exception, where there are any.
-
-        Raises:
-            WorkerError: no restart is left.
-        """
-        if self.restarts >= self.max_restarts:
-            self._failure = WorkerError(worker, self.restarts, what, traceback_text)
-            raise self._failure from cause
-        self.restarts += 1
-        logger.warning("worker %d is restarted (%d of %d): %s", worker, self.restarts, self.max_restarts, what)
 
     def _check_arguments(self) -> None:
         def require(condition: bool, problem: str) -> None:

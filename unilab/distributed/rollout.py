@@ -32,21 +32,16 @@ class RolloutLayout:
         """Of rollouts of so many steps in this environment."""
         return cls(num_steps, env.num_envs, env.obs_dim, env.action_dim, env.critic_dim, event_names(env))
 
-    def step_fields(self) -> dict[str, FieldSpec]:
-        """What there is of every step: name to shape [T, N, ...] and dtype."""
-        grid = (self.num_steps, self.num_envs)
+    def fields(self) -> dict[str, FieldSpec]:
+        """All arrays of a rollout as it is written, name to shape and dtype: of every step, [T, N, ...]; and of the
+        episodes, of which as many are used as ended."""
+        grid, most, events = (self.num_steps, self.num_envs), self.num_steps * self.num_envs, len(self.event_names)
         widths = {"obs": self.obs_dim, "actions": self.action_dim, "next_obs": self.obs_dim}
         if self.critic_dim:
             widths |= {"critic": self.critic_dim, "next_critic": self.critic_dim}
-        wide: dict[str, FieldSpec] = {name: ((*grid, width), np.float32) for name, width in widths.items()}
-        flags: dict[str, FieldSpec] = dict.fromkeys(("dones", "truncated", "faulty"), (grid, np.bool_))
-        return {**wide, "rewards": (grid, np.float32), **flags}
-
-    def fields(self) -> dict[str, FieldSpec]:
-        """All arrays of a rollout as it is written; of the episodes as many are used as ended."""
-        most = self.num_steps * self.num_envs
-        events = len(self.event_names)
-        fields = self.step_fields() | {"header": ((_HEADER,), np.int64), "episodes": ((most, 2), np.float64)}
+        fields: dict[str, FieldSpec] = {name: ((*grid, width), np.float32) for name, width in widths.items()}
+        fields |= dict.fromkeys(("dones", "truncated", "faulty"), (grid, np.bool_))
+        fields |= {"rewards": (grid, np.float32), "header": ((_HEADER,), np.int64), "episodes": ((most, 2), np.float64)}
         return fields | ({"events": ((most, events, MOMENTS), np.float64)} if events else {})
 
     def allocate(self) -> dict[str, np.ndarray]:

@@ -58,15 +58,13 @@ def no_moments(*shape: int) -> NDArray[np.float64]:
 
 
 def add_values(moments: NDArray[np.float64], values: np.ndarray) -> None:
-    """Add to moments [..., 5] one value [...] each, except where it is NaN (Welford 1962)."""
+    """Add to moments [..., 5] one value [...] each, except where it is NaN."""
     there = ~np.isnan(values)
-    value = np.where(there, values, moments[..., _MEAN]).astype(np.float64)
-    moments[..., _COUNT] += there
-    delta = value - moments[..., _MEAN]
-    moments[..., _MEAN] += delta / np.maximum(moments[..., _COUNT], 1)
-    moments[..., _SQUARES] += delta * (value - moments[..., _MEAN])
-    np.minimum(moments[..., _MIN], np.where(there, value, np.inf), out=moments[..., _MIN])
-    np.maximum(moments[..., _MAX], np.where(there, value, -np.inf), out=moments[..., _MAX])
+    others = no_moments(*values.shape)
+    others[there, _COUNT] = 1
+    for moment in (_MEAN, _MIN, _MAX):
+        others[there, moment] = values[there]
+    merge_moments(moments, others)
 
 
 def merge_moments(moments: NDArray[np.float64], others: NDArray[np.float64]) -> None:
@@ -101,7 +99,7 @@ class EpochStatistics:
         self._epoch = no_moments(2)
         self._episode: NDArray[np.float64] | None = None
         self._reduced: dict[str, dict[str, float]] | None = None
-        self._declared = False
+        self._recorded = False
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -120,8 +118,8 @@ class EpochStatistics:
             ValueError: other events than before.
         """
         names = (EPISODE_RETURN, EPISODE_LENGTH, *event_names)
-        if not self._declared:
-            self._names, self._declared = names, True
+        if not self._recorded:
+            self._names, self._recorded = names, True
             self._epoch = no_moments(len(names))
         elif names != self._names:
             raise ValueError(

@@ -1,5 +1,6 @@
 """What all kinds of workers share: orders and weights for them, whose turn it is, and who replaces those that fail."""
 
+import logging
 import math
 import time
 import traceback
@@ -10,8 +11,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from unilab.distributed.base import BaseDistributedWorkersWithBuffer
+from unilab.distributed.base import BaseDistributedWorkersWithBuffer, WorkerError
 from unilab.ipc import SharedFlag
+
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
 """for a worker to start and make its first env step"""
@@ -76,11 +79,12 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
     _next = 0
     _looked_at = 0.0
     _started = False
-    _unpublished: dict[str, Tensor] | None = None
+    _unpublished: tuple[int, dict[str, Tensor]] | None = None
+    """version and weights that no worker may act with yet"""
 
     def broadcast_updated_policy(self, state_dict: Mapping[str, Tensor]) -> None:
         self._check()
-        self._unpublished = self._checked_weights(state_dict)
+        self._unpublished = (self.policy_version + 1, self._checked_weights(state_dict))
         self.policy_version += 1
         if not self.in_step:
             self._publish_newest()
@@ -129,7 +133,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
 
     def _publish_newest(self) -> None:
         if self._unpublished is not None:
-            self._publish(self.policy_version, self._unpublished)
+            self._publish(*self._unpublished)
             self._unpublished = None
 
     def _supervise(self) -> None:
@@ -147,10 +151,14 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
                 self._kill(member, patience)
             if (fault := member.fault) is not None:
                 self._end(member)
-                self._restart(member.index, fault.what, fault.traceback_text, fault.cause)
-                member.fault = None
+                if self.restarts >= self.max_restarts:
+                    self._failure = WorkerError(member.index, self.restarts, fault.what, fault.traceback_text)
+                    raise self._failure from fault.cause
+                self.restarts += 1
+                told = (member.index, self.restarts, self.max_restarts, fault.what)
+                logger.warning("worker %d is restarted (%d of %d): %s", *told)
                 member.incarnation += 1
-                member.env_steps, member.seen, member.stalled = 0, 0, 0.0
+                member.fault, member.env_steps, member.seen, member.stalled = None, 0, 0, 0.0
                 self._launch(member)
                 self._order(member, member.owed - member.waiting)
 
