@@ -71,11 +71,11 @@ def test_a_call_ends_the_wait_of_the_one_before(caller: Caller) -> None:
 def test_a_full_queue_makes_it_wait_until_the_learner_has_one(caller: Caller) -> None:
     caller.take(0)
     caller.until_made(2)
-    assert [caller.take(0), caller.actor.waiting(), caller.actor._made] == [0, 2, 2], "taking is not having"
+    assert [caller.take(0), len(caller.actor._finished), caller.actor._made] == [0, 2, 2], "taking is not having"
     for number in range(1, 6):
         assert caller.take(number) == number
         caller.until_made(number + 2)
-        assert caller.actor.waiting() == 2
+        assert len(caller.actor._finished) == 2
 
 
 @pytest.mark.parametrize("caller", [{"when_full": "drop_oldest"}], indirect=True)
@@ -90,7 +90,7 @@ def test_the_oldest_is_dropped_but_not_while_it_is_on_its_way(caller: Caller) ->
     assert delivery.rollout is not None
     assert delivery.rollout.sequence >= first + 5
     assert delivery.dropped == delivery.rollout.sequence - 1, "all before but the one that was taken"
-    assert caller.actor.waiting() <= 2
+    assert len(caller.actor._finished) <= 2
 
 
 @pytest.mark.parametrize("caller", [{"env": {"fail_seed": SEEDS[0], "fail_at": STEPS + 7}}], indirect=True)

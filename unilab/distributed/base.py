@@ -194,7 +194,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
             unless: a flag that ends the wait when it is set. In step, the next call goes on with what is missing.
 
         Returns:
-            finished rollouts that were waiting before and after, and the seconds until all of these were stored.
+            finished rollouts that were waiting before and after (of workers on a Ray cluster, those that had arrived
+            here), and the seconds until all of these were stored.
 
         Raises:
             WorkerError: a worker died and may not be restarted. What was stored before stays; finished rollouts that

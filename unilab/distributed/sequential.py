@@ -1,6 +1,7 @@
 """Workers in the learner's own process, one after the other: the oracle that the other kinds are measured by."""
 
 import copy
+import traceback
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +46,7 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
                 member.worker.take_policy(self._weights, self._version)
             member.made, member.waiting = member.worker.rollout(), 1
         except Exception as error:  # noqa: BLE001 - whatever environment or policy raise ends the worker
-            member.fault = Fault.of(error)
+            member.fault = Fault.raised("".join(traceback.format_exception(error)), error)
 
     def _take(self, member: _Local) -> None:
         assert member.made is not None

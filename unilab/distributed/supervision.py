@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-import traceback
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,11 +35,6 @@ class Fault(NamedTuple):
     def raised(cls, traceback_text: str, cause: BaseException | None) -> "Fault":
         """The worker raised something."""
         return cls(f"Its traceback:\n{traceback_text.rstrip()}", traceback_text, cause)
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Fault":
-        """The worker raised this."""
-        return cls.raised("".join(traceback.format_exception(error)), error)
 
 
 @dataclass
@@ -108,9 +102,8 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
 
     def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         began = time.monotonic()
-        self._check()
-        before = self._waiting()
         self.request_rollouts()
+        before = self._waiting()
         until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
         while self.rollouts < until and not (unless and unless.is_set()):
             first, count = (self._turn, 1) if self.in_step else (self._next, self.n_workers)

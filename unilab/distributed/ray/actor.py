@@ -102,11 +102,6 @@ class RolloutActor:
             env_steps = 0 if self._worker is None else self._worker.env_steps
             return Delivery(rollout, failure, env_steps, self._dropped)
 
-    def waiting(self) -> int:
-        """Finished rollouts that the learner has not said to have."""
-        with self._changed:
-            return len(self._finished)
-
     def close(self) -> None:
         """Stop within an env step and close the environment."""
         with self._changed:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +19,6 @@ logger = logging.getLogger(__name__)
 _CONCURRENT_CALLS = 8
 """calls that an actor carries out at once: the one that counts, some that it ends, and questions"""
 
-_REPLACED_CALLS = 3
-"""calls to one worker that another one has replaced and that are not answered; with so many, later weights wait"""
-
 _ANSWER_SECONDS = 60.0
 """after which a worker that has finished nothing answers at the latest, so that it is seen to get on"""
 
@@ -35,9 +31,6 @@ _STOP_SECONDS = 2.0
 _KILL_SECONDS = 1.0
 """for Ray to say that the workers are dead"""
 
-_COUNT_SECONDS = 1.0
-"""for all workers to say how many finished rollouts they have"""
-
 
 @dataclass
 class _Member(Member):
@@ -46,8 +39,8 @@ class _Member(Member):
     actor: Any = None
     call: Any = None
     """reference to the answer to the newest call; None: it is not needed before its last rollout is stored"""
-    replaced: list[Any] = field(default_factory=list)
-    """references of calls before that one, each of which may keep weights in memory"""
+    replaced: Any = None
+    """reference to the answer to the call that the newest one replaced"""
     has_started: bool = False
     """this incarnation has answered"""
     arrived: list[Rollout] = field(default_factory=list)
@@ -127,11 +120,9 @@ class RayWorkers(SupervisedWorkers[_Member]):
         for member in self._members:
             if self.in_step or member.call is None or not member.has_started:
                 continue  # its next call tells it
-            if len(member.replaced) >= _REPLACED_CALLS:
-                member.replaced = self._ray.wait(member.replaced, num_returns=_REPLACED_CALLS, timeout=0)[1]
-            if len(member.replaced) < _REPLACED_CALLS:
-                member.replaced.append(member.call)
-                self._call(member)
+            if member.replaced is None or self._answered([member.replaced], 0.0):
+                member.replaced = member.call
+                self._call(member)  # else it is too far behind, and every call keeps weights in memory
 
     def _launch(self, member: _Member) -> None:
         """Start its actor, wherever Ray finds room."""
@@ -216,18 +207,8 @@ class RayWorkers(SupervisedWorkers[_Member]):
 
     def _end(self, member: _Member) -> None:
         self._ray.kill(member.actor)
-        member.actor, member.call, member.replaced = None, None, []
+        member.actor = member.call = member.replaced = None
         self._dropped_before, member.dropped = self._dropped_before + member.dropped, 0
-
-    def _waiting(self) -> int:
-        """Finished rollouts that wait; of workers that do not answer at once, those that have arrived."""
-        counts = [len(member.arrived) for member in self._members]
-        answers = {member.actor.waiting.remote(): member.index for member in self._members if member.has_started}
-        for answer in self._answered(list(answers), _COUNT_SECONDS):
-            with suppress(self._ray.exceptions.RayActorError):  # it is noticed by the call that takes its rollouts
-                index = answers[answer]
-                counts[index] = max(counts[index], self._ray.get(answer))
-        return sum(counts)
 
     def _close(self) -> None:
         """Let them close their environments, then end them, and wait until Ray says that they are dead."""
@@ -238,7 +219,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
             self._answered([member.actor.close.remote() for member in alive if member.has_started], _STOP_SECONDS)
             for member in alive:
                 self._ray.kill(member.actor)
-            self._answered([member.actor.waiting.remote() for member in alive], _KILL_SECONDS)
+            self._answered([member.actor.__ray_ready__.remote() for member in alive], _KILL_SECONDS)
         self._connection.close()
 
     def _answered(self, calls: list[Any], seconds: float) -> list[Any]:
