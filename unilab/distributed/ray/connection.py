@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -27,24 +26,6 @@ class OpenClusterError(ConnectionError):
     """A cluster takes code from anybody who reaches it."""
 
 
-def import_ray() -> Any:
-    """The package ``ray``.
-
-    Raises:
-        ModuleNotFoundError: it is not installed; names the extra that brings it.
-    """
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ModuleNotFoundError(
-            "Ray is not installed here: pip install -e '.[ray]' in this project's checkout, on every machine of the "
-            "cluster",
-            name="ray",
-        ) from error
-
-
 class RayConnection:
     """Connects this process to a Ray cluster, unless it is connected already; Ray's SIGTERM handler is not kept.
 
@@ -60,7 +41,7 @@ class RayConnection:
         ray: the package.
 
     Raises:
-        ModuleNotFoundError: Ray is not installed.
+        ModuleNotFoundError: Ray is not installed; names the extra that brings it.
         ValueError: not such an address, or this process is connected to another cluster.
         ConnectionError: nothing that speaks Ray's protocol answers there within 10 s, or it refuses.
         OpenClusterError: it lets anybody in.
@@ -69,7 +50,13 @@ class RayConnection:
     def __init__(
         self, address: str | None = None, *, log_to_driver: bool | None = None, refuse_open: bool = False
     ) -> None:
-        self.ray = import_ray()
+        try:
+            self.ray = importlib.import_module("ray")
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            where = "pip install -e '.[ray]' in this project's checkout, on every machine of the cluster"
+            raise ModuleNotFoundError(f"Ray is not installed here: {where}", name="ray") from error
         self._made = not self.ray.is_initialized()
         if not self._made:
             connected = self.ray.get_runtime_context().gcs_address
