@@ -250,4 +250,7 @@ class WorkerEnvironment:
 
 def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
     """The implementation of a ``workers.kind``."""
-    return {"sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers}[kind]
+    kinds: dict[str, type[BaseDistributedWorkersWithBuffer]] = {
+        "sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers
+    }  # fmt: skip
+    return kinds[kind]
