@@ -36,7 +36,7 @@ from harness.stats.inference import (
     verdict,
 )
 from harness.suite.metrics import METRICS
-from harness.suite.text import bytes_text, number_text
+from harness.suite.text import value_text
 
 DETECT = 0.5
 """change that could have been seen at least, where nothing else is asked for"""
@@ -245,17 +245,14 @@ def _table(comparison: Comparison) -> Table:
             return "-"
         return change_text(fraction, fraction=True, sign=sign) if abs(fraction) < 10 else ">1000%"
 
-    def number(metric: str, value: float) -> str:
-        return bytes_text(value) if metric.endswith("_bytes") else number_text(value)
-
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, width=WIDTH)
     table.add_column("metric", overflow="fold")  # where the numbers are long it has two lines, and nothing is cut off
     for name in ("good", "base", "new", "change", "seen\nfrom", "p", ""):
         table.add_column(name, justify="left" if name in ("good", "") else "right", no_wrap=True)
     for one in comparison.metrics:
         table.add_row(
-            one.metric + ("*" if one.decides else ""), one.better, number(one.metric, one.base),
-            number(one.metric, one.new), percent(one.change, "+"), percent(one.smallest_effect),
+            one.metric + ("*" if one.decides else ""), one.better, value_text(one.metric, one.base),
+            value_text(one.metric, one.new), percent(one.change, "+"), percent(one.smallest_effect),
             f"{one.p:.3f}" if math.isfinite(one.p) else "-", Text(one.verdict, style=STYLES[one.verdict]),
         )  # fmt: skip
     return table

@@ -1,23 +1,23 @@
 """What a study found, said so that it promises no more than the measurements do: the first screen of every report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.measure.record import Record, typical
+from harness.measure.record import Record
+from harness.report.studies import Trial, trials_of
 from harness.stats.inference import (
     LEVEL,
     Interval,
     change_text,
     confidence_text,
     evidence_text,
-    median_interval,
     needed_pairs,
     paired_change,
     verdict,
 )
-from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
+from harness.study.best_trials import of_one_kind, ranking
 from harness.study.confirmation import BASELINE
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Suite
@@ -110,46 +110,42 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     objective, metric = suite.objectives[0], suite.objectives[0].metric
     looks = len({r.confirm_repeats for r in records if r.phase == "confirm"}) or 1
     records = of_one_kind(records)
+    trials = {trial.number: trial for trial in trials_of(records)}
     best = next(iter(ranking(records, suite)), None)
     measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
     baseline = BASELINE if BASELINE in measured else None
     found = Finding(metric, objective.direction, best, baseline, len(measured))
     if best is not None:
-        own, base = (judged_by([r for r in records if r.trial == trial]) for trial in (best, baseline))
-        points, baseline_points = _values(own, metric), _values(base, metric)
-        known = {(r.trial, r.repeat): r for r in [*base, *own]}.values()
+        own, base = trials[best], trials[BASELINE] if baseline == BASELINE else Trial(BASELINE, ())
+        known = {(r.trial, r.repeat): r for r in [*base.counted, *own.counted]}.values()
         behind = [record for record in known if record.state == "complete"]
         failed = [record.trial for record in known if record.state in ("failed", "timeout")]
-        timed = timed_by([r for r in records if r.trial == best])
         found = replace(
-            found, value=typical(own, metric), baseline_value=typical(base, metric), points=points,
-            baseline_points=baseline_points, value_interval=median_interval(points) if points else None,
-            baseline_interval=median_interval(baseline_points) if baseline_points else None,
-            missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
-            confirmed=own[0].phase == "confirm", repeats=len(behind), failed=len(failed),
-            best_failed=failed.count(best), unsteady=sum(record.unsteady for record in behind),
-            disturbed=sum(bool(record.disturbed) for record in behind),
-            limited_by=next((record.verdict for record in reversed(timed) if record.verdict), ""),
+            found, value=own.value(metric), baseline_value=base.value(metric), points=tuple(own.values(metric)),
+            baseline_points=tuple(base.values(metric)), value_interval=own.interval(metric),
+            baseline_interval=base.interval(metric), confirmed=own.confirmed, repeats=len(behind), failed=len(failed),
+            missing=sum(not math.isfinite(record.metric(metric)) for record in behind), best_failed=failed.count(best),
+            unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
+            limited_by=own.verdict,
         )  # fmt: skip
         if baseline is not None:
             candidates = {r.trial for r in records if r.phase == "confirm"} - {BASELINE}
             found = replace(found, candidates=len(candidates), looks=looks)
-            found = replace(found, **_compared(found, records, candidates))
+            found = replace(found, **_compared(found, trials, candidates))
     return replace(found, claim=sentence(found))
 
 
-def _compared(found: Finding, records: Sequence[Record], candidates: set[int]) -> dict[str, Any]:
+def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:
     """What pairs of repeats, or without pairs the two values, say of the best against the baseline."""
     metric, level = found.metric, found.level
 
     def pairs(trial: int) -> Pairs:
         """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
-        sides = [
-            {r.repeat: r.metric(metric) for r in judged_by([r for r in records if r.trial == side])
-             if r.phase == "confirm" and r.state == "complete"}
+        before, after = (
+            {r.repeat: r.metric(metric) for r in trials[side].complete if r.phase == "confirm"}
             for side in (BASELINE, trial)
-        ]  # fmt: skip
-        both = ((sides[0][repeat], sides[1][repeat]) for repeat in sorted(sides[0].keys() & sides[1].keys()))
+        )
+        both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
         return [pair for pair in both if all(map(math.isfinite, pair))]
 
     if found.best == BASELINE:  # none of the candidates was better: what would have been seen of them?
@@ -177,11 +173,6 @@ def _finite(value: float) -> float | None:
 def _have_ratios(metric: str, values: Sequence[float]) -> bool:
     """No return, all above 0, and none so close to it that a ratio is no finite number."""
     return metric not in RETURNS and (not values or (min(values) > 0 and math.isfinite(max(values) / min(values))))
-
-
-def _values(records: Sequence[Record], metric: str) -> tuple[float, ...]:
-    values = (record.metric(metric) for record in records if record.state == "complete")
-    return tuple(value for value in values if math.isfinite(value))
 
 
 def sentence(found: Finding) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
 from harness.predict.plan import Plan
 from harness.report.terminal import warnings
-from harness.suite.text import bytes_text, minutes_text, number_text, settings_text
+from harness.suite.text import bytes_text, minutes_text, number_text, settings_text, value_text
 
 PLAIN_SECONDS = 5.0
 """between lines of a pipe"""
@@ -132,7 +132,8 @@ class StudyDisplay(ProgressLine):
             for warning in warnings(record):
                 self._say(f"  {warning}", "yellow")
         else:
-            self._say(f"{which}{record.state}: {(record.error or '').partition(chr(10))[0]}", "yellow")
+            reason = (record.error or "").partition("\n")[0]
+            self._say(f"{which}{record.state}: {reason}", "yellow")
         self._finished += 1
         self._report()
 
@@ -145,7 +146,7 @@ class StudyDisplay(ProgressLine):
 
     def _show(self, record: Record, state: str) -> None:
         value = self._best.get((record.phase, record.kind))
-        best = f"best {number_text(value)}" if value is not None else "no best yet"
+        best = "no best yet" if value is None else f"best {value_text(self._objective.metric, value)}"
         left = minutes_text(self._forecast.left(time.monotonic()))
         self.show(f"{self._running[_key(record)]}: {state}, {best}, {left} left", indent="  ")
 
@@ -203,10 +204,8 @@ class Forecast:
         began, in_turns = self._running.pop(_key(record), (math.nan, False))
         if record.state != "complete":
             return
-        if not in_turns:
-            self._taken[False].append(record.wall_seconds)
-        elif self._block == 1 + len(self._begun(in_turns=True)):  # the first of its block that is over
-            self._taken[True].append((now - began) / self._block)
+        # those of a block end at about the same time
+        self._taken[in_turns].append((now - began) / self._block if in_turns else record.wall_seconds)
 
     def left(self, now: float) -> float:
         """Seconds."""

@@ -81,10 +81,13 @@ class Trial:
         """What its values are from, and of which kind they are (``Record.kind``)."""
         return f"{'confirmation' if self.confirmed else 'search'}, {(self.counted or self.records)[-1].kind}"
 
+    @property
+    def verdict(self) -> str:
+        return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+
     def limited_by(self, fixed: dict[str, Any]) -> str:
         """What limited it, in words; ``fixed``: the settings of all trials."""
-        verdict = next((record.verdict for record in reversed(self.timed) if record.verdict), "")
-        return verdict or limited_by(fixed | self.params, self.timed)
+        return self.verdict or limited_by(fixed | self.params, self.timed)
 
     def value(self, metric: str) -> float:
         """``typical`` of a numeric field over the repeats that count; NaN without any."""

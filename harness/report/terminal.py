@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,9 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     name = f"{plan.suite.name}/{plan.study_id}"
     if confirmed:
         title = f"{name}: confirmation, {confirmed[0]['kind']}"
-        console.print(_table(plan, title, [(trial, trial) for trial in confirmed]))
+        console.print(_trials(plan, title, [(trial, trial) for trial in confirmed]))
         name = f"search, {searched[0][1]['kind']}"
-    console.print(_table(plan, name, searched, best=order[0] if order else None))
+    console.print(_trials(plan, name, searched, best=order[0] if order else None))
     if any(_marks(own) for own in [*confirmed, *(own for _, own in searched)]):
         console.print(Text("! disturbed by other work; ~ unsteady: the window's halves differ, or it was too short"))
     _show_best(plan, result, console)
@@ -132,25 +132,33 @@ def show(plan: Plan, study: Study, console: Console) -> None:
         console.print(text, soft_wrap=True)
 
 
-def _table(
+def _trials(
     plan: Plan, title: str, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]], best: int | None = None
 ) -> Table:
     """Trials and what was measured of each in one way; ``best`` has a star."""
     metric, *others = [objective.metric for objective in plan.suite.objectives]
     other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
-    table = Table(title=title, title_justify="left")
-    for name in ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings"):
-        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     baseline = next((own["metrics"][metric] for trial, own in trials if trial["baseline"]), math.nan)
+    rows = []
     for trial, own in trials[:ROWS]:
         values = own["metrics"]
-        table.add_row(
+        rows.append((
             f"{trial['trial']}{'*' * (trial['trial'] == best)}",
             value_text(metric, values[metric]) if own["repeats"] else trial["state"],
             "base" if trial["baseline"] else relative(metric, values[metric], baseline)[1],
             value_text(other, values[other]), number_text(values["policy_lag_mean"]),
             f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
-        )  # fmt: skip
+        ))  # fmt: skip
+    names = ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings")
+    return _table(title, names, rows)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -197,47 +205,42 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
         console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
     for dropped in plan.dropped:
         console.print(Text(f"left out: {dropped}", style="yellow"))
-    table = Table(title="memory", title_justify="left")
-    for name in ("", "host", "expected", "of it shm", "device", "fits"):
-        table.add_column(name, justify="right")
-    rows = plan.memory()
-    for name, verdict in rows:
-        sizes = [verdict.host_bytes, verdict.expected_host_bytes, verdict.shm_bytes, verdict.device_bytes]
-        table.add_row(name, *map(bytes_text, sizes), "yes" if verdict.fits else "no")
-    console.print(table)
-    for name, verdict in (rows[0], rows[-1]) if len(rows) > 1 else rows:
+    verdicts = plan.memory()
+    rows = [
+        (name, *map(bytes_text, (v.host_bytes, v.expected_host_bytes, v.shm_bytes, v.device_bytes)), _yes(v.fits))
+        for name, v in verdicts
+    ]
+    console.print(_table("memory", ("", "host", "expected", "of it shm", "device", "fits"), rows))
+    for name, verdict in (verdicts[0], verdicts[-1]) if len(verdicts) > 1 else verdicts:
         if verdict.table and (name == "baseline" or not verdict.fits):
             console.print(Text(f"{name}:\n{verdict.table}"))
         if verdict.reason:
             console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
-    _show_ranking(plan, prediction, missing, console)
-
-
-def _show_ranking(plan: Plan, prediction: Prediction, missing: int, console: Console) -> None:
-    """The best configurations as predicted, the first of those predicted alike, and where the baseline stands."""
     if missing:
         console.print(f"{missing} costs of this machine are not known yet; run measures them first, in under a minute")
     if not prediction.ranking:
         return
+    # the best configurations, the first of those predicted alike, and where the baseline stands
     metric = objectives(plan)[0][0]
-    ranks = {id(one): rank for rank, one in enumerate(prediction.ranking, start=1)}
+    ranks = {id(one): str(rank) for rank, one in enumerate(prediction.ranking, start=1)}
     baseline = next((one for one in prediction.ranking if one.params == plan.baseline), None)
     shown = distinct(plan, prediction.ranking)[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
-    infeasible = [one for one in prediction.ranking if not one.fits]
-    title = f"predicted before anything is run ({len(prediction.ranking)} configurations)"
-    table = Table(title=title, title_justify="left")
-    for name in ("rank", UNITS[metric], "fits", "settings"):
-        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
-    for one in shown:
-        name = f"{ranks[id(one)]} base" if one is baseline else str(ranks[id(one)])
-        settings = settings_text({key: one.params[key] for key in varied})
-        table.add_row(name, number_text(getattr(one.rates, metric)), "yes" if one.fits else "no", settings)
-    console.print(table)
-    if infeasible:
+    rows = [
+        (ranks[id(one)] + " base" * (one is baseline), number_text(getattr(one.rates, metric)), _yes(one.fits),
+         settings_text({key: one.params[key] for key in varied}))
+        for one in shown
+    ]  # fmt: skip
+    title = f"predicted before anything is run ({len(prediction.ranking)} configurations)"
+    console.print(_table(title, ("rank", UNITS[metric], "fits", "settings"), rows))
+    if infeasible := [one for one in prediction.ranking if not one.fits]:
         reason = (infeasible[0].reason or "").splitlines()[0]
         console.print(Text(f"{len(infeasible)} do not fit and come last, such as: {reason}", style="yellow"))
+
+
+def _yes(fits: bool) -> str:
+    return "yes" if fits else "no"
 
 
 def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) -> dict[str, Any]:
