@@ -33,7 +33,7 @@ from unilab.machine.devices import DeviceError, check_device
 from unilab.settings import SettingsError, nearest
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget
+    from unilab.ipc.memory_budget import MemoryAvailable
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
@@ -46,7 +46,6 @@ class Plan:
     """A suite made concrete. ``suite`` is as it applies here: without the devices that are not there."""
 
     suite: Suite
-    source: SuiteSource
     trainer: Trainer
     space: Space
     baseline: Settings
@@ -196,44 +195,37 @@ class Plan:
         Args:
             trials: the records of each so far, one at least: their peaks stand for what is not predicted.
         """
-        fraction = self.suite.constraints.host_memory_fraction
-        safe = max(self.factor(records[0].params).safe for records in trials)
-        return budget.fit_together([self._budget(records) for records in trials], fraction, safe)
-
-    def _budget(self, records: Sequence[Record]) -> "MemoryBudget | None":
-        """The predicted one of a trial, or one of its peaks; None where neither is known."""
         from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryBudget
 
-        predicted = self.trainer.budget(self.settings(records[0].params))
-        peak = max((record.peak_host_bytes for record in records), default=0)
-        if predicted is not None or not peak or any(record.peak_device_bytes for record in records):
-            return predicted
-        return MemoryBudget((BudgetItem("measured", HOST, peak),))
+        budgets = []
+        for records in trials:
+            predicted = self.trainer.budget(self.settings(records[0].params))
+            peak = max(record.peak_host_bytes for record in records)
+            if predicted is None and peak and not any(record.peak_device_bytes for record in records):
+                predicted = MemoryBudget((BudgetItem("measured", HOST, peak),))
+            budgets.append(predicted)
+        safe = max(self.factor(records[0].params).safe for records in trials)
+        return budget.fit_together(budgets, self.suite.constraints.host_memory_fraction, safe)
 
     def memory(self) -> list[tuple[str, Verdict]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.
 
         Each setting's share is judged on its own, from the baseline: a product of all of them would take minutes.
         """
-        rows = [("baseline", self.verdict(self.baseline))]
         smallest, largest = dict(self.baseline), dict(self.baseline)
         for name in self.space.dimensions:
-            by_size = self._by_size(name)
-            if len(by_size) > 1:
-                smallest[name], largest[name] = by_size[0], by_size[-1]
-        if smallest != largest:
-            for what, params in (("smallest", smallest), ("largest", largest)):
-                with suppress(SettingsError):  # what goes with the baseline need not go together
-                    rows.append((what, self.verdict(params)))
+            sized = []
+            for value in self.space.ends(name):
+                with suppress(SettingsError):  # what does not go with the baseline
+                    sized.append((self.verdict(self.baseline | {name: value}).host_bytes, value))
+            if len(sized) > 1:
+                sized.sort(key=lambda pair: pair[0])
+                smallest[name], largest[name] = sized[0][1], sized[-1][1]
+        rows = [("baseline", self.verdict(self.baseline))]
+        for what, params in (("smallest", smallest), ("largest", largest)) if smallest != largest else ():
+            with suppress(SettingsError):  # what goes with the baseline need not go together
+                rows.append((what, self.verdict(params)))
         return rows
-
-    def _by_size(self, name: str) -> list[Any]:
-        """The ends of a dimension that go with the baseline, by the memory that they need."""
-        sized = []
-        for value in self.space.ends(name):
-            with suppress(SettingsError):
-                sized.append((self.verdict(self.baseline | {name: value}).host_bytes, value))
-        return [value for _, value in sorted(sized, key=lambda pair: pair[0])]
 
 
 def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None = None) -> Plan:
@@ -269,12 +261,10 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     suite, dropped = _without_what_is_not_here(source, trainer)
     space = Space(suite.search)
     baseline = _baseline(source, suite, trainer, space)
-    plan = Plan(
-        suite, source, trainer, space, baseline, dropped, _pinned(source, trainer, space, baseline), notes=notes
-    )
-    if results is not None:
-        plan = dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
-    return plan
+    plan = Plan(suite, trainer, space, baseline, dropped, _pinned(source, trainer, space, baseline), notes=notes)
+    if results is None:
+        return plan
+    return dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
 
 
 def _trainer(source: SuiteSource) -> Trainer:
@@ -369,11 +359,15 @@ def _without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Su
             if name in settings:
                 _require_device(source, (group, name), settings[name])
         if isinstance(search.get(name), CategoricalDistribution):
-            devices = ends(search[name])
-            there = [device for device in devices if _device_problem(device, name) is None]
+            there = []
+            for device in ends(search[name]):
+                try:
+                    check_device(device, name)
+                    there.append(device)
+                except DeviceError:
+                    dropped.append(f"{name}: {device} (not on this machine)")
             if not there:
-                _require_device(source, ("search", name), devices[0])
-            dropped += [f"{name}: {device} (not on this machine)" for device in devices if device not in there]
+                _require_device(source, ("search", name), ends(search[name])[0])
             search[name] = distribution(there)
     base = {"env": suite.env} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
@@ -399,18 +393,11 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
     return problem
 
 
-def _device_problem(device: str, setting: str) -> str | None:
-    try:
-        check_device(device, setting)
-    except DeviceError as error:
-        return str(error)
-    return None
-
-
 def _require_device(source: SuiteSource, key: Key, device: str) -> None:
-    problem = _device_problem(device, str(key[-1]))
-    if problem is not None:
-        raise source.error(key, problem.removeprefix(f"{key[-1]}: "))
+    try:
+        check_device(device, str(key[-1]))
+    except DeviceError as error:
+        raise source.error(key, str(error).removeprefix(f"{key[-1]}: ")) from None
 
 
 def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
@@ -450,19 +437,19 @@ def _pinned(source: SuiteSource, trainer: Trainer, space: Space, baseline: Setti
 
 def _try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
     """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
-    suite = source.suite
-    tried: list[tuple[Trainer, dict[Key, Settings]]]
-    tried = [(trainer, {("fixed",): suite.fixed, ("baseline",): suite.baseline})]
-    if isinstance(trainer, SideBySide):
-        tried = [(one, {("trainers", name, "settings"): suite.trainers[name].settings})
-                 for name, one in trainer.trainers.items()]  # fmt: skip
+    suite, document = source.suite, source.document
     notes: list[str] = []
-    for one, groups in tried:
-        notes += try_environment(source.document, one, suite.env, groups)
+    if isinstance(trainer, SideBySide):
+        for name, one in trainer.trainers.items():
+            groups: dict[Key, Settings] = {("trainers", name, "settings"): suite.trainers[name].settings}
+            notes += try_environment(document, one, suite.env, groups)
+    else:
+        groups = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
+        notes += try_environment(document, trainer, suite.env, groups)
     for name, dimension in suite.search.items():
         for value in ends(dimension):
             groups = {("fixed",): suite.fixed, ("search",): {name: value}}
-            _check_environment(source.document, trainer, suite.env, groups)
+            _check_environment(document, trainer, suite.env, groups)
     return tuple(dict.fromkeys(notes))
 
 
@@ -500,23 +487,17 @@ def _check_environment(document: Document, trainer: Trainer, env: str, groups: M
     try:
         trainer.check_environment({**settings, "env": env})
     except SettingsError as error:
-        where: Key = ()
-        for key, group in groups.items():
-            where = key if error.key in group else where
-        raise document.error((*where, error.key), error.problem) from None
+        where = [key for key, group in groups.items() if error.key in group] or [()]
+        raise document.error((*where[-1], error.key), error.problem) from None
 
 
 def check_environment(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial."""
     from unilab.envs import names
 
-    if trainer.unilab_environments and env != UNKNOWN and not _resolvable(env, names()):
-        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
-
-
-def _resolvable(name: str, registered: Sequence[str]) -> bool:
-    if name in registered or ":" in name:
-        return True
+    if not trainer.unilab_environments or env == UNKNOWN or env in names() or ":" in env:
+        return
     import gymnasium
 
-    return name in gymnasium.registry
+    if env not in gymnasium.registry:
+        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")

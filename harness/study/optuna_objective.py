@@ -5,12 +5,11 @@ their directions, the constraints and the measurement is used; its sampler, prun
 and minutes are not. Each repeat runs in a fresh process, as in a study of the harness.
 """
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -18,19 +17,13 @@ from optuna.trial import TrialState
 from harness.files.yaml_file import to_yaml
 from harness.measure import provenance
 from harness.measure.process import execute
-from harness.measure.record import Record, State, attempts_that_count, typical
+from harness.measure.record import Record, attempts_that_count, typical
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict import plan as plans
-from harness.study.optuna_trial import Checks, Told
-from harness.suite.metrics import RETURNS
+from harness.study.optuna_trial import CurvePruner, Told
+from harness.suite.metrics import METRICS, RETURNS
 from harness.suite.schema import Pruner, Suite, parse
 from harness.suite.space import Params
-
-NAMED = (
-    "env_steps_per_second", "samples_per_second", "episode_return", "return_at_budget", "seconds_to_return",
-    "policy_lag_mean", "peak_host_bytes", "wall_seconds",
-)  # fmt: skip
-"""metrics that every trial keeps as user attributes, where they were measured"""
 
 
 class SuiteObjective:
@@ -67,7 +60,15 @@ class SuiteObjective:
             RuntimeError: called from a thread: trials that run side by side share the cores that they measure.
             KeyboardInterrupt: SIGINT ended the measurement; SystemExit after SIGTERM.
         """
-        self._check(trial.study)
+        suite = self.plan.suite
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("trials that run side by side share the cores that they measure; use n_jobs=1")
+        given = [direction.name.lower() for direction in trial.study.directions]
+        if given != self.directions:
+            raise ValueError(
+                f"the suite {suite.name} has the directions {self.directions}, the study {given}; "
+                "create it with directions=objective.directions"
+            )
         suggested = {name: trial._suggest(name, one) for name, one in self.plan.space.dimensions.items()}
         params = self.plan.effective(self.plan.space.decode(suggested))
         try:
@@ -75,87 +76,50 @@ class SuiteObjective:
                 records = self._measure(trial, params, stop)
         except Stopped as stopped:
             raise (KeyboardInterrupt() if stopped.exit_code == 130 else SystemExit(stopped.exit_code)) from None
-        return self._tell(trial, records)
-
-    def _check(self, study: optuna.Study) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("trials that run side by side share the cores that they measure; use n_jobs=1")
-        given = [direction.name.lower() for direction in study.directions]
-        if given != self.directions:
-            raise ValueError(
-                f"the suite {self.plan.suite.name} has the directions {self.directions}, the study {given}; "
-                "create it with directions=objective.directions"
-            )
-
-    def _measure(self, trial: optuna.Trial, params: Params, stop: StopSignal) -> list[Record]:
-        suite = self.plan.suite
-        verdict, problem = self.plan.possible(params)
-        if problem is not None or not verdict.fits:
-            return [self._record(trial, 0, 0, params, state="infeasible", error=problem or verdict.reason)]
-        is_return = len(suite.objectives) == 1 and suite.objectives[0].metric in RETURNS
-        records: list[Record] = []
-        for repeat in range(suite.measure.repeats):
-            curves: list[Checks] = []
-            for attempt in range(1 + suite.measure.disturbed_retries):
-                curves.append(Checks(suite, suite.pruner or Pruner()))
-                # the first repeat decides for its trial
-                watch = partial(_prune, trial, curves[-1]) if is_return and repeat == 0 else _see_nothing
-                record = self._record(trial, repeat, attempt, params)
-                spec = self.plan.spec(params, record.seed, Path(record.log))
-                records.append(execute(spec, self.plan.limits(verdict), stop, watch).added_to(record))
-                if records[-1].state == "pruned" or not records[-1].disturbed:
-                    break
-            (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)
-            for percent, value in curves[counted.attempt].values.items():
-                trial.report(value, percent)
-            if records[-1].state == "pruned":
-                break
-        return records
-
-    def _record(
-        self, trial: optuna.Trial, repeat: int, attempt: int, params: Params, state: State = "failed",
-        error: str | None = None,
-    ) -> Record:  # fmt: skip
-        name = f"{trial.number}-{repeat}" + (f"-again-{attempt}" if attempt else "")
-        code = provenance.commit()
-        return Record(
-            study=trial.study.study_name, trial=trial.number, repeat=repeat, params=params, state=state, error=error,
-            seed=self.plan.first_seed(params) + repeat, attempt=attempt, commit=code.commit, dirty=code.dirty,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            log=str(self.folder / trial.study.study_name / name),
-        )  # fmt: skip
-
-    def _tell(self, trial: optuna.Trial, records: Sequence[Record]) -> float | tuple[float, ...]:
         counted = attempts_that_count(records)
-        told = Told.of(self.plan.suite, counted)
-        for key, value in told.constraints.items():
-            trial.set_constraint(key, value)
-        metrics = {name: typical(counted, name) for name in NAMED}
+        told = Told.of(suite, counted)
+        for key, excess in told.constraints.items():
+            trial.set_constraint(key, excess)
+        metrics = {name: typical(counted, name) for name in METRICS}
         described = {"folder": records[-1].log, "commit": records[-1].commit, **told.reason}
         for key, attribute in {**{k: v for k, v in metrics.items() if v == v}, **described}.items():
             trial.set_user_attr(key, attribute)
         if told.state == TrialState.PRUNED:
             raise optuna.TrialPruned(next(iter(told.reason.values())))
-        values = told.values or [float("nan")] * len(self.plan.suite.objectives)
+        values = told.values or [float("nan")] * len(suite.objectives)
         return values[0] if len(values) == 1 else tuple(values)
 
-
-def _prune(trial: optuna.Trial, curve: Checks, progress: dict[str, Any]) -> str | None:
-    """Why an attempt should end now by the study's pruner, or None.
-
-    A trial takes one value for a part of the budget, the first. It gets the curve of the attempt that counts, when that
-    is over, and so the pruner is asked here: ``trial.should_prune`` knows only what the trial has got.
-    """
-    if not curve.add(progress):
-        return None
-    study = trial.study
-    running = next(t for t in study.get_trials(states=(TrialState.RUNNING,)) if t.number == trial.number)
-    running.intermediate_values = dict(curve.values)
-    if not study.pruner.prune(study, running):
-        return None
-    percent, value = list(curve.values.items())[-1]
-    return f"pruned at {progress['env_steps']:,.0f} env steps: return {value:,.1f} at {percent} % of the budget"
-
-
-def _see_nothing(progress: dict[str, Any]) -> None:
-    return None
+    def _measure(self, trial: optuna.Trial, params: Params, stop: StopSignal) -> list[Record]:
+        suite, code = self.plan.suite, provenance.commit()
+        verdict, problem = self.plan.possible(params)
+        planned = Record(
+            study=trial.study.study_name, trial=trial.number, repeat=0, params=params, state="infeasible",
+            error=problem or verdict.reason, commit=code.commit, dirty=code.dirty,
+            log=str(self.folder / trial.study.study_name / f"{trial.number}-"),
+        )  # fmt: skip
+        if planned.error is not None:
+            return [dataclasses.replace(planned, log=f"{planned.log}0")]
+        is_return = len(suite.objectives) == 1 and suite.objectives[0].metric in RETURNS
+        records: list[Record] = []
+        for repeat in range(suite.measure.repeats):
+            pruners: list[CurvePruner] = []
+            for attempt in range(1 + suite.measure.disturbed_retries):
+                pruners.append(CurvePruner(suite, suite.pruner or Pruner(), trial.study, trial.number))
+                # the first repeat decides for its trial
+                watch = pruners[-1] if is_return and repeat == 0 else lambda progress: None
+                record = dataclasses.replace(
+                    planned, repeat=repeat, attempt=attempt, seed=self.plan.first_seed(params) + repeat,
+                    started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
+                )  # fmt: skip
+                spec = self.plan.spec(params, record.seed, Path(record.log))
+                records.append(execute(spec, self.plan.limits(verdict), stop, watch).added_to(record))
+                if records[-1].state == "pruned" or not records[-1].disturbed:
+                    break
+            (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)
+            # not before: a trial takes one value for a part of the budget, the first
+            for percent, value in pruners[counted.attempt].checks.values.items():
+                trial.report(value, percent)
+            if records[-1].state == "pruned":
+                break
+        return records

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import PercentilePruner
+from optuna.pruners import BasePruner, PercentilePruner
 from optuna.trial import TrialState, create_trial
 
 from harness.measure.record import Record, typical
@@ -123,28 +123,34 @@ class CurvePruner:
 
     Args:
         study: with the completed trials and their intermediate values, by percent of the budget.
+        number: of the repeat's trial in a study whose own pruner decides; None: the suite's does.
     """
 
-    def __init__(self, suite: Suite, pruner: Pruner, study: optuna.Study) -> None:
-        self._pruner = pruner
+    def __init__(self, suite: Suite, pruner: Pruner, study: optuna.Study, number: int | None = None) -> None:
+        self.checks = Checks(suite, pruner)
+        self._percentile = pruner.percentile
         self._study = study
-        self._checks = Checks(suite, pruner)
-        self._rule = PercentilePruner(
-            100 - pruner.percentile,  # Optuna's is the part that is kept
-            n_startup_trials=pruner.startup_trials,
-            n_warmup_steps=math.ceil(100 * pruner.warmup_fraction),
-        )
+        self._number = number
+        self._rule: BasePruner = study.pruner
+        if number is None:
+            self._rule = PercentilePruner(
+                100 - pruner.percentile,  # Optuna's is the part that is kept
+                n_startup_trials=pruner.startup_trials,
+                n_warmup_steps=math.ceil(100 * pruner.warmup_fraction),
+            )
 
     def __call__(self, progress: Progress) -> str | None:
         """Why the trial should end now, or None."""
-        if not self._checks.add(progress):
+        if not self.checks.add(progress):
             return None
-        values = self._checks.values
-        running = create_trial(state=TrialState.RUNNING, intermediate_values=values)
+        values, running, why = self.checks.values, create_trial(state=TrialState.RUNNING), ""
+        if self._number is not None:
+            running = self._study.get_trials()[self._number]
+        running.intermediate_values = dict(values)
         if not self._rule.prune(self._study, running):
             return None
-        completed = len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        return (
-            f"pruned at {progress['env_steps']:,.0f} env steps: return {max(values.values()):,.1f} is below percentile "
-            f"{self._pruner.percentile:g} of {completed} completed trials at {max(values)} % of the budget"
-        )
+        if self._number is None:
+            completed = len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            why = f"is below percentile {self._percentile:g} of {completed} completed trials "
+        best, percent = max(values.values()), max(values)
+        return f"pruned at {progress['env_steps']:,.0f} env steps: return {best:,.1f} {why}at {percent} % of the budget"

@@ -20,9 +20,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Job, Work, carry_out, measured, until_calm
-from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count
+from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of
 from harness.measure.stop import StopSignal
-from harness.predict.memory import Verdict
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
 from harness.study import timelines
@@ -42,20 +41,6 @@ class Display(Protocol):
     def progress(self, record: Record, progress: dict[str, Any]) -> None: ...
 
     def finished(self, record: Record) -> None: ...
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """What is to be measured once."""
-
-    trial: int
-    number: int
-    phase: Phase
-    params: dict[str, Any]
-    verdict: Verdict
-
-    def is_of(self, record: Record) -> bool:
-        return (record.trial, record.repeat, record.phase) == (self.trial, self.number, self.phase)
 
 
 @dataclass
@@ -181,20 +166,21 @@ class Sweep:
         baseline = self.plan.baseline if trial.number == BASELINE else {}
         params = self.plan.effective(self.plan.space.decode(trial.params) | baseline)
         verdict, problem = self.plan.possible(params, self.engine.available())
+        reason = problem or verdict.reason
         try:
             done = self._searched(trial.number)
-            if problem is not None or not verdict.fits:
-                if not done:
-                    record = self._record(Repeat(trial.number, 0, "search", params, verdict))
-                    state: State = "failed" if problem is not None else "infeasible"
-                    record = dataclasses.replace(record, state=state, error=problem or verdict.reason)
-                    self.study.records.append(record)
-                    self._explain(record)
-            elif all(record.state != "infeasible" for record in done):
+            if reason is not None and not done:
+                state: State = "infeasible" if problem is None else "failed"
+                record = dataclasses.replace(
+                    self._planned(trial.number, 0, "search", params), state=state, error=reason
+                )
+                self.study.records.append(record)
+                self._explain(record)
+            elif reason is None and all(record.state != "infeasible" for record in done):
                 for repeat in range(self.plan.suite.measure.repeats):
                     if any(record.state == "pruned" for record in self._searched(trial.number)):
                         break
-                    yield from self._repeat(Repeat(trial.number, repeat, "search", params, verdict))
+                    yield from self._repeat(self._planned(trial.number, repeat, "search", params))
             self._tell(trial)
         except (TakenOver, UpdateFinishedTrialError):
             pass  # another driver, which saw no sign of this one any more, finishes it
@@ -252,11 +238,7 @@ class Sweep:
 
     def _recorded_again(self, phase: Phase, numbers: Sequence[tuple[int, int]]) -> Work:
         """Repeats (trial, number) of trials that have records: a block in turns where it can be, else in order."""
-        repeats = []
-        for trial, number in numbers:
-            params = self.study.params(trial)
-            verdict, _ = self.plan.possible(params, self.engine.available())
-            repeats.append(Repeat(trial, number, phase, params, verdict))
+        repeats = [self._planned(trial, number, phase, self.study.params(trial)) for trial, number in numbers]
         try:
             if phase == "confirm" and self._fit_together(repeats):
                 yield from self._repeat(*repeats)
@@ -264,13 +246,13 @@ class Sweep:
             for repeat in repeats:
                 yield from self._repeat(repeat)
             # a block has one node: if that was lost on the way, all again on the one that the work is on
-            if phase == "confirm" and len({attempts_that_count(self._own(one))[0].node for one in repeats}) > 1:
+            if phase == "confirm" and len({attempts_that_count(self._attempts(one))[0].node for one in repeats}) > 1:
                 for repeat in repeats:
-                    yield from self._measure([repeat], self._own(repeat)[-1].attempt + 1, True)
+                    yield from self._measure([repeat], self._attempts(repeat)[-1].attempt + 1, True)
         except TakenOver:
             pass  # another driver, which saw no sign of this one any more, finishes it
 
-    def _fit_together(self, repeats: Sequence[Repeat]) -> bool:
+    def _fit_together(self, repeats: Sequence[Record]) -> bool:
         """Whether they can take turns: measured for their speed, by trainers that can be stopped, within the memory.
 
         Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
@@ -284,35 +266,58 @@ class Sweep:
 
     # -- repeats
 
-    def _repeat(self, *repeats: Repeat) -> Work:
-        """Measure what has no record yet, several in turns; again while disturbed, retries are left and so is time."""
-        last = [next(reversed(self._own(repeat)), None) for repeat in repeats]
-        yield from until_calm(last, partial(self._measure, repeats), self._again)
+    def _planned(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any]) -> Record:
+        """What is known of a repeat before it is measured."""
+        plan, study = self.plan, self.study
+        verdict, _ = plan.possible(params, self.engine.available())
+        identity, confirm = plan.space.identity, plan.suite.confirm if phase == "confirm" else None
+        own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
+        pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
+        try:
+            threads = plan.trainer.threads(plan.settings(params))
+        except SettingsError:  # such a trial is recorded as failed
+            threads = {}
+        return Record(
+            study=plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase, baseline=trial == BASELINE,
+            pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
+            budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
+            budget_device_bytes=verdict.device_bytes, budget_items=verdict.items, started_at=_now(),
+            commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
+            machine=self.engine.machine, threads=", ".join(f"{part} {count}" for part, count in threads.items()),
+            shared=not self.engine.alone, confirm_repeats=0 if confirm is None else confirm.repeats,
+            log=f"logs/{trial}-{repeat}",
+        )  # fmt: skip
 
-    def _own(self, repeat: Repeat) -> list[Record]:
-        """All attempts at a repeat that there are."""
-        return [record for record in self.study.records.records if repeat.is_of(record)]
+    def _attempts(self, repeat: Record) -> list[Record]:
+        """All at a repeat that there are."""
+        return [record for record in self.study.records.records if key_of(record)[:3] == key_of(repeat)[:3]]
+
+    def _repeat(self, *repeats: Record) -> Work:
+        """Measure what has no record yet, several in turns; again while disturbed, retries are left and so is time."""
+        last = [next(reversed(self._attempts(repeat)), None) for repeat in repeats]
+        yield from until_calm(last, partial(self._measure, repeats), self._again)
 
     def _again(self, last: Sequence[Record]) -> bool:
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
         if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
             return False
         newest = [record for record in self.study.records.own if record.node == last[0].node][-len(last) :]
-        if {(r.trial, r.repeat, r.phase) for r in newest} != {(r.trial, r.repeat, r.phase) for r in last}:
+        if {key_of(record)[:3] for record in newest} != {key_of(record)[:3] for record in last}:
             return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
         needed = self._needed() if last[0].phase == "search" else len(last) * self.plan.repeat_seconds
         return self._left() > needed
 
-    def _measure(self, repeats: Sequence[Repeat], attempt: int, anew: bool) -> Attempt:
+    def _measure(self, repeats: Sequence[Record], attempt: int, anew: bool) -> Attempt:
         """Run one attempt at each and record them."""
         prepared = []
         for repeat in repeats:
             record = dataclasses.replace(
-                self._record(repeat, attempt), traced=self.trace, in_turns=len(repeats) > 1, anew=anew
-            )
+                repeat, attempt=attempt, anew=anew, traced=self.trace, in_turns=len(repeats) > 1, started_at=_now(),
+                log=repeat.log + (f"-again-{attempt}" if attempt else ""),
+            )  # fmt: skip
             self.display.started(record, self._what(record))
-            prepared.append((record, self._job(record, repeat.verdict)))
+            prepared.append((record, self._job(record)))
         records = yield from measured(prepared)
         for record in records:
             if self.trace:
@@ -322,9 +327,10 @@ class Sweep:
             self._explain(record)
         return records
 
-    def _job(self, record: Record, verdict: Verdict) -> Job:
+    def _job(self, record: Record) -> Job:
         """It shows its progress; and it ends a trial that falls behind, if that is one that may be pruned."""
         suite, folder = self.plan.suite, self.study.folder / record.log
+        verdict, _ = self.plan.possible(record.params, self.engine.available())
         spec = self.plan.spec(record.params, record.seed, folder)
         if self.trace:
             spec = dataclasses.replace(spec, settings=spec.settings | timelines.begin(folder))
@@ -346,30 +352,13 @@ class Sweep:
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
         return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}"
 
-    def _record(self, repeat: Repeat, attempt: int = 0) -> Record:
-        plan, study, verdict, params = self.plan, self.study, repeat.verdict, repeat.params
-        identity, confirm = plan.space.identity, plan.suite.confirm if repeat.phase == "confirm" else None
-        own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
-        pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
-        try:
-            threads = plan.trainer.threads(plan.settings(params))
-        except SettingsError:  # such a trial is recorded as failed
-            threads = {}
-        return Record(
-            study=plan.study_id, trial=repeat.trial, repeat=repeat.number, state="failed", phase=repeat.phase,
-            baseline=repeat.trial == BASELINE, pinned=next(pinned, ""), params=params,
-            seed=plan.first_seed(params) + repeat.number, budget_host_bytes=verdict.host_bytes,
-            budget_shm_bytes=verdict.shm_bytes, budget_device_bytes=verdict.device_bytes, budget_items=verdict.items,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=study.commit, dirty=study.dirty,
-            suite_hash=plan.suite.study_id(), versions=study.versions, machine=self.engine.machine,
-            threads=", ".join(f"{part} {count}" for part, count in threads.items()), shared=not self.engine.alone,
-            attempt=attempt, confirm_repeats=0 if confirm is None else confirm.repeats,
-            log=f"logs/{repeat.trial}-{repeat.number}" + (f"-again-{attempt}" if attempt else ""),
-        )  # fmt: skip
-
     def _explain(self, record: Record) -> None:
         """Add what is known of why it is as it is to a record that is safe already."""
         explained = self.prediction.complete(record) if self.prediction else record
         if explained != record:
             self.study.records.explain(explained)
         self.display.finished(explained)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
