@@ -152,14 +152,7 @@ def efficiency(record: Record, workload: Workload, predictor: Predictor) -> floa
     if costs is None:
         return math.nan
     collected, learned = rounds(record, workload)
-    collector = dataclasses.replace(
-        costs.collector, seconds=collected * costs.collector.seconds,
-        core_seconds=collected * costs.collector.core_seconds,
-    )  # fmt: skip
-    learner = dataclasses.replace(
-        costs.learner, seconds=learned * costs.learner.seconds, core_seconds=learned * costs.learner.core_seconds
-    )
-    return ideal_seconds(collector, learner, predictor.cores)
+    return ideal_seconds(costs.collector.times(collected), costs.learner.times(learned), predictor.cores)
 
 
 def rounds(record: Record, workload: Workload) -> tuple[float, float]:
@@ -171,20 +164,18 @@ def time_use_of(record: Record, workload: Workload, predictor: Predictor) -> Tim
     """What a record and the ceilings say of a trial."""
     costs = predictor.round(workload)
     collected, learned = rounds(record, workload)
-    used = transfer = math.nan
-    shared = workload.yields
+    used, transfer, shared = math.nan, 0.0, workload.yields
     if costs is not None:
-        work = collected * costs.collector.core_seconds + learned * costs.learner.core_seconds
-        used, transfer = work / predictor.cores, learned * costs.transfer.seconds
+        transfer = learned * costs.transfer.seconds
         shared = costs.collector.parallelism + costs.learner.parallelism > predictor.cores
+        if shared:
+            work = collected * costs.collector.core_seconds + learned * costs.learner.core_seconds
+            used = work / predictor.cores
     dropped = record.dropped_rollouts * workload.env_steps
+    waits = [record.collector_wait_fraction, record.learner_wait_fraction]
+    collector_wait, learner_wait = (0.0 if math.isnan(wait) else wait for wait in waits)
     return TimeUse(
-        workload.course, predictor.cores, shared,
-        record.collector_busy_fraction, _known(record.collector_wait_fraction), record.learner_busy_fraction,
-        _known(record.learner_wait_fraction), dropped / (dropped + record.env_steps) if dropped else 0.0,
-        used if shared else math.nan, 0.0 if math.isnan(transfer) else transfer,
+        workload.course, predictor.cores, shared, record.collector_busy_fraction, collector_wait,
+        record.learner_busy_fraction, learner_wait, dropped / (dropped + record.env_steps) if dropped else 0.0,
+        used, 0.0 if math.isnan(transfer) else transfer,
     )  # fmt: skip
-
-
-def _known(fraction: float) -> float:
-    return 0.0 if math.isnan(fraction) else fraction

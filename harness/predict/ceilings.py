@@ -100,21 +100,18 @@ class Ceilings:
 
         Where the part's own settings were not measured, those that share the most with them stand in.
         """
-        group = self._groups.get((trainer, part.group)) or self._most_similar(trainer, part)
+        group = self._groups.get((trainer, part.group))
         if group is None:
-            return None
+            alike = [one.part for one in self.measured if one.trainer == trainer and one.part.kind == part.kind]
+            if not alike:
+                return None
+            nearest = max(alike, key=lambda one: sum(part.settings.get(k) == v for k, v in one.settings.items()))
+            group = self._groups[trainer, nearest.group]
         sizes = sorted(group)
         return Cost(
             _interpolate(part.size, sizes, [group[size].seconds for size in sizes]),
             _interpolate(part.size, sizes, [group[size].core_seconds for size in sizes]),
         )
-
-    def _most_similar(self, trainer: str, part: Part) -> dict[int, Cost] | None:
-        kind = [one for one in self.measured if one.trainer == trainer and one.part.kind == part.kind]
-        if not kind:
-            return None
-        nearest = max(kind, key=lambda one: sum(part.settings.get(k) == v for k, v in one.part.settings.items()))
-        return self._groups[trainer, nearest.part.group]
 
     def missing(self, trainer: str, parts: Iterable[Part]) -> list[Part]:
         """Of the parts that a study needs those to be measured, the most needed settings first, ``SIZES`` of each."""
@@ -123,10 +120,12 @@ class Ceilings:
             needed.setdefault(part.group, []).append(part)
         missing = []
         for group, own in sorted(needed.items(), key=lambda item: -len(item[1])):
-            known = self._groups.get((trainer, group), {})
+            known = sorted(self._groups.get((trainer, group), {}))
             by_size = {part.size: part for part in own}
             for size in spread(sorted(by_size), SIZES):
-                if not _covered(size, known):
+                is_known = any(max(size, other) <= CLOSE * min(size, other) for other in known)
+                is_between = len(known) >= SIZES and known[0] <= size <= known[-1]
+                if not is_known and not is_between:
                     missing.append(by_size[size])
         return missing
 
@@ -154,14 +153,6 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the sizes, both ends among them, evenly spaced by their ratios."""
     wanted = np.geomspace(sizes[0], sizes[-1], min(count, len(sizes)))
     return sorted({min(sizes, key=lambda size: abs(np.log(size / aim))) for aim in wanted} | {sizes[0], sizes[-1]})
-
-
-def _covered(size: int, known: Iterable[int]) -> bool:
-    """Whether a size need not be measured: one as large is known, or some on both sides."""
-    known = sorted(known)
-    if any(max(size, other) <= CLOSE * min(size, other) for other in known):
-        return True
-    return len(known) >= SIZES and known[0] <= size <= known[-1]
 
 
 def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> float:
@@ -213,9 +204,8 @@ def measure(
     path = path_of(results, code)
     kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
     missing = kept.missing(trainer, parts)
-    if rehearse:
-        describes = trainers.get(trainer)
-        assert isinstance(describes, Describes)
+    describes = trainers.get(trainer)
+    if rehearse and isinstance(describes, Describes):
         own = [one.settings for one in kept.rehearsals if one.trainer == trainer]
         rehearsed = {describes.workload(settings, kept.cores).course for settings in own}
         rehearse = [one for one in rehearse if describes.workload(one, kept.cores).course not in rehearsed]
@@ -312,15 +302,14 @@ def main() -> int:
     request = json.loads(line)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     trainer = trainers.get(request["trainer"])
-    describes = trainer
-    assert isinstance(describes, Describes)
+    assert isinstance(trainer, Describes)
     known, deadline, guard = set(request["known"]), time.monotonic() + SECONDS, Guard()
     guard.begin()
     for number, given in enumerate(request["parts"]):
         part = Part(**given)
         if part.kind in known and time.monotonic() > deadline:
             continue
-        cost = describes.measure_alone(part)
+        cost = trainer.measure_alone(part)
         known.add(part.kind)
         print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
     for number, settings in enumerate(request["rehearse"]):

@@ -34,23 +34,18 @@ REHEARSED: tuple[Course, ...] = ("wait", "lockstep", "drop", "turns")
 """ways in which sides go together that are tried by short runs; ``free`` ones are predicted by the others"""
 REHEARSED_SAMPLES = 200_000
 """samples of a round up to which a short run of the configuration is short"""
+UNKNOWN = Rates(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration, and whether its predicted memory fits into this machine."""
+    """A configuration, whether its predicted memory fits into this machine, and its throughput where it is ranked."""
 
     params: Params
     fits: bool
     reason: str | None = None
     """why it does not fit"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranked(Candidate):
-    """A candidate and its predicted throughput."""
-
-    rates: Rates
+    rates: Rates = UNKNOWN
 
 
 @dataclass
@@ -59,10 +54,16 @@ class Prediction:
 
     plan: Plan
     predictor: Predictor | None = None
-    ranking: Sequence[Ranked] = ()
+    ranking: Sequence[Candidate] = ()
     """all candidates, best first"""
     results: Path | None = None
     """where the machine's memory calibration is kept; None: nothing is learned"""
+
+    @classmethod
+    def of(cls, plan: Plan, found: Sequence[Candidate], known: Ceilings, results: Path) -> "Prediction":
+        """What ceilings say of the candidates."""
+        made = predictor(plan, known)
+        return cls(plan, made, [] if made is None else rank(plan, found, made), results)
 
     @property
     def seeds(self) -> list[Params]:
@@ -83,7 +84,7 @@ def kept(plan: Plan, results: Path) -> tuple[Prediction, int]:
     known = ceilings.load(ceilings.path_of(results, plan.code)) or Ceilings()
     found = candidates(plan)
     missing = known.missing(plan.suite.trainer, parts(plan, found, usable_cores()))
-    return _from(plan, found, known, results), len(missing)
+    return Prediction.of(plan, found, known, results), len(missing)
 
 
 def prepare(
@@ -126,12 +127,7 @@ def prepare(
             say(f"warning: {error}\nnothing is predicted in this study")
             return Prediction(plan, results=results)
         write_atomic(study / ceilings.FILE, own.text())
-    return _from(plan, found, own, results)
-
-
-def _from(plan: Plan, found: Sequence[Candidate], known: Ceilings, results: Path) -> Prediction:
-    made = predictor(plan, known)
-    return Prediction(plan, made, [] if made is None else rank(plan, found, made), results)
+    return Prediction.of(plan, found, own, results)
 
 
 def candidates(plan: Plan) -> list[Candidate]:
@@ -186,13 +182,13 @@ def _workloads(plan: Plan, found: Sequence[Candidate], cores: int) -> list[tuple
     return [(settings, trainer.workload(settings, cores)) for settings in all_settings]
 
 
-def rank(plan: Plan, found: Sequence[Candidate], predictor: Predictor) -> list[Ranked]:
+def rank(plan: Plan, found: Sequence[Candidate], predictor: Predictor) -> list[Candidate]:
     """The candidates by the suite's objectives that are predicted, best first; what does not fit comes last.
 
     They are sorted by one objective after the other, in steps of ``ALIKE``, and then by the first one exactly.
     """
 
-    def order(one: Ranked) -> tuple[bool, list[float]]:
+    def order(one: Candidate) -> tuple[bool, list[float]]:
         signed = [
             math.log(getattr(one.rates, metric)) * (-1 if direction == "maximize" else 1)
             for metric, direction in objectives(plan)
@@ -200,7 +196,7 @@ def rank(plan: Plan, found: Sequence[Candidate], predictor: Predictor) -> list[R
         return not one.fits, [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
 
     predicted = ((one, predictor.rates(plan.settings(one.params))) for one in found)
-    ranked = [Ranked(one.params, one.fits, one.reason, rates=rates) for one, rates in predicted if rates is not None]
+    ranked = [replace(one, rates=rates) for one, rates in predicted if rates is not None]
     return sorted(ranked, key=order)
 
 
@@ -210,7 +206,7 @@ def objectives(plan: Plan) -> list[tuple[str, str]]:
     return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
 
 
-def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
+def seeds(plan: Plan, ranking: Sequence[Candidate]) -> list[Params]:
     """The configurations that the search begins with after the baseline; none where throughput is no objective.
 
     Of configurations that are predicted alike only the first is a seed.
@@ -222,10 +218,10 @@ def seeds(plan: Plan, ranking: Sequence[Ranked]) -> list[Params]:
     return [one.params for one in distinct(plan, new)[:SEEDED]]
 
 
-def distinct(plan: Plan, ranking: Sequence[Ranked]) -> list[Ranked]:
+def distinct(plan: Plan, ranking: Sequence[Candidate]) -> list[Candidate]:
     """Of configurations that are predicted alike only the first."""
     names = [metric for metric, _ in objectives(plan)]
-    chosen: list[Ranked] = []
+    chosen: list[Candidate] = []
     for one in ranking:
         known = ([(getattr(one.rates, name), getattr(other.rates, name)) for name in names] for other in chosen)
         if not any(all(math.isclose(a, b, rel_tol=ALIKE) for a, b in pairs) for pairs in known):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.predict.ceilings import Ceilings, Rehearsal
+from harness.predict.ceilings import Ceilings
 from harness.predict.plan import Plan
 from harness.trainers.rounds import Course, Describes, Workload
 
@@ -36,6 +36,9 @@ class Load:
 
     def __add__(self, other: "Load") -> "Load":
         return Load(self.seconds + other.seconds, self.core_seconds + other.core_seconds)
+
+    def times(self, count: float) -> "Load":
+        return Load(count * self.seconds, count * self.core_seconds)
 
     @property
     def parallelism(self) -> float:
@@ -74,18 +77,14 @@ class Predictor:
         self._trainer = trainer
         self.cores = cores
         self._overheads: dict[Course, list[tuple[float, float]]] = {}
+        """by course and rows of an update, what times grew by in a short run"""
         for rehearsal in ceilings.rehearsals:
-            if rehearsal.trainer == name:
-                self._learn(rehearsal)
-
-    def _learn(self, rehearsal: Rehearsal) -> None:
-        """By rows of an update, what times grew by in a short run with such updates and such a course."""
-        workload = self.workload(rehearsal.settings)
-        costs = self.round(workload)
-        if costs is not None:
-            predicted = rates(workload, costs, self.cores).updates_per_second
-            overhead = min(max(predicted / rehearsal.updates_per_second, OVERHEAD[0]), OVERHEAD[1])
-            insort(self._overheads.setdefault(workload.course, []), (workload.rows, overhead))
+            workload = self.workload(rehearsal.settings) if rehearsal.trainer == name else None
+            costs = None if workload is None else self.round(workload)
+            if workload is not None and costs is not None:
+                predicted = rates(workload, costs, self.cores).updates_per_second
+                overhead = min(max(predicted / rehearsal.updates_per_second, OVERHEAD[0]), OVERHEAD[1])
+                insort(self._overheads.setdefault(workload.course, []), (workload.rows, overhead))
 
     def overhead(self, workload: Workload) -> float:
         """By what times grow beside each other, from the short runs; 1 where there was none."""
@@ -109,7 +108,7 @@ class Predictor:
             if cost is None:
                 return None
             side = "background" if part.background else part.side
-            sides[side] += Load(part.count * cost.seconds, part.count * cost.core_seconds)
+            sides[side] += Load(cost.seconds, cost.core_seconds).times(part.count)
         return Round(sides["collector"], sides["learner"] + sides["transfer"], sides["transfer"], sides["background"])
 
     def rates(self, settings: Mapping[str, Any]) -> Rates | None:
@@ -127,9 +126,7 @@ class Predictor:
 def rates(workload: Workload, costs: Round, cores: int, overhead: float = 1.0) -> Rates:
     """The throughput of a round whose sides go together as the workload says."""
     collecting, learning = seconds_of_rounds(workload, costs, cores, overhead)
-    return Rates(
-        workload.env_steps / collecting, workload.samples / learning, workload.updates / learning
-    )  # fmt: skip
+    return Rates(workload.env_steps / collecting, workload.samples / learning, workload.updates / learning)
 
 
 def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: float = 1.0) -> tuple[float, float]:
