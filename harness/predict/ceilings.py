@@ -9,15 +9,14 @@ What was measured while other programs took the cores serves its study alone.
 import dataclasses
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,35 +214,28 @@ def measure(
     say(f"measuring this machine's ceilings: {', '.join(kinds)}")
     started = time.monotonic()
     known = {one.part.kind for one in kept.measured if one.trainer == trainer}
-    measured, rehearsals, disturbed = list(kept.measured), list(kept.rehearsals), ""
-    request = {
-        "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
-        "rehearse": list(rehearse),
-    }  # fmt: skip
-    with closing(_answers(request, stop)) as answers:
-        for answer in answers:
-            if "cost" in answer:
-                measured.append(Measured(trainer, missing[answer["part"]], Cost(**answer["cost"])))
-            elif "updates_per_second" in answer:
-                settings = rehearse[answer["rehearsal"]]
-                rehearsals.append(Rehearsal(trainer, settings, answer["updates_per_second"]))
-            disturbed = answer.get("disturbed", disturbed)
-    seconds = kept.seconds + time.monotonic() - started
-    made = Ceilings(kept.machine, kept.commit, kept.cores, measured, rehearsals, disturbed, seconds)
-    if disturbed:
-        say(f"warning: {disturbed} meanwhile; predictions may be off, and the next study measures the ceilings again")
-        return made
+    made = _measured_apart(
+        {
+            "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
+            "rehearse": list(rehearse),
+        },
+        stop,
+    )  # fmt: skip
+    kept.take_in(made)
+    kept.seconds += time.monotonic() - started
+    kept.disturbed = made.disturbed
+    if made.disturbed:
+        problem = "predictions may be off, and the next study measures the ceilings again"
+        say(f"warning: {made.disturbed} meanwhile; {problem}")
+        return kept
     with locked(path.parent):
-        made.take_in(load(path) or kept)
-        write_atomic(path, made.text())
-    return made
+        kept.take_in(load(path) or made)
+        write_atomic(path, kept.text())
+    return kept
 
 
-def _answers(request: Mapping[str, Any], stop: StopSignal) -> Generator[dict[str, Any], None, None]:
-    """What the measuring process reports, as it comes.
-
-    The process ends when its standard input does, and so with us, however we end.
-    """
+def _measured_apart(request: Mapping[str, Any], stop: StopSignal) -> Ceilings:
+    """What a process of its own measures. It ends when its standard input does, and so with us, however we end."""
     environment = dict(os.environ)
     trainers.calm_thread_pools(environment)
     with (
@@ -252,33 +244,27 @@ def _answers(request: Mapping[str, Any], stop: StopSignal) -> Generator[dict[str
             [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0,
             env=environment,
         ) as process,
-        selectors.DefaultSelector() as selector,
     ):  # fmt: skip
         stop.groups.add(process.pid)
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            selector.register(process.stdout, selectors.EVENT_READ)
-            selector.register(stop.fd, selectors.EVENT_READ)
-            buffer, deadline = b"", time.monotonic() + SILENT_SECONDS
+            said = b""
             while True:
+                ready, _, _ = select.select([process.stdout.fileno(), stop.fd], [], [], SILENT_SECONDS)
                 stop.check()
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if not ready:
                     raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
-                if process.stdout not in [key.fileobj for key, _ in selector.select(remaining)]:
-                    continue
-                deadline = time.monotonic() + SILENT_SECONDS
                 chunk = os.read(process.stdout.fileno(), 65536)
                 if not chunk:
                     break
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                yield from map(json.loads, lines)
+                said += chunk
             if process.wait() != 0:
                 log.seek(0)
                 text = log.read().decode(errors="replace")[-2000:]
                 raise CeilingsError(f"the ceilings cannot be measured:\n{text}")
+            return Ceilings.from_dict(json.loads(said.splitlines()[-1]))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # its collectors as well
@@ -287,38 +273,38 @@ def _answers(request: Mapping[str, Any], stop: StopSignal) -> Generator[dict[str
             stop.groups.discard(process.pid)
 
 
-def _leave_with_parent() -> None:
-    """Standard input ends when the parent does."""
-    while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
-        continue
-    os._exit(1)
-
-
 def main() -> int:
-    """Measure what standard input says; one line of JSON on standard output for each part."""
+    """Measure what standard input says: a line on standard output for each part, so that one that hangs is noticed;
+    the last line has all."""
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 65536)
     request = json.loads(line)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    trainer = trainers.get(request["trainer"])
-    assert isinstance(trainer, Describes)
-    known, deadline, guard = set(request["known"]), time.monotonic() + SECONDS, Guard()
-    guard.begin()
-    for number, given in enumerate(request["parts"]):
-        part = Part(**given)
-        if part.kind in known and time.monotonic() > deadline:
+
+    def leave_with_parent() -> None:  # whose end is that of standard input
+        while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
             continue
-        cost = trainer.measure_alone(part)
-        known.add(part.kind)
-        print(json.dumps({"part": number, "cost": dataclasses.asdict(cost)}), flush=True)
-    for number, settings in enumerate(request["rehearse"]):
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    name, known, made = request["trainer"], set(request["known"]), Ceilings()
+    trainer = trainers.get(name)
+    assert isinstance(trainer, Describes)
+    deadline, guard = time.monotonic() + SECONDS, Guard()
+    guard.begin()
+    for part in (Part(**given) for given in request["parts"]):
+        if part.kind not in known or time.monotonic() <= deadline:
+            made.measured.append(Measured(name, part, trainer.measure_alone(part)))
+            known.add(part.kind)
+            print(part.kind, flush=True)
+    for settings in request["rehearse"]:
         window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
-        rate = window.result()["updates_per_second"]
-        print(json.dumps({"rehearsal": number, "updates_per_second": rate}), flush=True)
-    print(json.dumps({"disturbed": guard.end().disturbed}), flush=True)
+        made.rehearsals.append(Rehearsal(name, settings, window.result()["updates_per_second"]))
+        print("both sides", flush=True)
+    made.disturbed = guard.end().disturbed
+    print(json.dumps(dataclasses.asdict(made)), flush=True)
     return 0
 
 

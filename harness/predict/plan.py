@@ -286,8 +286,7 @@ def _trainer(source: SuiteSource) -> Trainer:
             if key in SHARED:
                 raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
             _check_value(source, trainer, where, {key: value})
-            if key in trainer.device_settings:
-                _require_device(source, where, value)
+            _check_device(source, trainer, where, value)
         check_environment(source.document, trainer, suite.env)
     return SideBySide(suite.trainers)
 
@@ -333,6 +332,8 @@ def _check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
                     _check_value(source, trainer, key, {name: sample})
+                if group != "search":
+                    _check_device(source, trainer, key, value)
     objectives = suite.objectives
     if suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
         return
@@ -350,14 +351,20 @@ def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Sett
         raise source.error(key, error.problem if named else str(error)) from None
 
 
+def _check_device(source: SuiteSource, trainer: Trainer, key: Key, value: Any) -> None:
+    name = str(key[-1])
+    try:
+        if name in trainer.device_settings:
+            check_device(value, name)
+    except DeviceError as error:
+        raise source.error(key, str(error).removeprefix(f"{name}: ")) from None
+
+
 def _without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
     """The suite without devices that are not there, and without choices that contradict the rest of it whatever any
     other choice is; and what was left out, in words."""
     suite, search, dropped = source.suite, dict(source.suite.search), []
     for name in trainer.device_settings:
-        for group, settings in (("fixed", suite.fixed), ("baseline", suite.baseline)):
-            if name in settings:
-                _require_device(source, (group, name), settings[name])
         if isinstance(search.get(name), CategoricalDistribution):
             there = []
             for device in ends(search[name]):
@@ -367,7 +374,7 @@ def _without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Su
                 except DeviceError:
                     dropped.append(f"{name}: {device} (not on this machine)")
             if not there:
-                _require_device(source, ("search", name), ends(search[name])[0])
+                _check_device(source, trainer, ("search", name), ends(search[name])[0])
             search[name] = distribution(there)
     base = {"env": suite.env} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
@@ -391,13 +398,6 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
         except SettingsError as error:
             problem = problem or error.problem
     return problem
-
-
-def _require_device(source: SuiteSource, key: Key, device: str) -> None:
-    try:
-        check_device(device, str(key[-1]))
-    except DeviceError as error:
-        raise source.error(key, str(error).removeprefix(f"{key[-1]}: ")) from None
 
 
 def _baseline(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:

@@ -7,6 +7,7 @@ a study that was interrupted goes on in it. Where a block's repeats can be alive
 of a second in that order (``harness.measure.interleaving``): then what changes within seconds hits all alike.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from harness.measure.engines.blocks import mirrored
@@ -39,7 +40,12 @@ def schedule(
         baseline: False where it cannot be measured.
     """
     recorded = {(r.trial, r.repeat - first_repeat) for r in records if r.phase == "confirm"}
-    begins = {trial: _first_block(trial, recorded) for trial in candidates}
+    closed = next(n for n in itertools.count() if not {(BASELINE, 2 * n), (BASELINE, 2 * n + 1)} <= recorded)
+    # a candidate's repeats begin where they began, or in the first block that is not closed
+    begins = {
+        trial: min((number // 2 for other, number in recorded if other == trial), default=closed)
+        for trial in candidates
+    }
     last = max([*begins.values(), 0]) + confirm.blocks
     order = []
     for block in range(min(begins.values(), default=0), last):
@@ -48,14 +54,3 @@ def schedule(
         repeats = mirrored([*members, BASELINE] if baseline else members, f"{study} {block}", [*due, BASELINE])
         order.append([(trial, first_repeat + 2 * block + back) for trial, back in repeats])
     return order
-
-
-def _first_block(trial: int, recorded: set[tuple[int, int]]) -> int:
-    """The block that a candidate's repeats begin with: where they began, or the first that is not closed."""
-    own = [number // 2 for other, number in recorded if other == trial]
-    if own:
-        return min(own)
-    closed = 0
-    while {(BASELINE, 2 * closed), (BASELINE, 2 * closed + 1)} <= recorded:
-        closed += 1
-    return closed

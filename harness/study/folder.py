@@ -66,15 +66,17 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
             self.records = self._open_records()
-            self.set_aside = [path for path in (self.records.set_aside, self._repair_journal()) if path]
+            (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
+            bad_lines = self.records.set_aside, set_bad_lines_aside(folder / JOURNAL, cut=True)
         except RecordError:
             raise
         except OSError as error:
             raise RecordError(f"{folder}: cannot be used: {error.strerror or error}") from error
-        description = machine.describe()
-        self.machine = machine.fingerprint(description)
-        self._machine = description
-        self.versions = machine.versions_text(description)
+        self.set_aside = [path for path in bad_lines if path is not None]
+        """files that unreadable lines were moved to"""
+        self._machine = machine.describe()
+        self.machine = machine.fingerprint(self._machine)
+        self.versions = machine.versions_text(self._machine)
         """packages that matter, as records have them"""
         code = commit()
         self.commit, self.dirty = code.commit, code.dirty
@@ -101,10 +103,6 @@ class Study:
 
     def _open_records(self) -> RecordFile:
         return RecordFile(self.folder / "trials.jsonl")
-
-    def _repair_journal(self) -> Path | None:
-        (self.folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
-        return set_bad_lines_aside(self.folder / JOURNAL, cut=True)
 
     def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
         """The sampler's memory, kept in a journal that nobody else writes to."""

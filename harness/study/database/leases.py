@@ -100,7 +100,7 @@ class Leases:
             TakenOver: another driver has it.
         """
         with self._engine.begin() as connection:
-            if connection.execute(_beat(self._of(self.driver.id, what))).rowcount != 1:
+            if connection.execute(_counted_up(self._of(self.driver.id, what))).rowcount != 1:
                 raise TakenOver(f"{what} was taken over by another driver")
             yield connection
 
@@ -143,10 +143,10 @@ class Leases:
         while not self._closed.wait(self._beat_seconds):
             # whoever needs a database next that does not answer is told
             with suppress(SQLAlchemyError), self._engine.begin() as connection:
-                connection.execute(_beat(self._of(self.driver.id)))
+                connection.execute(_counted_up(self._of(self.driver.id)))
 
 
-def _beat(own: list[ColumnElement[bool]]) -> Update:
+def _counted_up(own: list[ColumnElement[bool]]) -> Update:
     return update(LEASES).where(*own).values(beat=LEASES.c.beat + 1)
 
 

@@ -98,9 +98,10 @@ class SharedStudy(Study):
                 f"{machine}). Numbers of both do not compare: take another database for a study of this machine"
             )
         if row.options != options:
+            theirs, ours = (f"with {given}" if given else "without options" for given in (row.options, options))
             raise StorageError(
-                f"{self._database.url}: the study {self._name} is measured {_with(row.options)}, not {_with(options)}, "
-                "and numbers of both do not compare: give the same options, or take another database"
+                f"{self._database.url}: the study {self._name} is measured {theirs}, not {ours}, and numbers of both "
+                "do not compare: give the same options, or take another database"
             )
 
     def _open_records(self) -> SharedRecords:
@@ -183,10 +184,6 @@ class SharedStudy(Study):
         """A moment, which a signal ends."""
         select.select([stop.fd], [], [], PAUSE_SECONDS)
         stop.check()
-
-
-def _with(options: str) -> str:
-    return f"with {options}" if options else "without options"
 
 
 def hardware(machine: str) -> str:
