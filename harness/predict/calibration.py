@@ -8,7 +8,7 @@ prediction alone would refuse.
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +66,9 @@ class Calibration:
         if len(counted) < LEAST:
             return AS_PREDICTED
         upper = counted[math.ceil(UPPER * len(counted)) - 1]
-        return Factor(_within(statistics.median(counted), BOUNDS), _within(upper, SAFE_BOUNDS))
+        return Factor(
+            min(max(statistics.median(counted), BOUNDS[0]), BOUNDS[1]), min(max(upper, SAFE_BOUNDS[0]), SAFE_BOUNDS[1])
+        )
 
     def factors(self, code: str = "") -> dict[str, Factor]:
         """Those of every trainer that something is known of."""
@@ -77,10 +79,6 @@ class Calibration:
         known = self.ratios.setdefault(trainer, [])
         known += [Ratio(r.peak_host_bytes / r.budget_host_bytes, code) for r in records if usable(r)]
         del known[:-KEPT]
-
-
-def _within(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
 
 
 def usable(record: Record) -> bool:
@@ -128,5 +126,5 @@ def save(calibration: Calibration, results: Path) -> None:
     Raises:
         RecordError: it cannot be written.
     """
-    content: Mapping[str, object] = {"machine": fingerprint(), "ratios": calibration.ratios}
+    content = {"machine": fingerprint(), "ratios": calibration.ratios}
     write_atomic(path_of(results), json.dumps(content, indent=1) + "\n")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState, create_trial
+from optuna.trial import create_trial
 
 from harness.measure.record import Record, attempts_that_count, typical
 from harness.suite.schema import Suite
@@ -31,18 +31,16 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
     """
     if missing(records, suite):
         return {}
-    objective = suite.objectives[0]
-    space = _space(suite)
+    objective, space = suite.objectives[0], _space(suite)
     study = in_memory([objective.direction])
     completed, pruned = _finished(records, suite)
     values = [value for _, value in completed]
     worst = min(values) - 1 if objective.direction == "maximize" else max(values) + 1
+    # what changed nothing has no value
+    first = {name: space.ends(name)[0] for name in space.dimensions}
     for params, value in completed + [(params, worst) for params in pruned]:
-        # what changed nothing has no value
-        encoded = space.encode({name: params.get(name, space.ends(name)[0]) for name in space.dimensions})
-        study.add_trial(
-            create_trial(params=encoded, distributions=dict(space.dimensions), value=value, state=TrialState.COMPLETE)
-        )
+        encoded = space.encode({name: params.get(name, first[name]) for name in first})
+        study.add_trial(create_trial(params=encoded, distributions=dict(space.dimensions), value=value))
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_PART))
 
 

@@ -73,8 +73,7 @@ def find(name: str, results: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    studies = find_all(name, results)
-    return max(studies, key=_last_run)
+    return find_all(name, results)[-1]
 
 
 def find_all(name: str, results: Path) -> list[Path]:
@@ -88,11 +87,7 @@ def find_all(name: str, results: Path) -> list[Path]:
             return [folder]
         studies = [path.parent for path in folder.glob("*/suite.yaml")]
         if studies:
-            return sorted(studies, key=_last_run)
+            return sorted(studies, key=lambda study: RecordedStudy(study).last_run)
     there = sorted(str(path.parent.relative_to(results)) for path in results.glob("*/*/suite.yaml"))
     known = f"studies in {results}: {', '.join(there)}" if there else f"there are no studies in {results}"
     raise InputError(name, None, "", f"is no study (a folder with suite.yaml, a suite or suite/study id); {known}")
-
-
-def _last_run(folder: Path) -> str:
-    return RecordedStudy(folder).last_run
