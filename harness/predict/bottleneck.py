@@ -46,7 +46,7 @@ class TimeUse:
     dropped: float = 0.0
     """of the collected rollouts"""
     cores_used: float = math.nan
-    """that the work which was learned from takes, by the ceilings"""
+    """that useful work takes, by the ceilings"""
     transfer: float = 0.0
     """that copies and weights take, by the ceilings"""
 
@@ -143,7 +143,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
 
 
 def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:
-    """Share of the limiting side's time that went into work whose results were learned from; 1 is perfect overlap.
+    """Share of the limiting side's time that went into useful work, by which the learner learned; 1 is perfect overlap.
 
     The ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the
     order of the sides: in turns the efficiency says what is lost by that.

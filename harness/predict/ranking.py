@@ -31,7 +31,7 @@ SEEDED = 3
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
 REHEARSED: tuple[Course, ...] = ("wait", "lockstep", "drop", "turns")
-"""ways in which sides go together that are tried by short runs; ``free`` ones are predicted by the others"""
+"""courses that are tried by short runs; the others tell about ``free``"""
 REHEARSED_SAMPLES = 200_000
 """samples of a round up to which a short run of the configuration is short"""
 UNKNOWN = Rates(math.nan, math.nan, math.nan)
@@ -155,10 +155,10 @@ def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
 
 
 def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict[str, Any]]:
-    """What to run for a moment: of each way in which sides go together the smallest and the largest updates.
+    """Settings to run for a moment: for each course those with the smallest and with the largest updates.
 
-    Of these the ones with the shortest rounds. Where each side has cores of its own there is nothing to be seen; and
-    where throughput is no objective predictions decide nothing, and need not be as good.
+    Of these the ones with the shortest rounds are taken. Nothing is run where each side has cores of its own, or where
+    throughput is no objective.
     """
     if not any(objective.metric in RATES for objective in plan.suite.objectives):
         return []

@@ -3,8 +3,8 @@
 Collector and learner each need wall time ``w`` and core time ``c`` for a round when they have the machine to
 themselves. On cores of their own the slower one decides, ``max(w)``. On shared cores nothing is faster than the sum of
 the core times over the cores: ``sum(c) / cores``. In turns the wall times add up. What goes through the learner's
-process, copies and weights, is in series with it. Short runs say by what these times grow beside each other, where
-sides share cores and where they take turns.
+process, copies and weights, is in series with it. Short runs of both sides measure how much these times grow where
+the sides share cores or take turns.
 """
 
 import math
@@ -20,7 +20,7 @@ from harness.predict.plan import Plan
 from harness.trainers.rounds import Course, Describes, Workload
 
 OVERHEAD = (1.0, 1.5)
-"""bounds of what times grow by in a short run of both sides; one that says more was disturbed"""
+"""bounds of the factor by which times grow in a short run of both sides; a run beyond them was disturbed"""
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics that are predicted"""
 NICE_WEIGHT = 3.06
@@ -77,7 +77,7 @@ class Predictor:
         self._trainer = trainer
         self.cores = cores
         self._overheads: dict[Course, list[tuple[float, float]]] = {}
-        """by course and rows of an update, what times grew by in a short run"""
+        """by course: rows of an update, and the factor by which times grew in a short run"""
         for rehearsal in ceilings.rehearsals:
             workload = self.workload(rehearsal.settings) if rehearsal.trainer == name else None
             costs = None if workload is None else self.round(workload)
@@ -87,7 +87,7 @@ class Predictor:
                 insort(self._overheads.setdefault(workload.course, []), (workload.rows, overhead))
 
     def overhead(self, workload: Workload) -> float:
-        """By what times grow beside each other, from the short runs; 1 where there was none."""
+        """The factor by which times grow when both sides run, from the short runs; 1 where there was none."""
         known = self._overheads.get(workload.course, [])
         if not known and workload.course != "turns":
             known = sorted(one for course, own in self._overheads.items() if course != "turns" for one in own)
@@ -136,8 +136,8 @@ def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: fl
         workload: of the configuration.
         costs: of its sides, alone.
         cores: that there are.
-        overhead: by what the times of sides grow that want more cores than there are, or take turns: threads that wait
-            for one that was kept from its core, caches that the other side has used.
+        overhead: factor of the times of sides that take turns, or want more cores than there are. Threads wait for one
+            that was kept from its core, and the other side has used the caches.
     """
     collector, learner = costs.collector, costs.learner
     if workload.course != "turns" and collector.parallelism + learner.parallelism > cores:

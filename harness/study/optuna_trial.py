@@ -113,11 +113,6 @@ def checks_of(suite: Suite, curve: Path) -> dict[int, float]:
     return checks.values
 
 
-def may_end(record: Record) -> bool:
-    """Whether a repeat that begins may be pruned: see above for those that never are."""
-    return record.phase == "search" and record.repeat == 0 and not record.baseline
-
-
 class CurvePruner:
     """Looks at one repeat while it runs. Call it with every line of progress.
 

@@ -28,7 +28,7 @@ from harness.study import timelines
 from harness.study.best_trials import ranking
 from harness.study.confirmation import BASELINE, schedule
 from harness.study.folder import Study, TakenOver
-from harness.study.optuna_trial import CurvePruner, Told, checks_of, may_end
+from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
 from unilab.settings import SettingsError
 
@@ -328,13 +328,16 @@ class Sweep:
         return records
 
     def _job(self, record: Record) -> Job:
-        """It shows its progress; and it ends a trial that falls behind, if that is one that may be pruned."""
+        """It shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         verdict, _ = self.plan.possible(record.params, self.engine.available())
         spec = self.plan.spec(record.params, record.seed, folder)
         if self.trace:
             spec = dataclasses.replace(spec, settings=spec.settings | timelines.begin(folder))
-        pruner = CurvePruner(suite, suite.pruner, self._optuna) if suite.pruner and may_end(record) else None
+        pruner = None
+        # nothing that a study compares was selected by its own curve; the first repeat decides for its trial
+        if suite.pruner and record.phase == "search" and record.repeat == 0 and not record.baseline:
+            pruner = CurvePruner(suite, suite.pruner, self._optuna)
 
         def watch(progress: dict[str, Any]) -> str | None:
             self.display.progress(record, progress)

@@ -18,7 +18,7 @@ from harness.measure.record import Record
 from harness.measure.repeat import RepeatRun, TrialSpec
 from harness.measure.stop import StopSignal
 from harness.study.folder import JOURNAL, Study
-from harness.study.optuna_trial import Checks, CurvePruner, checks_of, may_end
+from harness.study.optuna_trial import Checks, CurvePruner, checks_of
 from harness.suite.schema import Measure, Objective, Pruner, Suite
 from tests.harness.study.test_search import Crash, Executed, sweep
 
@@ -137,13 +137,6 @@ def test_a_hopeless_trial_ends_with_its_reason_and_its_curve(make_plan, tmp_path
     assert pruned.state == TrialState.PRUNED and pruned.user_attrs["pruned"] == searched[10].error
     assert pruned.intermediate_values == {10: 100.0, 20: 100.0, 30: 100.0} and pruned.value == 100.0
     assert told[0].intermediate_values == dict.fromkeys(range(10, 100, 10), 200.0)
-
-
-def test_what_is_compared_never_ends_early() -> None:
-    searched = Record("s", 3, 0, "failed")
-    assert may_end(searched)
-    for compared in ({"baseline": True}, {"phase": "confirm"}, {"repeat": 1}):
-        assert not may_end(dataclasses.replace(searched, **compared))
 
 
 def test_baseline_and_confirmation_go_to_their_end(make_plan, tmp_path: Path) -> None:
