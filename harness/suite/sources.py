@@ -10,7 +10,7 @@ import ast
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -40,17 +40,12 @@ def digest(*modules: str) -> str:
 
 def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
     """What the modules that a trial loads say to Python, by their names; those that are not there are left out."""
-    packages = {*PROJECT, *(name.partition(".")[0] for name in modules)}
-    specs = [spec for name in packages - {*PROJECT} if (spec := _find(name)) is not None]
-    folders = [place for spec in specs if (place := _place(spec)) is not None and place.name not in INSTALLED]
+    own = _Own(modules)
     found: dict[str, _Module] = {}
     used: set[str] = set()
     missing = [TRIAL, *modules]
     while missing:
-        names = missing.pop().split(".")
-        # of a, a.b and a.b.c all are loaded
-        parts = [".".join(names[: count + 1]) for count in range(len(names))]
-        parts = [part for part in parts if _belongs(part, packages, folders)]
+        parts = [part for part in _with_parents(missing.pop()) if own.has(part)]
         for part in parts:
             if part not in found:
                 found[part] = _read(part)
@@ -60,19 +55,6 @@ def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
             used.add(parts[-1])
             missing += found[parts[-1]].later_imports
     return {name: module.content for name, module in found.items()}
-
-
-def _belongs(name: str, packages: Collection[str], folders: Sequence[Path]) -> bool:
-    """Whether there is such a module, in one of the packages or in a folder of the user's modules.
-
-    What either only uses, an installed package, is none of it.
-    """
-    spec = _find(name)
-    if spec is None or name.partition(".")[0] in packages:
-        return spec is not None
-    place = _place(spec)
-    inside = [place.relative_to(folder).parts for folder in folders if place and place.is_relative_to(folder)]
-    return any(not {*INSTALLED} & {*parts} for parts in inside)
 
 
 @dataclass
@@ -102,9 +84,7 @@ class _Module:
             isinstance(line, ast.FunctionDef) and line.name == "__getattr__" for line in node.body
         )
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in (
-                getattr(child.test, key, "") for key in ("id", "attr")
-            ):
+            if isinstance(child, ast.If) and _is_for_types(child.test):
                 for line in child.body if is_lazy else []:
                     self.add_imports(line, self.later_imports)
                 for line in child.orelse:
@@ -112,6 +92,35 @@ class _Module:
             else:
                 is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
                 self.add_imports(child, self.later_imports if is_function else names)
+
+
+class _Own:
+    """What belongs to this project or to the user, and not to a package that either only uses."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self._names = {*PROJECT, *(name.partition(".")[0] for name in modules)}
+        self._folders = []
+        for name in self._names - {*PROJECT}:
+            spec = _find(name)
+            if spec is not None and (place := _place(spec)) is not None and place.name not in INSTALLED:
+                self._folders.append(place)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a module, in a package of theirs or in the folder that it lies in."""
+        spec = _find(name)
+        if spec is None or name.partition(".")[0] in self._names:
+            return spec is not None
+        place = _place(spec)
+        return place is not None and any(
+            place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts}
+            for folder in self._folders
+        )
+
+
+def _with_parents(name: str) -> list[str]:
+    """``a``, ``a.b`` and ``a.b.c``: all of them are loaded."""
+    parts = name.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 @cache
@@ -127,36 +136,53 @@ def _find(name: str) -> ModuleSpec | None:
     return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, path)) is not None), None)
 
 
+def _file(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.origin is not None and spec.has_location else None
+
+
 def _place(spec: ModuleSpec) -> Path | None:
     """The folder in which a module or package lies."""
     if spec.submodule_search_locations is not None:
         return next((Path(folder).resolve().parent for folder in spec.submodule_search_locations), None)
-    return Path(spec.origin).resolve().parent if spec.origin is not None and spec.has_location else None
+    file = _file(spec)
+    return None if file is None else file.resolve().parent
 
 
 def _read(name: str) -> _Module:
     spec = _find(name)
-    if spec is None or spec.origin is None or not spec.has_location:  # a package without a file of its own
+    file = None if spec is None else _file(spec)
+    if spec is None or file is None:  # a package without a file of its own
         return _Module(b"")
-    content = Path(spec.origin).read_bytes()
-    if not spec.origin.endswith(".py"):
-        return _Module(content)
+    content = file.read_bytes()
     try:
-        tree = ast.parse(content)
+        tree = ast.parse(content) if file.suffix == ".py" else None
     except (SyntaxError, ValueError):  # the trial will say so
+        tree = None
+    if tree is None:
         return _Module(content)
-    for node in ast.walk(tree):  # strings that stand alone say nothing to Python
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [line for line in body if not (isinstance(line, ast.Expr) and _is_text(line.value))]
+    _remove_docstrings(tree)
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     module = _Module(ast.dump(tree).encode(), package)
     module.add_imports(tree, module.imports)
     return module
 
 
-def _is_text(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+def _remove_docstrings(tree: ast.AST) -> None:
+    """Strings that stand alone say nothing to Python."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [line for line in body if not _is_docstring(line)]
+
+
+def _is_docstring(line: ast.AST) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
 
 
 def _version(package: str) -> str:
