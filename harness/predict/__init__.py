@@ -1,1 +1,1 @@
-"""What will happen: the plan, ceilings, throughput, ranking, memory and bottleneck."""
+"""What will happen: what is wrong with a suite here, the plan, ceilings, throughput, ranking, memory and bottleneck."""

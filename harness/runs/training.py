@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.files.yaml_file import Document, InputError, Mistakes
 from harness.measure.repeat import UNLIMITED
-from harness.predict.plan import check_environment, dotted, try_environment
+from harness.predict.checks import check_environment, dotted, try_environment
 from harness.runs import folder as run_folder
 from harness.study import timelines
 from harness.suite.text import number_text

@@ -1,0 +1,258 @@
+"""What is wrong with a suite's settings on this machine, and what of them applies: each mistake with its line.
+
+Nothing is created. Nothing is started but a few steps of an environment that is not ours.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from harness.files.yaml_file import Document, InputError, Key, Mistakes
+from harness.suite.metrics import RETURNS
+from harness.suite.schema import UNKNOWN, Suite, SuiteSource, distribution
+from harness.suite.space import Space, ends
+from harness.trainers import trainer as trainers
+from harness.trainers.alternatives import SHARED, SideBySide
+from harness.trainers.trainer import Trainer, TrainerError
+from unilab.machine.devices import DeviceError, check_device
+from unilab.settings import SettingsError, nearest
+
+Settings = dict[str, Any]
+
+
+def trainer_of(source: SuiteSource) -> Trainer:
+    """The suite's trainer, or all of its ``trainers`` as one, each with settings and devices that were checked."""
+    suite = source.suite
+
+    def load(name: str, where: Key) -> Trainer:
+        try:
+            return trainers.get(name)
+        except TrainerError as error:
+            raise source.error(where, str(error)) from None
+
+    if suite.trainer:
+        return load(suite.trainer, ("trainer",))
+    for name, variant in suite.trainers.items():
+        trainer = load(variant.trainer, ("trainers", name, "trainer"))
+        for key, value in variant.settings.items():
+            where: Key = ("trainers", name, "settings", key)
+            if key in SHARED:
+                raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+            _check_value(source, trainer, where, {key: value})
+            _check_device(source, trainer, where, value)
+        check_environment(source.document, trainer, suite.env)
+    return SideBySide(suite.trainers)
+
+
+def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
+    """Settings may be nested, as in a configuration for ``train``: from here on they have dotted names."""
+    groups: dict[str, Settings] = {}
+    for group in ("fixed", "baseline"):
+        groups[group] = {}
+        for name, value in dotted(getattr(source.suite, group), trainer.defaults()):
+            if name in groups[group]:
+                raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
+            groups[group][name] = value
+    suite = dataclasses.replace(source.suite, fixed=groups["fixed"], baseline=groups["baseline"])
+    return dataclasses.replace(source, suite=suite)
+
+
+def dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Groups taken apart; a setting whose value is a dictionary stays as it is."""
+    for name, value in settings.items():
+        full = f"{prefix}{name}"
+        is_group = full not in known and any(other.startswith(f"{full}.") for other in known)
+        if is_group and isinstance(value, Mapping):
+            yield from dotted(value, known, f"{full}.")
+        else:
+            yield full, value
+
+
+def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
+    """Every name and every value, each on its own, so that an error names its line; and whether a pruner can judge."""
+    suite, known = source.suite, trainer.defaults()
+    for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
+        for name, value in settings.items():
+            key = (group, name)
+            with mistakes.collected():
+                if name not in known:
+                    now = trainer.new_name(name)
+                    unknown = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
+                    raise source.error(key, f"is called '{now}' now" if now else unknown)
+                if name == "env":
+                    raise source.error(key, "the environment is set by 'env' at the top of the suite")
+                if group == "search" and name in suite.fixed:
+                    raise source.error(key, "is fixed as well; leave it out of one of the two")
+                for sample in ends(value) if group == "search" else [value]:
+                    _check_value(source, trainer, key, {name: sample})
+                if group != "search":
+                    _check_device(source, trainer, key, value)
+    objectives = suite.objectives
+    if suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
+        return
+    if len(objectives) > 1 or objectives[0].metric not in RETURNS or objectives[0].direction != "maximize":
+        given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
+        problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
+        mistakes.found.append(source.error(("pruner",), problem))
+
+
+def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
+    try:
+        trainer.check(settings)
+    except SettingsError as error:
+        named = error.key in settings and len(settings) == 1
+        raise source.error(key, error.problem if named else str(error)) from None
+
+
+def _check_device(source: SuiteSource, trainer: Trainer, key: Key, value: Any) -> None:
+    name = str(key[-1])
+    try:
+        if name in trainer.device_settings:
+            check_device(value, name)
+    except DeviceError as error:
+        raise source.error(key, str(error).removeprefix(f"{name}: ")) from None
+
+
+def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
+    """The suite without devices that are not there, and without choices that contradict the rest of it whatever any
+    other choice is; and what was left out, in words."""
+    suite, search, dropped = source.suite, dict(source.suite.search), []
+    for name in trainer.device_settings:
+        if isinstance(search.get(name), CategoricalDistribution):
+            there = []
+            for device in ends(search[name]):
+                try:
+                    check_device(device, name)
+                    there.append(device)
+                except DeviceError:
+                    dropped.append(f"{name}: {device} (not on this machine)")
+            if not there:
+                _check_device(source, trainer, ("search", name), ends(search[name])[0])
+            search[name] = distribution(there)
+    base = {"env": suite.env} | suite.fixed | suite.baseline
+    for name, dimension in suite.search.items():
+        if isinstance(dimension, CategoricalDistribution):
+            others = [{other: value} for other in search if other != name for value in ends(search[other])]
+            problems = [(one, _contradiction(trainer, base | {name: one}, others)) for one in ends(search[name])]
+            possible = [value for value, problem in problems if problem is None]
+            if possible:
+                search[name] = distribution(possible)
+                dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
+    return dataclasses.replace(suite, search=search), tuple(dropped)
+
+
+def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settings]) -> str | None:
+    """Why these settings cannot be used, unless one of the other choices makes them possible."""
+    problem = None
+    for other in ({}, *others):
+        try:
+            trainer.check_together(settings | other)
+            return None
+        except SettingsError as error:
+            problem = problem or error.problem
+    return problem
+
+
+def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
+    """What the suite says; else the trainer's default if it is searched at all; else the first value there is."""
+    defaults, baseline = trainer.defaults(), dict(suite.baseline)
+    for name in space.dimensions:
+        if name not in baseline:
+            baseline[name] = defaults[name] if space.contains(name, defaults[name]) else space.ends(name)[0]
+        elif not space.contains(name, baseline[name]):
+            problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
+            raise source.error(("baseline", name), problem)
+    settings = {"env": suite.env} | suite.fixed | baseline
+    _check_value(source, trainer, ("baseline",), settings)
+    try:
+        trainer.check_together(settings)
+    except SettingsError as error:
+        group = next((g for g in ("baseline", "fixed", "search") if error.key in getattr(suite, g)), None)
+        key: Key = ("baseline",) if group is None else (group, error.key)
+        raise source.error(key, error.problem if group else str(error)) from None
+    return baseline
+
+
+def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Settings) -> dict[str, Settings]:
+    """What the suite says, the rest as in the baseline."""
+    pinned: dict[str, Settings] = {}
+    for name, settings in source.suite.pinned.items():
+        pinned[name] = {searched: baseline[searched] for searched in space.dimensions}
+        for setting, value in dotted(settings, trainer.defaults()):
+            key = ("pinned", name, setting)
+            if setting not in space.dimensions:
+                raise source.error(key, f"only what is searched can be pinned; {nearest(setting, space.dimensions)}")
+            if not space.contains(setting, value):
+                raise source.error(key, f"{value!r} is not in the search space; add it to search.{setting}")
+            pinned[name][setting] = value
+    return pinned
+
+
+def try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
+    """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
+    suite, document = source.suite, source.document
+    notes: list[str] = []
+    if isinstance(trainer, SideBySide):
+        for name, one in trainer.trainers.items():
+            groups: dict[Key, Settings] = {("trainers", name, "settings"): suite.trainers[name].settings}
+            notes += try_environment(document, one, suite.env, groups)
+    else:
+        groups = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
+        notes += try_environment(document, trainer, suite.env, groups)
+    for name, dimension in suite.search.items():
+        for value in ends(dimension):
+            groups = {("fixed",): suite.fixed, ("search",): {name: value}}
+            _check_environment(document, trainer, suite.env, groups)
+    return tuple(dict.fromkeys(notes))
+
+
+def try_environment(
+    document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]
+) -> list[str]:
+    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started.
+
+    Args:
+        groups: settings, by where in the document they stand.
+
+    Returns:
+        What may be meant so, or not.
+
+    Raises:
+        InputError: its code does not do what is asked of it, or it is nothing for this trainer.
+    """
+    from unilab.envs import names
+
+    notes: list[str] = []
+    if trainer.unilab_environments and env not in names():
+        from unilab.envs.check import check
+
+        settings = {name: value for group in groups.values() for name, value in group.items()}
+        findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
+        if findings.problems:
+            raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+        notes = [f"{env}: {note}" for note in findings.notes]
+    _check_environment(document, trainer, env, groups)
+    return notes
+
+
+def _check_environment(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
+    settings = {name: value for group in groups.values() for name, value in group.items()}
+    try:
+        trainer.check_environment({**settings, "env": env})
+    except SettingsError as error:
+        where = [key for key, group in groups.items() if error.key in group] or [()]
+        raise document.error((*where[-1], error.key), error.problem) from None
+
+
+def check_environment(document: Document, trainer: Trainer, env: str) -> None:
+    """An unknown name is found now and not by the first trial."""
+    from unilab.envs import names
+
+    if not trainer.unilab_environments or env == UNKNOWN or env in names() or ":" in env:
+        return
+    import gymnasium
+
+    if env not in gymnasium.registry:
+        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
