@@ -189,8 +189,8 @@ class Database:
                 remedy = "pip install -e '.[postgresql]' in this project's checkout"
             problem = f"the package {error.name} is missing, which talks to this database: {remedy}"
             raise self._refused(problem) from None
-        with looking.connect():
-            deadline = time.monotonic() + CREATE_SECONDS
+        inspect(looking).get_table_names()  # what does not work at all is told at once
+        deadline = time.monotonic() + CREATE_SECONDS
         while True:
             version = None
             try:
