@@ -6,6 +6,7 @@ import pytest
 
 from harness.files.yaml_file import InputError
 from harness.measure.process import Outcome
+from harness.predict import checks
 from harness.predict import plan as plans
 from harness.trainers import trainer as trainers
 from tests.harness.study.test_search import sweep
@@ -173,7 +174,7 @@ def test_what_contradicts_without_a_choice_is_refused(tmp_path, text, line, word
 @pytest.fixture
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan as on a machine with an accelerator."""
-    monkeypatch.setattr(plans, "check_device", lambda name, setting: name)
+    monkeypatch.setattr(checks, "check_device", lambda name, setting: name)
 
 
 SEARCH = "search:\n  learner_device: [cpu, cuda]\n  pipeline: [auto, device]\n"
