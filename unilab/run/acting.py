@@ -1,5 +1,7 @@
 """The acting loop of all trainers: a policy acts in a batch of environments; its steps are recorded and counted."""
 
+import dataclasses
+import json
 import textwrap
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unilab.envs import StepResult, VecEnv
+from unilab.envs import SimulationFault, StepResult, VecEnv
 from unilab.envs.vec_env import FloatArray
 from unilab.ipc.process.child import report_step
 from unilab.run.checkpoint import continue_generator
-from unilab.run.fault_log import FaultStates
+from unilab.run.fault_log import KEPT_FAULTS
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
 
@@ -135,7 +137,8 @@ class ActingLoop:
         seed: of actions, and of the environments unless ``env_seed`` says.
         env_seed: of the environments.
         stagger: spread the first episodes over the time limit.
-        faults: file for the states of simulation faults; None: they are kept nowhere.
+        faults: JSON-lines file that the first ``KEPT_FAULTS`` simulation faults are appended to, with their states
+            (env_id, step, field, message, state), which may be too large to travel; None: they are kept nowhere.
 
     Attributes:
         episodes: their counter.
@@ -162,7 +165,7 @@ class ActingLoop:
         self.env_steps = 0
         self.fault_count = 0
         self._latest_faults: deque[dict[str, Any]] = deque(maxlen=REPORTED_FAULTS)
-        self._fault_states = FaultStates(faults)
+        self._faults, self._kept_faults = faults, 0
         self._seed = seed
         self._generator = torch.Generator(device).manual_seed(derive_seed(seed, "actions"))
         env.reset(derive_seed(seed, "environment") if env_seed is None else env_seed)
@@ -195,15 +198,23 @@ class ActingLoop:
             report_step(self.env_steps)
             episodes = self.episodes.step(result.reward, result.final_ids)
             if result.faults:
-                self.fault_count += len(result.faults)
-                self._fault_states.keep(result.faults)
-                for fault in result.faults[-REPORTED_FAULTS:]:  # without their states, which may be large
-                    text = textwrap.shorten(fault.message, MOST_TEXT, placeholder=" ...")
-                    told = {"env_id": fault.env_id, "step": fault.step, "field": fault.field, "message": text}
-                    self._latest_faults.append(told)
+                self._keep(result.faults)
             with span(sink.span_name):
                 sink.record(t, recorded, result, episodes)
         sink.finish(env)
+
+    def _keep(self, faults: Sequence[SimulationFault]) -> None:
+        self.fault_count += len(faults)
+        first = faults[: KEPT_FAULTS - self._kept_faults]
+        if self._faults is not None and first:
+            self._kept_faults += len(first)
+            with self._faults.open("a", encoding="utf-8") as file:
+                for fault in first:
+                    file.write(json.dumps(dataclasses.asdict(fault) | {"state": fault.state.tolist()}) + "\n")
+        for fault in faults[-REPORTED_FAULTS:]:
+            text = textwrap.shorten(fault.message, MOST_TEXT, placeholder=" ...")
+            told = {"env_id": fault.env_id, "step": fault.step, "field": fault.field, "message": text}
+            self._latest_faults.append(told)
 
     def metrics(self) -> dict[str, Any]:
         """Counters since the start, the mean of recent episodes and the latest simulation faults, without states."""
@@ -252,15 +263,16 @@ class EpisodeCounter:
 
     Attributes:
         finished: episodes since the start.
+        mean_return, mean_length: of the recent episodes; nan before the first one ended.
     """
 
     def __init__(self, num_envs: int = 0) -> None:
         self.finished = 0
+        self.mean_return = self.mean_length = float("nan")
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._partial = np.zeros(num_envs, dtype=bool)
         self._recent: deque[Sequence[float]] = deque(maxlen=WINDOW)
-        self._means: tuple[float, float] | None = (float("nan"), float("nan"))
 
     def discard_running(self) -> None:
         """Do not count the episodes that are under way now."""
@@ -294,25 +306,9 @@ class EpisodeCounter:
         if episodes:
             self._recent.extend(episodes)
             self.finished += len(episodes)
-            self._means = None
-
-    @property
-    def mean_return(self) -> float:
-        """Mean return of the recent episodes; nan before the first one ended."""
-        return self._mean[0]
-
-    @property
-    def mean_length(self) -> float:
-        """Mean length in env steps of the recent episodes; nan before the first one ended."""
-        return self._mean[1]
-
-    @property
-    def _mean(self) -> tuple[float, float]:
-        """Computed once for each change."""
-        if self._means is None:
-            returns, lengths = zip(*self._recent, strict=True)
-            self._means = float(np.mean(returns)), float(np.mean(lengths))
-        return self._means
+            self.mean_return, self.mean_length = (
+                sum(column) / len(column) for column in zip(*self._recent, strict=True)
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in types that a checkpoint can hold."""
@@ -325,11 +321,9 @@ class EpisodeCounter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``."""
+        """Continue from ``state_dict``, before the first step."""
         self._returns[:] = state["returns"]
         self._lengths[:] = state["lengths"]
         self._partial[:] = state["partial"]
-        self._recent.clear()
-        self._means = (float("nan"), float("nan"))
         self.add(state["recent"])
         self.finished = state["finished"]

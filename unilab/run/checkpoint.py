@@ -7,11 +7,12 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import psutil
 import torch
 
 from unilab.errors import UserError
@@ -44,58 +45,33 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the disk is full or not writable; an older checkpoint at ``path`` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    beside = _beside(path)
     try:
-        with beside.open("wb") as file:
+        with _in_place_of(path) as beside, beside.open("wb") as file:
             torch.save({"format": FORMAT, **_loadable(content)}, file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         # PyTorch hides what the disk said behind a failed assertion of its own
         raise OSError(cause.errno, f"the checkpoint cannot be written: {cause.strerror}", str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
-def copy_checkpoint(path: Path, to: Path) -> None:
-    """Have the file under a second name as well, which costs no space where the file system knows hard links.
-
-    Raises:
-        OSError: as ``save_checkpoint``.
-    """
-    _remove_leftovers(to)
-    beside = _beside(to)
-    try:
-        try:
-            os.link(path, beside)
-        except OSError:
-            shutil.copyfile(path, beside)
-        beside.replace(to)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """What processes left that were killed while they wrote ``path``."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        pid = left.name.split(".")[-2]
-        if not (pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()):
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """A file beside ``path``, which takes its place when it has been written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by processes that were killed while they wrote
+        if not psutil.pid_exists(int(left.name.split(".")[-2])):
             left.unlink(missing_ok=True)
-
-
-def in_folder(path: str | Path, folder: Path) -> bool:
-    """Whether the path is the folder or a file in it."""
-    return folder.resolve() in (Path(path).resolve(), Path(path).resolve().parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _loadable(value: Any) -> Any:
@@ -129,8 +105,9 @@ def load_checkpoint(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        if _is_whole(path):
-            raise CheckpointError(f"{path}: {FOREIGN}") from error
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:  # nothing is missing: it holds what another program put there
+                raise CheckpointError(f"{path}: {FOREIGN}") from error
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: truncated or corrupted ({reason}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -141,31 +118,26 @@ def load_checkpoint(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether nothing is missing from a file that cannot be read: then it holds what another program put there."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except zipfile.BadZipFile:
-        return False
-
-
 @contextmanager
-def restoring() -> Iterator[None]:
-    """While the inside of a checkpoint is read.
+def restoring(what: str | Path = "the checkpoint") -> Iterator[None]:
+    """While parts of a checkpoint are taken over; errors name it as ``what``.
 
     Raises:
-        CheckpointError: instead of what Python or PyTorch say of a part that is missing or of another shape.
+        CheckpointError: parts of it are missing; or its networks are of other sizes, as settings of the environment
+            may make them.
     """
     try:
         yield
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"the checkpoint does not fit this run ({what}): {OTHER_LAYOUT}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{what} does not fit this run ({problem}): {OTHER_LAYOUT}") from error
+    except RuntimeError as error:  # PyTorch's
+        raise CheckpointError(
+            f"{what}: its networks do not fit this run's; with env_cfg the sizes of observations or actions have "
+            f"changed: use the saved values or start anew ({error})"
+        ) from error
 
 
 class Score(NamedTuple):
@@ -179,67 +151,68 @@ class Score(NamedTuple):
 class Checkpoints:
     """Which checkpoints of a run there are, and when the next one is due.
 
-    ``checkpoint.pt`` is the newest, ``best.pt`` the one with the best score. With ``keep`` above 1 the newest ``keep``
-    are there as ``checkpoint-ITERATION.pt`` as well. What an earlier run left in the folder stays until this one has
-    something to put in its place.
+    ``checkpoint.pt`` is the newest, ``best.pt`` the one with the best score. With ``keep_checkpoints`` above 1 so many
+    of the newest are there as ``checkpoint-ITERATION.pt`` as well. What an earlier run left in the folder stays until
+    this one has something to put in its place.
 
     Args:
+        config: says how many are kept, and after how many seconds one is due, however few iterations there were.
         folder: None: nothing is written.
-        interval: iterations between two; 0: none is ever due. The default is thinned to one every ``seconds``, because
-            iterations may take milliseconds.
-        seconds: one is due after so long, however few iterations there were.
+        interval: iterations between two; 0: none is ever due. The default is thinned to one every ``save_seconds``,
+            because iterations may take milliseconds.
         resumed: the checkpoint that the run goes on from.
+
+    Attributes:
+        newest: that this run has written.
+        best: of this run, those before a resume included.
 
     Raises:
         SettingsError: a negative interval.
     """
 
     def __init__(
-        self, folder: str | Path | None, interval: int, *, seconds: float, keep: int, resumed: str | Path | None
+        self, config: RunConfig, folder: str | Path | None, interval: int, resumed: str | Path | None = None
     ) -> None:
         if interval < 0:
             raise SettingsError("save_interval", f"expected iterations between checkpoints, or 0: none, got {interval}")
+        self._config, self._interval = config, interval
         self._folder = None if folder is None else Path(folder)
-        self._interval, self._seconds, self._keep = interval, seconds, keep
-        self._saved_at, self._saving_took = time.monotonic(), 0.0
+        self._saved_at, self._pause = time.monotonic(), config.save_seconds
         self.newest: Path | None = None
-        """that this run has written"""
-        self._goes_on = self._folder is not None and resumed is not None and in_folder(resumed, self._folder)
-        self._best = self._kept_score() if self._goes_on else None
+        self.best: Path | None = None
+        self._best_score: Score | None = None
+        self._goes_on = False
+        if self._folder is not None and resumed is not None:
+            resumed, best = Path(resumed).resolve(), self._folder / BEST
+            self._goes_on = self._folder.resolve() in (resumed, resumed.parent)
+            if self._goes_on and best.exists():
+                try:
+                    score = load_checkpoint(best).get("score")
+                    self.best, self._best_score = (None, None) if score is None else (best, Score(*score))
+                except CheckpointError as error:
+                    logger.warning("%s; the next checkpoint takes its place", error)
 
     @classmethod
     def of(
         cls, config: RunConfig, folder: str | Path | None, interval: int, resumed: str | Path | None
     ) -> "Checkpoints":
         """Those that a run's settings ask for."""
-        return cls(folder, interval, seconds=config.save_seconds, keep=config.keep_checkpoints, resumed=resumed)
+        return cls(config, folder, interval, resumed)
 
     @property
     def exist(self) -> bool:
         """Whether the folder has one, whoever wrote it."""
         return self._folder is not None and (self._folder / NEWEST).exists()
 
-    @property
-    def best(self) -> Path | None:
-        """The best one of this run, those before a resume included."""
-        return None if self._folder is None or self._best is None else self._folder / BEST
-
     def due(self, iteration: int, score: Score | None) -> bool:
         """Whether one is to be written after this iteration; the best by an evaluation, which are rare, always is."""
         if self._folder is None or self._interval == 0:
             return False
-        if score is not None and score.by == "evaluation" and self.is_best(score):
+        if score is not None and score.by == "evaluation" and self._is_best(score):
             return True
         if iteration % self._interval == 0 and (self._interval != DEFAULT_INTERVAL or self.newest is None):
             return True
-        pause = max(self._seconds, self._saving_took / SAVING_SHARE)
-        return time.monotonic() - self._saved_at >= pause
-
-    def is_best(self, score: Score | None) -> bool:
-        """Whether no checkpoint so far has such a score."""
-        if score is None or self._folder is None:
-            return False
-        return self._best is None or self._best.by != score.by or score.value > self._best.value
+        return time.monotonic() - self._saved_at >= self._pause
 
     def save(self, content: Mapping[str, Any], iteration: int, score: Score | None) -> None:
         """Write one; without a folder nothing.
@@ -250,38 +223,35 @@ class Checkpoints:
         if self._folder is None:
             return
         began = time.monotonic()
-        path = self._folder / NEWEST
+        path, best = self._folder / NEWEST, self._folder / BEST
         save_checkpoint(path, {**content, "score": None if score is None else list(score)})
         if self.newest is None and not self._goes_on:
-            for stale in (self._folder / BEST, *self._numbered()):
+            for stale in (best, *self._folder.glob("checkpoint-*.pt")):
                 stale.unlink(missing_ok=True)
         self.newest = path
-        if self.is_best(score):
-            copy_checkpoint(path, self._folder / BEST)
-            self._best = score
-        if self._keep > 1:
-            copy_checkpoint(path, self._folder / f"checkpoint-{iteration}.pt")
-            for old in self._numbered()[: -self._keep]:
+        if score is not None and self._is_best(score):
+            _copy(path, best)
+            self.best, self._best_score = best, score
+        if self._config.keep_checkpoints > 1:
+            _copy(path, self._folder / f"checkpoint-{iteration}.pt")
+            kept = sorted(self._folder.glob("checkpoint-*.pt"), key=lambda path: path.stat().st_mtime_ns)
+            for old in kept[: -self._config.keep_checkpoints]:
                 old.unlink()
         self._saved_at = time.monotonic()
-        self._saving_took = self._saved_at - began
+        self._pause = max(self._config.save_seconds, (self._saved_at - began) / SAVING_SHARE)
 
-    def _numbered(self) -> list[Path]:
-        """Oldest first."""
-        assert self._folder is not None
-        return sorted(self._folder.glob("checkpoint-*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    def _is_best(self, score: Score) -> bool:
+        best = self._best_score
+        return best is None or best.by != score.by or score.value > best.value
 
-    def _kept_score(self) -> Score | None:
-        assert self._folder is not None
-        path = self._folder / BEST
-        if not path.exists():
-            return None
+
+def _copy(path: Path, to: Path) -> None:
+    """Have the file under a second name as well, which costs no space where the file system knows hard links."""
+    with _in_place_of(to) as beside:
         try:
-            score = load_checkpoint(path).get("score")
-        except CheckpointError as error:
-            logger.warning("%s; the next checkpoint takes its place", error)
-            return None
-        return None if score is None else Score(*score)
+            os.link(path, beside)
+        except OSError:
+            shutil.copyfile(path, beside)
 
 
 class Resumable(Protocol):
@@ -294,17 +264,10 @@ def continue_learner(learner: Resumable, state: Mapping[str, Any], path: Path) -
     """Give the learner what the checkpoint at ``path`` holds of it.
 
     Raises:
-        CheckpointError: its networks are of other sizes, as settings of the environment may make them, or parts of it
-            are missing.
+        CheckpointError: see ``restoring``.
     """
-    with restoring():
-        try:
-            learner.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path}: its networks do not fit this run's; with env_cfg the sizes of observations or actions have "
-                f"changed: use the saved values or start anew ({error})"
-            ) from error
+    with restoring(path):
+        learner.load_state_dict(state)
 
 
 def continue_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:

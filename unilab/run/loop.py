@@ -37,25 +37,23 @@ class TrainingRun(ABC):
 
     Attributes:
         progress: of the latest iteration.
+        score: what the best checkpoint is chosen by, if the latest iteration has one.
         directory: for files; None: none are written.
         faults_path: where the states of simulation faults go.
         resumed_at: the iteration that this call goes on from.
     """
 
     def __init__(
-        self,
-        config: Any,
-        log_dir: str | Path | None,
-        saved: Mapping[str, Any] | None,
-        logger_type: str = "tensorboard",
+        self, config: Any, log_dir: str | Path | None, saved: Mapping[str, Any] | None, logger_type: str
     ) -> None:
         self._began = time.monotonic()
         self._config = config
-        with restoring():
-            self.progress = Progress() if saved is None else Progress(**saved["progress"])
-        self.resumed_at = self.progress.iteration
-        self._evaluated = False
-        self._wall_seconds_before = self.progress.wall_seconds
+        self.progress = Progress()
+        self.score: Score | None = None
+        if saved is not None:
+            with restoring():
+                self.progress = Progress(**saved["progress"])
+        self.resumed_at, self._seconds_before = self.progress.iteration, self.progress.wall_seconds
         self.directory = None if log_dir is None else Path(log_dir)
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -83,34 +81,31 @@ class TrainingRun(ABC):
         """Mean return of whole episodes without noise; ``check`` as for ``iterate``."""
 
     def evaluate(self, check: Check) -> None:
-        """Evaluate the policy after this iteration, if one is due, and write the iteration's metrics."""
-        self._evaluated = False
-        interval = self._config.eval_interval
+        """End the iteration: evaluate the policy if that is due, note the score and write the metrics.
+
+        The score is the evaluation that was made, or, where none are asked for, the return of training, once it is a
+        mean over enough episodes.
+        """
+        interval, score = self._config.eval_interval, None
+        self.score = None
         try:
-            if interval and self.progress.iteration % interval == 0:
+            if interval == 0 and self.progress.episodes >= WINDOW:
+                score = Score("training", self.progress.episode_return)
+            elif interval and self.progress.iteration % interval == 0:
                 with span("evaluation"):
-                    value = self.play(check)
-                self.progress = dataclasses.replace(self.progress, eval_return=value)
-                self._evaluated = True
+                    score = Score("evaluation", self.play(check))
+                self.progress = dataclasses.replace(self.progress, eval_return=score.value)
+            if score is not None and math.isfinite(score.value):  # nothing would be better than a NaN
+                self.score = score
         finally:  # the iteration itself is complete, also when a signal ends the evaluation
             self._writer.write(self.progress)
 
-    def score(self) -> Score | None:
-        """What the best checkpoint is chosen by: the latest evaluation while it is new, or, without evaluations, the
-        return of training, once it is a mean over enough episodes."""
-        if self._config.eval_interval:
-            score, counts = Score("evaluation", self.progress.eval_return), self._evaluated
-        else:
-            score, counts = Score("training", self.progress.episode_return), self.progress.episodes >= WINDOW
-        return score if counts and math.isfinite(score.value) else None  # nothing would be better than a NaN
-
     def checkpoint(self, **more: Any) -> dict[str, Any]:
         """Name of the trainer, settings, progress and ``content``."""
-        progress = dataclasses.asdict(self.progress)
         return {
             "trainer": trainer_name(self._config),
             "config": plain(self._config),
-            "progress": progress,
+            "progress": dataclasses.asdict(self.progress),
             **self.content(),
             **more,
         }
@@ -130,7 +125,7 @@ class TrainingRun(ABC):
         self.progress = Progress(
             iteration=iteration,
             collected_env_steps=collector.env_steps,
-            wall_seconds=self._wall_seconds_before + end - self._began,
+            wall_seconds=self._seconds_before + end - self._began,
             learner_busy_seconds=before.learner_busy_seconds + end - learning_since,
             learner_wait_seconds=before.learner_wait_seconds + learning_since - waiting_since,
             collector_busy_seconds=collector.busy_seconds,
@@ -193,8 +188,8 @@ def train(
                 run.iterate(check)
                 run.evaluate(check)
                 progress = run.progress
-                if checkpoints.due(progress.iteration, run.score()):
-                    checkpoints.save(run.checkpoint(), progress.iteration, run.score())
+                if checkpoints.due(progress.iteration, run.score):
+                    checkpoints.save(run.checkpoint(), progress.iteration, run.score)
                 if on_iteration is not None and not on_iteration(progress):
                     stopped_by = "callback"
                     break
@@ -206,7 +201,7 @@ def train(
             runner.seconds_to_end(0.0)  # which begin now
         iteration = run.progress.iteration
         if iteration > run.resumed_at or (iteration and not checkpoints.exist):
-            checkpoints.save(run.checkpoint(), iteration, run.score())
+            checkpoints.save(run.checkpoint(), iteration, run.score)
     return Summary(run.progress, stopped_by, checkpoints.newest, checkpoints.best)
 
 
@@ -225,23 +220,20 @@ def check_resumable(saved: Mapping[str, Any], config: Any, fixed: Sequence[str],
     Raises:
         CheckpointError: naming the first that differs and cannot.
     """
-    if saved["trainer"] != trainer_name(config):
-        raise _other(path, "trainer", saved["trainer"], trainer_name(config))
-    try:
-        before, now = (flatten(parse(type(config), content)) for content in (saved["config"], plain(config)))
-    except SettingsError as error:
-        raise CheckpointError(f"{path}: saved by a version with other settings: {error}; start anew") from error
+    before, now = {"trainer": saved["trainer"]}, {"trainer": trainer_name(config)}
+    if before == now:
+        try:
+            before, now = (flatten(parse(type(config), content)) for content in (saved["config"], plain(config)))
+        except SettingsError as error:
+            raise CheckpointError(f"{path}: saved by a version with other settings: {error}; start anew") from error
     changed = frozenset(name for name in now if before[name] != now[name])
     for name in sorted(changed):
-        if any(name == group or name.startswith(f"{group}.") for group in fixed):
-            raise _other(path, name, before[name], now[name])
+        if any(f"{name}.".startswith(f"{group}.") for group in ("trainer", *fixed)):
+            raise CheckpointError(
+                f"{path}: saved with {name} = {before[name]}, this run has {now[name]}; use the saved value or start "
+                "anew"
+            )
     return changed
-
-
-def _other(path: Path, name: str, before: Any, now: Any) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: saved with {name} = {before}, this run has {now}; use the saved value or start anew"
-    )
 
 
 def trainer_name(config: Any) -> str:

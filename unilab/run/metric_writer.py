@@ -7,9 +7,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unilab.run.progress import Progress
 from unilab.settings import SettingsError, nearest
@@ -19,16 +19,6 @@ RECORDS_PER_SECOND = 10
 CURVE_FILE = "curve.csv"
 _EVENT_FILES = itertools.count()
 """tells files of one process and second apart"""
-
-
-class MetricLogger(Protocol):
-    """Keeps what a run reports."""
-
-    def add(self, progress: Progress) -> None:
-        """Keep the numbers of one iteration."""
-
-    def close(self) -> None:
-        """Write what is not yet written, and end."""
 
 
 class TensorBoardLogger:
@@ -112,14 +102,13 @@ class CsvLogger:
 
     def add(self, progress: Progress) -> None:
         values = progress.scalars()
-        first = not self._columns
-        if first or not values.keys() <= set(self._columns):
-            self._rewrite(values, progress.iteration if first else math.inf)
+        if not values.keys() <= set(self._columns):
+            self._rewrite(values, math.inf if self._columns else progress.iteration)
+        row = {
+            name: int(value) if value.is_integer() else value for name, value in values.items() if not math.isnan(value)
+        }
         with self._path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow({name: _cell(value) for name, value in values.items()})
-
-    def close(self) -> None:
-        pass  # every row is written
+            csv.DictWriter(file, self._columns).writerow(row)
 
     def _rewrite(self, values: Mapping[str, float], before: float) -> None:
         """Give the file a column for each of ``values``; of its rows those of iterations ``before`` stay."""
@@ -137,20 +126,11 @@ class CsvLogger:
             writer.writerows(rows)
         beside.replace(self._path)
 
-
-def _cell(value: float) -> str:
-    """Whole numbers without a fraction; what is not a number is left empty."""
-    if math.isnan(value):
-        return ""
-    return str(int(value)) if value.is_integer() else repr(value)
+    def close(self) -> None:
+        pass  # every row is written
 
 
-LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], MetricLogger]] = {
-    "tensorboard": lambda folder, settings: TensorBoardLogger(folder),
-    "wandb": WandbLogger,
-    "csv": lambda folder, settings: CsvLogger(folder / CURVE_FILE),
-}
-"""By ``logger_type``: each makes a logger for a folder and the run's settings."""
+LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 class MetricWriter:
@@ -159,24 +139,27 @@ class MetricWriter:
 
     Args:
         log_dir: the folder that is written to; None: nothing is written.
-        logger_type: tensorboard, wandb or csv.
+        logger_type: one of ``LOGGERS``.
         settings: of the run, kept where the logger keeps such.
 
     Raises:
         SettingsError: another ``logger_type``, or one whose package is not installed.
     """
 
-    def __init__(
-        self, log_dir: Path | None, logger_type: str = "tensorboard", settings: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, log_dir: Path | None, logger_type: str, settings: Mapping[str, Any]) -> None:
         if logger_type not in LOGGERS:
             raise SettingsError("logger_type", f"unknown logger '{logger_type}'; {nearest(logger_type, LOGGERS)}")
-        self._logger: MetricLogger | None = None
-        self._second = -math.inf
-        self._records = 0
+        self._logger: TensorBoardLogger | WandbLogger | CsvLogger | None = None
+        self._second, self._records = -math.inf, 0
         self._unwritten: Progress | None = None
         if log_dir is not None:
-            self._logger = LOGGERS[logger_type](log_dir, settings or {})
+            match logger_type:
+                case "tensorboard":
+                    self._logger = TensorBoardLogger(log_dir)
+                case "wandb":
+                    self._logger = WandbLogger(log_dir, settings)
+                case "csv":
+                    self._logger = CsvLogger(log_dir / CURVE_FILE)
 
     def write(self, progress: Progress) -> None:
         """Record one iteration."""

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import queue
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,14 +68,13 @@ class CollectorCounters:
     wait_seconds: float = 0.0
     dropped_rollouts: int = 0
     fault_count: int = 0
-    faults: tuple[dict[str, Any], ...] = ()
-    """the latest simulation faults: env_id, step, field, message and the state before"""
+    faults: Sequence[dict[str, Any]] = ()
+    """the latest simulation faults: env_id, step, field and message"""
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Self:
         """The counters in a collector's message; what it does not say is 0."""
-        known = {name: message[name] for name in cls.__dataclass_fields__ if name in message}
-        return cls(**known | {"faults": tuple(message.get("faults", ()))})
+        return cls(**{name: message[name] for name in cls.__dataclass_fields__ if name in message})
 
     def after(self, before: "CollectorCounters") -> "CollectorCounters":
         """These counters on top of those of the run that was resumed."""
@@ -90,10 +89,6 @@ class CollectorCounters:
             fault_count=before.fault_count + self.fault_count,
             faults=self.faults,
         )
-
-    def plain(self) -> dict[str, Any]:
-        """In types that a checkpoint can hold."""
-        return dataclasses.asdict(self) | {"faults": list(self.faults)}
 
 
 @dataclass(frozen=True)
@@ -124,14 +119,11 @@ def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worke
 
     ``worker_name`` is whose message it is, in what is logged (level DEBUG) when one is given up.
     """
-    try:
+    with suppress(queue.Full):
         metrics_queue.put_nowait(msg)
         return
-    except queue.Full:
-        logger.debug("%s: the queue for metrics is full; its oldest message is given up", worker_name)
+    logger.debug("%s: the queue for metrics is full; its oldest message is given up", worker_name)
     with suppress(queue.Empty):  # the reader took it meanwhile: there is room again
         metrics_queue.get_nowait()
-    try:
+    with suppress(queue.Full):  # another writer was faster: its message is as new as ours
         metrics_queue.put_nowait(msg)
-    except queue.Full:  # another writer was faster: its message is as new as ours
-        logger.debug("%s: the queue for metrics was filled by another worker; this message is given up", worker_name)

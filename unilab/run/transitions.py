@@ -66,15 +66,20 @@ class NStepReturns:
         if n < 1:
             raise ValueError(f"NStepReturns: n is {n}; a transition spans at least 1 step")
         self.n = n
+        self._slot = 0
+        self._arrays: dict[str, np.ndarray] = {}
+        """what outlives a step, by its name in a checkpoint"""
         if n == 1:
             return
         # The last n steps; step t of a row is in slot t % n.
         self._obs = np.zeros((n, num_envs, obs_dim), np.float32)
         self._actions = np.zeros((n, num_envs, action_dim), np.float32)
-        self._critic = np.zeros((n, num_envs, critic_dim), np.float32) if critic_dim else None
+        self._critic = np.zeros((n, num_envs, critic_dim), np.float32)
         self._sums = np.zeros((n, num_envs), np.float32)
         self._open = np.zeros(num_envs, np.int64)  # starts of each row that are not complete, at most n
-        self._slot = 0
+        self._arrays |= {"obs": self._obs, "actions": self._actions, "sums": self._sums, "open": self._open}
+        if critic_dim:
+            self._arrays["critic"] = self._critic
         ages = np.arange(n - 1, -1, -1)  # oldest start first
         self._ages = ages[:, None]
         self._slots = (np.arange(n)[:, None] - ages) % n  # [newest slot, order of age]
@@ -92,46 +97,37 @@ class NStepReturns:
         """
         if self.n == 1:
             return step if failed is None else step.select(~failed)
-        self._push(step, failed)
-        if failed is None and self._open.min() == self.n and not step.dones.any():
-            transitions = self._oldest(step)
-        else:
-            transitions = self._complete(step, failed)
-        self._slot = (self._slot + 1) % self.n
-        return transitions
-
-    def _push(self, step: Transitions, failed: BoolArray | None) -> None:
-        """Open a start in each row and add the rewards to all open ones."""
-        slot = self._slot
-        self._obs[slot] = step.obs
-        self._actions[slot] = step.actions
-        if self._critic is not None:
+        # Open a start in each row, and add the rewards to the sums of all open ones.
+        slot, self._slot = self._slot, (self._slot + 1) % self.n
+        self._obs[slot], self._actions[slot], self._sums[slot] = step.obs, step.actions, 0
+        if step.critic is not None:
             self._critic[slot] = step.critic
-        self._sums[slot] = 0
         rewards = step.rewards if failed is None else np.where(failed, np.float32(0), step.rewards)
         self._sums += np.multiply(self._discounts[slot], rewards, out=self._weighted)
         np.minimum(self._open + 1, self.n, out=self._open)
-
-    def _oldest(self, step: Transitions) -> Transitions:
-        """Every row's oldest start spans n steps now: nothing to pick, nothing to copy."""
-        oldest = (self._slot + 1) % self.n
-        return step._replace(
-            obs=self._obs[oldest],
-            actions=self._actions[oldest],
-            rewards=self._sums[oldest],
-            critic=None if self._critic is None else self._critic[oldest],
-            steps=self._all_n,
-        )
-
-    def _complete(self, step: Transitions, failed: BoolArray | None) -> Transitions:
-        """Whatever spans n steps or ends with its episode."""
+        if failed is None and self._open.min() == self.n and not step.dones.any():
+            # Every row's oldest start spans n steps now: nothing to pick, nothing to copy.
+            oldest = self._slot
+            return step._replace(
+                obs=self._obs[oldest],
+                actions=self._actions[oldest],
+                rewards=self._sums[oldest],
+                critic=None if step.critic is None else self._critic[oldest],
+                steps=self._all_n,
+            )
         ends = step.dones if failed is None else step.dones | failed
         complete = (self._ages < self._open) & (ends | (self._ages == self.n - 1))
-        if failed is not None:
-            complete[-1] &= ~failed  # the start of the failed step itself
-            step = _cut_before(failed, step)
+        if failed is not None:  # what is open ends where the failed step began, which is itself left out
+            complete[-1] &= ~failed
+            step = step._replace(
+                next_obs=np.where(failed[:, None], step.obs, step.next_obs), truncated=step.truncated | failed
+            )
+            if step.critic is not None and step.next_critic is not None:
+                step = step._replace(next_critic=np.where(failed[:, None], step.critic, step.next_critic))
         order, rows = complete.nonzero()
-        slots = self._slots[self._slot, order]
+        slots, spans = self._slots[slot, order], self.n - order
+        if failed is not None:
+            spans -= failed[rows]
         self._open[ends] = 0
         return Transitions(
             obs=self._obs[slots, rows],
@@ -140,9 +136,9 @@ class NStepReturns:
             next_obs=step.next_obs[rows],
             dones=ends[rows],
             truncated=step.truncated[rows],
-            critic=None if self._critic is None else self._critic[slots, rows],
+            critic=None if step.critic is None else self._critic[slots, rows],
             next_critic=None if step.next_critic is None else step.next_critic[rows],
-            steps=self.n - order - (0 if failed is None else failed[rows]),
+            steps=spans,
         )
 
     def forget(self) -> None:
@@ -152,39 +148,13 @@ class NStepReturns:
 
     def state_dict(self) -> dict[str, Any]:
         """All open starts."""
-        if self.n == 1:
-            return {}
-        return {"slot": self._slot} | {name: array.copy() for name, array in self._arrays().items()}
+        return {"slot": self._slot, **{name: array.copy() for name, array in self._arrays.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict`` of the same n, N and sizes; arrays may come back as CPU tensors."""
-        if self.n == 1:
-            return
-        self._slot = state["slot"]
-        for name, array in self._arrays().items():
+        self._slot = state.get("slot", 0)
+        for name, array in self._arrays.items():
             array[...] = np.asarray(state[name])
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {
-            "obs": self._obs,
-            "actions": self._actions,
-            "sums": self._sums,
-            "open": self._open,
-        }
-        return arrays if self._critic is None else arrays | {"critic": self._critic}
-
-
-def _cut_before(failed: BoolArray, step: Transitions) -> Transitions:
-    """The step in which the rows that failed stayed where they were and were cut off."""
-    column = failed[:, None]
-    next_critic = step.next_critic
-    if step.critic is not None and next_critic is not None:
-        next_critic = np.where(column, step.critic, next_critic)
-    return step._replace(
-        next_obs=np.where(column, step.obs, step.next_obs),
-        next_critic=next_critic,
-        truncated=step.truncated | failed,
-    )
 
 
 class TransitionSink(Sink):

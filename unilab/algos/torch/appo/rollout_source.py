@@ -205,7 +205,7 @@ class ProcessSource:
 
     def state_dict(self) -> dict[str, Any]:
         """The counters."""
-        return {"counters": self.counters().plain()}
+        return {"counters": asdict(self.counters())}
 
     def close(self) -> None:
         """Stop the collector and free the shared memory."""

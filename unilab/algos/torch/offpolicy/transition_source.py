@@ -104,7 +104,7 @@ class TransitionSource(ABC):
         return {
             "collector": self._state(check),
             "fresh": self._fresh,
-            "counters": self.counters().plain(),
+            "counters": dataclasses.asdict(self.counters()),
             "replay": self.replay.state_dict(with_rows),
         }
 
