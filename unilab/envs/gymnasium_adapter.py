@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -27,7 +27,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
     begins a new episode.
     """
 
-    exact_resume: ClassVar[bool] = False
+    exact_resume = False
 
     def __init__(
         self,

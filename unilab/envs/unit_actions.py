@@ -57,11 +57,7 @@ class UnitActions(VecEnv):
         self.action_low, self.action_high = -np.ones(env.action_dim, np.float32), np.ones(env.action_dim, np.float32)
         self.num_actions = env.num_actions
         self.max_episode_steps = env.max_episode_steps
-        self.elapsed_steps = env.elapsed_steps
-
-    @property
-    def exact_resume(self) -> bool:  # type: ignore[override]  # a fact of the environment within
-        return self._env.exact_resume
+        self.elapsed_steps, self.exact_resume = env.elapsed_steps, env.exact_resume
 
     @property
     def obs(self) -> FloatArray:

@@ -100,7 +100,7 @@ class VecEnv(ABC):
     rows do not notice. NaN never leaves the environment. Actions reach the simulation as they are given.
     """
 
-    exact_resume: ClassVar[bool] = True
+    exact_resume: bool = True
     """whether ``load_state_dict`` continues bit for bit"""
     simulates_here: ClassVar[bool] = False
     """whether all of its work is known to be done on the CPUs of this machine, by processes that descend from the one

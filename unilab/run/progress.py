@@ -78,11 +78,12 @@ class CollectorCounters:
 
     def after(self, before: "CollectorCounters") -> "CollectorCounters":
         """These counters on top of those of the run that was resumed."""
+        recent = self if self.episodes else before
         return CollectorCounters(
             env_steps=before.env_steps + self.env_steps,
             episodes=before.episodes + self.episodes,
-            episode_return=self.episode_return if self.episodes else before.episode_return,
-            episode_length=self.episode_length if self.episodes else before.episode_length,
+            episode_return=recent.episode_return,
+            episode_length=recent.episode_length,
             busy_seconds=before.busy_seconds + self.busy_seconds,
             wait_seconds=before.wait_seconds + self.wait_seconds,
             dropped_rollouts=before.dropped_rollouts + self.dropped_rollouts,

@@ -21,9 +21,9 @@ class StopRequested(Exception):
 class stop_on_signals:
     """While the context is entered, the first SIGINT or SIGTERM is remembered instead of raised.
 
-    The training loop calls ``check`` and ends by itself. From the first signal on both
-    have their default effect, so that a second one ends the process at once, even when it hangs. Outside the main
-    thread nothing is changed, because Python delivers signals there alone.
+    The training loop calls ``check`` and ends by itself. From the first signal on both have their default effect, so
+    that a second one ends the process at once, even when it hangs. Outside the main thread nothing is changed, because
+    Python delivers signals there alone.
 
     Args:
         wake: flags to set with the request, so that waits end at once (``runner.interrupt``).
@@ -54,8 +54,7 @@ class stop_on_signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._previous[number] = signal.getsignal(number) or signal.SIG_DFL
-                signal.signal(number, self._request)
+                self._previous[number] = signal.signal(number, self._request) or signal.SIG_DFL
         return self
 
     def __exit__(
