@@ -107,7 +107,7 @@ def meanings(cls: type) -> dict[str, str]:
 
 
 def new_name(cls: type, name: str) -> str | None:
-    """What a setting or group of an earlier version, by its dotted name, is called now; None: there was none."""
+    """The present name of a setting or group of an earlier version, by its dotted name; None: there was none."""
     for old, new in getattr(cls, "__renamed__", {}).items():
         if name == old or name.startswith(f"{old}."):
             return f"{new}{name.removeprefix(old)}"
@@ -147,7 +147,7 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
 
 
 def _refuse_text(given: Any, parsed: Any, key: str) -> None:
-    """A number or a flag that was given as text, which pydantic would take: elsewhere it stays text, and differs."""
+    """Refuse text for a number or a flag: pydantic takes it, but elsewhere it would stay text, and differ."""
     if isinstance(given, str) and isinstance(parsed, int | float):
         wanted = {bool: "true or false", int: "a whole number"}.get(type(parsed), "a number")
         raise SettingsError(key, f"expected {wanted}, got the string '{given}': write it unquoted")

@@ -1,4 +1,4 @@
-"""Tries an environment before anything is built on it: a few steps, and what its own code does not as it should.
+"""Tries an environment before anything is built on it: makes a few steps, and says what its own code does wrong.
 
 The mistakes of a first own environment are found here, where they can be told in words: an observation of another
 shape, a function that returns nothing, and so on.
@@ -30,7 +30,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     """mistakes; with one of them nothing can be trained"""
     notes: list[str] = field(default_factory=list)
-    """what may be meant so"""
+    """what may be intended"""
     sizes: str = ""
     """of the environment, in words"""
 
@@ -57,7 +57,7 @@ def check(name: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str 
                 )
     except (EnvironmentMistake, SettingsError) as error:
         findings.problems.append(str(error))
-    except Exception as error:  # noqa: BLE001 whatever its code raises is what its author wants to know
+    except Exception as error:  # noqa: BLE001 its author wants to know whatever its code raises
         package = Path(__file__).parents[1]
         for place in reversed(traceback.extract_tb(error.__traceback__)):
             is_installed = package in Path(place.filename).parents or "site-packages" in place.filename

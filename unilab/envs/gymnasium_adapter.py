@@ -79,7 +79,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             self._terminated[row] = False
             self._reward[row] = 0
             if not np.isfinite(actions[row]).all():
-                continue  # ends as a fault; no environment of another's is asked to stand it
+                continue  # it ends as a fault; not every environment survives a NaN
             space = env.action_space
             if isinstance(space, spaces.Discrete):
                 action = space.start + round(float(actions[row, 0]))

@@ -22,17 +22,17 @@ from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
 
 WINDOW = 100
-"""newest finished episodes that the mean return and length are of"""
+"""number of the newest finished episodes, of which the mean return and length are reported"""
 REPORTED_FAULTS = 8
-"""latest simulation faults that a message tells of; all are counted"""
+"""number of the latest simulation faults that a message has; all are counted"""
 MOST_TEXT = 500
-"""characters of a fault's message that travel, so that a message has room in its mailbox whatever the model's size"""
+"""most characters of a fault's message that are sent, so that it has room in a mailbox whatever the model's size"""
 
 NO_EPISODES = np.empty((0, 2))
 
 Bootstrap = Callable[[NDArray[np.bool_], FloatArray, FloatArray | None], np.ndarray]
-"""from [K] whether a time limit cut the episode off, final observations [K, O] and final privileged observations
-[K, C] or None, what is added to the rewards [K]"""
+"""gives what is added to the rewards [K]; takes whether a time limit cut the episode off [K], the final observations
+[K, O] and the final privileged observations [K, C] or None"""
 
 
 class ActingPolicy(Protocol):

@@ -22,13 +22,13 @@ from unilab.settings import SettingsError
 FORMAT = 1
 NEWEST, BEST = "checkpoint.pt", "best.pt"
 PARTS = ("trainer", "config", "progress", "learner", "collection")
-"""that the checkpoint of a run has"""
+"""what the checkpoint of a run holds"""
 ZIP = b"PK\x03\x04"
 FOREIGN = f"not a checkpoint of this program; `train` and `learn` write them, as {NEWEST} and {BEST}"
 OTHER_LAYOUT = "the layout is that of an older version of this program; use that version, or train anew"
 DEFAULT_INTERVAL = 50
 SAVING_SHARE = 0.05
-"""of the time at most for checkpoints that are due by time: a replay buffer of gigabytes takes seconds to write"""
+"""greatest share of the time for checkpoints that are due by time: gigabytes of replay take seconds to write"""
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from unilab.run.progress import CollectorCounters
 logger = logging.getLogger(__name__)
 
 LOGGED_FAULTS = 8
-"""that a run warns of"""
+"""number of faults that a run warns of"""
 KEPT_FAULTS = 32
-"""whose states go to a file: those of a large model are large, and a policy that diverged makes thousands"""
+"""number of faults whose states go to a file: states may be large, and a policy that diverged makes thousands"""
 FAILED_STEPS = 100
-"""of all environments in a row that may all fail before the run ends"""
+"""number of steps in a row in which all environments may fail before the run ends"""
 
 
 class AllStepsFailedError(RuntimeError):

@@ -170,7 +170,7 @@ def train(
 ) -> Summary:
     """Iterate until ``max_iterations``, ``max_seconds``, a signal or ``on_iteration`` returning False; then save.
 
-    What has learned nothing, or nothing since it was resumed, takes no checkpoint's place.
+    A run that has learned nothing, or nothing since it was resumed, replaces no checkpoint.
 
     Raises:
         CollectorError: the collector failed or died; the last checkpoint is on disk.

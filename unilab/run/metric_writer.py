@@ -15,7 +15,7 @@ from unilab.run.progress import Progress
 from unilab.settings import SettingsError, nearest
 
 RECORDS_PER_SECOND = 10
-"""at most: iterations of a few milliseconds would spend their time on writing"""
+"""the most that are written: iterations of a few milliseconds would spend their time on it"""
 CURVE_FILE = "curve.csv"
 _EVENT_FILES = itertools.count()
 """tells files of one process and second apart"""
@@ -24,8 +24,8 @@ _EVENT_FILES = itertools.count()
 class TensorBoardLogger:
     """Every number of ``Progress`` over env steps, as TensorBoard events in ``folder``.
 
-    Written here and now: the writers of TensorBoard and PyTorch leave it to a thread, from which an error of the disk
-    comes as that thread's traceback.
+    They are written at once: the writers of TensorBoard and PyTorch leave that to a thread, which prints a traceback of
+    its own when the disk is full.
 
     Raises:
         OSError: the disk is full or not writable; ``add`` likewise.
