@@ -16,6 +16,7 @@ from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
+from unilab.algos.torch.offpolicy.config import check as check_off_policy
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
 from unilab.errors import UserError
@@ -252,18 +253,7 @@ class OffPolicyTrainer(OwnTrainer):
     remedies = OFF_POLICY_REMEDIES
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
-        from unilab.algos.torch.offpolicy.arguments import check_workers
-        from unilab.algos.torch.offpolicy.runner import check_replay_capacity
-
-        config = self.config(settings)
-        if config.pipeline == "device" and config.learner_device == "cpu":
-            raise SettingsError(
-                "pipeline",
-                "'device' keeps the replay buffer on an accelerator, but learner_device is cpu; use auto, direct or "
-                "prefetch, or a learner_device such as cuda",
-            )
-        check_replay_capacity(config)
-        check_workers(config)
+        check_off_policy(self.config(settings))
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
         config = self.config(settings)

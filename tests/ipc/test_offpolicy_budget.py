@@ -72,7 +72,7 @@ def kept_for_gradients(learner: Any, batch: Any) -> int:
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
     config = config_of(algorithm, **{"algorithm.n_step": n_step, "network.actor": [32, 16]})
-    learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
+    learner = build_learner(config, EnvDims(17, 6, 5))
     replay = ReplayBuffer(5000, 17, 6, "cpu", critic_dim=5, multi_step=n_step > 1)
     sync, mailbox = SharedWeightSync.from_state_dict(learner.get_weights()), LatestValue()
     try:
@@ -100,7 +100,7 @@ def test_networks_and_gradients_are_those_of_the_learner(algorithm, parts, monke
         network={"actor": [64, 32], "critic": [48]},
         algorithm={"num_atoms": 3, "policy_frequency": 2},
     )
-    learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
+    learner = build_learner(config, EnvDims(17, 6, 5))
     try:
         batch = RowLayout(17, 6, 5).fields(torch.zeros(512, 53))
         for _ in range(2):  # the second one updates the actor as well
@@ -123,7 +123,7 @@ def test_networks_and_gradients_are_those_of_the_learner(algorithm, parts, monke
 def test_the_workspace_has_room_for_what_is_kept_for_gradients(algorithm, layer_norm, widths):
     network = {"actor": widths, "critic": widths, "layer_norm": layer_norm}
     config = config_of(algorithm, batch_size=256, learner_threads=1, network=network)
-    learner = build_learner(config, algorithm, EnvDims(17, 6, 5))
+    learner = build_learner(config, EnvDims(17, 6, 5))
     try:
         batch = learner.with_noise(RowLayout(17, 6, 5).fields(torch.zeros(256, 53)))
         kept = kept_for_gradients(learner, batch)

@@ -1,5 +1,6 @@
 """The parts of an APPO round: steps of all environments, the preparation of a rollout, gradients, copies, weights."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
@@ -112,7 +113,8 @@ def _gradient(config: APPOConfig, dims: EnvDims, rows: int) -> Cost:
     """One optimizer step, with a minibatch of ``rows``."""
     rollout = _rollout(dims, MINIBATCHES * rows, config.learner_device)
     with closing(build_learner(config, dims)) as learner:
-        learner.num_learning_epochs, learner.num_mini_batches = EPOCHS, MINIBATCHES
+        algorithm = learner.algorithm
+        learner.algorithm = dataclasses.replace(algorithm, num_learning_epochs=EPOCHS, num_mini_batches=MINIBATCHES)
         learner.update(rollout)
         series = [_stamps(learner, rollout)]
         while series[-1][-1][0] - series[0][0][0] < SECONDS:

@@ -9,8 +9,7 @@ import torch
 from harness.trainers.costs.appo import NETWORKS, chosen
 from harness.trainers.costs.timing import timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
-from unilab.algos.torch.offpolicy.arguments import divide_threads
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
+from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, divide_threads
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
@@ -108,7 +107,7 @@ def _actor_update(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cos
 def _update(config: OffPolicyConfig, algo_type: str, dims: EnvDims, frequency: int) -> Cost:
     algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
     batch = _batch_of(config, dims)
-    with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), algo_type, dims)) as learner:
+    with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), dims)) as learner:
         return timed(lambda: _finish(learner, batch))
 
 

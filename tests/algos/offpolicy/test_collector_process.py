@@ -67,7 +67,7 @@ class Trainer(Runner):
         with theirs:
             self.process = self.start_collector(
                 off_policy_collector_fn,
-                (self.stop_event, dataclasses.asdict(config), "sac", self.replay, dims, self.sync.name),
+                (self.stop_event, config, self.replay, dims, self.sync.name),
                 {
                     "weight_param_shapes": self.sync.param_shapes,
                     "metrics_queue": self.mailbox,
@@ -189,7 +189,7 @@ def call(config, dims, *commands):
         ours.send(command)
     arguments = (replay, dims, sync.name, sync.param_shapes, mailbox, theirs, 5)
     try:
-        off_policy_collector_fn(SharedFlag(), dataclasses.asdict(config), "sac", *arguments)
+        off_policy_collector_fn(SharedFlag(), config, *arguments)
     finally:
         for shared in (replay, sync, mailbox):
             shared.cleanup()

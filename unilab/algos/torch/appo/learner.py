@@ -5,9 +5,9 @@ Schulman et al. 2017, PPO (arXiv:1707.06347).
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from unilab.algos.torch.appo.actor_critic import Actor, Critic
 from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.samples import PackedSamples, Samples
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
-from unilab.algos.torch.data_parallel import DataParallelThreads
+from unilab.algos.torch.gradient import Batch, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.envs.sizes import EnvSizes
@@ -31,20 +30,11 @@ LEARNING_RATE_RANGE = (1e-5, 1e-2)
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
 
 
-class Networks(nn.Module):
-    """Actor and critic as one module, so that one optimizer and one set of replicas serve both."""
-
-    def __init__(self, actor: Actor, critic: Critic) -> None:
-        super().__init__()
-        self.actor = actor
-        self.critic = critic
-
-
 class APPOLearner:
     """IMPACT with V-trace. ``update`` learns from one rollout; ``get_weights`` is what the collector acts with.
 
-    The networks are moved to ``device``; every parameter becomes a view of one flat tensor (see
-    ``DataParallelThreads``). ``num_threads`` data-parallel threads share each minibatch on a CPU.
+    The networks are moved to ``device``. ``num_threads`` threads share each minibatch on a CPU (``SharedGradients``).
+    All settings but device, threads and dtype are in ``algorithm``.
 
     Raises:
         TypeError: an unknown keyword argument.
@@ -82,41 +72,24 @@ class APPOLearner:
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        given = dict(locals())
+        settings = [field.name for field in dataclasses.fields(Defaults)]
         for name in kwargs:
-            known = [known for known in APPOLearner.__init__.__annotations__ if known not in ("kwargs", "return")]
+            known = [*settings, "device", "num_threads", "dtype", "seed"]
             raise TypeError(f"APPOLearner: unknown setting '{name}'; {nearest(name, known)}")
-        self.num_learning_epochs = num_learning_epochs
-        self.num_mini_batches = num_mini_batches
-        self.clip_param = clip_param
-        self.gamma = gamma
-        self.lam = lam
-        self.value_loss_coef = value_loss_coef
-        self.entropy_coef = entropy_coef
-        self.initial_learning_rate = self.learning_rate = learning_rate
-        self.max_grad_norm = max_grad_norm
-        self.use_clipped_value_loss = use_clipped_value_loss
-        self.schedule = schedule
-        self.desired_kl = desired_kl
-        self.adaptive_kl_factor = adaptive_kl_factor
-        self.adaptive_lr_factor = adaptive_lr_factor
+        self.algorithm = Defaults(**{name: given[name] for name in settings})
+        self.learning_rate = learning_rate
         self.device = torch.device(device)
-        self.tau = tau
-        self.target_update_freq = target_update_freq
-        self.vtrace_clip_rho = vtrace_clip_rho
-        self.vtrace_clip_c = vtrace_clip_c
-        self.behavior_ratio_clip = behavior_ratio_clip
-        self.dtype = getattr(torch, dtype)
-
         self.actor = actor.to(self.device)
         self.critic = critic.to(self.device)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        on_cpu = self.device.type == "cpu"
-        self._parallel = DataParallelThreads(Networks(self.actor, self.critic), num_threads if on_cpu else 1)
+        self._trained = [p for network in (self.actor, self.critic) for p in network.parameters() if p.requires_grad]
+        self._gradients = SharedGradients(num_threads if self.device.type == "cpu" else 1, self.device, dtype)
         self.optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](
-            [self._parallel.parameters], lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
+            self._trained, lr=learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
         self._generator = torch.Generator().manual_seed(seed)
-        self._loss = torch.compile(self._impact_loss, dynamic=True) if enable_compile else self._impact_loss
+        self._loss = torch.compile(self.impact_loss, dynamic=True) if enable_compile else self.impact_loss
         self.iteration = 0
         self.updates = 0
 
@@ -136,6 +109,7 @@ class APPOLearner:
         Raises:
             FloatingPointError: a loss is not finite; the parameters are those of the last good optimizer step.
         """
+        algorithm = self.algorithm
         with span("update"):
             with span("prepare"):
                 self._update_normalizers(rollout)
@@ -143,27 +117,31 @@ class APPOLearner:
                 packed = PackedSamples(samples)
             # Where the target policy is the learned one, their KL divergence is 0 before the first optimizer step,
             # whatever the learning rate.
-            target_is_learned = self.tau == 1 and self.iteration % self.target_update_freq == 0
+            target_is_learned = algorithm.tau == 1 and self.iteration % algorithm.target_update_freq == 0
             says_something = self.iteration > 0 and not target_is_learned
-            totals, gradient_norm, steps = torch.zeros(len(STATISTICS), device=self.device), 0.0, 0
-            for rows in self._minibatches(len(samples)):
+            totals = {name: torch.zeros((), device=self.device) for name in STATISTICS}
+            gradient_norm, steps = 0.0, 0
+            for rows in self._minibatches(len(samples["values"])):
                 if on_minibatch is not None:
                     on_minibatch()
                 with span("gradient"):
-                    statistics = self._gradient(packed, rows)
-                if steps or says_something:
-                    self._adapt_learning_rate(float(statistics[STATISTICS.index("kl")]))
+                    shares = rows.tensor_split(self._gradients.threads)
+                    take = lambda thread, shares=shares: [packed.take(shares[thread])]  # noqa: E731
+                    statistics = self._gradients.differentiate(self._loss, self._trained, take, len(rows))
+                if algorithm.schedule == "adaptive" and (steps or says_something):
+                    self._adapt_learning_rate(float(statistics["kl"]))
                 with span("optimizer_step"):
                     gradient_norm += self._step()
-                totals += statistics
+                for name, total in totals.items():
+                    total += statistics[name]
                 steps += 1
             self.iteration += 1
             self.updates += steps
-            if self.iteration % self.target_update_freq == 0:
+            if self.iteration % algorithm.target_update_freq == 0:
                 self.update_target_network()
-        metrics = dict(zip(STATISTICS, (totals / steps).tolist(), strict=True))
+        metrics = dict(zip(totals, (torch.stack(list(totals.values())) / steps).tolist(), strict=True))
         metrics |= {"gradient_norm": gradient_norm / steps, "learning_rate": self.learning_rate}
-        metrics["value_mean"] = float(samples.values.mean())
+        metrics["value_mean"] = float(samples["values"].mean())
         if self.actor.log_std is not None:
             metrics["action_std"] = float(self.actor.log_std.detach().exp().mean())
         return metrics
@@ -172,7 +150,7 @@ class APPOLearner:
         """Move the target actor a fraction ``tau`` of the way to the learned one; copy the normalization."""
         with torch.no_grad():
             for target, learned in zip(self.target_actor.parameters(), self.actor.parameters(), strict=True):
-                target.lerp_(learned, self.tau)
+                target.lerp_(learned, self.algorithm.tau)
         self.sync_target_actor_buffers()
 
     def sync_target_actor_buffers(self) -> None:
@@ -195,7 +173,7 @@ class APPOLearner:
             "critic": self.critic.state_dict(),
             "target_actor": self.target_actor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "initial_learning_rate": self.initial_learning_rate,
+            "initial_learning_rate": self.algorithm.learning_rate,
             "learning_rate": self.learning_rate,
             "generator": self._generator.get_state(),
             "iteration": self.iteration,
@@ -203,14 +181,20 @@ class APPOLearner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict`` with the settings of now; raises RuntimeError when the networks differ.
+        """Continue from ``state_dict`` with the settings of now.
 
         The learning rate goes on from what it has become, unless this learner began with another one than ``state``.
+
+        Raises:
+            RuntimeError: the networks differ.
+            ValueError: an earlier version saved it, whose optimizer had the moments of all parameters in one.
         """
+        if len(state["optimizer"]["param_groups"][0]["params"]) != len(self._trained):
+            raise ValueError("the optimizer's moments are not those of each parameter")
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
         self.target_actor.load_state_dict(state["target_actor"])
-        if state["initial_learning_rate"] == self.initial_learning_rate:
+        if state["initial_learning_rate"] == self.algorithm.learning_rate:
             self.learning_rate = state["learning_rate"]
         continue_optimizer(self.optimizer, state["optimizer"])
         self._set_learning_rate()
@@ -220,7 +204,7 @@ class APPOLearner:
 
     def close(self) -> None:
         """End the learner's threads; idempotent."""
-        self._parallel.close()
+        self._gradients.close()
 
     def _update_normalizers(self, rollout: Mapping[str, Tensor]) -> None:
         for network, key in ((self.actor, "obs"), (self.critic, _critic_key(rollout))):
@@ -229,23 +213,28 @@ class APPOLearner:
         self.sync_target_actor_buffers()
 
     @torch.no_grad()
-    def _prepare(self, rollout: Mapping[str, Tensor]) -> Samples:
-        """Evaluate the target policy and the critic on the whole rollout, and trace the returns (V-trace)."""
-        key = _critic_key(rollout)
+    def _prepare(self, rollout: Mapping[str, Tensor]) -> Batch:
+        """Evaluate the target policy and the critic on the whole rollout, and trace the returns (V-trace).
+
+        Returns:
+            one row for each step and environment, B = T * N: obs [B, O] normalized, and critic_obs [B, C] where the
+            critic sees something else; actions [B, A]; target_outputs [B, outputs] of the target policy's network;
+            reference_log_probs [B], from which the surrogate's ratio is counted; values [B] before the update,
+            value_targets [B], advantages [B] normalized.
+        """
+        algorithm, key = self.algorithm, _critic_key(rollout)
         steps, envs = rollout["rewards"].shape
         critic_obs = self.critic.normalizer(torch.cat([rollout[key].flatten(0, 1), rollout[f"last_{key}"]]))
-        sampled_critic_obs = critic_obs[:-envs]
         shared = key == "obs" and _same_buffers(self.actor.normalizer, self.critic.normalizer)
-        obs = sampled_critic_obs if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
+        obs = critic_obs[:-envs] if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
 
-        def evaluate(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
-            with torch.no_grad(), self._autocast():  # both belong to the thread
-                outputs = self.target_actor.body(self._share(obs, share))
-                values = networks.critic.body(self._share(critic_obs, share)).squeeze(-1)
-            return outputs.float(), values.float()
+        def evaluate(thread: int) -> tuple[Tensor, Tensor]:
+            mine, critics = (rows.tensor_split(self._gradients.threads)[thread] for rows in (obs, critic_obs))
+            with torch.no_grad(), self._gradients.autocast():  # both belong to the thread
+                outputs, values = self.target_actor.body(mine), self.critic.body(critics)
+            return outputs.float(), values.float().squeeze(-1)
 
-        outputs_parts, values_parts = zip(*self._parallel.map(evaluate), strict=True)
-        target_outputs, values = torch.cat(outputs_parts), torch.cat(values_parts)
+        target_outputs, values = map(torch.cat, zip(*self._gradients.map(evaluate), strict=True))
         actions, behavior_log_probs = rollout["actions"].flatten(0, 1), rollout["log_probs"]
         target_log_probs = self.target_actor.distribution(target_outputs).log_prob(actions)
         value_targets, advantages = vtrace_advantages(
@@ -255,80 +244,59 @@ class APPOLearner:
             values[:-envs].view(steps, envs),
             values[-envs:],
             rollout["dones"],
-            self.gamma,
-            self.vtrace_clip_rho,
-            self.vtrace_clip_c,
-            lam=self.lam,
+            algorithm.gamma,
+            algorithm.vtrace_clip_rho,
+            algorithm.vtrace_clip_c,
+            lam=algorithm.lam,
         )
         # IMPACT's ratio is min(pi_behavior / pi_target, clip) * pi / pi_behavior. That is pi / reference with
         # log reference = max(log pi_target, log pi_behavior - log clip), which no optimizer step changes.
-        clipped = behavior_log_probs.flatten() - math.log(self.behavior_ratio_clip)
-        return Samples(
-            obs=obs,
-            critic_obs=sampled_critic_obs,
-            actions=actions,
-            target_outputs=target_outputs,
-            reference_log_probs=torch.maximum(target_log_probs, clipped),
-            values=values[:-envs],
-            value_targets=value_targets.flatten(),
-            advantages=((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
-        )
+        clipped = behavior_log_probs.flatten() - math.log(algorithm.behavior_ratio_clip)
+        samples = {
+            "obs": obs,
+            "actions": actions,
+            "target_outputs": target_outputs,
+            "reference_log_probs": torch.maximum(target_log_probs, clipped),
+            "values": values[:-envs],
+            "value_targets": value_targets.flatten(),
+            "advantages": ((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
+        }
+        return samples if shared else samples | {"critic_obs": critic_obs[:-envs]}
 
     def _minibatches(self, rows: int) -> Iterator[Tensor]:
         """Row indices of each optimizer step: every row once an epoch, sizes that differ by at most one."""
-        for _ in range(self.num_learning_epochs):
+        for _ in range(self.algorithm.num_learning_epochs):
             order = torch.randperm(rows, generator=self._generator).to(self.device)
-            yield from order.tensor_split(min(self.num_mini_batches, rows))
+            yield from order.tensor_split(min(self.algorithm.num_mini_batches, rows))
 
-    def _gradient(self, samples: PackedSamples, rows: Tensor) -> Tensor:
-        """Gradient of the mean loss over one minibatch, into the flat parameters; returns mean statistics."""
+    def impact_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The IMPACT loss [R] of samples (see ``_prepare``), and ``STATISTICS``, each [R]."""
+        algorithm, clip, old_values = self.algorithm, self.algorithm.clip_param, batch["values"]
+        policy = self.actor.distribution(self.actor.body(batch["obs"]).float())
+        values = self.critic.body(batch.get("critic_obs", batch["obs"])).float().squeeze(-1)
 
-        def loss(networks: Networks, share: int) -> tuple[Tensor, Tensor]:
-            with self._autocast():
-                total, statistics = self._loss(networks, samples.take(self._share(rows, share)))
-            return total / len(rows), statistics / len(rows)
+        ratio = torch.exp(policy.log_prob(batch["actions"]) - batch["reference_log_probs"])
+        clipped_ratio = ratio.clamp(1 - clip, 1 + clip)
+        policy_loss = -torch.minimum(ratio * batch["advantages"], clipped_ratio * batch["advantages"])
 
-        return self._parallel.backward(loss)
-
-    def _impact_loss(self, networks: Networks, batch: Samples) -> tuple[Tensor, Tensor]:
-        """Sum over rows of the IMPACT loss, and of ``STATISTICS``."""
-        policy = networks.actor.distribution(networks.actor.body(batch.obs).float())
-        values = networks.critic.body(batch.critic_obs).float().squeeze(-1)
-
-        ratio = torch.exp(policy.log_prob(batch.actions) - batch.reference_log_probs)
-        clipped_ratio = ratio.clamp(1 - self.clip_param, 1 + self.clip_param)
-        policy_loss = -torch.minimum(ratio * batch.advantages, clipped_ratio * batch.advantages)
-
-        value_error = (values - batch.value_targets).square()
-        if self.use_clipped_value_loss:
-            near = batch.values + (values - batch.values).clamp(-self.clip_param, self.clip_param)
-            value_error = torch.maximum(value_error, (near - batch.value_targets).square())
+        value_loss = (values - batch["value_targets"]).square()
+        if algorithm.use_clipped_value_loss:
+            near = old_values + (values - old_values).clamp(-clip, clip)
+            value_loss = torch.maximum(value_loss, (near - batch["value_targets"]).square())
         entropy = policy.entropy()
-
-        loss = policy_loss + self.value_loss_coef * value_error - self.entropy_coef * entropy
         with torch.no_grad():
-            kl = self.target_actor.distribution(batch.target_outputs).kl(policy)
+            kl = self.target_actor.distribution(batch["target_outputs"]).kl(policy)
             clipped = (ratio != clipped_ratio).float()
-            statistics = torch.stack([policy_loss.sum(), value_error.sum(), entropy.sum(), kl.sum(), clipped.sum()])
-        return loss.sum(), statistics
-
-    def _share(self, rows: Tensor, share: int) -> Tensor:
-        return rows.tensor_split(self._parallel.num_threads)[share]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        losses = policy_loss + algorithm.value_loss_coef * value_loss - algorithm.entropy_coef * entropy
+        return losses, dict(zip(STATISTICS, (policy_loss, value_loss, entropy, kl, clipped), strict=True))
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keep the policy about ``desired_kl`` away from the target policy."""
-        if self.schedule != "adaptive":
-            return
-        low, high = LEARNING_RATE_RANGE
-        if kl > self.desired_kl * self.adaptive_kl_factor:
-            self.learning_rate = max(low, self.learning_rate / self.adaptive_lr_factor)
-        elif kl < self.desired_kl / self.adaptive_kl_factor:
-            self.learning_rate = min(high, self.learning_rate * self.adaptive_lr_factor)
+        algorithm, (low, high) = self.algorithm, LEARNING_RATE_RANGE
+        if kl > algorithm.desired_kl * algorithm.adaptive_kl_factor:
+            self.learning_rate = max(low, self.learning_rate / algorithm.adaptive_lr_factor)
+        elif kl < algorithm.desired_kl / algorithm.adaptive_kl_factor:
+            self.learning_rate = min(high, self.learning_rate * algorithm.adaptive_lr_factor)
         self._set_learning_rate()
 
     def _set_learning_rate(self) -> None:
@@ -337,18 +305,30 @@ class APPOLearner:
 
     def _step(self) -> float:
         """Clip the gradient and take one optimizer step; returns the norm before clipping."""
-        gradient = self._parallel.parameters.grad
-        assert gradient is not None
-        norm = float(gradient.norm())
+        norm = float(nn.utils.clip_grad_norm_(self._trained, self.algorithm.max_grad_norm))
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"the gradient of update {self.updates + 1} is not finite (iteration {self.iteration + 1}): "
                 "lower algorithm.learning_rate or look at the rewards; the last checkpoint is unaffected"
             )
-        if norm > self.max_grad_norm:
-            gradient.mul_(self.max_grad_norm / norm)
         self.optimizer.step()
         return norm
+
+
+class PackedSamples:
+    """Samples side by side in one matrix [B, W], so that a minibatch is gathered in one pass over memory."""
+
+    def __init__(self, samples: Batch) -> None:
+        columns = [tensor.reshape(len(tensor), -1) for tensor in samples.values()]
+        self._vectors = {name for name, tensor in samples.items() if tensor.dim() == 1}
+        self._names, self._widths = list(samples), [column.shape[1] for column in columns]
+        self._matrix = torch.cat(columns, dim=1)
+
+    def take(self, rows: Tensor) -> Batch:
+        """The samples of these row indices [R]."""
+        parts = self._matrix.index_select(0, rows).split(self._widths, dim=1)
+        named = zip(self._names, parts, strict=True)
+        return {name: part.squeeze(-1) if name in self._vectors else part for name, part in named}
 
 
 def _critic_key(rollout: Mapping[str, Tensor]) -> str:
@@ -378,7 +358,6 @@ def learner_items(
     """
     rows, critic_dim = config.num_envs * config.steps_per_env, sizes.critic_dim or sizes.obs_dim
     both = state_bytes(actor) + state_bytes(critic)
-    gradients, shares = threads + (threads > 1), "one a thread and their sum" if threads > 1 else ""
     observations = critic_dim + (sizes.obs_dim if config.obs_normalization else 0)
     samples = rows * 4 * (observations + sizes.dims.outputs + 5)
 
@@ -401,7 +380,7 @@ def learner_items(
     detail = f"{prepare / MIB:,.1f} MiB for all rows, {update / MIB:,.1f} for a minibatch; what malloc keeps of it"
     return [
         BudgetItem("models", place, both + state_bytes(actor), "actor, critic, target actor"),
-        BudgetItem("gradients", place, gradients * both, shares),
+        BudgetItem("gradients", place, (threads + 1) * both, "one a thread, and those of the step before"),
         BudgetItem("optimizer state", place, 2 * both, "two moments of every parameter"),
         BudgetItem("samples", place, samples, f"{rows} rows prepared for the update"),
         BudgetItem("activations", place, activations, detail if place == HOST else f"of {max(rows, minibatch)} rows"),

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_ring_buffer import slot_fields
-from unilab.machine.devices import Threads
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
@@ -25,48 +24,21 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 """of ``actor`` and ``critic``, each by the names of its state dict"""
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One rollout on the learner's device and the version of the weights that acted."""
-
-    fields: dict[str, Tensor]
-    policy_version: int
-
-
-class RolloutSource(Protocol):
-    """Where the learner's rollouts come from. ``publish`` comes before the first ``next_rollout``."""
-
-    def publish(self, weights: Weights) -> int:
-        """Hand new weights to whoever acts; returns their version."""
-
-    def next_rollout(self, check: Callable[[], None]) -> Rollout:
-        """The next rollout; ``check`` is called while waiting and may raise."""
-
-    def counters(self) -> CollectorCounters:
-        """The newest counters."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-
-    def close(self) -> None:
-        """End everything that was started; idempotent."""
-
-
 class InProcessSource:
     """Collects and learns in turn: repeatable bit for bit with one seed, and resumed bit for bit.
 
-    The states of simulation faults go to the file ``faults``.
+    ``publish`` comes before the first ``next_rollout``, as with the other source. The states of simulation faults go
+    to the file ``faults``.
     """
 
     def __init__(
         self,
         config: APPOConfig,
-        threads: Threads,
         state: Mapping[str, Any] | None = None,
         faults: Path | None = None,
     ) -> None:
         seed = derive_seed(config.seed, "environment")
-        self._env = make(config.env, config.num_envs, config.sim_backend, config.env_cfg, seed, threads.env)
+        self._env = make(config.env, config.num_envs, config.sim_backend, config.env_cfg, seed, config.env_threads)
         dims = self._env.dims
         actor, critic = build_networks(config, dims)
         self._networks = {"actor": actor.to(config.collector_device), "critic": critic.to(config.collector_device)}
@@ -82,14 +54,14 @@ class InProcessSource:
             self._busy_seconds = state["busy_seconds"]
 
     def publish(self, weights: Weights) -> int:
-        """Copy the weights into the networks that act."""
+        """Copy the weights into the networks that act; returns their version."""
         for name, network in self._networks.items():
             network.load_state_dict(weights[name])
         self._version += 1
         return self._version
 
-    def next_rollout(self, check: Callable[[], None]) -> Rollout:
-        """Collect one rollout now."""
+    def next_rollout(self, check: Callable[[], None]) -> tuple[dict[str, Tensor], int]:
+        """Collect one rollout now; it is on the learner's device, with the version of the weights that acted."""
         check()
         started = time.monotonic()
         with span("collect"):
@@ -97,7 +69,7 @@ class InProcessSource:
         self._busy_seconds += time.monotonic() - started
         device = self._config.learner_device
         fields = {name: torch.from_numpy(array).to(device) for name, array in self._fields.items()}
-        return Rollout(fields, self._version)
+        return fields, self._version
 
     def counters(self) -> CollectorCounters:
         """The loop's counters; it never waits for a slot."""
@@ -187,15 +159,18 @@ class ProcessSource:
             self._started = True
         return version
 
-    def next_rollout(self, check: Callable[[], None]) -> Rollout:
-        """Wait for the collector's next rollout and copy it to the learner's device."""
+    def next_rollout(self, check: Callable[[], None]) -> tuple[dict[str, Tensor], int]:
+        """Wait for the collector's next rollout, copy it to the learner's device, and say which weights acted.
+
+        ``check`` is called while waiting and may raise.
+        """
         with span("wait"):
             while not self._ring.wait_for_data(unless=self._runner.interrupt):
                 check()
         with span("copy"):
             version = self._ring.copy_read_slot_to_torch(self._fields)
         self._ring.advance_read()
-        return Rollout(self._fields, version)
+        return self._fields, version
 
     def counters(self) -> CollectorCounters:
         """The newest counters that the collector has sent, on top of those of the run that was resumed."""

@@ -17,12 +17,17 @@ from unilab.algos.torch.memory.processes import (
 )
 from unilab.algos.torch.memory.workers import worker_items, worker_processes
 from unilab.algos.torch.networks.sizes import published_bytes, state_bytes
-from unilab.algos.torch.offpolicy.arguments import divide_threads
-from unilab.algos.torch.offpolicy.config import CONFIGS, NetworkConfig, OffPolicyConfig, SACConfig
+from unilab.algos.torch.offpolicy.config import (
+    CONFIGS,
+    NetworkConfig,
+    OffPolicyConfig,
+    SACConfig,
+    compute_train_start_threshold,
+    divide_threads,
+)
 from unilab.algos.torch.offpolicy.learner import divide, hidden_widths, workspace_bytes
 from unilab.algos.torch.offpolicy.networks.critics import Critics
 from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
-from unilab.algos.torch.offpolicy.runner import compute_train_start_threshold
 from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc.memory_budget import (
     HOST,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
+from unilab.machine.devices import Threads, split_threads
 from unilab.run.config import (
     STRICT,
     Fraction,
@@ -15,6 +16,7 @@ from unilab.run.config import (
     PositiveInt,
     RunConfig,
 )
+from unilab.settings import SettingsError
 
 LEARNING_COST_PER_SAMPLE = 33.0
 """core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
@@ -207,3 +209,66 @@ class TD3Config(OffPolicyConfig):
 
 
 CONFIGS: dict[str, type[SACConfig] | type[TD3Config]] = {"sac": SACConfig, "td3": TD3Config}
+
+
+def compute_train_start_threshold(batch_size: int, learning_starts: int, num_envs: int) -> int:
+    """Transitions that the replay buffer must hold before the first update: a batch, and ``learning_starts`` steps of
+    all environments."""
+    return max(batch_size, learning_starts * num_envs)
+
+
+def check(config: OffPolicyConfig) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        SettingsError: with the setting to change.
+    """
+    if config.pipeline == "device" and config.learner_device == "cpu":
+        raise SettingsError(
+            "pipeline",
+            "'device' keeps the replay buffer on an accelerator, but learner_device is cpu; use auto, direct or "
+            "prefetch, or a learner_device such as cuda",
+        )
+    start = compute_train_start_threshold(config.batch_size, config.learning_starts, config.num_envs)
+    needed = max(start, config.num_envs) + config.lead_rows
+    if config.replay_capacity < needed:
+        raise SettingsError(
+            "replay_capacity",
+            f"{config.replay_capacity} transitions are too few: learning starts at {start}, and "
+            f"{config.lead_rows} more are added meanwhile; use at least {needed}",
+        )
+    workers = config.workers
+    if workers.kind == "collector":
+        return
+    by = f"workers.kind: {workers.kind}"
+    if config.num_envs % workers.count:
+        raise SettingsError(
+            "workers.count",
+            f"{config.num_envs} environments cannot be divided among {workers.count} workers; change num_envs or "
+            "workers.count so that each has as many",
+        )
+    if config.algorithm.n_step > 1:
+        raise SettingsError(
+            "algorithm.n_step", f"is {config.algorithm.n_step}; workers store single steps: use 1, or the collector"
+        )
+    if config.stagger_episodes:
+        raise SettingsError("stagger_episodes", f"with {by} all first episodes start at their beginning; use false")
+    if config.collector_device != "cpu":
+        raise SettingsError("collector_device", f"is {config.collector_device}; with {by} policies act on the cpu")
+    if workers.kind == "sequential" and not config.sync_collection:
+        raise SettingsError("sync_collection", f"is false; {by} works in turns with the learner: use true")
+    if workers.kind != "ray" and workers.ray_address is not None:
+        raise SettingsError("workers.ray_address", f"is {workers.ray_address!r}; it needs workers.kind: ray")
+
+
+def divide_threads(config: OffPolicyConfig, cores: int) -> Threads:
+    """Threads of the physics of the collector, or of each worker, of its policy and of the learner.
+
+    Worker processes share what a collector would have; workers of a Ray cluster have a core each; those in the
+    learner's process take turns. A worker's policy has one thread.
+    """
+    threads = split_threads(config, cores)
+    if config.workers.kind == "collector":
+        return threads
+    shares = {"sequential": threads.env, "processes": threads.env // config.workers.count, "ray": 1}
+    return Threads(config.env_threads or max(1, shares[config.workers.kind]), 1, threads.learner)

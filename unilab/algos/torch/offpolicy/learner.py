@@ -4,19 +4,18 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unilab.algos.torch.gradient import Batch, Loss, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
 from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
-from unilab.machine.thread_team import ThreadTeam
 from unilab.run.checkpoint import continue_generator, continue_optimizer
 from unilab.run.seeding import derive_seed
 
@@ -25,10 +24,6 @@ DATA_PARALLEL_ROWS = 2048
 interpreter's lock, and work inside each operation instead"""
 PASS_ROWS = 512
 """rows that a core takes through the networks at once: with 4,096, which leave its caches, it needed 9 % more time"""
-
-Batch = Mapping[str, Tensor]
-Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
-"""of rows of a batch: their losses [R], and statistics [R] by name"""
 
 
 class OffPolicyLearner(ABC):
@@ -75,7 +70,7 @@ class OffPolicyLearner(ABC):
         threads = (config.learner_threads or 1) if self.device.type == "cpu" else 1
         self._rows_of = divide(config, threads)
         torch.set_num_threads(threads // len(self._rows_of))
-        self._team = ThreadTeam(len(self._rows_of))
+        self._gradients = SharedGradients(len(self._rows_of), self.device, config.learner_dtype)
         compiled = config.algorithm.enable_compile
         self._critic_loss: Loss = torch.compile(self.critic_loss, dynamic=False) if compiled else self.critic_loss
         self._actor_loss: Loss = torch.compile(self.actor_loss, dynamic=False) if compiled else self.actor_loss
@@ -121,39 +116,13 @@ class OffPolicyLearner(ABC):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         size = len(batch["rewards"])
 
-        def of_thread(thread: int) -> tuple[list[Tensor], dict[str, Tensor]]:
-            gradients: list[Tensor] = []
-            sums: dict[str, Tensor] = {}
+        def rows_of(thread: int) -> Iterator[Batch]:
             for rows in self._rows_of[thread]:
-                part = batch if rows == slice(0, size) else {name: field[rows] for name, field in batch.items()}
-                with self._autocast():
-                    losses, statistics = loss(part)
-                    mean = losses.sum() / size
-                found = torch.autograd.grad(mean, parameters, materialize_grads=True)
-                for name, values in statistics.items():
-                    sums[name] = sums.get(name, 0.0) + values.detach().sum()
-                if gradients:
-                    torch._foreach_add_(gradients, found)
-                else:
-                    gradients = list(found)
-            return gradients, sums
+                yield batch if rows == slice(0, size) else {name: field[rows] for name, field in batch.items()}
 
-        (gradients, sums), *others = self._team.map(of_thread)
-        for more, their_sums in others:  # always in the same order
-            torch._foreach_add_(gradients, more)
-            sums = {name: value + their_sums[name] for name, value in sums.items()}
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for name, value in sums.items():
-            self._statistics[name].copy_(value / size)
+        for name, mean in self._gradients.differentiate(loss, parameters, rows_of, size).items():
+            self._statistics[name].copy_(mean)
         optimizer.step()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.learner_dtype == "float32":
-            return nullcontext()
-        # without a cache of converted weights, which threads would share, and a recording on CUDA keep
-        dtype: torch.dtype = getattr(torch, self.config.learner_dtype)
-        return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
 
     @torch.no_grad()
     def follow(self, target: nn.Module, network: nn.Module) -> None:
@@ -229,7 +198,7 @@ class OffPolicyLearner(ABC):
 
     def close(self) -> None:
         """End the learner's threads; idempotent."""
-        self._team.close()
+        self._gradients.close()
 
 
 def hidden_widths(network: nn.Module) -> list[int]:

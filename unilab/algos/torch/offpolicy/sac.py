@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unilab.algos.torch.gradient import Batch
 from unilab.algos.torch.offpolicy.config import SACConfig
-from unilab.algos.torch.offpolicy.learner import Batch, OffPolicyLearner
+from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import TanhGaussianActor
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unilab.algos.torch.gradient import Batch
 from unilab.algos.torch.offpolicy.config import TD3Config
-from unilab.algos.torch.offpolicy.learner import Batch, OffPolicyLearner
+from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 
 
 class TD3(OffPolicyLearner):

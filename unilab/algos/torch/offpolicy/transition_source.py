@@ -137,7 +137,6 @@ class CollectorSource(TransitionSource):
     counting.
 
     Args:
-        algo_type: sac or td3.
         weights: the actor's, for their shapes.
     """
 
@@ -145,7 +144,6 @@ class CollectorSource(TransitionSource):
         self,
         runner: AsyncRunner,
         config: OffPolicyConfig,
-        algo_type: str,
         dims: EnvDims,
         weights: Mapping[str, Tensor],
         state: Mapping[str, Any] | None = None,
@@ -169,8 +167,7 @@ class CollectorSource(TransitionSource):
             config = dataclasses.replace(config, learning_starts=0)  # the policy has learned: no random actions
         self._arguments: dict[str, Any] = {
             "stop_event": runner.stop_event,
-            "config": dataclasses.asdict(config),
-            "algo_type": algo_type,
+            "config": config,
             "replay": self.replay,
             "dims": (dims.obs, dims.action, dims.critic),
             "weight_sync_name": self._weights.name,

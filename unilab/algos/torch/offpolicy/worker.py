@@ -6,13 +6,13 @@ from contextlib import closing, suppress
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, TD3Config
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.envs import EnvDims, VecEnv, make
 from unilab.envs.unit_actions import UnitActions
@@ -23,7 +23,6 @@ from unilab.run.acting import ActingLoop
 from unilab.run.progress import LatestQueue, put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.run.transitions import TransitionSink
-from unilab.settings import parse
 from unilab.tracing.spans import recording, span
 
 COLLECT, STATE = ("collect",), ("state",)
@@ -124,8 +123,7 @@ def acting_loop(
 
 def off_policy_collector_fn(
     stop_event: SharedFlag,
-    config: Mapping[str, Any],
-    algo_type: Literal["sac", "td3"],
+    config: OffPolicyConfig,
     replay: ReplayBuffer,
     dims: tuple[int, int, int],
     weight_sync_name: str,
@@ -142,8 +140,7 @@ def off_policy_collector_fn(
 
     Args:
         stop_event: ends it.
-        config: the settings of ``algo_type``, as a dictionary.
-        algo_type: sac or td3.
+        config: of the run.
         replay: where the transitions go.
         dims: sizes of observation, action and privileged observation.
         weight_sync_name, weight_param_shapes: the actor's weights.
@@ -155,27 +152,24 @@ def off_policy_collector_fn(
         bell: running freely, set after every ``env_steps_per_sync`` steps.
         faults: the file of its simulation faults.
     """
-    settings = parse(CONFIGS[algo_type], config)
-    orders = commands if settings.sync_collection else None
-    if settings.sync_collection and orders is None:
+    orders = commands if config.sync_collection else None
+    if config.sync_collection and orders is None:
         raise ValueError("off_policy_collector_fn: with sync_collection the collector needs commands")
-    torch.set_num_threads(settings.inference_threads or 1)
-    yield_to_learner(settings)
-    policy = ExploringPolicy(settings, EnvDims(*dims)).to(settings.collector_device)
+    torch.set_num_threads(config.inference_threads or 1)
+    yield_to_learner(config)
+    policy = ExploringPolicy(config, EnvDims(*dims)).to(config.collector_device)
     weights = policy.actor.state_dict()  # shares memory with the actor
-    env_seed, threads = derive_seed(seed, "environment"), settings.env_threads
+    env_seed, threads = derive_seed(seed, "environment"), config.env_threads
     with (
         closing(SharedWeightSync(weight_param_shapes, create=False, shm_name=weight_sync_name)) as sync,
         closing(replay),
-        make(settings.env, settings.num_envs, settings.sim_backend, settings.env_cfg, env_seed, threads) as env,
-        current_device(settings.collector_device),
-        recording("collector", settings),
+        make(config.env, config.num_envs, config.sim_backend, config.env_cfg, env_seed, threads) as env,
+        current_device(config.collector_device),
+        recording("collector", config),
     ):
         if (found := (env.obs_dim, env.action_dim, env.critic_dim)) != dims:
-            raise ValueError(
-                f"{settings.env}: observation, action and critic have sizes {found}, announced were {dims}"
-            )
-        loop = acting_loop(settings, env, policy, replay, seed=seed, faults=faults)
+            raise ValueError(f"{config.env}: observation, action and critic have sizes {found}, announced were {dims}")
+        loop = acting_loop(config, env, policy, replay, seed=seed, faults=faults)
         if state is not None:
             loop.load_state_dict(state)
         version, busy_seconds, wait_seconds = -1, 0.0, 0.0
@@ -191,7 +185,7 @@ def off_policy_collector_fn(
                 if sync.version != version:
                     with span("weight_read"):
                         version = sync.read_weights_into(weights)
-                loop.run(settings.env_steps_per_sync)
+                loop.run(config.env_steps_per_sync)
                 busy_seconds += time.monotonic() - busy_since
                 seconds = {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
                 message = loop.metrics() | seconds | {"policy_version": version}

@@ -1,0 +1,91 @@
+"""Gradients of a mean loss over the rows of a batch, which the threads of a CPU share.
+
+Networks of a few hundred units are too small for intra-op threads: two OpenMP threads hardly beat one. Two Python
+threads with one intra-op thread each, every one with half of the rows, take half of the time, because both the
+forward and the backward pass release the GIL.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from unilab.machine.thread_team import ThreadTeam
+
+Result = TypeVar("Result")
+Batch = Mapping[str, Tensor]
+"""rows [R, ...] by name"""
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+"""of rows of a batch: their losses [R], and statistics [R] by name"""
+
+
+class SharedGradients:
+    """Threads that share the rows of each batch; the thread that asks is one of them.
+
+    Every thread has fixed rows, and gradients are summed in a fixed order: results do not depend on the scheduling.
+
+    Args:
+        threads: how many; 1 on an accelerator.
+        device: of the networks.
+        dtype: of the matrix products; parameters and their gradients stay float32.
+    """
+
+    def __init__(self, threads: int, device: torch.device, dtype: str) -> None:
+        self.threads = threads
+        self._device, self._dtype = device.type, dtype
+        self._team = ThreadTeam(threads)
+
+    def map(self, work: Callable[[int], Result]) -> list[Result]:
+        """``work(thread)`` in each thread at the same time; results in the order of threads."""
+        return self._team.map(work)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """In which the calling thread computes with ``dtype``."""
+        if self._dtype == "float32":
+            return nullcontext()
+        # without a cache of converted weights, which threads would share, and a recording on CUDA keep
+        return torch.autocast(self._device, dtype=getattr(torch, self._dtype), cache_enabled=False)
+
+    def differentiate(
+        self, loss: Loss, parameters: Sequence[Tensor], rows_of: Callable[[int], Iterable[Batch]], size: int
+    ) -> dict[str, Tensor]:
+        """Leave the gradients of the mean loss over a batch in ``parameters``, and only there.
+
+        Args:
+            loss: other parameters in it are constants.
+            rows_of: the rows of a thread, in parts that it works through one after the other.
+            size: rows of the batch.
+
+        Returns:
+            means of the statistics over the batch.
+        """
+
+        def of_thread(thread: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+            gradients: list[Tensor] = []
+            sums: dict[str, Tensor] = {}
+            for rows in rows_of(thread):
+                with self.autocast():
+                    losses, statistics = loss(rows)
+                    mean = losses.sum() / size
+                found = torch.autograd.grad(mean, parameters, materialize_grads=True)
+                for name, values in statistics.items():
+                    sums[name] = sums.get(name, 0.0) + values.detach().sum()
+                if gradients:
+                    torch._foreach_add_(gradients, found)
+                else:
+                    gradients = list(found)
+            return gradients, sums
+
+        (gradients, sums), *others = self.map(of_thread)
+        for more, their_sums in others:  # always in the same order
+            torch._foreach_add_(gradients, more)
+            sums = {name: value + their_sums[name] for name, value in sums.items()}
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return {name: value / size for name, value in sums.items()}
+
+    def close(self) -> None:
+        """End the threads; idempotent."""
+        self._team.close()
