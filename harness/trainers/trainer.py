@@ -27,8 +27,8 @@ from unilab.settings import SettingsError, flatten, nearest, new_name, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
     from unilab.algos.torch.appo.runner import APPORunner
-    from unilab.algos.torch.memory import EnvSizes
     from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
+    from unilab.envs.sizes import EnvSizes
     from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
@@ -216,10 +216,10 @@ class APPOTrainer(OwnTrainer):
             build_networks(config, _env_sizes(config).dims)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.algos.torch.memory import estimate_appo
+        from unilab.algos.torch.memory.estimate import estimate
 
         config = self.config(settings)
-        return estimate_appo(config, _env_sizes(config))
+        return estimate(config, _env_sizes(config))
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         """Each iteration learns from one rollout, and so many fill the ring."""
@@ -260,18 +260,15 @@ class OffPolicyTrainer(OwnTrainer):
         if config.env not in names():
             require_continuous(config.env, _env_sizes(config).dims, type(config).__name__.removesuffix("Config"))
         if not (isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)):
-            from unilab.algos.torch.offpolicy.networks.critics import Critics
-            from unilab.algos.torch.offpolicy.networks.policies import build_actor
+            from unilab.algos.torch.offpolicy.learner import build_networks
 
-            sizes = _env_sizes(config)
-            build_actor(config, sizes.obs_dim, sizes.action_dim)
-            Critics(config, sizes.critic_dim or sizes.obs_dim, sizes.action_dim)
+            build_networks(config, _env_sizes(config).dims)
 
     def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.algos.torch.memory import estimate_offpolicy
+        from unilab.algos.torch.memory.estimate import estimate
 
         config = self.config(settings)
-        return estimate_offpolicy(config, _env_sizes(config))
+        return estimate(config, _env_sizes(config))
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
         return super().pausable(settings) and self.config(settings).workers.kind != "ray"
@@ -299,7 +296,7 @@ def _env_sizes(config: RunConfig) -> "EnvSizes":
 
 @functools.cache
 def _sizes_of(env: str, env_cfg: str, sim_backend: str) -> "EnvSizes":
-    from unilab.algos.torch.memory import env_sizes
+    from unilab.envs.sizes import env_sizes
 
     return env_sizes(env, json.loads(env_cfg), sim_backend)
 

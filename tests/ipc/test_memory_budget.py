@@ -16,21 +16,15 @@ from hypothesis import strategies as st
 
 from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.runner import build_learner
-from unilab.algos.torch.memory import (
-    BudgetItem,
-    EnvSizes,
-    MemoryAvailable,
-    MemoryBudget,
-    MemoryBudgetError,
-    env_sizes,
-    estimate_appo,
-    processes,
-)
+from unilab.algos.torch.memory import processes
+from unilab.algos.torch.memory.estimate import estimate
 from unilab.algos.torch.memory.processes import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
 from unilab.algos.torch.networks.build import mlp
 from unilab.algos.torch.networks.sizes import pass_numbers
 from unilab.envs import EnvDims
+from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
+from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.ipc.shared_memory import segments
 
 MIB = 2**20
@@ -39,7 +33,7 @@ PLENTY = MemoryAvailable(host_total=2**50, host_free=2**50, shm_free=2**50)
 
 
 def budget_of(**changes: object) -> MemoryBudget:
-    return estimate_appo(dataclasses.replace(APPOConfig(), **changes), SIZES, cores=2, costs=FALLBACK)
+    return estimate(dataclasses.replace(APPOConfig(), **changes), SIZES, cores=2, costs=FALLBACK)
 
 
 def item(budget: MemoryBudget, name: str) -> BudgetItem:
@@ -73,7 +67,7 @@ def test_shared_memory_is_exactly_what_a_run_creates():
         names = [ring.name, *(sync.name for sync in syncs), mailbox.name]
         created = sum((segments.ROOT / name).stat().st_blocks * 512 for name in names)
         created += mmap.PAGESIZE  # the collector's counter of steps
-        assert estimate_appo(config, SIZES, cores=2, costs=FALLBACK).shm_bytes == created
+        assert estimate(config, SIZES, cores=2, costs=FALLBACK).shm_bytes == created
     finally:
         for shared in (ring, *syncs, mailbox):
             shared.cleanup()
@@ -83,7 +77,7 @@ def test_shared_memory_is_exactly_what_a_run_creates():
 def test_models_and_optimizer_are_those_of_the_learner():
     config = APPOConfig(network=NetworkConfig((64, 32), (48,)), learner_threads=2)
     learner = build_learner(config, EnvDims(17, 6, 5))
-    budget = estimate_appo(config, SIZES, cores=2, costs=FALLBACK)
+    budget = estimate(config, SIZES, cores=2, costs=FALLBACK)
     try:
         states = [network.state_dict() for network in (learner.actor, learner.critic, learner.target_actor)]
         assert item(budget, "models").bytes == sum(v.numel() * v.itemsize for state in states for v in state.values())
@@ -131,7 +125,7 @@ def test_a_synchronous_run_is_one_process_without_shared_memory():
     budget = budget_of(mode="sync")
     assert budget.shm_bytes == 0
     names = [item.name for item in budget.items]
-    assert "process" in names and "collector process" not in names and "resource tracker" not in names
+    assert "learner process" in names and "collector process" not in names and "resource tracker" not in names
     assert "num_slots" not in budget.settings
 
 

@@ -9,20 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unilab.algos.torch.memory import (
-    BudgetItem,
-    EnvSizes,
-    MemoryAvailable,
-    MemoryBudget,
-    MemoryBudgetError,
-    estimate_offpolicy,
-)
+from unilab.algos.torch.memory.estimate import estimate
 from unilab.algos.torch.memory.processes import FALLBACK
 from unilab.algos.torch.offpolicy import learner as learner_module
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.envs import EnvDims
+from unilab.envs.sizes import EnvSizes
 from unilab.ipc import LatestValue, ReplayBuffer, SharedWeightSync
+from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.ipc.replay_rows import RowLayout
 from unilab.ipc.shared_memory import segments
@@ -40,7 +35,7 @@ def config_of(trainer: str = "sac", /, **changes: object) -> OffPolicyConfig:
 
 
 def budget_of(trainer: str = "sac", /, **changes: object) -> MemoryBudget:
-    return estimate_offpolicy(config_of(trainer, **changes), SIZES, cores=2, costs=FALLBACK, free={})
+    return estimate(config_of(trainer, **changes), SIZES, cores=2, costs=FALLBACK, free={})
 
 
 def item(budget: MemoryBudget, name: str, place: str | None = None) -> BudgetItem:
@@ -78,7 +73,7 @@ def test_shared_memory_is_exactly_what_a_run_creates(algorithm, n_step):
     try:
         created = sum((segments.ROOT / shared.name).stat().st_blocks * 512 for shared in (replay, sync, mailbox))
         created += mmap.PAGESIZE  # the collector's counter of steps
-        budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
+        budget = estimate(config, SIZES, cores=2, costs=FALLBACK)
         assert budget.shm_bytes == created
         width = 17 + 6 + 3 + 17 + 5 + 5 + (n_step > 1)
         assert 0 <= item(budget, "replay buffer").bytes - 5000 * width * 4 < 3 * mmap.PAGESIZE
@@ -105,7 +100,7 @@ def test_networks_and_gradients_are_those_of_the_learner(algorithm, parts, monke
         batch = RowLayout(17, 6, 5).fields(torch.zeros(512, 53))
         for _ in range(2):  # the second one updates the actor as well
             learner.update(batch)
-        budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
+        budget = estimate(config, SIZES, cores=2, costs=FALLBACK)
         state = learner.state_dict()
         networks = [value for name, value in state.items() if name.removeprefix("target_") in ("actor", "critics")]
         assert item(budget, "models").bytes == sum(tensor.nbytes for network in networks for tensor in network.values())
@@ -127,7 +122,7 @@ def test_the_workspace_has_room_for_what_is_kept_for_gradients(algorithm, layer_
     try:
         batch = learner.with_noise(RowLayout(17, 6, 5).fields(torch.zeros(256, 53)))
         kept = kept_for_gradients(learner, batch)
-        room = item(estimate_offpolicy(config, SIZES, cores=1, costs=FALLBACK), "workspace").bytes
+        room = item(estimate(config, SIZES, cores=1, costs=FALLBACK), "workspace").bytes
         assert 0.4 * room < kept < room
     finally:
         learner.close()
@@ -140,7 +135,7 @@ def test_batches_are_those_of_the_pipeline(kind, batches):
     pipeline = build_pipeline(kind, replay, 300, "cpu")
     try:
         buffers = [getattr(pipeline, name) for name in ("_buffer", "_front", "_back") if hasattr(pipeline, name)]
-        budget = estimate_offpolicy(config, SIZES, cores=2, costs=FALLBACK)
+        budget = estimate(config, SIZES, cores=2, costs=FALLBACK)
         assert len(buffers) == batches
         numbers = 300 * (8 + 8)  # of the sampled rows, and where these lie
         assert item(budget, "batches").bytes == sum(buffer.packed.nbytes for buffer in buffers) + numbers
@@ -165,9 +160,7 @@ def test_a_learner_on_an_accelerator_takes_its_arrays_there(algorithm):
 
 def test_auto_keeps_the_replay_buffer_on_the_device_only_where_it_fits():
     def with_free(free: int) -> MemoryBudget:
-        return estimate_offpolicy(
-            config_of(learner_device="cuda"), SIZES, cores=2, costs=FALLBACK, free={"cuda:0": free}
-        )
+        return estimate(config_of(learner_device="cuda"), SIZES, cores=2, costs=FALLBACK, free={"cuda:0": free})
 
     mirror = 5000 * 53 * 4
     assert item(with_free(2 * mirror), "replay on the device").bytes == mirror
@@ -192,10 +185,11 @@ def test_the_workspace_grows_with_the_batch_and_the_critics():
         item(budget_of(**changes), "workspace").bytes
         for changes in ({}, {"batch_size": 8192}, {"algorithm.num_critics": 10})
     )
-    # outputs of two hidden layers of the actor and of each critic, and the gradients of two layers of all critics
-    assert small == 256 * 4 * (512 + 2 * 512 + 2 * 2 * 256)
-    assert large == 2 * 512 * 4 * (512 + 2 * 512 + 2 * 2 * 256)  # parts of 512 rows, two threads
-    assert many == 256 * 4 * (512 + 10 * 512 + 2 * 10 * 256)
+    # inputs and outputs of two hidden layers of the actor and of each critic, and the gradients of two layers of all
+    actor, critic = 17 + 512, 5 + 6 + 512
+    assert small == 256 * 4 * (actor + 2 * critic + 2 * 2 * 256)
+    assert large == 2 * 512 * 4 * (actor + 2 * critic + 2 * 2 * 256)  # parts of 512 rows, two threads
+    assert many == 256 * 4 * (actor + 10 * critic + 2 * 10 * 256)
 
 
 def test_table_fits_80_columns_and_names_every_item():

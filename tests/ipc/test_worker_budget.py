@@ -4,13 +4,13 @@ import mmap
 
 import pytest
 
-from unilab.algos.torch.memory import EnvSizes, estimate_offpolicy
-from unilab.algos.torch.memory.processes import FALLBACK
-from unilab.algos.torch.memory.workers import RAY_LIBRARY, RAY_PROCESSES
+from unilab.algos.torch.memory.estimate import estimate
+from unilab.algos.torch.memory.processes import FALLBACK, RAY_LIBRARY, RAY_PROCESSES
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.algos.torch.offpolicy.worker_source import WorkerSource
 from unilab.envs import env_dims
+from unilab.envs.sizes import EnvSizes
 from unilab.ipc.memory_budget import SHM, MemoryBudget
 from unilab.ipc.shared_memory import segments
 from unilab.settings import parse
@@ -20,7 +20,7 @@ SMALL = {"env": "Hopper", "replay_capacity": 5000, "learning_starts": 2, "num_en
 
 
 def budget_of(**changes: object) -> MemoryBudget:
-    return estimate_offpolicy(parse(SACConfig, SMALL | changes), SIZES, cores=4, costs=FALLBACK, free={})
+    return estimate(parse(SACConfig, SMALL | changes), SIZES, cores=4, costs=FALLBACK, free={})
 
 
 def sizes(budget: MemoryBudget, name: str) -> list[int]:
@@ -37,7 +37,7 @@ def test_shared_memory_is_exactly_what_a_run_creates(count: int) -> None:
         shared = [collection.replay.name, workers._weights.name, *(worker.ring.name for worker in workers._members)]
         created = sum((segments.ROOT / name).stat().st_blocks * 512 for name in shared)
         created += count * mmap.PAGESIZE  # a counter of steps of each process
-        assert estimate_offpolicy(config, SIZES, cores=4, costs=FALLBACK).shm_bytes == created
+        assert estimate(config, SIZES, cores=4, costs=FALLBACK).shm_bytes == created
     finally:
         collection.close()
         runner.close()

@@ -10,6 +10,7 @@ from unilab.ipc.replay_pipelines.device import CHUNK, DevicePipeline, replay_byt
 from unilab.ipc.replay_pipelines.host import DirectPipeline, PrefetchPipeline
 from unilab.ipc.replay_pipelines.pipeline import ReplayPipeline
 from unilab.ipc.replay_rows import RowLayout
+from unilab.settings import SettingsError
 
 PipelineKind = Literal["auto", "direct", "prefetch", "device"]
 
@@ -28,7 +29,8 @@ def build_pipeline(
         seed: of the generator on the device, for the kind that has one; the others draw with the replay buffer's.
 
     Raises:
-        ValueError: an unknown kind, kind 'device' for a learner on the cpu, or a batch size below 1.
+        SettingsError: an unknown kind, or kind 'device' for a learner on the cpu.
+        ValueError: a batch size below 1.
     """
     chosen = choose_kind(kind, replay_bytes_on_device(replay.capacity, replay.width), device)
     if chosen == "device":
@@ -49,15 +51,16 @@ def choose_kind(
             CUDA; none on a device that does not tell).
 
     Raises:
-        ValueError: an unknown kind, or kind 'device' on the cpu.
+        SettingsError: an unknown kind, or kind 'device' on the cpu.
     """
     device = torch.device(device)
     if kind not in get_args(PipelineKind):
-        raise ValueError(f"pipeline: unknown kind {kind!r}; use one of: {', '.join(get_args(PipelineKind))}")
+        raise SettingsError("pipeline", f"unknown kind {kind!r}; use one of: {', '.join(get_args(PipelineKind))}")
     if kind == "device" and device.type == "cpu":
-        raise ValueError(
-            "pipeline: 'device' keeps the rows on an accelerator, but the learner's device is cpu; use 'auto', "
-            "'direct' or 'prefetch', or a learner_device such as cuda"
+        raise SettingsError(
+            "pipeline",
+            "'device' keeps the rows on an accelerator, but the learner's device is cpu; use 'auto', 'direct' or "
+            "'prefetch', or a learner_device such as cuda",
         )
     if kind != "auto":
         return kind

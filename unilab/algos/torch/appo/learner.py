@@ -20,7 +20,7 @@ from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.gradient import Batch, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
-from unilab.envs.sizes import EnvSizes
+from unilab.envs import EnvDims
 from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
 from unilab.run.checkpoint import continue_optimizer
 from unilab.settings import nearest
@@ -346,7 +346,7 @@ ALWAYS_RETURNED = 32 * MIB
 
 
 def learner_items(
-    config: APPOConfig, actor: Actor, critic: Critic, sizes: EnvSizes, threads: int, place: str, kept: float
+    config: APPOConfig, actor: Actor, critic: Critic, dims: EnvDims, threads: int, place: str, kept: float
 ) -> list[BudgetItem]:
     """The memory of an ``APPOLearner``: what it holds between rollouts, and what an update needs while it runs.
 
@@ -356,19 +356,19 @@ def learner_items(
         place: of its device, as budgets name it.
         kept: what blocks of several sizes take over their sum; see ``ProcessCosts``.
     """
-    rows, critic_dim = config.num_envs * config.steps_per_env, sizes.critic_dim or sizes.obs_dim
+    rows, critic_dim = config.num_envs * config.steps_per_env, dims.critic or dims.obs
     both = state_bytes(actor) + state_bytes(critic)
-    observations = critic_dim + (sizes.obs_dim if config.obs_normalization else 0)
-    samples = rows * 4 * (observations + sizes.dims.outputs + 5)
+    observations = critic_dim + (dims.obs if config.obs_normalization else 0)
+    samples = rows * 4 * (observations + dims.outputs + 5)
 
     # First the networks' activations over all rows without gradients: a layer's input and output, or the observations
     # in double precision for the normalizer. Then those over one minibatch, with gradients.
     width = 2 if config.learner_dtype == "bfloat16" else 4
-    passes = [pass_numbers(actor.body, sizes.obs_dim), pass_numbers(critic.body, critic_dim)]
+    passes = [pass_numbers(actor.body, dims.obs), pass_numbers(critic.body, critic_dim)]
     widest = max(numbers for _, numbers in passes)
-    prepare = rows * max(2 * width * widest, 8 * max(sizes.obs_dim, critic_dim))
+    prepare = rows * max(2 * width * widest, 8 * max(dims.obs, critic_dim))
     minibatch = -(-rows // config.algorithm.num_mini_batches)
-    gathered = sizes.obs_dim + critic_dim + sizes.action_dim + sizes.dims.outputs + 5
+    gathered = dims.obs + critic_dim + dims.action + dims.outputs + 5
     update = minibatch * (width * (sum(saved for saved, _ in passes) + 2 * widest) + 4 * gathered)
     biggest_prepared, biggest_updated = (width * widest * count // threads for count in (rows, minibatch))
     if place != HOST or biggest_updated >= ALWAYS_RETURNED:  # an accelerator's allocator reuses the blocks of either

@@ -1,5 +1,6 @@
 """Where the learner's rollouts come from: a collector in this process, or one in a process of its own."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilab.algos.torch.appo.actor_critic import build_networks
+from unilab.algos.torch.appo.actor_critic import Actor, Critic, build_networks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.worker import acting_loop, appo_collector_fn
+from unilab.algos.torch.networks.sizes import published_bytes
 from unilab.envs import EnvDims, make
 from unilab.ipc import AsyncRunner, LatestValue, RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, pages, place_of
+from unilab.ipc.rollout_ring_buffer import ring_bytes, slot_fields
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
@@ -189,3 +192,19 @@ class ProcessSource:
             sync.cleanup()
         self._metrics.cleanup()
         self._ring.cleanup()
+
+
+def exchange_items(config: APPOConfig, dims: EnvDims, actor: Actor, critic: Critic) -> list[BudgetItem]:
+    """The memory of what passes between collector and learner."""
+    shape, learner = (config.num_envs, config.steps_per_env, dims.obs, dims.action), place_of(config.learner_device)
+    rollout = 4 * sum(math.prod(field) for field in slot_fields(*shape, dims.critic).values())
+    if config.mode == "sync":
+        items = [BudgetItem("rollout", HOST, rollout, f"{config.steps_per_env} x {config.num_envs} transitions")]
+        return items if learner == HOST else [*items, BudgetItem("staging", learner, rollout, "the rollout")]
+    ring = ring_bytes(*shape, critic_dim=dims.critic, num_slots=config.num_slots)
+    weights = [published_bytes(network.state_dict()) for network in (actor, critic)]
+    return [
+        BudgetItem("ring", SHM, pages(ring), f"{config.num_slots} + 2 slots of {rollout / MIB:,.1f} MiB"),
+        BudgetItem("weight sync", SHM, pages(*weights), "3 buffers of actor and of critic"),
+        BudgetItem("staging", learner, rollout, "the rollout that is learned from"),
+    ]

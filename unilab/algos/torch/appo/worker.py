@@ -13,8 +13,10 @@ from torch import Tensor
 
 from unilab.algos.torch.appo.actor_critic import Actor, Critic, SamplingPolicy, build_networks
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.envs import VecEnv, make
+from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
+from unilab.envs import EnvDims, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.memory_budget import BudgetItem, place_of
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop, RolloutSink
 from unilab.run.progress import LatestQueue, put_latest_metrics
@@ -82,6 +84,16 @@ def acting_loop(
     policy = SamplingPolicy(actor, env, device)
     loop = ActingLoop(env, policy, sink, device=device, seed=seed, stagger=config.stagger_episodes, faults=faults)
     return loop, sink
+
+
+def inference_items(config: APPOConfig, actor: Actor, critic: Critic, dims: EnvDims) -> list[BudgetItem]:
+    """The memory of the policy that acts."""
+    place, steps = place_of(config.collector_device), 1 if dims.num_actions else config.steps_per_env
+    numbers = steps * dims.outputs + pass_numbers(actor.body, dims.obs)[1]
+    return [
+        BudgetItem("collector's models", place, state_bytes(actor) + state_bytes(critic), "actor and critic"),
+        BudgetItem("inference", place, 2 * 4 * config.num_envs * numbers, "noise of a rollout, activations of a step"),
+    ]
 
 
 def appo_collector_fn(

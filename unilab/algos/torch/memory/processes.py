@@ -4,7 +4,6 @@ That depends on the versions and on the machine, so it is measured by trainings 
 remembered. Some seconds, once for a machine and set of versions.
 """
 
-import functools
 import hashlib
 import inspect
 import json
@@ -14,13 +13,16 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pydantic
 
+from unilab.algos.torch.appo.config import APPOConfig
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.ipc.latest import LatestValue, mailbox_bytes
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, pages, place_of
 
@@ -36,6 +38,10 @@ CUDA_CONTEXT_HOST = 512 * MIB
 """driver and libraries in the process: an assumption, not measured"""
 CUBLAS_WORKSPACE = 2 * 32 * MIB
 """cuBLAS and cuBLASLt, at the size that NVIDIA recommends for compute capability 9.0; 4 MiB each on older ones"""
+RAY_PROCESSES = 300 * MIB
+"""Ray's own processes on a machine with one node (Ray 2.60, measured without a dashboard)"""
+RAY_LIBRARY = 30 * MIB
+"""that Ray adds to the learner's process and to each worker's (likewise)"""
 
 
 @dataclass(frozen=True)
@@ -93,49 +99,25 @@ def measure_process_cost() -> ProcessCosts:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning("the fixed cost of a process could not be measured, constants are used: %s", detail[-2000:])
         return FALLBACK
-    _write(path, json.dumps(asdict(costs)))
+    try:  # beside and renamed, as several runs may measure at once
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(asdict(costs)))
+        beside.replace(path)
+    except OSError as error:
+        logger.warning("the cost of a process is measured again next time: %s", error)
     return costs
 
 
 def cache_path() -> Path:
-    """The cache file of this machine and these versions."""
-    return _cache_folder() / f"process-cost-{_key()}.json"
-
-
-def _cache_folder() -> Path:
-    configured = os.environ.get("XDG_CACHE_HOME")
-    return (Path(configured) if configured else Path.home() / ".cache") / "unilab"
-
-
-@functools.cache
-def _key() -> str:
-    """Changes with what changes the cost (the machine, the interpreter, the libraries) or what is kept of it."""
-    versions = []
+    """The cache file of this machine and these versions: its name changes with what changes the cost, and with what is
+    kept of it."""
+    words = ["with what malloc keeps", platform.node(), platform.machine(), platform.python_version(), sys.prefix]
     for package in PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:  # an extra that is not installed
-            continue
-    words = (
-        "with what malloc keeps",
-        platform.node(),
-        platform.machine(),
-        platform.python_version(),
-        sys.prefix,
-        *versions,
-    )
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside and rename, as several runs may measure at once; a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(text)
-        beside.replace(path)
-    except OSError as error:
-        logger.warning("the cost of a process is measured again next time: %s", error)
+        with suppress(metadata.PackageNotFoundError):  # an extra that is not installed
+            words.append(f"{package} {metadata.version(package)}")
+    key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab" / f"process-cost-{key}.json"
 
 
 def _measure() -> ProcessCosts:
@@ -163,26 +145,35 @@ def read_process_cost(pid: int) -> ProcessCost:
     return ProcessCost(private=anonymous, libraries=fields["RssFile"])
 
 
-Processes = Mapping[str, tuple[ProcessCost, Collection[str]]]
-"""by name the fixed cost of each process, and the devices that it uses"""
+def process_items(config: APPOConfig | OffPolicyConfig, costs: ProcessCosts, learner_threads: int) -> list[BudgetItem]:
+    """What the processes of a run cost before they hold any data, and what they report through.
 
-
-def learner_and_collector(costs: ProcessCosts, learner_device: str, collector_device: str) -> Processes:
-    """The processes of a run whose collector is a process of its own."""
-    return {
-        "learner process": (costs.learner, {learner_device}),
-        "collector process": (costs.collector, {collector_device}),
-        "resource tracker": (costs.tracker, ()),
-    }
-
-
-def process_items(processes: Processes, learner_threads: int, thread: int) -> list[BudgetItem]:
-    """What the processes cost before they hold any data; ``learner_threads`` are the busy ones of the learner's,
-    and each but the first costs ``thread`` bytes."""
+    Args:
+        learner_threads: the busy ones of the learner's process.
+    """
+    collectors, kind, devices = 1, "collector", {config.learner_device}
+    if isinstance(config, OffPolicyConfig):
+        collectors, kind = config.workers.here, config.workers.kind
+    elif config.mode == "sync":
+        kind, devices = "sequential", devices | {config.collector_device}
+    processes: dict[str, tuple[ProcessCost, Collection[str]]] = {"learner process": (costs.learner, devices)}
     items = []
-    for name, (cost, devices) in processes.items():
+    if kind in ("collector", "processes"):
+        processes["resource tracker"] = (costs.tracker, ())
+    if kind == "collector":
+        processes["collector process"] = (costs.collector, {config.collector_device})
+        metrics = mailbox_bytes(inspect.signature(LatestValue).parameters["capacity"].default)
+        items.append(BudgetItem("mailbox", SHM, pages(metrics, 8), "the newest metrics, and a counter of steps"))
+    elif kind != "sequential" and collectors:
+        private = costs.collector.private + (RAY_LIBRARY if kind == "ray" else 0)
+        processes["worker processes"] = (ProcessCost(collectors * private, costs.collector.libraries), ())
+    if kind == "processes":
+        items.append(BudgetItem("mailbox", SHM, collectors * pages(8), "a counter of steps of each worker"))
+    if kind == "ray":
+        processes["Ray"] = (ProcessCost(RAY_LIBRARY + (RAY_PROCESSES if collectors else 0), 0), ())
+    for name, (cost, used) in processes.items():
         items.append(BudgetItem(name, HOST, cost.private, "interpreter and libraries, private part"))
-        for device in sorted(device for device in devices if device.startswith("cuda")):
+        for device in sorted(device for device in used if device.startswith("cuda")):
             items += [
                 BudgetItem(f"CUDA in {name}", HOST, CUDA_CONTEXT_HOST, "driver and libraries; not measured"),
                 BudgetItem("CUDA context", place_of(device), CUDA_CONTEXT_DEVICE, "not measured"),
@@ -192,11 +183,5 @@ def process_items(processes: Processes, learner_threads: int, thread: int) -> li
     return [
         *items,
         BudgetItem("libraries", HOST, libraries, "pages that the processes share"),
-        BudgetItem("threads", HOST, thread * (learner_threads - 1), "stacks, arenas, scratch of the learner's"),
+        BudgetItem("threads", HOST, costs.thread * (learner_threads - 1), "stacks, arenas, scratch of the learner's"),
     ]
-
-
-def mailbox_item() -> BudgetItem:
-    """What the collector reports through."""
-    metrics = mailbox_bytes(inspect.signature(LatestValue).parameters["capacity"].default)
-    return BudgetItem("mailbox", SHM, pages(metrics, 8), "the newest metrics, and a counter of steps")

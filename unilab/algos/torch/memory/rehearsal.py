@@ -10,7 +10,7 @@ import psutil
 
 from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.memory.appo import estimate_appo
+from unilab.algos.torch.memory.estimate import estimate
 from unilab.algos.torch.memory.processes import ProcessCost, ProcessCosts, read_process_cost
 from unilab.run.progress import Progress
 
@@ -74,7 +74,7 @@ def main(folder: str) -> None:
     ratios = []
     for count in (1, 2):  # threads reuse each other's memory less, but what they use comes in smaller blocks
         usual = dataclasses.replace(USUAL, learner_threads=count)
-        items = estimate_appo(usual, costs=free).items
+        items = estimate(usual, costs=free).items
         phases = next(item.bytes for item in items if item.name == "activations")
         others = sum(item.bytes for item in items) - phases
         ratios.append((peak(usual, folder) - one - others) / phases)

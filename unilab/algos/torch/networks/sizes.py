@@ -1,12 +1,38 @@
 """What networks take of memory, asked of the networks themselves: a user's are like the built-in ones."""
 
 import copy
+import dataclasses
 import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from unilab.envs import EnvDims
 from unilab.ipc.weight_sync import weight_sync_bytes
+
+Networks = TypeVar("Networks", bound=tuple[nn.Module, nn.Module])
+KEPT = 8
+"""networks of so many configurations are kept, of which a plan asks a thousand times"""
+_networks: dict[str, Any] = {}
+
+
+def shapes(config: Any, dims: EnvDims, build: Callable[[Any, EnvDims], Networks]) -> Networks:
+    """The actor and the critics that ``build(config, dims)`` makes; built-in ones on the device ``meta``, where they
+    take no memory."""
+    counts = [getattr(config.algorithm, name, 1) for name in ("num_critics", "num_atoms")]
+    network = dataclasses.asdict(config.network)
+    decisive = json.dumps([type(config).__name__, network, config.obs_normalization, counts, dataclasses.asdict(dims)])
+    if decisive not in _networks:
+        while len(_networks) >= KEPT:
+            del _networks[next(iter(_networks))]
+        built_in = isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)
+        with torch.device("meta") if built_in else torch.random.fork_rng(devices=[]):
+            _networks[decisive] = build(config, dims)
+    networks: Networks = _networks[decisive]
+    return networks
 
 
 def state_bytes(network: nn.Module) -> int:
@@ -14,39 +40,30 @@ def state_bytes(network: nn.Module) -> int:
     return sum(value.numel() * value.itemsize for value in network.state_dict().values())
 
 
-def published_bytes(network: nn.Module) -> int:
-    """Bytes of shared memory through which a network's weights reach the collector."""
-    return weight_sync_bytes({name: (tuple(v.shape), v.dtype) for name, v in network.state_dict().items()})
+def published_bytes(state: Mapping[str, Tensor]) -> int:
+    """Bytes of shared memory through which the weights of a state dict reach whoever acts."""
+    return weight_sync_bytes({name: (tuple(value.shape), value.dtype) for name, value in state.items()})
 
 
-@functools.lru_cache(maxsize=16)  # a plan asks a thousand times for those of a few
-def pass_numbers(body: nn.Module, input_dim: int) -> tuple[int, int]:
-    """Numbers for each row of inputs [B, I]: what is kept from the forward to the backward pass, and the widest layer.
+@functools.lru_cache(maxsize=2 * KEPT)
+def pass_numbers(network: nn.Module, *input_dims: int) -> tuple[int, int]:
+    """Numbers for each row of inputs [B, I], ...: what is kept from the forward to the backward pass, and the most that
+    is kept of one layer.
 
     The pass is made, with two rows, and PyTorch tells what it keeps. A network on the device ``meta`` is copied to the
     CPU for that, its values undefined: a pass on ``meta`` loads the compiler, which takes more than a second.
     """
-    rows, widest = 2, [input_dim]
+    rows = 2
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.numel()
         return tensor.detach()  # the tensor itself would hold the graph that holds it
 
-    def see(module: nn.Module, inputs: object, outputs: object) -> None:
-        if isinstance(outputs, Tensor):
-            widest.append(outputs.numel() // rows)
-
-    device = next((parameter.device for parameter in body.parameters()), torch.device("cpu"))
-    if device.type == "meta":
-        device = torch.device("cpu")
-        body = copy.deepcopy(body).to_empty(device=device)
-    parameters = {parameter.untyped_storage()._cdata for parameter in body.parameters()}
-    hooks = [module.register_forward_hook(see) for module in body.modules()]
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            body(torch.zeros(rows, input_dim, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(numbers for storage, numbers in kept.items() if storage not in parameters) // rows, max(widest)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        network = copy.deepcopy(network).to_empty(device="cpu")
+    parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(*(torch.zeros(rows, input_dim) for input_dim in input_dims))
+    numbers = [count // rows for storage, count in kept.items() if storage not in parameters]
+    return sum(numbers), max(numbers, default=0)

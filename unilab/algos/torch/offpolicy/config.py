@@ -121,6 +121,11 @@ class WorkersConfig:
     hang_seconds: PositiveFloat = 120.0
     """seconds without an env step after which a worker process that should make some counts as dead"""
 
+    @property
+    def here(self) -> int:
+        """Workers on this machine; those of a cluster whose head is named are taken to be elsewhere."""
+        return self.count if self.ray_address in (None, "auto", "local") else 0
+
 
 @dataclass(frozen=True)
 class OffPolicyConfig(RunConfig):

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.gradient import Batch, Loss, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config
 from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
 from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
+from unilab.envs import EnvDims
+from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
 from unilab.run.checkpoint import continue_generator, continue_optimizer
 from unilab.run.seeding import derive_seed
 
@@ -24,6 +27,9 @@ DATA_PARALLEL_ROWS = 2048
 interpreter's lock, and work inside each operation instead"""
 PASS_ROWS = 512
 """rows that a core takes through the networks at once: with 4,096, which leave its caches, it needed 9 % more time"""
+
+BFLOAT16_KERNELS = 15 * MIB
+"""what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
 
 class OffPolicyLearner(ABC):
@@ -54,8 +60,9 @@ class OffPolicyLearner(ABC):
         self.updates = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "networks"))
-            self.actor: Actor = build_actor(config, obs_dim, action_dim).to(self.device)
-            self.critics = Critics(config, critic_dim or obs_dim, action_dim).to(self.device)
+            actor, critics = build_networks(config, EnvDims(obs_dim, action_dim, critic_dim))
+        self.actor: Actor = actor.to(self.device)
+        self.critics = critics.to(self.device)
         if not critic_dim:
             self.critics.normalizer = self.actor.normalizer  # they see the same
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
@@ -201,25 +208,13 @@ class OffPolicyLearner(ABC):
         self._gradients.close()
 
 
-def hidden_widths(network: nn.Module) -> list[int]:
-    """Outputs of every layer but the last one, of all members of an ensemble together, as the weights say."""
-    widths = []
-    for parameter in network.parameters():
-        if parameter.dim() == 3 and parameter.shape[1] > 1:  # of an ensemble; its biases are [members, 1, outputs]
-            widths.append(parameter.shape[0] * parameter.shape[2])
-        elif parameter.dim() == 2:
-            widths.append(parameter.shape[0])
-    return widths[:-1]
+def build_networks(config: OffPolicyConfig, dims: EnvDims) -> tuple[Actor, Critics]:
+    """The actor and the critics that ``config`` describes, on the CPU.
 
-
-def workspace_bytes(config: OffPolicyConfig, actor: nn.Module, critics: nn.Module, divided: list[list[slice]]) -> int:
-    """What the layers take at most in one update, about, which is while the actor learns: outputs that are kept for the
-    gradient, and the gradients of two layers, each thread in its largest part of a batch (see ``divide``)."""
-    widths = [hidden_widths(network) for network in (actor, critics)]
-    outputs = (3 if config.network.layer_norm else 1) * sum(map(sum, widths))
-    gradients = 2 * max(itertools.chain(*widths), default=0)
-    rows = sum(max(part.stop - part.start for part in parts) for parts in divided)
-    return rows * (outputs + gradients) * (2 if config.learner_dtype == "bfloat16" else 4)
+    Raises:
+        SettingsError: one of them cannot be made as the settings describe it.
+    """
+    return build_actor(config, dims.obs, dims.action), Critics(config, dims.critic or dims.obs, dims.action)
 
 
 def divide(config: OffPolicyConfig, threads: int) -> list[list[slice]]:
@@ -238,3 +233,41 @@ def _split(rows: slice, count: int) -> list[slice]:
     size = rows.stop - rows.start
     bounds = [rows.start - (-size * part // count) for part in range(count + 1)]  # the first part is the largest
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def learner_items(
+    config: OffPolicyConfig, actor: Actor, critics: Critics, dims: EnvDims, threads: int, place: str
+) -> list[BudgetItem]:
+    """The memory of a learner: what it keeps between batches, and what an update takes at most, about.
+
+    Args:
+        actor, critics: those that it will have; on the device ``meta`` they take none themselves.
+        threads: of its device.
+        place: of its device, as budgets name it.
+    """
+    of_actor, of_critics = state_bytes(actor), state_bytes(critics)
+    trained, targets, detail = of_actor + of_critics, of_critics, "actor, critics, target critics"
+    if isinstance(config, TD3Config):
+        targets, detail = trained, f"{detail}, target actor"
+    # A new gradient is complete before the last one goes, and each thread adds that of a part to those of its others.
+    divided = divide(config, threads)
+    gradients = trained + max(of_actor, of_critics) * sum(min(2, len(parts)) for parts in divided)
+    # While the actor learns: what is kept for the gradient, and the gradients of two layers, each thread in its largest
+    # part of a batch.
+    seen = dims.critic or dims.obs
+    passes = [pass_numbers(actor.body, dims.obs), pass_numbers(critics, seen, dims.action)]
+    numbers = sum(kept for kept, _ in passes) + 2 * max(widest for _, widest in passes)
+    rows = sum(max(part.stop - part.start for part in parts) for parts in divided)
+    workspace = rows * numbers * (2 if config.learner_dtype == "bfloat16" else 4)
+    outputs = config.algorithm.num_critics * config.algorithm.num_atoms
+    temporaries = 4 * config.batch_size * (2 * (dims.obs + seen) + 16 * dims.action + 8 * outputs)
+    items = [
+        BudgetItem("models", place, trained + targets, detail),
+        BudgetItem("gradients", place, gradients, "of the last update, and what the threads add up to the next"),
+        BudgetItem("optimizer state", place, 2 * trained, "two moments of every parameter"),
+        BudgetItem("workspace", place, workspace, f"outputs and gradients of layers for {config.batch_size:,} rows"),
+        BudgetItem("temporaries", place, temporaries, "actions, noise, targets of one update"),
+    ]
+    if config.learner_dtype == "bfloat16" and place == HOST:
+        items.append(BudgetItem("kernels", HOST, BFLOAT16_KERNELS, "compiled for products in bfloat16"))
+    return items

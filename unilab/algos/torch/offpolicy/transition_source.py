@@ -11,10 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig
-from unilab.algos.torch.offpolicy.worker import COLLECT, STATE, off_policy_collector_fn
+from unilab.algos.torch.networks.sizes import published_bytes, state_bytes
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, compute_train_start_threshold
+from unilab.algos.torch.offpolicy.networks.policies import Actor
+from unilab.algos.torch.offpolicy.worker import COLLECT, STATE, inference_bytes, off_policy_collector_fn
 from unilab.envs import EnvDims
 from unilab.ipc import AsyncRunner, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc.memory_budget import HOST, SHM, BudgetItem, pages, place_of
+from unilab.ipc.replay_buffer import replay_bytes
+from unilab.ipc.replay_rows import RowLayout
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
@@ -270,3 +275,38 @@ class CollectorSource(TransitionSource):
         """The other end of the pipe is gone: raise what ended the collector, as soon as that is known."""
         self._runner.interrupt.wait(5.0)
         self._runner.check_collectors()
+
+
+def row_layout(config: OffPolicyConfig, dims: EnvDims) -> RowLayout:
+    """Of the transitions in the replay buffer."""
+    return RowLayout(dims.obs, dims.action, dims.critic, config.algorithm.n_step > 1)
+
+
+def replay_items(config: OffPolicyConfig, dims: EnvDims) -> list[BudgetItem]:
+    """The memory of the replay buffer, and of the copies of rows that a run makes."""
+    capacity, layout = config.replay_capacity, row_layout(config, dims)
+    replay = replay_bytes(capacity, dims.obs, dims.action, critic_dim=dims.critic, multi_step=layout.multi_step)
+    items = [BudgetItem("replay buffer", SHM, pages(replay), f"{capacity:,} transitions of {layout.width} numbers")]
+    if config.save_replay:
+        size = 4 * capacity * layout.width
+        items.append(BudgetItem("checkpoint", HOST, size, "a copy of the transitions while it is written"))
+    if config.obs_normalization:
+        start = compute_train_start_threshold(config.batch_size, config.learning_starts, config.num_envs)
+        size = 2 * 4 * (config.lead_rows if config.sync_collection else start) * layout.width
+        place = place_of(config.learner_device)
+        items.append(BudgetItem("new transitions", place, size, "on their way to the running mean and variance"))
+    return items
+
+
+def collector_items(config: OffPolicyConfig, actor: Actor, dims: EnvDims) -> list[BudgetItem]:
+    """The memory of the policy that acts in a collector, and of transitions that are not in the replay buffer yet."""
+    place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
+    width = row_layout(config, dims).width
+    packed = (4 + 1) * count * steps * width  # with a flag for each number: is it finite?
+    open_steps = 4 * count * (steps + 1 if steps > 1 else 1) * width
+    return [
+        BudgetItem("weight sync", SHM, pages(published_bytes(actor.state_dict())), "3 buffers of the actor"),
+        BudgetItem("collector's model", place, state_bytes(actor), "actor"),
+        BudgetItem("inference", place, inference_bytes(count, actor, dims), "noise and activations of a step"),
+        BudgetItem("transitions", HOST, packed + open_steps, f"of the last {steps} steps" if steps > 1 else ""),
+    ]

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unilab.algos.torch.networks.sizes import pass_numbers
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config
-from unilab.algos.torch.offpolicy.networks.policies import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
 from unilab.envs import EnvDims, VecEnv, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.envs.vec_env import FloatArray
@@ -119,6 +120,11 @@ def acting_loop(
     sink = TransitionSink(replay, unit, gamma=algorithm.gamma, n_step=n_step, reward_scale=reward_scale)
     device, stagger = config.collector_device, config.stagger_episodes
     return ActingLoop(unit, policy, sink, device=device, seed=seed, stagger=stagger, faults=faults)
+
+
+def inference_bytes(rows: int, actor: Actor, dims: EnvDims) -> int:
+    """Of the noise and the activations of one step."""
+    return 4 * rows * (2 * pass_numbers(actor.body, dims.obs)[1] + 8 * dims.action + dims.obs)
 
 
 def off_policy_collector_fn(

@@ -1,5 +1,6 @@
 """Where the learner's transitions come from when workers collect: from rollouts of several environments at a time."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -8,21 +9,29 @@ from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from unilab.algos.torch.networks.sizes import published_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
+from unilab.algos.torch.offpolicy.networks.policies import Actor
 from unilab.algos.torch.offpolicy.transition_source import TransitionSource
-from unilab.algos.torch.offpolicy.worker import ExploringPolicy
+from unilab.algos.torch.offpolicy.worker import ExploringPolicy, inference_bytes
 from unilab.distributed import (
     BaseDistributedWorkersWithBuffer,
     ProcessWorkers,
     RayWorkers,
     Rollout,
+    RolloutLayout,
     SequentialWorkers,
 )
+from unilab.distributed.processes import VERSION
 from unilab.envs import EnvDims, make
+from unilab.envs.sizes import EnvSizes
 from unilab.envs.unit_actions import UnitActions
 from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
+from unilab.ipc.memory_budget import HOST, SHM, BudgetItem, pages
+from unilab.ipc.rollout_ring_buffer import ring_bytes
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
@@ -31,6 +40,8 @@ from unilab.tracing.spans import span
 
 QUEUE_SIZE = 2
 """finished rollouts of a worker that may wait to be stored"""
+KEPT_WEIGHTS = 6
+"""versions at most that workers on a cluster know of and may not have fetched, with the first and the newest"""
 STOP_SECONDS = 1.0
 """for the thread that stores rollouts to notice that everything is to end"""
 
@@ -254,3 +265,40 @@ def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
         "sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers
     }  # fmt: skip
     return kinds[kind]
+
+
+def worker_items(config: OffPolicyConfig, actor: Actor, sizes: EnvSizes, threads: int) -> list[BudgetItem]:
+    """The memory of workers: their policies, environments and rollouts.
+
+    Args:
+        threads: of the physics of each worker.
+    """
+    here, count, kind, dims = config.workers.here, config.workers.count, config.workers.kind, sizes.dims
+    rows = config.num_envs // count
+    layout = RolloutLayout(config.env_steps_per_sync, rows, dims.obs, dims.action, dims.critic)
+    rollout = sum(array.nbytes for array in layout.allocate().values())
+    weights = ExploringPolicy.weights(actor.state_dict(), exploring=True)
+    policy = sum(value.nbytes for value in weights.values())
+    copies = 2 * here + 3  # of each worker: the one that acts and the newest; of the learner: first, newest, next
+    transitions = (2 * 4 + 1) * layout.num_steps * rows * (2 * dims.obs + dims.action + 3)
+    items = [
+        BudgetItem("workers' models", HOST, copies * policy, f"actor, {here} workers and the learner"),
+        BudgetItem("inference", HOST, here * inference_bytes(rows, actor, dims), "noise and activations of a step"),
+        BudgetItem("transitions", HOST, transitions, "of a rollout on its way to the replay buffer"),
+        *dataclasses.replace(sizes, model_bytes=here * sizes.model_bytes).items(rows * here, here * threads),
+    ]
+    if kind == "sequential":
+        return [*items, BudgetItem("rollouts", HOST, rollout, f"one of {layout.num_steps} steps")]
+    if kind == "ray":
+        size = 2 * count * rollout + KEPT_WEIGHTS * policy
+        return [*items, BudgetItem("object store", SHM, pages(size), "rollouts on their way and the newest weights")]
+    ring = ring_bytes(
+        rows, layout.num_steps, dims.obs, dims.action, critic_dim=dims.critic, num_slots=QUEUE_SIZE,
+        fields=layout.fields(),
+    )  # fmt: skip
+    sync = published_bytes(weights | {VERSION: torch.zeros((), dtype=torch.int64)})
+    return [
+        *items,
+        BudgetItem("rollouts", SHM, count * pages(ring), f"room for {QUEUE_SIZE + 2} of each worker"),
+        BudgetItem("weight sync", SHM, pages(sync), "3 buffers of the actor"),
+    ]
