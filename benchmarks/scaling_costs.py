@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from scaling_model import Costs
 from harness.trainers.costs.offpolicy import measure, workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy
-from unilab.algos.torch.offpolicy.worker_source import WorkerEnvironment, worker_class
+from unilab.algos.torch.offpolicy.worker_source import unit_environments, worker_class
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutWorker
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import ReplayBuffer
@@ -68,7 +69,7 @@ def running(
     """So many free-running workers with a replay buffer of their own; they have made their first rollouts."""
     config, dims = setting.config, setting.dims
     replay = ReplayBuffer(CAPACITY, dims.obs, dims.action, "cpu", critic_dim=dims.critic)
-    share = WorkerEnvironment(setting.env, setting.rows, config.sim_backend, {}, 1)
+    share = partial(unit_environments, setting.env, setting.rows, config.sim_backend, {}, 1)
     # All of them are to fit on this machine's cores, whose speed they share.
     room = {"ray_address": "local", "worker_resources": {"CPU": min(1.0, usable_cores() / count)}}
     try:
@@ -86,7 +87,7 @@ def running(
 def costs_of(setting: Setting, kind: str) -> Costs:
     """The costs of one kind of workers."""
     config, policy = setting.config, setting.policy()
-    share = WorkerEnvironment(setting.env, setting.rows, config.sim_backend, {}, 1)
+    share = partial(unit_environments, setting.env, setting.rows, config.sim_backend, {}, 1)
     with RolloutWorker(share(), policy, setting.steps, seed=0) as worker:
         layout = worker.layout
         written = layout.allocate()

@@ -48,6 +48,10 @@ def random_rollout(steps=6, envs=5, critic_dim=0, seed=1, num_actions=0):
     return rollout
 
 
+def prepared(learner, rollout):
+    return learner._prepare(rollout, "critic" if "critic" in rollout else "obs")
+
+
 def parameters(learner):
     return torch.cat([p.detach().flatten() for p in (*learner.actor.parameters(), *learner.critic.parameters())])
 
@@ -142,7 +146,7 @@ def test_the_loss_is_that_of_impact(num_actions):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     rollout = random_rollout(seed=5, num_actions=num_actions)
     rollout["log_probs"] += torch.linspace(-3, 3, 30).view(6, 5)  # some ratios on each side of each clip
-    batch = learner._prepare(rollout)
+    batch = prepared(learner, rollout)
     losses, _ = learner.impact_loss(batch)
     assert losses.sum().item() == pytest.approx(
         impact_loss_by_hand(learner, batch, rollout["log_probs"].flatten()), rel=1e-4
@@ -213,7 +217,7 @@ def test_gradients_are_clipped():
 
 def test_lambda_is_used():
     rollout = random_rollout()
-    short, long = build(lam=0.0)._prepare(rollout), build(lam=1.0)._prepare(rollout)
+    short, long = prepared(build(lam=0.0), rollout), prepared(build(lam=1.0), rollout)
     assert not torch.allclose(short["value_targets"], long["value_targets"])
 
 
@@ -286,14 +290,14 @@ def test_learns_to_choose():
 
 
 def test_samples_have_one_row_a_step_and_environment():
-    batch = build()._prepare(random_rollout(steps=4, envs=3))
+    batch = prepared(build(), random_rollout(steps=4, envs=3))
     assert {len(rows) for rows in batch.values()} == {12}
     assert batch["advantages"].mean().item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("critic_dim", [0, CRITIC])
 def test_packed_samples_are_the_samples(critic_dim):
-    samples = build(critic_dim)._prepare(random_rollout(critic_dim=critic_dim))
+    samples = prepared(build(critic_dim), random_rollout(critic_dim=critic_dim))
     assert ("critic_obs" in samples) == (critic_dim > 0)
     rows = torch.tensor([3, 0, 17, 3])
     taken = PackedSamples(samples).take(rows)

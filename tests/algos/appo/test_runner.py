@@ -243,7 +243,7 @@ def test_a_network_of_a_factory_is_trained_and_its_checkpoint_says_which(tmp_pat
     assert load_policy(tmp_path)([[0.5]]).shape == (1, 1)
     saved["config"]["network"]["actor"]["factory"] = "gone:gated"
     save_checkpoint(tmp_path / "checkpoint.pt", saved)
-    with pytest.raises(CheckpointError, match=r"network\.actor: no module 'gone'"):
+    with pytest.raises(CheckpointError, match=r"network\.actor: gone cannot be imported: No module named 'gone'"):
         load_policy(tmp_path)
 
 

@@ -49,7 +49,10 @@ def test_a_factory_gets_the_sizes_and_its_own_settings(description: Any, width: 
     [
         ("gated", r"expected widths or a factory, package\.module:function, got 'gated'"),
         ({"width": 5}, "expected widths or a factory, .*, got None"),
-        ("nowhere.at.all:gated", "no module 'nowhere'; is it installed or on PYTHONPATH"),
+        (
+            "nowhere.at.all:gated",
+            "imported: No module named 'nowhere'; is it installed or on PYTHONPATH",
+        ),
         (f"{HERE}:gatd", f"module '{HERE}' has no 'gatd'; did you mean 'gated'"),
         (f"{HERE}:NUMBER", "is a int; expected a function that makes a network"),
         (

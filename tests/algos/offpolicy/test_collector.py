@@ -116,9 +116,9 @@ def test_several_step_returns_stop_at_both_ends():
     ]
 
 
-def test_rewards_are_scaled_in_the_buffer_and_not_in_the_statistics():
+def test_rewards_in_the_buffer_and_in_the_statistics_are_the_environments_own():
     collector, rows = collect(CountingEnv(2), 8, reward_scale=0.25)
-    assert rows["rewards"].tolist() == [0.25] * 16
+    assert rows["rewards"].tolist() == [1] * 16
     metrics = collector.metrics()
     assert metrics["episodes"] == 4  # two of each row
     assert metrics["episode_return"] == metrics["episode_length"] == (4 + 4 + 3 + 3) / 4

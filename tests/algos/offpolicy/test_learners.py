@@ -196,6 +196,16 @@ def test_clipped_double_q_takes_the_lower_target_and_the_average_the_mean():
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_rewards_are_learned_from_times_their_scale(algorithm):
+    scaled, plain = make(algorithm, **{"algorithm.reward_scale": 0.25}), make(algorithm)
+    for seed in range(3):
+        batch = make_batch(seed)
+        scaled.update(batch)
+        plain.update(batch | {"rewards": 0.25 * batch["rewards"]})
+    assert torch.equal(parameters(scaled.actor, scaled.critics), parameters(plain.actor, plain.critics))
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_same_seed_same_bits_and_resume_goes_on_with_them(algorithm, threads):
     batches = [make_batch(seed) for seed in range(6)]
     through = make(algorithm, learner_threads=threads)

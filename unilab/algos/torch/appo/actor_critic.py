@@ -109,5 +109,11 @@ class SamplingPolicy:
 
 
 def build_networks(config: APPOConfig, dims: EnvDims) -> tuple[Actor, Critic]:
-    """The actor and critic that ``config`` describes, on the CPU. Raises as they do."""
-    return Actor(config, dims), Critic(config, dims)
+    """The actor and critic that ``config`` describes, on the CPU. Raises as they do.
+
+    Where both see the same they have one normalizer.
+    """
+    actor, critic = Actor(config, dims), Critic(config, dims)
+    if not dims.critic:
+        critic.normalizer = actor.normalizer
+    return actor, critic

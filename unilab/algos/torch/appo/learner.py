@@ -109,11 +109,15 @@ class APPOLearner:
         Raises:
             FloatingPointError: a loss is not finite; the parameters are those of the last good optimizer step.
         """
-        algorithm = self.algorithm
+        algorithm, critic_key = self.algorithm, "critic" if "critic" in rollout else "obs"
         with span("update"):
             with span("prepare"):
-                self._update_normalizers(rollout)
-                samples = self._prepare(rollout)
+                seen = {self.critic.normalizer: critic_key, self.actor.normalizer: "obs"}  # the same if it is one
+                for normalizer, key in seen.items():
+                    if isinstance(normalizer, RunningNormalizer):
+                        normalizer.update(rollout[key].flatten(0, 1))
+                self.sync_target_actor_buffers()
+                samples = self._prepare(rollout, critic_key)
                 packed = PackedSamples(samples)
             # Where the target policy is the learned one, their KL divergence is 0 before the first optimizer step,
             # whatever the learning rate.
@@ -206,15 +210,12 @@ class APPOLearner:
         """End the learner's threads; idempotent."""
         self._gradients.close()
 
-    def _update_normalizers(self, rollout: Mapping[str, Tensor]) -> None:
-        for network, key in ((self.actor, "obs"), (self.critic, _critic_key(rollout))):
-            if isinstance(network.normalizer, RunningNormalizer):
-                network.normalizer.update(rollout[key].flatten(0, 1))
-        self.sync_target_actor_buffers()
-
     @torch.no_grad()
-    def _prepare(self, rollout: Mapping[str, Tensor]) -> Batch:
+    def _prepare(self, rollout: Mapping[str, Tensor], key: str) -> Batch:
         """Evaluate the target policy and the critic on the whole rollout, and trace the returns (V-trace).
+
+        Args:
+            key: of what the critic sees.
 
         Returns:
             one row for each step and environment, B = T * N: obs [B, O] normalized, and critic_obs [B, C] where the
@@ -222,10 +223,10 @@ class APPOLearner:
             reference_log_probs [B], from which the surrogate's ratio is counted; values [B] before the update,
             value_targets [B], advantages [B] normalized.
         """
-        algorithm, key = self.algorithm, _critic_key(rollout)
+        algorithm = self.algorithm
         steps, envs = rollout["rewards"].shape
         critic_obs = self.critic.normalizer(torch.cat([rollout[key].flatten(0, 1), rollout[f"last_{key}"]]))
-        shared = key == "obs" and _same_buffers(self.actor.normalizer, self.critic.normalizer)
+        shared = key == "obs" and self.critic.normalizer is self.actor.normalizer
         obs = critic_obs[:-envs] if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
 
         def evaluate(thread: int) -> tuple[Tensor, Tensor]:
@@ -329,16 +330,6 @@ class PackedSamples:
         parts = self._matrix.index_select(0, rows).split(self._widths, dim=1)
         named = zip(self._names, parts, strict=True)
         return {name: part.squeeze(-1) if name in self._vectors else part for name, part in named}
-
-
-def _critic_key(rollout: Mapping[str, Tensor]) -> str:
-    return "critic" if "critic" in rollout else "obs"
-
-
-def _same_buffers(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two normalizers do the same."""
-    ours, theirs = dict(one.named_buffers()), dict(other.named_buffers())
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 ALWAYS_RETURNED = 32 * MIB

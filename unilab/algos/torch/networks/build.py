@@ -4,6 +4,7 @@ import importlib
 import inspect
 import itertools
 import math
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,26 +30,28 @@ def mlp(
     hidden_dims: Sequence[int],
     output_dim: int,
     activation: str = "elu",
-    output_gain: float = 1.0,
+    output_gain: float | None = 1.0,
+    layer_norm: bool = False,
 ) -> nn.Sequential:
-    """Linear layers with an activation between them, orthogonal weights and zero biases.
+    """Linear layers with an activation between them.
 
-    A small ``output_gain`` on the actor keeps the first actions near zero (Andrychowicz et al. 2021,
-    arXiv:2006.05990, found it to matter).
+    Args:
+        output_gain: of the last layer; weights are orthogonal then, and biases zero. A small one on the actor keeps
+            the first actions near zero (Andrychowicz et al. 2021, arXiv:2006.05990, found it to matter). None: all
+            weights are drawn as PyTorch does.
+        layer_norm: normalize each hidden layer before its activation.
     """
     layers: list[nn.Module] = []
     widths = [input_dim, *hidden_dims]
     for width_in, width_out in itertools.pairwise(widths):
-        layers.append(_linear(width_in, width_out, math.sqrt(2)))
-        layers.append(ACTIVATIONS[activation]())
-    return nn.Sequential(*layers, _linear(widths[-1], output_dim, output_gain))
-
-
-def _linear(width_in: int, width_out: int, gain: float) -> nn.Linear:
-    layer = nn.Linear(width_in, width_out)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
+        norm = [nn.LayerNorm(width_out)] if layer_norm else []
+        layers += [nn.Linear(width_in, width_out), *norm, ACTIVATIONS[activation]()]
+    layers.append(nn.Linear(widths[-1], output_dim))
+    for layer in layers:
+        if output_gain is not None and isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, output_gain if layer is layers[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
 
 
 def build(
@@ -90,18 +93,14 @@ def build(
 
 def _factory(path: Any, setting: str) -> Callable[..., Any]:
     """What ``package.module:function`` names."""
-    if not (isinstance(path, str) and all(part.isidentifier() for part in path.replace(":", ".").split("."))
-            and path.count(":") == 1):  # fmt: skip
+    if not (isinstance(path, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", path)):
         raise SettingsError(setting, f"expected widths or a factory, package.module:function, got {path!r}")
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise SettingsError(setting, f"{module_name} cannot be imported: {error}") from error
-        raise SettingsError(setting, f"no module '{error.name}'; is it installed or on PYTHONPATH?") from None
     except ImportError as error:
-        raise SettingsError(setting, f"{module_name} cannot be imported: {error}") from error
+        remedy = "is it installed or on PYTHONPATH?"
+        raise SettingsError(setting, f"{module_name} cannot be imported: {error}; {remedy}") from error
     found = getattr(module, attribute, None)
     if found is None:
         there = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]

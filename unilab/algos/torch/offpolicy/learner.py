@@ -140,6 +140,11 @@ class OffPolicyLearner(ABC):
         """What the critics see [R, C]."""
         return batch[prefix + ("critic" if "critic" in batch else "obs")]
 
+    def rewards(self, batch: Batch) -> Tensor:
+        """[R] that are learned from; the replay buffer holds the environment's own."""
+        scale = self.config.algorithm.reward_scale
+        return batch["rewards"] if scale == 1 else scale * batch["rewards"]
+
     def discounts(self, batch: Batch) -> Tensor:
         """[R] factor of the value behind each row: 0 where the episode terminated, not where it was truncated."""
         goes_on = 1 - batch["dones"] * (1 - batch["truncated"])

@@ -23,7 +23,7 @@ from unilab.envs import EnvDims, env_dims
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.machine.devices import usable_cores
-from unilab.run.checkpoint import CheckpointError
+from unilab.run.checkpoint import restoring
 from unilab.run.loop import Check, trainer_name
 from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
@@ -104,17 +104,18 @@ class OffPolicyRun(Run):
         self._env_steps = self.progress.env_steps
         self._acted_ago = 0
         if saved is not None:
-            if len(self._source.replay):
-                if self._changed.isdisjoint(
-                    ("pipeline", "batch_size", "learner_device")
-                ):  # else the batches are others
-                    try:
-                        self._pipeline.load_state_dict(saved["pipeline"])
-                    except ValueError as error:
-                        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
-                self._normalized = saved["run"]["normalized"]
-            self._env_steps, self._acted_ago = saved["run"]["env_steps"], saved["run"]["acted_ago"]
+            with restoring():
+                self._continue(saved["run"], saved["pipeline"])
         self._version = self._source.acted_version = self._source.publish(self._learner.get_weights())
+
+    def _continue(self, run: Mapping[str, Any], pipeline: Mapping[str, Any]) -> None:
+        if len(self._source.replay):
+            if run.get("rewards") != "unscaled" and self._config.algorithm.reward_scale != 1:
+                raise ValueError("the rewards in its replay buffer are scaled")
+            if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else the batches are others
+                self._pipeline.load_state_dict(pipeline)
+            self._normalized = run["normalized"]
+        self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 
     def iterate(self, check: Check) -> Progress:
         """Take new transitions, have the next ones made, and train meanwhile."""
@@ -198,7 +199,12 @@ class OffPolicyRun(Run):
             "learner": self._learner.state_dict(),
             "collection": self._source.state_dict(self._runner.check_collectors, with_rows=self._config.save_replay),
             "pipeline": pipeline,
-            "run": {"normalized": self._normalized, "env_steps": self._env_steps, "acted_ago": self._acted_ago},
+            "run": {
+                "normalized": self._normalized,
+                "env_steps": self._env_steps,
+                "acted_ago": self._acted_ago,
+                "rewards": "unscaled",  # in the replay buffer, unlike those of earlier versions
+            },
         }
 
 

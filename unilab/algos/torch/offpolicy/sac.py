@@ -47,7 +47,7 @@ class SAC(OffPolicyLearner):
             next_actions, next_log_probs = policy.sample_with_log_prob(batch["next_noise"])
             next_outputs = self.target_critics(self.critic_obs(batch, "next_"), next_actions)
             bonus = self.alpha * next_log_probs
-            targets = self.value.targets(next_outputs, batch["rewards"], self.discounts(batch), bonus)
+            targets = self.value.targets(next_outputs, self.rewards(batch), self.discounts(batch), bonus)
         outputs = self.critics(self.critic_obs(batch), batch["actions"])
         losses = self.value.losses(outputs, targets)
         statistics = {"critic_loss": losses.mean(0), "value_mean": self.value.expected(outputs.detach()).mean(0)}

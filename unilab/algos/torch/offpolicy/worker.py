@@ -116,8 +116,7 @@ def acting_loop(
         ValueError: the environments' actions are not bounded.
     """
     unit, algorithm = UnitActions(env), config.algorithm
-    n_step, reward_scale = algorithm.n_step, algorithm.reward_scale
-    sink = TransitionSink(replay, unit, gamma=algorithm.gamma, n_step=n_step, reward_scale=reward_scale)
+    sink = TransitionSink(replay, unit, gamma=algorithm.gamma, n_step=algorithm.n_step)
     device, stagger = config.collector_device, config.stagger_episodes
     return ActingLoop(unit, policy, sink, device=device, seed=seed, stagger=stagger, faults=faults)
 

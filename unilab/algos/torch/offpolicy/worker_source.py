@@ -4,11 +4,10 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,14 +28,13 @@ from unilab.distributed.processes import VERSION
 from unilab.envs import EnvDims, make
 from unilab.envs.sizes import EnvSizes
 from unilab.envs.unit_actions import UnitActions
-from unilab.ipc import AsyncRunner, ReplayBuffer, SharedFlag
+from unilab.ipc import AsyncRunner, SharedFlag
 from unilab.ipc.memory_budget import HOST, SHM, BudgetItem, pages
 from unilab.ipc.rollout_ring_buffer import ring_bytes
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
-from unilab.tracing.spans import span
 
 QUEUE_SIZE = 2
 """finished rollouts of a worker that may wait to be stored"""
@@ -71,7 +69,7 @@ class WorkerSource(TransitionSource):
         rows, threads = config.num_envs // count, config.env_threads or 1
         on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
         self._workers = worker_class(kind)(
-            WorkerEnvironment(config.env, rows, config.sim_backend, config.env_cfg, threads),
+            partial(unit_environments, config.env, rows, config.sim_backend, config.env_cfg, threads),
             ExploringPolicy(config, dims),
             config.env_steps_per_sync,
             count,
@@ -79,7 +77,7 @@ class WorkerSource(TransitionSource):
             count if config.sync_collection else 1,
             True,
             [derive_seed(seed, f"worker {worker}") for worker in range(count)],
-            ScaledRewards(self.replay, config.algorithm.reward_scale),
+            self.replay,
             in_step=config.sync_collection,
             queue_size=QUEUE_SIZE,
             max_restarts=config.workers.max_restarts,
@@ -155,40 +153,6 @@ class WorkerSource(TransitionSource):
         self._finish(check)
 
 
-class ScaledRewards:
-    """A replay buffer that gets its rewards times a factor; the episodes' returns are the environment's own."""
-
-    def __init__(self, replay: ReplayBuffer, scale: float) -> None:
-        self._replay = replay
-        self._scale = np.float32(scale)
-
-    @property
-    def capacity(self) -> int:
-        return self._replay.capacity
-
-    def __len__(self) -> int:
-        return len(self._replay)
-
-    def add(
-        self,
-        obs: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        next_obs: np.ndarray,
-        dones: np.ndarray,
-        truncated: np.ndarray,
-        *,
-        critic: np.ndarray | None = None,
-        next_critic: np.ndarray | None = None,
-    ) -> None:
-        with span("replay_add"):
-            scaled = rewards * self._scale
-            self._replay.add(obs, actions, scaled, next_obs, dones, truncated, critic=critic, next_critic=next_critic)
-
-    def sample(self, batch_size: int) -> dict[str, Tensor]:
-        return self._replay.sample(batch_size)
-
-
 class _Filler:
     """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
 
@@ -245,18 +209,9 @@ class _Filler:
             self._workers.broadcast_updated_policy(weights)
 
 
-@dataclass(frozen=True)
-class WorkerEnvironment:
-    """Makes a worker's share of the environments, which take actions in [-1, 1]."""
-
-    env: str
-    rows: int
-    sim_backend: str
-    env_cfg: Mapping[str, Any]
-    threads: int
-
-    def __call__(self) -> UnitActions:
-        return UnitActions(make(self.env, self.rows, self.sim_backend, self.env_cfg, 0, self.threads))
+def unit_environments(env: str, rows: int, sim_backend: str, env_cfg: Mapping[str, Any], threads: int) -> UnitActions:
+    """A worker's share of the environments, which take actions in [-1, 1]."""
+    return UnitActions(make(env, rows, sim_backend, env_cfg, 0, threads))
 
 
 def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:

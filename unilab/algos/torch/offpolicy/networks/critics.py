@@ -30,18 +30,21 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, inputs: Tensor, members: int | None = None) -> Tensor:
         """[B, inputs], the same for all members; returns [k, B, outputs], or of the first ``members`` alone."""
-        layers = [(weight[:members], bias[:members]) for weight, bias in zip(self.weights, self.biases, strict=True)]
-        hidden = inputs.expand(len(layers[0][0]), -1, -1)
-        for index, (weight, bias) in enumerate(layers[:-1]):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if len(self.scales):
+        # a slice of all members would cost a copy of its gradient
+        weights, biases, scales, shifts = (
+            list(group) if members is None else [parameter[:members] for parameter in group]
+            for group in (self.weights, self.biases, self.scales, self.shifts)
+        )
+        hidden = inputs.expand(len(weights[0]), -1, -1)
+        for index in range(len(weights) - 1):
+            hidden = torch.baddbmm(biases[index], hidden, weights[index])
+            if scales:
                 hidden = functional.layer_norm(hidden, hidden.shape[-1:])
-                hidden = torch.addcmul(self.shifts[index][:members], hidden, self.scales[index][:members])
+                hidden = torch.addcmul(shifts[index], hidden, scales[index])
             hidden = hidden.relu_()
-        weight, bias = layers[-1]
-        if weight.shape[2] == 1:  # batched products with one column are several times slower than this, backwards too
-            return (hidden * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias
-        return torch.baddbmm(bias, hidden, weight)
+        if weights[-1].shape[2] == 1:  # batched products with one column are several times slower, backwards too
+            return (hidden * weights[-1].transpose(1, 2)).sum(-1, keepdim=True) + biases[-1]
+        return torch.baddbmm(biases[-1], hidden, weights[-1])
 
 
 class Critics(nn.Module):

@@ -1,13 +1,12 @@
 """Actors of SAC and TD3."""
 
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks.build import build
+from unilab.algos.torch.networks.build import build, mlp
 from unilab.algos.torch.networks.distributions import SquashedGaussian
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
@@ -21,14 +20,7 @@ class Actor(nn.Module, ABC):
     def __init__(self, config: OffPolicyConfig, obs_dim: int, output_dim: int) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if config.obs_normalization else nn.Identity()
-
-        def relu_mlp(inputs: int, widths: Sequence[int], outputs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for width_in, width_out in itertools.pairwise([inputs, *widths]):
-                norm = [nn.LayerNorm(width_out)] if config.network.layer_norm else []
-                layers += [nn.Linear(width_in, width_out), *norm, nn.ReLU(inplace=True)]
-            return nn.Sequential(*layers, nn.Linear([inputs, *widths][-1], outputs))
-
+        relu_mlp = partial(mlp, activation="relu", output_gain=None, layer_norm=config.network.layer_norm)
         self.body = build(config.network.actor, obs_dim, output_dim, "network.actor", relu_mlp)
 
     def outputs(self, obs: Tensor) -> Tensor:
