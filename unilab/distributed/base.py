@@ -18,6 +18,7 @@ from unilab.ipc import SharedFlag
 from unilab.ipc.collector_error import ProcessFailure
 from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.machine.devices import check_device
+from unilab.tracing.spans import span
 
 _FRUITLESS_COLLECTIONS = 100
 """so often in a row prefill() collects without anything being added, before it gives up"""
@@ -326,7 +327,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         if isinstance(self.replay_buffer, RolloutBuffer):
             self.replay_buffer.add_rollout(rollout)
         else:
-            self.replay_buffer.add(**rollout.transitions())
+            with span("replay_add"):
+                self.replay_buffer.add(**rollout.transitions())
         self._statistics.record(rollout.event_names, rollout.episodes, rollout.events)
         self.acted_version = rollout.policy_version
         self.env_steps += rollout.env_steps
