@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unilab.algos.torch.policy import Config, Policy, environment, read, restore
+from unilab.algos.torch.policy import Config, Policy, restored
 from unilab.envs import VecEnv, make
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import trainer_name
@@ -49,15 +49,13 @@ def evaluate(
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    path = Path(checkpoint)
-    config, saved = read(path)
     num_envs = min(episodes, MOST_ENVS) if num_envs is None else num_envs
     seed = derive_seed(seed, "evaluation")
-    with environment(path, config, num_envs, seed) as env:
-        returns, lengths = _play(env, restore(path, config, saved, env), seed, -(-episodes // num_envs), on_step)
+    with restored(checkpoint, num_envs, seed) as (policy, env, saved):
+        returns, lengths = _play(env, policy, seed, -(-episodes // num_envs), on_step)
     return {
-        "trainer": trainer_name(config),
-        "env": config.env,
+        "trainer": trainer_name(policy.config),
+        "env": policy.config.env,
         "iteration": saved["progress"]["iteration"],
         "env_steps": saved["progress"]["env_steps"],
         "episodes": len(returns),

@@ -1,6 +1,7 @@
 """A trained policy, to act with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +75,34 @@ def load_policy(checkpoint: str | Path) -> Policy:
     Raises:
         CheckpointError: it cannot be read, or its environment cannot be made here.
     """
+    with restored(checkpoint, 1, num_threads=1) as (policy, _, _):
+        return policy
+
+
+@contextmanager
+def restored(
+    checkpoint: str | Path, num_envs: int, seed: int | None = None, num_threads: int | None = None
+) -> Iterator[tuple[Policy, VecEnv, dict[str, Any]]]:
+    """The policy of a checkpoint, environments as it was trained in, and the content. Raises as ``load_policy``."""
     path = Path(checkpoint)
-    config, saved = read(path)
-    with environment(path, config, 1, num_threads=1) as env:
-        return restore(path, config, saved, env)
-
-
-def read(path: Path) -> tuple[Config, dict[str, Any]]:
-    """Settings and content of a checkpoint. Raises as ``load_policy``."""
     saved = load_checkpoint(path, ("config", "learner", "progress"))
     trainer = saved.get("trainer", "appo")  # early checkpoints, all of APPO, do not say
     configs: dict[str, type[Config]] = {"appo": APPOConfig, **CONFIGS}
     if trainer not in configs:
         raise CheckpointError(f"{path}: saved by '{trainer}'; only {', '.join(configs)} can be evaluated")
     try:
-        return parse(configs[trainer], saved["config"]), saved
+        config = parse(configs[trainer], saved["config"])
     except SettingsError as error:
         raise CheckpointError(f"{path}: saved with settings that this version does not know: {error}") from error
-
-
-def environment(
-    path: Path, config: Config, num_envs: int, seed: int | None = None, num_threads: int | None = None
-) -> VecEnv:
-    """Environments as the policy was trained in. Raises as ``load_policy``."""
     try:
-        return make(config.env, num_envs, config.sim_backend, config.env_cfg, seed, num_threads)
+        env = make(config.env, num_envs, config.sim_backend, config.env_cfg, seed, num_threads)
     except ValueError as error:
         raise CheckpointError(f"{path}: the environment that it was trained in cannot be made: {error}") from error
-
-
-def restore(path: Path, config: Config, saved: Mapping[str, Any], env: VecEnv) -> Policy:
-    """The policy of what ``read`` returned. Raises as ``load_policy``."""
-    try:
-        return Policy(config, saved["learner"]["actor"], env)
-    except (KeyError, RuntimeError, SettingsError) as error:
-        raise CheckpointError(
-            f"{path}: its policy does not fit '{config.env}' as it is here ({type(error).__name__}: {error})"
-        ) from error
+    with env:
+        try:
+            policy = Policy(config, saved["learner"]["actor"], env)
+        except (KeyError, RuntimeError, SettingsError) as error:
+            raise CheckpointError(
+                f"{path}: its policy does not fit '{config.env}' as it is here ({type(error).__name__}: {error})"
+            ) from error
+        yield policy, env, saved

@@ -152,14 +152,12 @@ def off_policy_collector_fn(
         metrics_queue: gets the counters after every ``env_steps_per_sync`` steps.
         commands: with ``sync_collection``, the runner's orders: ``("collect",)`` is answered by ``("collected",
             policy version)`` when ``env_steps_per_sync`` steps were made, ``("state",)`` by ``("state", state_dict)``.
+            None: it runs freely.
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
         bell: running freely, set after every ``env_steps_per_sync`` steps.
         faults: the file of its simulation faults.
     """
-    orders = commands if config.sync_collection else None
-    if config.sync_collection and orders is None:
-        raise ValueError("off_policy_collector_fn: with sync_collection the collector needs commands")
     torch.set_num_threads(config.inference_threads or 1)
     yield_to_learner(config)
     policy = ExploringPolicy(config, EnvDims(*dims)).to(config.collector_device)
@@ -180,9 +178,9 @@ def off_policy_collector_fn(
         version, busy_seconds, wait_seconds = -1, 0.0, 0.0
         while not stop_event.is_set():
             command: tuple[Any, ...] | None = COLLECT
-            if orders is not None:
+            if commands is not None:
                 waiting_since = time.monotonic()
-                command = _next_command(orders, stop_event)
+                command = _next_command(commands, stop_event)
                 wait_seconds += time.monotonic() - waiting_since
             answer: tuple[str, Any]
             if command == COLLECT:
@@ -202,9 +200,9 @@ def off_policy_collector_fn(
                 return
             else:
                 raise ValueError(f"the collector got the command {command!r}; it knows {COLLECT} and {STATE}")
-            if orders is not None:
+            if commands is not None:
                 with suppress(ConnectionError):  # the runner has gone, and the wait for its next command tells
-                    orders.send(answer)
+                    commands.send(answer)
             elif bell is not None:
                 bell.set()
 
