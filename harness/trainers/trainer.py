@@ -175,6 +175,12 @@ class OwnTrainer(ConfiguredTrainer):
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
 
+    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
+        from unilab.algos.torch.memory.estimate import estimate
+
+        config = self.config(settings)
+        return estimate(config, _env_sizes(config))
+
     def levers(self, limit: Limit) -> Sequence[Lever]:
         return self.remedies.get(limit, ())
 
@@ -214,12 +220,6 @@ class APPOTrainer(OwnTrainer):
             from unilab.algos.torch.appo.actor_critic import build_networks
 
             build_networks(config, _env_sizes(config).dims)
-
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.algos.torch.memory.estimate import estimate
-
-        config = self.config(settings)
-        return estimate(config, _env_sizes(config))
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         """Each iteration learns from one rollout, and so many fill the ring."""
@@ -263,12 +263,6 @@ class OffPolicyTrainer(OwnTrainer):
             from unilab.algos.torch.offpolicy.learner import build_networks
 
             build_networks(config, _env_sizes(config).dims)
-
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.algos.torch.memory.estimate import estimate
-
-        config = self.config(settings)
-        return estimate(config, _env_sizes(config))
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
         return super().pausable(settings) and self.config(settings).workers.kind != "ray"
