@@ -28,7 +28,7 @@ from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, 
 from unilab.ipc.shared_memory import segments
 
 MIB = 2**20
-SIZES = EnvSizes(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
+SIZES = EnvSizes(EnvDims(17, 6, 5), model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
 PLENTY = MemoryAvailable(host_total=2**50, host_free=2**50, shm_free=2**50)
 
 
@@ -99,26 +99,26 @@ def test_what_a_network_keeps_for_its_backward_pass_is_asked_of_it():
 
 
 def test_physics_sizes_are_those_of_mujoco():
-    dims = env_sizes("HalfCheetah")
+    sizes = env_sizes("HalfCheetah")
     assets = Path(gymnasium.__file__).parent / "envs/mujoco/assets"
     model = mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))
     data = mujoco.MjData(model)
     state = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION.value)
-    assert (dims.obs_dim, dims.action_dim, dims.critic_dim) == (17, 6, 0)
-    assert dims.model_bytes == 2 * model.nbuffer
-    assert data.nbuffer < dims.thread_bytes < data.nbuffer + data.narena
-    assert 2 * 8 * state < dims.row_bytes < 2 * 8 * state + 1024
+    assert sizes.dims == EnvDims(17, 6, 0)
+    assert sizes.model_bytes == 2 * model.nbuffer
+    assert data.nbuffer < sizes.thread_bytes < data.nbuffer + data.narena
+    assert 2 * 8 * state < sizes.row_bytes < 2 * 8 * state + 1024
 
 
 def test_an_environment_that_keeps_its_simulations_has_larger_rows():
-    dims = env_sizes("Ant")
-    assert dims.thread_bytes < dims.row_bytes < dims.thread_bytes + 10_000
+    sizes = env_sizes("Ant")
+    assert sizes.thread_bytes < sizes.row_bytes < sizes.thread_bytes + 10_000
 
 
 def test_a_gymnasium_environment_has_measured_rows():
-    dims = env_sizes("Pendulum-v1")
-    assert (dims.obs_dim, dims.action_dim) == (3, 1)
-    assert 0 < dims.row_bytes < 50 * MIB
+    sizes = env_sizes("Pendulum-v1")
+    assert sizes.dims == EnvDims(3, 1, 0)
+    assert 0 < sizes.row_bytes < 50 * MIB
 
 
 def test_a_synchronous_run_is_one_process_without_shared_memory():

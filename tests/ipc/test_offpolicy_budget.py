@@ -24,7 +24,7 @@ from unilab.ipc.shared_memory import segments
 from unilab.settings import SettingsError, parse
 
 MIB = 2**20
-SIZES = EnvSizes(obs_dim=17, action_dim=6, critic_dim=5, model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
+SIZES = EnvSizes(EnvDims(17, 6, 5), model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
 PLENTY = MemoryAvailable(host_total=2**50, host_free=2**50, shm_free=2**50)
 SMALL = {"replay_capacity": 5000, "learning_starts": 2, "num_envs": 4}
 algorithms = pytest.mark.parametrize("algorithm", ["sac", "td3"])

@@ -9,13 +9,13 @@ from unilab.algos.torch.memory.processes import FALLBACK, RAY_LIBRARY, RAY_PROCE
 from unilab.algos.torch.offpolicy.config import SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.algos.torch.offpolicy.worker_source import WorkerSource
-from unilab.envs import env_dims
+from unilab.envs import EnvDims, env_dims
 from unilab.envs.sizes import EnvSizes
 from unilab.ipc.memory_budget import SHM, MemoryBudget
 from unilab.ipc.shared_memory import segments
 from unilab.settings import parse
 
-SIZES = EnvSizes(obs_dim=11, action_dim=3, model_bytes=2**20, thread_bytes=20_000, row_bytes=2_000)
+SIZES = EnvSizes(EnvDims(11, 3, 0), model_bytes=2**20, thread_bytes=20_000, row_bytes=2_000)
 SMALL = {"env": "Hopper", "replay_capacity": 5000, "learning_starts": 2, "num_envs": 8, "env_steps_per_sync": 3}
 
 

@@ -18,25 +18,16 @@ _EPISODE = 40
 
 @dataclass(frozen=True)
 class EnvSizes:
-    """Sizes of an environment that a budget needs: widths of its vectors, and bytes."""
+    """What a budget needs of an environment."""
 
-    obs_dim: int
-    action_dim: int
-    critic_dim: int = 0
-    """0: no privileged observation"""
+    dims: EnvDims
+    """widths of its vectors"""
     model_bytes: int = 0
     """once for all environments"""
     thread_bytes: int = 0
     """for each physics thread"""
     row_bytes: int = 0
     """for each environment, the step's buffers included"""
-    num_actions: int = 0
-    """see ``VecEnv.num_actions``"""
-
-    @property
-    def dims(self) -> EnvDims:
-        """The widths alone."""
-        return EnvDims(self.obs_dim, self.action_dim, self.critic_dim, self.num_actions)
 
     def items(self, num_envs: int, threads: int) -> list[BudgetItem]:
         """So many environments, stepped by so many threads."""
@@ -62,7 +53,7 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
             model, thread, row = one.bytes_taken()
         else:
             model, thread, row = 0, 0, _measured_row_bytes(env, env_cfg, sim_backend)
-        return EnvSizes(one.obs_dim, one.action_dim, one.critic_dim, model, thread, row + buffers, one.num_actions)
+        return EnvSizes(one.dims, model, thread, row + buffers)
 
 
 def _measured_row_bytes(env: str, env_cfg: Mapping[str, Any] | None, sim_backend: str, rows: int = 16) -> int:

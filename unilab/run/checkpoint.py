@@ -170,9 +170,7 @@ class Checkpoints:
         SettingsError: a negative interval.
     """
 
-    def __init__(
-        self, config: RunConfig, folder: str | Path | None, interval: int, resumed: str | Path | None = None
-    ) -> None:
+    def __init__(self, config: RunConfig, folder: str | Path | None, interval: int, resumed: str | Path | None) -> None:
         if interval < 0:
             raise SettingsError("save_interval", f"expected iterations between checkpoints, or 0: none, got {interval}")
         self._config, self._interval = config, interval
@@ -191,13 +189,6 @@ class Checkpoints:
                     self.best, self._best_score = (None, None) if score is None else (best, Score(*score))
                 except CheckpointError as error:
                     logger.warning("%s; the next checkpoint takes its place", error)
-
-    @classmethod
-    def of(
-        cls, config: RunConfig, folder: str | Path | None, interval: int, resumed: str | Path | None
-    ) -> "Checkpoints":
-        """Those that a run's settings ask for."""
-        return cls(config, folder, interval, resumed)
 
     @property
     def exist(self) -> bool:

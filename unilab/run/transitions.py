@@ -168,22 +168,17 @@ class TransitionSink(Sink):
         env: whose steps they are.
         gamma: discount a step.
         n_step: env steps that a transition spans at most.
-        reward_scale: factor of the rewards in the replay buffer.
     """
 
     span_name = "replay_add"
 
-    def __init__(
-        self, replay: ReplayBuffer, env: VecEnv, *, gamma: float, n_step: int = 1, reward_scale: float = 1.0
-    ) -> None:
+    def __init__(self, replay: ReplayBuffer, env: VecEnv, *, gamma: float, n_step: int = 1) -> None:
         rows, obs_dim, critic_dim = env.num_envs, env.obs_dim, env.critic_dim
         self._replay = replay
         self._returns = NStepReturns(n_step, gamma, rows, obs_dim, env.action_dim, critic_dim)
-        self._reward_scale = np.float32(reward_scale)
         # The environment reuses its arrays: what a transition starts from is kept here.
         self._obs, self._next_obs = np.zeros((2, rows, obs_dim), np.float32)
         self._critic, self._next_critic = np.zeros((2, rows, critic_dim), np.float32)
-        self._rewards = np.zeros(rows, np.float32)
         self._dones, self._truncated = np.zeros((2, rows), bool)
 
     def observe(self, t: int, env: VecEnv) -> FloatArray:
@@ -203,12 +198,12 @@ class TransitionSink(Sink):
                 self._next_critic[result.final_ids] = result.final_critic
                 next_critic = self._next_critic
         if result.faults:
-            failed = np.zeros(len(self._rewards), bool)
+            failed = np.zeros(len(self._dones), bool)
             failed[[fault.env_id for fault in result.faults]] = True
         step = Transitions(
             self._obs,
             recorded["actions"],
-            np.multiply(result.reward, self._reward_scale, out=self._rewards),
+            result.reward,
             next_obs,
             np.logical_or(result.terminated, result.truncated, out=self._dones),
             # An end that is both is a termination: nothing follows, so nothing is to be bootstrapped.

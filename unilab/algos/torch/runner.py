@@ -100,7 +100,7 @@ class Runner(AsyncRunner):
             FloatingPointError: the update became non-finite; likewise.
         """
         config = place(self.config, log_dir)
-        checkpoints = Checkpoints.of(config, log_dir, save_interval, resume)
+        checkpoints = Checkpoints(config, log_dir, save_interval, resume)
         with torch_threads_kept(), current_device(config.learner_device), timeline("learner", config):
             return train(
                 self.run_type(self, config, log_dir, None if resume is None else Path(resume), logger_type),
