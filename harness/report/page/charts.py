@@ -104,9 +104,7 @@ def dots(
         y = row_axis(row, rows, labels=False)
         more["yOffset"] = alt.YOffset(f"{of}:N", sort=list(known), scale=alt.Scale(paddingOuter=1))
     tips = {f"{row}:N": row, f"{of}:N": "what", f"{metric}:Q": metric_text(metric)}
-    layers = [
-        points(base, rows, tips, of, known, x=quantity(alt.X, metric, padding=14), y=y, **more),
-    ]
+    layers = [points(base, rows, tips, of, known, x=quantity(alt.X, metric, padding=14), y=y, **more)]
     if any("middle" in one for one in rows):
         tick = base.transform_filter("isValid(datum.middle)").mark_tick(thickness=2.5, size=20)
         layers.insert(0, tick.encode(x="middle:Q", y=y))
@@ -129,7 +127,7 @@ def bars(name: str, title: str, rows: Rows, across: str, *, wide: bool = True) -
         own = data(name).transform_filter(f"datum.part == '{part}' && datum.end > datum.start")
         own = own.transform_calculate(middle="(datum.start + datum.end) / 2")
         layers.append(own.mark_bar(strokeWidth=1.2, height={"band": 0.62}, **look).encode(
-            x=x, x2="end:Q", y=y, tooltip=tooltip({"row:N": "of", "part:N": "what", "end:Q": "up to"}),
+            x=x, x2="end:Q", y=y, tooltip=tooltip({"row:N": "of", "text:N": across}),
             fill=alt.Fill("part:N", scale=alt.Scale(domain=list(PARTS)), legend=None),
             stroke=alt.Stroke("part:N", scale=alt.Scale(domain=list(PARTS)), legend=None),
         ))  # fmt: skip

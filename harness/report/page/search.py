@@ -226,7 +226,7 @@ def pareto(study: StudyFiles) -> Section:
     if objectives[0][0] in RETURNS:  # one return against another says nothing
         others = [other for other in others if other in objectives or other[0] not in RETURNS]
     candidates = [o for o in others if o[0] != objectives[0][0] and len(frame) and frame[o[0]].nunique() > 1]
-    if not candidates:
+    if not candidates or not frame[objectives[0][0]].count():
         return Section("pareto", title, ["There is no second metric with values to set against the objective."])
     pair = [objectives[0], candidates[0]]
     (first, _), (second, _) = pair
