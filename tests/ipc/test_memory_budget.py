@@ -158,7 +158,7 @@ def test_what_fits_is_not_refused():
 
 
 def test_refusal_names_need_room_items_and_the_smallest_change():
-    budget = budget_of(num_envs=1000, num_slots=8)
+    budget = budget_of(num_envs=1000, steps_per_env=32, num_slots=8)
     ring = item(budget, "ring").bytes
     with pytest.raises(MemoryBudgetError) as refusal:
         budget.check(dataclasses.replace(PLENTY, shm_free=budget.shm_bytes - ring // 20))

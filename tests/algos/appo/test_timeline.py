@@ -73,7 +73,7 @@ class Runner(AsyncRunner):
 
     def learn(self, max_iterations: int, save_interval: int = 50, log_dir: str = "logs") -> None:
         settings = config(Path(log_dir))
-        ring = RolloutRingBuffer(ENVS, STEPS, 1, 1, num_slots=2)
+        ring = RolloutRingBuffer(ENVS, STEPS, 1, 1, num_slots=settings.num_slots)
         trained = learner(settings)
         syncs = {
             "actor": SharedWeightSync.from_state_dict(trained.get_weights()),

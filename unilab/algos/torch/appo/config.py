@@ -20,7 +20,7 @@ class NetworkConfig(ActorCriticConfig):
 
     __pydantic_config__ = STRICT
 
-    activation: Literal["elu", "relu", "tanh", "silu"] = "elu"
+    activation: Literal["elu", "relu", "tanh", "silu"] = "relu"
     """of the built-in multi-layer perceptrons"""
     init_noise_std: PositiveFloat = 1.0
     """standard deviation of the actions before any learning"""
@@ -44,15 +44,15 @@ class AlgorithmConfig:
     """lambda of the V-trace return"""
     value_loss_coef: float = 1.0
     """weight of the value loss"""
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.0
     """weight of the entropy, which keeps the policy exploring"""
     learning_rate: PositiveFloat = 1e-3
     """initial learning rate; a fixed schedule keeps it"""
     max_grad_norm: PositiveFloat = 1.0
     """bound of the gradient's norm, over all parameters together"""
-    use_clipped_value_loss: bool = True
-    """bound each value's change by clip_param, as PPO's first code did; switch it off when returns are far above 1"""
-    schedule: Literal["fixed", "adaptive"] = "fixed"
+    use_clipped_value_loss: bool = False
+    """bound each value's change by clip_param, as PPO's first code did; returns far above 1 are then never learned"""
+    schedule: Literal["fixed", "adaptive"] = "adaptive"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
     desired_kl: PositiveFloat = 0.01
     """KL divergence that the adaptive schedule aims at, in nats"""
@@ -83,11 +83,11 @@ class APPOConfig(RunConfig):
     __pydantic_config__ = STRICT
     __renamed__ = RENAMED
 
-    steps_per_env: PositiveInt = 32
+    steps_per_env: PositiveInt = 16
     """environment steps of one rollout, T"""
     mode: Literal["async", "sync"] = "async"
     """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""
-    num_slots: PositiveInt = 2
+    num_slots: PositiveInt = 1
     """rollouts the ring can hold (async)"""
     when_full: Literal["drop_oldest", "wait"] = "wait"
     """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""

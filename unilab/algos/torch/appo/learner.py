@@ -36,6 +36,9 @@ class APPOLearner:
     The networks are moved to ``device``. ``num_threads`` threads share each minibatch on a CPU (``SharedGradients``).
     All settings but device, threads and dtype are in ``algorithm``.
 
+    The defaults here are those of the public signature. The recommended settings are those of ``APPOConfig``; a runner
+    passes them all. They differ in ``entropy_coef``, ``use_clipped_value_loss`` and ``schedule``.
+
     Raises:
         TypeError: an unknown keyword argument.
     """
@@ -50,11 +53,11 @@ class APPOLearner:
         gamma: float = Defaults.gamma,
         lam: float = Defaults.lam,
         value_loss_coef: float = Defaults.value_loss_coef,
-        entropy_coef: float = Defaults.entropy_coef,
+        entropy_coef: float = 0.01,
         learning_rate: float = Defaults.learning_rate,
         max_grad_norm: float = Defaults.max_grad_norm,
-        use_clipped_value_loss: bool = Defaults.use_clipped_value_loss,
-        schedule: str = Defaults.schedule,
+        use_clipped_value_loss: bool = True,
+        schedule: str = "fixed",
         desired_kl: float = Defaults.desired_kl,
         adaptive_kl_factor: float = Defaults.adaptive_kl_factor,
         adaptive_lr_factor: float = Defaults.adaptive_lr_factor,
