@@ -1,8 +1,8 @@
 """Pairs out of the records of studies: a session of each side, by the configurations and repeats that both have.
 
-A study is a session: what was measured in it has more in common than its code. So the repeats of two sessions say how
-far these two lie apart, and it takes as many sessions as a test needs pairs to say what the code changed. The sessions
-of a side are pairs with those of the other in the order in which they began.
+A study is a session: its repeats share more than their code. The repeats of two sessions therefore say how far these
+two sessions lie apart. Saying what the code changed takes as many sessions as the test needs pairs. The sessions of one
+side are paired with those of the other in the order in which they began.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """What pairs of measurements show, metric by metric; for people in 80 columns, and as JSON.
 
-A change is shown where ``harness.stats.inference.verdict`` says so, the same rule that ``run`` follows. What is as it
-was to this test may still have changed by less than the smallest effect that could have been seen; where that is more
-than was asked for, nothing is decided. A pair is one repeat of each side, measured side by side. Of studies, which were
-measured at different times, it is one session of each side with all its repeats: a machine may differ more from one
-session to the next than from one repeat to the next.
+``harness.stats.inference.verdict`` decides, as it does in ``run``. A metric that it calls the same may still have
+changed by less than the smallest effect that the test can see; the metric is undecided where that effect is larger than
+what was asked for. A pair is one repeat of each side, measured side by side. Studies were measured at different times:
+their pair is one session of each side with all its repeats, since a machine may differ more from one session to the
+next than from one repeat to the next.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Folders that all studies of a machine add to, one after the other."""
+"""A lock for the folders that all studies of a machine add to."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While entered nobody else who does the same is; the folder is made when it is not there.
+    """Enter alone, among all processes that lock this folder; the folder is made where it is missing.
 
-    What is read, changed and written back meanwhile loses nothing that another study added. Held for moments only.
+    A caller that reads, changes and writes back a file inside loses nothing that another study added. The lock is held
+    for moments only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

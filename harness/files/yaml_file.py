@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from unilab.errors import UserError
 
@@ -119,27 +119,19 @@ def to_yaml(content: dict[str, Any]) -> str:
 
 
 def _read(text: str, file: str) -> Any:
+    yaml = YAML()
+    yaml.max_depth = MAX_DEPTH + 2  # of values; each level costs the reader time, and stack
     try:
-        _check_depth(text, file)
-        return YAML().load(text)
-    except InputError:
-        raise
+        return yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = (error.problem or str(error)).splitlines()[0]
-        raise InputError(file, mark.line + 1 if mark else None, "", f"is not valid YAML: {problem}") from None
+        problem = f"is not valid YAML: {(error.problem or str(error)).splitlines()[0]}"
+        if isinstance(error, MaxDepthExceededError):
+            problem = f"nested deeper than {MAX_DEPTH} levels"
+        raise InputError(file, mark.line + 1 if mark else None, "", problem) from None
     except (YAMLError, ValueError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(file, None, "", f"is not valid YAML: {reason}") from None
-
-
-def _check_depth(text: str, file: str) -> None:
-    """Before anything is made of it: each level costs the reader time, and stack."""
-    depth = 0
-    for event in YAML().parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH + 1:
-            raise InputError(file, event.start_mark.line + 1, "", f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _plain(value: Any, file: str, raw: Any, key: Key, seen: Iterator[int] | None = None) -> Any:

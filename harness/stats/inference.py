@@ -1,4 +1,4 @@
-"""What numbers can be trusted to say: the one rule that tells better from worse, intervals, ranks. Pure functions.
+"""The one rule that tells better from worse, intervals and ranks: pure functions.
 
 All take any sequence of finite numbers and raise ``ValueError`` for an empty one and for NaN or infinity: a value that
 is missing has to be left out by the caller, who knows what it means.
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 TIE_DECIMALS = 12
-"""to which means are told apart, in units of the largest difference"""
+"""means that differ by less are equal, in units of the largest difference"""
 LEVEL = 0.05
 """of the test behind "better" and "worse", for one comparison that is looked at once"""
 POWER = 0.8
@@ -77,25 +77,21 @@ def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
     return np.log(after / before)
 
 
-class PairedComparison(NamedTuple):
-    """What the differences B - A of pairs say: one test, and the interval that belongs to it."""
+class Change(NamedTuple):
+    """What pairs of measurements say of the change from A to B: one test, and the interval that belongs to it."""
 
-    mean: float
+    pairs: int
+    value: float
+    """geometric mean of B over A, less 1; of differences their mean"""
+    interval: Interval
+    """of the value: the changes that the test does not reject; without bounds with fewer than ``needed_pairs``"""
     p: float
     """of the hypothesis that the differences are symmetric around 0"""
-    level: float
-    interval: Interval
-    """of the mean, with confidence ``1 - level``; without bounds where there are fewer than ``needed_pairs``"""
     smallest_effect: float
-    """the mean that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
-
-    @property
-    def found(self) -> bool:
-        """There is a difference; the interval then lies on one side of 0."""
-        return self.p < self.level
+    """the value that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
 
 
-def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> PairedComparison:
+def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> Change:
     """The one rule that says "B is better than A": the sign-flip permutation test of the mean, and its inversion.
 
     The p-value is the part of the 2^n ways to swap A and B inside the pairs that give a mean at least as far from 0.
@@ -108,20 +104,7 @@ def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> PairedCom
     smallest = math.inf
     if len(sample) >= needed_pairs(level):
         smallest = float(sample.std(ddof=1)) * _found_deviations(len(sample), level)
-    return PairedComparison(float(sample.mean()), p, level, interval, smallest)
-
-
-class Change(NamedTuple):
-    """What pairs of measurements say of the change from A to B."""
-
-    pairs: int
-    value: float
-    """geometric mean of B over A, less 1; of differences their mean, in the unit asked for"""
-    interval: Interval
-    """of the value: the changes that the test does not reject"""
-    p: float
-    smallest_effect: float
-    """the value that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
+    return Change(len(sample), float(sample.mean()), interval, p, smallest)
 
 
 def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0, level: float = LEVEL) -> Change:
@@ -135,14 +118,13 @@ def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0,
     """
     sides = [np.asarray(pair, dtype=np.float64).T for pair in pairs]
     differences = [(paired_log_ratios(a, b) if ratio else (b - a) / unit).mean() for a, b in sides]
-    compared = paired_comparison(differences, level)
-
-    def back(difference: float) -> float:
-        with np.errstate(over="ignore"):
-            return float(np.expm1(difference)) if ratio else difference
-
-    interval = Interval(*map(back, compared.interval))
-    return Change(len(sides), back(compared.mean), interval, compared.p, back(compared.smallest_effect))
+    found = paired_comparison(differences, level)
+    if not ratio:
+        return found
+    with np.errstate(over="ignore"):
+        ends = found.value, *found.interval, found.smallest_effect
+        value, low, high, smallest = (float(np.expm1(difference)) for difference in ends)
+    return found._replace(value=value, interval=Interval(low, high), smallest_effect=smallest)
 
 
 def verdict(change: float, p: float, pairs: int, direction: str, level: float = LEVEL) -> Verdict:

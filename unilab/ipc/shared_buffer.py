@@ -1,4 +1,4 @@
-"""What all objects in shared memory have in common: a segment that says what lies in it, words, arrays, and an end."""
+"""The base of all objects in shared memory: a segment that describes its content, with words and arrays."""
 
 import math
 from collections.abc import Mapping

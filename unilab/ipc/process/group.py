@@ -31,7 +31,7 @@ _DUMP_SECONDS = 0.2
 """how long a collector that does not stop gets to write its stacks before it is killed"""
 
 _EXIT_SECONDS = 0.5
-"""how long a collector that has reported its failure may take to exit, with threads of its own still running, say"""
+"""how long a collector may take to exit after it has reported its failure; its own threads may keep it"""
 
 
 @dataclass
