@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.compare.sides import CompareError, Side, Version, checkouts, suite_of, version_of, why_not_together
+from harness.compare.sides import CompareError, Side, Version, checkouts, version_of, why_not_together
 from harness.compare.verdict import Pairs
 from harness.measure import host as machine
 from harness.measure import provenance
@@ -34,6 +34,7 @@ from harness.measure.record import Record, RecordFile, attempts_that_count, writ
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict import plan
+from harness.study.results import RecordedStudy
 from harness.suite.schema import Limits, Measure, Suite
 from harness.suite.text import minutes_text
 
@@ -127,7 +128,8 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         CompareError: a configuration is missing, or does not fit into this machine.
         InputError: a suite or a configuration is wrong.
     """
-    suite = suite_of(base, new, options.suite)
+    study = base.study or new.study
+    suite = plan.make(options.suite).suite if options.suite else RecordedStudy(study).suite if study else None
     measure = suite.measure if suite else Measure()
     if options.seconds is not None:
         measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)

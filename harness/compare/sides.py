@@ -20,9 +20,9 @@ from harness.predict import calibration, plan
 from harness.predict import memory as budget
 from harness.predict.calibration import AS_PREDICTED, Factor
 from harness.runs import training
-from harness.study.results import RecordedStudy, find
+from harness.study.results import find
 from harness.suite import sources
-from harness.suite.schema import Constraints, Limits, Suite
+from harness.suite.schema import Constraints, Limits
 from harness.trainers import trainer as trainers
 from unilab.errors import UserError
 from unilab.ipc.memory_budget import MemoryBudget
@@ -196,14 +196,6 @@ class Version:
     """measured over predicted memory of past runs on this machine"""
     pausable: bool = True
     """see ``Trainer.pausable``"""
-
-
-def suite_of(base: Side, new: Side, given: Path | None) -> Suite | None:
-    """The suite whose window, limits and objectives apply: the one given, or that of a study."""
-    if given is not None:
-        return plan.make(given).suite
-    study = base.study or new.study
-    return RecordedStudy(study).suite if study is not None else None
 
 
 def version_of(
