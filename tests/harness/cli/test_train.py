@@ -103,7 +103,7 @@ def test_a_run_keeps_its_configuration_and_its_curve(train, folder):
     code, out, _ = train("c.yaml", "--iterations", 4, "--set", "settings.seed=7", "--json")
     assert code == 0 and json.loads(out)["folder"] == "runs/c"
     kept = YAML(typ="safe").load(folder / "config.yaml")
-    assert kept["trainer"] == "appo" and kept["settings"]["seed"] == 7 and kept["settings"]["num_slots"] == 2
+    assert kept["trainer"] == "appo" and kept["settings"]["seed"] == 7 and kept["settings"]["num_slots"] == 1
     curve = pd.read_csv(folder / "curve.csv")
     assert curve["iteration"].tolist() == [1, 4]  # the first, and the last
     assert curve["env_steps"].tolist() == [64, 256] and curve["episode_return"].notna().all()
@@ -165,7 +165,7 @@ def test_report_makes_a_page_of_a_run(train, folder, capsys):
     assert "**3.5** return at the end, evaluation" in text
     assert "3.5 at the end, at best 3.5 after 1" in text.partition("**Return, evaluation:**")[2].splitlines()[0]
     assert "1,280 env steps in" in text and "best.pt, checkpoint.pt" in text
-    assert "python -m harness train runs/c --resume" in text and "num_slots: 2" in text
+    assert "python -m harness train runs/c --resume" in text and "num_slots: 1" in text
 
 
 def test_a_page_of_a_run_has_its_curve(tmp_path):
