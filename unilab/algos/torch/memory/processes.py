@@ -112,7 +112,7 @@ def measure_process_cost() -> ProcessCosts:
 def cache_path() -> Path:
     """The cache file of this machine and these versions: its name changes with what changes the cost, and with what is
     kept of it."""
-    words = ["with what malloc keeps", platform.node(), platform.machine(), platform.python_version(), sys.prefix]
+    words = ["gradients of each step", platform.node(), platform.machine(), platform.python_version(), sys.prefix]
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # an extra that is not installed
             words.append(f"{package} {metadata.version(package)}")
