@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -243,22 +243,6 @@ def _copy(path: Path, to: Path) -> None:
             os.link(path, beside)
         except OSError:
             shutil.copyfile(path, beside)
-
-
-class Resumable(Protocol):
-    """A learner, as far as a checkpoint is concerned."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-def continue_learner(learner: Resumable, state: Mapping[str, Any], path: Path) -> None:
-    """Give the learner what the checkpoint at ``path`` holds of it.
-
-    Raises:
-        CheckpointError: see ``restoring``.
-    """
-    with restoring(path):
-        learner.load_state_dict(state)
 
 
 def continue_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:

@@ -39,7 +39,8 @@ class TrainingRun(ABC):
         progress: of the latest iteration.
         score: what the best checkpoint is chosen by, if the latest iteration has one.
         directory: for files; None: none are written.
-        faults_path: where the states of simulation faults go.
+        faults: warns of new simulation faults, which a run that waits for data reports itself.
+        faults_path: where their states go.
         resumed_at: the iteration that this call goes on from.
     """
 
@@ -59,7 +60,7 @@ class TrainingRun(ABC):
             self.directory.mkdir(parents=True, exist_ok=True)
         self._writer = MetricWriter(self.directory, logger_type, plain(config))
         self.faults_path = None if self.directory is None else self.directory / "faults.jsonl"
-        self._faults = FaultLog(config.num_envs, self.faults_path)
+        self.faults = FaultLog(config.num_envs, self.faults_path)
 
     @abstractmethod
     def iterate(self, check: Check) -> Progress:
@@ -139,15 +140,7 @@ class TrainingRun(ABC):
             metrics=metrics | {"simulation_faults": float(collector.fault_count)},
             **now,
         )
-        self.report_faults(collector)
-
-    def report_faults(self, collector: CollectorCounters) -> None:
-        """Warn of new simulation faults, while waiting too.
-
-        Raises:
-            AllStepsFailedError: nothing but such faults for a while.
-        """
-        self._faults.report(collector)
+        self.faults.report(collector)
 
     def __enter__(self) -> Self:
         return self

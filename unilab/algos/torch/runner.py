@@ -14,7 +14,7 @@ from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.machine.devices import Threads, check_device, current_device
 from unilab.machine.thread_team import torch_threads_kept
-from unilab.run.checkpoint import PARTS, Checkpoints, continue_learner, load_checkpoint, save_checkpoint
+from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
 from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.run.progress import Summary
 from unilab.tracing.spans import place, timeline
@@ -133,7 +133,8 @@ class Run(TrainingRun):
         with ExitStack() as self._owned:  # what has been made is closed if the next thing fails
             self._learner = self.make_learner(dims)
             if saved is not None and resume is not None:
-                continue_learner(self._learner, saved["learner"], resume)
+                with restoring(resume):
+                    self._learner.load_state_dict(saved["learner"])
             self.begin(dims, saved)
             self._owned = self._owned.pop_all()
 

@@ -123,7 +123,7 @@ class OffPolicyRun(Run):
 
         def look() -> None:  # while there is not enough to learn from, which may be because every step fails
             check()
-            self.report_faults(source.counters())
+            self.faults.report(source.counters())
 
         waiting_since = time.monotonic()
         ready = False
