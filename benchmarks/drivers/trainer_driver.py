@@ -39,6 +39,7 @@ def train(job: dict[str, Any], listener: Curve | SteadyWindow) -> None:
     trainer = trainers.get(job["trainer"])
     trainer.check(job["settings"])
     trainer.check_together(job["settings"])
+    trainers.enter(trainer.interpreter(job["settings"]), __file__)
     with tempfile.TemporaryDirectory() as log_dir:
         trainer.run(job["settings"], more, log_dir=Path(log_dir), max_iterations=sys.maxsize, save_interval=0)
 

@@ -39,8 +39,10 @@ def train(arguments: argparse.Namespace) -> int:
     from harness.report.live import TrainDisplay, console
     from harness.runs import folder as run_folder
     from harness.runs import training
+    from harness.trainers import trainer as trainers
 
     job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
+    trainers.enter(job.trainer.interpreter(job.settings), "harness")
     out = console(stderr=arguments.json)
     for note in job.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)

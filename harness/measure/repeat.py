@@ -84,6 +84,7 @@ class RepeatRun:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             spec, trainer = self.spec, trainers.get(self.spec.trainer)
+            trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
             self._window = Window(
                 spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
                 return_at=spec.return_at, target_return=spec.target_return,

@@ -6,11 +6,13 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import unilab
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
@@ -32,6 +34,8 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
     from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
+ENTERED = "HARNESS_PYTHON"
+"""variable of the environment: the interpreter that ``enter`` made a process one of"""
 OLD_ADAPTERS = "harness.adapters."
 """where the classes of other packages were before; suites of that time name them"""
 
@@ -95,6 +99,10 @@ class Trainer(ABC):
         simulator elsewhere goes on while the processes are stopped. A trainer that does not say so never does.
         """
         return False
+
+    def interpreter(self, settings: Mapping[str, Any]) -> str | None:
+        """Program of the Python that has to run it, see ``enter``; None: the one that runs the harness."""
+        return None
 
     @abstractmethod
     def run(
@@ -195,15 +203,11 @@ class OwnTrainer(ConfiguredTrainer):
         *,
         log_dir: Path,
         max_iterations: int,
-        max_seconds: float | None = None,
         save_interval: int = 50,
-        resume: Path | None = None,
+        **limits: Any,
     ) -> Summary:
         with self.runner(settings) as runner:
-            return runner.learn(
-                max_iterations, save_interval, str(log_dir), on_iteration=on_progress, max_seconds=max_seconds,
-                resume=resume,
-            )  # fmt: skip
+            return runner.learn(max_iterations, save_interval, str(log_dir), on_iteration=on_progress, **limits)
 
 
 class APPOTrainer(OwnTrainer):
@@ -327,6 +331,30 @@ def get(name: str) -> Trainer:
         return found()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise TrainerError(f"trainer '{name}' cannot be loaded: {error}") from error
+
+
+def enter(python: str | None, program: str, keep_fd: int | None = None) -> None:
+    """Replace this process by one of the interpreter ``python``, with the same number, arguments and environment.
+
+    There this project is found and, if both are of one version, what else the interpreter lacks and this one has.
+
+    Args:
+        python: None, or that of this process: nothing happens.
+        program: module that runs there as the main one, or the file of a script.
+        keep_fd: descriptor that stays open.
+    """
+    if python in (None, os.environ.get(ENTERED)):
+        return
+    assert python is not None
+    if keep_fd is not None:
+        os.set_inheritable(keep_fd, True)
+    root, run = str(Path(unilab.__file__).resolve().parent.parent), "path" if program.endswith(".py") else "module"
+    code = (
+        f"import runpy, sys; sys.path[0] = {sys.path[0]!r}; "
+        f"sys.path += [{root!r}] + {sys.path!r} * (sys.version_info[:2] == {sys.version_info[:2]!r}); "
+        f"sys.argv = {sys.argv!r}; runpy.run_{run}({program!r}, run_name='__main__')"
+    )
+    os.execve(python, [python, "-c", code], os.environ | {ENTERED: python})
 
 
 def calm_thread_pools(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -1,1 +1,1 @@
-"""Trainers that are not ours: other packages, each trained in a process of its own."""
+"""Trainers that are not ours: other packages, which are imported where they train alone."""

@@ -1,36 +1,28 @@
-"""A trainer of another package: its settings here, its training in a process of its own (``drive.py``).
+"""A trainer of another package: its settings here, its training in a driver that alone imports the package.
 
-The package is never imported into a process of the harness, so what it does at import stays outside, and it may live
-in another interpreter.
+A driver is a function that trains until its ``Report`` says no more. It runs in the process of a repeat or of
+``harness train``, or in the interpreter that the setting ``python`` names (``harness.trainers.trainer.enter``).
 """
 
+import importlib
 import importlib.util
 import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-import unilab
-from harness.trainers.adapters import drive
-from harness.trainers.trainer import ConfiguredTrainer, OnProgress
+from harness.trainers.trainer import ENTERED, ConfiguredTrainer, OnProgress
 from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
+from unilab.run.signals import stop_on_signals
 from unilab.settings import SettingsError, flatten
 
-KILL_SECONDS = drive.STOP_SECONDS + 1.0
-"""from asking for a stop to SIGKILL"""
-LOG_LINES = 20
 UNKNOWN = dict.fromkeys(
     (
         "learner_busy_seconds", "learner_wait_seconds", "collector_busy_seconds", "collector_wait_seconds",
@@ -42,7 +34,74 @@ UNKNOWN = dict.fromkeys(
 
 
 class ForeignTrainerError(UserError, RuntimeError):
-    """A foreign trainer failed or its process died; its traceback is a note, its output in the log that is named."""
+    """Another package ended its training by itself."""
+
+
+class StopTraining(Exception):
+    """Ends a training loop that has no other way out than its number of iterations."""
+
+
+class Report:
+    """What a driver calls with its counters after each iteration; False once it should stop."""
+
+    def __init__(
+        self, on_progress: OnProgress, signals: stop_on_signals, max_iterations: int, max_seconds: float | None
+    ) -> None:
+        self._on_progress, self._signals = on_progress, signals
+        self._max_iterations, self._max_seconds = max_iterations, math.inf if max_seconds is None else max_seconds
+        self._began = time.monotonic()
+        self.progress = Progress()
+        self.stopped_by: str | None = None
+
+    def start(self) -> None:
+        """The wall time of training begins here."""
+        self._began = time.monotonic()
+
+    def __call__(self, **counters: Any) -> bool:
+        """Report fields of ``unilab.run.progress.Progress``, all cumulative; the wall time is added here."""
+        self.progress = Progress(**{**UNKNOWN, "wall_seconds": time.monotonic() - self._began, **counters})
+        if not self._on_progress(self.progress):
+            self.stopped_by = "callback"
+        elif self.progress.iteration >= self._max_iterations:
+            self.stopped_by = "iterations"
+        elif self.progress.wall_seconds >= self._max_seconds:
+            self.stopped_by = "seconds"
+        return not self.stopping
+
+    @property
+    def stopping(self) -> bool:
+        """A stop was asked for: for drivers that can end between two reports."""
+        if self._signals.signal is not None:
+            self.stopped_by = self._signals.signal.name
+        return self.stopped_by is not None
+
+
+class UpdateCounter:
+    """Steps of a PyTorch optimizer since this was made, where a package does not count them."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.count = 0
+        optimizer.register_step_post_hook(self._add)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+def in_turns(env_steps: int, collecting: float, learning: float) -> dict[str, Any]:
+    """Counters of a trainer that collects and learns in turns: while one is busy, for so many seconds, the other waits.
+
+    It learns with the weights that acted, and from every env step.
+    """
+    return {
+        "env_steps": env_steps,
+        "collected_env_steps": env_steps,
+        "collector_busy_seconds": collecting,
+        "collector_wait_seconds": learning,
+        "learner_busy_seconds": learning,
+        "learner_wait_seconds": collecting,
+        "policy_lag": 0.0,
+        "policy_lag_mean": 0.0,
+    }
 
 
 @dataclass(frozen=True)
@@ -68,7 +127,7 @@ class ForeignTrainer(ConfiguredTrainer):
 
     Args:
         config_type: the settings, a ``ForeignConfig``.
-        driver: ``module:function``, called with all settings, a ``drive.Reporter`` and the log folder.
+        driver: ``module:function``, called with all settings, a ``Report`` and the log folder.
         package: module that has to be there.
         extra: of this project, which installs it.
     """
@@ -104,6 +163,10 @@ class ForeignTrainer(ConfiguredTrainer):
         chosen = self.defaults() | dict(settings)
         return {chosen[name] for name in self.device_settings} == {"cpu"} and simulates_here(chosen["env"])
 
+    def interpreter(self, settings: Mapping[str, Any]) -> str | None:
+        python = self.config(settings).python
+        return None if python is None else str(Path(shutil.which(python) or python).absolute())
+
     def run(
         self,
         settings: Mapping[str, Any],
@@ -112,122 +175,26 @@ class ForeignTrainer(ConfiguredTrainer):
         log_dir: Path,
         max_iterations: int,
         max_seconds: float | None = None,
-        save_interval: int = 50,
         resume: Path | None = None,
+        **_: Any,
     ) -> Summary:
-        """Train until ``on_progress`` returns False or a limit is reached; the package's own model is saved then.
+        """Train until ``on_progress`` returns False, a signal or a limit; the package's own model is saved then.
 
         Raises:
-            ForeignTrainerError: it failed, died, or ended by itself.
+            ForeignTrainerError: it ended by itself.
             SettingsError: it cannot start, or a resume was asked for.
+            whatever the package raises.
         """
         if resume is not None:
             raise SettingsError("resume", f"training with {self._package} starts anew each time; leave --resume out")
         self.check_together(settings)
-        config: ForeignConfig = self.config(settings)
-        job = {"driver": self._driver, "settings": flatten(config), "log_dir": str(log_dir.absolute())}
-        python = sys.executable if config.python is None else str(Path(str(shutil.which(config.python))).absolute())
-        with DriverProcess(python, job, log_dir.absolute() / "driver.log") as process:
-            for progress in process.progress():
-                if not on_progress(progress):
-                    reason = "callback"
-                elif progress.iteration >= max_iterations:
-                    reason = "iterations"
-                elif max_seconds is not None and progress.wall_seconds >= max_seconds:
-                    reason = "seconds"
-                else:
-                    continue
-                summary = Summary(progress, reason, None)
-                break
-            else:
-                problem = f"{self._package} ended training although nobody asked it to; log: {process.log}"
-                raise ForeignTrainerError(problem)
-        if how := process.failure():  # what was measured before stays true
-            warnings.warn(
-                f"{self._package} may have left no model: asked to stop, its process {how}; log: {process.log}",
-                RuntimeWarning, stacklevel=2,
-            )  # fmt: skip
-        return summary
-
-
-class DriverProcess:
-    """``drive.py`` with a job, from entering to leaving the context; it belongs to our process group."""
-
-    def __init__(self, python: str, job: Mapping[str, Any], log: Path) -> None:
-        self.log = log
-        self._python = python
-        self._job = {**job, "path": _path(python)}
-
-    def __enter__(self) -> "DriverProcess":
-        reports, report_fd = os.pipe()
-        self._reports: IO[str] = os.fdopen(reports, encoding="utf-8")
-        command = [self._python, str(Path(drive.__file__).resolve()), str(report_fd)]
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[report_fd],
-                    cwd=self.log.parent,  # packages leave files behind
-                )  # fmt: skip
-        except OSError as error:
-            self._reports.close()
-            raise SettingsError("python", f"{self._python} cannot be started: {error.strerror or error}") from None
-        finally:
-            os.close(report_fd)
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(self._job).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:  # it died at once; why is in the log, which the end of its reports leads to
-            pass
-        return self
-
-    def progress(self) -> Iterator[Progress]:
-        """What the driver reports, until it ends.
-
-        Raises:
-            ForeignTrainerError: it raised or died.
-        """
-        for line in self._reports:
-            message = json.loads(line)
-            if "progress" in message:
-                yield Progress(**{**UNKNOWN, **message["progress"]})
-            elif "error" in message:
-                error = ForeignTrainerError(f"{message['error']}; log: {self.log}")
-                error.add_note(f"in the trainer's process {self._process.pid}:\n{message['traceback']}")
-                raise error
-            else:
-                return
-        self._process.wait()
-        how = self.failure() or "ended without a word"
-        error = ForeignTrainerError(f"the trainer's process {self._process.pid} {how}; log: {self.log}")
-        error.add_note("its output ends:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]))
-        raise error
-
-    def failure(self) -> str | None:
-        """How the process, which is gone, came to a bad end; None: it did not."""
-        code = self._process.returncode
-        if code == 0:
-            return None
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Ask it to stop, wait for it, and end it when that takes too long."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died before it read its job, which closing tries to send again
-            self._process.stdin.close()
-        self._reports.close()  # nor can a full pipe keep it from ending
-        try:
-            self._process.wait(KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _path(python: str) -> list[str]:
-    """Where the driver finds this project and, if the interpreter is of our version, what else it lacks."""
-    root = str(Path(unilab.__file__).resolve().parent.parent)
-    version = [python, "-c", "import sys; print(*sys.version_info[:2])"]
-    ours = "{} {}".format(*sys.version_info)
-    same = python == sys.executable or subprocess.run(version, capture_output=True, text=True).stdout.strip() == ours
-    return [root, *(os.path.abspath(path) for path in sys.path if same)]  # noqa: PTH100 archives are no folders
+        if self.interpreter(settings) not in (None, os.environ.get(ENTERED)):
+            raise SettingsError("python", "the process has to be that interpreter's (harness.trainers.trainer.enter)")
+        module, _, function = self._driver.partition(":")
+        train = getattr(importlib.import_module(module), function)
+        with stop_on_signals() as signals:
+            report = Report(on_progress, signals, max_iterations, max_seconds)
+            train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)  # packages take no tuples
+        if not report.stopping:
+            raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
+        return Summary(report.progress, str(report.stopped_by), None)

@@ -43,17 +43,6 @@ def test_a_trial_runs_in_process_as_well(tmp_path) -> None:
     assert "in misbehave" in messages[-1]["traceback"]
 
 
-def test_the_logs_with_the_stacks_are_named_those_of_a_foreign_process_too(tmp_path) -> None:
-    hanging = TrialSpec(
-        "tests.harness.trainers.adapters.fake_driver:FakeForeign", {"behaviour": "deaf"}, 0.1, 60, str(tmp_path), -1
-    )
-    outcome = run(hanging, RepeatLimits(60, 5.0))
-    assert outcome.state == "timeout"
-    logs = [Path(name) for name in outcome.error.rpartition("stack dump: ")[2].split(", ")]
-    assert logs == [tmp_path / "driver.log", tmp_path / "stderr.log"]
-    assert "in misbehave" in logs[0].read_text()
-
-
 def test_running_out_of_memory_is_named_as_such() -> None:
     assert describe(MemoryError("no room")).startswith("out of memory (MemoryError")
     assert describe(RuntimeError("CUDA out of memory. Tried")).startswith("out of memory (RuntimeError")

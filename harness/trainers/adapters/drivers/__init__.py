@@ -1,1 +1,1 @@
-"""What runs in the processes of other packages, imported there alone."""
+"""What trains with other packages: imported by the process that does, and by no other."""

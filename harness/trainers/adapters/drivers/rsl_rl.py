@@ -1,6 +1,7 @@
 """Trains rsl_rl's PPO in this project's environments."""
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from harness.trainers.adapters.drive import Reporter, StopTraining, UpdateCounter, in_turns
+from harness.trainers.adapters.foreign import Report, StopTraining, UpdateCounter, in_turns
 from harness.trainers.adapters.rsl_rl import group, networks
 from unilab.envs import make
 from unilab.run.acting import EpisodeCounter
@@ -62,7 +63,7 @@ class UnilabEnv(VecEnv):
 class Counting:
     """Has what takes the place of the logger's function that the runner calls after each iteration."""
 
-    def __init__(self, report: Reporter, settings: dict[str, Any], env: UnilabEnv, updates: UpdateCounter) -> None:
+    def __init__(self, report: Report, settings: dict[str, Any], env: UnilabEnv, updates: UpdateCounter) -> None:
         self._report, self._episodes, self._updates = report, env.episodes, updates
         self._rollout = settings["num_envs"] * settings["num_steps_per_env"]
         self._epochs = settings["algorithm.num_learning_epochs"]
@@ -86,7 +87,7 @@ class Counting:
             raise StopTraining
 
 
-def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
     """Until ``report`` says so; then ``model.pt`` is saved, which ``OnPolicyRunner.load`` takes."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
@@ -99,7 +100,8 @@ def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
             "obs_groups": {"actor": ["policy"], "critic": ["policy"]},
             "save_interval": sys.maxsize,
         }
-        runner = OnPolicyRunner(env, config, log_dir=None, device=settings["device"])
+        with redirect_stdout(sys.stderr):  # it prints its networks
+            runner = OnPolicyRunner(env, config, log_dir=None, device=settings["device"])
         runner.logger.log = Counting(report, settings, env, UpdateCounter(runner.alg.optimizer)).log
         report.start()
         try:

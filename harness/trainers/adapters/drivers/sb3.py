@@ -18,7 +18,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from harness.trainers.adapters.drive import Reporter, UpdateCounter, in_turns
+from harness.trainers.adapters.foreign import Report, UpdateCounter, in_turns
 from harness.trainers.adapters.sb3 import constructor_arguments
 
 ACTIVATIONS = {
@@ -27,7 +27,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Report, log_dir: Path) -> None:
     """Until ``report`` says so; then ``model.zip`` is saved, which the algorithm's ``load`` takes."""
     torch.set_num_threads(settings["threads"])
     env = make_env(settings)
@@ -83,7 +83,7 @@ def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv)
 class Counting(BaseCallback):
     """Reports before each rollout, when all env steps so far were trained on; the first updates awaited."""
 
-    def __init__(self, report: Reporter, batch_size: int) -> None:
+    def __init__(self, report: Report, batch_size: int) -> None:
         super().__init__()
         self._report, self._batch_size = report, batch_size
         self._more = True

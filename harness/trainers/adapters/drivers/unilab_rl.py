@@ -19,7 +19,7 @@ import torch
 from uni_rl.algos.appo import runner as appo
 from uni_rl.algos.appo.staging import TensorRolloutStagingPool
 
-from harness.trainers.adapters.drive import Reporter, StopTraining, UpdateCounter
+from harness.trainers.adapters.foreign import Report, StopTraining, UpdateCounter
 from harness.trainers.adapters.rsl_rl import group, networks
 from unilab.envs import make
 
@@ -119,7 +119,7 @@ class CountingPool(TensorRolloutStagingPool):
 class CountingRunner(appo.APPORunner):
     """APPORunner that reports after each update."""
 
-    report: Reporter
+    report: Report
     log_dir: Path
     episode_return = math.nan
 
@@ -165,7 +165,7 @@ class CountingRunner(appo.APPORunner):
         torch.save(self._learner.get_state_dict(), path)
 
 
-def train(settings: dict[str, Any], report: Reporter, log_dir: Path) -> None:
+def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
     """Until ``report`` says so; then ``model.pt`` is saved, the learner's state."""
     appo.TensorRolloutStagingPool = CountingPool  # its runner has no other way to say it
     torch.set_num_threads(settings["threads"])

@@ -1,22 +1,21 @@
-"""A trainer in a process of another package: progress, limits, stop, failures, death on either side."""
+"""A trainer of another package: progress, limits, stop, failures, and the interpreter that it runs in."""
 
+import os
 import signal
-import subprocess
 import sys
 import venv
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from harness.trainers.adapters import foreign
+from harness.measure.process import RepeatLimits, execute
+from harness.measure.repeat import TrialSpec
+from harness.measure.stop import StopSignal
 from harness.trainers.adapters.foreign import ForeignTrainerError
 from tests.harness.trainers.adapters.fake_driver import FakeForeign
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 def train(log_dir: Path, iterations: int = 10**6, **settings: Any) -> tuple[Summary, list[Progress]]:
@@ -26,13 +25,7 @@ def train(log_dir: Path, iterations: int = 10**6, **settings: Any) -> tuple[Summ
         seen.append(progress)
         return len(seen) < 5
 
-    trainer = FakeForeign()
-    return trainer.run(settings, on_progress, log_dir=log_dir, max_iterations=iterations), seen
-
-
-def driver(log_dir: Path) -> tuple[int, str]:
-    pid, executable = (log_dir / "started").read_text().split()
-    return int(pid), executable
+    return FakeForeign().run(settings, on_progress, log_dir=log_dir, max_iterations=iterations), seen
 
 
 def test_progress_comes_until_no_more_is_wanted_and_the_driver_saves(tmp_path) -> None:
@@ -42,8 +35,7 @@ def test_progress_comes_until_no_more_is_wanted_and_the_driver_saves(tmp_path) -
     assert seen[1].wall_seconds > seen[0].wall_seconds > 0
     assert seen[0].metrics == {"loss": 0.5}
     assert str(seen[0].learner_busy_seconds) == str(seen[0].policy_lag_mean) == "nan", "unknown, not 0"
-    assert (tmp_path / "saved").exists() and not psutil.pid_exists(driver(tmp_path)[0])
-    assert "noise on standard output" in (tmp_path / "driver.log").read_text()
+    assert (tmp_path / "saved").exists()
 
 
 def test_limits(tmp_path) -> None:
@@ -53,72 +45,38 @@ def test_limits(tmp_path) -> None:
     assert summary.stopped_by == "seconds" and summary.progress.wall_seconds >= 0.2
 
 
+def test_after_a_signal_the_driver_saves(tmp_path) -> None:
+    def interrupt(progress: Progress) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    summary = FakeForeign().run({}, interrupt, log_dir=tmp_path, max_iterations=10**6)
+    assert summary.stopped_by == "SIGINT" and (tmp_path / "saved").exists()
+
+
 @pytest.mark.parametrize(
-    ("behaviour", "words", "note"),
+    ("behaviour", "kind", "words"),
     [
-        ("raise", "FloatingPointError: the loss is nan; log: ", 'in misbehave\n    raise FloatingPointError("the loss'),
-        ("die", " was killed by SIGKILL; log: ", "noise on standard output"),
-        ("exit", " ended with exit code 3; log: ", "last words"),
-        ("finish", "json ended training although nobody asked it to", None),
+        ("raise", FloatingPointError, "the loss is nan"),
+        ("finish", ForeignTrainerError, "json ended training although nobody asked it to"),
     ],
 )
-def test_failures_are_told(tmp_path, behaviour, words, note) -> None:
-    with pytest.raises(ForeignTrainerError) as caught:
-        FakeForeign().run(
-            {"behaviour": behaviour}, lambda _: True, log_dir=tmp_path, max_iterations=10**6, max_seconds=60
-        )
-    assert words in str(caught.value)
-    assert note is None or note in caught.value.__notes__[0]
-    assert not psutil.pid_exists(driver(tmp_path)[0])
-
-
-def test_one_that_holds_the_gil_is_killed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "KILL_SECONDS", 0.3)
-    with pytest.warns(RuntimeWarning, match="may have left no model: asked to stop, its process was killed by SIGK"):
-        summary, _ = train(tmp_path, iterations=2, behaviour="hold_gil")
-    assert summary.stopped_by == "iterations"
-    assert not psutil.pid_exists(driver(tmp_path)[0])
-
-
-class DeadAtOnce(subprocess.Popen):  # type: ignore[type-arg]
-    """Has ended before anything is written to it."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.wait()
-
-
-def test_one_that_dies_before_it_reads_its_job_is_told(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", DeadAtOnce)
-    with pytest.raises(ForeignTrainerError, match=" ended with exit code 1; log: "):
-        FakeForeign().run({"python": "/bin/false"}, lambda _: True, log_dir=tmp_path, max_iterations=1)
-
-
-PARENT = """
-import sys
-from pathlib import Path
-from tests.harness.trainers.adapters.fake_driver import FakeForeign
-FakeForeign().run({"behaviour": sys.argv[2]}, lambda p: print(p.iteration, flush=True) or True,
-                  log_dir=Path(sys.argv[1]), max_iterations=10**6)
-"""
-
-
-@pytest.mark.parametrize("behaviour", ["good", "deaf"])
-def test_it_does_not_outlive_a_killed_parent(tmp_path, behaviour) -> None:
-    command = [sys.executable, "-c", PARENT, str(tmp_path), behaviour]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
-        assert parent.stdout is not None and [next(parent.stdout) for _ in range(3)] == ["0\n", "1\n", "2\n"]
-        process = psutil.Process(driver(tmp_path)[0])
-        parent.send_signal(signal.SIGKILL)
-        process.wait(timeout=20)
-    assert (tmp_path / "saved").exists() == (behaviour == "good")
+def test_failures_are_told(tmp_path, behaviour: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        FakeForeign().run({"behaviour": behaviour}, lambda _: True, log_dir=tmp_path, max_iterations=10**6)
 
 
 def test_another_interpreter(tmp_path) -> None:
     venv.create(tmp_path / "other", symlinks=True)
     python = str(tmp_path / "other" / "bin" / "python")
-    train(tmp_path, python=python)
-    assert driver(tmp_path)[1] == python
+    fake = "tests.harness.trainers.adapters.fake_driver:FakeForeign"
+    spec = TrialSpec(fake, {"python": python}, 0.1, 0.2, str(tmp_path), -1)
+    with StopSignal() as stop:
+        outcome = execute(spec, RepeatLimits(60, 60), stop)
+    assert outcome.state == "complete", outcome.error
+    assert (tmp_path / "started").read_text() == python and (tmp_path / "saved").exists()
+    with pytest.raises(SettingsError, match="python: the process has to be that interpreter's"):
+        train(tmp_path, python=python)
 
 
 def test_what_is_missing_is_said_before_anything_starts(tmp_path) -> None:
