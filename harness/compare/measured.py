@@ -27,9 +27,9 @@ from harness.compare.sides import CompareError, Side, Version, checkouts, versio
 from harness.compare.verdict import Pairs
 from harness.measure import host as machine
 from harness.measure import provenance
-from harness.measure.engines.blocks import Attempt, Job, carry_out, measured, mirrored, until_calm
+from harness.measure.engines.blocks import Attempt, carry_out, measured, mirrored, until_calm
 from harness.measure.engines.local import LocalEngine
-from harness.measure.process import Outcome, execute
+from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, RecordFile, attempts_that_count, write_atomic
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
@@ -165,7 +165,8 @@ class Measuring:
     """a line for each repeat that ended"""
     live: Callable[[str], None] = lambda text: None
     """what is going on now"""
-    execute: Callable[..., Outcome] = execute
+    execute: Callable[..., Outcome] | None = None
+    """runs one repeat; None: in a process of its own"""
 
     def run(self) -> Pairs:
         """Measure all pairs.

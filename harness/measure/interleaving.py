@@ -1,33 +1,26 @@
-"""Trials that take turns: all are alive, one runs, the others stand still, and a few times a second the turn passes on.
+"""Repeats that take turns: all are alive, one runs, the others stand still, and the turn passes on after a moment.
 
-A machine whose speed changes from second to second, as shared hosts do without showing it anywhere, hits trials that
-take turns alike, while trials that run one after the other are hit by chance. A trial whose turn is over is stopped by
-SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, each pause
-is written to a file that it reads, before it goes on. Whatever ends the harness, a trial does not stay stopped: its
-guard (``harness.measure.process``) knows its processes, and continues and ends them.
+A machine whose speed changes from second to second, as shared hosts do without showing it anywhere, hits repeats that
+take turns alike, while repeats that run one after the other are hit by chance. A repeat whose turn is over is stopped
+by SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, each
+pause is written to a file that it reads, before it goes on. ``harness.measure.process`` passes the turns.
 
 ``benchmarks/turns.py`` says what turns are worth: at equal time an interval a third as wide.
 """
 
-import itertools
 import os
 import select
 import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 TURN_SECONDS = 0.25
 """long beside what a cold cache costs after a pause, short beside the seconds in which hosts change"""
 FILE = "turns.log"
-"""of a trial: a line for each process group that takes turns with it, and one for each pause"""
-
-Result = TypeVar("Result")
+"""of a repeat: a line for each process group that takes turns with it, and one for each pause"""
 
 
 def possible() -> bool:
@@ -40,7 +33,7 @@ def possible() -> bool:
 
 
 class Processes:
-    """Those of a trial, each held by a descriptor: a number that was given to another process means nothing.
+    """Those of a repeat, each held by a descriptor: a number that was given to another process means nothing.
 
     Args:
         members: the numbers of those alive now.
@@ -78,7 +71,7 @@ class Processes:
 
     def signal(self, signum: int) -> None:
         for held in list(self._held.values()):
-            with suppress(ProcessLookupError):
+            with suppress(OSError):  # it has ended; or a signal handler calls this while they are being let go
                 signal.pidfd_send_signal(held, signum)
 
     def close(self) -> None:
@@ -88,7 +81,7 @@ class Processes:
 
 
 class Pauses:
-    """The trial's view of its seat: who takes turns with it, and how long it stood still."""
+    """A repeat's own view of its turns: who takes turns with it, and how long it stood still."""
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("rb", buffering=0)
@@ -127,147 +120,59 @@ class Pauses:
 
 
 class Seat:
-    """One trial among those that take turns; used by the thread that watches it and by the one that gives turns.
+    """The harness's side of a repeat that can stand still.
 
     Args:
-        file: what the trial reads.
-        changed: set whenever this seat's trial has been started, has become steady or has been measured.
+        processes: those that are to stand still.
+        file: what the repeat reads its pauses from; None: it never pauses.
     """
 
-    def __init__(self, file: Path, changed: threading.Event) -> None:
-        self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
-        self._changed = changed
-        self._lock = threading.Lock()
-        self._processes = Processes(tuple, lambda pid: None)
-        self._paused_at: float | None = None
+    def __init__(self, processes: Processes, file: Path | None = None) -> None:
+        self._processes, self._file = processes, file
+        self.paused_at: float | None = None
+        """of the monotonic clock; None: it runs"""
         self._paused_seconds = 0.0
-        self._left = False
-        self.group = 0
-        self.steady = False
-        """it is warm, and its window has begun"""
-        self.measured = False
-        """it needs no more turns"""
-
-    def joined(self, group: int, processes: Processes) -> None:
-        """The trial was started; ``processes`` are those that are to stand still."""
-        self._processes, self.group = processes, group
-        self._changed.set()
-
-    def note(self, *, steady: bool = False, measured: bool = False) -> None:
-        """What the trial said of itself."""
-        if (steady and not self.steady) or (measured and not self.measured):
-            self.steady |= steady
-            self.measured |= measured
-            self._changed.set()
-
-    def ended(self, _: object) -> None:
-        """However it did: nothing is to be waited for."""
-        self.note(steady=True, measured=True)
-
-    @property
-    def stands(self) -> bool:
-        """It is another one's turn."""
-        return self._paused_at is not None
+        self._closed = False
+        if file is not None:
+            file.write_bytes(b"")
 
     def clock(self) -> float:
-        """Monotonic seconds that stand still while the trial does, for deadlines."""
-        with self._lock:
-            now = time.monotonic() if self._paused_at is None else self._paused_at
-            return now - self._paused_seconds
+        """Monotonic seconds that stand still while the repeat does, for deadlines."""
+        now = time.monotonic() if self.paused_at is None else self.paused_at
+        return now - self._paused_seconds
 
-    def know(self, group: int) -> None:
-        """Tell the trial who takes turns with it."""
-        self._tell(f"group {group}")
+    def tell(self, what: str, value: float) -> None:
+        """Write a line that the repeat reads."""
+        if self._file is not None:
+            with self._file.open("a") as file:
+                file.write(f"{what} {value!r}\n")
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         """Let it stand still; a second call does nothing."""
-        with self._lock:
-            if self._paused_at is not None or self._left:
-                return
-            if not self._processes:
-                self._processes.find()
-            self._processes.signal(signal.SIGSTOP)  # those that are known at once: to look for new ones takes a while
-            self._paused_at = time.monotonic()
-            while self._processes.find():
-                self._processes.signal(signal.SIGSTOP)
+        if self.paused_at is not None or self._closed:
+            return
+        if not self._processes:
+            self._processes.find()
+        self._processes.signal(signal.SIGSTOP)  # those that are known at once: to look for new ones takes a while
+        self.paused_at = time.monotonic()
+        while self._processes.find():
+            self._processes.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run; a second call does nothing."""
-        with self._lock:
-            if self._paused_at is None:
-                return
-            pause = time.monotonic() - self._paused_at
-            self._paused_seconds += pause
-            self._paused_at = None
-            self._tell(f"pause {pause!r}")
-            self._processes.signal(signal.SIGCONT)
+        if self.paused_at is None:
+            return
+        pause = time.monotonic() - self.paused_at
+        self._paused_seconds += pause
+        self.paused_at = None
+        self.tell("pause", pause)
+        self._processes.signal(signal.SIGCONT)
 
     def run_at_once(self) -> None:
-        """As a signal handler may call it, whoever has the lock: the program ends."""
-        with suppress(OSError):  # they are being let go just now
-            self._processes.signal(signal.SIGCONT)
+        """As a signal handler may call it: the program ends."""
+        self._processes.signal(signal.SIGCONT)
 
-    def leave(self) -> None:
-        """It is ending, for which it needs to run: from now on nothing stops it."""
-        with self._lock:
-            self._left = True
-        self.go_on()
-        with self._lock:
-            self._processes.close()
-
-    def _tell(self, line: str) -> None:
-        with self.file.open("a") as file:
-            file.write(f"{line}\n")
-
-
-def take_turns(files: Sequence[Path], jobs: Sequence[Callable[[Seat], Result]]) -> list[Result]:
-    """Start one trial after the other, each of which stands still once it is warm, then let all take turns.
-
-    They take them in a circle, so that all have equally many pauses, each of which costs them a cold cache. Where the
-    first and the last are of one kind, those between of another, a steady drift of the machine hits both kinds alike.
-
-    Args:
-        files: one for each, for its pauses.
-        jobs: run one trial each, and return when it has ended.
-
-    Raises:
-        whatever a job raised; the other trials then run on at once, to their ends.
-    """
-    changed = threading.Event()
-    seats = [Seat(file, changed) for file in files]
-    trials: list[Future[Result]] = []
-
-    def one_failed() -> bool:
-        return any(trial.done() and trial.exception() is not None for trial in trials)
-
-    with ThreadPoolExecutor(len(seats), "trial") as threads:
-        try:
-            for seat, job in zip(seats, jobs, strict=True):
-                trials.append(threads.submit(job, seat))
-                trials[-1].add_done_callback(seat.ended)
-                told = False
-                while not seat.steady:
-                    changed.wait()
-                    changed.clear()
-                    if seat.group and not told:
-                        told = True
-                        for one in seats:
-                            one.know(seat.group)
-                seat.stop()
-                if one_failed():
-                    break
-            for seat in itertools.cycle(seats):
-                if all(one.measured for one in seats) or one_failed():
-                    break
-                if not seat.measured:
-                    changed.clear()
-                    seat.go_on()
-                    changed.wait(TURN_SECONDS)
-                    if not all(one.measured for one in seats if one is not seat):
-                        seat.stop()
-        finally:
-            for seat in seats:
-                seat.go_on()
-    return [trial.result() for trial in trials]
+    def close(self) -> None:
+        """It has ended, and its numbers may be those of other processes."""
+        self._closed = True
+        self._processes.close()

@@ -1,9 +1,9 @@
-"""One repeat in a fresh process group, watched from outside: progress, deadlines, memory, and an end that is sure.
+"""Repeats in fresh process groups, watched from outside: progress, deadlines, memory, turns, and an end that is sure.
 
-Beside the trial runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
-the guard ends the whole group, even if the trial holds the GIL, ignores signals or stands still. Of a trial that takes
-turns the pipe tells it all processes, those in sessions of their own as well: they are continued and ended too, each as
-long as it is the one that started when we say.
+Beside each repeat runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
+the guard ends the whole group, even if the repeat holds the GIL, ignores signals or stands still. The pipe also names
+all processes of a repeat that takes turns, those in sessions of their own as well: they are continued and ended too,
+each as long as it is the one that started when we say.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from harness.measure import interleaving
 from harness.measure.interleaving import Processes, Seat
 from harness.measure.peak_memory import MemorySample, PeakMemory, trial_processes
 from harness.measure.record import Record, State
@@ -31,10 +32,12 @@ from harness.measure.stop import StopSignal
 from harness.trainers.trainer import calm_thread_pools
 from unilab.ipc.shared_memory import segments
 
+OnProgress = Callable[[dict[str, Any]], str | None]
 GRACE_SECONDS = 2.0
 """between SIGTERM and SIGKILL"""
 PRUNED_RESULT = {"env_steps": int, "episodes": int, "episode_return": float, "policy_lag_mean": float}
 """what is recorded of a pruned repeat: counters and means that need no steady window, by the type in a record"""
+GIVEN_UP = "another repeat was not measured"
 TRACKER = "multiprocessing.resource_tracker"
 """in the command line of such a process"""
 DUMP_SECONDS = 2.0
@@ -86,241 +89,293 @@ class Outcome:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Job:
+    """One repeat that is to be run."""
+
+    spec: TrialSpec
+    limits: RepeatLimits
+    on_progress: OnProgress
+    """sees each report, in the process that asked; a reason that it returns ends the repeat as pruned"""
+    host_bytes: int = 0
+    """RAM that it is expected to take; 0: not known"""
+    code: Path | None = None
+    """folder whose ``harness`` and ``unilab`` run it, as the worktree of another commit does, and in which it works; None:
+    the code of this process"""
+
+
 def execute(
-    spec: TrialSpec,
-    limits: RepeatLimits,
-    stop: StopSignal,
-    on_progress: Callable[[dict[str, Any]], str | None] = lambda progress: None,
-    *,
-    code: Path | None = None,
-    seat: Seat | None = None,
+    spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress: OnProgress = lambda progress: None
 ) -> Outcome:
-    """Run ``spec`` (its ``report_fd`` is set here) and wait for its end.
+    """Run one repeat, else as ``execute_together``."""
+    return execute_together([Job(spec, limits, on_progress)], stop)[0]
+
+
+def execute_together(jobs: Sequence[Job], stop: StopSignal, *, all_or_none: bool = False) -> list[Outcome]:
+    """Run repeats and wait for their ends; several, whose ``spec`` names a file for their pauses, take turns.
+
+    They are started one after the other; each stands still once it is warm. Then they run in a circle, so that all have
+    equally many pauses, each of which costs them a cold cache. Where the first and the last are of one kind, those
+    between of another, a steady drift of the machine hits both kinds alike. What was measured stands still until all
+    are, and comes to its end then. While a repeat stands still, its limits do.
 
     Args:
-        on_progress: sees each report of the trial; a reason that it returns ends the trial as pruned.
-        code: folder whose ``harness`` and ``unilab`` run the trial, such as a worktree of another commit; None: those
-            that this process runs. The trial works in that folder, so paths in ``spec`` have to be absolute.
-        seat: that it takes turns from; the time in which it stands still counts for no limit.
+        all_or_none: when one is not measured to its end, the others are given up, as pruned.
 
     Raises:
-        Stopped: a signal came; the trial is gone, nothing is known of it.
+        Stopped: a signal came; the repeats are gone, nothing is known of them.
+        whatever ``on_progress`` raises, likewise.
     """
-    folder = Path(spec.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with _Group(spec, folder, stop, code) as group:
-        stands = (lambda: False) if seat is None else (lambda: seat.stands)
-        with PeakMemory(group.id, limit=limits.host_bytes, on_exceed=group.out_of_memory, stands=stands) as memory:
-            if seat is not None:
-                seat.joined(group.id, Processes(group.running, group.tell_guard))
-                stop.at_once.add(seat.run_at_once)
-            try:
-                outcome = _watched(group, limits, stop, on_progress, seat)
-            finally:
-                if seat is not None:
-                    stop.at_once.discard(seat.run_at_once)
-                    seat.leave()
-            group.end()
-        outcome.peak, outcome.memory_accounting = memory.peak, memory.accounting
-    if outcome.state != "complete":
-        segments.remove_leftovers()
-    outcome.wall_seconds = time.monotonic() - started
-    return outcome
+    repeats: list[_Repeat] = []
+    with selectors.DefaultSelector() as selector:
+        selector.register(stop.fd, selectors.EVENT_READ)
+
+        def turns() -> Iterator[tuple[_Repeat, float]]:
+            """Whose turn it is, and seconds that it goes on once the repeat is warm."""
+            for job in jobs:
+                repeats.append(_Repeat(job, stop, repeats))
+                selector.register(repeats[-1].reports, selectors.EVENT_READ, repeats[-1])
+                yield repeats[-1], 0.0
+            seconds = interleaving.TURN_SECONDS if len(jobs) > 1 else math.inf
+            while not all(one.measured for one in repeats):
+                yield from ((one, seconds) for one in repeats if not one.measured)
+
+        order, turn_ends = turns(), 0.0
+        turn: _Repeat | None = None
+        try:
+            while len(repeats) < len(jobs) or any(one.outcome is None for one in repeats):
+                stop.check()
+                if turn is None or turn.measured or (turn.steady and time.monotonic() >= turn_ends):
+                    others_wait = len(repeats) < len(jobs) or not all(
+                        one.measured for one in repeats if one is not turn
+                    )
+                    if turn is not None and others_wait:
+                        turn.seat.pause()
+                    turn, seconds = next(order, (None, 0.0))
+                    turn_ends = time.monotonic() + seconds
+                    for one in repeats if turn is None else [turn]:
+                        one.seat.go_on()
+                going = [one for one in repeats if one.outcome is None and one.seat.paused_at is None]
+                waits = [one.remaining for one in going]
+                if turn is not None and turn.steady:
+                    waits.append(turn_ends - time.monotonic())
+                for key, _ in selector.select(max(0.0, min([*waits, 3600.0]))):
+                    if key.data is not None:
+                        key.data.read()
+                for one in going:
+                    if one.outcome is None and one.remaining <= 0:
+                        one.time_out()
+                for one in repeats:
+                    if one.outcome is not None and not one.over:
+                        selector.unregister(one.reports)
+                        one.end()
+                if all_or_none and any(one.outcome is not None and one.outcome.state != "complete" for one in repeats):
+                    break
+        finally:
+            for one in repeats:
+                one.terminate()
+            for one in repeats:
+                one.end()
+    ended = [one.outcome or Outcome("pruned", error=GIVEN_UP) for one in repeats]
+    return ended + [Outcome("pruned", error=GIVEN_UP) for _ in jobs[len(repeats) :]]
 
 
-class _Group:
-    """The trial and its guard in a process group of their own."""
+class _Repeat:
+    """A repeat and its guard, in a process group of their own.
 
-    def __init__(self, spec: TrialSpec, folder: Path, stop: StopSignal, code: Path | None) -> None:
-        self.folder, self.log = folder, folder / "stderr.log"
-        self.exceeded: int | None = None
+    Args:
+        others: those that it takes turns with and that were started before.
+    """
+
+    def __init__(self, job: Job, stop: StopSignal, others: Sequence["_Repeat"]) -> None:
+        self.folder = Path(job.spec.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.outcome: Outcome | None = None
+        self.steady = False
+        """it is warm, and its window has begun"""
+        self.measured = False
+        """it needs no more turns"""
+        self._job, self._stop, self._log = job, stop, self.folder / "stderr.log"
+        self._said: Outcome | None = None
+        self._exceeded: int | None = None
         """host bytes seen over the limit"""
-        self._stop = stop
+        self._unread = b""
+        self._started = time.monotonic()
+        self._terminated = False
+        self.reports, report_fd = os.pipe()
+        write_spec(dataclasses.replace(job.spec, report_fd=report_fd), self.folder / "spec.json")
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             process_group=0,
         )  # fmt: skip
         self.id = self._guard.pid
+        """of the process group"""
         stop.groups.add(self.id)
-        self.reports, report_fd = os.pipe()
-        write_spec(dataclasses.replace(spec, report_fd=report_fd), folder / "spec.json")
+        pauses = None if job.spec.pauses is None else Path(job.spec.pauses)
+        self.seat = Seat(Processes(self._running, self._tell_guard), pauses)
+        stop.at_once.add(self.seat.run_at_once)
+        for one in (*others, self):
+            self.seat.tell("group", one.id)
+            if one is not self:
+                one.seat.tell("group", self.id)
         entry, environment = "harness.measure.repeat", dict(os.environ)
         calm_thread_pools(environment)
-        if code is not None:
-            if not (code / "harness" / "measure").is_dir():  # of an earlier day
+        if job.code is not None:
+            if not (job.code / "harness" / "measure").is_dir():  # of an earlier day
                 entry = "harness.trial"
             # the caller's folder comes last: environments of its own are still found there
-            path = [str(code), environment.get("PYTHONPATH"), str(Path.cwd())]
+            path = [str(job.code), environment.get("PYTHONPATH"), str(Path.cwd())]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        with (folder / "stdout.log").open("wb") as stdout, self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", entry, str(folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=stdout,
-                stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment, cwd=code,
+        with (self.folder / "stdout.log").open("wb") as stdout, self._log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", entry, str(self.folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=stdout,
+                stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment, cwd=job.code,
             )  # fmt: skip
         os.close(report_fd)
+        self._memory = PeakMemory(
+            self.id, limit=job.limits.host_bytes, on_exceed=self._out_of_memory,
+            stands=lambda: self.seat.paused_at is not None,
+        )  # fmt: skip
+        self._deadline = self.seat.clock() + job.limits.timeout_seconds
+        self._progress_deadline = self.seat.clock() + job.limits.progress_timeout_seconds
 
-    def __enter__(self) -> "_Group":
-        return self
+    @property
+    def over(self) -> bool:
+        """``end`` was called."""
+        return self._guard.returncode is not None
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        os.close(self.reports)
+    @property
+    def remaining(self) -> float:
+        """Seconds to the next deadline."""
+        return min(self._deadline, self._progress_deadline) - self.seat.clock()
 
-    def out_of_memory(self, seen: int) -> None:
-        """Called on the sampling thread: end the trial at once, before the machine runs out."""
-        self.exceeded = seen
-        with suppress(ProcessLookupError):
-            self.process.kill()
+    def read(self) -> None:
+        """Take in what it reports."""
+        chunk = os.read(self.reports, 65536)
+        if not chunk:
+            self._closed()
+            return
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        for message in map(json.loads, lines):
+            self._progress_deadline = self.seat.clock() + self._job.limits.progress_timeout_seconds
+            if self._said is not None:  # what comes after the end changes nothing
+                return
+            if message["event"] == "progress":
+                progress = message["progress"]
+                reason = self._job.on_progress(progress)
+                if reason is not None:
+                    known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
+                    result = {name: kind(progress[name]) for name, kind in known.items()}
+                    self._said = self.outcome = Outcome("pruned", error=reason, result=result)
+                self.steady |= bool(progress["measuring"])
+            elif message["event"] == "result":
+                result = {name: math.nan if value is None else value for name, value in message["result"].items()}
+                self._said = Outcome("complete", result=result)
+                self.steady = self.measured = True
+            elif message["event"] == "error":
+                traceback = self.folder / "traceback.txt"
+                traceback.write_text(message["traceback"], encoding="utf-8")
+                self._said = Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
 
-    def dump_stacks(self) -> list[Path]:
-        """Ask every process of the group that has a handler for it to write its stacks; the logs that grew.
+    def _closed(self) -> None:
+        """It has closed its pipe."""
+        with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone
+            self._process.wait(GRACE_SECONDS)
+        code, log, error = self._process.poll(), self._log, None
+        if self._exceeded is not None:
+            limit, seen = (self._job.limits.host_bytes or 0) / 2**20, self._exceeded / 2**20
+            error = f"out of memory: {seen:,.0f} MiB used, the limit is {limit:,.0f} MiB"
+        elif self._said is not None:
+            self.outcome = self._said
+            return
+        elif code is None:
+            error = "closed its report pipe without a result and went on running"
+        elif code < 0:
+            hint = " (the system may be out of memory)" if code == -signal.SIGKILL else ""
+            error = f"killed by {signal.Signals(-code).name}{hint}; log: {log}"
+        else:
+            error = f"exit code {code} without a result; log: {log}"
+        self.outcome = Outcome("failed", error=error)
 
-        They are ``stderr.log`` and, of a trainer in a process of its own, a log of that process.
-        """
-
-        def sizes() -> dict[Path, int]:
-            return {log: log.stat().st_size for log in sorted(self.folder.glob("*.log"))}
-
-        before = last = sizes()
-        for folder in Path("/proc").glob("[0-9]*"):
+    def time_out(self) -> None:
+        """A deadline has passed: ask its processes for their stacks, which go to its log."""
+        limits = self._job.limits
+        reason = f"no progress for progress_timeout_seconds = {limits.progress_timeout_seconds:g}"
+        if self.seat.clock() >= self._deadline:
+            reason = f"took longer than trial_timeout_seconds = {limits.timeout_seconds:g}"
+        before = last = self._log.stat().st_size
+        for pid in self._running():
             with suppress(OSError):  # ended meanwhile
-                if os.getpgid(pid := int(folder.name)) == self.id:
-                    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-                    if int(status["SigCgt"], 16) >> (signal.SIGUSR1 - 1) & 1:  # without a handler it would be killed
-                        os.kill(pid, signal.SIGUSR1)
+                status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+                if int(status["SigCgt"], 16) >> (signal.SIGUSR1 - 1) & 1:  # without a handler it would be killed
+                    os.kill(pid, signal.SIGUSR1)
         deadline = time.monotonic() + DUMP_SECONDS
-        # the handlers write on their own; there is nothing to wait on but the files
-        while time.monotonic() < deadline and (last == before or last != sizes()):
-            last = sizes()
+        # the handlers write on their own; there is nothing to wait on but the file
+        while time.monotonic() < deadline and (last == before or last != self._log.stat().st_size):
+            last = self._log.stat().st_size
             time.sleep(0.1)
-        return [log for log, size in sizes().items() if size > before.get(log, 0)]
+        where = "stack dump" if last > before else "no stack dump came; log"
+        self.outcome = Outcome("timeout", error=f"{reason}; {where}: {self._log}")
 
-    def running(self) -> list[int]:
+    def _out_of_memory(self, seen: int) -> None:
+        """Called on the sampling thread: end it at once, before the machine runs out."""
+        self._exceeded = seen
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def _running(self) -> list[int]:
         """Its processes, those that left the group too; not the guard, which has to see our end at any time."""
         return sorted(trial_processes(self.id) - {self.id})
 
-    def tell_guard(self, pid: int) -> None:
+    def _tell_guard(self, pid: int) -> None:
         """Of a process that may be stopped."""
         assert self._guard.stdin is not None
         with suppress(BrokenPipeError):  # somebody killed the guard
             os.write(self._guard.stdin.fileno(), f"{pid} {segments.start_time(pid)}\n".encode())
 
+    def terminate(self) -> None:
+        """Ask it to end, for which it has to run."""
+        if not self._terminated:
+            self._terminated = True
+            self.seat.go_on()
+            if self._process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.id, signal.SIGTERM)
+
     def end(self) -> None:
-        """Nothing of the group is left afterwards."""
-        if self._guard.returncode is not None:
+        """Nothing of it is left afterwards, and its outcome is complete."""
+        if self.over:
             return
-        if self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.id, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE_SECONDS)
+        self.steady = self.measured = True  # nothing is to be waited for
+        self.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
         # The resource trackers of multiprocessing outlive what they watch, to remove the shared memory that it left.
         # Segments of this project can be told from those of living processes afterwards; those of other packages not.
         trackers = []
-        for pid in self.running():
+        for pid in self._running():
             with suppress(psutil.Error, ProcessLookupError):  # ended meanwhile
                 process = psutil.Process(pid)
                 if any(TRACKER in word for word in process.cmdline()):
-                    trackers.append(process)
+                    trackers.append(pid)
                 else:
                     process.kill()
         deadline = time.monotonic() + GRACE_SECONDS
-        while any(map(_lives, trackers)) and time.monotonic() < deadline:
+        while any(segments.start_time(pid) is not None for pid in trackers) and time.monotonic() < deadline:
             time.sleep(0.01)
         # the guard is not reaped yet, so the group's number cannot have been given to anybody else
         os.killpg(self.id, signal.SIGKILL)
-        self.process.wait()
+        self._process.wait()
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()
+        os.close(self.reports)
         self._stop.groups.discard(self.id)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:  # nobody's child any more: one that has ended may stay a zombie until something reaps it
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:  # gone
-        return False
-
-
-def _watched(
-    group: _Group,
-    limits: RepeatLimits,
-    stop: StopSignal,
-    on_progress: Callable[[dict[str, Any]], str | None],
-    seat: Seat | None,
-) -> Outcome:
-    """Wait for reports, signals and deadlines until the group has ended or is to be ended.
-
-    Raises:
-        Stopped: a signal came.
-    """
-    clock = time.monotonic if seat is None else seat.clock
-    deadline = clock() + limits.timeout_seconds
-    progress_deadline = clock() + limits.progress_timeout_seconds
-    unread, final = b"", None
-    with selectors.DefaultSelector() as selector:
-        selector.register(group.reports, selectors.EVENT_READ)
-        selector.register(stop.fd, selectors.EVENT_READ)
-        while final is None or final.state != "pruned":
-            stop.check()
-            remaining = min(deadline, progress_deadline) - clock()
-            if remaining <= 0:
-                logs = group.dump_stacks()
-                reason = f"no progress for progress_timeout_seconds = {limits.progress_timeout_seconds:g}"
-                if clock() >= deadline:
-                    reason = f"took longer than trial_timeout_seconds = {limits.timeout_seconds:g}"
-                where = f"stack dump: {', '.join(map(str, logs))}" if logs else f"no stack dump came; log: {group.log}"
-                return Outcome("timeout", error=f"{reason}; {where}")
-            if group.reports not in {key.fd for key, _ in selector.select(min(remaining, 3600.0))}:
-                continue
-            chunk = os.read(group.reports, 65536)
-            if not chunk:
-                return _ended(group, limits, final)
-            *lines, unread = (unread + chunk).split(b"\n")
-            for message in map(json.loads, lines):
-                progress_deadline = clock() + limits.progress_timeout_seconds
-                final = final or _outcome(group, message, on_progress)  # what comes after the end changes nothing
-                if seat is not None:
-                    warm = message["event"] == "progress" and bool(message["progress"]["measuring"])
-                    seat.note(steady=warm, measured=message["event"] == "result")
-    return final
-
-
-def _outcome(
-    group: _Group, message: dict[str, Any], on_progress: Callable[[dict[str, Any]], str | None]
-) -> Outcome | None:
-    """How the trial ends by what it said; None: it goes on."""
-    if message["event"] == "progress":
-        progress = message["progress"]
-        reason = on_progress(progress)
-        if reason is None:
-            return None
-        known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
-        return Outcome("pruned", error=reason, result={name: kind(progress[name]) for name, kind in known.items()})
-    if message["event"] == "result":
-        return Outcome("complete", result={k: math.nan if v is None else v for k, v in message["result"].items()})
-    if message["event"] == "error":
-        traceback = group.folder / "traceback.txt"
-        traceback.write_text(message["traceback"], encoding="utf-8")
-        return Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
-    return None
-
-
-def _ended(group: _Group, limits: RepeatLimits, final: Outcome | None) -> Outcome:
-    """The trial has closed its pipe."""
-    with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process is gone
-        group.process.wait(GRACE_SECONDS)
-    code = group.process.poll()
-    if group.exceeded is not None:
-        limit, seen = (limits.host_bytes or 0) / 2**20, group.exceeded / 2**20
-        return Outcome("failed", error=f"out of memory: {seen:,.0f} MiB used, the limit is {limit:,.0f} MiB")
-    if final is not None:
-        return final
-    if code is None:
-        return Outcome("failed", error="closed its report pipe without a result and went on running")
-    if code < 0:
-        hint = " (the system may be out of memory)" if code == -signal.SIGKILL else ""
-        return Outcome("failed", error=f"killed by {signal.Signals(-code).name}{hint}; log: {group.log}")
-    return Outcome("failed", error=f"exit code {code} without a result; log: {group.log}")
+        self._stop.at_once.discard(self.seat.run_at_once)
+        self.seat.close()
+        self._memory.close()
+        if self.outcome is None or self.outcome.state != "complete":
+            segments.remove_leftovers()
+        if self.outcome is not None:
+            self.outcome.peak, self.outcome.memory_accounting = self._memory.peak, self._memory.accounting
+            self.outcome.wall_seconds = time.monotonic() - self._started

@@ -19,7 +19,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.measure.engines.blocks import Attempt, Engine, Job, Work, carry_out, measured, until_calm
+from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, measured, until_calm
+from harness.measure.process import Job
 from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan

@@ -9,35 +9,18 @@ import itertools
 import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.measure.process import Outcome, RepeatLimits
+from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, disturbance
-from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
     from unilab.ipc.memory_budget import MemoryAvailable
 
-OnProgress = Callable[[dict[str, Any]], str | None]
 SPOILT = 1e6
 """disturbance of a block in which a repeat was not measured to its end"""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One repeat."""
-
-    spec: TrialSpec
-    limits: RepeatLimits
-    on_progress: OnProgress
-    """sees each report, in the process that asked; a reason that it returns ends the repeat as pruned"""
-    host_bytes: int = 0
-    """RAM that it is expected to take; 0: not known"""
-    code: Path | None = None
-    """folder of the code that runs it; None: the code of this process"""
 
 
 Work = Generator[list[Job], list[Outcome], None]
@@ -48,7 +31,7 @@ Attempt = Generator[list[Job], list[Outcome], list[Record]]
 class Engine(Protocol):
     """Carries out works: jobs one after another in one place, such as the repeats of a trial or of a block.
 
-    A work has a number. It takes a place with its first jobs and holds it until ``leave``::
+    A work has a number. Its jobs are started in one place, one after the other::
 
         while engine.has_room():
             engine.start(number, jobs)
@@ -90,9 +73,6 @@ class Engine(Protocol):
             Stopped: a signal came; what runs is ended by ``close``, or is gone.
         """
 
-    def leave(self, work: int) -> None:
-        """The work is over: its place is free. One that never had a job has none."""
-
 
 def carry_out(works: Iterator[Work], engine: Engine, stop: StopSignal) -> None:
     """Begin a work wherever there is room, until there are no more and all have ended.
@@ -109,7 +89,6 @@ def carry_out(works: Iterator[Work], engine: Engine, stop: StopSignal) -> None:
             jobs = running[number].send(outcomes)
         except StopIteration:
             del running[number]
-            engine.leave(number)
         else:
             engine.start(number, jobs)
 

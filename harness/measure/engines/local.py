@@ -3,17 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from harness.measure import interleaving as turns
-from harness.measure.engines.blocks import Job
-from harness.measure.interleaving import FILE, Seat, take_turns
-from harness.measure.process import Outcome, execute
+from harness.measure import interleaving
+from harness.measure.process import Job, Outcome, execute_together
 from harness.measure.stop import StopSignal
-
-Execute = Callable[..., Outcome]
 
 
 @dataclass
@@ -22,17 +16,19 @@ class LocalEngine:
 
     Args:
         machine: this one, as records have it.
-        stop: ends the repeat that runs.
-        execute: runs one.
+        stop: ends what runs.
+        execute: runs one repeat; None: in a process of its own.
         in_turns: whether several may take turns.
+        all_or_none: when one of several is not measured to its end, the others are given up.
     """
 
     machine: str
     stop: StopSignal
-    execute: Execute = execute
+    execute: Callable[..., Outcome] | None = None
+    in_turns: bool = field(default_factory=interleaving.possible)
+    all_or_none: bool = False
     places: int = 1
     alone: bool = True
-    in_turns: bool = field(default_factory=turns.possible)
     _started: dict[int, Sequence[Job]] = field(default_factory=dict)
 
     def available(self) -> None:
@@ -48,19 +44,10 @@ class LocalEngine:
         self._started[work] = jobs
 
     def wait(self) -> tuple[int, list[Outcome]]:
-        ((work, jobs),) = self._started.items()
-        if len(jobs) == 1:
-            return work, [self._execute(jobs[0])]
-        files = [Path(job.spec.folder).resolve() / FILE for job in jobs]
-        return work, take_turns(files, [partial(self._execute, job) for job in jobs])
-
-    def _execute(self, job: Job, seat: Seat | None = None) -> Outcome:
-        spec, more = job.spec, dict[str, Any]()
-        if seat is not None:
-            spec, more = replace(spec, pauses=str(seat.file)), {"seat": seat}
-        if job.code is not None:
-            more["code"] = job.code
-        return self.execute(spec, job.limits, self.stop, job.on_progress, **more)
-
-    def leave(self, work: int) -> None:
-        self._started.pop(work, None)
+        work, jobs = self._started.popitem()
+        if len(jobs) > 1:
+            files = (str(Path(job.spec.folder).resolve() / interleaving.FILE) for job in jobs)
+            jobs = [replace(job, spec=replace(job.spec, pauses=file)) for job, file in zip(jobs, files, strict=True)]
+        if self.execute is None:
+            return work, execute_together(jobs, self.stop, all_or_none=self.all_or_none)
+        return work, [self.execute(job.spec, job.limits, self.stop, job.on_progress) for job in jobs]

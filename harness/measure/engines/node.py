@@ -1,7 +1,7 @@
-"""What runs on a node of a Ray cluster: what the node says of itself, and the place in which it runs repeats.
+"""What runs on a node of a Ray cluster: what the node says of itself, and the place in which it runs a repeat.
 
 A repeat works in a folder of its own, whose files go back with its end: nodes need no common disk for what is written.
-However the place ends (the search gave it back, the driver or the node is gone), the repeat's guard ends the repeat
+However the place ends (the repeat is over, the driver or the node is gone), the repeat's guard ends the repeat
 with all of its processes (``harness.measure.process``).
 """
 
@@ -77,12 +77,15 @@ Reports = tuple[list[dict[str, Any]], Ended | None]
 
 
 class Place:
-    """A Ray actor that holds a part of a node, or all of it, and runs one repeat after another there.
+    """A Ray actor that holds a part of a node, or all of it, and runs one repeat there.
 
     ``begin``, then ``reports`` until it has the end. ``end`` may be called meanwhile from another thread.
     """
 
     def __init__(self) -> None:
+        self._stop = StopSignal()
+        self._reason: str | None = None
+        self._news: queue.SimpleQueue[dict[str, Any] | Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # of places that were killed
             owner = folder.name.removeprefix(PREFIX).partition("-")[0]
@@ -90,17 +93,13 @@ class Place:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def begin(self, assignment: Assignment) -> str:
-        """Start a repeat; the id of the node."""
+        """Start the repeat; the id of the node."""
         import ray
 
-        self.end()  # of the repeat before, whose thread is about to end
         for name in RAY_SETS:
             os.environ.pop(name, None)
         os.environ.update(assignment.environment)
         os.chdir(assignment.working_folder)
-        self._stop = StopSignal()
-        self._reason: str | None = None
-        self._news: queue.SimpleQueue[dict[str, Any] | Ended] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="repeat")
         self._thread.start()
         return ray.get_runtime_context().get_node_id()
@@ -118,13 +117,10 @@ class Place:
                 return progress, None
 
     def end(self) -> None:
-        """Nothing of a repeat is left afterwards."""
-        if self._thread is None:
-            return
-        self._stop.ask(signal.SIGTERM)
-        self._thread.join()
-        self._stop.close()
-        self._thread = None
+        """Nothing of the repeat is left afterwards."""
+        if self._thread is not None:
+            self._stop.ask(signal.SIGTERM)
+            self._thread.join()
 
     def _run(self, assignment: Assignment) -> None:
         """One repeat, told as if its folder here were the one that the driver named."""

@@ -190,7 +190,7 @@ class ForeignTrainer(ConfiguredTrainer):
         self.check_together(settings)
         if self.interpreter(settings) not in (None, os.environ.get(ENTERED)):
             raise SettingsError("python", "the process has to be that interpreter's (harness.trainers.trainer.enter)")
-        module, _, function = self._driver.partition(":")
+        module, function = self._driver.split(":")
         train = getattr(importlib.import_module(module), function)
         with stop_on_signals() as signals:
             report = Report(on_progress, signals, max_iterations, max_seconds)

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.measure import interleaving as turns
-from harness.measure.interleaving import Pauses, Processes, Seat, take_turns
-from harness.measure.process import Outcome, RepeatLimits, _Group, execute
+from harness.measure.interleaving import Pauses, Processes, Seat
+from harness.measure.process import Job, Outcome, RepeatLimits, _Repeat, execute_together
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from unilab.ipc.shared_memory.segments import start_time
@@ -30,13 +28,9 @@ def spec(folder: Path, seconds: float = 0.3, **fake) -> TrialSpec:
     return TrialSpec(TRAINER, {"real_clock": True, **fake}, 0.0, seconds, str(folder), -1, pauses=file)
 
 
-def measured(folders: list[Path], specs: list[TrialSpec], limits: RepeatLimits = PATIENT) -> list[Outcome]:
+def measured(specs: list[TrialSpec], limits: RepeatLimits = PATIENT) -> list[Outcome]:
     with StopSignal() as stop:
-
-        def job(one: TrialSpec, seat: Seat) -> Outcome:
-            return execute(one, limits, stop, seat=seat)
-
-        return take_turns([folder / turns.FILE for folder in folders], [partial(job, one) for one in specs])
+        return execute_together([Job(one, limits, lambda progress: None) for one in specs], stop)
 
 
 def standing(pid: int) -> bool:
@@ -95,13 +89,13 @@ def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> N
     go_on = Seat.go_on
 
     def watching(seat: Seat) -> None:
-        if len(seen) < 4 and seat._paused_at is not None:  # nobody has been measured yet
+        if len(seen) < 4 and seat.paused_at is not None:  # nobody has been measured yet
             seen.append([standing(int(marker.read_text().split()[0])) for marker in markers])
         go_on(seat)
 
     monkeypatch.setattr(Seat, "go_on", watching)
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.1)
-    outcomes = measured(folders, specs)
+    outcomes = measured(specs)
     assert [outcome.state for outcome in outcomes] == ["complete"] * 3
     assert len(seen) == 4 and all(map(all, seen))
     for outcome in outcomes:
@@ -114,87 +108,85 @@ def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> N
 def test_standing_still_uses_up_no_deadline(tmp_path: Path, monkeypatch) -> None:
     folders = [tmp_path / name for name in "abcd"]
     monkeypatch.setattr(turns, "TURN_SECONDS", 1.6)
-    outcomes = measured(
-        folders, [spec(folder, 1.8) for folder in folders], RepeatLimits(60, progress_timeout_seconds=4.5)
-    )
+    outcomes = measured([spec(folder, 1.8) for folder in folders], RepeatLimits(60, progress_timeout_seconds=4.5))
     assert [outcome.state for outcome in outcomes] == ["complete"] * 4  # each stood still for 4.8 s between two turns
 
 
-def test_a_trial_that_fails_ends_and_the_others_go_on(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in "ab"]
-    good, bad = measured(folders, [spec(folders[0]), spec(folders[1], behaviour="die")])
-    assert good.state == "complete" and bad.state == "failed" and "SIGKILL" in str(bad.error)
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_a_trial_that_fails_ends_and_the_others_go_on(tmp_path: Path, bad: int) -> None:
+    """Also when it ended before the next one is started, whose pipe gets the number of its own."""
+    specs = [spec(tmp_path / str(n), behaviour="die" if n == bad else "good") for n in range(3)]
+    outcomes = measured(specs, RepeatLimits(60, 20))
+    assert "SIGKILL" in str(outcomes.pop(bad).error)
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 2
 
 
-def test_an_error_of_a_job_is_raised_and_nothing_stays_stopped(tmp_path: Path) -> None:
-    marker, ended = tmp_path / "pid", []
+def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
+    """Also those that stand still."""
+    markers = [tmp_path / f"{name}.pid" for name in "ab"]
+    specs = [spec(tmp_path / marker.stem, 600, marker=str(marker)) for marker in markers]
 
-    def fails(seat: Seat) -> Outcome:
+    def fails(progress: dict) -> None:
         raise ValueError("no such thing")
 
+    with StopSignal() as stop, pytest.raises(ValueError, match="no such thing"):
+        execute_together([Job(specs[0], PATIENT, lambda progress: None), Job(specs[1], PATIENT, fails)], stop)
+    for marker in markers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(marker.read_text().split()[0]), 0)
+
+
+def test_all_or_none_gives_up_the_others_when_one_fails(tmp_path: Path) -> None:
+    specs = [spec(tmp_path / "a", 600), spec(tmp_path / "b", behaviour="fail"), spec(tmp_path / "c", 600)]
     with StopSignal() as stop:
-
-        def runs(seat: Seat) -> Outcome:
-            ended.append(execute(spec(tmp_path / "a", marker=str(marker)), RepeatLimits(60, 60), stop, seat=seat))
-            return ended[-1]
-
-        with pytest.raises(ValueError, match="no such thing"):
-            take_turns([tmp_path / name / turns.FILE for name in "ab"], [runs, fails])
-    assert ended[0].state == "complete"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(marker.read_text().split()[0]), 0)
+        jobs = [Job(one, PATIENT, lambda progress: None) for one in specs]
+        outcomes = execute_together(jobs, stop, all_or_none=True)
+    assert [outcome.state for outcome in outcomes] == ["pruned", "failed", "pruned"]
+    assert outcomes[0].error == outcomes[2].error == "another repeat was not measured"
 
 
 def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
-    seat = Seat(tmp_path / "s" / turns.FILE, threading.Event())
+    seat = Seat(Processes(tuple, lambda pid: None), tmp_path / turns.FILE)
     before = seat.clock()
-    seat.stop()
+    seat.pause()
     stopped = seat.clock()
     time.sleep(0.2)
     assert seat.clock() == stopped
-    seat.stop()
+    seat.pause()
     seat.go_on()
     seat.go_on()
     assert stopped <= seat.clock() < before + 0.2
 
 
-def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path) -> None:
+def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path, monkeypatch) -> None:
     """As those of packages that start servers: they descend from the trial, and are not in its group."""
     seen: list[bool] = []
+    go_on = Seat.go_on
 
-    def job(one: TrialSpec, seat: Seat, stop: StopSignal) -> Outcome:
-        return execute(one, PATIENT, stop, seat=seat)
+    def watching(seat: Seat) -> None:
+        if not seen and seat.paused_at is not None and seat._file == tmp_path / "a" / turns.FILE:
+            seen.append(standing(int((tmp_path / "pid.session").read_text())))
+        go_on(seat)
 
+    monkeypatch.setattr(Seat, "go_on", watching)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.1)
     one = spec(tmp_path / "a", 0.6, behaviour="session", marker=str(tmp_path / "pid"))
-    with StopSignal() as stop, pytest.MonkeyPatch.context() as patch:
-        go_on = Seat.go_on
-
-        def watching(seat: Seat) -> None:
-            if not seen and seat._paused_at is not None and seat.file.parent.name == "a":
-                seen.append(standing(int((tmp_path / "pid.session").read_text())))
-            go_on(seat)
-
-        patch.setattr(Seat, "go_on", watching)
-        patch.setattr(turns, "TURN_SECONDS", 0.1)
-        specs = [one, spec(tmp_path / "b", 0.6)]
-        outcomes = take_turns(
-            [tmp_path / name / turns.FILE for name in "ab"], [partial(job, other, stop=stop) for other in specs]
-        )
+    outcomes = measured([one, spec(tmp_path / "b", 0.6)])
     assert [outcome.state for outcome in outcomes] == ["complete"] * 2 and seen == [True]
 
 
 def test_at_a_signal_all_end_by_themselves(tmp_path: Path, monkeypatch) -> None:
     """Nobody is stopped again on the way, so none has to be killed."""
     ended: list[int | None] = []
-    end = _Group.end
+    end = _Repeat.end
 
-    def recording(group: _Group) -> None:
-        known = group._guard.returncode is not None
-        end(group)
+    def recording(repeat: _Repeat) -> None:
+        known = repeat.over
+        end(repeat)
         if not known:
-            ended.append(group.process.returncode)
+            ended.append(repeat._process.returncode)
 
-    monkeypatch.setattr(_Group, "end", recording)
+    monkeypatch.setattr(_Repeat, "end", recording)
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.05)
     folders = [tmp_path / name for name in "abc"]
     go_on, given = Seat.go_on, []
@@ -207,7 +199,7 @@ def test_at_a_signal_all_end_by_themselves(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(Seat, "go_on", interrupting)
     with pytest.raises(Stopped):
-        measured(folders, [spec(folder, 600, behaviour="endless") for folder in folders])
+        measured([spec(folder, 600, behaviour="endless") for folder in folders])
     assert ended == [128 + signal.SIGTERM] * 3
 
 
@@ -217,7 +209,7 @@ from pathlib import Path
 from tests.harness.measure.test_interleaving import measured, spec
 
 folders = [Path(sys.argv[1]) / name for name in "ab"]
-measured(folders, [spec(folder, 600, behaviour="session", marker=f"{folder}.pid") for folder in folders])
+measured([spec(folder, 600, behaviour="session", marker=f"{folder}.pid") for folder in folders])
 """
 
 
@@ -250,7 +242,7 @@ def test_when_the_harness_is_killed_nothing_stays_stopped(tmp_path: Path) -> Non
 
 
 def test_a_second_signal_lets_all_run_before_it_ends_them(tmp_path: Path, monkeypatch) -> None:
-    """Also those that are in no group of ours; whoever has the seat's lock when the signal comes."""
+    """Also those that are in no group of ours."""
 
     class Ended(BaseException):
         pass
@@ -260,12 +252,11 @@ def test_a_second_signal_lets_all_run_before_it_ends_them(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "_exit", end)
     with subprocess.Popen(["sleep", "60"]) as process, StopSignal() as stop:
-        seat = Seat(tmp_path / turns.FILE, threading.Event())
-        seat.joined(1, Processes(lambda: [process.pid], lambda pid: None))
+        seat = Seat(Processes(lambda: [process.pid], lambda pid: None), tmp_path / turns.FILE)
         stop.at_once.add(seat.run_at_once)
-        seat.stop()
+        seat.pause()
         assert standing(process.pid)
-        with seat._lock, pytest.raises(Ended):
+        with pytest.raises(Ended):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
@@ -303,8 +294,18 @@ def test_a_pause_begins_before_the_processes_are_listed(tmp_path: Path) -> None:
             time.sleep(0.3)
             return False
 
-    seat = Seat(tmp_path / turns.FILE, threading.Event())
-    seat.joined(1, Slow(tuple, lambda pid: None))
+    seat = Seat(Slow(tuple, lambda pid: None), tmp_path / turns.FILE)
     before = seat.clock()
-    seat.stop()
+    seat.pause()
     assert seat.clock() < before + 0.2
+
+
+def test_what_has_ended_is_not_stopped(tmp_path: Path) -> None:
+    """Its numbers may be those of other processes."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        seat = Seat(Processes(lambda: [stranger.pid], lambda pid: None), tmp_path / turns.FILE)
+        seat.close()
+        seat.pause()
+        assert seat.paused_at is None
+        assert Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        stranger.kill()

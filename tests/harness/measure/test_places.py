@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from harness.measure.engines.blocks import Job
-from harness.measure.process import Outcome
+from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
@@ -35,13 +34,13 @@ class Places:
         return None
 
     def has_room(self) -> bool:
-        return len(self.nodes) < self.places
+        return len(self.jobs) < self.places
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs
-        assert work in self.nodes or self.has_room()
-        free = [name for name in ("a", "b", "c") if name not in self.nodes.values()]
-        self.nodes.setdefault(work, free[0] if free else "")
+        assert self.has_room()
+        taken = [self.nodes[running] for running in self.jobs]
+        self.nodes.setdefault(work, next(name for name in ("a", "b", "c") if name not in taken))
         self.jobs[work] = job
         self.most = max(self.most, len(self.jobs))
 
@@ -52,16 +51,13 @@ class Places:
         outcome = self.executed(job.spec, job.limits, self.stop, job.on_progress)
         return work, [replace(outcome, node=self.nodes[work])]
 
-    def leave(self, work: int) -> None:
-        self.nodes.pop(work, None)
-
 
 def sweep(plan: Plan, results: Path, executed: Executed | None = None, **engine: int) -> list[Record]:
     with Study(plan.folder(results)) as study, StopSignal() as stop:
         places = Places(stop, executed or Executed(), **engine)
         Sweep(plan, study, stop, Quiet(), places).run()
         assert places.most == min(3, plan.suite.limits.trials) or executed is not None
-        assert not places.nodes
+        assert not places.jobs
         return study.records.records
 
 

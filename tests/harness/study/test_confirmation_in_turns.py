@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.measure.engines.local import LocalEngine
-from harness.measure.interleaving import TURN_SECONDS, Seat
+from harness.measure.interleaving import TURN_SECONDS
 from harness.measure.peak_memory import MemorySample
-from harness.measure.process import Outcome, RepeatLimits, execute
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
@@ -29,23 +29,20 @@ class Ends:
     """Says at once what a repeat measured; ``disturbed`` names the calls that were."""
 
     def __init__(self, *disturbed: int) -> None:
-        self.disturbed, self.seats = disturbed, 0
+        self.disturbed, self.in_turns = disturbed, 0
         self.calls = 0
 
-    def __call__(
-        self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress, *, seat: Seat | None = None
-    ) -> Outcome:
+    def __call__(self, spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress) -> Outcome:
         stop.check()
-        assert (seat is None) == (spec.pauses is None)
         number, self.calls = self.calls, self.calls + 1
-        self.seats += seat is not None
+        self.in_turns += spec.pauses is not None
         mark = "others" if number in self.disturbed else ""
         speed = spec.settings["speed"]
         result = {"env_steps_per_second": speed, "episode_return": speed, "disturbed": mark}
         return Outcome("complete", result=result)
 
 
-def sweep(plan: Plan, results: Path, run=execute) -> list[Record]:
+def sweep(plan: Plan, results: Path, run=None) -> list[Record]:
     with Study(plan.folder(results)) as study, StopSignal() as stop:
         Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, run)).run()
         return study.records.records
@@ -92,9 +89,9 @@ def test_a_block_that_was_cut_short_is_measured_again_as_a_whole(make_plan, tmp_
 def test_of_a_block_the_least_disturbed_attempt_counts_as_a_whole(make_plan, tmp_path) -> None:
     """What disturbed one of them disturbed all."""
 
-    def run(spec: TrialSpec, limits, stop, on_progress, *, seat: Seat | None = None) -> Outcome:
-        outcome = Ends()(spec, limits, stop, on_progress, seat=seat)
-        if seat is None:
+    def run(spec: TrialSpec, limits, stop, on_progress) -> Outcome:
+        outcome = Ends()(spec, limits, stop, on_progress)
+        if spec.pauses is None:
             return outcome
         again = int(spec.folder.partition("-again-")[2] or 0)
         taken = {(20, 0): 2.0, (80, 1): 4.0, (20, 2): 3.0}.get((spec.settings["speed"], again), 0.1)
@@ -113,7 +110,7 @@ def test_a_disturbed_block_is_measured_again_within_limits(make_plan, tmp_path, 
     run = Ends(*disturbed)
     block = confirmed(sweep(plan, tmp_path, run))
     assert [record.attempt for record in block] == [attempt for attempt in range(attempts) for _ in BLOCK]
-    assert run.seats == 6 * attempts and sum(bool(record.disturbed) for record in block) == len(disturbed)
+    assert run.in_turns == 6 * attempts and sum(bool(record.disturbed) for record in block) == len(disturbed)
 
 
 def test_a_disturbed_block_of_an_earlier_run_stays_as_it_is(make_plan, tmp_path) -> None:
@@ -142,7 +139,7 @@ def test_one_after_the_other_where_turns_are_not_for_it(make_plan, tmp_path, mon
     monkeypatch.setattr(MemoryAvailable, "here", lambda: available)
     run = Ends()
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4", override), tmp_path, run))
-    assert order(block) == BLOCK and run.seats == 0 and not any(record.in_turns for record in block)
+    assert order(block) == BLOCK and run.in_turns == 0 and not any(record.in_turns for record in block)
 
 
 def test_a_trainer_that_does_not_say_where_it_works_takes_no_turns(make_plan, tmp_path, monkeypatch) -> None:
@@ -151,7 +148,7 @@ def test_a_trainer_that_does_not_say_where_it_works_takes_no_turns(make_plan, tm
     monkeypatch.delattr(FakeTrainer, "pausable")
     run = Ends()
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
-    assert order(block) == BLOCK and run.seats == 0
+    assert order(block) == BLOCK and run.in_turns == 0
 
 
 @pytest.mark.parametrize(("peak", "turns"), [(9 * 10**9, True), (10**12, False), (0, False)])
@@ -174,10 +171,10 @@ def test_peaks_of_the_search_stand_for_memory_that_is_not_predicted(
 
 
 def test_a_failure_in_a_block_is_recorded_beside_what_the_others_measured(make_plan, tmp_path) -> None:
-    def run(spec: TrialSpec, limits, stop, on_progress, *, seat: Seat | None = None) -> Outcome:
-        if seat is not None and spec.settings["speed"] == 80:
+    def run(spec: TrialSpec, limits, stop, on_progress) -> Outcome:
+        if spec.pauses is not None and spec.settings["speed"] == 80:
             return Outcome("failed", error="it fell over")
-        return Ends()(spec, limits, stop, on_progress, seat=seat)
+        return Ends()(spec, limits, stop, on_progress)
 
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
     assert order(block) == BLOCK
@@ -185,10 +182,10 @@ def test_a_failure_in_a_block_is_recorded_beside_what_the_others_measured(make_p
 
 
 def test_a_signal_between_turns_ends_all_and_records_none(make_plan, tmp_path) -> None:
-    def run(spec: TrialSpec, limits, stop: StopSignal, on_progress, *, seat: Seat | None = None) -> Outcome:
-        if seat is not None:
+    def run(spec: TrialSpec, limits, stop: StopSignal, on_progress) -> Outcome:
+        if spec.pauses is not None:
             stop.signum = 2
-        return Ends()(spec, limits, stop, on_progress, seat=seat)
+        return Ends()(spec, limits, stop, on_progress)
 
     plan = make_plan(CONFIRM, "limits.trials=4")
     with pytest.raises(Stopped):
