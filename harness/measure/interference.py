@@ -10,12 +10,12 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from harness.measure.interleaving import Pauses
 from harness.measure.peak_memory import trial_processes
 from unilab.machine.cgroups import ROOT, cpu_quota, throttled_seconds
 
@@ -77,7 +77,8 @@ class Interference:
 def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
     """The state of affairs for the trial that calls this; None where the system does not tell (other than Linux).
 
-    What the process groups ``groups`` take is its own as well.
+    What the process groups ``groups`` take is its own as well: of a trial that takes turns those of the others, which
+    stand still during its turns. What a stranger takes at any time disturbs all of them.
     """
     cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
     times = _core_times(root / "proc/stat")
@@ -85,10 +86,8 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
         return None
     own = 0.0
     for pid in trial_processes(os.getpgid(0), *groups) | {os.getppid()}:
-        try:
+        with suppress(psutil.Error):  # ended since it was listed: its parent has its time
             own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
-        except psutil.Error:  # ended since it was listed: its parent has its time
-            continue
     return Reading(
         time.monotonic(), cores, cpu_quota(root), sum(times[core][0] for core in cores),
         sum(times[core][1] for core in cores), own, throttled_seconds(root),
@@ -127,27 +126,6 @@ def between(before: Reading | None, after: Reading | None) -> Interference:
         problems.append(text)
         disturbance = max(disturbance, throttled / (THROTTLED_FRACTION * seconds))
     return Interference(taken / usable, throttled, "; ".join(problems), disturbance)
-
-
-class Guard:
-    """Watches one trial: ``begin`` and ``end`` at the ends of the steady window.
-
-    Args:
-        pauses: of a trial that takes turns. The others stand still during its turns; so whatever they take is counted
-            as if it were its own, and what a stranger takes at any time disturbs all of them.
-    """
-
-    def __init__(self, pauses: Pauses | None = None) -> None:
-        self._pauses = pauses
-        self.load_average = os.getloadavg()[0]
-        """of the last minute, now"""
-        self._before: Reading | None = None
-
-    def begin(self) -> None:
-        self._before = read(groups=self._pauses.groups if self._pauses else ())
-
-    def end(self) -> Interference:
-        return between(self._before, read(groups=self._pauses.groups if self._pauses else ()))
 
 
 def _core_times(stat: Path) -> dict[int, tuple[float, float]]:

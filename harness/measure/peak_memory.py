@@ -1,12 +1,12 @@
-"""Peak memory of a trial: what all of its processes together take from the machine.
+"""Peak memory of a repeat: what all of its processes together take from the machine.
 
-The proportional set size (PSS) divides a page that several processes share among them, so the sum over a trial's
+The proportional set size (PSS) divides a page that several processes share among them, so the sum over a repeat's
 processes counts shared memory once. Library code is different: what other programs on the machine happen to load must
-not change a measurement, so pages of files count as if the trial ran alone. Only Linux reports PSS; elsewhere the
-sampler falls back to the unique set size (USS: too low, as shared pages are missing) or the resident set size (RSS:
-too high), and says which.
+not change a measurement, so pages of files count as if the repeat ran alone. Where the kernel does not report PSS the
+resident set size (RSS: too high) stands in, and the record says so.
 """
 
+import dataclasses
 import math
 import shutil
 import threading
@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psutil
 
 from unilab.machine.nvidia_smi import query
 
-Accounting = Literal["pss", "uss", "rss"]
+Accounting = Literal["pss", "rss"]
 
 PROC = Path("/proc")
 SHM = Path("/dev/shm")
@@ -43,15 +43,6 @@ class MemorySample:
     """accelerator memory; 0 when nvidia-smi is absent"""
     processes: int = 0
 
-    def peak(self, other: "MemorySample") -> "MemorySample":
-        """The larger of each figure."""
-        return MemorySample(
-            max(self.host, other.host),
-            max(self.shm, other.shm),
-            max(self.device, other.device),
-            max(self.processes, other.processes),
-        )
-
 
 class PeakMemory:
     """Samples the process ``pid``, its descendants and its process group from a thread until closed.
@@ -71,63 +62,50 @@ class PeakMemory:
         *,
         interval: float = 0.25,
         limit: int | None = None,
-        on_exceed: Callable[[int], None] | None = None,
+        on_exceed: Callable[[int], None] = lambda seen: None,
         stands: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = pid
         self.accounting = accounting()
+        self.peak = MemorySample()
+        """the largest of each figure so far"""
         self.cost_seconds = 0.0
         """CPU time of all samples so far"""
         self.samples = 0
-        self._interval = interval
-        self._limit = limit
-        self._on_exceed = on_exceed
-        self._stands = stands
-        self._peak = MemorySample()
-        self._counting = threading.Lock()
+        self._interval, self._limit, self._on_exceed, self._stands = interval, limit, on_exceed, stands
         self._device_used: Counter[int] = Counter()
         self._next_device = 0.0 if shutil.which("nvidia-smi") else math.inf
-        self._asking = threading.Lock()
-        """the sampling thread and whoever calls ``sample`` share one answer"""
+        self._sampling = threading.Lock()
+        """the sampling thread and whoever calls ``sample`` count into one peak"""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
         self._thread.start()
 
-    @property
-    def peak(self) -> MemorySample:
-        """The largest of each figure so far."""
-        return self._peak
-
     def sample(self) -> MemorySample:
         """Measure once, now, and count it into the peak; any thread may."""
-        started = time.thread_time()
-        pids = trial_processes(self.pid)
-        parts = [process_memory(pid, self.accounting) for pid in pids]
-        shm = owned_shm(pids)
-        host = (
-            sum(part.private for part in parts)
-            # The processes of a trial load the same libraries: the largest has about all that any of them has.
-            + max([sum(part.files for part in parts), *(part.all_files for part in parts)])
-            # Pages of a segment that nobody has touched yet, or that are unmapped again, are in no process's figures.
-            + max(shm, sum(part.shared for part in parts))
-        )
-        sample = MemorySample(host, shm, self._device_bytes(pids), len(pids))
-        with self._counting:
-            self._peak = self._peak.peak(sample)
-            self.samples += 1
-            self.cost_seconds += time.thread_time() - started
-        return sample
-
-    def _device_bytes(self, pids: Iterable[int]) -> int:
-        """Accelerator memory, from the driver, asked seldom because that is slow."""
-        with self._asking:
-            if time.monotonic() >= self._next_device:
+        with self._sampling:
+            started = time.thread_time()
+            pids = trial_processes(self.pid)
+            parts = [process_memory(pid, self.accounting) for pid in pids]
+            shm = owned_shm(pids)
+            host = (
+                sum(part.private for part in parts)
+                # The processes of a repeat load the same libraries: the largest has about all that any of them has.
+                + max([sum(part.files for part in parts), *(part.all_files for part in parts)])
+                # Pages of a segment that nobody has touched yet, or has unmapped again, are in no process's figures.
+                + max(shm, sum(part.shared for part in parts))
+            )
+            if time.monotonic() >= self._next_device:  # asked seldom because the driver is slow to answer
                 self._device_used = Counter()
                 for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
                     if mebibytes.isdigit():
                         self._device_used[int(pid)] += int(mebibytes) * 2**20
                 self._next_device = time.monotonic() + DEVICE_INTERVAL
-            return sum(self._device_used[pid] for pid in pids)
+            sample = MemorySample(host, shm, sum(self._device_used[pid] for pid in pids), len(pids))
+            self.peak = MemorySample(*map(max, dataclasses.astuple(self.peak), dataclasses.astuple(sample)))
+            self.samples += 1
+            self.cost_seconds += time.thread_time() - started
+            return sample
 
     def close(self) -> None:
         """Stop sampling; the peak stays readable. May be called more than once."""
@@ -144,22 +122,19 @@ class PeakMemory:
     def _run(self) -> None:
         while True:
             host = 0 if self._stands() else self.sample().host
-            if self._limit is not None and self._on_exceed is not None and host > self._limit:
-                on_exceed, self._on_exceed = self._on_exceed, None
-                on_exceed(host)
+            if self._limit is not None and host > self._limit:
+                self._limit = None
+                self._on_exceed(host)
             if self._stop.wait(max(self._interval, self.cost_seconds / max(1, self.samples) / DUTY)):
                 return
 
 
 def accounting() -> Accounting:
-    """The most truthful figure this operating system gives about a process."""
-    if (PROC / "self/smaps_rollup").exists():
-        return "pss"
-    return "uss" if hasattr(psutil.Process().memory_full_info(), "uss") else "rss"
+    """The most truthful figure that this operating system gives about a process."""
+    return "pss" if (PROC / "self/smaps_rollup").exists() else "rss"
 
 
-@dataclass(frozen=True)
-class ProcessMemory:
+class ProcessMemory(NamedTuple):
     """Bytes of one process."""
 
     private: int = 0
@@ -175,12 +150,12 @@ class ProcessMemory:
 def process_memory(pid: int, how: Accounting) -> ProcessMemory:
     """What a process holds now; zeros once it has ended."""
     try:
-        if how == "pss":
-            part = _fields(PROC / str(pid) / "smaps_rollup")
-            files = _fields(PROC / str(pid) / "status")["RssFile"]
-            return ProcessMemory(part["Pss_Anon"], part["Pss_Shmem"], part["Pss_File"], files)
-        process = psutil.Process(pid)
-        return ProcessMemory(process.memory_full_info().uss if how == "uss" else process.memory_info().rss)
+        if how == "rss":
+            return ProcessMemory(psutil.Process(pid).memory_info().rss)
+        text = "".join((PROC / str(pid) / name).read_text() for name in ("smaps_rollup", "status"))
+        words = (line.split() for line in text.splitlines())
+        sizes = {line[0]: int(line[1]) * 1024 for line in words if len(line) == 3 and line[2] == "kB"}
+        return ProcessMemory(*(sizes[name] for name in ("Pss_Anon:", "Pss_Shmem:", "Pss_File:", "RssFile:")))
     except (OSError, KeyError, psutil.Error):  # ended, or is not ours, between listing and reading
         return ProcessMemory()
 
@@ -211,12 +186,6 @@ def owned_shm(pids: Iterable[int]) -> int:
             except OSError:  # unlinked since it was listed
                 continue
     return total
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """The sizes in a file of /proc, in bytes."""
-    words = (line.split() for line in path.read_text().splitlines())
-    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in words if len(line) == 3 and line[2] == "kB"}
 
 
 def _process_table() -> list[tuple[int, int, int, int]]:

@@ -100,8 +100,8 @@ class Job:
     host_bytes: int = 0
     """RAM that it is expected to take; 0: not known"""
     code: Path | None = None
-    """folder whose ``harness`` and ``unilab`` run it, as the worktree of another commit does, and in which it works; None:
-    the code of this process"""
+    """folder of the code that runs it, such as a worktree of another commit, in which it works; None: the code of this
+    process"""
 
 
 def execute(

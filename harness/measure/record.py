@@ -94,7 +94,7 @@ class Record:
     peak_device_bytes: int = 0
     """largest memory of a device that was measured"""
     memory_accounting: str = "pss"
-    """how the peak was counted: pss, uss (too low) or rss (too high)"""
+    """how the peak was counted: pss, or rss (too high); uss (too low) in records of an earlier version"""
     env_steps: int = 0
     """of the whole repeat"""
     wall_seconds: float = 0.0
@@ -241,13 +241,12 @@ def attempts_that_count(records: Iterable[Record]) -> list[Record]:
         if record.anew:
             own.clear()
         own.append(record)
+
+    def doubt(record: Record) -> tuple[bool, float]:
+        return record.state not in ("complete", "pruned"), disturbance(record)
+
     # of attempts that are alike the last
-    return [min(reversed(own), key=_doubt) for own in attempts.values()]
-
-
-def _doubt(record: Record) -> tuple[bool, float]:
-    """By what attempts are chosen, the smaller the better."""
-    return record.state not in ("complete", "pruned"), disturbance(record)
+    return [min(reversed(own), key=doubt) for own in attempts.values()]
 
 
 def disturbance(record: Record) -> float:

@@ -16,10 +16,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
-from harness.measure.interference import Guard, Interference
+from harness.measure import interference
 from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, Window
 from harness.trainers import trainer as trainers
@@ -72,16 +71,18 @@ class RepeatRun:
         self.spec = spec
         self._window: Window
         self._pauses = None if spec.pauses is None else Pauses(Path(spec.pauses))
-        self._guard = Guard(self._pauses)
-        self._interference: Interference | None = None
+        self._before: interference.Reading | None = None
+        """of the machine, when the window began"""
+        self._interference: interference.Interference | None = None
         self._report = report
         self._next_report = 0.0
-        self._curve: IO[str] | None = None
+        self._curve: IO[str]
 
     def run(self) -> bool:
         """True when a result was reported, False when an error was."""
         folder = Path(self.spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
+        load_average = os.getloadavg()[0]
         try:
             spec, trainer = self.spec, trainers.get(self.spec.trainer)
             trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
@@ -94,9 +95,8 @@ class RepeatRun:
                 trainer.run(
                     spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0
                 )  # fmt: skip
-            interference = self._interference or self._guard.end()  # the trainer may end by itself
-            result = self._window.result() | dataclasses.asdict(interference)
-            result["load_average"] = self._guard.load_average
+            found = self._interference or interference.between(self._before, self._read())  # it may end by itself
+            result = self._window.result() | dataclasses.asdict(found) | {"load_average": load_average}
             if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses
                 result |= dict.fromkeys(FRACTIONS, math.nan)
         except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
@@ -112,17 +112,19 @@ class RepeatRun:
         more = self._window.add(progress)
         opened = warming_up and self._window.first is not None
         if opened:
-            self._guard.begin()
+            self._before = self._read()
         if not more:
-            self._interference = self._guard.end()
+            self._interference = interference.between(self._before, self._read())
         if time.monotonic() >= self._next_report or opened or not more:
             self._next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars())
             scalars["measuring"] = self._window.first is not None
-            assert self._curve is not None
             self._curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
             self._report({"event": "progress", "progress": scalars})
         return more
+
+    def _read(self) -> interference.Reading | None:
+        return interference.read(groups=self._pauses.groups if self._pauses else ())
 
 
 def describe(error: BaseException) -> str:
@@ -139,14 +141,10 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _stop(signum: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
-
-
 def main(spec_file: str) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the parent asks for it when nothing moves
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     spec = TrialSpec(**json.loads(Path(spec_file).read_text(encoding="utf-8")))
     os.set_inheritable(spec.report_fd, False)  # the parent must see this process end, not its last descendant
     with os.fdopen(spec.report_fd, "w", encoding="utf-8", buffering=1) as pipe:

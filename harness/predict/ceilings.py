@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 
 from harness.files.locks import locked
-from harness.measure import provenance
+from harness.measure import interference, provenance
 from harness.measure.host import fingerprint
-from harness.measure.interference import Guard
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
 from harness.measure.stop import StopSignal
@@ -290,8 +289,7 @@ def main() -> int:
     name, known, made = request["trainer"], set(request["known"]), Ceilings()
     trainer = trainers.get(name)
     assert isinstance(trainer, Describes)
-    deadline, guard = time.monotonic() + SECONDS, Guard()
-    guard.begin()
+    deadline, before = time.monotonic() + SECONDS, interference.read()
     for part in (Part(**given) for given in request["parts"]):
         if part.kind not in known or time.monotonic() <= deadline:
             made.measured.append(Measured(name, part, trainer.measure_alone(part)))
@@ -303,7 +301,7 @@ def main() -> int:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(name, settings, window.result()["updates_per_second"]))
         print("both sides", flush=True)
-    made.disturbed = guard.end().disturbed
+    made.disturbed = interference.between(before, interference.read()).disturbed
     print(json.dumps(dataclasses.asdict(made)), flush=True)
     return 0
 
