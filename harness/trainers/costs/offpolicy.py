@@ -1,7 +1,7 @@
 """The parts of a round of SAC or TD3: steps of all environments, batches, updates of critics and actor, weights."""
 
 import dataclasses
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import torch
@@ -10,11 +10,10 @@ from harness.trainers.costs.appo import NETWORKS, chosen
 from harness.trainers.costs.timing import timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, divide_threads
-from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop
-from unilab.envs import EnvDims, env_dims, make
+from unilab.envs import env_dims, make
 from unilab.ipc import ReplayBuffer, SharedWeightSync
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.settings import parse
@@ -49,17 +48,12 @@ def workload(config: OffPolicyConfig, cores: int) -> Workload:
         Part("transfer", "batch", batch, sampled, updates, background=kind == "prefetch"),
         Part("transfer", "weights", 1, moved),
     )
+    course: Course = "turns" if config.alternates else "lockstep" if config.sync_collection else "free"
     return Workload(
-        parts, _course(config),
+        parts, course,
         config.num_envs * config.env_steps_per_sync, updates, updates * batch,
         yields=config.learner_device == "cpu" and count * threads.env + threads.learner > cores,
     )  # fmt: skip
-
-
-def _course(config: OffPolicyConfig) -> Course:
-    if config.alternates:
-        return "turns"
-    return "lockstep" if config.sync_collection else "free"
 
 
 def measure(part: Part, algo_type: str) -> Cost:
@@ -67,104 +61,65 @@ def measure(part: Part, algo_type: str) -> Cost:
     size_of = {"env_step": "num_envs", "weights": "env_steps_per_sync"}
     sized = {size_of.get(part.kind, "batch_size"): part.size}
     room = {"replay_capacity": 2 * max(ROWS, part.size), "learning_starts": 0}
-    config = parse(CONFIGS[algo_type], {**part.settings, **sized, **room})
+    config: Any = parse(CONFIGS[algo_type], {**part.settings, **sized, **room})
     dims = env_dims(config.env, config.sim_backend, config.env_cfg)
     torch.set_num_threads(config.inference_threads or 1)
-    measures = {
-        "env_step": _env_step, "critic_update": _critic_update, "actor_update": _actor_update, "batch": _batch,
-        "weights": _weights,
-    }  # fmt: skip
-    return measures[part.kind](config, algo_type, dims)
+    with ExitStack() as opened:
+        if part.kind == "weights":  # of the actor, from the learner's device to the collector
+            state = build_actor(config, dims.obs, dims.action).to(config.learner_device).state_dict()
+            theirs = build_actor(config, dims.obs, dims.action).state_dict()
+            sync = SharedWeightSync.from_state_dict(state)
+            opened.callback(sync.cleanup)
+            return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)))
 
+        replay = ReplayBuffer(
+            config.replay_capacity, dims.obs, dims.action, config.learner_device, critic_dim=dims.critic,
+            multi_step=config.algorithm.n_step > 1,
+        )  # fmt: skip
+        opened.callback(replay.cleanup)
+        if part.kind == "env_step":  # of all environments, inference and the replay buffer included
+            policy, threads = ExploringPolicy(config, dims).to(config.collector_device), config.env_threads
+            env = opened.enter_context(
+                make(config.env, config.num_envs, config.sim_backend, config.env_cfg, 0, threads)
+            )
+            loop = acting_loop(config, env, policy, replay, seed=0)
+            return timed(lambda: loop.run(STEPS), count=STEPS)
 
-def _env_step(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
-    """One step of all environments, inference and the replay buffer included."""
-    policy = ExploringPolicy(config, dims).to(config.collector_device)
-    threads = config.env_threads
-    with (
-        closing(_replay(config, dims)) as replay,
-        make(config.env, config.num_envs, config.sim_backend, config.env_cfg, 0, threads) as env,
-    ):
-        loop = acting_loop(config, env, policy, replay, seed=0)
-        cost = timed(lambda: loop.run(STEPS), count=STEPS)
-        replay.cleanup()
-        return cost
+        # Numbers in the shape of transitions: what they are does not change what an update costs.
+        rows = ROWS if part.kind == "batch" else config.batch_size
+        torch.manual_seed(0)
+        fields: dict[str, Any] = {
+            "obs": torch.randn(rows, dims.obs), "actions": torch.rand(rows, dims.action) * 2 - 1,
+            "rewards": torch.randn(rows), "next_obs": torch.randn(rows, dims.obs), "dones": torch.zeros(rows),
+            "truncated": torch.zeros(rows),
+        }  # fmt: skip
+        if dims.critic:
+            fields |= {"critic": torch.randn(rows, dims.critic), "next_critic": torch.randn(rows, dims.critic)}
+        if "steps" in replay.columns:
+            fields["steps"] = torch.ones(rows)
+        replay.add(**fields)
+        if part.kind == "batch":  # sampled and brought to the learner's device
+            pipeline = build_pipeline(config.pipeline, replay, config.batch_size, config.learner_device)
+            return timed(opened.enter_context(closing(pipeline)).next_batch)
 
+        sampled = replay.sample(config.batch_size)
+        batch = {name: field.clone().to(config.learner_device) for name, field in sampled.items()}
 
-def _critic_update(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
-    """An update without the actor's part."""
-    return _update(config, algo_type, dims, NEVER)
+        def update(frequency: int) -> Cost:
+            algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
+            with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), dims)) as learner:
 
+                def finish() -> None:
+                    learner.update(batch)
+                    if learner.device.type == "cuda":
+                        torch.cuda.synchronize(learner.device)
 
-def _actor_update(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
-    """What the actor's part adds to an update."""
-    both, critics = _update(config, algo_type, dims, 1), _update(config, algo_type, dims, NEVER)
-    return Cost(
-        max(0.0, both.seconds - critics.seconds), max(0.0, both.core_seconds - critics.core_seconds)
-    )  # fmt: skip
+                return timed(finish)
 
-
-def _update(config: OffPolicyConfig, algo_type: str, dims: EnvDims, frequency: int) -> Cost:
-    algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
-    batch = _batch_of(config, dims)
-    with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), dims)) as learner:
-        return timed(lambda: _finish(learner, batch))
-
-
-def _finish(learner: OffPolicyLearner, batch: dict[str, torch.Tensor]) -> None:
-    learner.update(batch)
-    if learner.device.type == "cuda":
-        torch.cuda.synchronize(learner.device)
-
-
-def _batch_of(config: OffPolicyConfig, dims: EnvDims) -> dict[str, torch.Tensor]:
-    with closing(_replay(config, dims)) as replay:
-        _fill(replay, dims, config.batch_size)
-        fields = replay.sample(config.batch_size)
-        batch = {name: field.clone().to(config.learner_device) for name, field in fields.items()}
-        replay.cleanup()
-        return batch
-
-
-def _batch(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
-    """A batch, sampled and brought to the learner's device."""
-    replay = _replay(config, dims)
-    try:
-        _fill(replay, dims, ROWS)
-        with closing(build_pipeline(config.pipeline, replay, config.batch_size, config.learner_device)) as pipeline:
-            return timed(pipeline.next_batch)
-    finally:
-        replay.cleanup()
-
-
-def _weights(config: OffPolicyConfig, algo_type: str, dims: EnvDims) -> Cost:
-    """The actor's weights from the learner's device to the collector."""
-    state = build_actor(config, dims.obs, dims.action).to(config.learner_device).state_dict()
-    theirs = build_actor(config, dims.obs, dims.action).state_dict()
-    sync = SharedWeightSync.from_state_dict(state)
-    try:
-        return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)))
-    finally:
-        sync.cleanup()
-
-
-def _replay(config: OffPolicyConfig, dims: EnvDims) -> ReplayBuffer:
-    return ReplayBuffer(
-        config.replay_capacity, dims.obs, dims.action, config.learner_device, critic_dim=dims.critic,
-        multi_step=config.algorithm.n_step > 1,
-    )  # fmt: skip
-
-
-def _fill(replay: ReplayBuffer, dims: EnvDims, rows: int) -> None:
-    """Numbers in the shape of transitions: what they are does not change what an update costs."""
-    torch.manual_seed(0)
-    fields: dict[str, Any] = {
-        "obs": torch.randn(rows, dims.obs), "actions": torch.rand(rows, dims.action) * 2 - 1,
-        "rewards": torch.randn(rows), "next_obs": torch.randn(rows, dims.obs), "dones": torch.zeros(rows),
-        "truncated": torch.zeros(rows),
-    }  # fmt: skip
-    if dims.critic:
-        fields |= {"critic": torch.randn(rows, dims.critic), "next_critic": torch.randn(rows, dims.critic)}
-    if "steps" in replay.columns:
-        fields["steps"] = torch.ones(rows)
-    replay.add(**fields)
+        if part.kind == "critic_update":  # an update without the actor's part
+            return update(NEVER)
+        assert part.kind == "actor_update"  # what the actor's part adds
+        both, critics = update(1), update(NEVER)
+        return Cost(
+            max(0.0, both.seconds - critics.seconds), max(0.0, both.core_seconds - critics.core_seconds)
+        )  # fmt: skip
