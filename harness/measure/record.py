@@ -21,10 +21,11 @@ Phase = Literal["search", "confirm"]
 Key = tuple[int, str, int, int]
 """trial, phase, repeat and attempt"""
 
-KINDS: dict[Any, Any] = {
-    str: str, int: int, float: (int, float), bool: bool, str | None: (str, type(None)), State: str, Phase: str,
+KINDS: dict[Any, tuple[type, ...]] = {
+    str: (str,), int: (int,), float: (int, float, type(None)), bool: (bool,), str | None: (str, type(None)),
+    State: (str,), Phase: (str,),
 }  # fmt: skip
-"""what a field may hold, by the type that it is declared with; of a float also None, which stands for NaN"""
+"""what JSON may have for a field, by the type that it is declared with; None for a float stands for NaN"""
 SECOND_LOOK = 1000
 """number of the first repeat of the search's second look: those of the confirmation follow those of the search"""
 GROUPS = ("params", "budget_items")
@@ -188,12 +189,10 @@ class Record:
         known = {f.name: f for f in dataclasses.fields(cls) if f.name not in GROUPS}
         values = {key: value for key, value in flat.items() if key in known}
         for name, value in values.items():
+            if type(value) not in KINDS[known[name].type]:
+                raise ValueError(f"{name} is {value!r}")
             if value is None and known[name].type is float:
                 values[name] = math.nan
-            elif not isinstance(value, KINDS[known[name].type]) or (
-                isinstance(value, bool) and known[name].type is not bool
-            ):
-                raise ValueError(f"{name} is {value!r}")
         if "trial" not in values or "repeat" not in values:
             raise ValueError("a record needs the numbers of its trial and repeat")
         if not re.fullmatch(r"[0-9a-f]*", values.get("commit", "")):

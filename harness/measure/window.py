@@ -13,10 +13,6 @@ UNSTEADY = 0.05
 """the halves of a window may differ by so much"""
 EPISODES_FOR_TARGET = 10
 """finished episodes before their mean may count as the return that was asked for: the first ones may be lucky"""
-FRACTIONS = (
-    "collector_busy_fraction", "collector_wait_fraction", "learner_busy_fraction", "learner_wait_fraction",
-)  # fmt: skip
-"""of a result: how a repeat's time was used; not known of repeats that took turns"""
 BUDGETS = {"env_steps": "env_steps", "seconds": "wall_seconds"}
 """kinds of ``return_at`` and the counters of ``Progress`` that use them up"""
 RATES = {
@@ -25,6 +21,8 @@ RATES = {
     "learner_busy_fraction": "learner_busy_seconds", "learner_wait_fraction": "learner_wait_seconds",
 }  # fmt: skip
 """fields of a record that are measured over the window, and the counters whose rates they are"""
+FRACTIONS = tuple(name for name in RATES if name.endswith("_fraction"))
+"""of a result: how a repeat's time was used; not known of repeats that took turns"""
 
 
 class Window:

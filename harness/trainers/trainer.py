@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import unilab
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
@@ -348,7 +347,7 @@ def enter(python: str | None, program: str, keep_fd: int | None = None) -> None:
     assert python is not None
     if keep_fd is not None:
         os.set_inheritable(keep_fd, True)
-    root, run = str(Path(unilab.__file__).resolve().parent.parent), "path" if program.endswith(".py") else "module"
+    root, run = str(Path(__file__).resolve().parents[2]), "path" if program.endswith(".py") else "module"
     code = (
         f"import runpy, sys; sys.path[0] = {sys.path[0]!r}; "
         f"sys.path += [{root!r}] + {sys.path!r} * (sys.version_info[:2] == {sys.version_info[:2]!r}); "

@@ -53,17 +53,6 @@ def facts(working_folder: str) -> NodeFacts:
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """A repeat for a node. Paths in ``spec`` are the driver's."""
-
-    spec: TrialSpec
-    limits: RepeatLimits
-    working_folder: str
-    environment: dict[str, str]
-    """what the driver's environment has of thread counts and of Python's path"""
-
-
-@dataclass(frozen=True)
 class Ended:
     """The end of a repeat."""
 
@@ -92,15 +81,20 @@ class Place:
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def begin(self, assignment: Assignment) -> str:
-        """Start the repeat; the id of the node."""
+    def begin(self, spec: TrialSpec, limits: RepeatLimits, working_folder: str, environment: dict[str, str]) -> str:
+        """Start the repeat; the id of the node.
+
+        Args:
+            spec: its paths are the driver's.
+            environment: what the driver's has of thread counts and of Python's path.
+        """
         import ray
 
         for name in RAY_SETS:
             os.environ.pop(name, None)
-        os.environ.update(assignment.environment)
-        os.chdir(assignment.working_folder)
-        self._thread = threading.Thread(target=self._run, args=(assignment,), name="repeat")
+        os.environ.update(environment)
+        os.chdir(working_folder)
+        self._thread = threading.Thread(target=self._run, args=(spec, limits), name="repeat")
         self._thread.start()
         return ray.get_runtime_context().get_node_id()
 
@@ -122,15 +116,19 @@ class Place:
             self._stop.ask(signal.SIGTERM)
             self._thread.join()
 
-    def _run(self, assignment: Assignment) -> None:
+    def _run(self, spec: TrialSpec, limits: RepeatLimits) -> None:
         """One repeat, told as if its folder here were the one that the driver named."""
-        asked = assignment.spec.folder
+
+        def pass_on(progress: dict[str, Any]) -> str | None:
+            self._news.put(progress)
+            return self._reason
+
         with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as name:
             folder = Path(name)
             try:
-                outcome = execute(moved(assignment.spec, folder), assignment.limits, self._stop, self._pass_on)
+                outcome = execute(moved(spec, folder), limits, self._stop, pass_on)
                 if outcome.error is not None:
-                    outcome.error = outcome.error.replace(name, asked)
+                    outcome.error = outcome.error.replace(name, spec.folder)
                 ended = Ended(outcome, files(folder))
             except Stopped:
                 ended = Ended(Outcome("failed", error="it was ended"), {})
@@ -138,10 +136,6 @@ class Place:
                 left = {"traceback.txt": traceback.format_exc().encode()}
                 ended = Ended(Outcome("failed", error=describe(error)), left)
         self._news.put(ended)
-
-    def _pass_on(self, progress: dict[str, Any]) -> str | None:
-        self._news.put(progress)
-        return self._reason
 
 
 def moved(spec: TrialSpec, folder: Path) -> TrialSpec:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ray
 
 from harness.measure.engines.cluster import NODE_LABEL, Cluster, ClusterError, Node, last_line
-from harness.measure.engines.node import Assignment, Ended, Place, Reports
+from harness.measure.engines.node import Ended, Place, Reports
 from harness.measure.process import Job, Outcome
 from harness.measure.record import inside
 from harness.measure.stop import StopSignal
@@ -83,13 +82,13 @@ class RayEngine:
         self._elsewhere.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         ending = [one.place.end.remote() for one in self._running.values() if one.node is not None]
         if ending:
             ray.wait(ending, num_returns=len(ending), timeout=END_SECONDS)
         for one in self._running.values():
             ray.kill(one.place)
-        self._elsewhere.__exit__(kind, error, tb)
+        self._elsewhere.__exit__(*error)
 
     @property
     def places(self) -> int:
@@ -166,7 +165,7 @@ class RayEngine:
         place = self._place(nodes, *needs)
         self._running[work] = _Running(job, place, losses)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        self._listen(work, place, place.begin.remote(Assignment(job.spec, limits, str(Path.cwd()), environment)))
+        self._listen(work, place, place.begin.remote(job.spec, limits, str(Path.cwd()), environment))
 
     def _heard(self, work: int, running: _Running, reports: Reports) -> Outcome | None:
         """Show progress, and ask for more or take the end in."""

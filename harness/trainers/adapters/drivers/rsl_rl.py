@@ -26,12 +26,9 @@ class UnilabEnv(VecEnv):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._env = make(
-            settings["env"],
-            settings["num_envs"],
-            env_cfg_override=settings["env_cfg"],
-            seed=settings["seed"],
+            settings["env"], settings["num_envs"], env_cfg_override=settings["env_cfg"], seed=settings["seed"],
             num_threads=settings["env_threads"],
-        )
+        )  # fmt: skip
         self.num_envs, self.num_actions = self._env.num_envs, self._env.action_dim
         self.max_episode_length = self._env.max_episode_steps or sys.maxsize
         self.cfg = settings

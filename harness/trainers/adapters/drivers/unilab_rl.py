@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from uni_rl.algos.appo import runner as appo
 from uni_rl.algos.appo.staging import TensorRolloutStagingPool
@@ -34,12 +33,9 @@ class TensorEnv:
     def __init__(self, num_envs: int, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._env = make(
-            settings["env"],
-            num_envs,
-            env_cfg_override=settings["env_cfg"],
-            seed=settings["seed"],
+            settings["env"], num_envs, env_cfg_override=settings["env_cfg"], seed=settings["seed"],
             num_threads=settings["env_threads"],
-        )
+        )  # fmt: skip
         self._low, self._high = torch.from_numpy(self._env.action_low), torch.from_numpy(self._env.action_high)
         self.num_envs = num_envs
         self.cfg = SimpleNamespace(max_episode_seconds=float(self._env.max_episode_steps or 0), ctrl_dt=1.0)
@@ -51,7 +47,9 @@ class TensorEnv:
     def init_state(self) -> SimpleNamespace:
         obs, _ = self.reset(None)
         idle = torch.zeros(self.num_envs)
-        self.state = _state(obs["obs"], idle, idle.bool(), idle.bool(), None)
+        self.state = SimpleNamespace(
+            obs=obs, reward=idle, terminated=idle.bool(), truncated=idle.bool(), info={}, final_observation=None
+        )
         return self.state
 
     def reset(self, env_indices: torch.Tensor | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -64,13 +62,12 @@ class TensorEnv:
 
     def step(self, actions: torch.Tensor) -> SimpleNamespace:
         result = self._env.step(actions.clamp(self._low, self._high).numpy())
-        obs = torch.from_numpy(result.obs)
-        final = None
+        obs, final = torch.from_numpy(result.obs), None
         if len(result.final_ids):
-            final = obs.clone()
-            final[torch.from_numpy(result.final_ids)] = torch.from_numpy(result.final_obs)
-        reward, terminated, truncated = map(_tensor, (result.reward, result.terminated, result.truncated))
-        self.state = _state(obs, reward, terminated, truncated, final)
+            final = {"obs": obs.clone()}
+            final["obs"][torch.from_numpy(result.final_ids)] = torch.from_numpy(result.final_obs)
+        flags = {name: torch.from_numpy(getattr(result, name)) for name in ("reward", "terminated", "truncated")}
+        self.state = SimpleNamespace(obs={"obs": obs}, info={}, final_observation=final, **flags)
         return self.state
 
     def set_nan_guard(self, guard: object) -> None:
@@ -78,19 +75,6 @@ class TensorEnv:
 
     def close(self) -> None:
         self._env.close()
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array)
-
-
-def _state(
-    obs: torch.Tensor, reward: torch.Tensor, terminated: torch.Tensor, truncated: torch.Tensor, final: Any
-) -> SimpleNamespace:
-    final = None if final is None else {"obs": final}
-    return SimpleNamespace(
-        obs={"obs": obs}, reward=reward, terminated=terminated, truncated=truncated, info={}, final_observation=final
-    )
 
 
 def make_env(num_envs: int, _cfg: Mapping[str, Any] | None, *, settings: dict[str, Any]) -> TensorEnv:
@@ -139,9 +123,8 @@ class CountingRunner(appo.APPORunner):
         self._busy += now - before
         self._iteration += 1
         self._env_steps += pool.take_new() * rollout
-        self._samples += (
-            sum(version >= 0 for version in pool.slot_versions) * rollout * self._learner.num_learning_epochs
-        )
+        filled = sum(version >= 0 for version in pool.slot_versions)
+        self._samples += filled * rollout * self._learner.num_learning_epochs
         more = self.report(
             iteration=self._iteration,
             updates=self._updates.count,

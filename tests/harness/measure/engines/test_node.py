@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from harness.measure.engines import node
-from harness.measure.engines.node import Assignment, Ended, Place
+from harness.measure.engines.node import Ended, Place
 from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 
@@ -24,10 +24,10 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     made.end()
 
 
-def assignment(folder: Path, behaviour: str, **settings) -> Assignment:
+def begin(place: Place, folder: Path, behaviour: str, **settings) -> str:
     settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
-    return Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
+    return place.begin(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
 
 
 def ended(place: Place) -> Ended:
@@ -37,7 +37,7 @@ def ended(place: Place) -> Ended:
 
 
 def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(place, tmp_path) -> None:
-    assert place.begin(assignment(tmp_path, "exit")) == "n"
+    assert begin(place, tmp_path, "exit") == "n"
     end = ended(place)
     assert end.outcome.state == "failed"
     assert end.outcome.error == f"exit code 7 without a result; log: {tmp_path / 'log' / 'stderr.log'}"
@@ -46,7 +46,7 @@ def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_aske
 
 
 def test_a_reason_ends_the_repeat_as_pruned(place, tmp_path) -> None:
-    place.begin(assignment(tmp_path, "endless"))
+    begin(place, tmp_path, "endless")
     assert place.reports(None)[0][0]["env_steps"] > 0
     place.reports("hopeless")
     end = ended(place)
@@ -54,7 +54,7 @@ def test_a_reason_ends_the_repeat_as_pruned(place, tmp_path) -> None:
 
 
 def test_what_is_ended_is_gone(place, tmp_path) -> None:
-    place.begin(assignment(tmp_path, "deaf"))
+    begin(place, tmp_path, "deaf")
     place.reports(None)
     trial = int((tmp_path / "started").read_text().split()[0])
     place.end()
@@ -63,7 +63,7 @@ def test_what_is_ended_is_gone(place, tmp_path) -> None:
 
 def test_an_error_of_the_place_itself_comes_back_with_its_traceback(place, tmp_path) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
-    place.begin(Assignment(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
+    place.begin(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
     end = ended(place)
     assert (end.outcome.state, end.outcome.error) == (
         "failed",
