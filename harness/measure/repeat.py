@@ -1,6 +1,6 @@
 """One repeat of one trial, in the process that runs it: warm-up, steady window, result.
 
-``python -m harness.measure.repeat SPEC.json`` is the process entry around ``RepeatRun``, which runs in-process as well.
+``python -m harness.measure.repeat SPEC.json`` is the process entry around ``run_repeat``, which also runs in-process.
 It reports to the parent with one JSON object a line on the file descriptor that the specification names.
 """
 
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from harness.measure import interference
 from harness.measure.interleaving import Pauses
@@ -60,71 +60,59 @@ class TrialSpec:
         )  # fmt: skip
 
 
-class RepeatRun:
-    """Runs a trainer until the steady window is full.
+def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> bool:
+    """Run a trainer until the steady window is full; True when a result was reported, False when an error was.
 
     Args:
         report: is called with ``{"event": "progress" | "result" | "error", ...}``.
     """
+    folder = Path(spec.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    load_average, pauses = os.getloadavg()[0], Pauses(Path(spec.pauses)) if spec.pauses else None
+    before: interference.Reading | None = None
+    found: interference.Interference | None = None
+    next_report = 0.0
 
-    def __init__(self, spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> None:
-        self.spec = spec
-        self._window: Window
-        self._pauses = None if spec.pauses is None else Pauses(Path(spec.pauses))
-        self._before: interference.Reading | None = None
-        """of the machine, when the window began"""
-        self._interference: interference.Interference | None = None
-        self._report = report
-        self._next_report = 0.0
-        self._curve: IO[str]
+    def read() -> interference.Reading | None:
+        return interference.read(groups=pauses.groups if pauses else ())
 
-    def run(self) -> bool:
-        """True when a result was reported, False when an error was."""
-        folder = Path(self.spec.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        load_average = os.getloadavg()[0]
-        try:
-            spec, trainer = self.spec, trainers.get(self.spec.trainer)
-            trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
-            self._window = Window(
-                spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
-                return_at=spec.return_at, target_return=spec.target_return,
-            )  # fmt: skip
-            # by lines: what was reported is there however the repeat ends
-            with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as self._curve:
-                trainer.run(
-                    spec.settings, self._on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0
-                )  # fmt: skip
-            found = self._interference or interference.between(self._before, self._read())  # it may end by itself
-            result = self._window.result() | dataclasses.asdict(found) | {"load_average": load_average}
-            if self._pauses is not None:  # what each side did is counted by clocks that know of no pauses
-                result |= dict.fromkeys(FRACTIONS, math.nan)
-        except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
-            self._report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
-            return False
-        self._report({"event": "result", "result": _finite(result)})
-        return True
-
-    def _on_progress(self, progress: Progress) -> bool:
-        if self._pauses is not None:
-            progress = dataclasses.replace(progress, wall_seconds=self._pauses.active(progress.wall_seconds))
-        warming_up = self._window.first is None
-        more = self._window.add(progress)
-        opened = warming_up and self._window.first is not None
+    def on_progress(progress: Progress) -> bool:
+        nonlocal before, found, next_report
+        if pauses is not None:
+            progress = dataclasses.replace(progress, wall_seconds=pauses.active(progress.wall_seconds))
+        warming_up = window.first is None
+        more = window.add(progress)
+        opened = warming_up and window.first is not None
         if opened:
-            self._before = self._read()
+            before = read()
         if not more:
-            self._interference = interference.between(self._before, self._read())
-        if time.monotonic() >= self._next_report or opened or not more:
-            self._next_report = time.monotonic() + REPORT_SECONDS
-            scalars = _finite(progress.scalars())
-            scalars["measuring"] = self._window.first is not None
-            self._curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
-            self._report({"event": "progress", "progress": scalars})
+            found = interference.between(before, read())
+        if time.monotonic() >= next_report or opened or not more:
+            next_report = time.monotonic() + REPORT_SECONDS
+            scalars = _finite(progress.scalars()) | {"measuring": window.first is not None}
+            curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
+            report({"event": "progress", "progress": scalars})
         return more
 
-    def _read(self) -> interference.Reading | None:
-        return interference.read(groups=self._pauses.groups if self._pauses else ())
+    try:
+        trainer = trainers.get(spec.trainer)
+        trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
+        window = Window(
+            spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
+            return_at=spec.return_at, target_return=spec.target_return,
+        )  # fmt: skip
+        # by lines: what was reported is there however the repeat ends
+        with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as curve:
+            trainer.run(spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0)
+        found = found or interference.between(before, read())  # the trainer may end by itself
+        result = window.result() | dataclasses.asdict(found) | {"load_average": load_average}
+        if pauses is not None:  # what each side did is counted by clocks that know of no pauses
+            result |= dict.fromkeys(FRACTIONS, math.nan)
+    except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
+        report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
+        return False
+    report({"event": "result", "result": _finite(result)})
+    return True
 
 
 def describe(error: BaseException) -> str:
@@ -153,7 +141,7 @@ def main(spec_file: str) -> int:
             pipe.write(json.dumps(message) + "\n")
 
         report({"event": "started", "pid": os.getpid()})
-        return 0 if RepeatRun(spec, report).run() else 1
+        return 0 if run_repeat(spec, report) else 1
 
 
 def write_spec(spec: TrialSpec, path: Path) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from harness.measure.process import RepeatLimits, execute
-from harness.measure.repeat import RepeatRun, TrialSpec, describe
+from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from unilab.distributed import WorkerError
 from unilab.ipc import CollectorError
@@ -34,11 +34,11 @@ def run(one: TrialSpec, limits: RepeatLimits = PATIENT, **more):
 
 def test_a_trial_runs_in_process_as_well(tmp_path) -> None:
     messages: list = []
-    assert RepeatRun(spec(tmp_path, speed=50), messages.append).run()
+    assert run_repeat(spec(tmp_path, speed=50), messages.append)
     assert messages[-1]["event"] == "result"
     assert messages[-1]["result"]["env_steps_per_second"] == pytest.approx(5000)
     assert json.loads((tmp_path / "log/curve.jsonl").read_text().splitlines()[0])["iteration"] == 1
-    assert not RepeatRun(spec(tmp_path, "fail"), messages.append).run()
+    assert not run_repeat(spec(tmp_path, "fail"), messages.append)
     assert messages[-1]["error"] == "ValueError: the physics exploded in environment 3"
     assert "in misbehave" in messages[-1]["traceback"]
 

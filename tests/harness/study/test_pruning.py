@@ -15,7 +15,7 @@ from harness.files.yaml_file import InputError
 from harness.measure import repeat as trial
 from harness.measure.process import Outcome, RepeatLimits, execute
 from harness.measure.record import Record
-from harness.measure.repeat import RepeatRun, TrialSpec
+from harness.measure.repeat import TrialSpec, run_repeat
 from harness.measure.stop import StopSignal
 from harness.study.folder import JOURNAL, Study
 from harness.study.optuna_trial import Checks, CurvePruner, checks_of
@@ -52,7 +52,7 @@ class Pruned(Executed):
             messages.append(message)
             self.watch(message)
 
-        RepeatRun(spec, report).run()
+        run_repeat(spec, report)
         return messages
 
 

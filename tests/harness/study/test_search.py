@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
-from harness.measure.repeat import RepeatRun, TrialSpec
+from harness.measure.repeat import TrialSpec, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
@@ -60,7 +60,7 @@ class Executed:
     def run(self, spec: TrialSpec) -> list[dict]:
         """What the trial reported."""
         messages: list = []
-        RepeatRun(spec, messages.append).run()
+        run_repeat(spec, messages.append)
         return messages
 
 
