@@ -159,6 +159,12 @@ class ConfiguredTrainer(Trainer):
     def check(self, settings: Mapping[str, Any]) -> None:
         self.config(settings)
 
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        from unilab.envs.registry import simulates_here
+
+        chosen = self.defaults() | dict(settings)
+        return {chosen[name] for name in self.device_settings} == {"cpu"} and simulates_here(chosen["env"])
+
 
 class OwnTrainer(ConfiguredTrainer):
     """A trainer of this project: its settings are what its runner and its budget take.
@@ -172,12 +178,6 @@ class OwnTrainer(ConfiguredTrainer):
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(self.config(settings).idle)
-
-    def pausable(self, settings: Mapping[str, Any]) -> bool:
-        from unilab.envs.registry import simulates_here
-
-        config = self.config(settings)
-        return {config.collector_device, config.learner_device} == {"cpu"} and simulates_here(config.env)
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))

@@ -21,17 +21,15 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
 
 SPOILT = 1e6
 """disturbance of a block in which a repeat was not measured to its end"""
-
-
 Work = Generator[list[Job], list[Outcome], None]
 Attempt = Generator[list[Job], list[Outcome], list[Record]]
 """part of a work that has its records as the result"""
 
 
 class Engine(Protocol):
-    """Carries out works: jobs one after another in one place, such as the repeats of a trial or of a block.
+    """Runs the jobs of works, those of one work (the repeats of a trial, or of a block) one after another in one place.
 
-    A work has a number. Its jobs are started in one place, one after the other::
+    A work has a number::
 
         while engine.has_room():
             engine.start(number, jobs)
@@ -82,8 +80,21 @@ def carry_out(works: Iterator[Work], engine: Engine, stop: StopSignal) -> None:
         whatever a work raises.
     """
     running: dict[int, Work] = {}
-
-    def go_on(number: int, outcomes: Any) -> None:
+    numbers, more = itertools.count(), True
+    while more or running:
+        outcomes: Any = None
+        if more and (not running or engine.has_room()):
+            work = next(works, None)
+            if work is None:
+                more = False
+                continue
+            number = next(numbers)
+            running[number] = work
+        else:
+            ended = engine.wait()
+            if ended is None:
+                continue
+            number, outcomes = ended
         stop.check()
         try:
             jobs = running[number].send(outcomes)
@@ -91,22 +102,6 @@ def carry_out(works: Iterator[Work], engine: Engine, stop: StopSignal) -> None:
             del running[number]
         else:
             engine.start(number, jobs)
-
-    def wait() -> None:
-        ended = engine.wait()
-        if ended is not None:
-            go_on(*ended)
-
-    for number in itertools.count():
-        while running and not engine.has_room():
-            wait()
-        work = next(works, None)
-        if work is None:
-            break
-        running[number] = work
-        go_on(number, None)
-    while running:
-        wait()
 
 
 def mirrored(members: Iterable[int], seed: str, again: Collection[int] | None = None) -> list[tuple[int, int]]:

@@ -156,13 +156,6 @@ class ForeignTrainer(ConfiguredTrainer):
         names = {"env_threads": "env", "inference_threads": "inference", "threads": "learner"}
         return {part: chosen[name] for name, part in names.items() if name in chosen}
 
-    def pausable(self, settings: Mapping[str, Any]) -> bool:
-        """The package's processes descend from the trial's."""
-        from unilab.envs.registry import simulates_here
-
-        chosen = self.defaults() | dict(settings)
-        return {chosen[name] for name in self.device_settings} == {"cpu"} and simulates_here(chosen["env"])
-
     def interpreter(self, settings: Mapping[str, Any]) -> str | None:
         python = self.config(settings).python
         return None if python is None else str(Path(shutil.which(python) or python).absolute())

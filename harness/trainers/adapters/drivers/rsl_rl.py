@@ -57,33 +57,6 @@ class UnilabEnv(VecEnv):
         self._env.close()
 
 
-class Counting:
-    """Has what takes the place of the logger's function that the runner calls after each iteration."""
-
-    def __init__(self, report: Report, settings: dict[str, Any], env: UnilabEnv, updates: UpdateCounter) -> None:
-        self._report, self._episodes, self._updates = report, env.episodes, updates
-        self._rollout = settings["num_envs"] * settings["num_steps_per_env"]
-        self._epochs = settings["algorithm.num_learning_epochs"]
-        self._collecting = self._learning = 0.0
-
-    def log(self, *, it: int, collect_time: float, learn_time: float, loss_dict: dict[str, float], **_: Any) -> None:
-        self._collecting += collect_time
-        self._learning += learn_time
-        env_steps = (it + 1) * self._rollout
-        more = self._report(
-            **in_turns(env_steps, self._collecting, self._learning),
-            iteration=it + 1,
-            updates=self._updates.count,
-            samples=env_steps * self._epochs,
-            episodes=self._episodes.finished,
-            episode_return=self._episodes.mean_return,
-            episode_length=self._episodes.mean_length,
-            metrics={name: float(loss) for name, loss in loss_dict.items()},
-        )
-        if not more:
-            raise StopTraining
-
-
 def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
     """Until ``report`` says so; then ``model.pt`` is saved, which ``OnPolicyRunner.load`` takes."""
     torch.set_num_threads(settings["threads"])
@@ -99,7 +72,27 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
         }
         with redirect_stdout(sys.stderr):  # it prints its networks
             runner = OnPolicyRunner(env, config, log_dir=None, device=settings["device"])
-        runner.logger.log = Counting(report, settings, env, UpdateCounter(runner.alg.optimizer)).log
+        updates, collecting, learning = UpdateCounter(runner.alg.optimizer), 0.0, 0.0
+
+        def log(*, it: int, collect_time: float, learn_time: float, loss_dict: dict[str, float], **_: Any) -> None:
+            """Takes the place of what the runner calls after each iteration."""
+            nonlocal collecting, learning
+            collecting, learning = collecting + collect_time, learning + learn_time
+            env_steps = (it + 1) * settings["num_envs"] * settings["num_steps_per_env"]
+            more = report(
+                **in_turns(env_steps, collecting, learning),
+                iteration=it + 1,
+                updates=updates.count,
+                samples=env_steps * settings["algorithm.num_learning_epochs"],
+                episodes=env.episodes.finished,
+                episode_return=env.episodes.mean_return,
+                episode_length=env.episodes.mean_length,
+                metrics={name: float(loss) for name, loss in loss_dict.items()},
+            )
+            if not more:
+                raise StopTraining
+
+        runner.logger.log = log
         report.start()
         try:
             runner.learn(sys.maxsize)
