@@ -1,9 +1,9 @@
-"""Whether anything but the trial used its cores while it was measured: what it read before and after, and the verdict.
+"""Interference: what else used the cores of a trial while it was measured, by two readings and a verdict.
 
-Two readings of a few files and of the list of processes. The first follows the stamp that opens the steady window, as
-only that tells that the warm-up is over: its milliseconds lie inside of the window. The second lies behind it. A trial
-that keeps all cores busy disturbs nobody: what its own processes and the harness took is not counted. The load average
-is recorded but not judged by, as it still holds the trial that ran before.
+A reading takes a few files and the list of processes. The first follows the stamp that opens the steady window, because
+only that stamp tells that the warm-up is over, so its milliseconds lie inside the window. The second lies behind it. A
+trial that keeps all cores busy disturbs nobody: what its own processes and the harness took does not count. The load
+average is recorded, but no verdict is based on it, because it still holds the trial that ran before.
 """
 
 import math

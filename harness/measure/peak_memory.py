@@ -162,17 +162,10 @@ def process_memory(pid: int, how: Accounting) -> ProcessMemory:
 
 def trial_processes(*pids: int) -> set[int]:
     """Processes alive now that are one of ``pids``, descend from it, or are in the group or session that it leads."""
-    parents: dict[int, int] = {}
-    members = set()
-    for other, parent, group, session in _process_table():
-        parents[other] = parent
-        if not {other, group, session}.isdisjoint(pids):
-            members.add(other)
-    grown = True
-    while grown:
-        children = {child for child, parent in parents.items() if parent in members} - members
+    table = _process_table()
+    members = {row[0] for row in table if not {row[0], *row[2:]}.isdisjoint(pids)}
+    while children := {pid for pid, parent, *_ in table if parent in members} - members:
         members |= children
-        grown = bool(children)
     return members
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -45,17 +46,13 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        self.close()
+        os.close(self._read)
+        os.close(self._write)
 
     def ask(self, signum: int) -> None:
         """Ask for an orderly end as the first signal does, from any thread, entered or not."""
         self.signum = signum
         os.write(self._write, b"x")
-
-    def close(self) -> None:
-        """Of one that was never entered: its descriptors."""
-        os.close(self._read)
-        os.close(self._write)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self.signum is None:
@@ -64,8 +61,6 @@ class StopSignal:
         for call in list(self.at_once):
             call()
         for group in self.groups:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         os._exit(128 + signum)

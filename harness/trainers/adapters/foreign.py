@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -157,8 +158,9 @@ class ForeignTrainer(ConfiguredTrainer):
         return {part: chosen[name] for name, part in names.items() if name in chosen}
 
     def interpreter(self, settings: Mapping[str, Any]) -> str | None:
-        python = self.config(settings).python
-        return None if python is None else str(Path(shutil.which(python) or python).absolute())
+        named = self.config(settings).python or sys.executable
+        python = str(Path(shutil.which(named) or named).absolute())
+        return None if python == sys.executable else python
 
     def run(
         self,

@@ -104,7 +104,11 @@ class Counting(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._learning += self._since_change()
-        updates, samples = self._trained()
+        if isinstance(self.model, PPO):  # what it calls updates are epochs
+            updates, samples = self._updates.count, self.model._n_updates * self.model.n_steps * self.model.n_envs
+        else:
+            assert isinstance(self.model, OffPolicyAlgorithm)
+            updates, samples = self.model._n_updates, self.model._n_updates * self._batch_size
         if updates == 0:
             return
         self._iteration += 1
@@ -120,13 +124,6 @@ class Counting(BaseCallback):
             episode_length=_mean(lengths),
             metrics={"latest_return": _mean(returns[-self.model.n_envs :])},
         )
-
-    def _trained(self) -> tuple[int, int]:
-        """Updates and the transitions that went through them."""
-        if isinstance(self.model, PPO):  # what it calls updates are epochs
-            return self._updates.count, self.model._n_updates * self.model.n_steps * self.model.n_envs
-        assert isinstance(self.model, OffPolicyAlgorithm)
-        return self.model._n_updates, self.model._n_updates * self._batch_size
 
     def _since_change(self) -> float:
         now = time.monotonic()
