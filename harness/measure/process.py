@@ -37,7 +37,6 @@ GRACE_SECONDS = 2.0
 """between SIGTERM and SIGKILL"""
 PRUNED_RESULT = {"env_steps": int, "episodes": int, "episode_return": float, "policy_lag_mean": float}
 """what is recorded of a pruned repeat: counters and means that need no steady window, by the type in a record"""
-GIVEN_UP = "another repeat was not measured"
 TRACKER = "multiprocessing.resource_tracker"
 """in the command line of such a process"""
 DUMP_SECONDS = 2.0
@@ -111,16 +110,13 @@ def execute(
     return execute_together([Job(spec, limits, on_progress)], stop)[0]
 
 
-def execute_together(jobs: Sequence[Job], stop: StopSignal, *, all_or_none: bool = False) -> list[Outcome]:
+def execute_together(jobs: Sequence[Job], stop: StopSignal) -> list[Outcome]:
     """Run repeats and wait for their ends; several, whose ``spec`` names a file for their pauses, take turns.
 
     They are started one after the other; each stands still once it is warm. Then they run in a circle, so that all have
     equally many pauses, each of which costs them a cold cache. Where the first and the last are of one kind, those
     between of another, a steady drift of the machine hits both kinds alike. What was measured stands still until all
     are, and comes to its end then. While a repeat stands still, its limits do.
-
-    Args:
-        all_or_none: when one is not measured to its end, the others are given up, as pruned.
 
     Raises:
         Stopped: a signal came; the repeats are gone, nothing is known of them.
@@ -169,15 +165,12 @@ def execute_together(jobs: Sequence[Job], stop: StopSignal, *, all_or_none: bool
                     if one.outcome is not None and not one.over:
                         selector.unregister(one.reports)
                         one.end()
-                if all_or_none and any(one.outcome is not None and one.outcome.state != "complete" for one in repeats):
-                    break
         finally:
             for one in repeats:
                 one.terminate()
             for one in repeats:
                 one.end()
-    ended = [one.outcome or Outcome("pruned", error=GIVEN_UP) for one in repeats]
-    return ended + [Outcome("pruned", error=GIVEN_UP) for _ in jobs[len(repeats) :]]
+    return [one.outcome for one in repeats if one.outcome is not None]
 
 
 class _Repeat:

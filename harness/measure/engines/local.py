@@ -19,14 +19,12 @@ class LocalEngine:
         stop: ends what runs.
         execute: runs one repeat; None: in a process of its own.
         in_turns: whether several may take turns.
-        all_or_none: when one of several is not measured to its end, the others are given up.
     """
 
     machine: str
     stop: StopSignal
     execute: Callable[..., Outcome] | None = None
     in_turns: bool = field(default_factory=interleaving.possible)
-    all_or_none: bool = False
     places: int = 1
     alone: bool = True
     _started: dict[int, Sequence[Job]] = field(default_factory=dict)
@@ -49,5 +47,5 @@ class LocalEngine:
             files = (str(Path(job.spec.folder).resolve() / interleaving.FILE) for job in jobs)
             jobs = [replace(job, spec=replace(job.spec, pauses=file)) for job, file in zip(jobs, files, strict=True)]
         if self.execute is None:
-            return work, execute_together(jobs, self.stop, all_or_none=self.all_or_none)
+            return work, execute_together(jobs, self.stop)
         return work, [self.execute(job.spec, job.limits, self.stop, job.on_progress) for job in jobs]

@@ -136,15 +136,6 @@ def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
             os.kill(int(marker.read_text().split()[0]), 0)
 
 
-def test_all_or_none_gives_up_the_others_when_one_fails(tmp_path: Path) -> None:
-    specs = [spec(tmp_path / "a", 600), spec(tmp_path / "b", behaviour="fail"), spec(tmp_path / "c", 600)]
-    with StopSignal() as stop:
-        jobs = [Job(one, PATIENT, lambda progress: None) for one in specs]
-        outcomes = execute_together(jobs, stop, all_or_none=True)
-    assert [outcome.state for outcome in outcomes] == ["pruned", "failed", "pruned"]
-    assert outcomes[0].error == outcomes[2].error == "another repeat was not measured"
-
-
 def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
     seat = Seat(Processes(tuple, lambda pid: None), tmp_path / turns.FILE)
     before = seat.clock()
