@@ -70,7 +70,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
             "obs_groups": {"actor": ["policy"], "critic": ["policy"]},
             "save_interval": sys.maxsize,
         }
-        with redirect_stdout(sys.stderr):  # it prints its networks
+        with (log_dir / "rsl_rl.log").open("w") as printed, redirect_stdout(printed):  # it prints its networks
             runner = OnPolicyRunner(env, config, log_dir=None, device=settings["device"])
         updates, collecting, learning = UpdateCounter(runner.alg.optimizer), 0.0, 0.0
 
