@@ -21,8 +21,9 @@ run: $(STAMP)
 	$(VENV_PYTHON) -m harness run suites/appo_throughput.yaml $(ARGS)
 
 # The files are shared out over three processes: tests wait for processes that they start as often as they compute.
+# They begin in the order of tests/conftest.py, which has the long ones first.
 test: $(STAMP)
-	$(VENV_PYTHON) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(VENV_PYTHON) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(STAMP)
 	$(VENV_PYTHON) -m pytest -m '' --timeout 1800 $(ARGS)

@@ -1,5 +1,6 @@
 """``python -m harness``, and the installed command."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,8 +12,17 @@ def command() -> int:
     here = str(Path.cwd())
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.insert(0, here)
-    return main()
+    return run()
+
+
+def run() -> int:
+    """The command line. At its end the objects of the libraries are left to the system: to look through them for
+    garbage takes half a second where PyTorch is loaded."""
+    try:
+        return main()
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -10,6 +11,21 @@ from tests.postgresql import Server, postgresql
 # how long an example takes says more of the machine than of the code
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+LONG = (
+    "test_readme.py",
+    "test_benchmarks_page.py",
+    "harness/cli/test_verbs.py",
+    "harness/measure/engines/test_ray.py",
+    "algos/offpolicy/test_worker_source.py",
+)
+"""files that take minutes, the longest first"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where files are shared out over processes, none is left with a long one when the others have nothing to do."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")

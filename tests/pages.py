@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from unilab.machine import user_cache
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
@@ -85,7 +87,8 @@ def checkout(folder: Path) -> Path:
 def run(command: str, folder: Path) -> str:
     """Run a line in bash, with this environment's programs first and a home of its own; its output.
 
-    What a surrounding ``make test`` tells its children is left out.
+    What a surrounding ``make test`` tells its children is left out. What is known of this machine is not found out
+    again.
     """
     outside_make = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
@@ -93,6 +96,7 @@ def run(command: str, folder: Path) -> str:
     environment = outside_make | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
+        "XDG_CACHE_HOME": str(user_cache.folder().parent),
         "RAY_worker_niceness": "0",  # whatever else runs here does not go first
     }
     process = subprocess.Popen(

@@ -6,10 +6,12 @@ Verbs import what they need when they are called: checking a suite file or print
 """
 
 import argparse
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from harness.cli import compare, machine, run, studies, suites, training
 from harness.cli.options import FAILURE
@@ -23,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run one command; errors that the user can mend are one line on stderr."""
     arguments = parser().parse_args(argv)
     try:
-        return int(arguments.verb(arguments))
+        with _messages_on_stderr():
+            return int(arguments.verb(arguments))
     except UserError as error:
         if getattr(arguments, "json", False):
             print_json({"error": str(error), "kind": type(error).__name__})
@@ -60,3 +63,18 @@ def parser() -> argparse.ArgumentParser:
     machine.add_machine(verbs)
     machine.add_clean(verbs)
     return top
+
+
+@contextmanager
+def _messages_on_stderr() -> Iterator[None]:
+    """What the trainers' code has to say, such as that something takes a while, is told; never on stdout, where
+    ``--json`` goes."""
+    logger, handler = logging.getLogger("unilab"), logging.StreamHandler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -102,16 +102,16 @@ def add_plan(verbs: Any) -> None:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     from harness.predict import plan, ranking
-    from harness.report import terminal as tables
+    from harness.report import planned
     from harness.report.live import console
 
     made = plan.make(arguments.suite, overrides(arguments), arguments.results)
     known, missing = ranking.kept(made, arguments.results)
     folder = made.folder(arguments.results)
     if arguments.json:
-        print_json(tables.plan_dict(made, folder, known, missing))
+        print_json(planned.plan_dict(made, folder, known, missing))
     else:
-        tables.show_plan(made, folder, console(), known, missing)
+        planned.show_plan(made, folder, console(), known, missing)
         for note in made.notes:
             console().print(f"note: {note}")
     return 0

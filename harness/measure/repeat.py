@@ -6,6 +6,7 @@ It reports to the parent with one JSON object a line on the file descriptor that
 
 import dataclasses
 import faulthandler
+import gc
 import json
 import math
 import os
@@ -152,4 +153,6 @@ def write_spec(spec: TrialSpec, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    exit_code = main(sys.argv[1])
+    gc.freeze()  # the end comes sooner: see ``harness.__main__``
+    sys.exit(exit_code)

@@ -51,7 +51,7 @@ def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
     groups: dict[str, Settings] = {}
     for group in ("fixed", "baseline"):
         groups[group] = {}
-        for name, value in dotted(getattr(source.suite, group), trainer.defaults()):
+        for name, value in dotted(getattr(source.suite, group), trainer):
             if name in groups[group]:
                 raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
             groups[group][name] = value
@@ -59,13 +59,15 @@ def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
     return dataclasses.replace(source, suite=suite)
 
 
-def dotted(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Groups taken apart; a setting whose value is a dictionary stays as it is."""
+def dotted(settings: Mapping[str, Any], trainer: Trainer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Groups taken apart, those of earlier versions too; a setting whose value is a dictionary stays as it is."""
+    known = trainer.defaults()
     for name, value in settings.items():
         full = f"{prefix}{name}"
-        is_group = full not in known and any(other.startswith(f"{full}.") for other in known)
+        now = trainer.new_name(full) or full
+        is_group = now not in known and any(other.startswith(f"{now}.") for other in known)
         if is_group and isinstance(value, Mapping):
-            yield from dotted(value, known, f"{full}.")
+            yield from dotted(value, trainer, f"{full}.")
         else:
             yield full, value
 
@@ -180,7 +182,7 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
     pinned: dict[str, Settings] = {}
     for name, settings in source.suite.pinned.items():
         pinned[name] = {searched: baseline[searched] for searched in space.dimensions}
-        for setting, value in dotted(settings, trainer.defaults()):
+        for setting, value in dotted(settings, trainer):
             key = ("pinned", name, setting)
             if setting not in space.dimensions:
                 raise source.error(key, f"only what is searched can be pinned; {nearest(setting, space.dimensions)}")

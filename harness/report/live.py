@@ -15,7 +15,6 @@ from rich.text import Text
 
 from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
 from harness.predict.plan import Plan
-from harness.report.terminal import warnings
 from harness.suite.text import bytes_text, minutes_text, number_text, settings_text, value_text
 
 PLAIN_SECONDS = 5.0
@@ -129,7 +128,7 @@ class StudyDisplay(ProgressLine):
                 f"{number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}, "
                 f"{bytes_text(record.peak_host_bytes)}"
             )
-            for warning in warnings(record):
+            for warning in _warnings(record):
                 self._say(f"  {warning}", "yellow")
         else:
             reason = (record.error or "").partition("\n")[0]
@@ -288,3 +287,11 @@ def console(stderr: bool = False) -> Console:
     """
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 100)
+
+
+def _warnings(record: Record) -> list[str]:
+    """What makes a repeat less than trustworthy, in words."""
+    unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
+    if math.isnan(record.half_ratio):
+        unsteady = "unsteady: the window was too short to compare its halves"
+    return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady

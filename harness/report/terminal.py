@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,17 @@ from rich.text import Text
 from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, typical, write_atomic
 from harness.predict.plan import Plan
-from harness.predict.ranking import Prediction, distinct, objectives
 from harness.report.finding import conclude, relative, side_text
+from harness.report.planned import UNITS, table
 from harness.report.studies import trials_of
 from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.folder import Study
 from harness.study.importances import importances
-from harness.suite.text import (
-    bytes_text,
-    dimension_text,
-    minutes_text,
-    number_text,
-    percent_text,
-    settings_text,
-    value_text,
-)
+from harness.suite.text import number_text, percent_text, settings_text, value_text
 from harness.trainers import trainer as trainers
 
 ROWS = 12
 """trials in the final table"""
-PREDICTED = 5
-"""configurations of the ranking that ``plan`` shows"""
-UNITS = {
-    "env_steps_per_second": "steps/s",
-    "samples_per_second": "samples/s",
-    "updates_per_second": "updates/s",
-    "episode_return": "return",
-}
 
 
 def summary(plan: Plan, study: Study) -> dict[str, Any]:
@@ -150,16 +134,7 @@ def _trials(
             f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
         ))  # fmt: skip
     names = ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings")
-    return _table(title, names, rows)
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return table(title, names, rows)
 
 
 def _marks(measured: dict[str, Any]) -> str:
@@ -183,91 +158,3 @@ def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
     if result["importances"]:
         parts = [f"{name} {percent_text(part)}" for name, part in result["importances"].items()]
         console.print(Text(f"Importance for {objective.metric}: {', '.join(parts)}"))
-
-
-def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction, missing: int) -> None:
-    """What a run would do; ``missing`` costs it would measure before it can predict."""
-    suite = plan.suite
-    repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
-    trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
-    console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, environment {suite.env}", style="bold"))
-    size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
-    size = size if plan.space.dimensions else ""
-    trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
-    looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
-    confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
-    console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
-    console.print(f"about {minutes_text(plan.seconds)}; results in {folder}", soft_wrap=True)
-    console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
-    for name, params in plan.pinned.items():
-        console.print(Text(f"pinned:   {name}: {settings_text(params)}"))
-    for name, dimension in plan.space.dimensions.items():
-        console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
-    for dropped in plan.dropped:
-        console.print(Text(f"left out: {dropped}", style="yellow"))
-    verdicts = plan.memory()
-    rows = [
-        (name, *map(bytes_text, (v.host_bytes, v.expected_host_bytes, v.shm_bytes, v.device_bytes)), _yes(v.fits))
-        for name, v in verdicts
-    ]
-    console.print(_table("memory", ("", "host", "expected", "of it shm", "device", "fits"), rows))
-    for name, verdict in (verdicts[0], verdicts[-1]) if len(verdicts) > 1 else verdicts:
-        if verdict.table and (name == "baseline" or not verdict.fits):
-            console.print(Text(f"{name}:\n{verdict.table}"))
-        if verdict.reason:
-            console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
-    if missing:
-        console.print(f"{missing} costs of this machine are not known yet; run measures them first, in under a minute")
-    if not prediction.ranking:
-        return
-    # the best configurations, the first of those predicted alike, and where the baseline stands
-    metric = objectives(plan)[0][0]
-    ranks = {id(one): str(rank) for rank, one in enumerate(prediction.ranking, start=1)}
-    baseline = next((one for one in prediction.ranking if one.params == plan.baseline), None)
-    shown = distinct(plan, prediction.ranking)[:PREDICTED]
-    shown += [baseline] if baseline and baseline not in shown else []
-    varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
-    rows = [
-        (ranks[id(one)] + " base" * (one is baseline), number_text(getattr(one.rates, metric)), _yes(one.fits),
-         settings_text({key: one.params[key] for key in varied}))
-        for one in shown
-    ]  # fmt: skip
-    title = f"predicted before anything is run ({len(prediction.ranking)} configurations)"
-    console.print(_table(title, ("rank", UNITS[metric], "fits", "settings"), rows))
-    if infeasible := [one for one in prediction.ranking if not one.fits]:
-        reason = (infeasible[0].reason or "").splitlines()[0]
-        console.print(Text(f"{len(infeasible)} do not fit and come last, such as: {reason}", style="yellow"))
-
-
-def _yes(fits: bool) -> str:
-    return "yes" if fits else "no"
-
-
-def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) -> dict[str, Any]:
-    """As ``show_plan``, for a program; with the whole ranking."""
-    return {
-        "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
-        "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
-        "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
-        "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
-        "memory": [
-            {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,
-             "expected_host_bytes": v.expected_host_bytes, "shm_bytes": v.shm_bytes,
-             "device_bytes": v.device_bytes, "reason": v.reason}
-            for name, v in plan.memory()
-        ],
-        "costs_to_measure": missing,
-        "ranked_by": [metric for metric, _ in objectives(plan)] if prediction.ranking else [],
-        "ranking": [
-            {"params": one.params, "fits": one.fits, "reason": one.reason} | dataclasses.asdict(one.rates)
-            for one in prediction.ranking
-        ],
-    }  # fmt: skip
-
-
-def warnings(record: Record) -> list[str]:
-    """What makes a repeat less than trustworthy, in words."""
-    unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
-    if math.isnan(record.half_ratio):
-        unsteady = "unsteady: the window was too short to compare its halves"
-    return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady

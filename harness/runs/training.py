@@ -74,7 +74,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     if trainer is None:
         raise InputError.together(mistakes.found)
     content = document.content
-    settings = dict(dotted(content.get("settings", {}), trainer.defaults()))
+    settings = dict(dotted(content.get("settings", {}), trainer))
     with mistakes.collected():
         check_environment(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line

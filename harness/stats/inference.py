@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # which loads its parts when they are used
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 TIE_DECIMALS = 12
 """means that differ by less are equal, in units of the largest difference"""
@@ -42,7 +42,7 @@ class Interval(NamedTuple):
 
 def interquartile_mean(values: ArrayLike) -> float:
     """Mean of the middle half: of n values, floor(n / 4) are left out at each end (Agarwal et al. 2021, 2108.13264)."""
-    return float(stats.trim_mean(_finite(values), 0.25))
+    return float(scipy.stats.trim_mean(_finite(values), 0.25))
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
@@ -60,7 +60,7 @@ def median_rank(count: int, level: float = LEVEL) -> int:
 
     It holds the medians that the sign test does not reject.
     """
-    return int(stats.binom.ppf(level / 2, count, 0.5))
+    return int(scipy.stats.binom.ppf(level / 2, count, 0.5))
 
 
 def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
@@ -208,7 +208,7 @@ def _subset_means(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], int
 def _found_deviations(pairs: int, level: float) -> float:
     """The mean that the test finds with probability ``POWER``, in standard deviations of the differences."""
     if pairs > SIMULATED_PAIRS:  # from then on Student's test finds as much
-        quantiles = stats.t.isf(level / 2, pairs - 1) + stats.t.ppf(POWER, pairs - 1)
+        quantiles = scipy.stats.t.isf(level / 2, pairs - 1) + scipy.stats.t.ppf(POWER, pairs - 1)
         return float(quantiles / math.sqrt(pairs))
     samples = np.random.default_rng(0).standard_normal((SIMULATIONS, pairs))
     # a sample that is moved up by more than its lower bound is short of 0 is found to lie above 0
@@ -226,7 +226,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
         raise ValueError(f"expected as many values of both sides, got {len(first)} and {len(second)}")
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
-    return float(stats.spearmanr(first, second).statistic)
+    return float(scipy.stats.spearmanr(first, second).statistic)
 
 
 def _finite(values: ArrayLike | Sequence[float]) -> NDArray[np.float64]:

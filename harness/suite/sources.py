@@ -3,19 +3,25 @@
 Loaded are ``harness.measure.repeat`` and what it imports of this project, the user's modules that a suite names, and
 what those import of their own package or folder; what is imported inside of functions, and what a string names as
 ``module:attribute``, too. They count by what Python reads in them: a comment, a docstring or a line break is no other
-code. Nothing is imported to find them.
+code. Nothing is imported to find them. To read a hundred modules takes half a second, so what was found in each is kept
+for next time, by its content.
 """
 
 import ast
 import hashlib
 import importlib.metadata
+import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from unilab.machine import user_cache
 
 TRIAL = "harness.measure.repeat"
 PROJECT = ("harness", "unilab")
@@ -25,6 +31,8 @@ INSTALLED = ("site-packages", "dist-packages")
 """names of folders in which everything is a package of its own"""
 SHORT = 8
 """digits of the digest in names"""
+KEPT = 500
+"""modules of which it is kept what was found in them"""
 
 
 @cache
@@ -33,14 +41,14 @@ def digest(*modules: str) -> str:
     content = hashlib.sha256()
     for package in PACKAGES:
         content.update(f"{package} {_version(package)}\n".encode())
-    for name, source in sorted(sources(modules).items()):
-        content.update(b"%s\0%d\0%s" % (name.encode(), len(source), source))
+    for name, code in sorted(sources(modules).items()):
+        content.update(f"{name} {code}\n".encode())
     return content.hexdigest()
 
 
-def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
-    """What the modules that a trial loads say to Python, by their names; those that are not there are left out."""
-    own = _Own(modules)
+def sources(modules: Iterable[str] = ()) -> dict[str, str]:
+    """Digests of the modules that a trial loads, by their names; those that are not there are left out."""
+    own, reader = _Own(modules), _Reader()
     found: dict[str, _Module] = {}
     used: set[str] = set()
     missing = [TRIAL, *modules]
@@ -48,20 +56,21 @@ def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
         parts = [part for part in _with_parents(missing.pop()) if own.has(part)]
         for part in parts:
             if part not in found:
-                found[part] = _read(part)
+                found[part] = reader.read(part)
                 missing += found[part].imports
         # of a package that is only on the way to a module no function is called
         if parts and parts[-1] not in used:
             used.add(parts[-1])
             missing += found[parts[-1]].later_imports
-    return {name: module.content for name, module in found.items()}
+    reader.keep()
+    return {name: module.code for name, module in found.items()}
 
 
 @dataclass
 class _Module:
-    """What it says, and names of what it imports; some of them are of attributes."""
+    """A digest of what it says to Python, and names of what it imports; some of them are of attributes."""
 
-    content: bytes
+    code: str
     package: str = ""
     """that its relative imports begin from"""
     imports: list[str] = field(default_factory=list)
@@ -107,8 +116,11 @@ class _Own:
 
     def has(self, name: str) -> bool:
         """Whether there is such a module, in a package of theirs or in the folder that it lies in."""
+        named = name.partition(".")[0] in self._names
+        if not named and not self._folders:
+            return False
         spec = _find(name)
-        if spec is None or name.partition(".")[0] in self._names:
+        if spec is None or named:
             return spec is not None
         place = _place(spec)
         return place is not None and any(
@@ -148,21 +160,46 @@ def _place(spec: ModuleSpec) -> Path | None:
     return None if file is None else file.resolve().parent
 
 
-def _read(name: str) -> _Module:
-    spec = _find(name)
-    file = None if spec is None else _file(spec)
-    if spec is None or file is None:  # a package without a file of its own
-        return _Module(b"")
-    content = file.read_bytes()
+class _Reader:
+    """Reads modules, those that were never read before by their syntax trees."""
+
+    def __init__(self) -> None:
+        # what is found depends on the version of Python and on this file
+        made_by = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes())
+        self._name = f"code-{made_by.hexdigest()[:16]}.json"
+        self._known: dict[str, Any] = {}
+        with suppress(ValueError):  # nothing is kept, or something else
+            self._known = json.loads(user_cache.read(self._name) or "{}")
+        self._read: dict[str, Any] = {}
+
+    def read(self, name: str) -> _Module:
+        spec = _find(name)
+        file = None if spec is None else _file(spec)
+        if spec is None or file is None:  # a package without a file of its own
+            return _Module("")
+        content = file.read_bytes()
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        key = hashlib.sha256(f"{package} {file.suffix}\n".encode() + content).hexdigest()
+        module = _Module(**self._known[key]) if key in self._known else _parsed(content, package, file.suffix)
+        self._read[key] = asdict(module)
+        return module
+
+    def keep(self) -> None:
+        """What is new, for next time."""
+        if not self._read.keys() <= self._known.keys():
+            newest = islice((self._read | self._known).items(), KEPT)
+            user_cache.write(self._name, json.dumps(dict(newest)))
+
+
+def _parsed(content: bytes, package: str, suffix: str) -> _Module:
     try:
-        tree = ast.parse(content) if file.suffix == ".py" else None
+        tree = ast.parse(content) if suffix == ".py" else None
     except (SyntaxError, ValueError):  # the trial will say so
         tree = None
     if tree is None:
-        return _Module(content)
+        return _Module(hashlib.sha256(content).hexdigest())
     _remove_docstrings(tree)
-    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    module = _Module(ast.dump(tree).encode(), package)
+    module = _Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), package)
     module.add_imports(tree, module.imports)
     return module
 

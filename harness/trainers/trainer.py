@@ -1,35 +1,19 @@
 """What the harness asks of a trainer, and where trainers come from: by name, or ``package.module:Class``."""
 
-import dataclasses
-import functools
 import importlib
 import inspect
-import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.trainers.remedies import APPO as APPO_REMEDIES
-from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
-from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
-from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
-from unilab.algos.torch.offpolicy.config import check as check_off_policy
-from unilab.envs import names
-from unilab.envs.unit_actions import require_continuous
 from unilab.errors import UserError
-from unilab.machine.devices import split_threads, usable_cores
-from unilab.run.config import RunConfig
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, flatten, nearest, new_name, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.algos.torch.appo.runner import APPORunner
-    from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-    from unilab.envs.sizes import EnvSizes
     from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
@@ -166,142 +150,12 @@ class ConfiguredTrainer(Trainer):
         return {chosen[name] for name in self.device_settings} == {"cpu"} and simulates_here(chosen["env"])
 
 
-class OwnTrainer(ConfiguredTrainer):
-    """A trainer of this project: its settings are what its runner and its budget take.
-
-    It describes its rounds (``harness.trainers.rounds.Describes``).
-    """
-
-    device_settings = ("collector_device", "learner_device")
-    remedies: Mapping[Limit, Sequence[Lever]]
-    """see ``Describes.levers``"""
-
-    def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset(self.config(settings).idle)
-
-    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
-        return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
-
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
-        from unilab.algos.torch.memory.estimate import estimate
-
-        config = self.config(settings)
-        return estimate(config, _env_sizes(config))
-
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return self.remedies.get(limit, ())
-
-    @abstractmethod
-    def runner(self, settings: Mapping[str, Any]) -> "APPORunner | OffPolicyRunner":
-        """What trains with ``settings``."""
-
-    def run(
-        self,
-        settings: Mapping[str, Any],
-        on_progress: OnProgress,
-        *,
-        log_dir: Path,
-        max_iterations: int,
-        save_interval: int = 50,
-        **limits: Any,
-    ) -> Summary:
-        with self.runner(settings) as runner:
-            return runner.learn(max_iterations, save_interval, str(log_dir), on_iteration=on_progress, **limits)
-
-
-class APPOTrainer(OwnTrainer):
-    """Asynchronous PPO."""
-
-    remedies = APPO_REMEDIES
-
-    def __init__(self) -> None:
-        super().__init__(APPOConfig)
-
-    def check_environment(self, settings: Mapping[str, Any]) -> None:
-        config = self.config(settings)
-        if not (isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)):
-            from unilab.algos.torch.appo.actor_critic import build_networks
-
-            build_networks(config, _env_sizes(config).dims)
-
-    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
-        """Each iteration learns from one rollout, and so many fill the ring."""
-        config = self.config(settings)
-        return config.num_slots if config.mode == "async" else 1
-
-    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
-        from harness.trainers.costs import appo
-
-        return appo.workload(self.config(settings), cores)
-
-    def measure_alone(self, part: Part) -> Cost:
-        from harness.trainers.costs import appo
-
-        return appo.measure(part)
-
-    def runner(self, settings: Mapping[str, Any]) -> "APPORunner":
-        from unilab.algos.torch.appo.runner import APPORunner
-
-        return APPORunner.from_config(self.config(settings))
-
-
-class OffPolicyTrainer(OwnTrainer):
-    """SAC or TD3, as ``config_type`` says.
-
-    Its warm-up waits for nothing: progress begins with learning, when the replay buffer holds what ``learning_starts``
-    asks for. To wrap a million transitions would take minutes, and rows are drawn and written one way however many
-    there are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
-    """
-
-    remedies = OFF_POLICY_REMEDIES
-
-    def check_together(self, settings: Mapping[str, Any]) -> None:
-        check_off_policy(self.config(settings))
-
-    def check_environment(self, settings: Mapping[str, Any]) -> None:
-        config = self.config(settings)
-        if config.env not in names():
-            require_continuous(config.env, _env_sizes(config).dims, type(config).__name__.removesuffix("Config"))
-        if not (isinstance(config.network.actor, tuple) and isinstance(config.network.critic, tuple)):
-            from unilab.algos.torch.offpolicy.learner import build_networks
-
-            build_networks(config, _env_sizes(config).dims)
-
-    def pausable(self, settings: Mapping[str, Any]) -> bool:
-        return super().pausable(settings) and self.config(settings).workers.kind != "ray"
-
-    def workload(self, settings: Mapping[str, Any], cores: int) -> Workload:
-        from harness.trainers.costs import offpolicy
-
-        return offpolicy.workload(self.config(settings), cores)
-
-    def measure_alone(self, part: Part) -> Cost:
-        from harness.trainers.costs import offpolicy
-
-        return offpolicy.measure(part, next(name for name, kind in OFF_POLICY.items() if kind is self.config_type))
-
-    def runner(self, settings: Mapping[str, Any]) -> "OffPolicyRunner":
-        from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
-
-        return OffPolicyRunner.from_config(self.config(settings))
-
-
-def _env_sizes(config: RunConfig) -> "EnvSizes":
-    """The sizes of its environment, asked once: a plan judges hundreds of configurations."""
-    return _sizes_of(config.env, json.dumps(config.env_cfg, sort_keys=True), config.sim_backend)
-
-
-@functools.cache
-def _sizes_of(env: str, env_cfg: str, sim_backend: str) -> "EnvSizes":
-    from unilab.envs.sizes import env_sizes
-
-    return env_sizes(env, json.loads(env_cfg), sim_backend)
-
-
-REGISTRY: dict[str, Callable[[], Trainer]] = {
-    "appo": APPOTrainer,
-    **{name: functools.partial(OffPolicyTrainer, config_type) for name, config_type in OFF_POLICY.items()},
+REGISTRY = {
+    "appo": "harness.trainers.own:APPOTrainer",
+    "sac": "harness.trainers.own:SACTrainer",
+    "td3": "harness.trainers.own:TD3Trainer",
 }
+"""ours, which are loaded when one is asked for"""
 
 
 def get(name: str) -> Trainer:
@@ -310,11 +164,9 @@ def get(name: str) -> Trainer:
     Raises:
         TrainerError: unknown name, or nothing to import there.
     """
-    if ":" not in name:
-        if name not in REGISTRY:
-            raise TrainerError(f"unknown trainer '{name}'; {nearest(name, REGISTRY)} (or package.module:Class)")
-        return REGISTRY[name]()
-    module, _, attribute = name.partition(":")
+    if ":" not in name and name not in REGISTRY:
+        raise TrainerError(f"unknown trainer '{name}'; {nearest(name, REGISTRY)} (or package.module:Class)")
+    module, _, attribute = REGISTRY.get(name, name).partition(":")
     if module.startswith(OLD_ADAPTERS):
         raise TrainerError(f"trainer '{name}' has moved: 'harness.trainers.adapters.{name.removeprefix(OLD_ADAPTERS)}'")
     try:

@@ -26,6 +26,7 @@ from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.ipc.shared_memory import segments
+from unilab.machine import user_cache
 
 MIB = 2**20
 SIZES = EnvSizes(EnvDims(17, 6, 5), model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
@@ -226,13 +227,12 @@ def test_process_cost_is_measured_once(cache, monkeypatch):
     monkeypatch.setattr(processes, "_measure", lambda: measured.append(1) or COSTS)
     assert [measure_process_cost() for _ in range(3)] == [COSTS] * 3
     assert len(measured) == 1
-    assert processes.cache_path().is_relative_to(cache)
+    assert (cache / "unilab" / processes.cache_name()).is_file()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"learner": {"private": 1}}', json.dumps([1])])
 def test_a_damaged_cache_is_measured_again(cache, monkeypatch, content):
-    processes.cache_path().parent.mkdir(parents=True)
-    processes.cache_path().write_text(content)
+    user_cache.write(processes.cache_name(), content)
     monkeypatch.setattr(processes, "_measure", lambda: COSTS)
     assert measure_process_cost() == COSTS
 
@@ -245,4 +245,4 @@ def test_a_measurement_that_fails_falls_back_and_says_so(cache, monkeypatch, cap
     with caplog.at_level(logging.WARNING):
         assert measure_process_cost() == FALLBACK
     assert "no torch" in caplog.text
-    assert not processes.cache_path().exists()
+    assert user_cache.read(processes.cache_name()) is None

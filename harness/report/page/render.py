@@ -6,19 +6,16 @@ content security policy allows only the page's own scripts, by their hashes, and
 
 import base64
 import hashlib
-import os
 import re
-from contextlib import suppress
 from functools import cache
 from importlib import metadata, resources
-from pathlib import Path
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from harness.measure.record import RecordError, write_atomic
 from harness.report.page.model import Page
+from unilab.machine import user_cache
 
 MARKUP = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>#|~"}, "\n": " ", "\r": " "})
 TEMPLATES = resources.files("harness.report.page") / "templates"
@@ -62,13 +59,11 @@ def markdown_text(text: str) -> str:
 @cache
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script. Making it takes a second or two, so it is kept for next time."""
-    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab-harness"
-    kept = cache_folder / f"vega-{metadata.version('vl-convert-python')}.js"
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
+    name = f"vega-{metadata.version('vl-convert-python')}.js"
+    if (kept := user_cache.read(name)) is not None:
+        return kept
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if "</script" in bundle.lower():
         raise RuntimeError("the bundle of the charts' scripts cannot be put into a page: it holds '</script'")
-    with suppress(RecordError):  # without a place to keep it, it is made each time
-        write_atomic(kept, bundle)
+    user_cache.write(name, bundle)
     return bundle

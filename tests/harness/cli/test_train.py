@@ -72,10 +72,15 @@ def test_the_checkpoint_of_another_run_is_not_replaced_by_one_that_goes_on_from_
     assert iteration(tmp_path / "three" / "checkpoint.pt") == 2
 
 
-def test_a_setting_that_was_renamed_is_refused_by_its_line(train, tmp_path):
-    (tmp_path / "best.yaml").write_text("trainer: sac\nenv: Hopper\nsettings:\n  policy.hidden_dims: [8]\n")
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [("policy.hidden_dims: [8]", 4), ("policy:\n    hidden_dims: [8]", 5)],
+    ids=["dotted", "nested"],
+)
+def test_a_setting_that_was_renamed_is_refused_by_its_line(train, tmp_path, settings, line):
+    (tmp_path / "best.yaml").write_text(f"trainer: sac\nenv: Hopper\nsettings:\n  {settings}\n")
     code, _, err = train("best.yaml")
-    assert code == 1 and "best.yaml:4: settings.policy.hidden_dims: is called 'network.actor' now" in err
+    assert code == 1 and f"best.yaml:{line}: settings.policy.hidden_dims: is called 'network.actor' now" in err
 
 
 def test_a_resume_needs_a_checkpoint(train):

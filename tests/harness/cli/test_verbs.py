@@ -56,14 +56,15 @@ def test_every_verb_has_help(capsys) -> None:
         assert "--json" in capsys.readouterr().out
 
 
-def test_a_wrong_suite_is_one_line_and_creates_nothing(tmp_path) -> None:
+def test_a_wrong_suite_is_one_line_and_creates_nothing(tmp_path, capsys) -> None:
     (tmp_path / "bad.yaml").write_text("name: a\ntrainer: appo\nenv: Ant\nserach: {}\n")
-    for verb in ("run", "plan", "validate"):
-        code, out, err = harness(verb, tmp_path / "bad.yaml")
-        assert code == 1 and out == ""
-        assert err == f"error: {tmp_path / 'bad.yaml'}:4: serach: unknown key; did you mean 'search'?\n"
-    code, out, _ = harness("validate", tmp_path / "bad.yaml", "--json")
-    assert code == 1 and json.loads(out)["kind"] == "InputError"
+    told = f"error: {tmp_path / 'bad.yaml'}:4: serach: unknown key; did you mean 'search'?\n"
+    assert harness("validate", tmp_path / "bad.yaml") == (1, "", told)
+    for verb in ("run", "plan"):
+        assert cli.main([verb, str(tmp_path / "bad.yaml")]) == 1
+        assert capsys.readouterr() == ("", told)
+    assert cli.main(["validate", str(tmp_path / "bad.yaml"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["kind"] == "InputError"
     assert [p.name for p in tmp_path.iterdir()] == ["bad.yaml"]
 
 
@@ -107,9 +108,37 @@ def test_wrong_usage_is_exit_code_2(capsys) -> None:
     assert "invalid choice" in capsys.readouterr().err
 
 
-def test_checking_a_suite_does_not_wait_for_torch(suite_file) -> None:
-    script = "import sys, harness.cli as c; c.main(['validate', sys.argv[1]]); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script, suite_file], cwd=REPOSITORY, check=True)
+UNUSED = ("torch", "mujoco", "gymnasium", "pandas", "scipy.stats")
+
+
+@pytest.mark.parametrize(
+    ("command", "libraries"),
+    [
+        ("validate suites/smoke.yaml", UNUSED),
+        ("validate suites/sac_reward.yaml", UNUSED),
+        ("list", UNUSED),
+        ("plan suites/smoke.yaml", ("torch._dynamo", "sympy", "tensorboard", "pandas", "scipy.stats")),
+    ],
+)
+def test_nobody_waits_for_libraries_that_are_not_used(command: str, libraries: tuple[str, ...]) -> None:
+    script = f"import sys, harness.cli as c; c.main({command.split()}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "harness.cli" in loaded and not {*libraries} & {*loaded}
+
+
+def test_measuring_what_a_process_takes_is_announced_on_stderr(tmp_path, monkeypatch, capsys) -> None:
+    from unilab.algos.torch.memory import processes
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(processes, "_measure", lambda: processes.FALLBACK)
+    announced = []
+    for _ in range(2):
+        assert cli.main(["plan", "smoke", "--json", "--results", str(tmp_path)]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["suite"] == "smoke"
+        announced.append(err.count("measuring what a process takes on this machine, once: about 15 s"))
+    assert announced == [1, 0]
 
 
 @pytest.mark.parametrize("command", ["installed", "-m"])
@@ -363,7 +392,7 @@ def test_machine_and_clean(capsys) -> None:
     assert "removed" in json.loads(capsys.readouterr().out)
 
 
-def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path) -> None:
+def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path, capsys) -> None:
     code, out, err = harness("run", "suites/smoke.yaml", "--set", "confirm=null", "--results", tmp_path, "--json")
     assert code == 0, err
     content = json.loads(out)
@@ -375,13 +404,11 @@ def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path) -> None:
         assert 0 < record.learner_busy_fraction <= 1.01 and record.peak_host_bytes > 2**27
         assert record.budget_host_bytes > 2**27 and record.steady_seconds >= 1.5
     best = content["best_config"]
-    code, out, err = harness("train", best, "--iterations", 3, "--out", tmp_path / "t", "--json")
-    assert code == 0, err
-    trained = json.loads(out)
+    assert cli.main(["train", best, "--iterations", "3", "--out", str(tmp_path / "t"), "--json"]) == 0
+    trained = json.loads(capsys.readouterr().out)
     assert trained["progress"]["iteration"] == 3
-    code, out, err = harness("eval", trained["checkpoint"], "--episodes", 2, "--json")
-    assert code == 0, err
-    assert json.loads(out)["episodes"] == 2
+    assert cli.main(["eval", trained["checkpoint"], "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
 def test_train_refuses_what_does_not_fit(tmp_path, capsys) -> None:

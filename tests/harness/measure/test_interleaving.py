@@ -138,15 +138,16 @@ def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
 
 def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
     seat = Seat(Processes(tuple, lambda pid: None), tmp_path / turns.FILE)
-    before = seat.clock()
+    real, before = time.monotonic(), seat.clock()
     seat.pause()
-    stopped = seat.clock()
-    time.sleep(0.2)
+    stopped, stands_since = seat.clock(), time.monotonic()
+    time.sleep(0.05)
     assert seat.clock() == stopped
     seat.pause()
+    stood = time.monotonic() - stands_since
     seat.go_on()
     seat.go_on()
-    assert stopped <= seat.clock() < before + 0.2
+    assert stopped <= seat.clock() <= before + time.monotonic() - real - stood
 
 
 def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path, monkeypatch) -> None:
@@ -277,18 +278,21 @@ def test_a_number_that_was_given_to_another_process_is_never_signalled() -> None
 
 
 def test_a_pause_begins_before_the_processes_are_listed(tmp_path: Path) -> None:
+    listed_since: list[float] = []
+
     class Slow(Processes):
         def __bool__(self) -> bool:
             return True
 
         def find(self) -> bool:
-            time.sleep(0.3)
+            listed_since.append(time.monotonic())
+            time.sleep(0.05)
             return False
 
     seat = Seat(Slow(tuple, lambda pid: None), tmp_path / turns.FILE)
-    before = seat.clock()
+    real, before = time.monotonic(), seat.clock()
     seat.pause()
-    assert seat.clock() < before + 0.2
+    assert seat.clock() <= before + listed_since[0] - real
 
 
 def test_what_has_ended_is_not_stopped(tmp_path: Path) -> None:

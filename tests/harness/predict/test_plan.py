@@ -25,6 +25,8 @@ HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         (HEAD + "search: {num_envs: [8, 16]}\nbaseline: {num_envs: 12}\n", 5, "12 is not in the search space"),
         (HEAD + "fixed: {num_envs: 8}\nsearch: {num_envs: [8, 16]}\n", 5, "fixed as well"),
         (HEAD + "fixed: {policy.hidden_dims: [8]}\n", 4, "policy.hidden_dims: is called 'network.actor' now"),
+        (HEAD + "fixed:\n  policy:\n    hidden_dims: [8]\n", 6, "policy.hidden_dims: is called 'network.actor' now"),
+        (HEAD + "baseline: {policy: {activation: elu}}\n", 4, "policy.activation: is called 'network.activation' now"),
         (HEAD + "search: {policy.activation: [elu]}\n", 4, "policy.activation: is called 'network.activation' now"),
         (HEAD.replace("appo", "apo"), 2, "did you mean 'appo'?"),
         (HEAD.replace("appo", "nowhere:Trainer"), 2, "No module named 'nowhere'"),

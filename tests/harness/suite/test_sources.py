@@ -1,6 +1,5 @@
 """A study's id covers what decides its numbers and nothing else."""
 
-import functools
 import shutil
 import subprocess
 import sys
@@ -42,14 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sources, "_read", lambda name: (_read if name.startswith(sources.PROJECT) else read)(name))
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         del sys.modules[name]
-
-
-read = sources._read
-_read = functools.cache(read)  # this project stays as it is meanwhile
 
 
 def study_id(folder: Path) -> str:
@@ -141,3 +135,17 @@ def test_a_project_in_another_folder_is_the_same_code(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env={}, capture_output=True, text=True)
     file, digest = done.stdout.split()
     assert Path(file).is_relative_to(tmp_path) and digest == sources.digest()
+
+
+@pytest.mark.parametrize("kept", [None, "{"])
+def test_what_was_read_once_is_not_parsed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kept: str | None
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    before = study_id(folder)
+    if kept is not None:  # by a process that was killed, say
+        for file in (folder / "cache").rglob("*.json"):
+            file.write_text(kept)
+        assert study_id(folder) == before
+    monkeypatch.setattr(sources, "_parsed", lambda *_: pytest.fail("parsed again"))
+    assert study_id(folder) == before

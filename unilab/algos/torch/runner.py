@@ -13,6 +13,7 @@ from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.machine.devices import Threads, check_device, current_device
+from unilab.machine.loading import loading
 from unilab.machine.thread_team import torch_threads_kept
 from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
 from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
@@ -102,8 +103,10 @@ class Runner(AsyncRunner):
         config = place(self.config, log_dir)
         checkpoints = Checkpoints(config, log_dir, save_interval, resume)
         with torch_threads_kept(), current_device(config.learner_device), timeline("learner", config):
+            with loading():  # PyTorch loads its compiler with the first optimizer
+                run = self.run_type(self, config, log_dir, None if resume is None else Path(resume), logger_type)
             return train(
-                self.run_type(self, config, log_dir, None if resume is None else Path(resume), logger_type),
+                run,
                 self,
                 checkpoints,
                 max_iterations=max_iterations,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unilab.ipc.shared_memory import segments
+from unilab.machine.loading import loading
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ def run_collector(call: bytes, report: Connection, steps_name: str, parent: tupl
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
         _steps = segments.attach(steps_name).words(0, 1)
-        target, args, kwargs = pickle.loads(call)
+        with loading():
+            target, args, kwargs = pickle.loads(call)
         target(*args, **kwargs)
     except BaseException as error:
         report.send(Failure.of(error))

@@ -25,6 +25,7 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
 from unilab.ipc.latest import LatestValue, mailbox_bytes
 from unilab.ipc.memory_budget import HOST, MIB, SHM, BudgetItem, pages, place_of
+from unilab.machine import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -86,38 +87,31 @@ def measure_process_cost() -> ProcessCosts:
 
     Where /proc does not say or the measuring run fails, the answer is ``FALLBACK``, with a warning.
     """
-    path = cache_path()
-    try:
-        return _COSTS.validate_json(path.read_bytes())
-    except (OSError, ValueError):  # never measured, or a damaged file: measure
-        pass
+    with suppress(ValueError):  # never measured, or a damaged file: measure
+        return _COSTS.validate_json(user_cache.read(cache_name()) or "")
     if not Path("/proc/self/smaps_rollup").exists():
         return FALLBACK
+    logger.info("measuring what a process takes on this machine, once: about 15 s")
     try:
         costs = _measure()
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning("the fixed cost of a process could not be measured, constants are used: %s", detail[-2000:])
         return FALLBACK
-    try:  # beside and renamed, as several runs may measure at once
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(asdict(costs)))
-        beside.replace(path)
-    except OSError as error:
-        logger.warning("the cost of a process is measured again next time: %s", error)
+    user_cache.write(cache_name(), json.dumps(asdict(costs)))
     return costs
 
 
-def cache_path() -> Path:
-    """The cache file of this machine and these versions: its name changes with what changes the cost, and with what is
-    kept of it."""
-    words = ["gradients of each step", platform.node(), platform.machine(), platform.python_version(), sys.prefix]
+def cache_name() -> str:
+    """Under which the costs are kept (``unilab.machine.user_cache``): it changes with what changes them, and with what
+    is kept of them."""
+    words = ["gradients of each step, loaded without a look for garbage", platform.node(), platform.machine()]
+    words += [platform.python_version(), sys.prefix]
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # an extra that is not installed
             words.append(f"{package} {metadata.version(package)}")
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab" / f"process-cost-{key}.json"
+    return f"process-cost-{key}.json"
 
 
 def _measure() -> ProcessCosts:

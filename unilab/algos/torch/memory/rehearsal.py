@@ -8,11 +8,14 @@ import threading
 
 import psutil
 
-from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
-from unilab.algos.torch.appo.runner import APPORunner
-from unilab.algos.torch.memory.estimate import estimate
-from unilab.algos.torch.memory.processes import ProcessCost, ProcessCosts, read_process_cost
-from unilab.run.progress import Progress
+from unilab.machine.loading import loading
+
+with loading():  # as a run does, which takes some MiB more
+    from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
+    from unilab.algos.torch.appo.runner import APPORunner
+    from unilab.algos.torch.memory.estimate import estimate
+    from unilab.algos.torch.memory.processes import ProcessCost, ProcessCosts, read_process_cost
+    from unilab.run.progress import Progress
 
 TINY = APPOConfig(
     num_envs=4,

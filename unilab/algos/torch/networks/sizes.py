@@ -51,7 +51,7 @@ def pass_numbers(network: nn.Module, *input_dims: int) -> tuple[int, int]:
     is kept of one layer.
 
     The pass is made, with two rows, and PyTorch tells what it keeps. A network on the device ``meta`` is copied to the
-    CPU for that, its values undefined: a pass on ``meta`` loads the compiler, which takes more than a second.
+    CPU for that, its values undefined: a pass on ``meta``, or ``to_empty``, loads the compiler, which takes a second.
     """
     rows = 2
     kept: dict[int, int] = {}
@@ -61,7 +61,9 @@ def pass_numbers(network: nn.Module, *input_dims: int) -> tuple[int, int]:
         return tensor.detach()  # the tensor itself would hold the graph that holds it
 
     if any(parameter.is_meta for parameter in network.parameters()):
-        network = copy.deepcopy(network).to_empty(device="cpu")
+        network = copy.deepcopy(network)
+        empty = {name: torch.empty(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+        network.load_state_dict(empty, assign=True)
     parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(*(torch.zeros(rows, input_dim) for input_dim in input_dims))

@@ -1,0 +1,39 @@
+"""What took time to find out and can be found out again, in the user's cache folder: files of text."""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def folder() -> Path:
+    """``unilab`` in the folder that the XDG base directory specification gives for it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unilab"
+
+
+def read(name: str) -> str | None:
+    """What is kept under a name; None: nothing, or nothing that can be read."""
+    try:
+        return (folder() / name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def write(name: str, text: str) -> None:
+    """Keep ``text`` for next time, with a warning where there is no place for it.
+
+    Several processes may do so at once: readers see what one of them wrote, whole.
+    """
+    kept = folder() / name
+    beside = kept.with_name(f".{name}.{secrets.token_hex(4)}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(kept)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s cannot be kept for next time: %s", kept, error.strerror or error)
