@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.segments import SegmentClosedError, SharedMemoryFullError
+from unilab.ipc.shared_memory.segments import LockHeldError, SegmentClosedError, SharedMemoryFullError
 
 
 def test_the_name_carries_the_owner() -> None:
@@ -194,9 +195,52 @@ def test_a_leftover_of_another_user_stops_nobody(monkeypatch: pytest.MonkeyPatch
         assert nobodys.exists()
 
 
+def test_a_forked_process_holds_no_lock() -> None:
+    segment = segments.create(8, "test")
+    holder = segments.attach(segment.name)
+    held = holder.locked()
+    held.__enter__()
+    receive, send = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        signal.alarm(2)
+        try:
+            holder.locked().__enter__()
+        except SegmentClosedError:
+            os.write(send, b"refused")
+        time.sleep(60)
+    os.close(send)
+    answer = os.read(receive, 8)
+    holder._close()  # as if it had died
+    began = time.monotonic()
+    with segment.locked():
+        waited = time.monotonic() - began
+    os.kill(forked, signal.SIGKILL)
+    os.waitpid(forked, 0)
+    os.close(receive)
+    assert (answer, waited < 1) == (b"refused", True)
+    segment.unlink()
+
+
+def test_a_lock_whose_holder_stands_still_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "LOCK_SECONDS", 0.05, raising=False)
+    segment = segments.create(8, "test")
+    held = segments.attach(segment.name).locked()
+    held.__enter__()
+    release = threading.Timer(1.0, held.__exit__, (None, None, None))
+    release.start()
+    with pytest.raises(LockHeldError, match=rf"{segment.name} has been locked .* stopped \(SIGSTOP"), segment.locked():
+        pass
+    release.join()
+    with segment.locked():
+        pass
+    segment.unlink()
+
+
 WAIT_FOR_A_LOCK = """
 import sys
 from unilab.ipc.shared_memory import segments
+segments.LOCK_SECONDS = float(sys.argv[2])
 segment = segments.attach(sys.argv[1])
 print("waiting", flush=True)
 with segment.locked():
@@ -208,7 +252,7 @@ def test_one_holder_at_a_time_between_processes_and_threads() -> None:
     segment = segments.create(8, "test")
     with segment.locked():
         waiting = subprocess.Popen(
-            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name, "4"], stdout=subprocess.PIPE, text=True
         )
         assert waiting.stdout is not None
         assert waiting.stdout.readline() == "waiting\n"
@@ -224,6 +268,22 @@ def test_one_holder_at_a_time_between_processes_and_threads() -> None:
         assert not entered.wait(0.05)
     assert entered.wait(60)
     thread.join()
+    assert waiting.communicate(timeout=60)[0] == "taken\n"
+    segment.unlink()
+
+
+def test_a_pause_of_the_waiting_process_itself_does_not_count() -> None:
+    segment = segments.create(8, "test")
+    with segment.locked():
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name, "0.5"], stdout=subprocess.PIPE, text=True
+        )
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "waiting\n"
+        waiting.send_signal(signal.SIGSTOP)
+        time.sleep(0.7)
+        waiting.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
     assert waiting.communicate(timeout=60)[0] == "taken\n"
     segment.unlink()
 

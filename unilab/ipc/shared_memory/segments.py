@@ -20,6 +20,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ ALIGNMENT = 64
 ROOT = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _NAME = re.compile(r"unilab\.(?P<namespace>[0-9a-f]+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P<kind>[\w-]+?)(\.\d+)?")
 _numbers = itertools.count()
+LOCK_SECONDS = 4.0
+"""in which a lock that is held for microseconds must have become free; then its holder stands still"""
 _fence_lock = threading.Lock()
 
 
@@ -59,6 +62,10 @@ class SharedMemoryFullError(UserError, OSError):
 
 class SegmentClosedError(RuntimeError):
     """Shared memory was used through a handle after its close()."""
+
+
+class LockHeldError(RuntimeError):
+    """Another process holds the lock of shared memory and stands still."""
 
 
 def align(size: int) -> int:
@@ -114,11 +121,17 @@ class Segment:
 
     def __init__(self, name: str, *, owner: bool) -> None:
         self.name = name
+        fd = os.open(ROOT / name, os.O_RDWR)
+        try:
+            self.size = os.fstat(fd).st_size
+            self._memory: mmap.mmap | None = mmap.mmap(fd, self.size)
+        finally:
+            os.close(fd)
+        # A file of its own: the mapping keeps its open in forked processes, where nobody could close it.
         self._fd = os.open(ROOT / name, os.O_RDWR)
         self._close = weakref.finalize(self, os.close, self._fd)
-        self.size = os.fstat(self._fd).st_size
-        self._memory: mmap.mmap | None = mmap.mmap(self._fd, self.size)
         self._threads = threading.Lock()
+        _open_segments.add(self)
         self._unlink = weakref.finalize(self, _remove, name, os.getpid()) if owner else None
 
     @property
@@ -132,15 +145,42 @@ class Segment:
     def locked(self) -> Iterator[None]:
         """Enter alone, among all threads and processes; for a few stores (microseconds), which it also orders.
 
-        The kernel ends the lock of a process that dies, and wakes who waits for it.
+        The kernel ends the lock of a process that dies. It belongs to the open file, which a forked process would share
+        and so keep locked after its parent's death: a forked process gives up the file at once.
+
+        Raises:
+            LockHeldError: another process held it for LOCK_SECONDS in which this one ran.
+            SegmentClosedError: after close(), and in a forked process.
         """
+        if not self._close.alive:  # first: a forked process may have inherited the other lock in a thread's hands
+            raise SegmentClosedError(
+                f"shared memory {self.name} was locked after close(), or in a process that was forked: only the "
+                "process that attached to it may use it"
+            )
         with self._threads:
             _ = self.memory  # open
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            waited, pause = 0.0, 2e-5
+            while not self._try_lock():
+                if waited >= LOCK_SECONDS:
+                    raise LockHeldError(
+                        f"shared memory {self.name} has been locked by another process for {LOCK_SECONDS:g} s instead "
+                        "of microseconds: that process was stopped (SIGSTOP, a debugger) or hangs; let it go on or end "
+                        "it, and start the run again"
+                    )
+                time.sleep(pause)
+                waited += pause  # and not the clock's time: this process may have been stopped itself
+                pause = min(2 * pause, 0.01)
             try:
                 yield
             finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                if self._close.alive:  # else this is a process that was forked meanwhile
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _try_lock(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """A view of ``shape`` at ``offset`` bytes; it keeps the memory mapped even after close()."""
@@ -160,6 +200,18 @@ class Segment:
         """Remove the name, so that the memory is freed when the last process unmaps it. Owner only, idempotent."""
         if self._unlink is not None:
             self._unlink()
+
+
+_open_segments: "weakref.WeakSet[Segment]" = weakref.WeakSet()
+
+
+def _close_inherited_files() -> None:
+    for segment in list(_open_segments):
+        segment._close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_files)
 
 
 def create(size: int, kind: str, *, label: str | None = None) -> Segment:
