@@ -6,6 +6,7 @@
 - ours: ``step`` with observations, rewards and resets; the episodes are staggered, so that rows end in every step.
 - bare: ``mujoco.batch.Batch.step`` alone on the same states with the same actions, the model as its file has it.
 - bare, our options: the same with the options that the environment sets, so that only its own work is between them.
+- ours, no forces: of Ant and the humanoids, the task without contact forces, with the same actions.
 - gymnasium (``--gymnasium``): its SyncVectorEnv.
 - EnvPool: in a process of its own, which is asleep while the others run; from this interpreter if it has envpool, or
   from the one named (``pip install envpool`` in a fresh environment). Of the settings in ENVPOOL_SETTINGS, synchronous
@@ -32,7 +33,7 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from unilab.envs import make
+from unilab.envs import VecEnv, make, names
 from unilab.envs.mujoco_env import MujocoVecEnv
 from unilab.envs.mujoco_log import quiet
 
@@ -98,11 +99,16 @@ def ours_and_bare(task: str, num_envs: int, threads: int) -> dict[str, Run]:
 
         return run
 
-    return {
-        "ours": lambda seconds: take_turn(lambda call: env.step(actions[call % 16]), num_envs, seconds),
-        "bare": bare(env.load_model()),
-        "bare, our options": bare(env.model),
-    }
+    def stepping(ours: VecEnv) -> Run:
+        return lambda seconds: take_turn(lambda call: ours.step(actions[call % 16]), num_envs, seconds)
+
+    contestants = {"ours": stepping(env), "bare": bare(env.load_model()), "bare, our options": bare(env.model)}
+    if f"{task}NoForces" in names():
+        without_forces = make(f"{task}NoForces", num_envs, seed=0, num_threads=threads)
+        without_forces.reset()
+        without_forces.stagger()
+        contestants["ours, no forces"] = stepping(without_forces)
+    return contestants
 
 
 def gymnasium_sync(task: str) -> dict[str, Run]:

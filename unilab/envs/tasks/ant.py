@@ -1,6 +1,7 @@
 """Ant: walk forward on four legs. Semantics of gymnasium's Ant-v5, its exact contact forces included.
 
-They cost much of the speed; ``AntNoForces`` leaves them out of the observation and of the reward, as Ant-v4 did.
+``AntNoForces`` leaves them out of the observation and of the reward, as Ant-v4 did. docs/measured.md says what they
+cost.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Humanoid: walk forward, or stand up, with 17 joints. Semantics of gymnasium's Humanoid-v5 and HumanoidStandup-v5.
 
-Their contact forces are exact, which costs much of the speed. ``HumanoidNoForces`` and ``HumanoidStandupNoForces``
-leave them out of the observation and of the reward.
+Their contact forces are exact. ``HumanoidNoForces`` and ``HumanoidStandupNoForces`` leave them out of the observation
+and of the reward; docs/measured.md says what they cost.
 """
 
 from dataclasses import dataclass
