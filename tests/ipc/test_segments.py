@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -248,15 +249,20 @@ with segment.locked():
 """
 
 
+def waits_for(segment: segments.Segment, seconds: float) -> tuple[subprocess.Popen[str], IO[str]]:
+    """A process that wants the lock, for so long at most; and what it prints next."""
+    command = [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name, str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    return process, process.stdout
+
+
 def test_one_holder_at_a_time_between_processes_and_threads() -> None:
     segment = segments.create(8, "test")
     with segment.locked():
-        waiting = subprocess.Popen(
-            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name, "4"], stdout=subprocess.PIPE, text=True
-        )
-        assert waiting.stdout is not None
-        assert waiting.stdout.readline() == "waiting\n"
-        assert not select.select([waiting.stdout], [], [], 0.1)[0]
+        waiting, output = waits_for(segment, seconds=4)
+        assert not select.select([output], [], [], 0.1)[0]
         entered = threading.Event()
 
         def enter() -> None:
@@ -275,11 +281,7 @@ def test_one_holder_at_a_time_between_processes_and_threads() -> None:
 def test_a_pause_of_the_waiting_process_itself_does_not_count() -> None:
     segment = segments.create(8, "test")
     with segment.locked():
-        waiting = subprocess.Popen(
-            [sys.executable, "-c", WAIT_FOR_A_LOCK, segment.name, "0.5"], stdout=subprocess.PIPE, text=True
-        )
-        assert waiting.stdout is not None
-        assert waiting.stdout.readline() == "waiting\n"
+        waiting, _ = waits_for(segment, seconds=0.5)
         waiting.send_signal(signal.SIGSTOP)
         time.sleep(0.7)
         waiting.send_signal(signal.SIGCONT)
