@@ -510,10 +510,11 @@ def _told(error: pydantic.ValidationError, document: Document) -> list[InputErro
         is_unknown, is_missing = one["type"] == UNKNOWN_KEY, one["type"] == "missing"
         if (is_missing and one["loc"][:-1] in misspelt) or (one["type"] == "too_short" and one["loc"] in inside):
             continue
-        # without names of pydantic's and of ours
-        key: Key = tuple(part for part in one["loc"] if part not in {"list", "range", "metrics", "[key]"})
-        if key[-1] in {"int", "float"} and not is_unknown:
-            key = key[:-1]
+        # without names of pydantic's and of ours, which an unknown key may have, too
+        ours = {"list", "range", "metrics", "[key]"}
+        *outer, last = one["loc"]
+        is_ours = not is_unknown and last in {*ours, "int", "float"}
+        key: Key = tuple([part for part in outer if part not in ours] + [last] * (not is_ours))
         if is_unknown:
             owner = SECTIONS.get(".".join(map(str, key[:-1]))) or (SECTIONS[str(key[0])] if len(key) > 1 else Suite)
             remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])

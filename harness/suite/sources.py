@@ -169,7 +169,8 @@ class _Reader:
         self._name = f"code-{made_by.hexdigest()[:16]}.json"
         self._known: dict[str, Any] = {}
         with suppress(ValueError):  # nothing is kept, or something else
-            self._known = json.loads(user_cache.read(self._name) or "{}")
+            kept = json.loads(user_cache.read(self._name) or "{}")
+            self._known = kept if isinstance(kept, dict) else {}
         self._read: dict[str, Any] = {}
 
     def read(self, name: str) -> _Module:

@@ -17,7 +17,7 @@ def read(name: str) -> str | None:
     """What is kept under a name; None: nothing, or nothing that can be read."""
     try:
         return (folder() / name).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last is of a user without a home
         return None
 
 
@@ -26,7 +26,11 @@ def write(name: str, text: str) -> None:
 
     Several processes may do so at once: readers see what one of them wrote, whole.
     """
-    kept = folder() / name
+    try:
+        kept = folder() / name
+    except RuntimeError as error:
+        logger.warning("%s cannot be kept for next time: %s Set XDG_CACHE_HOME to a folder.", name, error)
+        return
     beside = kept.with_name(f".{name}.{secrets.token_hex(4)}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,8 @@ MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         ("name: a\ntrainer: appo\nenvironment: Ant\n", 3, "environment", ["unknown key", "env"]),
         ("name: a\ntrainer: appo\n", None, "env", ["missing"]),
         (MINIMAL + "limit: {trials: 3}\n", 4, "limit", ["did you mean 'limits'?"]),
+        (MINIMAL + "metrics: [episode_return]\n", 4, "metrics", ["unknown key"]),
+        (MINIMAL + "measure: {list: 3}\n", 4, "measure.list", ["unknown key"]),
         (MINIMAL + "limits:\n  minutes: 3\n  trails: 3\n", 6, "limits.trails", ["did you mean 'trials'?"]),
         (MINIMAL + "limits: {trials: 0}\n", 4, "limits.trials", ["greater than or equal to 1", "got 0"]),
         (MINIMAL + "limits: {trials: many}\n", 4, "limits.trials", ["integer", "'many'"]),

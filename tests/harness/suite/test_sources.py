@@ -137,7 +137,7 @@ def test_a_project_in_another_folder_is_the_same_code(tmp_path: Path) -> None:
     assert Path(file).is_relative_to(tmp_path) and digest == sources.digest()
 
 
-@pytest.mark.parametrize("kept", [None, "{"])
+@pytest.mark.parametrize("kept", [None, "{", "[]", "null"])
 def test_what_was_read_once_is_not_parsed_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kept: str | None
 ) -> None:
