@@ -1,8 +1,19 @@
 """The Pareto front: what nothing else beats in everything at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether ``one`` is nowhere worse than ``other`` and somewhere better; higher is better in each place."""
-    return all(a >= b for a, b in zip(one, other, strict=True)) and any(a > b for a, b in zip(one, other, strict=True))
+def pareto_front(scores: Mapping[int, Sequence[float]]) -> list[int]:
+    """Keys of what no other one beats, in their order.
+
+    Args:
+        scores: as many numbers of each, none NaN; higher is better in each place. What is nowhere worse than another
+            and somewhere better beats it.
+    """
+    different = {tuple(own) for own in scores.values()}
+    best = {
+        own
+        for own in different
+        if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other in different - {own})
+    }
+    return [key for key, own in scores.items() if tuple(own) in best]

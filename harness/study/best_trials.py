@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.measure.record import Phase, Record, attempts_that_count, typical
-from harness.stats.pareto import dominates
+from harness.stats.pareto import pareto_front
 from harness.suite.schema import Suite
 
 
@@ -27,12 +27,13 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     looked = {r.trial for r in records if r.second_look and r.state == "complete"}
     looked |= {r.trial for r in records if r.baseline and looked}
     stage = {trial: (trial in confirmed, trial in looked) for trial in scores}
-    front = [
-        trial
-        for trial, own in scores.items()
-        if not any(dominates(scores[other], own) for other in scores if stage[other] >= stage[trial])
-    ]
-    best = front if len(suite.objectives) > 1 else list(scores)
+    best = list(scores)
+    if len(suite.objectives) > 1:
+        fronts = {
+            least: pareto_front({trial: own for trial, own in scores.items() if stage[trial] >= least})
+            for least in set(stage.values())
+        }
+        best = [trial for trial in scores if trial in fronts[stage[trial]]]
     return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
 
 

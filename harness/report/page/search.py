@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from harness.report.page import charts
 from harness.report.page.model import Chart, Rows, Section, Table, measured, share
 from harness.report.studies import DRAWN, StudyFiles, Trial, finite, plain, scale
-from harness.stats.pareto import dominates
+from harness.stats.pareto import pareto_front
 from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS, RETURNS
 from harness.suite.space import ends
@@ -213,9 +213,8 @@ def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[T
         trial.number: [trial.value(name) * (1 if direction == "maximize" else -1) for name, direction in metrics]
         for trial in trials
     }
-    scores = {number: own for number, own in scores.items() if all(map(math.isfinite, own))}
-    best = {n: own for n, own in scores.items() if not any(dominates(other, own) for other in scores.values())}
-    return sorted((trial for trial in trials if trial.number in best), key=lambda trial: best[trial.number][0])
+    best = pareto_front({number: own for number, own in scores.items() if all(map(math.isfinite, own))})
+    return sorted((trial for trial in trials if trial.number in best), key=lambda trial: scores[trial.number][0])
 
 
 def pareto(study: StudyFiles) -> Section:

@@ -92,20 +92,20 @@ class SharedRecords(RecordFile):
         columns = RECORDS.c
         with self._engine.connect() as connection:
             query = select(columns.id, columns.driver, columns.record).where(columns.study == self._study)
-            rows = connection.execute(query.order_by(columns.id)).all()
-            self.records.clear()
-            self._own.clear()
+            rows, records, own = connection.execute(query.order_by(columns.id)).all(), [], []
             for row in rows:
                 try:
                     record = Record.from_flat(json.loads(row.record))
                 except (ValueError, TypeError, RecursionError) as error:
                     raise RecordError(f"the database's row {row.id} of {self._study} is no record: {error}") from None
-                self.records.append(record)
+                records.append(record)
                 if row.driver == self._leases.driver.id:
-                    self._own.append(record)
+                    own.append(record)
                 if row.id not in self._with_curve:
                     self._restore_curve(record, connection.scalar(select(columns.curve).where(columns.id == row.id)))
                     self._with_curve.add(row.id)
+        # as before where the database fails meanwhile
+        self.records[:], self._own[:] = records, own
         text = "".join(_text(record) + "\n" for record in self.records)
         # a driver with the same folder may have written what it knew, which was less
         if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
