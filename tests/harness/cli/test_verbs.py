@@ -22,9 +22,18 @@ REPOSITORY = Path(__file__).parents[3]
 
 def start(*arguments: object, **more) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *map(str, arguments)], cwd=REPOSITORY, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, **more,
+        [sys.executable, "-X", "faulthandler", "-m", "harness", *map(str, arguments)], cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
     )  # fmt: skip
+
+
+def ended(process: subprocess.Popen) -> tuple[str, str]:
+    """What a process that is to end printed; if it does not end, where it stands is in what it printed."""
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        return process.communicate()
 
 
 def harness(*arguments: object) -> tuple[int, str, str]:
@@ -228,7 +237,7 @@ def test_a_signal_ends_the_run_and_the_next_run_finishes_it(endless, tmp_path, s
     process = start(*endless, "--set", "fixed.behaviour=endless")
     trial = wait_for_trial(tmp_path)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=10)
+    out, err = ended(process)
     assert process.returncode == code, err
     assert "run the same command again to go on" in out
     assert not psutil.pid_exists(trial)
@@ -240,7 +249,9 @@ def test_a_second_signal_kills_at_once(endless, tmp_path) -> None:
     trial = wait_for_trial(tmp_path)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) in (130, 143)
+    out, err = ended(process)
+    assert process.returncode in (130, 143), err
+    assert "run the same command again" not in out  # as the orderly end says, which waits for the trial
     psutil.wait_procs([psutil.Process(trial)] if psutil.pid_exists(trial) else [], timeout=5)
     assert not psutil.pid_exists(trial)
 
