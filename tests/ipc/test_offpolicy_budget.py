@@ -113,14 +113,15 @@ def test_networks_and_gradients_are_those_of_the_learner(algorithm, parts, monke
 
 
 @algorithms
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("layer_norm", "atoms"), [(False, 1), (True, 1), (True, 101)])
 @pytest.mark.parametrize("widths", [[256, 256], [400, 300, 64]])
-def test_the_workspace_has_room_for_what_is_kept_for_gradients(algorithm, layer_norm, widths):
+def test_the_workspace_has_room_for_what_is_kept_for_gradients(algorithm, layer_norm, atoms, widths):
     network = {"actor": widths, "critic": widths, "layer_norm": layer_norm}
-    config = config_of(algorithm, batch_size=256, learner_threads=1, network=network)
+    values = {"algorithm.num_atoms": atoms}
+    config = config_of(algorithm, batch_size=256, learner_threads=1, network=network, **values)
     learner = build_learner(config, EnvDims(17, 6, 5))
     try:
-        batch = learner.with_noise(RowLayout(17, 6, 5).fields(torch.zeros(256, 53)))
+        batch = learner.prepared(RowLayout(17, 6, 5).fields(torch.zeros(256, 53)))
         kept = kept_for_gradients(learner, batch)
         room = item(estimate(config, SIZES, cores=1, costs=FALLBACK), "workspace").bytes
         assert 0.4 * room < kept < room

@@ -98,10 +98,12 @@ SAC_CHANGES = {
     "algorithm.tau": 0.1,
     "algorithm.actor_learning_rate": 1e-4,
     "algorithm.critic_learning_rate": 2e-4,
+    "algorithm.critic_weight_decay": 0.1,
     "algorithm.alpha_learning_rate": 4e-4,
     "algorithm.target_reduction": "mean",
     "algorithm.policy_frequency": 2,
     "algorithm.init_alpha": 0.5,
+    "algorithm.max_alpha": 0.6,
     "algorithm.auto_alpha": False,
     "algorithm.target_entropy_scale": 0.5,
 }
@@ -192,6 +194,7 @@ def test_sac_goes_on_with_every_other_setting(sac_checkpoint, tmp_path):
     (actor,) = after["learner"]["actor_optimizer"]["param_groups"]
     (critic,) = after["learner"]["critic_optimizer"]["param_groups"]
     assert (actor["lr"], critic["lr"]) == (1e-4, 2e-4)
+    assert (actor["weight_decay"], critic["weight_decay"]) == (0.0, 0.1)
     assert {name: used(after)[name] for name in SAC_CHANGES} == SAC_CHANGES
 
     back = {"algorithm.auto_alpha": True, "algorithm.alpha_learning_rate": 5e-4}

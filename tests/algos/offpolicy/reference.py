@@ -19,7 +19,9 @@ class Reference:
         self.actor, self.critics = copy.deepcopy(learner.actor), copy.deepcopy(learner.critics)
         self.target_critics, self.target_actor = copy.deepcopy(self.critics), copy.deepcopy(self.actor)
         algorithm = self.algorithm
-        self.critic_optimizer = torch.optim.Adam(self.critics.body.parameters(), lr=algorithm.critic_learning_rate)
+        decay = {"weight_decay": algorithm.critic_weight_decay}
+        critics = self.critics.body.parameters()
+        self.critic_optimizer = torch.optim.AdamW(critics, lr=algorithm.critic_learning_rate, **decay)
         self.actor_optimizer = torch.optim.Adam(self.actor.body.parameters(), lr=algorithm.actor_learning_rate)
         if self.sac:
             self.log_alpha = torch.tensor(algorithm.init_alpha).log().requires_grad_()

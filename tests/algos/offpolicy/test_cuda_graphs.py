@@ -112,7 +112,10 @@ def test_the_current_device_is_the_named_one_for_a_while(device, cuda: StandIn) 
     assert cuda.now == FIRST
 
 
-@pytest.mark.parametrize("changes", [{}, {"algorithm.num_atoms": 5}, {"learner_dtype": "bfloat16"}], ids=str)
+CHANGES = [{}, {"algorithm.num_atoms": 5}, {"learner_dtype": "bfloat16"}, {"algorithm.reward_scale": "auto"}]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_replayed_updates_leave_the_same_metrics_and_parameters(algorithm, changes, request) -> None:
     changes = {"algorithm.policy_frequency": 2} | changes

@@ -1,5 +1,6 @@
 """SAC and TD3: their updates against another text of the papers, targets of known value, determinism, exact resume."""
 
+import copy
 import dataclasses
 import io
 
@@ -86,6 +87,7 @@ VARIANTS = {
     "one hidden layer": {"network": {"actor": [16], "critic": [12], "layer_norm": True}},
     "fixed temperature": {"algorithm.auto_alpha": False, "algorithm.init_alpha": 0.3},
     "one critic": {"algorithm.num_critics": 1},
+    "weight decay": {"algorithm.critic_weight_decay": 5.0},
 }
 
 
@@ -157,7 +159,7 @@ def targets_of(learner, batch):
     """The values [B], none of them negative, that critics which say 0 shall learn: by their loss."""
     for parameter in learner.critics.parameters():
         parameter.data.zero_()
-    losses, _ = learner.critic_loss(learner.with_noise(batch))
+    losses, _ = learner.critic_loss(learner.prepared(batch))
     return (2 * losses.detach() / learner.config.algorithm.num_critics).sqrt()
 
 
@@ -203,6 +205,55 @@ def test_rewards_are_learned_from_times_their_scale(algorithm):
         scaled.update(batch)
         plain.update(batch | {"rewards": 0.25 * batch["rewards"]})
     assert torch.equal(parameters(scaled.actor, scaled.critics), parameters(plain.actor, plain.critics))
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_decay_takes_off_weights_of_the_critics_where_there_is_no_gradient(algorithm):
+    changes = {"algorithm.critic_weight_decay": 0.5, "algorithm.num_critics": 1, "algorithm.policy_frequency": 2}
+    learner = make(algorithm, **changes)
+    batch = make_batch() | {"dones": torch.ones(BATCH), "truncated": torch.zeros(BATCH)}
+    batch["rewards"] = learner.critics(batch["obs"], batch["actions"]).detach()[0, :, 0]  # they are right already
+    critics, actor = parameters(learner.critics), parameters(learner.actor)
+    learner.update(batch)
+    torch.testing.assert_close(parameters(learner.critics), critics * (1 - 1e-2 * 0.5))
+    assert torch.equal(parameters(learner.actor), actor)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("steps", [False, True], ids=["single steps", "several"])
+def test_what_is_learned_with_rewards_that_are_followed_does_not_depend_on_their_size(algorithm, steps):
+    small, large = (make(algorithm, **{"algorithm.reward_scale": "auto"}) for _ in range(2))
+    for seed in range(4):
+        batch = make_batch(seed, steps=steps)
+        small.update(batch)
+        large.update(batch | {"rewards": 1024 * batch["rewards"]})  # a power of two: the very same bits
+    assert torch.equal(parameters(small.actor, small.critics), parameters(large.actor, large.critics))
+    assert small.metrics()["reward_scale"] == 1024 * large.metrics()["reward_scale"]
+
+
+def test_a_constant_reward_that_is_followed_is_a_return_of_one():
+    learner = make("td3", **{"algorithm.reward_scale": "auto", "algorithm.gamma": 0.5})
+    batch = make_batch(steps=True)
+    learner.update(batch | {"rewards": torch.zeros(BATCH)})  # says nothing
+    rewards = -4 * (2 - 0.5 ** (batch["steps"] - 1))  # of -4 in each of its steps, discounted
+    for _ in range(3):
+        learner.update(batch | {"rewards": rewards})
+        assert learner.metrics()["reward_scale"] == pytest.approx(0.5 / 4)
+    torch.testing.assert_close(learner.prepared(batch | {"rewards": rewards})["rewards"], rewards / 8)
+    for _ in range(400):
+        learner.prepared(batch | {"rewards": 3 * rewards})
+    assert learner.metrics()["reward_scale"] == pytest.approx(0.5 / 12, rel=0.02)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_the_size_of_rewards_that_are_followed_is_resumed(algorithm):
+    through, resumed = (make(algorithm, **{"algorithm.reward_scale": "auto"}) for _ in range(2))
+    for seed in range(3):
+        through.update(make_batch(seed))
+    resumed.load_state_dict(copy.deepcopy(through.state_dict()))
+    for learner in (through, resumed):
+        learner.update(make_batch(3))
+    assert through.metrics() == resumed.metrics()
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -270,9 +321,36 @@ def test_the_temperature_rises_while_the_policy_is_less_random_than_wanted():
         assert (float(learner.alpha) > 0.5) == rises
 
 
-def test_a_distribution_needs_a_range():
-    with pytest.raises(ValueError, match=r"value_min is 1\.0; it must be below value_max, 1\.0"):
-        make("td3", **{"algorithm.num_atoms": 5, "algorithm.value_min": 1.0, "algorithm.value_max": 1.0})
+def test_the_temperature_never_exceeds_its_bound():
+    """The policy is less random than wanted, so that it would rise."""
+    rising = {"target_entropy_scale": -5.0, "init_alpha": 0.5, "alpha_learning_rate": 1e-2}
+    rising = {f"algorithm.{name}": value for name, value in rising.items()}
+    free, bounded = make("sac", **rising), make("sac", **rising, **{"algorithm.max_alpha": 0.505})
+    for seed in range(3):
+        for learner in (free, bounded):
+            learner.update(make_batch(seed))
+        assert float(bounded.alpha) <= 0.505 * (1 + 1e-6)
+    assert float(bounded.alpha) == pytest.approx(0.505)
+    bounded.load_state_dict(copy.deepcopy(free.state_dict()))
+    assert float(free.alpha) > 0.51
+    assert float(bounded.alpha) == pytest.approx(0.505)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"num_atoms": 5, "value_min": 1.0, "value_max": 1.0},
+            r"value_min: is 1\.0; it must be below value_max, 1\.0",
+        ),
+        ({"reward_scale": "auto", "gamma": 1.0}, "reward_scale: 'auto' needs algorithm.gamma below 1"),
+        ({"reward_scale": "automatic"}, "reward_scale: Input should be"),
+        ({"init_alpha": 0.2, "max_alpha": 0.1}, r"max_alpha: 0\.1 is below the first temperature: lower"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    with pytest.raises(SettingsError, match=rf"^algorithm\.{message}"):
+        make("sac", **{f"algorithm.{name}": value for name, value in changes.items()})
 
 
 def test_settings_are_not_changed_by_learning():

@@ -1,5 +1,6 @@
 """Every setting of SAC and TD3, documented once beside its default."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -50,6 +51,8 @@ class AlgorithmConfig:
     """of Adam, for the actor"""
     critic_learning_rate: PositiveFloat = 3e-4
     """of Adam, for the critics"""
+    critic_weight_decay: NonNegativeFloat = 0.0
+    """of AdamW (arXiv:1711.05101): each update takes this times the learning rate off the weights of the critics"""
     policy_frequency: PositiveInt = 1
     """critic updates for each update of the actor: of SAC's temperature, too, and of TD3's targets"""
     num_critics: PositiveInt = 2
@@ -62,8 +65,9 @@ class AlgorithmConfig:
     """smallest return that a distributional critic can predict"""
     value_max: float = 100.0
     """largest return that a distributional critic can predict"""
-    reward_scale: PositiveFloat = 1.0
-    """factor of the rewards that are learned from; reported returns are the environment's own"""
+    reward_scale: PositiveFloat | Literal["auto"] = 1.0
+    """factor of the rewards that are learned from; auto: such that their root mean square, in every step, is a return
+    of 1; reported returns are the environment's own"""
     enable_compile: bool = False
     """torch.compile the losses; needs a C++ compiler, and half a minute at the start; on a CPU it did not pay"""
     cuda_graphs: bool = True
@@ -84,6 +88,8 @@ class SACAlgorithmConfig(AlgorithmConfig):
     """adapt the temperature so that the policy keeps the target entropy"""
     target_entropy_scale: float = 1.0
     """target entropy in nats is minus this times the number of actions"""
+    max_alpha: PositiveFloat | None = None
+    """bound that the temperature never exceeds; null: none"""
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,18 @@ def check(config: OffPolicyConfig) -> None:
             f"{config.replay_capacity} transitions are too few: learning starts at {start}, and "
             f"{config.lead_rows} more are added meanwhile; use at least {needed}",
         )
+    algorithm = config.algorithm
+    if algorithm.reward_scale == "auto" and algorithm.gamma == 1:
+        raise SettingsError("algorithm.reward_scale", "'auto' needs algorithm.gamma below 1, as returns have no end")
+    if algorithm.num_atoms > 1 and algorithm.value_min >= algorithm.value_max:
+        raise SettingsError(
+            "algorithm.value_min", f"is {algorithm.value_min}; it must be below value_max, {algorithm.value_max}"
+        )
+    if isinstance(algorithm, SACAlgorithmConfig) and algorithm.init_alpha > (algorithm.max_alpha or math.inf):
+        raise SettingsError(
+            "algorithm.max_alpha",
+            f"{algorithm.max_alpha} is below the first temperature: lower algorithm.init_alpha, {algorithm.init_alpha}",
+        )
     workers = config.workers
     if workers.kind == "collector":
         return
@@ -252,9 +270,9 @@ def check(config: OffPolicyConfig) -> None:
             f"{config.num_envs} environments cannot be divided among {workers.count} workers; change num_envs or "
             "workers.count so that each has as many",
         )
-    if config.algorithm.n_step > 1:
+    if algorithm.n_step > 1:
         raise SettingsError(
-            "algorithm.n_step", f"is {config.algorithm.n_step}; workers store single steps: use 1, or the collector"
+            "algorithm.n_step", f"is {algorithm.n_step}; workers store single steps: use 1, or the collector"
         )
     if config.stagger_episodes:
         raise SettingsError("stagger_episodes", f"with {by} all first episodes start at their beginning; use false")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unilab.algos.torch.gradient import Batch, Loss, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config, check
 from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
 from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
@@ -28,6 +28,8 @@ interpreter's lock, and work inside each operation instead"""
 PASS_ROWS = 512
 """rows that a core takes through the networks at once: with 4,096, which leave its caches, it needed 9 % more time"""
 
+REWARD_RATE = 0.01
+"""weight of the newest batch in the mean square of rewards that ``reward_scale: auto`` follows"""
 BFLOAT16_KERNELS = 15 * MIB
 """what oneDNN compiles and keeps for matrix products in bfloat16 on a CPU (torch 2.13, measured)"""
 
@@ -46,7 +48,7 @@ class OffPolicyLearner(ABC):
         updates: gradient steps so far.
 
     Raises:
-        SettingsError: a network cannot be made as the settings describe it.
+        SettingsError: settings do not go together, or a network cannot be made as they describe it.
     """
 
     STATISTICS: tuple[str, ...]
@@ -54,6 +56,7 @@ class OffPolicyLearner(ABC):
     actor_optimizer: torch.optim.Optimizer
 
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
+        check(config)
         self.config = config
         self.action_dim = action_dim
         self.device = torch.device(config.learner_device)
@@ -68,25 +71,38 @@ class OffPolicyLearner(ABC):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.target_critics.normalizer = self.critics.normalizer
         self.value = build_value(config.algorithm, self.device)
+        algorithm = config.algorithm
         self.critic_optimizer = self.adam(
-            {"params": self.critics.parameters(), "lr": config.algorithm.critic_learning_rate}
+            {
+                "params": self.critics.parameters(),
+                "lr": algorithm.critic_learning_rate,
+                "weight_decay": algorithm.critic_weight_decay,
+            }
         )
+        self._mean_square = torch.zeros((), device=self.device)
         self._generator = torch.Generator(self.device).manual_seed(derive_seed(config.seed, "updates"))
-        self._statistics = {name: torch.zeros((), device=self.device) for name in self.STATISTICS}
+        statistics = (*self.STATISTICS, "reward_scale") if self.scales_rewards else self.STATISTICS
+        self._statistics = {name: torch.zeros((), device=self.device) for name in statistics}
 
         threads = (config.learner_threads or 1) if self.device.type == "cpu" else 1
         self._rows_of = divide(config, threads)
         torch.set_num_threads(threads // len(self._rows_of))
         self._gradients = SharedGradients(len(self._rows_of), self.device, config.learner_dtype)
-        compiled = config.algorithm.enable_compile
+        compiled = algorithm.enable_compile
         self._critic_loss: Loss = torch.compile(self.critic_loss, dynamic=False) if compiled else self.critic_loss
         self._actor_loss: Loss = torch.compile(self.actor_loss, dynamic=False) if compiled else self.actor_loss
         self._run = self._replayed()
 
     def adam(self, *groups: dict[str, Any]) -> torch.optim.Optimizer:
-        """Adam over groups of parameters, fused where there is such a kernel."""
+        """AdamW over groups of parameters, without decay unless a group says so; fused where there is such a kernel."""
         capturable = self.device.type == "cuda" and self.config.algorithm.cuda_graphs
-        return torch.optim.Adam(list(groups), fused=self.device.type in ("cpu", "cuda"), capturable=capturable)
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(list(groups), weight_decay=0.0, fused=fused, capturable=capturable)
+
+    @property
+    def scales_rewards(self) -> bool:
+        """The factor of the rewards follows them (``reward_scale: auto``)."""
+        return self.config.algorithm.reward_scale == "auto"
 
     @abstractmethod
     def critic_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -108,12 +124,34 @@ class OffPolicyLearner(ABC):
         self.updates += 1
         self._run(batch, self.updates % self.config.algorithm.policy_frequency == 0)
 
-    def with_noise(self, batch: Batch) -> Batch:
-        """The batch with standard normal ``noise`` and ``next_noise`` [B, A], for the actions of this and the next
-        observations."""
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch as an update takes it: with scaled rewards, and with standard normal ``noise`` and ``next_noise``
+        [B, A] for the actions of this and the next observations."""
         shape = (2, len(batch["rewards"]), self.action_dim)
         noise, next_noise = torch.randn(shape, generator=self._generator, device=self.device)
-        return {**batch, "noise": noise, "next_noise": next_noise}
+        return {**batch, "rewards": self._scaled_rewards(batch), "noise": noise, "next_noise": next_noise}
+
+    @torch.no_grad()
+    def _scaled_rewards(self, batch: Batch) -> Tensor:
+        """[B] that are learned from; the replay buffer holds the environment's own.
+
+        With ``reward_scale: auto`` they are divided by the discounted sum of their root mean square in each step, for
+        ever. Returns are then about 1 at most, whatever the task's rewards are. SimbaV2 (arXiv:2502.15280) follows the
+        returns themselves, for which every environment needs a sum of its own; here a batch is enough.
+        """
+        rewards, scale = batch["rewards"], self.config.algorithm.reward_scale
+        if scale != "auto":
+            return rewards if scale == 1 else scale * rewards
+        gamma = self.config.algorithm.gamma
+        each = rewards  # in each step, of a row that stands for several
+        if "steps" in batch:
+            each = rewards * (1 - gamma) / (1 - torch.pow(gamma, batch["steps"]))
+        first = self._mean_square == 0  # the first batch with any reward counts alone
+        rate = REWARD_RATE + (1 - REWARD_RATE) * first
+        self._mean_square.lerp_(each.square().mean(), rate)
+        factor = (1 - gamma) * self._mean_square.clamp(min=torch.finfo(rewards.dtype).tiny).rsqrt()
+        self._statistics["reward_scale"].copy_(factor)
+        return rewards * factor
 
     def minimize(self, loss: Loss, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         """One step of the optimizer down the mean loss over a batch, whose parts the threads share.
@@ -139,11 +177,6 @@ class OffPolicyLearner(ABC):
     def critic_obs(self, batch: Batch, prefix: str = "") -> Tensor:
         """What the critics see [R, C]."""
         return batch[prefix + ("critic" if "critic" in batch else "obs")]
-
-    def rewards(self, batch: Batch) -> Tensor:
-        """[R] that are learned from; the replay buffer holds the environment's own."""
-        scale = self.config.algorithm.reward_scale
-        return batch["rewards"] if scale == 1 else scale * batch["rewards"]
 
     def discounts(self, batch: Batch) -> Tensor:
         """[R] factor of the value behind each row: 0 where the episode terminated, not where it was truncated."""
@@ -188,6 +221,7 @@ class OffPolicyLearner(ABC):
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "updates": self.updates,
+            "mean_square_reward": self._mean_square,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,6 +232,8 @@ class OffPolicyLearner(ABC):
         continue_optimizer(self.actor_optimizer, state["actor_optimizer"])
         continue_optimizer(self.critic_optimizer, state["critic_optimizer"])
         self.updates = state["updates"]
+        if self.scales_rewards:
+            self._mean_square.copy_(state["mean_square_reward"])
         seed = derive_seed(self.config.seed, f"updates resumed at {self.updates}")
         continue_generator(self._generator, state["generator"], seed)
         self._run = self._replayed()  # a recording would go on with the optimizers' old moments

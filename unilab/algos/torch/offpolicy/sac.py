@@ -19,7 +19,7 @@ class SAC(OffPolicyLearner):
     y         = r + gamma (min_i Q'_i(s', a') - alpha log pi(a'|s'))     a' ~ pi(s')
     critics   : minimize mean (Q_i(s, a) - y)^2 / 2
     actor     : minimize mean alpha log pi(a|s) - min_i Q_i(s, a)        a ~ pi(s)
-    log alpha : minimize mean -log alpha (log pi(a|s) + target entropy)
+    log alpha : minimize mean -log alpha (log pi(a|s) + target entropy), alpha <= max_alpha
     """
 
     STATISTICS = ("critic_loss", "value_mean", "entropy", "alpha")
@@ -47,7 +47,7 @@ class SAC(OffPolicyLearner):
             next_actions, next_log_probs = policy.sample_with_log_prob(batch["next_noise"])
             next_outputs = self.target_critics(self.critic_obs(batch, "next_"), next_actions)
             bonus = self.alpha * next_log_probs
-            targets = self.value.targets(next_outputs, self.rewards(batch), self.discounts(batch), bonus)
+            targets = self.value.targets(next_outputs, batch["rewards"], self.discounts(batch), bonus)
         outputs = self.critics(self.critic_obs(batch), batch["actions"])
         losses = self.value.losses(outputs, targets)
         statistics = {"critic_loss": losses.mean(0), "value_mean": self.value.expected(outputs.detach()).mean(0)}
@@ -62,12 +62,18 @@ class SAC(OffPolicyLearner):
         return losses + alpha_losses, {"entropy": -log_probs}
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
-        batch = self.with_noise(batch)
+        batch = self.prepared(batch)
         self.minimize(self._critic_loss, self.critic_optimizer, batch)
         if with_actor:
             self.minimize(self._actor_loss, self.actor_optimizer, batch)
+            self._bound_alpha()
         self.follow(self.target_critics, self.critics)
         self._statistics["alpha"].copy_(self.alpha)
+
+    @torch.no_grad()
+    def _bound_alpha(self) -> None:
+        if (bound := self.config.algorithm.max_alpha) is not None:
+            self.log_alpha.clamp_(max=math.log(bound))
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
@@ -80,3 +86,4 @@ class SAC(OffPolicyLearner):
         super().load_state_dict(state)
         if state["init_alpha"] == self.config.algorithm.init_alpha:
             self.log_alpha.data.copy_(state["log_alpha"])
+            self._bound_alpha()

@@ -42,7 +42,7 @@ class TD3(OffPolicyLearner):
             next_actions = self.target_actor.act(batch["next_obs"], disturbance)
             next_outputs = self.target_critics(self.critic_obs(batch, "next_"), next_actions)
             no_bonus = torch.zeros_like(batch["rewards"])
-            targets = self.value.targets(next_outputs, self.rewards(batch), self.discounts(batch), no_bonus)
+            targets = self.value.targets(next_outputs, batch["rewards"], self.discounts(batch), no_bonus)
         outputs = self.critics(self.critic_obs(batch), batch["actions"])
         losses = self.value.losses(outputs, targets)
         statistics = {"critic_loss": losses.mean(0), "value_mean": self.value.expected(outputs.detach()).mean(0)}
@@ -55,7 +55,7 @@ class TD3(OffPolicyLearner):
         return -values, {"policy_value": values}
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
-        batch = self.with_noise(batch)
+        batch = self.prepared(batch)
         self.minimize(self._critic_loss, self.critic_optimizer, batch)
         if with_actor:
             self.minimize(self._actor_loss, self.actor_optimizer, batch)

@@ -114,10 +114,6 @@ class CategoricalValue(ScalarValue):
 
     def __init__(self, algorithm: AlgorithmConfig, device: torch.device) -> None:
         super().__init__(algorithm.target_reduction)
-        if algorithm.value_min >= algorithm.value_max:
-            raise ValueError(
-                f"algorithm.value_min is {algorithm.value_min}; it must be below value_max, {algorithm.value_max}"
-            )
         self._low, self._high = algorithm.value_min, algorithm.value_max
         self._atoms = torch.linspace(self._low, self._high, algorithm.num_atoms, device=device)
         self._gap = (self._high - self._low) / (algorithm.num_atoms - 1)
