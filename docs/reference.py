@@ -21,7 +21,10 @@ checks a suite, and `python -m harness schema` prints a JSON schema that lets an
     "settings": """\
 A suite names these settings in `fixed`, `search`, `baseline` and `pinned`, a configuration for `train` in `settings`.
 Dotted names may also be nested: `algorithm: {gamma: 0.98}`. `python -m harness settings TRAINER` prints the settings of
-any trainer.""",
+any trainer.
+
+What a setting changes is *placement* (where and how the same learning is computed, but for rounding and policy lag),
+*learning*, or the *output* that a run writes beside it.""",
     "record": """\
 Each line of `trials.jsonl` is a record: one attempt at one repeat of one trial. `trials.csv` has the same columns, and
 `counts`, which marks the attempts that count. Rates and fractions are those of the steady window. What was not measured
@@ -102,10 +105,11 @@ def _entries(what: str, entries: Sequence[Entry]) -> str:
     rows = []
     for one in entries:
         default = reference.default_text(one.default)
-        rows.append((f"`{one.name}`", one.values, f"`{default}`" if default else "", one.meaning.replace("``", "`")))
-    if not any(default for _, _, default, _ in rows):
-        return _table((what, "Values", "Meaning"), [(name, values, meaning) for name, values, _, meaning in rows])
-    return _table((what, "Values", "Default", "Meaning"), rows)
+        shown = f"`{default}`" if default else ""
+        rows.append((f"`{one.name}`", one.values, shown, one.changes, one.meaning.replace("``", "`")))
+    columns = (what, "Values", "Default", "Changes", "Meaning")
+    filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    return _table([columns[place] for place in filled], [[row[place] for place in filled] for row in rows])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,15 +11,23 @@ import difflib
 import inspect
 import re
 import textwrap
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 
 from unilab.errors import UserError
 
 T = TypeVar("T")
+
+PLACEMENT, LEARNING, OUTPUT = "placement", "learning", "output"
+"""what a setting may change, see ``changes``"""
+Placement = Annotated[T, PLACEMENT]
+"""type of a setting that says where and how the same learning is computed, but for rounding and policy lag"""
+Output = Annotated[T, OUTPUT]
+"""type of a setting that says what a run writes beside its learning: timelines, checkpoints, evaluations"""
 
 
 class SettingsError(UserError, ValueError):
@@ -90,6 +98,18 @@ def changed(settings: Any) -> dict[str, Any]:
 def names(cls: type) -> list[str]:
     """The dotted names of all settings of a dataclass type."""
     return list(flatten(cls()))
+
+
+def changes(cls: type) -> dict[str, str]:
+    """What each setting of a dataclass type may change, by its dotted name: as its type is marked, else learning."""
+    found: dict[str, str] = {}
+    for name, kind in typing.get_type_hints(cls, include_extras=True).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            found |= {f"{name}.{inner}": changed for inner, changed in changes(kind).items()}
+        else:
+            marks = getattr(kind, "__metadata__", ())
+            found[name] = next((mark for mark in (PLACEMENT, OUTPUT) if mark in marks), LEARNING)
+    return found
 
 
 def meanings(cls: type) -> dict[str, str]:

@@ -72,7 +72,8 @@ def settings(arguments: argparse.Namespace) -> int:
     lines = []
     for one in found:
         default = reference.default_text(one.default) or "empty"
-        lines.append(f"{one.name}: {one.values.replace('`', '')}; default {default}")
+        changes = f"; changes {one.changes}" if one.changes else ""
+        lines.append(f"{one.name}: {one.values.replace('`', '')}; default {default}{changes}")
         if one.meaning:
             lines.append(textwrap.fill(one.meaning, 100, initial_indent="    ", subsequent_indent="    "))
     return tell(arguments, [dataclasses.asdict(one) for one in found], *lines)

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import textwrap
 from importlib import metadata
 from pathlib import Path
@@ -15,22 +14,17 @@ from typing import Any
 import psutil
 
 from unilab.machine.cgroups import memory_limit
-from unilab.machine.devices import usable_cores
+from unilab.machine.devices import processor, usable_cores
 from unilab.machine.nvidia_smi import query
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "optuna", "pandas", "ray")
-FEATURES = (
-    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
-    *("asimd", "sve", "sve2", "bf16", "i8mm"),
-)
-"""instruction sets that change how fast matrix products are"""
 
 
 def describe() -> dict[str, Any]:
     """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch."""
     memory = psutil.virtual_memory()
     limit = memory_limit()
-    cpu, features = _cpu()
+    cpu, features = processor()
     shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
     return {
         "name": platform.node(),
@@ -116,21 +110,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # an extra that is not installed
             continue
     return versions
-
-
-def _cpu() -> tuple[str, list[str]]:
-    """The processor's name, and those of ``FEATURES`` that it has, which Linux alone tells."""
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        name = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-        return name or platform.machine(), []
-    path = Path("/proc/cpuinfo")
-    first = path.read_text().split("\n\n")[0] if path.exists() else ""
-    pairs = (line.partition(":") for line in first.splitlines())
-    info = {key.strip(): value.strip() for key, _, value in pairs}
-    flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
-    name = info.get("model name") or platform.processor() or platform.machine()
-    return name, [feature for feature in FEATURES if feature in flags]
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.suite.metrics import RETURNS
-from harness.suite.schema import UNKNOWN, Suite, SuiteSource, distribution
+from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Suite, SuiteSource, distribution
 from harness.suite.space import Space, ends
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
@@ -78,6 +78,8 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
             key = (group, name)
+            if key == ("search", PLACEMENT) and value == AUTO:
+                continue
             with mistakes.collected():
                 if name not in known:
                     now = trainer.new_name(name)
@@ -115,6 +117,24 @@ def _check_device(source: SuiteSource, trainer: Trainer, key: Key, value: Any) -
             check_device(value, name)
     except DeviceError as error:
         raise source.error(key, str(error).removeprefix(f"{name}: ")) from None
+
+
+def with_placement(source: SuiteSource, trainer: Trainer) -> tuple[SuiteSource, tuple[str, ...]]:
+    """What ``search: {placement: auto}`` stands for on this machine beside what the suite states itself; and a note of
+    it. Of a setting's values the baseline's comes first."""
+    suite = source.suite
+    if suite.search.get(PLACEMENT) != AUTO:
+        return source, ()
+    search = {name: dimension for name, dimension in suite.search.items() if name != PLACEMENT}
+    found = trainer.placements({"env": suite.env} | suite.fixed | suite.baseline)
+    if not found:
+        problem = f"the trainer '{suite.trainer}' does not say what auto is; name the settings that are to be searched"
+        raise source.error(("search", PLACEMENT), problem)
+    added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
+    for name, values in added.items():
+        search[name] = distribution(list(dict.fromkeys([suite.baseline.get(name, values[0]), *values])))
+    note = f"search.{PLACEMENT} is auto, which is here: {', '.join(added) or 'nothing that the suite does not state'}"
+    return dataclasses.replace(source, suite=dataclasses.replace(suite, search=search)), (note,)
 
 
 def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:

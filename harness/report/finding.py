@@ -21,7 +21,7 @@ from harness.study.best_trials import of_one_kind, ranking
 from harness.study.confirmation import BASELINE
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Suite
-from harness.suite.text import metric_text, number_text, percent_text, value_text
+from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
 
 SEEDS = needed_pairs()
 """with fewer nothing is claimed of a return: not even their median has a 95 % interval"""
@@ -86,6 +86,8 @@ class Finding:
     """the verdict on the best"""
     claim: str = ""
     """one sentence"""
+    not_shown: str = ""
+    """what speed alone leaves open, one sentence; empty where learning was measured or the best is the baseline"""
 
     @property
     def level(self) -> float:
@@ -131,8 +133,17 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
         if baseline is not None:
             candidates = {r.trial for r in records if r.phase == "confirm"} - {BASELINE}
             found = replace(found, candidates=len(candidates), looks=looks)
-            found = replace(found, **_compared(found, trials, candidates))
+            found = replace(found, **_compared(found, trials, candidates), not_shown=_unlearned(suite, own, base))
     return replace(found, claim=sentence(found))
+
+
+def _unlearned(suite: Suite, best: Trial, baseline: Trial) -> str:
+    """That it was not measured whether the best still learns, and which settings that is a question of."""
+    if suite.learns or best.number == baseline.number:
+        return ""
+    before = baseline.params
+    changed = {name: value for name, value in best.params.items() if name not in before or value != before[name]}
+    return f"Speed alone was measured: that it learns as well with {settings_text(changed)} is not shown."
 
 
 def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:

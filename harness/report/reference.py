@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from harness.measure.record import Record
 from harness.suite.metrics import METRICS
-from harness.suite.schema import Suite
+from harness.suite.schema import PLACEMENT, Suite
 from harness.trainers import trainer as trainers
 from unilab.settings import meanings
 
@@ -34,6 +34,8 @@ class Entry:
     default: Any
     """``dataclasses.MISSING`` where there is none"""
     meaning: str
+    changes: str = ""
+    """what a setting may change: placement, learning or output; see ``unilab.settings.changes``"""
 
 
 class _WithMeanings(GenerateJsonSchema):
@@ -73,11 +75,12 @@ def settings(trainer: str) -> list[Entry]:
     """
     found = trainers.get(trainer)
     if isinstance(found, trainers.ConfiguredTrainer):
-        return entries(schema_of(found.config_type))
-    return [
-        Entry(name, _values(TypeAdapter(type(value)).json_schema()), value, "")
-        for name, value in found.defaults().items()
-    ]
+        known = entries(schema_of(found.config_type))
+    else:
+        kinds = {name: _values(TypeAdapter(type(value)).json_schema()) for name, value in found.defaults().items()}
+        known = [Entry(name, kinds[name], value, "") for name, value in found.defaults().items()]
+    changes = found.changes()
+    return [dataclasses.replace(one, changes=changes.get(one.name, "")) for one in known]
 
 
 def suite_keys() -> list[Entry]:
@@ -117,6 +120,8 @@ def suite_schema() -> Schema:
     defined["Dimension"]["oneOf"][0]["minItems"] = 1
     defined["Group"] = {"type": "object", "additionalProperties": _or_group({"$ref": "#/$defs/Dimension"})}
     properties["search"]["additionalProperties"] = _or_group({"$ref": "#/$defs/Dimension"})
+    auto = {"const": "auto", "description": "all settings of the trainer that change placement alone"}
+    properties["search"]["properties"] = {PLACEMENT: auto}
     made["allOf"] = []
     for name in trainers.REGISTRY:  # what a suite of this trainer may have; its settings are definitions of the schema
         found = trainers.get(name)
@@ -124,6 +129,7 @@ def suite_schema() -> Schema:
         own = schema_of(found.config_type)
         given = {key: one for key, one in _leaves(own, own) if key != "env"}
         searched = {key: {"$ref": "#/$defs/Dimension", "description": one["description"]} for key, one in given.items()}
+        searched[PLACEMENT] = auto
         defined |= {f"settings of {name}": _group(given), f"search of {name}": _group(searched)}
         fixed, search = ({"$ref": f"#/$defs/{kind} of {name}"} for kind in ("settings", "search"))
         keys = {"fixed": fixed, "baseline": fixed, "pinned": {"additionalProperties": fixed}, "search": search}

@@ -75,6 +75,8 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     config = {"trainer": trainer, "env": env, "settings": plain}
     path = study.folder / "best.yaml"
     head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
+    if not_shown := conclude(plan.suite, study.records.records).not_shown:
+        head += f"# {not_shown}\n"
     write_atomic(path, head + to_yaml(config))
     return path
 
@@ -151,6 +153,8 @@ def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
     text = f"Best ({objective.direction} {objective.metric}): trial {best['trial']} with {value}"
     console.print(Text(text + f", measured {best['kind']}" * (best["kind"] != "alone"), style="bold"))
     console.print(Text(found["claim"]))
+    if found["not_shown"]:
+        console.print(Text(found["not_shown"]))
     if len(plan.suite.objectives) > 1:
         front = ", ".join(map(str, result["order"]))
         console.print(Text(f"Pareto front: trials {front}; ordered by {objective.metric}"))

@@ -38,6 +38,8 @@ FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
 UNKNOWN = "?"
 """environment of a suite that names none that can be one"""
+PLACEMENT = "placement"
+"""stands in ``search`` for all settings of the trainer that change placement alone, with the value ``auto``"""
 UNKNOWN_KEY = "unexpected_keyword_argument"
 """as pydantic calls it"""
 
@@ -97,6 +99,9 @@ def written(dimension: BaseDistribution) -> list[Any] | dict[str, Any]:
     assert isinstance(dimension, IntDistribution | FloatDistribution)
     step = None if isinstance(dimension, IntDistribution) and dimension.step == 1 else dimension.step
     return {"low": dimension.low, "high": dimension.high, "log": dimension.log, "step": step}
+
+
+AUTO = distribution(["auto"])
 
 
 def _kind_of_search(value: Any) -> str | None:
@@ -316,7 +321,8 @@ class Suite(Section):
     fixed: dict[str, Any] = field(default_factory=dict)
     """settings of the trainer that all trials have"""
     search: dict[str, Dimension] = field(default_factory=dict)
-    """settings that vary: each a list of values, or a range with low and high"""
+    """settings that vary: each a list of values, or a range with low and high; ``placement: auto`` stands for those
+    that change placement alone, with the values that make sense on this machine"""
     baseline: dict[str, Any] = field(default_factory=dict)
     """the configuration that is measured first and compared with; what it leaves out of the search is
     the trainer's default, or else the first value of the range or list"""
@@ -472,6 +478,8 @@ def _without_groups(search: Any) -> Any:
     """Dimensions may be nested, as settings may: each under its dotted name."""
     if not isinstance(search, dict):
         return search
+    if search.get(PLACEMENT) == "auto":
+        search = search | {PLACEMENT: ["auto"]}
     flat: dict[str, Any] = {}
     for name, value in search.items():
         is_group = isinstance(value, dict) and value and all(isinstance(inner, dict | list) for inner in value.values())

@@ -39,7 +39,7 @@ def value_text(metric: str, value: float) -> str:
 def dimension_text(dimension: Any) -> str:
     """Of a distribution of Optuna."""
     if hasattr(dimension, "choices"):
-        return ", ".join(map(str, dimension.choices))
+        return ", ".join(map(setting_text, dimension.choices))
     return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
 
 

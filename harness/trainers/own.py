@@ -17,7 +17,7 @@ from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
-from unilab.machine.devices import split_threads, usable_cores
+from unilab.machine.devices import computes_bfloat16, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.run.config import RunConfig
 from unilab.run.progress import Summary
@@ -41,6 +41,18 @@ class OwnTrainer(ConfiguredTrainer):
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(self.config(settings).idle)
+
+    def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        """Compilation is not among them: it takes half a minute at each start, and did not pay."""
+        config, cores = self.config(settings), usable_cores()
+        parts = sorted({cores * quarters // 4 for quarters in (1, 2, 3)} - {0})
+        return {
+            "collector_device": ("cpu", "cuda"),
+            "learner_device": ("cpu", "cuda"),
+            "learner_dtype": ("float32", "bfloat16") if computes_bfloat16() else ("float32",),
+            "env_threads": (None, *parts),
+            "learner_threads": (None, *(count for count in parts if count <= config.most_learner_threads)),
+        }
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
@@ -87,6 +99,10 @@ class APPOTrainer(OwnTrainer):
             from unilab.algos.torch.appo.actor_critic import build_networks
 
             build_networks(config, _env_sizes(config).dims)
+
+    def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        ring = {"num_slots": (1, 2, 4), "when_full": ("wait", "drop_oldest")}
+        return {"mode": ("async", "sync"), **ring, **super().placements(settings)}
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         """Each iteration learns from one rollout, and so many fill the ring."""
@@ -135,6 +151,9 @@ class OffPolicyTrainer(OwnTrainer):
             from unilab.algos.torch.offpolicy.learner import build_networks
 
             build_networks(config, _env_sizes(config).dims)
+
+    def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        return {"pipeline": ("auto", "prefetch"), **super().placements(settings)}
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
         return super().pausable(settings) and self.config(settings).workers.kind != "ray"

@@ -5,13 +5,13 @@ import inspect
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unilab.errors import UserError
 from unilab.run.progress import Progress, Summary
-from unilab.settings import SettingsError, flatten, nearest, new_name, parse
+from unilab.settings import SettingsError, changes, flatten, nearest, new_name, parse
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
     from unilab.ipc.memory_budget import MemoryBudget
@@ -58,6 +58,16 @@ class Trainer(ABC):
     def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
         """Raises ``SettingsError`` where this trainer, or a network that is described, does not fit the environment,
         which can be made."""
+
+    def changes(self) -> Mapping[str, str]:
+        """What each setting may change (``unilab.settings.changes``); one that is not there: not known."""
+        return {}
+
+    def placements(self, settings: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+        """Settings that change placement alone, and the values of each that make sense on this machine beside
+        ``settings``: what ``search: {placement: auto}`` stands for. The trainer's default comes first. Devices may be
+        named that are not there. Empty: the trainer does not say."""
+        return {}
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Names of settings that change nothing beside the others: they are not searched, and not shown."""
@@ -139,6 +149,9 @@ class ConfiguredTrainer(Trainer):
 
     def new_name(self, name: str) -> str | None:
         return new_name(self.config_type, name)
+
+    def changes(self) -> Mapping[str, str]:
+        return changes(self.config_type)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         self.config(settings)

@@ -5,13 +5,17 @@ torch is imported only when a device other than the CPU is asked about: a plan f
 
 import math
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from unilab.errors import UserError
 from unilab.machine.cgroups import cpu_quota
+from unilab.machine.nvidia_smi import query
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +29,14 @@ FEW_CORES = 4
 """up to here whole cores are too coarse to divide between collector and learner"""
 
 COLLECTOR_NICENESS = 5
+
+FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
+    *("asimd", "sve", "sve2", "bf16", "i8mm"),
+)
+"""instruction sets that change how fast matrix products are"""
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""those that multiply matrices of bfloat16"""
 
 
 class Workload(Protocol):
@@ -88,6 +100,26 @@ def check_device(name: str, setting: str = "device") -> str:
     if name in devices:
         return name
     raise DeviceError(f"{setting}: there is no device '{name}' on this machine; use one of: {', '.join(devices)}")
+
+
+def processor() -> tuple[str, list[str]]:
+    """The processor's name, and those of ``FEATURES`` that it has, which Linux alone tells."""
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        return name or platform.machine(), []
+    path = Path("/proc/cpuinfo")
+    first = path.read_text().split("\n\n")[0] if path.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    info = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
+    name = info.get("model name") or platform.processor() or platform.machine()
+    return name, [feature for feature in FEATURES if feature in flags]
+
+
+def computes_bfloat16() -> bool:
+    """Whether matrix products in bfloat16 can be faster than in float32: the processor has them, or there is a GPU."""
+    return bool(BFLOAT16.intersection(processor()[1]) or query("gpu", "index"))
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from unilab.settings import Output, Placement
+
 STRICT = ConfigDict(extra="forbid")
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -28,38 +30,38 @@ class RunConfig:
     """simulator of the environment; mujoco is the only one"""
     num_envs: PositiveInt = 256
     """environments stepped together by the collector"""
-    collector_device: str = "cpu"
+    collector_device: Placement[str] = "cpu"
     """device of the collector's policy: cpu, cuda, cuda:1, mps"""
-    learner_device: str = "cpu"
+    learner_device: Placement[str] = "cpu"
     """device of the updates: cpu, cuda, cuda:1, mps"""
-    env_threads: PositiveInt | None = None
+    env_threads: Placement[PositiveInt | None] = None
     """physics threads; by default as the cores allow"""
-    inference_threads: PositiveInt | None = None
+    inference_threads: Placement[PositiveInt | None] = None
     """threads of the collector's policy; by default as the cores allow"""
-    learner_threads: PositiveInt | None = None
+    learner_threads: Placement[PositiveInt | None] = None
     """learner threads on a CPU: data-parallel, or inside operations if batches are small; by default as cores allow"""
-    learner_dtype: Literal["float32", "bfloat16"] = "float32"
+    learner_dtype: Placement[Literal["float32", "bfloat16"]] = "float32"
     """arithmetic of the update's matrix products; parameters stay float32"""
     obs_normalization: bool = True
     """running mean and variance of observations, updated by the learner and published with the weights"""
     stagger_episodes: bool = True
     """start the first episodes at random points of the time limit, so that not all end at once"""
-    trace_enabled: bool = False
+    trace_enabled: Output[bool] = False
     """write a timeline of collector and learner that Perfetto opens"""
-    trace_output_dir: str | None = None
+    trace_output_dir: Output[str | None] = None
     """folder of the timeline; by default the log folder"""
-    trace_thread_time: bool = False
+    trace_thread_time: Output[bool] = False
     """also record the processor time of each span"""
-    trace_cuda_events: bool = True
+    trace_cuda_events: Output[bool] = True
     """also record the time on the device of spans with CUDA work"""
-    save_seconds: NonNegativeFloat = 20.0
+    save_seconds: Output[NonNegativeFloat] = 20.0
     """seconds after which the next checkpoint is due"""
-    keep_checkpoints: PositiveInt = 1
+    keep_checkpoints: Output[PositiveInt] = 1
     """newest checkpoints to keep, beside the best one"""
-    eval_interval: NonNegativeInt = 0
+    eval_interval: Output[NonNegativeInt] = 0
     """iterations between evaluations without noise, by which the best checkpoint is then chosen; 0: none, training's
     own returns choose it"""
-    eval_episodes: PositiveInt = 16
+    eval_episodes: Output[PositiveInt] = 16
     """whole episodes of an evaluation, at least"""
     seed: NonNegativeInt = 0
     """from which every process derives random numbers of its own"""

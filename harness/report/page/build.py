@@ -42,10 +42,11 @@ def headline(study: StudyFiles) -> FirstScreen:
         if found.shown:  # a gain is named only where the measurements show one
             text, unit = change_text(found.change or 0.0, fraction=found.ratio), f"{name} against the baseline"
         value = side_text(metric, found.value, found.value_interval, found.points)
+        care = "speed alone, not whether it learns as well" if found.not_shown else "the search's numbers are below"
         facts += [
             ("Gain", change_of(found)),
             ("Limited now by", best.limited_by(study.suite.fixed)),
-            ("Measured", f"{best.measured}; the search's numbers are below"),
+            ("Measured", f"{best.measured}; {care}"),
             ("Best", f"trial {best.number}: {value}"),
         ]
         if baseline is not None and baseline is not best:

@@ -22,7 +22,7 @@ from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
 from unilab.run.signals import stop_on_signals
-from unilab.settings import SettingsError, flatten
+from unilab.settings import Placement, SettingsError, flatten
 
 UNKNOWN = dict.fromkeys(
     (
@@ -115,11 +115,11 @@ class ForeignConfig:
     env_cfg: dict[str, Any] = field(default_factory=dict)
     """overrides of the environment's own settings"""
     seed: NonNegativeInt = 0
-    device: str = "cpu"
+    device: Placement[str] = "cpu"
     """of the networks"""
-    threads: PositiveInt = 1
+    threads: Placement[PositiveInt] = 1
     """of PyTorch's operations in the process that learns"""
-    python: str | None = None
+    python: Placement[str | None] = None
     """interpreter that has the package; None: this one"""
 
 

@@ -11,7 +11,7 @@ from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
 from unilab.envs import env_dims, names
 from unilab.envs.unit_actions import require_continuous
 from unilab.run.config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from unilab.settings import parse
+from unilab.settings import Placement, parse
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PPOAlgorithmConfig(ProximalConfig):
 class RunnerConfig(ForeignConfig):
     """What rsl_rl's runner here has in common with one that was made after it: environments and networks."""
 
-    env_threads: PositiveInt = 1
+    env_threads: Placement[PositiveInt] = 1
     """physics threads"""
     stagger_episodes: bool = True
     """start the first episodes at random points of the time limit, so that not all end, and are reported, at once"""

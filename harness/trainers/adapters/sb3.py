@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
 from unilab.run.config import STRICT, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from unilab.settings import Placement
 
 Activation = Literal["tanh", "relu", "elu", "leaky_relu", "silu"]
 
@@ -33,7 +34,7 @@ class SB3Config(ForeignConfig):
     """
 
     n_envs: PositiveInt = 1
-    vec_env: Literal["dummy", "subproc"] = "dummy"
+    vec_env: Placement[Literal["dummy", "subproc"]] = "dummy"
     """environments one after the other in the learner's process, or each in a process of its own"""
     normalize: bool = False
     """``VecNormalize`` of observations and of the rewards that are learned from; returns stay those of the task"""

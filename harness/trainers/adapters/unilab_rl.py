@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from harness.trainers.adapters.rsl_rl import GaussianTrainer, ProximalConfig, RunnerConfig
 from unilab.run.config import Fraction, PositiveFloat, PositiveInt
+from unilab.settings import Placement
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class APPOAlgorithmConfig(ProximalConfig):
     target_update_freq: PositiveInt = 1
     vtrace_clip_rho: PositiveFloat = 1.0
     vtrace_clip_c: PositiveFloat = 1.0
-    enable_compile: bool = False
+    enable_compile: Placement[bool] = False
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class APPOConfig(RunnerConfig):
     """env steps of one rollout, in each environment"""
     replay_queue_size: PositiveInt = 3
     """rollouts that an update trains on"""
-    collector_device: str = "cpu"
-    inference_threads: PositiveInt = 1
+    collector_device: Placement[str] = "cpu"
+    inference_threads: Placement[PositiveInt] = 1
     """of PyTorch's operations in the collector"""
     algorithm: APPOAlgorithmConfig = field(default_factory=APPOAlgorithmConfig)
 

@@ -1,14 +1,20 @@
 import itertools
 import math
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness import cli
-from harness.files.yaml_file import InputError
+from harness.files.yaml_file import InputError, to_yaml
 from harness.predict import plan as plans
+from harness.predict import ranking
+from harness.predict.ceilings import Ceilings, Measured
+from harness.suite import schema
 from harness.suite.space import Space
+from harness.trainers import own
+from harness.trainers.rounds import Cost
 
 HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
 
@@ -206,3 +212,87 @@ def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_spac
 def test_a_plan_shows_what_is_pinned(suite_file, capsys) -> None:
     assert cli.main(["plan", str(suite_file), "--set", "pinned={fast: {speed: 80}}"]) == 0
     assert "pinned:   fast: speed=80" in capsys.readouterr().out
+
+
+# -- search: {placement: auto}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """A machine with so many cores, which may have products of bfloat16."""
+
+    def of(cores: int, bfloat16: bool = True) -> None:
+        monkeypatch.setattr(own, "usable_cores", lambda: cores)
+        monkeypatch.setattr(own, "computes_bfloat16", lambda: bfloat16)
+
+    return of
+
+
+AUTO = HEAD + "search: {placement: auto, num_envs: [64, 128], num_slots: [1, 3]}\n"
+
+
+def test_auto_is_what_the_trainer_and_the_machine_give_beside_what_the_suite_states(tmp_path, machine) -> None:
+    path = tmp_path / "auto.yaml"
+    path.write_text(AUTO + "fixed: {mode: async}\nbaseline: {learner_dtype: bfloat16, learner_threads: 3}\n")
+
+    def searched() -> dict[str, tuple]:
+        plan = plans.make(path)
+        return {name: plan.space.ends(name) for name in plan.space.dimensions if not name.endswith("_device")}
+
+    machine(2)
+    assert searched() == {
+        "num_envs": (64, 128), "num_slots": (1, 3), "when_full": ("wait", "drop_oldest"),
+        "learner_dtype": ("bfloat16", "float32"), "env_threads": (None, 1), "learner_threads": (3, None, 1),
+    }  # fmt: skip
+    machine(16, bfloat16=False)
+    assert searched()["env_threads"] == (None, 4, 8, 12)
+    assert searched()["learner_dtype"] == ("bfloat16", "float32"), "the baseline says so"
+    machine(1)
+    assert searched()["env_threads"] == (None,)
+
+
+def test_a_study_keeps_what_auto_became(machine) -> None:
+    machine(2)
+    plan = plans.make("suites/appo_throughput.yaml")
+    assert plan.notes == (
+        "search.placement is auto, which is here: mode, num_slots, when_full, collector_device, learner_device, "
+        "learner_dtype, env_threads, learner_threads",
+    )
+    as_run = to_yaml(plan.suite.to_dict())
+    machine(16, bfloat16=False)
+    again = plans.complete(schema.parse(as_run))
+    assert again.suite == plan.suite and again.study_id == plan.study_id and again.notes == ()
+    assert plans.make("suites/appo_throughput.yaml").study_id != plan.study_id
+
+
+@pytest.mark.parametrize("name", ["appo", "sac", "td3"])
+def test_auto_changes_placement_alone(name: str) -> None:
+    trainer = own.APPOTrainer() if name == "appo" else own.SACTrainer() if name == "sac" else own.TD3Trainer()
+    found = trainer.placements({})
+    assert {trainer.changes()[setting] for setting in found} == {"placement"}
+    for setting, values in found.items():
+        assert values[0] == trainer.defaults()[setting]
+        for value in values:
+            trainer.check({setting: value})
+
+
+def test_a_trainer_that_does_not_say_what_auto_is_is_told_with_its_line(suite_file) -> None:
+    suite_file.write_text(suite_file.read_text().replace("  speed: [10, 20, 40, 80]", "  placement: auto"))
+    with pytest.raises(InputError, match=r"fake.yaml:5: search\.placement: the trainer .* does not say what auto is"):
+        plans.make(suite_file)
+
+
+@pytest.mark.parametrize(("suite", "kind"), [("appo", "gradient"), ("offpolicy", "critic_update")])
+def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suite: str, kind: str, machine) -> None:
+    machine(2)
+    plan = plans.make(f"suites/{suite}_throughput.yaml")
+    assert plan.baseline["learner_dtype"] == "float32" and plan.baseline["learner_threads"] is None
+    needed = Ceilings().missing(plan.suite.trainer, ranking.parts(plan, ranking.candidates(plan), 2))
+    assert len(needed) <= 20, "their measuring takes a part of the time"
+    halves = {"bfloat16": 0.01, "float32": 0.02}
+    seconds = [halves[part.settings["learner_dtype"]] if part.kind == kind else 0.001 for part in needed]
+    costs = [Measured(plan.suite.trainer, part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
+    known = ranking.Prediction.of(plan, ranking.candidates(plan), Ceilings(cores=2, measured=costs), Path("unused"))
+    assert known.seeds and all(params["learner_dtype"] == "bfloat16" for params in known.seeds[:1])
+    fast, slow = (known.predictor.throughput(plan.settings({"learner_dtype": dtype})) for dtype in halves)
+    assert fast > 1.3 * slow

@@ -54,6 +54,16 @@ def test_the_best_of_a_search_is_not_called_better() -> None:
     )
 
 
+def test_what_speed_alone_leaves_open_is_said_with_the_settings_that_it_is_a_question_of() -> None:
+    base, best = records(0, [100.0], params={"mode": "async", "slots": 2}), records(1, [130.0], params={"mode": "sync"})
+    found = conclude(suite(), [*base, *best])
+    assert found.not_shown == "Speed alone was measured: that it learns as well with mode=sync is not shown."
+    assert conclude(suite(), base).not_shown == ""
+    learns = suite("objectives=[episode_return]")
+    values = {"episode_return": 3.0}
+    assert conclude(learns, [*records(0, [1.0], **values), *records(1, [2.0], **values)]).not_shown == ""
+
+
 def test_a_confirmed_gain_has_the_interval_of_its_test() -> None:
     base = [100.0, 102.0, 99.0, 101.0, 100.0, 100.0]
     gains = [1.2, 1.21, 1.19, 1.2, 1.22, 1.18]

@@ -71,6 +71,7 @@ def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
     facts = dict(answer.facts)
     assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
     assert facts["Limited now by"].startswith("learner-bound")
+    assert facts["Measured"].endswith("speed alone, not whether it learns as well")
     assert facts["Looked at"] == "200 trials, 212 repeats; 17 without a result"
     assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
     assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]

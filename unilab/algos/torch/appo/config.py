@@ -7,6 +7,7 @@ from pydantic import Field
 
 from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+from unilab.settings import Placement
 
 LEARNING_COST_PER_EPOCH = 12.0
 """core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
@@ -72,7 +73,7 @@ class AlgorithmConfig:
     """bound of the importance ratio in V-trace's trace, which carries later differences back"""
     behavior_ratio_clip: PositiveFloat = 2.0
     """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
-    enable_compile: bool = False
+    enable_compile: Placement[bool] = False
     """torch.compile the loss"""
 
 
@@ -85,11 +86,11 @@ class APPOConfig(RunConfig):
 
     steps_per_env: PositiveInt = 16
     """environment steps of one rollout, T"""
-    mode: Literal["async", "sync"] = "async"
+    mode: Placement[Literal["async", "sync"]] = "async"
     """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""
-    num_slots: PositiveInt = 1
+    num_slots: Placement[PositiveInt] = 1
     """rollouts the ring can hold (async)"""
-    when_full: Literal["drop_oldest", "wait"] = "wait"
+    when_full: Placement[Literal["drop_oldest", "wait"]] = "wait"
     """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
     network: NetworkConfig = NetworkConfig()
     """the networks"""

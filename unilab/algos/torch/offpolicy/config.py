@@ -17,7 +17,7 @@ from unilab.run.config import (
     PositiveInt,
     RunConfig,
 )
-from unilab.settings import SettingsError
+from unilab.settings import Output, Placement, SettingsError
 
 LEARNING_COST_PER_SAMPLE = 33.0
 """core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
@@ -68,9 +68,9 @@ class AlgorithmConfig:
     reward_scale: PositiveFloat | Literal["auto"] = 1.0
     """factor of the rewards that are learned from; auto: such that their root mean square, in every step, is a return
     of 1; reported returns are the environment's own"""
-    enable_compile: bool = False
+    enable_compile: Placement[bool] = False
     """torch.compile the losses; needs a C++ compiler, and half a minute at the start; on a CPU it did not pay"""
-    cuda_graphs: bool = True
+    cuda_graphs: Placement[bool] = True
     """on CUDA: record the update once and replay it, so that launching its kernels costs nothing"""
 
 
@@ -115,16 +115,16 @@ class WorkersConfig:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["collector", "sequential", "processes", "ray"] = "collector"
+    kind: Placement[Literal["collector", "sequential", "processes", "ray"]] = "collector"
     """collector: one process; processes: several on this machine; ray: actors on a Ray cluster; sequential: the workers
     one after another in the learner's process, in turns with it, with sync_collection"""
-    count: PositiveInt = 1
+    count: Placement[PositiveInt] = 1
     """workers; num_envs is divided among them"""
-    ray_address: str | None = None
+    ray_address: Placement[str | None] = None
     """of the Ray cluster: host:port of its head, auto or local; by default RAY_ADDRESS or this machine's"""
-    max_restarts: NonNegativeInt = 0
+    max_restarts: Placement[NonNegativeInt] = 0
     """of workers that failed or died, all together, before the run fails"""
-    hang_seconds: PositiveFloat = 120.0
+    hang_seconds: Placement[PositiveFloat] = 120.0
     """seconds without an env step after which a worker process that should make some counts as dead"""
 
     @property
@@ -155,10 +155,10 @@ class OffPolicyConfig(RunConfig):
     false: the collector runs freely"""
     env_steps_per_sync: PositiveInt = 1
     """steps of all environments between two looks at new weights; with sync_collection: of one iteration"""
-    pipeline: Literal["auto", "direct", "prefetch", "device"] = "auto"
+    pipeline: Placement[Literal["auto", "direct", "prefetch", "device"]] = "auto"
     """how batches reach the learner: sampled when asked for, sampled and copied while the update before runs, or from
     a replay buffer on the learner's device; auto: direct on a CPU, device where it fits, else prefetch"""
-    save_replay: bool = False
+    save_replay: Output[bool] = False
     """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
     obs_normalization: bool = False
     stagger_episodes: bool = False
