@@ -103,9 +103,10 @@ def test_init_writes_a_suite_that_is_right_and_replaces_none(tmp_path, capsys) -
 def test_settings_are_told_with_meaning_and_default(capsys) -> None:
     assert cli.main(["settings", "appo"]) == 0
     text = capsys.readouterr().out
-    assert "num_slots: whole number ≥ 1; default 1\n    rollouts the ring can hold" in text
+    assert "num_slots: whole number ≥ 1; default 1; changes placement\n    rollouts the ring can hold" in text
     assert cli.main(["settings", "tests.harness.fake_trainer:FakeTrainer", "--json"]) == 0
-    assert {"name": "env", "values": "text", "default": "Fake", "meaning": ""} in json.loads(capsys.readouterr().out)
+    entry = {"name": "env", "values": "text", "default": "Fake", "meaning": "", "changes": ""}
+    assert entry in json.loads(capsys.readouterr().out)
     assert cli.main(["settings", "ppo"]) == 1
     assert "unknown trainer 'ppo'" in capsys.readouterr().err
 
