@@ -110,7 +110,8 @@ def test_no_control_groups_means_no_limit(tmp_path):
 
 
 def _config(**changes: object) -> APPOConfig:
-    return dataclasses.replace(APPOConfig(), **changes)
+    sizes = APPOConfig(num_envs=256, steps_per_env=16)  # of which 16 learner threads have enough rows each
+    return dataclasses.replace(sizes, **changes)
 
 
 @pytest.mark.parametrize(

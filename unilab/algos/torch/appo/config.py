@@ -84,7 +84,7 @@ class APPOConfig(RunConfig):
     __pydantic_config__ = STRICT
     __renamed__ = RENAMED
 
-    steps_per_env: PositiveInt = 16
+    steps_per_env: PositiveInt = 32
     """environment steps of one rollout, T"""
     mode: Placement[Literal["async", "sync"]] = "async"
     """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""
