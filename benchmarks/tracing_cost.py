@@ -30,7 +30,7 @@ from unilab.tracing import spans as tracing
 from unilab.tracing.spans import span
 from unilab.tracing.timeline_file import merge
 
-SPANS = 100_000
+SPANS = 20_000
 BLOCK_ITERATIONS = 5
 SETTINGS: dict[str, Any] = {
     "env": "HalfCheetah",

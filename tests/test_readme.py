@@ -5,6 +5,7 @@ command that stands on two pages runs once, where it stands first. The page of b
 ``test_benchmarks_page.py``.
 """
 
+import json
 import posixpath
 import re
 import runpy
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
+from harness.measure.record import read_records
 from tests.pages import (
     BLOCKS,
     DOCS,
@@ -40,6 +43,26 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("line", COMMANDS, ids=str)
 def test_commands(line: str, workspace: Path) -> None:
     follow(line, COMMANDS[line], workspace)
+
+
+def test_the_small_study_on_real_physics_is_trained_and_evaluated(workspace: Path, monkeypatch, capsys) -> None:
+    """The study of the README's command, which has nothing more to do unless this test runs alone."""
+    monkeypatch.chdir(workspace)
+    assert cli.main(["run", "suites/smoke.yaml", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    records = read_records(Path(content["folder"]) / "trials.jsonl")
+    assert {r.state for r in records} == {"complete"}
+    assert {r.params["mode"] for r in records} == {"async", "sync"}
+    for record in (r for r in records if not r.in_turns):  # of others nobody knows when they were busy
+        assert record.env_steps_per_second > 0 and record.updates_per_second > 0
+        assert 0 < record.learner_busy_fraction <= 1.01 and record.peak_host_bytes > 2**27
+        assert record.budget_host_bytes > 2**27 and record.steady_seconds >= 1.5
+    best = content["best_config"]
+    assert cli.main(["train", best, "--iterations", "3", "--out", "runs/of the small study", "--json"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["progress"]["iteration"] == 3
+    assert cli.main(["eval", trained["checkpoint"], "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=[block.file or "script" for block in SCRIPTS])

@@ -82,7 +82,7 @@ def test_one_that_hangs_is_ended_with_its_children(drivers: Path, monkeypatch: p
         "print('so far', flush=True)\n"
         "time.sleep(600)\n"
     )
-    monkeypatch.setattr(contest, "STARTUP_SECONDS", 3.0)
+    monkeypatch.setattr(contest, "STARTUP_SECONDS", 10.0)
     with pytest.raises(ContestError, match=r"did not end in time; its output ends:\nso far"):
         measure(Contestant("x", "hangs.py", sys.executable, {}), WINDOW)
     state = subprocess.run(["ps", "-o", "stat=", "-p", (drivers / "pid").read_text()], capture_output=True, text=True)

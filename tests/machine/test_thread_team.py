@@ -23,7 +23,7 @@ def test_shares_run_at_the_same_time_and_the_first_in_the_calling_thread():
     together = threading.Barrier(3)  # would block for ever if one thread did all
 
     def work(share):
-        together.wait(timeout=20)
+        together.wait(timeout=60)
         return threading.current_thread(), torch.get_num_threads()
 
     answers = team.map(work)
@@ -55,7 +55,7 @@ def test_closing_ends_the_threads_and_can_be_repeated():
     before = threading.active_count()
     team = ThreadTeam(4)
     together = threading.Barrier(4)
-    team.map(lambda _: together.wait(timeout=20))
+    team.map(lambda _: together.wait(timeout=60))
     assert threading.active_count() == before + 3
     team.close()
     team.close()

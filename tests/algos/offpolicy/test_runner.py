@@ -43,8 +43,7 @@ def weights(path):
     return torch.cat([saved[network][name].flatten().float() for network in networks for name in saved[network]])
 
 
-@pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize(("algorithm", "sync"), [("sac", True), ("td3", False)], ids=["lock step", "free"])
 def test_trains_on_real_physics_and_counts(algorithm, sync, tmp_path):
     seen = []
     summary = learn(
@@ -66,24 +65,19 @@ def test_trains_on_real_physics_and_counts(algorithm, sync, tmp_path):
         assert last.collected_env_steps >= last.env_steps
 
 
-def test_lock_step_is_repeatable_bit_for_bit(tmp_path):
-    changes = {"env": "Hopper", "obs_normalization": True, "algorithm.n_step": 3, "learning_starts": 10}
-    for name in ("first", "second"):
-        learn("sac", 8, tmp_path / name, **changes)
-    first, second = weights(tmp_path / "first/checkpoint.pt"), weights(tmp_path / "second/checkpoint.pt")
-    assert torch.equal(first, second)
-    learn("sac", 8, tmp_path / "other", seed=1, **changes)
-    assert not torch.equal(first, weights(tmp_path / "other/checkpoint.pt"))
-
-
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
         ("td3", {"pipeline": "prefetch", "obs_normalization": True}),
-        ("sac", {"algorithm.n_step": 2, "env_steps_per_sync": 2, "replay_capacity": 80}),
+        (
+            "sac",
+            {"obs_normalization": True, "algorithm.n_step": 3, "env_steps_per_sync": 2, "learning_starts": 10,
+             "replay_capacity": 120},
+        ),
     ],
-)
-def test_lock_step_resumes_exactly_with_its_replay_buffer(algorithm, changes, tmp_path):
+)  # fmt: skip
+def test_lock_step_is_repeatable_and_resumes_exactly_with_its_replay_buffer(algorithm, changes, tmp_path):
+    """Bit for bit: what is resumed repeats the other run's beginning, and goes on as that did."""
     changes |= {"env": "Hopper", "save_replay": True}
     straight = learn(algorithm, 12, tmp_path / "straight", **changes)
     learn(algorithm, 7, tmp_path / "stopped", save_interval=3, **changes)
@@ -93,13 +87,18 @@ def test_lock_step_resumes_exactly_with_its_replay_buffer(algorithm, changes, tm
     for name in ("iteration", "updates", "samples", "env_steps", "collected_env_steps", "episodes", "policy_lag_mean"):
         assert getattr(straight.progress, name) == getattr(resumed.progress, name), name
     assert straight.progress.metrics == resumed.progress.metrics
+    if algorithm == "sac":
+        learn(algorithm, 12, tmp_path / "other", seed=1, **changes)
+        assert not torch.equal(weights(tmp_path / "straight/checkpoint.pt"), weights(tmp_path / "other/checkpoint.pt"))
 
 
 @pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
-def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting(sync, tmp_path):
+def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting_as_the_same_trainer(sync, tmp_path):
     learn("sac", 4, tmp_path, sync_collection=sync, obs_normalization=True)
     before = load_checkpoint(tmp_path / "checkpoint.pt")
     assert before["collection"]["replay"].get("rows") is None
+    with pytest.raises(CheckpointError, match="saved with trainer = sac, this run has td3"):
+        learn("td3", 2, resume=tmp_path / "checkpoint.pt")
     summary = learn(
         "sac",
         6,
@@ -197,18 +196,6 @@ def test_bad_settings_and_devices_are_refused_at_once():
         OffPolicyRunner(None, "Hopper", "td3", device="cuda:7")
     with pytest.raises(SettingsError, match="replay_capacity: 60 transitions are too few: learning starts at 400"):
         learn("sac", 1, learning_starts=100)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    learn("sac", 1, folder)
-    return folder / "checkpoint.pt"
-
-
-def test_a_checkpoint_of_another_trainer_is_refused(checkpoint):
-    with pytest.raises(CheckpointError, match="saved with trainer = sac, this run has td3"):
-        learn("td3", 2, resume=checkpoint)
 
 
 def test_when_learning_starts():

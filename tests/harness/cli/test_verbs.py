@@ -18,6 +18,8 @@ from harness.measure.record import read_records
 from tests.harness.report.studies import make_record, write_study
 
 REPOSITORY = Path(__file__).parents[3]
+PATIENCE = 60
+"""seconds, with what ends by itself on any machine"""
 
 
 def start(*arguments: object, **more) -> subprocess.Popen:
@@ -30,7 +32,7 @@ def start(*arguments: object, **more) -> subprocess.Popen:
 def ended(process: subprocess.Popen) -> tuple[str, str]:
     """What a process that is to end printed; if it does not end, where it stands is in what it printed."""
     try:
-        return process.communicate(timeout=60)
+        return process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         return process.communicate()
@@ -253,7 +255,7 @@ def test_a_second_signal_kills_at_once(endless, tmp_path) -> None:
     out, err = ended(process)
     assert process.returncode in (130, 143), err
     assert "run the same command again" not in out  # as the orderly end says, which waits for the trial
-    psutil.wait_procs([psutil.Process(trial)] if psutil.pid_exists(trial) else [], timeout=5)
+    psutil.wait_procs([psutil.Process(trial)] if psutil.pid_exists(trial) else [], timeout=PATIENCE)
     assert not psutil.pid_exists(trial)
 
 
@@ -266,14 +268,14 @@ def test_trials_die_with_a_killed_harness_and_the_next_run_finishes_each_once(su
     trial = psutil.Process(wait_for_trial(tmp_path))  # it waits for the fifo's reader, so the baseline is recorded
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs([trial], timeout=5)
+    _, alive = psutil.wait_procs([trial], timeout=PATIENCE)
     assert not alive
     records = next((tmp_path / "r").rglob("trials.jsonl"))
     assert [r.trial for r in read_records(records)] == [0]
     again = start(*arguments)
     wait_for_trial(tmp_path)
     wait_for_trial(tmp_path)
-    _, err = again.communicate(timeout=30)
+    _, err = ended(again)
     assert again.returncode == 0, err
     assert [(r.trial, r.state) for r in read_records(records)] == [(0, "complete"), (1, "complete"), (2, "complete")]
 
@@ -293,7 +295,8 @@ def test_a_second_harness_on_the_study_is_refused_and_told_who_has_it(endless, t
     code, _, err = harness(*endless, "--set", "fixed.behaviour=endless")
     assert code == 1 and f"process {process.pid} on " in err
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 143
+    _, err = ended(process)
+    assert process.returncode == 143, err
 
 
 def test_a_run_goes_on_after_unreadable_lines(suite_file, tmp_path, capsys) -> None:
@@ -402,25 +405,6 @@ def test_machine_and_clean(capsys) -> None:
     assert json.loads(capsys.readouterr().out)["cores_usable"] >= 1
     assert cli.main(["clean", "--json"]) == 0
     assert "removed" in json.loads(capsys.readouterr().out)
-
-
-def test_smoke_suite_on_real_physics_then_train_and_eval(tmp_path, capsys) -> None:
-    code, out, err = harness("run", "suites/smoke.yaml", "--set", "confirm=null", "--results", tmp_path, "--json")
-    assert code == 0, err
-    content = json.loads(out)
-    records = read_records(Path(content["folder"]) / "trials.jsonl")
-    assert {r.state for r in records} == {"complete"}
-    assert {r.params["mode"] for r in records} == {"async", "sync"}
-    for record in records:
-        assert record.env_steps_per_second > 0 and record.updates_per_second > 0
-        assert 0 < record.learner_busy_fraction <= 1.01 and record.peak_host_bytes > 2**27
-        assert record.budget_host_bytes > 2**27 and record.steady_seconds >= 1.5
-    best = content["best_config"]
-    assert cli.main(["train", best, "--iterations", "3", "--out", str(tmp_path / "t"), "--json"]) == 0
-    trained = json.loads(capsys.readouterr().out)
-    assert trained["progress"]["iteration"] == 3
-    assert cli.main(["eval", trained["checkpoint"], "--episodes", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
 def test_train_refuses_what_does_not_fit(tmp_path, capsys) -> None:

@@ -222,7 +222,7 @@ def test_when_the_harness_is_killed_nothing_stays_stopped(tmp_path: Path) -> Non
         assert standing(others[1])
         harness.kill()
         harness.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(start_time(pid) is not None for pid in [*trials, *others]) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert [start_time(pid) for pid in [*trials, *others]] == [None] * 4

@@ -128,7 +128,7 @@ def test_the_limit_is_reported_once_with_what_was_seen():
 
     with child(HOLD, str(32 * MIB)) as (process, _):
         with PeakMemory(process.pid, interval=0.01, limit=16 * MIB, on_exceed=on_exceed) as peak:
-            assert reported.wait(30)
+            assert reported.wait(60)
             before = peak.samples
             wait_until(lambda: peak.samples > before + 3)
         assert len(seen) == 1 and seen[0] > 32 * MIB

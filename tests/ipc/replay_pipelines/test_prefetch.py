@@ -35,7 +35,7 @@ class Gate:
 
         def sample_later(*args: Any, **kwargs: Any) -> Tensor:
             self.calls += 1
-            assert self._permits.acquire(timeout=30)
+            assert self._permits.acquire(timeout=60)
             return sample_packed(*args, **kwargs)
 
         monkeypatch.setattr(replay, "sample_packed", sample_later)

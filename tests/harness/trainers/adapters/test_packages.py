@@ -1,5 +1,6 @@
 """The real packages behind their adapters: what is counted is what they did, and defaults are theirs."""
 
+import importlib
 import inspect
 import math
 from collections.abc import Iterator
@@ -7,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rsl_rl.algorithms
-import rsl_rl.models
-import stable_baselines3
 import torch
-import uni_rl.algos.appo.learner
-from uni_rl.algos.appo.runner import APPORunner
 
 from harness.predict import plan as plans
 from harness.trainers import trainer as trainers
@@ -36,6 +32,11 @@ EPISODES = {"env_cfg": {"max_episode_steps": 5}}
 SB3 = {"n_envs": 2, "policy.net_arch": [8], **EPISODES}
 OFF_POLICY = SB3 | {"learning_starts": 10, "buffer_size": 1000, "batch_size": 16, "gradient_steps": 3}
 NETWORKS = {"actor.hidden_dims": [8], "critic.hidden_dims": [8], **EPISODES}
+
+
+def package(name: str) -> Any:
+    """Seconds of work, so only where it is used: each process of a test run imports all files of tests."""
+    return importlib.import_module(name)
 
 
 def train(name: str, settings: dict[str, Any], log_dir: Path, iterations: int = 4) -> Progress:
@@ -67,7 +68,7 @@ def test_sb3_ppo(tmp_path, vec_env) -> None:
     assert_in_turns(progress)
     n = progress.iteration
     assert (progress.env_steps, progress.updates, progress.samples) == (16 * n, 12 * n, 48 * n)
-    model = stable_baselines3.PPO.load(tmp_path / "model.zip")
+    model = package("stable_baselines3").PPO.load(tmp_path / "model.zip")
     assert model.n_steps == 8 and model.policy.mlp_extractor.policy_net[0].out_features == 8
 
 
@@ -96,7 +97,7 @@ def test_sb3_keeps_its_model_when_it_is_stopped_within_a_long_rollout(tmp_path, 
     settings = trainer.defaults() | SB3 | own | {"threads": torch.get_num_threads()}
     report = StoppedWithin(7)
     {"PPO": sb3.train_ppo, "SAC": sb3.train_sac}[name](settings, report, tmp_path)
-    model = getattr(stable_baselines3, name).load(tmp_path / "model.zip")
+    model = getattr(package("stable_baselines3"), name).load(tmp_path / "model.zip")
     assert report.reports == 1 and model.num_timesteps == 2 * (500 + 7)
 
 
@@ -148,7 +149,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 @pytest.mark.parametrize("name", ["PPO", "SAC", "TD3"])
 def test_sb3_settings_are_the_constructors_arguments(name) -> None:
-    theirs = defaults_of(getattr(stable_baselines3, name))
+    theirs = defaults_of(getattr(package("stable_baselines3"), name))
     ours = constructor_arguments(trainers.get(f"harness.trainers.adapters.sb3:{name}").defaults())
     chosen = {"seed": 0, "device": "cpu"}  # a measurement has both
     differing = {key: value for key, value in ours.items() if theirs[key] != (chosen | {key: value})[key]}
@@ -163,20 +164,21 @@ def test_sb3_settings_are_the_constructors_arguments(name) -> None:
 @pytest.mark.parametrize(
     ("trainer", "prefix", "theirs", "chosen"),
     [
-        ("rsl_rl:PPO", "algorithm", rsl_rl.algorithms.PPO, {}),
-        ("rsl_rl:PPO", "critic", rsl_rl.models.MLPModel, {}),
-        ("unilab_rl:APPO", "algorithm", uni_rl.algos.appo.learner.APPOLearner, {}),
-        ("unilab_rl:APPO", "critic", rsl_rl.models.MLPModel, {}),
+        ("rsl_rl:PPO", "algorithm", "rsl_rl.algorithms:PPO", {}),
+        ("rsl_rl:PPO", "critic", "rsl_rl.models:MLPModel", {}),
+        ("unilab_rl:APPO", "algorithm", "uni_rl.algos.appo.learner:APPOLearner", {}),
+        ("unilab_rl:APPO", "critic", "rsl_rl.models:MLPModel", {}),
     ],
 )
 def test_other_settings_are_their_classes_arguments(trainer, prefix, theirs, chosen) -> None:
     ours = group(trainers.get(f"harness.trainers.adapters.{trainer}").defaults(), prefix)
-    known = defaults_of(theirs)
+    module, _, name = theirs.partition(":")
+    known = defaults_of(getattr(package(module), name))
     assert ours and {key for key, value in ours.items() if not same(value, known[key])} == set(chosen)
 
 
 def test_unilab_rl_runner_settings() -> None:
-    known = defaults_of(APPORunner)
+    known = defaults_of(package("uni_rl.algos.appo.runner").APPORunner)
     ours = trainers.get("harness.trainers.adapters.unilab_rl:APPO").defaults()
     assert all(ours[name] == known[name] for name in ("num_envs", "steps_per_env", "replay_queue_size"))
 

@@ -4,6 +4,7 @@ That depends on the versions and on the machine, so it is measured by trainings 
 remembered. Some seconds, once for a machine and set of versions.
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -102,6 +103,7 @@ def measure_process_cost() -> ProcessCosts:
     return costs
 
 
+@functools.cache  # a plan asks for each of a thousand configurations, and a version is read from a file
 def cache_name() -> str:
     """Under which the costs are kept (``unilab.machine.user_cache``): it changes with what changes them, and with what
     is kept of them."""
