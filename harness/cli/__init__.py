@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     run.add_run(verbs)
+    run.add_tune(verbs)
     suites.add_plan(verbs)
     suites.add_validate(verbs)
     suites.add_init(verbs)

@@ -1,4 +1,4 @@
-"""``run``: measure what a suite says, or go on with its study."""
+"""``run``: measure what a suite says, or go on with its study. ``tune``: the same of a suite that a goal stands for."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import FAILURE, add_limits, add_suite, add_trace, add_verb, overrides
+from harness.cli.options import FAILURE, add_limits, add_set, add_suite, add_trace, add_verb, overrides
 from harness.cli.output import print_json, show_timeline
 from unilab.errors import UserError
 
@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 def add_run(verbs: Any) -> None:
     verb = add_verb(verbs, "run", run, "measure what a suite says, or go on with its study")
     add_suite(verb)
+    _add_measuring(verb)
+
+
+def add_tune(verbs: Any) -> None:
+    verb = add_verb(verbs, "tune", tune, "find the best configuration for an environment, without a suite file")
+    text = "a task of this project, a gymnasium id, or module:Class"
+    verb.add_argument("env", metavar="ENV", help=f"environment to train in: {text}")
+    text = "appo (the default), sac, td3, or package.module:Class"
+    verb.add_argument("--trainer", default="appo", metavar="TRAINER", help=text)
+    text = "throughput (the default); time-to-return=RETURN, such as 3000; or memory=SIZE, such as 8GB"
+    verb.add_argument("--goal", default="throughput", metavar="GOAL", help=text)
+    add_set(verb, "fixed.num_envs=512")
+    _add_measuring(verb)
+
+
+def _add_measuring(verb: Any) -> None:
+    """What says how a study is measured, and where its files go."""
     add_limits(verb)
     add_trace(verb)
     text = "database that keeps the study, so that several runs can share it; default: files"
@@ -43,13 +60,13 @@ def add_run(verbs: Any) -> None:
     verb.add_argument("--share-nodes", action="store_true", help=text)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
     from harness.predict import plan
     from harness.study import timelines
 
     began = time.monotonic()
     # before anything slow is imported
-    made = plan.make(arguments.suite, overrides(arguments), arguments.results)
+    made = made or plan.make(arguments.suite, overrides(arguments), arguments.results)
     if arguments.trace:
         timelines.check_trainer(made.trainer)
     with ExitStack() as opened:
@@ -76,6 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
                 "--results DIR for a study of its own"
             )
         return _run(arguments, made, study, cluster, began)
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    from harness.files.yaml_file import to_yaml
+    from harness.predict import plan
+    from harness.predict.memory import host_limit
+    from harness.suite import recipes, schema
+
+    suite = recipes.recipe(arguments.env, arguments.trainer, arguments.goal, arguments.minutes, host_limit(1.0))
+    source = schema.parse(to_yaml(suite), "tune", overrides(arguments))
+    return run(arguments, plan.complete(source, arguments.results))
 
 
 def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "Study":
@@ -119,7 +147,7 @@ def _engine(
 
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
-    """Measure, and leave all that a study has; ``began``: when the user's wait did, of the monotonic clock."""
+    """Measure, and leave all that a study has."""
     from harness.measure.stop import Stopped, StopSignal
     from harness.predict import ranking
     from harness.report.live import StudyDisplay, console
