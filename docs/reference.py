@@ -9,6 +9,7 @@ from harness.report import reference
 from harness.report.reference import Entry
 from harness.suite.metrics import METRICS
 from harness.trainers.trainer import REGISTRY
+from unilab.algos.torch.offpolicy import presets
 
 FOLDER = Path(__file__).parent / "reference"
 MADE = "<!-- written by docs/reference.py, which reads the code: change the text there -->"
@@ -25,6 +26,11 @@ any trainer.
 
 What a setting changes is *placement* (where and how the same learning is computed, but for rounding and policy lag),
 *learning*, or the *output* that a run writes beside it.""",
+    "presets": """\
+`preset: NAME` replaces the defaults of SAC and TD3 by the values below. Settings that are stated beside it win. FastTD3
+([arXiv:2505.22642](https://arxiv.org/abs/2505.22642)) and FastSAC ([arXiv:2512.01996](https://arxiv.org/abs/2512.01996))
+stand for the values of their authors' implementations; SimbaV2 is
+[arXiv:2502.15280](https://arxiv.org/abs/2502.15280). A value is empty where the trainer has no such setting.""",
     "record": """\
 Each line of `trials.jsonl` is a record: one attempt at one repeat of one trial. `trials.csv` has the same columns, and
 `counts`, which marks the attempts that count. Rates and fractions are those of the steady window. What was not measured
@@ -37,7 +43,10 @@ def pages() -> dict[str, str]:
     made = {
         "commands": ("Commands", _commands()),
         "suite": ("Suite keys", [OPENING["suite"], _entries("Key", reference.suite_keys()), "## Metrics", _metrics()]),
-        "settings": ("Settings of the trainers", [OPENING["settings"], *_settings()]),
+        "settings": (
+            "Settings of the trainers",
+            [OPENING["settings"], *_settings(), "## Presets", OPENING["presets"], *_presets()],
+        ),
         "record": ("Fields of a record", [OPENING["record"], _entries("Field", reference.record_fields())]),
     }
     return {name: "\n\n".join([f"# {title}", MADE, *parts]) + "\n" for name, (title, parts) in made.items()}
@@ -93,6 +102,20 @@ def _settings() -> list[str]:
         for group, found in grouped.items()
         for text in (f"## {titles[group].replace('AND', 'and')}", _entries("Setting", found))
     ]
+
+
+def _presets() -> list[str]:
+    """For each preset a table of the values of both trainers, and where they come from."""
+    parts = []
+    for name in presets.SAC:
+        sac, td3 = presets.SAC[name], presets.TD3[name]
+        rows = []
+        for setting in sac | td3:
+            given = [one.get(setting) for one in (sac, td3)]
+            values = [f"`{reference.default_text(one.value)}`" if one else "" for one in given]
+            rows.append((f"`{setting}`", *values, "; ".join(dict.fromkeys(one.source for one in given if one))))
+        parts += [f"### {name}", _table(("Setting", "SAC", "TD3", "Source"), rows)]
+    return parts
 
 
 def _metrics() -> str:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unilab.algos.torch.appo.config import AlgorithmConfig, APPOConfig
-from unilab.algos.torch.offpolicy.config import SACConfig
-from unilab.settings import SettingsError, flatten, names, nest, parse
+from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig, check
+from unilab.settings import SettingsError, changed, combine, flatten, names, nest, parse
 
 
 def test_dotted_and_nested_mean_the_same():
@@ -100,3 +100,35 @@ def test_a_network_is_widths_or_a_factory_or_one_with_settings() -> None:
     assert parse(APPOConfig, {"network.actor.factory": "a:b"}).network.actor == {"factory": "a:b"}
     with pytest.raises(SettingsError, match=r"network\.actor"):
         parse(APPOConfig, {"network.actor": 8})
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_a_preset_replaces_defaults_and_no_setting_that_is_stated(algorithm: str) -> None:
+    cls = CONFIGS[algorithm]
+    plain, fast = flatten(parse(cls, {})), flatten(parse(cls, {"preset": "fast"}))
+    check(parse(cls, {"preset": "fast"}))
+    assert {name for name in fast if fast[name] != plain[name]} <= {"preset", *cls.__presets__["fast"]}
+    assert fast | cls.__presets__["fast"] == fast
+    stated = {"num_envs": plain["num_envs"], "algorithm": {"n_step": 2}, "algorithm.num_atoms": 1}
+    mixed = flatten(parse(cls, {"preset": "fast", **stated}))
+    assert mixed == fast | {"num_envs": plain["num_envs"], "algorithm.n_step": 2, "algorithm.num_atoms": 1}
+
+
+def test_what_a_preset_made_is_read_back_whole_or_by_its_changes() -> None:
+    config = parse(SACConfig, {"preset": "fast", "algorithm.n_step": 1, "algorithm.tau": 0.01})
+    assert parse(SACConfig, flatten(config)) == config
+    assert changed(config) == {"preset": "fast", "algorithm.n_step": 1, "algorithm.tau": 0.01}
+    assert parse(SACConfig, changed(config)) == config
+
+
+def test_a_preset_that_one_source_names_replaces_defaults_and_nothing_that_another_states() -> None:
+    sources = {"an argument": {"num_envs": 8}, "rl_cfg": {"preset": "fast"}}
+    config = combine(SACConfig, sources, {"num_envs": 4096, "batch_size": 8192, "seed": 3})
+    assert config == parse(SACConfig, {"preset": "fast", "num_envs": 8, "seed": 3})
+
+
+@pytest.mark.parametrize(("cls", "problem"), [(SACConfig, "Input should be 'fast'"), (APPOConfig, "unknown setting")])
+@pytest.mark.parametrize("name", ["fats", ["fast"], 3])
+def test_an_unknown_preset_is_refused(cls: type, name: object, problem: str) -> None:
+    with pytest.raises(SettingsError, match=f"^preset: {problem}"):
+        parse(cls, {"preset": name})

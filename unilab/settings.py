@@ -90,8 +90,8 @@ def flatten(settings: Any) -> dict[str, Any]:
 
 
 def changed(settings: Any) -> dict[str, Any]:
-    """The dotted names and values of a dataclass instance that differ from the defaults."""
-    defaults = flatten(type(settings)())
+    """The dotted names and values of a dataclass instance that differ from the defaults, or from its preset's."""
+    defaults = flatten(type(settings)()) | _preset(type(settings), getattr(settings, "preset", None))
     return {name: value for name, value in flatten(settings).items() if value != defaults[name]}
 
 
@@ -142,7 +142,8 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     """Build ``cls`` from a nested or dotted dictionary.
 
     ``cls`` may have ``__renamed__``: names that settings, or groups of them, had in earlier versions, and their names
-    of now; a group comes after its settings.
+    of now; a group comes after its settings. It may have ``__presets__``: dotted settings by the name of a preset. The
+    setting ``preset`` chooses one, which is used instead of the defaults.
 
     Raises:
         SettingsError: an unknown key, one of an earlier version, a wrong type or a value out of range, by its dotted
@@ -152,6 +153,7 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     for old, new in getattr(cls, "__renamed__", {}).items():
         if _states(nested, old):
             raise SettingsError(old, f"is called '{new}' now")
+    nested = nest({**_preset(cls, nested.get("preset")), **nested})
     try:
         if cls not in _ADAPTERS:
             _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
@@ -164,6 +166,12 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
         raise SettingsError(key, f"{first['msg']}, got {first['input']!r}") from None
     _refuse_text(nested, parsed, "")
     return parsed
+
+
+def _preset(cls: type, name: Any) -> Mapping[str, Any]:
+    """Dotted settings of a preset; of None, or one that there is not, none."""
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "__presets__", {})
+    return presets.get(name, {}) if isinstance(name, str) else {}
 
 
 def _refuse_text(given: Any, parsed: Any, key: str) -> None:
@@ -184,21 +192,22 @@ def combine(cls: type[T], sources: Mapping[str, Mapping[str, Any]], defaults: Ma
 
     Args:
         sources: nested or dotted dictionaries, by what they are called in an error.
-        defaults: dotted; of the settings that no source states.
+        defaults: dotted; of the settings that no source states, nor a preset that one of them names.
 
     Raises:
         SettingsError: two sources state different values, both of which it names; or as ``parse``.
     """
     stated: dict[str, tuple[str, Any]] = {}
-    for source, given in sources.items():
-        nested, values = nest(given), flatten(parse(cls, given))
+    for source, theirs in sources.items():
+        nested, values = nest(theirs), flatten(parse(cls, theirs))
         for name in [name for name in values if _states(nested, name)]:
             first, value = stated.setdefault(name, (source, values[name]))
             if values[name] != value:
                 raise SettingsError(
                     name, f"{first} says {value!r}, {source} says {values[name]!r}; leave one of them out"
                 )
-    return parse(cls, {**defaults, **{name: value for name, (_, value) in stated.items()}})
+    given = {name: value for name, (_, value) in stated.items()}
+    return parse(cls, {**defaults, **_preset(cls, given.get("preset")), **given})
 
 
 def _states(nested: Any, dotted: str) -> bool:

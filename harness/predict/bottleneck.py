@@ -136,7 +136,7 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
     limit = limit_of(facts)
     threads = {name: value for part in workload.parts for name, value in part.settings.items() if "_threads" in name}
     known = trainer.levers(limit)
-    all_settings = plan.trainer.defaults() | settings | threads
+    all_settings = plan.trainer.complete(settings) | threads
     searched = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
     advice = suggestions(known, all_settings, searched, predictor.cores)
     return dataclasses.replace(record, verdict=sentence(facts, limit, advice))

@@ -178,8 +178,8 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
 
 
 def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
-    """What the suite says; else the trainer's default if it is searched at all; else the first value there is."""
-    defaults, baseline = trainer.defaults(), dict(suite.baseline)
+    """What the suite says; else what the trainer uses beside ``fixed`` if that is searched; else the first value."""
+    defaults, baseline = trainer.complete(suite.fixed), dict(suite.baseline)
     for name in space.dimensions:
         if name not in baseline:
             baseline[name] = defaults[name] if space.contains(name, defaults[name]) else space.ends(name)[0]

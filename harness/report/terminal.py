@@ -69,7 +69,7 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     if not order:
         return None
     trainer, chosen = plan.launch(study.params(order[0]))
-    settings = trainers.get(trainer).defaults() | chosen
+    settings = trainers.get(trainer).complete(chosen)
     env = settings.pop("env")
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     config = {"trainer": trainer, "env": env, "settings": plain}

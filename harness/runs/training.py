@@ -35,7 +35,7 @@ class RunConfiguration:
 
     def content(self) -> dict[str, Any]:
         """As a file that ``train`` takes, every setting stated so that a later default cannot change it."""
-        settings = self.trainer.defaults() | self.settings
+        settings = self.trainer.complete(self.settings)
         env = settings.pop("env")
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         return {"trainer": self.trainer_name, "env": env, "settings": plain}

@@ -66,11 +66,11 @@ class SideBySide(Trainer):
 
     def resolve(self, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The trainer that ``settings`` choose, as a suite names it, and the settings that it gets."""
-        settings = self.defaults() | dict(settings)
+        settings = self.complete(settings)
         name = settings["trainer"]
         known = self.trainers[name].defaults()
         shared = {key: settings[key] for key in SHARED if key in known}
         return self.variants[name].trainer, {**self.variants[name].settings, **shared}
 
     def _choose(self, settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:
-        return self.trainers[(self.defaults() | dict(settings))["trainer"]], self.resolve(settings)[1]
+        return self.trainers[self.complete(settings)["trainer"]], self.resolve(settings)[1]

@@ -44,6 +44,10 @@ class Trainer(ABC):
     def defaults(self) -> dict[str, Any]:
         """Every setting and its default; ``env`` is one of them, and ``seed`` gets another value each repeat."""
 
+    def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Every setting and its value: the one that is given, or else the one that is used."""
+        return self.defaults() | dict(settings)
+
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raises ``unilab.settings.SettingsError`` for a name or value that cannot be."""
         check_like(self.defaults(), settings)
@@ -146,6 +150,9 @@ class ConfiguredTrainer(Trainer):
 
     def defaults(self) -> dict[str, Any]:
         return flatten(self.config_type())
+
+    def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return flatten(self.config(settings))
 
     def new_name(self, name: str) -> str | None:
         return new_name(self.config_type, name)

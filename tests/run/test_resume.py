@@ -134,7 +134,7 @@ def sac_checkpoint(tmp_path_factory):
 def test_each_setting_is_changed_or_refused_below():
     for config, known in ((APPOConfig, APPO_FIXED | APPO_CHANGES), (SACConfig, SAC_FIXED | SAC_CHANGES)):
         missing = set(names(config)) - set(known) - ONE_CHOICE
-        others = {"stagger_episodes", "inference_threads"} if config is SACConfig else set()
+        others = {"stagger_episodes", "inference_threads", "preset"} if config is SACConfig else set()
         assert {name for name in missing if not name.startswith(("trace_", "workers."))} == others
 
 
@@ -149,6 +149,16 @@ def test_sac_names_what_cannot_change(name, sac_checkpoint):
     more = {"replay_capacity": 100, "workers.kind": "collector"}  # so that the setting itself is a possible one
     with pytest.raises(CheckpointError, match=f"saved with {name} = .*start anew"):
         offpolicy.learn("sac", 4, resume=sac_checkpoint, **more | {name: SAC_FIXED[name]})
+
+
+def test_a_preset_goes_on_with_the_settings_that_it_stands_for(sac_checkpoint, tmp_path):
+    saved = used(load_checkpoint(sac_checkpoint))
+    same = {name: saved[name] for name in SACConfig.__presets__["fast"]} | IN_PROCESS
+    summary = offpolicy.learn("sac", 4, tmp_path, resume=sac_checkpoint, preset="fast", **same)
+    assert summary.progress.iteration == 4
+    assert used(load_checkpoint(tmp_path / "checkpoint.pt")) == saved | {"preset": "fast"}
+    with pytest.raises(CheckpointError, match=r"saved with algorithm\.n_step = 1, this run has 3; .*start anew"):
+        offpolicy.learn("sac", 4, resume=sac_checkpoint, preset="fast", **same | {"algorithm.n_step": 3})
 
 
 def test_episodes_that_go_on_began_as_they_did(sac_checkpoint):

@@ -43,6 +43,16 @@ def weights(path):
     return torch.cat([saved[network][name].flatten().float() for network in networks for name in saved[network]])
 
 
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_the_preset_for_many_environments_trains_on_real_physics(algorithm, tmp_path):
+    summary = learn(algorithm, 4, tmp_path, env="Hopper", preset="fast")
+    assert summary.progress.updates == 4 * 2
+    assert 0 < summary.progress.metrics["reward_scale"] < 1
+    critics = load_checkpoint(tmp_path / "checkpoint.pt")["learner"]["critics"]
+    assert critics["body.weights.1"].shape[2] == 101
+    assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
+
+
 @pytest.mark.parametrize(("algorithm", "sync"), [("sac", True), ("td3", False)], ids=["lock step", "free"])
 def test_trains_on_real_physics_and_counts(algorithm, sync, tmp_path):
     seen = []

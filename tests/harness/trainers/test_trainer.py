@@ -8,6 +8,7 @@ from harness.files.yaml_file import InputError
 from harness.measure.process import Outcome
 from harness.predict import checks
 from harness.predict import plan as plans
+from harness.runs import training
 from harness.trainers import trainer as trainers
 from tests.harness.study.test_search import sweep
 from unilab.settings import SettingsError
@@ -30,6 +31,23 @@ def test_defaults_are_accepted_and_have_devices_and_a_seed(name) -> None:
     trainer.check_together(defaults)
     assert {"seed", "env", *trainer.device_settings} <= defaults.keys()
     assert trainer.device_settings == ("collector_device", "learner_device")
+
+
+def test_a_preset_is_part_of_a_suite_and_of_a_configuration(tmp_path: Path) -> None:
+    path = suite(
+        tmp_path, "fixed: {preset: fast, algorithm.n_step: 1}\nsearch: {num_envs: [64, 128], batch_size: [8]}\n"
+    )
+    plan = plans.make(path)
+    assert plan.baseline["num_envs"] == 128  # the preset's
+    settings = plan.settings(plan.baseline)
+    whole = plan.trainer.complete(settings)
+    assert [whole[name] for name in ("batch_size", "algorithm.n_step", "algorithm.num_atoms")] == [8, 1, 101]
+    assert plan.trainer.complete(whole) == whole  # as a file that states every setting, best.yaml, says
+    path.write_text("trainer: td3\nenv: Hopper\n")
+    content = training.load(path, ["settings.preset=fast"]).content()
+    assert (content["settings"]["algorithm.tau"], content["settings"]["num_envs"]) == (0.1, 128)
+    with pytest.raises(InputError, match=r"--set: settings\.preset: Input should be 'fast', got 'slow'"):
+        training.load(path, ["settings.preset=slow"])
 
 
 def test_each_trainer_has_its_own_settings() -> None:
