@@ -157,8 +157,9 @@ def test_a_preset_goes_on_with_the_settings_that_it_stands_for(sac_checkpoint, t
     summary = offpolicy.learn("sac", 4, tmp_path, resume=sac_checkpoint, preset="fast", **same)
     assert summary.progress.iteration == 4
     assert used(load_checkpoint(tmp_path / "checkpoint.pt")) == saved | {"preset": "fast"}
-    with pytest.raises(CheckpointError, match=r"saved with algorithm\.n_step = 1, this run has 3; .*start anew"):
-        offpolicy.learn("sac", 4, resume=sac_checkpoint, preset="fast", **same | {"algorithm.n_step": 3})
+    del same["algorithm.num_atoms"]
+    with pytest.raises(CheckpointError, match=r"saved with algorithm\.num_atoms = 1, this run has 101; .*start anew"):
+        offpolicy.learn("sac", 4, resume=sac_checkpoint, preset="fast", **same)
 
 
 def test_episodes_that_go_on_began_as_they_did(sac_checkpoint):
