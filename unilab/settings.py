@@ -168,9 +168,9 @@ def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     return parsed
 
 
-def _preset(cls: type, name: Any) -> Mapping[str, Any]:
+def _preset(cls: type, name: Any) -> dict[str, Any]:
     """Dotted settings of a preset; of None, or one that there is not, none."""
-    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "__presets__", {})
+    presets: dict[str, dict[str, Any]] = getattr(cls, "__presets__", {})
     return presets.get(name, {}) if isinstance(name, str) else {}
 
 
