@@ -7,15 +7,19 @@ line is a comment with a file name is that file.
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from harness import cli
 from unilab.machine import user_cache
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +123,15 @@ def run(command: str, folder: Path) -> str:
     return output
 
 
+def run_verb(arguments: Sequence[str], folder: Path) -> None:
+    """The same of ``python -m harness``, in this process, which has the libraries already."""
+    home = {"HOME": str(folder), "XDG_CACHE_HOME": str(user_cache.folder().parent)}
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, home):
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        assert cli.main(arguments) == 0, arguments
+
+
 def recipe(command: str, folder: Path) -> str:
     """The last command of a make target, for this environment's Python: the set-up before it is tested by CI."""
     line = run(f"{command} --dry-run", folder).strip().splitlines()[-1]
@@ -139,4 +152,7 @@ def follow(line: str, block: Block, workspace: Path) -> None:
         assert kind == "tested as", f"unknown comment in front of a block: {block.comment}"
         assert shorter.startswith(line), "a shorter run may only add options"
         line = shorter
-    run(recipe(line, workspace) if line.startswith("make ") else line, workspace)
+    if line.startswith("python -m harness ") and not re.search(r"[|>$]", line):
+        run_verb(shlex.split(line)[3:], workspace)
+    else:
+        run(recipe(line, workspace) if line.startswith("make ") else line, workspace)
