@@ -135,9 +135,10 @@ class OffPolicyLearner(ABC):
     def _scaled_rewards(self, batch: Batch) -> Tensor:
         """[B] that are learned from; the replay buffer holds the environment's own.
 
-        With ``reward_scale: auto`` they are divided by the discounted sum of their root mean square in each step, for
-        ever. Returns are then about 1 at most, whatever the task's rewards are. SimbaV2 (arXiv:2502.15280) follows the
-        returns themselves, for which every environment needs a sum of its own; here a batch is enough.
+        With ``reward_scale: auto`` they are divided by the return that their root mean square would have, if it came
+        in every step for ever. The average return of the batches is then between -1 and 1, whatever the task. SimbaV2
+        (arXiv:2502.15280) follows the returns themselves, for which every environment needs a sum of its own; here a
+        batch is enough.
         """
         rewards, scale = batch["rewards"], self.config.algorithm.reward_scale
         if scale != "auto":
