@@ -129,7 +129,11 @@ def run_verb(arguments: Sequence[str], folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, home):
         patch.chdir(folder)
         patch.syspath_prepend(folder)
-        assert cli.main(arguments) == 0, arguments
+        try:
+            code = cli.main(arguments)
+        except SystemExit as end:  # after --help, and wrong usage
+            code = end.code
+        assert code == 0, arguments
 
 
 def recipe(command: str, folder: Path) -> str:
