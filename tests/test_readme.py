@@ -19,6 +19,7 @@ from tests.pages import (
     BLOCKS,
     DOCS,
     INDEX,
+    LIMIT,
     MEASURED,
     ORDER,
     PAGES,
@@ -40,6 +41,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout(tmp_path_factory.mktemp("readme"))
 
 
+@LIMIT
 @pytest.mark.parametrize("line", COMMANDS, ids=str)
 def test_commands(line: str, workspace: Path) -> None:
     follow(line, COMMANDS[line], workspace)
