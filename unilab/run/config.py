@@ -65,3 +65,8 @@ class RunConfig:
     """whole episodes of an evaluation, at least"""
     seed: NonNegativeInt = 0
     """from which every process derives random numbers of its own"""
+
+    @property
+    def idle_threads(self) -> tuple[str, ...]:
+        """An accelerator learns with one thread, whatever is asked for."""
+        return () if self.learner_device == "cpu" else ("learner_threads",)

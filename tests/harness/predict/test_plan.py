@@ -270,6 +270,7 @@ def test_auto_changes_placement_alone(name: str) -> None:
     trainer = own.APPOTrainer() if name == "appo" else own.SACTrainer() if name == "sac" else own.TD3Trainer()
     found = trainer.placements({})
     assert {trainer.changes()[setting] for setting in found} == {"placement"}
+    assert "learner_threads" in trainer.idle({"learner_device": "cuda"}), "which has no threads to choose"
     for setting, values in found.items():
         assert values[0] == trainer.defaults()[setting]
         for value in values:

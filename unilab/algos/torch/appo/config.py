@@ -102,7 +102,7 @@ class APPOConfig(RunConfig):
         """Dotted names of settings that change nothing beside the others."""
         ring = ("num_slots", "when_full") if self.mode == "sync" else ()
         fixed = ("desired_kl", "adaptive_kl_factor", "adaptive_lr_factor") if self.algorithm.schedule == "fixed" else ()
-        return (*ring, *(f"algorithm.{name}" for name in fixed))
+        return (*ring, *self.idle_threads, *(f"algorithm.{name}" for name in fixed))
 
     @property
     def alternates(self) -> bool:

@@ -178,10 +178,12 @@ class OffPolicyConfig(RunConfig):
         """Dotted names of settings that change nothing beside the others."""
         match self.workers.kind:
             case "collector":
-                return ("workers.count", "workers.max_restarts", "workers.hang_seconds", "workers.ray_address")
+                names = ["workers.count", "workers.max_restarts", "workers.hang_seconds", "workers.ray_address"]
             case "sequential":  # in the learner's own process, which nobody watches
-                return ("workers.hang_seconds",)
-        return ()
+                names = ["workers.hang_seconds"]
+            case _:
+                names = []
+        return (*names, *self.idle_threads)
 
     @property
     def alternates(self) -> bool:
