@@ -2,15 +2,13 @@
 
     python benchmarks/offpolicy_vs_others.py throughput --sb3-python OTHER/bin/python
     python benchmarks/offpolicy_vs_others.py update
-    python benchmarks/offpolicy_vs_others.py learning --sb3-python OTHER/bin/python --study results/sac_reward/ID
 
 - throughput: gradient updates a second with batches of 256, as many as env steps are made beside them, measured in
   turns with Stable-Baselines3. Its best number of environments and of threads is found beforehand.
 - update: the learner's update alone on large batches, beside the same update in plain PyTorch (drivers/
   plain_offpolicy.py) with its best number of threads.
-- learning: returns over wall time beside one run of Stable-Baselines3; ours is recorded now, or is that of a study.
 
-Without another interpreter, throughput and learning measure this project alone. Its environment needs:
+Without another interpreter, throughput measures this project alone. Its environment needs:
 
     Stable-Baselines3   pip install stable-baselines3==2.9.2 gymnasium[mujoco]
 """
@@ -18,8 +16,6 @@ Without another interpreter, throughput and learning measure this project alone.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from contest import (
@@ -31,10 +27,8 @@ from contest import (
     conduct,
     fastest,
     print_table,
-    run,
     settings,
 )
-from learning_curves import Curve, compare_curves, print_curves, read_curve, read_study
 
 ALGORITHMS = ("sac", "td3")
 HIDDEN_DIMS = [256, 256]
@@ -53,7 +47,7 @@ SB3_SETTINGS = {"sac": _SB3, "td3": _SB3 | {"action_noise": 0.1}}
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="throughput | update | learning")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="throughput | update")
     throughput = verbs.add_parser("throughput", help="updates a second in training, beside Stable-Baselines3")
     throughput.add_argument("--batch-size", type=int, default=256)
     add_options(throughput)
@@ -68,15 +62,7 @@ def parser() -> argparse.ArgumentParser:
     update.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours, JSON value")
     update.set_defaults(function=compare_update)
 
-    learning = verbs.add_parser("learning", help="returns over wall time, beside Stable-Baselines3")
-    learning.add_argument("--seconds", type=float, default=600.0, help="of training")
-    learning.add_argument("--study", type=Path, help="take ours from a study's folder, of one algorithm")
-    learning.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder for the curves, as CSV")
-    learning.add_argument("--json", action="store_true", help="print the result as JSON")
-    _add_sb3(learning)
-    learning.set_defaults(function=compare_learning, batch_size=256)
-
-    for verb in (throughput, update, learning):
+    for verb in (throughput, update):
         verb.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     return top
 
@@ -161,40 +147,8 @@ def compare_update(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
     return comparison
 
 
-def compare_learning(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
-    """Returns over wall time."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    mine: dict[str, Sequence[Curve]] = {}
-    if args.study:
-        mine |= read_study(args.study)
-    else:
-        path = record(args, ours(args, algorithm), args.out / f"{algorithm}_ours.csv")
-        mine["ours, one run"] = [read_curve(path)]
-    others = {}
-    for contestant in stable_baselines3(args, algorithm):
-        path = record(args, contestant, args.out / f"{algorithm}_stable_baselines3.csv")
-        others[contestant.name] = [read_curve(path)]
-        others[f"{contestant.name}, its latest episodes alone"] = [read_curve(path, "latest_return")]
-    comparison = compare_curves(mine, others, args.seconds)
-    if not args.json:
-        print_curves(algorithm, comparison)
-    return comparison
-
-
-def record(args: argparse.Namespace, contestant: Contestant, path: Path) -> Path:
-    """Run a contestant once for its learning curve."""
-    print(f"{contestant.name}: {args.seconds:.0f} s of training, as it goes in {path}", file=sys.stderr, flush=True)
-    run(contestant, {"curve": str(path.absolute()), "seconds": args.seconds}, args.seconds)
-    return path
-
-
 def main() -> None:
     args = parser().parse_args()
-    if args.verb == "learning" and args.study:
-        if len(args.algorithms) > 1:
-            raise SystemExit("--study is of one algorithm: say which, with --algorithms sac or --algorithms td3")
-        if not (args.study / "curves.csv").exists():
-            raise SystemExit(f"--study {args.study}: there is no curves.csv; give the folder of a finished study")
     results = {algorithm: args.function(args, algorithm) for algorithm in args.algorithms}
     if args.json:
         print(json.dumps(results))

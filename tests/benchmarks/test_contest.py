@@ -1,7 +1,6 @@
 """Contestants take turns and their failures are told; how fast they are is not a test's business."""
 
 import json
-import math
 import os
 import re
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 import contest
 import pytest
 from contest import Contestant, ContestError, Window, compare, fastest, measure, print_table
-from learning_curves import Curve, ahead_from, compare_curves, marks, read_curve, read_study
 from steady_window import SteadyWindow
 
 from unilab.settings import nest
@@ -99,47 +97,6 @@ def test_steady_window_counts_after_the_warm_up(capsys: pytest.CaptureFixture[st
     assert told["updates_per_second"] == pytest.approx(2 / told["seconds"])
     with pytest.raises(RuntimeError, match="train for longer"):
         SteadyWindow(0.0, 0.0).print_result()
-
-
-def test_curves_at_their_marks() -> None:
-    assert marks(180.0) == [60, 120, 180]
-    assert marks(150.0) == [60, 120, 150]
-    assert marks(5.0) == [5]
-    curve = Curve([0, 50, 100], [math.nan, 1.0, 2.0])
-    assert math.isnan(curve.at(40)) and curve.at(60) == 1.0 and curve.at(110) == 2.0
-    assert math.isnan(curve.at(180)), "the run ended before"
-
-
-def test_who_is_ahead_and_stays_so() -> None:
-    times = [60.0, 120.0, 180.0, 240.0]
-    assert ahead_from(times, [1, 5, 6, 7], [2, 3, 4, 5]) == 120
-    assert ahead_from(times, [3, 5, 3, 7], [2, 3, 4, 5]) == 240
-    assert ahead_from(times, [3, 5, 6, 4], [2, 3, 4, 5]) is None
-    assert ahead_from(times, [3, 5, None, 7], [None, 3, 4, 5]) == 120, "only marks where both have a return"
-
-
-def test_curves_of_a_study_and_of_a_driver(tmp_path: Path) -> None:
-    (tmp_path / "curves.csv").write_text(
-        "trial,repeat,env_steps,wall_seconds,episode_return\n"
-        "0,0,1,10.0,\n0,0,2,58.0,100.0\n0,1,1,10.0,50.0\n0,1,2,59.5,300.0\n"
-    )
-    (tmp_path / "other.csv").write_text(
-        "wall_seconds,env_steps,updates,episode_return,latest_return\n0.1,0,0,,\n59,5,5,150,210\n"
-    )
-    comparison = compare_curves(
-        read_study(tmp_path),
-        {"other": [read_curve(tmp_path / "other.csv")], "newer": [read_curve(tmp_path / "other.csv", "latest_return")]},
-        60.0,
-    )
-    assert comparison["returns"] == {
-        "ours, trial 0, 2 repeats": [[200, 100, 300]],
-        "other": [[150, 150, 150]],
-        "newer": [[210, 210, 210]],
-    }
-    assert comparison["ahead_from"] == {
-        "ours, trial 0, 2 repeats / other": 60,
-        "ours, trial 0, 2 repeats / newer": None,
-    }
 
 
 def test_settings_on_the_command_line() -> None:
