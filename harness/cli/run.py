@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
     with ExitStack() as opened:
         cluster = None
         if arguments.engine == "ray":
+            if made.suite.measure.cores is not None:
+                raise UserError("measure.cores keeps repeats apart on one machine: leave it out with --engine ray")
             from harness.measure.engines.cluster import connected
 
             cluster = opened.enter_context(connected(arguments.address, insecure=arguments.insecure_cluster))
@@ -129,14 +131,9 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
     return study
 
 
-def _engine(
-    arguments: argparse.Namespace, study: "Study", cluster: "Cluster | None", stop: "StopSignal", out: "Console"
+def _ray_engine(
+    arguments: argparse.Namespace, cluster: "Cluster", stop: "StopSignal", out: "Console"
 ) -> "AbstractContextManager[Engine]":
-    if cluster is None:
-        from harness.measure.engines.local import LocalEngine
-
-        return nullcontext(LocalEngine(study.machine, stop))
-
     from harness.measure.engines.ray_engine import RayEngine
 
     say = partial(out.print, soft_wrap=True)
@@ -148,6 +145,7 @@ def _engine(
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
     """Measure, and leave all that a study has."""
+    from harness.measure.engines.local import LocalEngine
     from harness.measure.stop import Stopped, StopSignal
     from harness.predict import ranking
     from harness.report.live import StudyDisplay, console
@@ -172,7 +170,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         try:
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said])
-            with _engine(arguments, study, cluster, stop, out) as engine:
+            local = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
+            with local if cluster is None else _ray_engine(arguments, cluster, stop, out) as engine:
                 known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
                 watched = study.folder if arguments.watch else None
                 with StudyDisplay(made, out, began, watched) as display:
@@ -181,8 +180,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                         made, study, stop, display, engine, trace=arguments.trace, prediction=known, began=began
                     )
                     sweep.run()
-                if sweep.missing_blocks:
-                    what = f"{sweep.missing_blocks} blocks of the confirmation are missing"
+                missing = {"repeats": sweep.missing_repeats, "blocks of the confirmation": sweep.missing_blocks}
+                for what in [f"{count} {name} are missing" for name, count in missing.items() if count]:
                     when = f"limits.minutes = {made.suite.limits.minutes:g}"
                     say(f"time is up ({when}): {what}; run the same command again to measure them")
         except Stopped as stopped:

@@ -183,7 +183,8 @@ class Measuring:
         self._retries = self.schedule.pairs
         blocks = self.schedule.blocks()
         works = (until_calm([None] * len(block), partial(self._measure, block), self._again) for block in blocks)
-        carry_out(works, LocalEngine(self._machine, self.stop, self.execute), self.stop)
+        with LocalEngine(self._machine, self.stop, self.execute) as engine:
+            carry_out(works, engine, self.stop)
         counted = {(record.repeat, record.trial): record for record in attempts_that_count(self._records.records)}
         return Pairs([[(counted[pair, BASE], counted[pair, NEW])] for pair in range(self.schedule.pairs)])
 

@@ -113,64 +113,111 @@ def execute(
 def execute_together(jobs: Sequence[Job], stop: StopSignal) -> list[Outcome]:
     """Run repeats and wait for their ends; several, whose ``spec`` names a file for their pauses, take turns.
 
-    They are started one after the other; each stands still once it is warm. Then they run in a circle, so that all have
-    equally many pauses, each of which costs them a cold cache. Where the first and the last are of one kind, those
-    between of another, a steady drift of the machine hits both kinds alike. What was measured stands still until all
-    are, and comes to its end then. While a repeat stands still, its limits do.
-
     Raises:
         Stopped: a signal came; the repeats are gone, nothing is known of them.
         whatever ``on_progress`` raises, likewise.
     """
-    repeats: list[_Repeat] = []
-    with selectors.DefaultSelector() as selector:
-        selector.register(stop.fd, selectors.EVENT_READ)
+    with Alive(stop) as alive:
+        alive.start(0, jobs)
+        return alive.wait()[1]
 
-        def turns() -> Iterator[tuple[_Repeat, float]]:
-            """Whose turn it is, and seconds that it goes on once the repeat is warm."""
-            for job in jobs:
-                repeats.append(_Repeat(job, stop, repeats))
-                selector.register(repeats[-1].reports, selectors.EVENT_READ, repeats[-1])
-                yield repeats[-1], 0.0
-            seconds = interleaving.TURN_SECONDS if len(jobs) > 1 else math.inf
-            while not all(one.measured for one in repeats):
-                yield from ((one, seconds) for one in repeats if not one.measured)
 
-        order, turn_ends = turns(), 0.0
-        turn: _Repeat | None = None
-        try:
-            while len(repeats) < len(jobs) or any(one.outcome is None for one in repeats):
-                stop.check()
-                if turn is None or turn.measured or (turn.steady and time.monotonic() >= turn_ends):
-                    others_wait = len(repeats) < len(jobs) or not all(
-                        one.measured for one in repeats if one is not turn
-                    )
-                    if turn is not None and others_wait:
-                        turn.seat.pause()
-                    turn, seconds = next(order, (None, 0.0))
-                    turn_ends = time.monotonic() + seconds
-                    for one in repeats if turn is None else [turn]:
-                        one.seat.go_on()
-                going = [one for one in repeats if one.outcome is None and one.seat.paused_at is None]
-                waits = [one.remaining for one in going]
-                if turn is not None and turn.steady:
-                    waits.append(turn_ends - time.monotonic())
-                for key, _ in selector.select(max(0.0, min([*waits, 3600.0]))):
-                    if key.data is not None:
-                        key.data.read()
-                for one in going:
-                    if one.outcome is None and one.remaining <= 0:
-                        one.time_out()
-                for one in repeats:
-                    if one.outcome is not None and not one.over:
-                        selector.unregister(one.reports)
-                        one.end()
-        finally:
-            for one in repeats:
-                one.terminate()
-            for one in repeats:
+class Alive:
+    """Works that run side by side, each of one repeat, or of several that take turns. Its end ends them all.
+
+    Those that take turns are started one after the other; each stands still once it is warm. Then they run in a circle,
+    so that all have equally many pauses, each of which costs them a cold cache. Where the first and the last are of one
+    kind, those between of another, a steady drift of the machine hits both kinds alike. What was measured stands still
+    until all are, and comes to its end then. While a repeat stands still, its limits do.
+    """
+
+    def __init__(self, stop: StopSignal) -> None:
+        self._stop = stop
+        self._works: dict[int, _Turns] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stop.fd, selectors.EVENT_READ)
+
+    def __enter__(self) -> "Alive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        repeats = [one for work in self._works.values() for one in work.repeats]
+        for one in repeats:
+            one.terminate()
+        for one in repeats:
+            one.end()
+        self._selector.close()
+
+    def start(self, work: int, jobs: Sequence[Job]) -> None:
+        """Begin the repeats of a work, by its number."""
+        self._works[work] = _Turns(jobs, self._stop, self._selector)
+
+    def wait(self) -> tuple[int, list[Outcome]]:
+        """Wait until all repeats of a work have ended: its number and how they did.
+
+        Raises:
+            Stopped: a signal came.
+            whatever ``on_progress`` raises.
+        """
+        while True:
+            self._stop.check()
+            seconds = min([work.proceed() for work in self._works.values()], default=math.inf)
+            for number, work in self._works.items():
+                if work.ended:
+                    del self._works[number]
+                    return number, [one.outcome for one in work.repeats if one.outcome is not None]
+            for key, _ in self._selector.select(max(0.0, min(seconds, 3600.0))):
+                if key.data is not None:
+                    key.data.read()
+
+
+class _Turns:
+    """The repeats of one work."""
+
+    def __init__(self, jobs: Sequence[Job], stop: StopSignal, selector: selectors.BaseSelector) -> None:
+        self.repeats: list[_Repeat] = []
+        self._jobs, self._stop, self._selector = jobs, stop, selector
+        self._order, self._turn_ends = self._turns(), 0.0
+        self._turn: _Repeat | None = None
+
+    def _turns(self) -> "Iterator[tuple[_Repeat, float]]":
+        """Whose turn it is, and seconds that it goes on once the repeat is warm."""
+        for job in self._jobs:
+            self.repeats.append(_Repeat(job, self._stop, self.repeats))
+            self._selector.register(self.repeats[-1].reports, selectors.EVENT_READ, self.repeats[-1])
+            yield self.repeats[-1], 0.0
+        seconds = interleaving.TURN_SECONDS if len(self._jobs) > 1 else math.inf
+        while not all(one.measured for one in self.repeats):
+            yield from ((one, seconds) for one in self.repeats if not one.measured)
+
+    @property
+    def ended(self) -> bool:
+        return len(self.repeats) == len(self._jobs) and all(one.outcome is not None for one in self.repeats)
+
+    def proceed(self) -> float:
+        """End what is over or took too long, and give the turn to the next if it is due; seconds that can be waited."""
+        for one in self.repeats:
+            if one.outcome is None and one.seat.paused_at is None and one.remaining <= 0:
+                one.time_out()
+        for one in self.repeats:
+            if one.outcome is not None and not one.over:
+                self._selector.unregister(one.reports)
                 one.end()
-    return [one.outcome for one in repeats if one.outcome is not None]
+        turn = self._turn
+        if not self.ended and (turn is None or turn.measured or (turn.steady and time.monotonic() >= self._turn_ends)):
+            others_wait = len(self.repeats) < len(self._jobs) or not all(
+                one.measured for one in self.repeats if one is not turn
+            )
+            if turn is not None and others_wait:
+                turn.seat.pause()
+            turn, seconds = next(self._order, (None, 0.0))
+            self._turn, self._turn_ends = turn, time.monotonic() + seconds
+            for one in self.repeats if turn is None else [turn]:
+                one.seat.go_on()
+        waits = [one.remaining for one in self.repeats if one.outcome is None and one.seat.paused_at is None]
+        if turn is not None and turn.steady:
+            waits.append(self._turn_ends - time.monotonic())
+        return min(waits, default=math.inf)
 
 
 class _Repeat:

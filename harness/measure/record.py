@@ -137,6 +137,8 @@ class Record:
     """of one minute, when the repeat began"""
     throttled_seconds: float = math.nan
     """time that the container's quota held the trial back during the steady window"""
+    evaluated_return: float = math.nan
+    """mean return of whole episodes that the trained policy played without noise after the training"""
     return_at_budget: float = math.nan
     """mean episode return when the budget of env steps or seconds was used up"""
     seconds_to_return: float = math.nan

@@ -50,6 +50,10 @@ class TrialSpec:
     target_return: float | None = None
     pauses: str | None = None
     """the file with its pauses where trials take turns"""
+    cores: list[int] | None = None
+    """that it has to itself; None: it may run on all"""
+    evaluate: int | None = None
+    """episodes that are played without noise after the training"""
 
     @classmethod
     def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
@@ -57,7 +61,7 @@ class TrialSpec:
         return cls(
             trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
             return_at=None if measure.return_at is None else measure.return_at.to_dict(),
-            target_return=measure.target_return,
+            target_return=measure.target_return, evaluate=measure.evaluate,
         )  # fmt: skip
 
 
@@ -107,8 +111,12 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
             trainer.run(spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0)
         found = found or interference.between(before, read())  # the trainer may end by itself
         result = window.result() | dataclasses.asdict(found) | {"load_average": load_average}
+        if spec.cores is not None:  # the harness counted all of the machine
+            result["threads"] = trainers.threads_text(trainer, spec.settings)
         if pauses is not None:  # what each side did is counted by clocks that know of no pauses
             result |= dict.fromkeys(FRACTIONS, math.nan)
+        if spec.evaluate is not None:
+            result["evaluated_return"] = trainer.evaluate(spec.settings, folder, spec.evaluate)
     except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
         report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
         return False
@@ -135,6 +143,8 @@ def main(spec_file: str) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the parent asks for it when nothing moves
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     spec = TrialSpec(**json.loads(Path(spec_file).read_text(encoding="utf-8")))
+    if spec.cores is not None:  # before anything counts them
+        os.sched_setaffinity(0, spec.cores)
     os.set_inheritable(spec.report_fd, False)  # the parent must see this process end, not its last descendant
     with os.fdopen(spec.report_fd, "w", encoding="utf-8", buffering=1) as pipe:
 

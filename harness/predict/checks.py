@@ -16,7 +16,7 @@ from harness.suite.space import Space, ends
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
 from harness.trainers.trainer import Trainer, TrainerError
-from unilab.machine.devices import DeviceError, check_device
+from unilab.machine.devices import DeviceError, check_device, core_sets
 from unilab.settings import SettingsError, nearest
 
 Settings = dict[str, Any]
@@ -24,6 +24,8 @@ Settings = dict[str, Any]
 
 def trainer_of(source: SuiteSource) -> Trainer:
     """The suite's trainer, or all of its ``trainers`` as one, each with settings and devices that were checked."""
+    from unilab.envs import names
+
     suite = source.suite
 
     def load(name: str, where: Key) -> Trainer:
@@ -32,17 +34,25 @@ def trainer_of(source: SuiteSource) -> Trainer:
         except TrainerError as error:
             raise source.error(where, str(error)) from None
 
+    def check(where: Key, trainer: Trainer, key: str, value: Any) -> None:
+        if key in SHARED:
+            raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+        _check_value(source, trainer, where, {key: value})
+        _check_device(source, trainer, where, value)
+
     if suite.trainer:
         return load(suite.trainer, ("trainer",))
     for name, variant in suite.trainers.items():
         trainer = load(variant.trainer, ("trainers", name, "trainer"))
         for key, value in variant.settings.items():
-            where: Key = ("trainers", name, "settings", key)
-            if key in SHARED:
-                raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
-            _check_value(source, trainer, where, {key: value})
-            _check_device(source, trainer, where, value)
-        check_environment(source.document, trainer, suite.env)
+            check(("trainers", name, "settings", key), trainer, key, value)
+        for env in suite.tasks:
+            check_environment(source.document, trainer, env)
+        for env, settings in variant.by_env.items():
+            if env not in (known := [*suite.tasks, *names()]):  # others may be left out on the command line
+                raise source.error(("trainers", name, "by_env", env), f"unknown environment; {nearest(env, known)}")
+            for key, value in settings.items():
+                check(("trainers", name, "by_env", env, key), trainer, key, value)
     return SideBySide(suite.trainers)
 
 
@@ -85,8 +95,8 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                     now = trainer.new_name(name)
                     unknown = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
                     raise source.error(key, f"is called '{now}' now" if now else unknown)
-                if name == "env":
-                    raise source.error(key, "the environment is set by 'env' at the top of the suite")
+                if name == "env" and not (suite.envs and "env" not in (source.document.content.get(group) or {})):
+                    raise source.error(key, "the environment is set by 'env' at the top, or several by 'envs'")
                 if group == "search" and name in suite.fixed:
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
@@ -100,6 +110,28 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
         given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
         problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
         mistakes.found.append(source.error(("pruner",), problem))
+
+
+def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
+    """Whether this machine has the cores, and the trainers what evaluates; and what several environments rule out."""
+    suite = source.suite
+    if suite.measure.cores is not None:
+        try:
+            core_sets(suite.measure.cores)
+        except DeviceError as error:
+            mistakes.found.append(source.error(("measure", "cores"), str(error)))
+    trained = trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
+    if suite.measure.evaluate is not None and not all(one.evaluates for one in trained.values()):
+        without = ", ".join(name for name, one in trained.items() if not one.evaluates)
+        mistakes.found.append(source.error(("measure", "evaluate"), f"{without} cannot be evaluated; leave it out"))
+    if len(suite.tasks) > 1:
+        alternatives = {"confirm": suite.confirm, "pruner": suite.pruner, "pinned": suite.pinned}
+        for name in [name for name, one in alternatives.items() if one]:
+            problem = "results of several environments are not ranked together, so leave it out"
+            mistakes.found.append(source.error((name,), problem))
+        if suite.sampler.name != "grid":
+            problem = "with several environments every configuration is measured in each: expected grid"
+            mistakes.found.append(source.error(("sampler", "name"), problem))
 
 
 def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
@@ -153,7 +185,7 @@ def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Sui
             if not there:
                 _check_device(source, trainer, ("search", name), ends(search[name])[0])
             search[name] = distribution(there)
-    base = {"env": suite.env} | suite.fixed | suite.baseline
+    base = {"env": suite.tasks[0]} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
         if isinstance(dimension, CategoricalDistribution):
             others = [{other: value} for other in search if other != name for value in ends(search[other])]
@@ -186,7 +218,7 @@ def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Spac
         elif not space.contains(name, baseline[name]):
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
-    settings = {"env": suite.env} | suite.fixed | baseline
+    settings = {"env": suite.tasks[0]} | suite.fixed | baseline
     _check_value(source, trainer, ("baseline",), settings)
     try:
         trainer.check_together(settings)
@@ -216,17 +248,20 @@ def try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
     """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
     suite, document = source.suite, source.document
     notes: list[str] = []
-    if isinstance(trainer, SideBySide):
-        for name, one in trainer.trainers.items():
-            groups: dict[Key, Settings] = {("trainers", name, "settings"): suite.trainers[name].settings}
-            notes += try_environment(document, one, suite.env, groups)
-    else:
-        groups = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
-        notes += try_environment(document, trainer, suite.env, groups)
-    for name, dimension in suite.search.items():
-        for value in ends(dimension):
-            groups = {("fixed",): suite.fixed, ("search",): {name: value}}
-            _check_environment(document, trainer, suite.env, groups)
+    for env in suite.tasks:
+        if isinstance(trainer, SideBySide):
+            for name, one in trainer.trainers.items():
+                variant, where = suite.trainers[name], ("trainers", name)
+                groups: dict[Key, Settings] = {(*where, "settings"): variant.settings}
+                groups[(*where, "by_env", env)] = variant.by_env.get(env, {})
+                notes += try_environment(document, one, env, groups)
+        else:
+            groups = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
+            notes += try_environment(document, trainer, env, groups)
+        for name, dimension in suite.search.items():
+            for value in ends(dimension):
+                groups = {("fixed",): suite.fixed, ("search",): {name: value}}
+                _check_environment(document, trainer, env, groups)
     return tuple(dict.fromkeys(notes))
 
 

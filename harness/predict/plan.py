@@ -27,6 +27,7 @@ from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, Space
 from harness.trainers.alternatives import SideBySide
 from harness.trainers.trainer import Trainer
+from unilab.machine.devices import core_sets
 from unilab.settings import SettingsError
 
 if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
+EPISODE_SECONDS = 0.2
+"""for an episode that is played after the training"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Plan:
     @property
     def code(self) -> str:
         """Digest of the code that decides the numbers; see ``harness.suite.sources``."""
-        named = [self.suite.trainer, self.suite.env, *(one.trainer for one in self.suite.trainers.values())]
+        named = [self.suite.trainer, *self.suite.tasks, *(one.trainer for one in self.suite.trainers.values())]
         return sources.digest(*sorted({name.partition(":")[0] for name in named if ":" in name}))
 
     def folder(self, results: Path) -> Path:
@@ -70,7 +73,7 @@ class Plan:
 
     def settings(self, params: Settings) -> Settings:
         """All that a trial's settings differ in from the trainer's defaults."""
-        return {"env": self.suite.env} | self.suite.fixed | params
+        return {"env": self.suite.tasks[0]} | self.suite.fixed | params
 
     def effective(self, params: Settings) -> Settings:
         """Of a configuration the part that changes something: in one process, say, no ring has slots.
@@ -80,6 +83,11 @@ class Plan:
         """
         idle = self.trainer.idle(self.settings(params))
         return {name: value for name, value in params.items() if name not in idle}
+
+    def is_baseline(self, params: Settings) -> bool:
+        """Whether this is the baseline's configuration in one of several environments."""
+        there = {name: params[name] for name in self.space.dimensions if name in params and name != "env"}
+        return "env" in params and all(self.baseline[name] == value for name, value in there.items())
 
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
@@ -106,11 +114,17 @@ class Plan:
         Repeats that have to be measured again because something disturbed them come on top.
         """
         measure, limits = self.suite.measure, self.suite.limits
+        around = PROCESS_SECONDS + EPISODE_SECONDS * (measure.evaluate or 0)
         if measure.return_at is None:
-            return PROCESS_SECONDS + measure.warmup_seconds + measure.steady_seconds
+            return around + measure.warmup_seconds + measure.steady_seconds
         if measure.return_at.seconds is None:
             return limits.trial_timeout_seconds
-        return PROCESS_SECONDS + measure.return_at.seconds
+        return around + measure.return_at.seconds
+
+    @property
+    def places(self) -> int:
+        """Repeats that run side by side on this machine."""
+        return 1 if self.suite.measure.cores is None else len(core_sets(self.suite.measure.cores))
 
     @property
     def look_repeats(self) -> int:
@@ -143,8 +157,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run."""
-        search = self.trials * self.suite.measure.repeats + self.look_repeats
-        return min((search + self.confirm_repeats) * self.repeat_seconds, self.suite.limits.minutes * 60)
+        in_a_row = math.ceil(self.trials / self.places) * self.suite.measure.repeats
+        in_a_row += math.ceil((self.look_repeats + self.confirm_repeats) / self.places)
+        return min(in_a_row * self.repeat_seconds, self.suite.limits.minutes * 60)
 
     def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Verdict:
         """Whether a configuration fits.
@@ -248,9 +263,11 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
         raise InputError.together(mistakes.found)
     with mistakes.collected():
         source = checks.with_dotted_names(source, trainer)
-    with mistakes.collected():
-        checks.check_environment(source.document, trainer, source.suite.env)
+    for env in source.suite.tasks:
+        with mistakes.collected():
+            checks.check_environment(source.document, trainer, env)
     checks.check_settings(source, trainer, mistakes)
+    checks.check_measure(source, trainer, mistakes)
     mistakes.check()
     source, notes = checks.with_placement(source, trainer)
     notes += checks.try_environments(source, trainer)

@@ -133,9 +133,10 @@ def prepare(
 def candidates(plan: Plan) -> list[Candidate]:
     """The baseline, then the configurations that are ranked; the settings of each go together.
 
-    None where the trainer does not describe its rounds.
+    None where the trainer does not describe its rounds, or where repeats share the machine: ceilings are those of all
+    of its cores.
     """
-    if not isinstance(plan.trainer, Describes):
+    if not isinstance(plan.trainer, Describes) or plan.suite.measure.cores is not None:
         return []
     space, found = plan.space, []
     listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)

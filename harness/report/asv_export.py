@@ -36,7 +36,7 @@ from unilab.errors import UserError
 BENCHMARKS_VERSION = 2
 BASELINE = "baseline"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-SUITE_IDENTITY = ("trainer", "trainers", "env", "fixed", "measure")
+SUITE_IDENTITY = ("trainer", "trainers", "env", "envs", "fixed", "measure")
 """numbers are comparable while these parts of a suite are the same"""
 TRACKED: dict[str, tuple[str, Callable[[Record], float]]] = {
     "track_seconds_per_env_step": ("seconds", lambda record: _seconds_each(record.env_steps_per_second)),

@@ -8,13 +8,18 @@ from typing import Any, Literal
 from harness.measure.record import Record
 from harness.report.studies import Trial, trials_of
 from harness.stats.inference import (
+    BOOTSTRAPPED,
     LEVEL,
     Interval,
+    Verdict,
+    bootstrap_interval,
     change_text,
     confidence_text,
     evidence_text,
+    least_p,
     needed_pairs,
     paired_change,
+    unpaired_comparison,
     verdict,
 )
 from harness.study.best_trials import of_one_kind, ranking
@@ -104,7 +109,7 @@ class Finding:
         """The best is better than the baseline beyond what noise and the luck of a search explain."""
         if not self.confirmed or self.p is None or self.change is None or self.best_failed:
             return False
-        return verdict(self.change, self.p, self.pairs, self.direction, self.level) == "better"
+        return verdict(self.change, self.p, least_p(self.pairs), self.direction, self.level) == "better"
 
 
 def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
@@ -115,10 +120,10 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     trials = {trial.number: trial for trial in trials_of(records)}
     best = next(iter(ranking(records, suite)), None)
     measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
-    baseline = BASELINE if BASELINE in measured else None
+    baseline = next((r.trial for r in records if r.baseline and r.trial in measured), None)
     found = Finding(metric, objective.direction, best, baseline, len(measured))
     if best is not None:
-        own, base = trials[best], trials[BASELINE] if baseline == BASELINE else Trial(BASELINE, ())
+        own, base = trials[best], Trial(BASELINE, ()) if baseline is None else trials[baseline]
         known = {(r.trial, r.repeat): r for r in [*base.counted, *own.counted]}.values()
         behind = [record for record in known if record.state == "complete"]
         failed = [record.trial for record in known if record.state in ("failed", "timeout")]
@@ -131,7 +136,7 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
             limited_by=own.verdict,
         )  # fmt: skip
         if baseline is not None:
-            candidates = {r.trial for r in records if r.phase == "confirm"} - {BASELINE}
+            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline}
             found = replace(found, candidates=len(candidates), looks=looks)
             found = replace(found, **_compared(found, trials, candidates), not_shown=_unlearned(suite, own, base))
     return replace(found, claim=sentence(found))
@@ -154,12 +159,13 @@ def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int])
         """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
         before, after = (
             {r.repeat: r.metric(metric) for r in trials[side].complete if r.phase == "confirm"}
-            for side in (BASELINE, trial)
+            for side in (found.baseline, trial)
+            if side is not None
         )
         both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
         return [pair for pair in both if all(map(math.isfinite, pair))]
 
-    if found.best == BASELINE:  # none of the candidates was better: what would have been seen of them?
+    if found.best == found.baseline:  # none of the candidates was better: what would have been seen of them?
         every = [own for own in map(pairs, candidates) if own]
         ratio = _have_ratios(metric, [value for own in every for pair in own for value in pair])
         effects = [paired_change([[pair] for pair in own], ratio=ratio, level=level).smallest_effect for own in every]
@@ -184,6 +190,110 @@ def _finite(value: float) -> float | None:
 def _have_ratios(metric: str, values: Sequence[float]) -> bool:
     """No return, all above 0, and none so close to it that a ratio is no finite number."""
     return metric not in RETURNS and (not values or (min(values) > 0 and math.isfinite(max(values) / min(values))))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A configuration in one environment, and how far the baseline is ahead of it there, by the first objective."""
+
+    trial: Trial
+    name: str
+    """of the trainer, or the settings"""
+    value: float
+    points: tuple[float, ...]
+    """of the repeats, which are seeds"""
+    interval: Interval | None = None
+    """95 %, of the value; None with too few repeats"""
+    failed: int = 0
+    """repeats that failed or did not end in time"""
+    ahead: float = math.nan
+    """mean of the baseline less that of this one, where less is better the other way round"""
+    ahead_interval: Interval | None = None
+    """what the test does not reject, at ``level``"""
+    p: float = math.nan
+    level: float = LEVEL
+    """of the test: that of one comparison over the number of those that an environment has"""
+    verdict: Verdict | None = None
+    """on the baseline beside this one; None of the baseline itself"""
+
+    @property
+    def word(self) -> str:
+        """What the baseline is beside this one."""
+        if self.verdict == "undecided" and self.failed:
+            return "a repeat failed"
+        words = {"better": "ahead", "worse": "behind", "same": "not told apart", "undecided": "too few seeds"}
+        return "the baseline" if self.verdict is None else words[self.verdict]
+
+    @property
+    def text(self) -> str:
+        """The verdict in words, with what it rests on."""
+        if self.verdict is None or not math.isfinite(self.ahead):
+            return self.word
+        text = f"{self.word}, {number_text(self.ahead, '+')}"
+        if self.ahead_interval is None:
+            return text
+        low, high = (number_text(end, "+") for end in self.ahead_interval)
+        return f"{text} ({confidence_text(self.level)} interval {low} to {high})"
+
+
+def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standing]]:
+    """Every configuration that was measured in each environment, the baseline first.
+
+    Seeds of two trainers have nothing in common, so values are compared without pairs.
+    """
+    found: dict[str, list[Standing]] = {env: [] for env in suite.tasks}
+    for trial in sorted(trials_of(records), key=lambda trial: not trial.baseline):
+        own = found.setdefault(trial.params.get("env", suite.tasks[0]), [])
+        others = {name: value for name, value in trial.params.items() if name not in ("env", "trainer")}
+        names = [trial.params.get("trainer", ""), settings_text(others) if others else ""]
+        own.append(_standing(suite, trial, " ".join(filter(None, names)) or suite.trainer))
+    return {env: [_beside(suite, one, own[0], len(own) - 1) for one in own] for env, own in found.items() if own}
+
+
+def _standing(suite: Suite, trial: Trial, name: str) -> Standing:
+    metric, interval = suite.objectives[0].metric, None
+    points = tuple(trial.values(metric))
+    if metric not in RETURNS:
+        interval = trial.interval(metric)
+    elif len(points) >= BOOTSTRAPPED:
+        interval = Interval(*map(float, bootstrap_interval(points)))
+    failed = sum(record.state in ("failed", "timeout") for record in trial.counted)
+    return Standing(trial, name, trial.value(metric), points, interval, failed)
+
+
+def _beside(suite: Suite, one: Standing, baseline: Standing, others: int) -> Standing:
+    """With the comparison, if ``baseline`` is one and this is another."""
+    if one is baseline or not baseline.trial.baseline:
+        return one
+    if not (one.points and baseline.points):
+        return replace(one, verdict="undecided")
+    sign, level = (1 if suite.objectives[0].direction == "maximize" else -1), LEVEL / others
+    other, own = ([sign * value for value in side.points] for side in (one, baseline))
+    seen = unpaired_comparison(other, own, level)
+    decided = verdict(seen.value, seen.p, seen.least_p, "maximize", level)
+    # what fails is not better, whatever the rest of it has
+    failed = (decided == "better" and baseline.failed) or (decided == "worse" and one.failed)
+    return replace(
+        one, ahead=seen.value, p=seen.p, level=level, verdict="undecided" if failed else decided,
+        failed=max(one.failed, baseline.failed) if failed else one.failed,
+        ahead_interval=seen.interval if all(map(math.isfinite, seen.interval)) else None,
+    )  # fmt: skip
+
+
+def baseline_name(found: Mapping[str, Sequence[Standing]]) -> str:
+    return next((own[0].name for own in found.values() if own[0].trial.baseline), "the baseline")
+
+
+def standing_claim(suite: Suite, found: Mapping[str, Sequence[Standing]]) -> tuple[int, str]:
+    """In how many environments the baseline is ahead of all others beyond noise, and where, in words."""
+    ahead = [env for env, own in found.items() if own[1:] and all(one.verdict == "better" for one in own[1:])]
+    behind = [env for env, own in found.items() if any(one.verdict == "worse" for one in own)]
+    name = baseline_name(found)
+    if not any(own[1:] for own in found.values()):
+        return 0, f"{name} was measured, and nothing beside it"
+    text = f"{name} is ahead of all others, beyond noise, in {', '.join(ahead) or 'no environment'}"
+    text += f", and behind one of them in {', '.join(behind)}" if behind else ""
+    return len(ahead), f"{text}; {metric_text(suite.objectives[0].metric)}, seeds without pairs."
 
 
 def sentence(found: Finding) -> str:

@@ -87,8 +87,8 @@ class StudyDisplay(ProgressLine):
     def __init__(self, plan: Plan, console: Console, began: float | None = None, watched: Path | None = None) -> None:
         super().__init__(console)
         self._objective = plan.suite.objectives[0]
-        self._best: dict[tuple[str, str], float] = {}
-        """by phase and kind of numbers"""
+        self._best: dict[tuple[str, str, str], float] = {}
+        """by phase, kind of numbers and environment"""
         self._running: dict[Key, str] = {}
         self._forecast = Forecast(plan, time.monotonic() if began is None else began)
         self._watched, self._finished = watched, 0
@@ -137,14 +137,14 @@ class StudyDisplay(ProgressLine):
         self._report()
 
     def _note_best(self, record: Record) -> None:
-        value, which = record.metric(self._objective.metric), (record.phase, record.kind)
+        value, which = record.metric(self._objective.metric), _comparable(record)
         if record.state != "complete" or math.isnan(value):
             return
         if which not in self._best or self._objective.better(value, self._best[which]):
             self._best[which] = value
 
     def _show(self, record: Record, state: str) -> None:
-        value = self._best.get((record.phase, record.kind))
+        value = self._best.get(_comparable(record))
         best = "no best yet" if value is None else f"best {value_text(self._objective.metric, value)}"
         left = minutes_text(self._forecast.left(time.monotonic()))
         self.show(f"{self._running[_key(record)]}: {state}, {best}, {left} left", indent="  ")
@@ -232,6 +232,10 @@ class Forecast:
     def _begun(self, *, in_turns: bool) -> list[float]:
         """When the repeats that run began."""
         return [began for began, turns in self._running.values() if turns == in_turns]
+
+
+def _comparable(record: Record) -> tuple[str, str, str]:
+    return record.phase, record.kind, record.params.get("env", "")
 
 
 def _key(record: Record) -> Key:

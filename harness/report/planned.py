@@ -30,13 +30,16 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     suite = plan.suite
     repeats = f" x {suite.measure.repeats} repeats" if suite.measure.repeats > 1 else ""
     trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
-    console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, environment {suite.env}", style="bold"))
+    where = f"environment{'s' * (len(suite.tasks) > 1)} {', '.join(suite.tasks)}"
+    console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, {where}", style="bold"))
     size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
     size = size if plan.space.dimensions else ""
     trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
     looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
     confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
-    console.print(f"{trials}{looks}{confirmation}", soft_wrap=True)
+    cores = suite.measure.cores
+    beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
+    console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
     console.print(f"about {minutes_text(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
     for name, params in plan.pinned.items():

@@ -5,8 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Its number, and of trainers side by side which one it is."""
-        which = f" {self.params['trainer']}" if "trainer" in self.params else ""
+        """Its number, and of trainers side by side which one it is, of environments which."""
+        which = "".join(f" {self.params[name]}" for name in ("trainer", "env") if name in self.params)
         return f"{self.number}{which}{' (baseline)' if self.baseline else ''}"
 
     @property
@@ -149,7 +150,16 @@ def limited_by(settings: dict[str, Any], records: Sequence[Record]) -> str:
 
 
 class StudyFiles(RecordedStudy):
-    """A study's files, and its trials as a page shows them."""
+    """A study's files, and its trials as a page shows them.
+
+    Args:
+        folder: of the study.
+        task: the environment that a view is of; None: no view.
+    """
+
+    def __init__(self, folder: Path, task: str | None = None) -> None:
+        super().__init__(folder)
+        self._task = task
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -177,9 +187,29 @@ class StudyFiles(RecordedStudy):
         ]  # fmt: skip
         return sorted(rows, key=lambda row: -ROLES.index(row["role"]))
 
+    @property
+    def name(self) -> str:
+        return super().name if self._task is None else f"{super().name} in {self._task}"
+
+    @cached_property
+    def by_task(self) -> list["StudyFiles"]:
+        """A view for each environment, as if it were the only one: results of two are not compared."""
+        tasks = self.suite.tasks
+        if len(tasks) == 1:
+            return [self]
+        views = [StudyFiles(self.folder, task) for task in tasks]
+        for task, view in zip(tasks, views, strict=True):
+            search = {name: one for name, one in self.suite.search.items() if name != "env"}
+            view.suite = replace(self.suite, env=task, envs=(), search=search)
+            view.records = [record for record in self.records if record.params.get("env") == task]
+        return views
+
     @cached_property
     def order(self) -> list[Trial]:
-        """Those that met all constraints, best first; of several objectives the Pareto front."""
+        """Those that met all constraints, best first; of several objectives the Pareto front, of several environments
+        none."""
+        if len(self.suite.tasks) > 1:
+            return []
         by_number = {trial.number: trial for trial in self.trials}
         return [by_number[number] for number in ranking(self.records, self.suite)]
 

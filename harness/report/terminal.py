@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.files.yaml_file import to_yaml
-from harness.measure.record import Record, typical, write_atomic
+from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
-from harness.report.finding import conclude, relative, side_text
+from harness.report.finding import conclude, relative, side_text, standing_claim, standings
 from harness.report.planned import UNITS, table
 from harness.report.studies import trials_of
 from harness.study.best_trials import judged_by, of_one_kind, ranking
@@ -51,22 +51,31 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
         }
         for trial in trials_of(records)
     ]  # fmt: skip
-    order = ranking(records, plan.suite)
+    order = ranking(records, plan.suite) if len(plan.suite.tasks) == 1 else []
     found = conclude(plan.suite, records)
+    beside = {
+        env: [
+            {"trial": one.trial.number, "name": one.name, "value": one.value, "interval": one.interval,
+             "points": one.points, "failed": one.failed, "ahead": one.ahead, "ahead_interval": one.ahead_interval,
+             "p": one.p, "level": one.level, "verdict": one.verdict}
+            for one in own
+        ]
+        for env, own in standings(plan.suite, records).items()
+    } if plan.suite.side_by_side else {}  # fmt: skip
     return {
         "study": plan.study_id, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
         "gain_over_baseline": found.change if found.ratio else None,
         "answer": dataclasses.asdict(found) | {"shown": found.shown},
         "best_config": str(study.folder / "best.yaml") if order else None,
-        "importances": importances(records, plan.suite),
+        "importances": importances(records, plan.suite), "environments": beside,
     }  # fmt: skip
 
 
 def write_best(plan: Plan, study: Study) -> Path | None:
     """``best.yaml``: what ``train`` takes, every setting stated so that a later default cannot change it."""
     order = ranking(study.records.records, plan.suite)
-    if not order:
+    if not order or len(plan.suite.tasks) > 1:  # each environment has another best
         return None
     trainer, chosen = plan.launch(study.params(order[0]))
     settings = trainers.get(trainer).complete(chosen)
@@ -88,6 +97,9 @@ def train_command(path: Path | str) -> str:
 
 def show(plan: Plan, study: Study, console: Console) -> None:
     """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
+    if plan.suite.side_by_side:
+        _show_standings(plan, study, console)
+        return
     result = summary(plan, study)
     order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
 
@@ -116,6 +128,27 @@ def show(plan: Plan, study: Study, console: Console) -> None:
     if result["best_config"]:
         text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
         console.print(text, soft_wrap=True)
+
+
+def _show_standings(plan: Plan, study: Study, console: Console) -> None:
+    """Of each environment all that was measured there, beside the baseline."""
+    metric, records = plan.suite.objectives[0].metric, of_one_kind(study.records.records)
+    found = standings(plan.suite, records)
+    for env, own in found.items():
+        rows = [
+            (one.name, value_text(metric, one.value),
+             " to ".join(value_text(metric, end) for end in one.interval) if one.interval else "-",
+             f"{len(one.points)}/{len(one.trial.counted)}", one.text)
+            for one in own
+        ]  # fmt: skip
+        names = ("of", UNITS.get(metric, metric), "95 % interval", "repeats", "the baseline beside it")
+        console.print(table(f"{plan.suite.name}/{plan.study_id}: {env}", names, rows))
+    for record in attempts_that_count(records):
+        if record.error:
+            where = f"{record.state}: trial {record.trial}, repeat {record.repeat} ({settings_text(record.params)})"
+            console.print(Text(f"{where}\n  {record.error}"))
+    console.print(Text(standing_claim(plan.suite, found)[1], style="bold"))
+    console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"))
 
 
 def _trials(

@@ -5,6 +5,7 @@ is missing has to be left out by the caller, who knows what it means.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -23,6 +24,12 @@ EXACT_PAIRS = 16
 """up to so many differences each of the 2^n sign patterns is looked at; beyond, as many random ones"""
 DRAWN = 2**12
 """random patterns at a time"""
+EXACT_SPLITS = 2**16
+"""up to so many ways to deal two samples out anew each is looked at; beyond, so many random ones"""
+BOOTSTRAPS = 2000
+"""samples that are drawn"""
+BOOTSTRAPPED = 5
+"""seeds, at least, that an interval is drawn from"""
 SIMULATED_PAIRS = 12
 SIMULATIONS = 1000
 """of the power with few pairs, where the test has few levels"""
@@ -43,6 +50,20 @@ class Interval(NamedTuple):
 def interquartile_mean(values: ArrayLike) -> float:
     """Mean of the middle half: of n values, floor(n / 4) are left out at each end (Agarwal et al. 2021, 2108.13264)."""
     return float(scipy.stats.trim_mean(_finite(values), 0.25))
+
+
+def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of the percentile bootstrap interval of the interquartile mean over seeds (Agarwal et al. 2021).
+
+    Args:
+        values: ``[seeds]`` or ``[seeds, points]``, of which each point has an interval of its own. With fewer than
+            ``BOOTSTRAPPED`` seeds the interval is too narrow.
+        level: the interval has confidence ``1 - level``.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    drawn = np.random.default_rng(0).integers(0, len(sample), (BOOTSTRAPS, len(sample)))
+    low, high = np.quantile(scipy.stats.trim_mean(sample[drawn], 0.25, axis=1), [level / 2, 1 - level / 2], axis=0)
+    return low, high
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
@@ -107,6 +128,32 @@ def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> Change:
     return Change(len(sample), float(sample.mean()), interval, p, smallest)
 
 
+class Difference(NamedTuple):
+    """What two samples without pairs say of the change from A to B, as ``Change`` does of pairs."""
+
+    value: float
+    """mean of B less that of A"""
+    interval: Interval
+    """the differences that the test does not reject; without bounds where it can reject none"""
+    p: float
+    """of the hypothesis that both are from one distribution"""
+    least_p: float
+    """that the test can give with samples of these sizes"""
+
+
+def unpaired_comparison(before: ArrayLike, after: ArrayLike, level: float = LEVEL) -> Difference:
+    """As ``paired_comparison`` where nothing pairs the values of A and B, such as seeds of two trainers.
+
+    The p-value is twice the part of the ways to deal all values out anew that move the means at least as far apart.
+    """
+    a, b = _finite(before), _finite(after)
+    size = float(np.abs([*a, *b]).max()) or 1.0
+    means, patterns = _exchange_means(a / size, b / size)
+    p, interval = _inverted(means, patterns, level)
+    low, high = (end * size for end in interval)
+    return Difference(float(b.mean() - a.mean()), Interval(low, high), p, min(1.0, 1 / patterns))
+
+
 def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0, level: float = LEVEL) -> Change:
     """The change from A to B over pairs, by ``paired_comparison``.
 
@@ -127,17 +174,17 @@ def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0,
     return found._replace(value=value, interval=Interval(low, high), smallest_effect=smallest)
 
 
-def verdict(change: float, p: float, pairs: int, direction: str, level: float = LEVEL) -> Verdict:
+def verdict(change: float, p: float, least_p: float, direction: str, level: float = LEVEL) -> Verdict:
     """Whether B is better than A: what ``run`` claims of its best configuration, and ``compare`` of NEW.
 
     Args:
         change: from A to B.
-        p: of the test over ``pairs`` pairs.
-        pairs: with fewer than ``needed_pairs`` nothing is decided.
+        p: of the test.
+        least_p: that the test can give; where it is not below the level nothing is decided.
         direction: "maximize" or "minimize", which is better.
         level: of the test.
     """
-    if pairs < needed_pairs(level):
+    if least_p >= level:
         return "undecided"
     if p >= level:
         return "same"
@@ -163,6 +210,11 @@ def confidence_text(level: float) -> str:
     return f"{100 * (1 - level):.3g} %"
 
 
+def least_p(pairs: int) -> float:
+    """That a paired test can give, where all pairs agree."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
 def needed_pairs(level: float = LEVEL) -> int:
     """With fewer no paired test falls below the level: n pairs that all agree give p = 2 / 2^n."""
     return math.floor(math.log2(2 / level)) + 1
@@ -176,12 +228,17 @@ def _sign_flip(sample: NDArray[np.float64], level: float) -> tuple[float, Interv
     these from below and the k-th from above (Hartigan 1969, Using subsample values as typical values).
     """
     size = float(np.abs(sample).max()) or 1.0
-    means, patterns = _subset_means(sample / size)
+    p, interval = _inverted(*_subset_means(sample / size), level)
+    return p, Interval(*(end * size for end in interval))
+
+
+def _inverted(means: NDArray[np.float64], patterns: float, level: float) -> tuple[float, Interval]:
+    """The p-value of 0 and the changes that are not rejected, from the means that an exchange of values compares."""
     # what differs by the rounding of its sum is a tie, whichever side is called A
     means = np.sort(means.round(TIE_DECIMALS))
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     rank = next(k for k in range(math.ceil(level * patterns), -1, -1) if k == 0 or k / patterns < level)
-    bounds = (means[rank - 1] * size, means[-rank] * size) if rank else (-math.inf, math.inf)
+    bounds = (means[rank - 1], means[-rank]) if rank else (-math.inf, math.inf)
     return min(1.0, (1 + beyond) / patterns), Interval(*map(float, bounds))
 
 
@@ -202,6 +259,26 @@ def _subset_means(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], int
     proper = (counts > 0) & (counts < count)
     sums, counts = sums[proper], counts[proper]
     return np.concatenate([sums / counts, (sample.sum() - sums) / (count - counts)]), len(sums) + 1
+
+
+def _exchange_means(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Of each way to exchange as many values of A as of B the mean of those of B less that of A, and half the ways.
+
+    To exchange them leaves the means at least as far apart where this is not above 0, or not below it.
+    """
+    count, total = math.comb(len(a) + len(b), len(a)), len(a) + len(b)
+    if count <= EXACT_SPLITS:
+        kept = np.zeros((count, total), dtype=bool)
+        chosen = np.array(list(itertools.combinations(range(total), len(a))))
+        np.put_along_axis(kept, chosen, True, axis=1)
+    else:
+        order = np.random.default_rng(0).random((EXACT_SPLITS, total)).argsort(axis=1)
+        kept = order < len(a)
+    given, taken = ~kept[:, : len(a)], kept[:, len(a) :]
+    sizes = given.sum(axis=1)
+    some = sizes > 0
+    means = ((taken @ b) - (given @ a))[some] / sizes[some]
+    return means, (1 + len(means)) / 2
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from harness.study.confirmation import BASELINE, schedule
 from harness.study.folder import Study, TakenOver
 from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
+from harness.trainers.trainer import threads_text
 from unilab.settings import SettingsError
 
 
@@ -61,6 +62,8 @@ class Sweep:
     """when the wait of the user began, whose end is ``limits.minutes`` later; of the monotonic clock"""
     missing_blocks: int = 0
     """of the confirmation, for which there was no time"""
+    missing_repeats: int = 0
+    """of a grid that is measured in pieces, for which there was no time"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -75,8 +78,13 @@ class Sweep:
         with self.study.turn(self.stop):
             self._catch_up()
         self._begun: set[int] = set()
+        self._out_of_time, self._measurements = False, 0
+        """whether a grid has to be left unfinished, and what this run has begun to measure"""
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
             carry_out(self._search(), self.engine, self.stop)
+            if self._out_of_time:
+                self.missing_repeats = self._count_missing()
+                return
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
             carry_out(self._confirmation(), self.engine, self.stop)
@@ -130,7 +138,7 @@ class Sweep:
                 return None
             if not trials:
                 self._enqueue_baseline()
-            elif self._left() < self._needed():
+            elif not self._time_for_one_more():
                 return None
             else:
                 sampler = plan.suite.sampler
@@ -154,18 +162,47 @@ class Sweep:
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
+    def _time_for_one_more(self, repeat: Record | None = None) -> bool:
+        """Whether one more trial, or in a grid that is measured in pieces a repeat of it, may begin.
+
+        Such a grid is not confirmed, so nothing depends on when its trials are measured. A run of it measures as long
+        as there is time for one more repeat, in each place one at least, and the next run goes on.
+        """
+        suite = self.plan.suite
+        if suite.confirm is not None or suite.sampler.name != "grid":
+            return repeat is not None or self._left() >= self._needed()
+        if repeat is not None and self._attempts(repeat):
+            return True
+        if self._measurements < self.engine.places or self._left() >= self._longest():
+            return True
+        self._out_of_time = True
+        return False
+
+    def _count_missing(self) -> int:
+        """Repeats of trials that are not finished, or not begun."""
+        trials, repeats = self._optuna.get_trials(deepcopy=False), self.plan.suite.measure.repeats
+        unfinished = (len(self._searched(trial.number)) for trial in trials if not trial.state.is_finished())
+        return sum(repeats - done for done in unfinished) + repeats * max(0, self.plan.trials - len(trials))
+
+    def _longest(self) -> float:
+        """Seconds of a repeat, of the longest so far if there is one."""
+        records = self.study.records.records
+        took = [r.wall_seconds for r in records if r.state == "complete" and r.wall_seconds and not r.in_turns]
+        return max(took, default=self.plan.repeat_seconds)
+
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        records, places = self.study.records.records, self.engine.places
-        took = [r.wall_seconds for r in records if r.state == "complete" and r.wall_seconds and not r.in_turns]
+        places = self.engine.places
         repeats = self.plan.suite.measure.repeats + math.ceil(self.plan.look_repeats / places)
         repeats += self.plan.confirm_repeats_in_a_row(places)
-        return repeats * max(took, default=self.plan.repeat_seconds)
+        return repeats * self._longest()
 
     def _search_with(self, trial: FrozenTrial) -> Work:
         """Run the repeats of a trial that have no record, then tell Optuna."""
-        baseline = self.plan.baseline if trial.number == BASELINE else {}
-        params = self.plan.effective(self.plan.space.decode(trial.params) | baseline)
+        params = self.plan.space.decode(trial.params)
+        if trial.number == BASELINE or self.plan.is_baseline(params):
+            params = params | self.plan.baseline | {name: one for name, one in params.items() if name == "env"}
+        params = self.plan.effective(params)
         verdict, problem = self.plan.possible(params, self.engine.available())
         reason = problem or verdict.reason
         try:
@@ -181,7 +218,10 @@ class Sweep:
                 for repeat in range(self.plan.suite.measure.repeats):
                     if any(record.state == "pruned" for record in self._searched(trial.number)):
                         break
-                    yield from self._repeat(self._planned(trial.number, repeat, "search", params))
+                    planned = self._planned(trial.number, repeat, "search", params)
+                    if not self._time_for_one_more(planned):
+                        return  # not told: the next run goes on with it
+                    yield from self._repeat(planned)
             self._tell(trial)
         except (TakenOver, UpdateFinishedTrialError):
             pass  # another driver, which saw no sign of this one any more, finishes it
@@ -275,18 +315,18 @@ class Sweep:
         own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
         pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
         try:
-            threads = plan.trainer.threads(plan.settings(params))
+            threads = threads_text(plan.trainer, plan.settings(params))
         except SettingsError:  # such a trial is recorded as failed
-            threads = {}
+            threads = ""
         return Record(
-            study=plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase, baseline=trial == BASELINE,
+            study=plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase,
+            baseline=trial == BASELINE or plan.is_baseline(params),
             pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
             budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
             budget_device_bytes=verdict.device_bytes, budget_items=verdict.items, started_at=_now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
-            machine=self.engine.machine, threads=", ".join(f"{part} {count}" for part, count in threads.items()),
-            shared=not self.engine.alone, confirm_repeats=0 if confirm is None else confirm.repeats,
-            log=f"logs/{trial}-{repeat}",
+            machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
+            confirm_repeats=0 if confirm is None else confirm.repeats, log=f"logs/{trial}-{repeat}",
         )  # fmt: skip
 
     def _attempts(self, repeat: Record) -> list[Record]:
@@ -311,6 +351,7 @@ class Sweep:
 
     def _measure(self, repeats: Sequence[Record], attempt: int, anew: bool) -> Attempt:
         """Run one attempt at each and record them."""
+        self._measurements += 1
         prepared = []
         for repeat in repeats:
             record = dataclasses.replace(

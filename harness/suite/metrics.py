@@ -17,11 +17,12 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "peak_device_bytes": "minimize",
     "wall_seconds": "minimize",
     "return_at_budget": "maximize",
+    "evaluated_return": "maximize",
     "seconds_to_return": "minimize",
     "async_efficiency": "maximize",
 }
 """what an objective or a constraint may name, and the direction that is better"""
 
 
-RETURNS = ("episode_return", "return_at_budget")
+RETURNS = ("episode_return", "return_at_budget", "evaluated_return")
 """metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""

@@ -133,6 +133,12 @@ def _known_metric(name: Any) -> Any:
 Metric = Annotated[str, BeforeValidator(_known_metric)]
 
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("expected different environments, one is there twice")
+    return names
+
+
 @dataclass(frozen=True)
 class Objective(Section):
     """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
@@ -225,6 +231,12 @@ class Measure(Section):
     """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
     turns: bool = True
     """where speed is confirmed or compared, what is measured together takes turns of a fraction of a second"""
+    cores: Count | None = None
+    """cores that a repeat has to itself: as many repeats run side by side as this machine has such sets of cores. null:
+    one repeat at a time, on all cores"""
+    evaluate: Count | None = None
+    """episodes that the trained policy plays without noise after the training, whose mean return is
+    ``evaluated_return``; null: none"""
 
     @property
     def steady_seconds(self) -> float:
@@ -304,6 +316,8 @@ class Variant(Section):
     """as ``trainer`` of a suite"""
     settings: dict[str, Any] = field(default_factory=dict)
     """those of this trainer alone, over ``fixed``"""
+    by_env: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """and in one of the environments, over ``settings``"""
 
 
 @dataclass(frozen=True)
@@ -312,8 +326,11 @@ class Suite(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
     """of the suite; its studies are in a folder of that name"""
-    env: Annotated[str, Field(min_length=1)]
+    env: str = ""
     """environment to train in: a task of this project, a gymnasium id, or module:Class"""
+    envs: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_different)] = ()
+    """instead of ``env``: several, in each of which every configuration is measured; results of two are never compared
+    with each other"""
     trainer: str = ""
     """appo, sac, td3, or package.module:Class"""
     trainers: dict[str, Variant] = field(default_factory=dict)
@@ -347,8 +364,22 @@ class Suite(Section):
     """what a study may take"""
 
     def __post_init__(self) -> None:
-        if self.trainers and "trainer" not in self.search:
-            object.__setattr__(self, "search", {"trainer": distribution(list(self.trainers)), **self.search})
+        search = dict(self.search)
+        if self.trainers and "trainer" not in search:
+            search = {"trainer": distribution(list(self.trainers)), **search}
+        if self.envs and not self.env:
+            search = {"env": distribution(list(self.envs)), **search}
+        object.__setattr__(self, "search", search)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The environments."""
+        return self.envs or (self.env,)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Its configurations are measured beside the baseline, in each environment; nothing is searched for."""
+        return len(self.tasks) > 1 or (bool(self.trainers) and self.learns and self.confirm is None)
 
     @property
     def learns(self) -> bool:
@@ -386,7 +417,9 @@ class Suite(Section):
         """As a suite file has it; reading it back gives an equal suite."""
         content = self._content()
         content["constraints"] |= content["constraints"].pop("metrics")
-        for optional in ("trainer", "trainers", "pinned", "confirm", "pruner"):
+        if self.envs:  # the search has them from there
+            del content["search"]["env"]
+        for optional in ("trainer", "trainers", "env", "envs", "pinned", "confirm", "pruner"):
             if not content[optional]:
                 del content[optional]
         return content
@@ -460,7 +493,8 @@ def _build(document: Document) -> SuiteSource:
             else:
                 rest.pop(str(section), None)
         try:
-            suite = _SUITE.validate_python({"name": "unnamed", "env": UNKNOWN} | rest)
+            unknown = {} if "envs" in rest else {"env": UNKNOWN}
+            suite = _SUITE.validate_python({"name": "unnamed"} | unknown | rest)
         except pydantic.ValidationError:
             raise InputError.together(mistakes) from None
     wrong = {one.key.partition(".")[0] for one in mistakes}
@@ -468,6 +502,11 @@ def _build(document: Document) -> SuiteSource:
         key, problem = "trainer", "is missing" if "trainer" not in content else "expected a name"
         if suite.trainer:
             key, problem = "trainers", "there is a 'trainer' as well; leave out one of the two"
+        mistakes.append(document.error((key,), problem))
+    if not wrong & {"env", "envs"} and bool(suite.env) == bool(suite.envs):
+        key, problem = "env", "is missing" if "env" not in content else "expected a name"
+        if suite.env:
+            key, problem = "envs", "there is an 'env' as well; leave out one of the two"
         mistakes.append(document.error((key,), problem))
     if "measure" not in wrong:  # otherwise it is not known what is measured
         mistakes += [document.error(key, problem) for key, problem in _contradictions(suite)]
@@ -499,6 +538,7 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
         yield ("measure", "warmup_seconds"), problem
     unmeasured = {} if measure.return_at else {"return_at_budget": "return_at: {env_steps: N} or {seconds: S}"}
     unmeasured |= {} if measure.target_return is not None else {"seconds_to_return": "target_return: R"}
+    unmeasured |= {} if measure.evaluate is not None else {"evaluated_return": "evaluate: EPISODES"}
     used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
         if metric in unmeasured:

@@ -6,6 +6,7 @@ from typing import Any
 NAMES = {
     "env_steps_per_second": "env steps a second", "samples_per_second": "samples a second",
     "updates_per_second": "updates a second", "episode_return": "return", "return_at_budget": "return at the budget",
+    "evaluated_return": "return without noise",
     "seconds_to_return": "seconds to the target return", "collector_busy_fraction": "collector busy",
     "learner_busy_fraction": "learner busy", "policy_lag_mean": "policy lag", "peak_host_bytes": "peak host memory",
     "peak_shm_bytes": "peak shared memory", "peak_device_bytes": "peak device memory",

@@ -70,7 +70,8 @@ class SideBySide(Trainer):
         name = settings["trainer"]
         known = self.trainers[name].defaults()
         shared = {key: settings[key] for key in SHARED if key in known}
-        return self.variants[name].trainer, {**self.variants[name].settings, **shared}
+        variant = self.variants[name]
+        return variant.trainer, {**variant.settings, **variant.by_env.get(settings["env"], {}), **shared}
 
     def _choose(self, settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:
         return self.trainers[self.complete(settings)["trainer"]], self.resolve(settings)[1]

@@ -84,6 +84,12 @@ class OwnTrainer(ConfiguredTrainer):
         with self.runner(settings) as runner:
             return runner.learn(max_iterations, save_interval, str(log_dir), on_iteration=on_progress, **limits)
 
+    def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
+        with loading():
+            from unilab.algos.torch.evaluate import evaluate
+
+        return float(evaluate(log_dir, episodes, self.config(settings).seed)["return_mean"])
+
 
 class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""

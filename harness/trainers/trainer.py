@@ -120,6 +120,26 @@ class Trainer(ABC):
         measured.
         """
 
+    def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
+        """Mean return of so many whole episodes, played without noise by the policy that ``run`` has just trained.
+
+        Args:
+            settings: those of the run, whose seed decides about the episodes.
+            log_dir: of the run.
+            episodes: at least so many are played.
+        """
+        raise NotImplementedError
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether it has ``evaluate``."""
+        return type(self).evaluate is not Trainer.evaluate
+
+
+def threads_text(trainer: Trainer, settings: Mapping[str, Any]) -> str:
+    """``Trainer.threads`` as records have it."""
+    return ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
+
 
 def check_like(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Settings are known and of the type of their defaults; a default of None allows anything.

@@ -113,6 +113,11 @@ class FakeTrainer(Trainer):
         with timeline("trainer", config), session(config):
             return Summary(iterate(config, on_progress, max_iterations, max_seconds), "callback", None)
 
+    def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
+        """As the return of the training, and so much more that tells how many episodes there were."""
+        config = parse(FakeConfig, settings)
+        return 10.0 * config.speed + config.seed + episodes / 100
+
 
 @contextmanager
 def session(config: FakeConfig) -> Iterator[None]:

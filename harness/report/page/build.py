@@ -1,15 +1,25 @@
 """A study's page: the answer, every section in its order, and the table of all trials."""
 
+import math
 from typing import Any
 
-from harness.report.finding import change_of, conclude, doubts, relative, side_text
+from harness.report.finding import (
+    baseline_name,
+    change_of,
+    conclude,
+    doubts,
+    relative,
+    side_text,
+    standing_claim,
+    standings,
+)
 from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves
 from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
 from harness.report.studies import StudyFiles, finite, plain, scale
 from harness.report.terminal import train_command
-from harness.stats.inference import POWER, change_text
+from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS
 from harness.suite.text import metric_text, setting_text, value_text
 
@@ -25,9 +35,70 @@ def page(study: StudyFiles, *, watched: str | None = None) -> Page:
         provenance.machine, provenance.reproduce,
     )  # fmt: skip
     suite, began = study.suite, study.last_run
-    subtitle = f"{suite.trainer} on {suite.env}, study {study.folder.resolve().name}"
+    trainer = suite.trainer or ", ".join(suite.trainers)
+    subtitle = f"{trainer} on {', '.join(suite.tasks)}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    return Page(suite.name, subtitle, headline(study), [part(study) for part in parts], str(study.folder), watched)
+    sections, answer = [part(study) for part in parts], headline(study)
+    if suite.side_by_side:  # nothing was searched for
+        left_out = (search.by_setting, search.importance, search.parallel, search.pareto, learning_curves,
+                    resources.prediction)  # fmt: skip
+        sections = [final_policies(study)]
+        sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
+        sections += [part(study) for part in parts if part not in left_out]
+        answer = beside_the_baseline(study)
+    return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
+
+
+def beside_the_baseline(study: StudyFiles) -> FirstScreen:
+    """The first screen where configurations stand side by side: in which environments the baseline is ahead."""
+    metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
+    count, claim = standing_claim(study.suite, found)
+    drawn = list[Chart]()
+    for number, (env, own) in enumerate(found.items()):
+        rows: Rows = []
+        for one in own:
+            first, role = len(rows), "baseline" if one.trial.baseline else "others"
+            rows += [{"trainer": one.name, "role": role, metric: finite(value)} for value in one.points]
+            if one.points:
+                rows[first]["middle"] = finite(one.value)
+            if one.points and one.interval:
+                rows[first] |= {"low": finite(one.interval.low), "high": finite(one.interval.high)}
+        if rows:
+            title = f"{env}: {metric_text(metric)} of each repeat, interquartile mean and its interval"
+            drawn.append(charts.dots(f"standing_{number}", title, rows, metric, row="trainer"))
+    facts = [
+        (env, "; ".join(f"{one.name} {value_text(metric, one.value)}"
+                        + f" ({own[0].name} {one.text})" * (one.verdict is not None) for one in own))
+        for env, own in found.items()
+    ]  # fmt: skip
+    without = sum(not one.points for own in found.values() for one in own)
+    text = f"{len(study.trials)} configurations, {len(study.records)} repeats"
+    facts.append(("Looked at", text + f"; {without} configurations without a result" * bool(without)))
+    unit = f"of {len(study.suite.tasks)} environments: there {baseline_name(found)} is ahead of all others"
+    return FirstScreen(str(count), unit, claim, facts, charts=drawn)
+
+
+def final_policies(study: StudyFiles) -> Section:
+    """Every configuration in each environment, by the first objective."""
+    metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
+    rows = []
+    for env, own in found.items():
+        for one in own:
+            ends = (cell(metric, end) for end in one.interval or (math.nan, math.nan))
+            repeats = f"{len(one.points)} of {len(one.trial.counted)}"
+            steps = one.trial.value("env_steps")
+            rows.append((env, one.name, cell(metric, one.value), *ends, repeats, steps, one.word, one.ahead))
+    episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
+    text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
+    if metric in RETURNS:
+        text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "
+        text += f"bootstrap interval from {BOOTSTRAPPED} seeds on. "
+    if episodes is not None:
+        text += f"After its training each policy played {episodes} whole episodes without noise. "
+    text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
+    columns = ("environment", "of", name, "low", "high", "repeats", "env steps", f"{baseline} is", "by")
+    title = "Results" if episodes is None else "Final policies"
+    return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
 
 
 def headline(study: StudyFiles) -> FirstScreen:
@@ -114,7 +185,8 @@ def all_trials(study: StudyFiles) -> Section:
             value, against = None, Cell(MISSING)
             if trial.number in view:
                 value = view[trial.number].value(first)
-                base = next((other.value(first) for other in view.values() if other.baseline), float("nan"))
+                same_task = [other for other in view.values() if other.params.get("env") == trial.params.get("env")]
+                base = next((other.value(first) for other in same_task if other.baseline), math.nan)
                 change, text = relative(first, value, base)
                 against = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
             row += [value if value is None else cell(first, value), against]

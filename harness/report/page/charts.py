@@ -99,7 +99,8 @@ def dots(
         named_above: long names stand above their rows, in which each of ``known`` has its own height.
     """
     base, more = data(name), {}
-    y = row_axis(row, rows, labelExpr=f"'{row} ' + datum.label", labelLimit=170)
+    label = {"labelExpr": "'trial ' + datum.label"} if row == "trial" else {}
+    y = row_axis(row, rows, labelLimit=170, **label)
     if named_above:
         y = row_axis(row, rows, labels=False)
         more["yOffset"] = alt.YOffset(f"{of}:N", sort=list(known), scale=alt.Scale(paddingOuter=1))

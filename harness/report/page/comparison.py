@@ -15,6 +15,7 @@ from harness.suite.text import metric_text
 
 def comparison(studies: Sequence[StudyFiles]) -> Page:
     """The page of ``report STUDY STUDY...``; nothing is tested here, ``compare`` does that."""
+    studies = [view for study in studies for view in study.by_task]
     names = labels(studies)
     found = [conclude(study.suite, study.records) for study in studies]
     best = [study.trial(one.best) for study, one in zip(studies, found, strict=True)]

@@ -1,16 +1,17 @@
 """Learning curves: many readings of several repeats brought onto one grid, with how far the repeats spread."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.report.finding import SEEDS
+from harness.report.finding import standings
 from harness.report.page import charts
 from harness.report.page.model import Rows, Section, Table
 from harness.report.studies import StudyFiles, finite
-from harness.stats.inference import median_rank
+from harness.stats.inference import BOOTSTRAPPED, bootstrap_interval
 
 POINTS = 150
 """of a curve at most"""
@@ -19,19 +20,29 @@ SHOWN = 5
 Floats = NDArray[np.float64]
 
 
-def learning_curves(study: StudyFiles) -> Section:
+def learning_curves(study: StudyFiles, task: int | None = None) -> Section:
     """Return over wall time and over env steps of the best trials and the baseline.
 
-    Where some were confirmed those alone: numbers of one kind go together.
+    Where some were confirmed those alone: numbers of one kind go together. Configurations side by side are all drawn.
+
+    Args:
+        study: or a view of it.
+        task: number of the environment, where configurations stand side by side; None: they do not.
     """
-    title = "Learning curves"
+    title, id, name = "Learning curves", "curves", "curve"
+    if task is not None:
+        title, id, name = f"{title}: {study.suite.env}", f"curves-{task}", f"curve_{task}"
     confirmed = any(trial.confirmed for trial in study.trials)
     shown = [trial for trial in study.leaders(len(study.trials)) if trial.confirmed == confirmed][:SHOWN]
+    names = {trial.number: f"trial {trial.name}" for trial in shown}
+    if task is not None:
+        there = [one for standing in standings(study.suite, study.records).values() for one in standing]
+        shown, names = [one.trial for one in there], {one.trial.number: one.name for one in there}
     own = [(t, [curve for r in t.complete if len(curve := study.curve(r))]) for t in shown]
     own = [(trial, curves) for trial, curves in own if curves]
     if not own:
         text = "No episode finished in the repeats that count, or they left no curve: there is nothing to draw."
-        return Section("curves", title, [text])
+        return Section(id, title, [text])
     drawn = []
     for axis in charts.AXES:
         rows: Rows = []
@@ -39,27 +50,29 @@ def learning_curves(study: StudyFiles) -> Section:
             pairs = [(curve[axis].to_numpy(float), curve["episode_return"].to_numpy(float)) for curve in curves]
             for point in zip(*aggregate(pairs), strict=True):
                 x, y, low, high = map(finite, point)
-                rows.append({"name": f"trial {trial.name}", "x": x, "y": y, "low": low, "high": high})
-        drawn.append(charts.lines(f"curve_{axis}", axis, "episode return", rows, band=True))
-    cells = []
+                rows.append({"name": names[trial.number], "x": x, "y": y, "low": low, "high": high})
+        drawn.append(charts.lines(f"{name}_{axis}", axis, "episode return", rows, band=True))
+    cells: list[tuple[Any, ...]] = []
     for trial, curves in own:
         last = float(np.median([curve["episode_return"].iloc[-1] for curve in curves]))
-        cells.append((trial.name, len(curves), last, summary_kind(len(curves)), trial.settings))
+        cells.append((names[trial.number], len(curves), last, summary_kind(len(curves)), trial.settings))
     most = max(len(curve) for _, curves in own for curve in curves)
     thinned = f"Curves have up to {most:,} readings; each point is the mean of about {most / POINTS:.1f}."
     text = "Mean return of the last finished episodes, while training. "
     text += "Every reading is drawn." if most <= POINTS else thinned
-    columns = ("trial", "repeats", "last return", "line and band", "settings")
-    return Section("curves", title, [text], drawn, [Table.of("curves-table", "What the curves show", columns, cells)])
+    columns = ["of", "repeats", "last return", "line and band", "settings"]
+    if task is not None:  # its name says them
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
+    return Section(id, title, [text], drawn, [Table.of(f"{id}-table", "What the curves show", columns, cells)])
 
 
 def summary_kind(repeats: int) -> str:
     """What line and band are for so many repeats."""
     if repeats == 1:
         return "the one repeat, no band"
-    if repeats < SEEDS:
+    if repeats < BOOTSTRAPPED:
         return f"median and range of {repeats} repeats; too few for an interval"
-    return f"interquartile mean of {repeats} repeats, 95 % interval of the median"
+    return f"interquartile mean of {repeats} repeats, its 95 % bootstrap interval"
 
 
 def thin(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
@@ -74,8 +87,8 @@ def thin(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
 def aggregate(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, Floats, Floats]:
     """Grid, line, low and high of the band, each ``[points]``, over the part of x that all curves have.
 
-    One curve is its own line. Fewer than ``SEEDS``: median and range. Otherwise interquartile mean and pointwise
-    the 95 % interval of the median.
+    One curve is its own line. Fewer than ``BOOTSTRAPPED``: median and range. Otherwise interquartile mean and pointwise
+    its 95 % bootstrap interval.
     """
     thinned = [thin(x, y) for x, y in curves]
     if len(thinned) == 1:
@@ -84,8 +97,6 @@ def aggregate(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, 
     begin, end = max(x[0] for x, _ in thinned), min(x[-1] for x, _ in thinned)
     grid = np.linspace(begin, max(begin, end), min(POINTS, max(len(x) for x, _ in thinned)))
     values = np.stack([np.interp(grid, x, y) for x, y in thinned])  # [repeats, points]
-    if len(thinned) < SEEDS:
+    if len(thinned) < BOOTSTRAPPED:
         return grid, np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
-    rank = median_rank(len(values))
-    ordered = np.sort(values, axis=0)
-    return grid, stats.trim_mean(values, 0.25, axis=0), ordered[rank - 1], ordered[-rank]
+    return grid, stats.trim_mean(values, 0.25, axis=0), *bootstrap_interval(values)

@@ -1,7 +1,8 @@
 """A trainer of another package: its settings here, its training in a driver that alone imports the package.
 
-A driver is a function that trains until its ``Report`` says no more. It runs in the process of a repeat or of
-``harness train``, or in the interpreter that the setting ``python`` names (``harness.trainers.trainer.enter``).
+A driver is a function that trains until its ``Report`` says no more, saves what it trained and gives its ``Act``. It
+runs in the process of a repeat or of ``harness train``, or in the interpreter that the setting ``python`` names
+(``harness.trainers.trainer.enter``).
 """
 
 import importlib
@@ -12,10 +13,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.trainers.trainer import ENTERED, ConfiguredTrainer, OnProgress
 from unilab.errors import UserError
@@ -24,6 +28,8 @@ from unilab.run.progress import Progress, Summary
 from unilab.run.signals import stop_on_signals
 from unilab.settings import Placement, SettingsError, flatten
 
+Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""a trained policy without noise: actions [N, A] for observations [N, O]"""
 UNKNOWN = dict.fromkeys(
     (
         "learner_busy_seconds", "learner_wait_seconds", "collector_busy_seconds", "collector_wait_seconds",
@@ -137,6 +143,7 @@ class ForeignTrainer(ConfiguredTrainer):
 
     def __init__(self, config_type: type[ForeignConfig], driver: str, package: str, extra: str) -> None:
         super().__init__(config_type)
+        self._policy: Act | None = None
         self._driver, self._package, self._extra = driver, package, extra
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
@@ -189,7 +196,28 @@ class ForeignTrainer(ConfiguredTrainer):
         train = getattr(importlib.import_module(module), function)
         with stop_on_signals() as signals:
             report = Report(on_progress, signals, max_iterations, max_seconds)
-            train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)  # packages take no tuples
+            # packages take no tuples
+            self._policy = train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)
         if not report.stopping:
             raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
         return Summary(report.progress, str(report.stopped_by), None)
+
+    def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
+        """Its episodes are those that our own trainers play with this seed."""
+        from unilab.algos.torch.evaluate import MOST_ENVS, play
+        from unilab.envs import make
+        from unilab.run.seeding import derive_seed
+
+        def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+            assert self._policy is not None, "run comes before"
+            return np.clip(self._policy(obs).reshape(len(obs), -1), env.action_low, env.action_high)
+
+        config: ForeignConfig = self.config(settings)
+        num_envs, seed = min(episodes, MOST_ENVS), derive_seed(config.seed, "evaluation")
+        with make(self.evaluated_in(config), num_envs, env_cfg_override=config.env_cfg, seed=seed) as env:
+            returns, _ = play(env, act, seed, -(-episodes // num_envs))
+        return float(np.mean(returns))
+
+    def evaluated_in(self, config: ForeignConfig) -> str:
+        """Name of the environment."""
+        return config.env

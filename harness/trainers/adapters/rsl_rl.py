@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.trainers.adapters.foreign import Act, ForeignConfig, ForeignTrainer
 from unilab.envs import env_dims, names
 from unilab.envs.unit_actions import require_continuous
 from unilab.run.config import STRICT, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -97,6 +100,19 @@ class PPO(GaussianTrainer):
 
     def __init__(self) -> None:
         super().__init__(PPOConfig, "harness.trainers.adapters.drivers.rsl_rl:train", "rsl_rl", "rsl-rl")
+
+
+def acting(actor: Any) -> Act:
+    """What an ``rsl_rl.models.MLPModel`` does without noise."""
+    import torch
+
+    actor = actor.to("cpu").eval()
+
+    @torch.inference_mode()
+    def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return actor.distribution.deterministic_output(actor.mlp(actor.obs_normalizer(torch.from_numpy(obs)))).numpy()
+
+    return act
 
 
 def group(settings: dict[str, Any], name: str) -> dict[str, Any]:

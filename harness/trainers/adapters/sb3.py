@@ -26,6 +26,14 @@ class PolicyKwargs:
 
 
 @dataclass(frozen=True)
+class PPOPolicyKwargs(PolicyKwargs):
+    """As above."""
+
+    log_std_init: float | None = None
+    ortho_init: bool | None = None
+
+
+@dataclass(frozen=True)
 class SB3Config(ForeignConfig):
     """What the three algorithms have in common.
 
@@ -61,6 +69,7 @@ class PPOConfig(SB3Config):
     use_sde: bool = False
     sde_sample_freq: int = -1
     target_kl: PositiveFloat | None = None
+    policy: PPOPolicyKwargs = field(default_factory=PPOPolicyKwargs)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,9 @@ class SB3Trainer(ForeignTrainer):
     def __init__(self, config_type: type[SB3Config], function: str) -> None:
         super().__init__(config_type, f"harness.trainers.adapters.drivers.sb3:{function}", "stable_baselines3", "sb3")
 
+    def evaluated_in(self, config: ForeignConfig) -> str:
+        return gymnasium_id(config.env)
+
 
 class PPO(SB3Trainer):
     """Proximal policy optimization; synchronous."""
@@ -127,6 +139,17 @@ class TD3(SB3Trainer):
 
     def __init__(self) -> None:
         super().__init__(TD3Config, "train_td3")
+
+
+def gymnasium_id(env: str) -> str:
+    """``env`` itself, or with the version of gymnasium's task that ours of that name was made after."""
+    import gymnasium
+
+    if env in gymnasium.registry or ":" in env:
+        return env
+    if f"{env}-v5" in gymnasium.registry:
+        return f"{env}-v5"
+    raise ValueError(f"Stable-Baselines3 trains in gymnasium's environments, and '{env}' is none")
 
 
 def constructor_arguments(settings: dict[str, Any]) -> dict[str, Any]:

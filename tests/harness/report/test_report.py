@@ -313,11 +313,11 @@ def test_bands_say_what_the_repeats_allow() -> None:
     grid, line, low, high = aggregate(curves(10, 20, 60))
     assert (grid[-1], line[-1], low[-1], high[-1]) == (10, 20, 10, 60)
     _, line, low, high = aggregate(curves(0, 10, 20, 30, 1000, 20))
-    assert (line[-1], low[-1], high[-1]) == (20, 0, 1000)  # the interquartile mean of 10, 20, 20, 30
+    assert line[-1] == 20 and 0 < low[-1] < 20 < high[-1] < 1000  # the interquartile mean of 10, 20, 20, 30
     later = (np.array([4.0, 8.0]), np.array([4.0, 8.0]))
     grid, _, _, _ = aggregate([*curves(10, 10), later])
     assert (grid[0], grid[-1]) == (4, 8)  # only where all have values
-    assert "too few for an interval" in summary_kind(5) and "95 % interval" in summary_kind(6)
+    assert "too few for an interval" in summary_kind(4) and "95 % bootstrap interval" in summary_kind(5)
 
 
 def test_thousands_of_points_are_thinned_and_said_to_be(tmp_path: Path) -> None:

@@ -8,13 +8,64 @@ from hypothesis import strategies as st
 
 from harness.stats.inference import (
     Interval,
+    bootstrap_interval,
     interquartile_mean,
+    least_p,
     median_interval,
     needed_pairs,
     paired_comparison,
     paired_log_ratios,
     spearman,
+    unpaired_comparison,
+    verdict,
 )
+
+
+def dealt_out_anew(a, b) -> list[float]:
+    """Differences of the means of both sides, however the values are dealt out."""
+    pooled, whole = [*a, *b], range(len(a) + len(b))
+    return [
+        np.mean([pooled[i] for i in whole if i not in chosen]) - np.mean([pooled[i] for i in chosen])
+        for chosen in itertools.combinations(whole, len(a))
+    ]
+
+
+def test_five_seeds_a_side_can_be_told_apart_without_pairs():
+    apart = unpaired_comparison([1, 2, 3, 4, 5], [11, 12, 13, 14, 15])
+    assert (apart.value, apart.p, apart.least_p) == (10, 2 / 252, 2 / 252)
+    assert apart.interval.low > 0 and apart.value in apart.interval
+    assert verdict(apart.value, apart.p, apart.least_p, "maximize") == "better"
+    assert verdict(apart.value, apart.p, apart.least_p, "minimize") == "worse"
+    assert verdict(1.0, 0.5, apart.least_p, "maximize") == "same"
+    few = unpaired_comparison([1, 2], [11, 12])
+    assert (few.p, few.interval) == (2 / 6, Interval(-math.inf, math.inf))
+    assert verdict(few.value, few.p, few.least_p, "maximize") == "undecided"
+    assert unpaired_comparison([0.1], [5]).p == 1 == unpaired_comparison([3, 3], [3, 3]).p
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=5), st.lists(st.integers(-9, 9), min_size=2, max_size=5))
+def test_unpaired_comparison_counts_every_way_to_deal_out(a, b):
+    seen = unpaired_comparison(a, b)
+    differences = np.array(dealt_out_anew(a, b)).round(9)
+    beyond = min((differences >= round(seen.value, 9)).sum(), (differences <= round(seen.value, 9)).sum())
+    assert seen.p == pytest.approx(min(1, 2 * beyond / len(differences)))
+    assert (0 in seen.interval) == (seen.p >= 0.05)
+
+
+def test_many_unpaired_values_are_dealt_out_at_random():
+    rng = np.random.default_rng(1)
+    a = rng.normal(0, 1, 30)
+    assert unpaired_comparison(a, a + 1).p < 0.01 < 0.5 < unpaired_comparison(a, rng.permutation(a)).p
+
+
+def test_bootstrap_interval_of_the_interquartile_mean():
+    low, high = bootstrap_interval([0, 10, 20, 30, 1000])
+    assert 0 < low < 20 < high < 1000
+    lows, highs = bootstrap_interval([[seed, 5.0] for seed in range(6)])  # [seeds, points]
+    assert lows[0] < 2.5 < highs[0] and lows[1] == highs[1] == 5
+    assert [least_p(pairs) < 0.05 for pairs in (5, 6)] == [False, True]
+
 
 NUMBERS = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 3))
 

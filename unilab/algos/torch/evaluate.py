@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unilab.algos.torch.policy import Config, Policy, restored
+from unilab.algos.torch.policy import Config, FloatArray, Policy, restored
 from unilab.envs import VecEnv, make
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import trainer_name
@@ -52,7 +52,7 @@ def evaluate(
     num_envs = min(episodes, MOST_ENVS) if num_envs is None else num_envs
     seed = derive_seed(seed, "evaluation")
     with restored(checkpoint, num_envs, seed) as (policy, env, saved):
-        returns, lengths = _play(env, policy, seed, -(-episodes // num_envs), on_step)
+        returns, lengths = play(env, policy, seed, -(-episodes // num_envs), on_step)
     return {
         "trainer": trainer_name(policy.config),
         "env": policy.config.env,
@@ -79,12 +79,22 @@ def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], 
     seed = derive_seed(config.seed, "evaluation")
     with make(config.env, num_envs, config.sim_backend, config.env_cfg, seed, config.env_threads) as env:
         policy = Policy(config, weights, env)
-        returns, _ = _play(env, policy, seed, -(-config.eval_episodes // num_envs), lambda steps, so_far: check())
+        returns, _ = play(env, policy, seed, -(-config.eval_episodes // num_envs), lambda steps, so_far: check())
     return float(np.mean(returns))
 
 
-def _play(env: VecEnv, policy: Policy, seed: int, wanted: int, on_step: OnStep | None) -> tuple[list[float], list[int]]:
-    """Returns and lengths of the first ``wanted`` episodes of each environment."""
+def play(
+    env: VecEnv, policy: Callable[[FloatArray], FloatArray], seed: int, wanted: int, on_step: OnStep | None = None
+) -> tuple[list[float], list[int]]:
+    """Returns and lengths of the first ``wanted`` episodes of each environment.
+
+    Args:
+        env: is reset first.
+        policy: actions [N, A] for observations [N, O].
+        seed: of the environments.
+        wanted: episodes of each.
+        on_step: is called after each step; what it raises ends the evaluation.
+    """
     returns: list[float] = []
     lengths: list[int] = []
     played, counter = np.zeros(env.num_envs, dtype=np.int64), EpisodeCounter(env.num_envs)

@@ -10,8 +10,8 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from harness.trainers.adapters.foreign import Report, StopTraining, UpdateCounter, in_turns
-from harness.trainers.adapters.rsl_rl import group, networks
+from harness.trainers.adapters.foreign import Act, Report, StopTraining, UpdateCounter, in_turns
+from harness.trainers.adapters.rsl_rl import acting, group, networks
 from unilab.envs import make
 from unilab.run.acting import EpisodeCounter
 
@@ -57,7 +57,7 @@ class UnilabEnv(VecEnv):
         self._env.close()
 
 
-def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
+def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     """Until ``report`` says so; then ``model.pt`` is saved, which ``OnPolicyRunner.load`` takes."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
@@ -98,5 +98,6 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
             runner.learn(sys.maxsize)
         except StopTraining:
             runner.save(str(log_dir / "model.pt"))
+        return acting(runner.alg.get_policy())
     finally:
         env.close()

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -18,17 +18,22 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from harness.trainers.adapters.foreign import Report, UpdateCounter, in_turns
-from harness.trainers.adapters.sb3 import constructor_arguments
+from harness.trainers.adapters.foreign import Act, Report, UpdateCounter, in_turns
+from harness.trainers.adapters.sb3 import constructor_arguments, gymnasium_id
 
 ACTIVATIONS = {
     "tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU, "leaky_relu": torch.nn.LeakyReLU,
     "silu": torch.nn.SiLU,
 }  # fmt: skip
+OF_PPO = ("log_std_init", "ortho_init")
+"""arguments of the policy of PPO alone"""
 
 
-def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Report, log_dir: Path) -> None:
-    """Until ``report`` says so; then ``model.zip`` is saved, which the algorithm's ``load`` takes."""
+def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
+    """Until ``report`` says so; then ``model.zip`` is saved, which the algorithm's ``load`` takes.
+
+    Where observations are normalized, ``normalize.pkl`` is saved beside it, which ``VecNormalize.load`` takes.
+    """
     torch.set_num_threads(settings["threads"])
     env = make_env(settings)
     try:
@@ -36,8 +41,16 @@ def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Repo
         report.start()
         model.learn(sys.maxsize, callback=Counting(report, settings["batch_size"]))
         model.save(log_dir / "model.zip")
+        if isinstance(env, VecNormalize):
+            env.save(str(log_dir / "normalize.pkl"))
     finally:
         env.close()
+
+    def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = env.normalize_obs(obs) if isinstance(env, VecNormalize) else obs
+        return np.asarray(model.predict(np.asarray(rows), deterministic=True)[0], np.float32)
+
+    return act
 
 
 train_ppo = functools.partial(train, PPO)
@@ -57,15 +70,6 @@ def make_env(settings: dict[str, Any]) -> VecEnv:
     return VecNormalize(env, gamma=settings["gamma"]) if settings["normalize"] else env
 
 
-def gymnasium_id(env: str) -> str:
-    """``env`` itself, or with the version of gymnasium's task that ours of that name was made after."""
-    if env in gymnasium.registry or ":" in env:
-        return env
-    if f"{env}-v5" in gymnasium.registry:
-        return f"{env}-v5"
-    raise ValueError(f"Stable-Baselines3 trains in gymnasium's environments, and '{env}' is none")
-
-
 def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
     given = constructor_arguments(settings)
     if settings.get("action_noise"):
@@ -77,6 +81,7 @@ def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv)
         policy["net_arch"] = settings["policy.net_arch"]
     if settings["policy.activation_fn"] is not None:
         policy["activation_fn"] = ACTIVATIONS[settings["policy.activation_fn"]]
+    policy |= {name: value for name in OF_PPO if (value := settings.get(f"policy.{name}")) is not None}
     return algorithm("MlpPolicy", env, policy_kwargs=policy, **given)
 
 

@@ -18,8 +18,8 @@ import torch
 from uni_rl.algos.appo import runner as appo
 from uni_rl.algos.appo.staging import TensorRolloutStagingPool
 
-from harness.trainers.adapters.foreign import Report, StopTraining, UpdateCounter
-from harness.trainers.adapters.rsl_rl import group, networks
+from harness.trainers.adapters.foreign import Act, Report, StopTraining, UpdateCounter
+from harness.trainers.adapters.rsl_rl import acting, group, networks
 from unilab.envs import make
 
 
@@ -147,8 +147,11 @@ class CountingRunner(appo.APPORunner):
     def save(self, path: Path) -> None:
         torch.save(self._learner.get_state_dict(), path)
 
+    def act(self) -> Act:
+        return acting(self._learner.actor)
 
-def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
+
+def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     """Until ``report`` says so; then ``model.pt`` is saved, the learner's state."""
     appo.TensorRolloutStagingPool = CountingPool  # its runner has no other way to say it
     torch.set_num_threads(settings["threads"])
@@ -173,3 +176,4 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
         runner.save(log_dir / "model.pt")
     finally:
         runner.close()
+    return runner.act()

@@ -45,6 +45,7 @@ def train(name: str, settings: dict[str, Any], log_dir: Path, iterations: int = 
     trainer.check_together(settings)
     summary = trainer.run(settings, lambda _: True, log_dir=log_dir, max_iterations=iterations)
     assert summary.stopped_by == "iterations"
+    assert -20 < trainer.evaluate(settings, log_dir, 2) < 20, "what was trained plays without noise"
     return summary.progress
 
 

@@ -1,0 +1,74 @@
+"""Repeats side by side on this machine, each on cores of its own."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.measure.engines import local
+from harness.measure.engines.local import LocalEngine
+from harness.measure.process import Job, Outcome, RepeatLimits
+from harness.measure.repeat import TrialSpec
+from harness.measure.stop import StopSignal
+from tests.harness.fake_trainer import FakeTrainer
+from unilab.machine import devices
+
+LIMITS = RepeatLimits(60, 60)
+
+
+class CountingCores(FakeTrainer):
+    """Its threads are the cores that its process may run on."""
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        return {"env": len(os.sched_getaffinity(0))}
+
+
+def job(folder: Path, name: str, seconds: float = 0.2) -> Job:
+    settings = {"real_clock": True, "marker": str(folder / f"{name}.pid")}
+    trainer = f"{CountingCores.__module__}:CountingCores"
+    return Job(TrialSpec(trainer, settings, 0.0, seconds, str(folder / name), -1), LIMITS, lambda progress: None)
+
+
+def test_core_sets_are_disjoint_and_as_many_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 1, 4, 8, 9})
+    monkeypatch.setattr(devices, "cpu_quota", lambda: None)
+    assert devices.core_sets(2) == [[1, 3], [4, 8]] and devices.core_sets(5) == [[1, 3, 4, 8, 9]]
+    with pytest.raises(devices.DeviceError, match="6 cores were asked for, and 5 can be used"):
+        devices.core_sets(6)
+    monkeypatch.setattr(devices, "cpu_quota", lambda: 2.5)
+    assert devices.core_sets(1) == [[1], [3]]
+
+
+def test_a_work_has_a_place_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "core_sets", lambda size: [[5], [7]])
+    ran: list[list[int] | None] = []
+
+    def executed(spec: TrialSpec, *_: object) -> Outcome:
+        ran.append(spec.cores)
+        return Outcome("complete")
+
+    with StopSignal() as stop, LocalEngine("here", stop, executed, cores=1) as engine:
+        assert engine.places == 2 and engine.has_room()
+        engine.start(0, [job(tmp_path, "a")])
+        engine.start(1, [job(tmp_path, "b")])
+        assert not engine.has_room()
+        ended, _ = engine.wait()
+        assert engine.has_room()
+        engine.start(ended, [job(tmp_path, "c")])
+        engine.wait(), engine.wait()
+    assert ran == [[5], [7], [5]]
+
+
+@pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
+def test_two_run_at_once_on_a_core_each_and_what_runs_ends_with_the_engine(tmp_path: Path) -> None:
+    with StopSignal() as stop, LocalEngine("here", stop, cores=1) as engine:
+        engine.start(0, [job(tmp_path, "long", seconds=600)])
+        engine.start(1, [job(tmp_path, "short")])
+        work, (outcome,) = engine.wait()
+        assert (work, outcome.state, outcome.result["threads"]) == (1, "complete", "env 1")
+        pid = int((tmp_path / "long.pid").read_text().split()[0])
+        assert len(os.sched_getaffinity(pid)) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
