@@ -155,8 +155,12 @@ def test_memory_of_baseline_and_corners(make_plan) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "sac_reward", "td3_reward"]
-)
+    "name",
+    [
+        "smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "sac_reward", "td3_reward", "learning_appo",
+        "learning_sac", "learning_td3",
+    ],
+)  # fmt: skip
 def test_shipped_suites_are_valid_and_fit(name: str) -> None:
     plan = plans.make(f"suites/{name}.yaml")
     assert plan.suite.name == name
