@@ -87,7 +87,7 @@ def final_policies(study: StudyFiles) -> Section:
             ends = (cell(metric, end) for end in one.interval or (math.nan, math.nan))
             repeats = f"{len(one.points)} of {len(one.trial.counted)}"
             steps = one.trial.value("env_steps")
-            rows.append((env, one.name, cell(metric, one.value), *ends, repeats, steps, one.word, one.ahead))
+            rows.append((env, one.name, cell(metric, one.value), *ends, one.word, one.ahead, repeats, steps))
     episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
     text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
     if metric in RETURNS:
@@ -96,7 +96,7 @@ def final_policies(study: StudyFiles) -> Section:
     if episodes is not None:
         text += f"After its training each policy played {episodes} whole episodes without noise. "
     text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
-    columns = ("environment", "of", name, "low", "high", "repeats", "env steps", f"{baseline} is", "by")
+    columns = ("environment", "of", name, "low", "high", f"{baseline} is", "by", "repeats", "env steps")
     title = "Results" if episodes is None else "Final policies"
     return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
 
