@@ -51,8 +51,8 @@ def test_a_preset_is_part_of_a_suite_and_of_a_configuration(tmp_path: Path) -> N
 
 
 def test_each_trainer_has_its_own_settings() -> None:
-    assert trainers.get("sac").defaults()["algorithm.policy_frequency"] == 1
-    assert trainers.get("td3").defaults()["algorithm.policy_frequency"] == 2
+    assert trainers.get("sac").defaults()["algorithm.target_reduction"] == "min"
+    assert trainers.get("td3").defaults()["algorithm.target_reduction"] == "mean"
     trainers.get("td3").check({"algorithm.target_noise": 0.1})
     with pytest.raises(SettingsError, match=r"algorithm\.target_noise: unknown setting"):
         trainers.get("sac").check({"algorithm.target_noise": 0.1})
@@ -136,9 +136,9 @@ def test_settings_that_contradict_each_other_are_found(name) -> None:
     with pytest.raises(SettingsError, match="pipeline: 'device' keeps the replay buffer on an accelerator"):
         trainer.check_together({"pipeline": "device"})
     trainer.check_together({"pipeline": "device", "learner_device": "cuda"})
-    with pytest.raises(SettingsError, match="replay_capacity: 5000 transitions are too few"):
-        trainer.check_together({"replay_capacity": 5000})
-    trainer.check_together({"replay_capacity": 5000, "learning_starts": 10})
+    with pytest.raises(SettingsError, match="replay_capacity: 2000 transitions are too few"):
+        trainer.check_together({"replay_capacity": 2000})
+    trainer.check_together({"replay_capacity": 2000, "learning_starts": 10})
 
 
 @off_policy

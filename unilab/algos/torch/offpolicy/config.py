@@ -37,6 +37,15 @@ class NetworkConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
+class TD3NetworkConfig(NetworkConfig):
+    """As above; with layer normalization TD3's actor need not be delayed, nor the smaller of two critics be taken."""
+
+    __pydantic_config__ = STRICT
+
+    layer_norm: bool = True
+
+
+@dataclass(frozen=True)
 class AlgorithmConfig:
     """What SAC and TD3 have in common."""
 
@@ -48,9 +57,9 @@ class AlgorithmConfig:
     """env steps of a return before the critic takes over; ends early where an episode does"""
     tau: Annotated[float, Field(gt=0, le=1)] = 0.005
     """how far each target critic moves towards its critic after an update"""
-    actor_learning_rate: PositiveFloat = 3e-4
+    actor_learning_rate: PositiveFloat = 1e-3
     """of Adam, for the actor"""
-    critic_learning_rate: PositiveFloat = 3e-4
+    critic_learning_rate: PositiveFloat = 1e-3
     """of Adam, for the critics"""
     critic_weight_decay: NonNegativeFloat = 0.0
     """of AdamW (arXiv:1711.05101): each update takes this times the learning rate off the weights of the critics"""
@@ -81,10 +90,10 @@ class SACAlgorithmConfig(AlgorithmConfig):
 
     __pydantic_config__ = STRICT
 
-    alpha_learning_rate: PositiveFloat = 3e-4
+    alpha_learning_rate: PositiveFloat = 1e-3
     """of the temperature"""
-    init_alpha: PositiveFloat = 1.0
-    """temperature before any learning"""
+    init_alpha: PositiveFloat = 0.2
+    """temperature before any learning; a higher one only delays it"""
     auto_alpha: bool = True
     """adapt the temperature so that the policy keeps the target entropy"""
     target_entropy_scale: float = 1.0
@@ -99,14 +108,14 @@ class TD3AlgorithmConfig(AlgorithmConfig):
 
     __pydantic_config__ = STRICT
 
-    policy_frequency: PositiveInt = 2
+    target_reduction: Literal["min", "mean"] = "mean"
     target_noise: NonNegativeFloat = 0.2
     """standard deviation of the noise on the target policy's actions"""
     target_noise_clip: NonNegativeFloat = 0.5
     """bound of that noise"""
     exploration_noise_min: NonNegativeFloat = 0.1
     """standard deviation of the exploring noise of the first environment; the others are spread up to the maximum"""
-    exploration_noise_max: NonNegativeFloat = 0.1
+    exploration_noise_max: NonNegativeFloat = 0.3
     """standard deviation of the exploring noise of the last environment"""
 
 
@@ -144,13 +153,13 @@ class OffPolicyConfig(RunConfig):
     preset: Literal["fast"] | None = None
     """settings that belong together, instead of the defaults; what is stated beside it wins; fast: the recipe of
     FastTD3 and FastSAC for many environments"""
-    num_envs: PositiveInt = 16
+    num_envs: PositiveInt = 32
     """environments stepped together; workers divide them among each other"""
     replay_capacity: PositiveInt = 1_000_000
     """transitions that the replay buffer holds; all of its memory is taken at the start"""
     batch_size: PositiveInt = 256
     """transitions an update"""
-    learning_starts: NonNegativeInt = 500
+    learning_starts: NonNegativeInt = 100
     """steps of all environments with random actions before the first update"""
     updates_per_step: PositiveInt = 4
     """updates of one iteration"""
@@ -224,6 +233,8 @@ class TD3Config(OffPolicyConfig):
     __pydantic_config__ = STRICT
     __presets__ = presets.values(presets.TD3)
 
+    num_envs: PositiveInt = 64
+    network: TD3NetworkConfig = TD3NetworkConfig()
     algorithm: TD3AlgorithmConfig = TD3AlgorithmConfig()
 
 
