@@ -34,6 +34,13 @@ ALGORITHMS = ("sac", "td3")
 HIDDEN_DIMS = [256, 256]
 AS_MANY_UPDATES_AS_ENV_STEPS = {"num_envs": 16, "updates_per_step": 16}
 """the replay ratio of Stable-Baselines3 in its settings here; so the collectors beside the learners do the same work"""
+_PUBLISHED = {"algorithm.actor_learning_rate": 3e-4, "algorithm.critic_learning_rate": 3e-4}
+AS_PUBLISHED: dict[str, dict[str, Any]] = {
+    "sac": _PUBLISHED | {"algorithm.alpha_learning_rate": 3e-4, "algorithm.init_alpha": 1.0},
+    "td3": _PUBLISHED
+    | {"network.layer_norm": False, "algorithm.policy_frequency": 2, "algorithm.target_reduction": "min"},
+}
+"""the algorithms of the papers, which the others are, where ours begin with other settings"""
 SB3 = "Stable-Baselines3"
 _SB3: dict[str, Any] = {
     "policy.net_arch": HIDDEN_DIMS,
@@ -80,14 +87,14 @@ def _numbers(text: str) -> list[int]:
 
 
 def ours(args: argparse.Namespace, algorithm: str, **defaults: Any) -> Contestant:
-    """This project's runner with the settings that it ships, but for ``defaults`` and ``--set``."""
+    """This project's runner with the published algorithm, ``defaults`` and ``--set``."""
     chosen = {
         "env": "HalfCheetah",
         "batch_size": args.batch_size,
         "network.actor": HIDDEN_DIMS,
         "network.critic": HIDDEN_DIMS,
     }
-    job = {"trainer": algorithm, "settings": chosen | defaults | settings(args.set)}
+    job = {"trainer": algorithm, "settings": chosen | AS_PUBLISHED[algorithm] | defaults | settings(args.set)}
     return Contestant("unilab-harness", "trainer_driver.py", sys.executable, job)
 
 
@@ -140,7 +147,8 @@ def compare_update(args: argparse.Namespace, algorithm: str) -> dict[str, Any]:
         learner(f"plain PyTorch, {threads} thread{'s'[: threads > 1]}", "plain", {"threads": threads})
         for threads in args.plain_threads
     ]
-    contestants = [learner("unilab-harness", "ours", settings(args.set)), fastest(plain, "updates", window)]
+    published = learner("unilab-harness", "ours", AS_PUBLISHED[algorithm] | settings(args.set))
+    contestants = [published, fastest(plain, "updates", window)]
     comparison = compare(contestants, "updates", args.rounds, window)
     if not args.json:
         print_table(f"{algorithm}, updates a second alone, batch {args.batch_size}", comparison)

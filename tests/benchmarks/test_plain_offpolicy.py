@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from learner_driver import ACTION_DIM, OBS_DIM, random_rows
+from offpolicy_vs_others import AS_PUBLISHED
 from plain_offpolicy import PLAIN, PlainSAC, PlainTD3, Transitions
 from torch import Tensor, nn
 
@@ -70,7 +71,9 @@ def transitions(rows: dict[str, Tensor]) -> Transitions:
 def test_same_update_as_our_learner(algorithm: str) -> None:
     torch.manual_seed(0)
     hidden = {"network.actor": [32, 32], "network.critic": [32, 32]}
-    config: Any = parse(CONFIGS[algorithm], {"batch_size": ROWS, "learner_threads": 1, **hidden})
+    config: Any = parse(
+        CONFIGS[algorithm], AS_PUBLISHED[algorithm] | {"batch_size": ROWS, "learner_threads": 1, **hidden}
+    )
     learner: Any = {"sac": SAC, "td3": TD3}[algorithm](config, OBS_DIM, ACTION_DIM)
     plain = PLAIN[algorithm](OBS_DIM, ACTION_DIM, [32, 32])
     for ours, theirs in pairs(learner, plain):

@@ -284,7 +284,7 @@ def test_rounds_of_our_trainers_are_what_their_runners_do() -> None:
         "env_step": (10, 7), "prepare": (70, 1), "gradient": (18, 20),
     }  # fmt: skip
     settings = {"num_envs": 8, "env_steps_per_sync": 3, "updates_per_step": 4, "batch_size": 32}
-    td3 = trainers.get("td3").workload(settings, 2)
+    td3 = trainers.get("td3").workload(settings | {"algorithm.policy_frequency": 2}, 2)
     assert (td3.course, td3.env_steps, td3.updates, td3.samples) == ("lockstep", 24, 4, 128)
     assert {part.kind: (part.size, part.count) for part in td3.parts} == {
         "env_step": (8, 3), "critic_update": (32, 4), "actor_update": (32, 2.0), "batch": (32, 4), "weights": (1, 1),
