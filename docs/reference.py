@@ -73,7 +73,8 @@ def _verbs(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
 
 
 def _positional(action: argparse.Action) -> str:
-    return {"+": f"{action.metavar}...", "?": f"[{action.metavar}]"}.get(str(action.nargs), str(action.metavar))
+    name = action.metavar
+    return {"+": f"{name}...", "*": f"[{name}...]", "?": f"[{name}]"}.get(str(action.nargs), str(name))
 
 
 def _called(action: argparse.Action) -> str:

@@ -3,27 +3,38 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cli.options import add_results, add_set, add_trace, add_verb, not_negative_int, positive, positive_int
 from harness.cli.output import print_json, show_timeline, tell
 from unilab.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.runs.training import RunConfiguration
+    from unilab.run.progress import Summary
 
 HERE = Path()
 """what ``--resume`` without a name stands for: --out"""
 
 
 def add_train(verbs: Any) -> None:
-    verb = add_verb(verbs, "train", train, "train one configuration, best.yaml included")
+    verb = add_verb(verbs, "train", train, "train in an environment, or one configuration, best.yaml included")
     verb.add_argument(
-        "config", metavar="CONFIG",
-        help="a file with trainer, env and settings; a study, whose best.yaml is meant; or the folder of a run",
+        "config", metavar="ENV|CONFIG",
+        help="an environment, as 'env' in a suite; a file with trainer, env and settings; a study, whose best.yaml is "
+        "meant; or the folder of a run",
     )  # fmt: skip
+    text = "of an environment: appo (the default), sac, td3, or package.module:Class"
+    verb.add_argument("--trainer", metavar="TRAINER", help=text)
     add_results(verb)
     verb.add_argument(
         "--iterations", type=positive_int, metavar="N", help="iterations in total, also those before a resume"
     )
     verb.add_argument("--minutes", type=positive, metavar="M", help="minutes of training, also those before a resume")
+    text = "train with N seeds, one after the other, and show the interval of their returns; limits are for each"
+    verb.add_argument("--seeds", type=positive_int, metavar="N", help=text)
     text = "folder of checkpoints and metrics; default: runs/NAME, named after the configuration"
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)
     verb.add_argument(
@@ -36,36 +47,80 @@ def add_train(verbs: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from harness.report.live import TrainDisplay, console
+    from harness.report.live import console
     from harness.runs import folder as run_folder
     from harness.runs import training
     from harness.trainers import trainer as trainers
 
-    job = training.load(training.configuration(arguments.config, arguments.results), arguments.set)
+    job = training.named(arguments.config, arguments.results, arguments.trainer, arguments.set)
     trainers.enter(job.trainer.interpreter(job.settings), "harness")
     out = console(stderr=arguments.json)
     for note in job.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
-    seconds = arguments.minutes * 60 if arguments.minutes else None
     folder = arguments.out or training.default_folder(arguments.config, job)
+    if arguments.seeds is not None:
+        return _train_seeds(arguments, job, folder, out)
     resume = folder if arguments.resume is HERE else arguments.resume
     run_folder.check(folder, resume, arguments.overwrite)
-    out.print(f"writing to {folder}; Ctrl-C ends it with a checkpoint", soft_wrap=True, markup=False)
-    try:
-        with TrainDisplay(out, arguments.iterations, seconds) as display:
-            summary = training.run(
-                job, folder, iterations=arguments.iterations, seconds=seconds, resume=resume,
-                overwrite=arguments.overwrite, on_progress=lambda progress: display.progress(progress.scalars()),
-                trace=arguments.trace,
-            )  # fmt: skip
-    except FloatingPointError as error:  # numbers exploded: the text says where
-        raise UserError(str(error)) from error
+    summary = _train(arguments, job, folder, resume, out)
     if arguments.json:
         print_json(dataclasses.asdict(summary) | {"folder": folder})
     out.print(training.describe(summary, folder), soft_wrap=True, markup=False)
     if arguments.trace:
         show_timeline(folder, out)
     return training.exit_code(summary)
+
+
+def _train(
+    arguments: argparse.Namespace, job: "RunConfiguration", folder: Path, resume: Path | None, out: "Console"
+) -> "Summary":
+    """Train in ``folder``, which was checked."""
+    from harness.report.live import TrainDisplay
+    from harness.runs import training
+
+    seconds = arguments.minutes * 60 if arguments.minutes else None
+    out.print(f"writing to {folder}; Ctrl-C ends it with a checkpoint", soft_wrap=True, markup=False)
+    try:
+        with TrainDisplay(out, arguments.iterations, seconds) as display:
+            return training.run(
+                job, folder, iterations=arguments.iterations, seconds=seconds, resume=resume,
+                overwrite=arguments.overwrite, on_progress=lambda progress: display.progress(progress.scalars()),
+                trace=arguments.trace,
+            )  # fmt: skip
+    except FloatingPointError as error:  # numbers exploded: the text says where
+        raise UserError(str(error)) from error
+
+
+def _train_seeds(arguments: argparse.Namespace, job: "RunConfiguration", folder: Path, out: "Console") -> int:
+    """Train with each seed in a folder of its own; with ``--resume`` those that were begun go on."""
+    from harness.runs import folder as run_folder
+    from harness.runs import seeds, training
+
+    if arguments.minutes is None and arguments.iterations is None:
+        raise UserError("--seeds: how long is each to train? Add --minutes M or --iterations N")
+    if arguments.resume not in (None, HERE):
+        raise UserError("--seeds goes on from the checkpoints in --out: leave out the name behind --resume")
+    jobs = seeds.jobs(job, folder, arguments.seeds)
+    resumed = {own for _, own in jobs.values() if arguments.resume is HERE and run_folder.models_of(own)}
+    for _, own in jobs.values():
+        run_folder.check(own, own if own in resumed else None, arguments.overwrite)
+    found, exit_code = [], 0
+    for number, (seed, (one, own)) in enumerate(jobs.items(), 1):
+        out.print(f"seed {seed}, {number} of {len(jobs)}:", soft_wrap=True)
+        summary = _train(arguments, one, own, own if own in resumed else None, out)
+        if exit_code := training.exit_code(summary):
+            out.print(f"stopped by {summary.stopped_by}; add --resume to the same command to go on", soft_wrap=True)
+            break
+        found.append(seeds.evaluate(one, own))
+    if found:
+        out.print(seeds.describe(found), soft_wrap=True, markup=False)
+    if arguments.json:
+        mean, interval = seeds.together(found) if found else (None, None)
+        content = {"folder": folder, "episodes": seeds.EPISODES, "seeds": list(map(dataclasses.asdict, found))}
+        print_json(content | {"mean_return": mean, "interval": interval})
+    if arguments.trace:
+        show_timeline(folder / "seed-*", out)
+    return exit_code
 
 
 def add_eval(verbs: Any) -> None:

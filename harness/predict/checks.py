@@ -307,9 +307,16 @@ def check_environment(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial."""
     from unilab.envs import names
 
-    if not trainer.unilab_environments or env == UNKNOWN or env in names() or ":" in env:
-        return
+    if trainer.unilab_environments and env != UNKNOWN and not is_environment(env):
+        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
+
+
+def is_environment(name: str) -> bool:
+    """Whether an environment is known by this name; of ``module:attribute`` only the form is looked at."""
+    from unilab.envs import names
+
+    if name in names() or ":" in name:
+        return True
     import gymnasium
 
-    if env not in gymnasium.registry:
-        raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
+    return name in gymnasium.registry

@@ -31,6 +31,11 @@ def configuration_of(folder: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def models_of(folder: Path) -> list[Path]:
+    """What a run saved in its folder, or another one before it."""
+    return sorted(path for path in folder.glob("*") if path.suffix in MODELS and path.name != FAILED)
+
+
 def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     """Refuse a folder that cannot be written, or that holds what another run learned.
 
@@ -45,9 +50,7 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # nothing is made: another reason may refuse it
         reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
         raise _unwritable(folder, f"{there}: {reason}")
-    if overwrite or not folder.exists():
-        return
-    models = sorted(path for path in folder.iterdir() if path.suffix in MODELS and path.name != FAILED)
+    models = [] if overwrite else models_of(folder)
     if not models or (resume is not None and folder.resolve() in (resume.resolve(), resume.resolve().parent)):
         return
     problem = f"holds {models[0].name} of another run; "

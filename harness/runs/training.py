@@ -1,5 +1,7 @@
-"""``train``: one configuration from a file such as best.yaml, in this process."""
+"""``train``: one configuration, of an environment or from a file such as best.yaml, in this process."""
 
+import dataclasses
+import re
 import shlex
 import signal
 from collections.abc import Callable, Sequence
@@ -7,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.files.yaml_file import Document, InputError, Mistakes
+from harness.files.yaml_file import Document, InputError, Mistakes, to_yaml
 from harness.measure.repeat import UNLIMITED
-from harness.predict.checks import check_environment, dotted, try_environment
+from harness.predict.checks import check_environment, dotted, is_environment, try_environment
 from harness.runs import folder as run_folder
 from harness.study import timelines
 from harness.suite.text import number_text
@@ -20,6 +22,10 @@ from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, nearest
 
 KEYS = ("trainer", "env", "settings")
+GROUPS = ("settings",)
+"""whose keys contain dots"""
+TRAINER = "appo"
+"""of an environment, unless another is named"""
 
 
 @dataclass(frozen=True)
@@ -41,20 +47,41 @@ class RunConfiguration:
         return {"trainer": self.trainer_name, "env": env, "settings": plain}
 
 
-def configuration(name: str, results: Path) -> Path:
-    """A file, or ``config.yaml`` of a run's folder, or ``best.yaml`` of a study, which is named as for ``report``.
+def named(name: str, results: Path, trainer: str | None = None, overrides: Sequence[str] = ()) -> RunConfiguration:
+    """What ``train`` is given: a file, the folder of a run, a study, whose ``best.yaml`` is meant, or an environment.
+
+    Args:
+        name: of it; a study is named as for ``report``.
+        results: folder of the studies.
+        trainer: with an environment, which ``name`` then is; None: what there is of that name, in this order.
+        overrides: ``key=value`` texts.
 
     Raises:
-        InputError: it names neither.
+        InputError: it is none of them, or something keeps it from running here.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    if own := run_folder.configuration_of(path):
-        return own
-    from harness.study.results import find  # loads SciPy, which takes long
+    from unilab.envs import names
 
-    return find(name, results) / "best.yaml"
+    path = Path(name)
+    file = path if path.suffix in (".yaml", ".yml") or path.is_file() else run_folder.configuration_of(path)
+    if file is not None and trainer is not None:
+        problem = "is for an environment; this file names its trainer, which --set trainer=NAME replaces"
+        raise InputError(name, None, f"--trainer {trainer}", problem)
+    if file is None and trainer is None:
+        from harness.study.results import find  # loads SciPy, which takes long
+
+        try:
+            file = find(name, results) / "best.yaml"
+        except InputError:
+            if not is_environment(name):
+                known = {*names(), *(path.parent.parent.name for path in results.glob("*/*/suite.yaml"))}
+                problem = f"is no file, no folder of a run, no study in {results} and no environment; "
+                raise InputError(name, None, "", problem + nearest(name, known)) from None
+    if file is not None:
+        return load(file, overrides)
+    trainer = trainer or TRAINER
+    document = Document.parse(to_yaml({"trainer": trainer, "env": name}), f"train {name}", overrides, GROUPS)
+    document = dataclasses.replace(document, raw={})  # nobody wrote these lines, so that no error names one
+    return _checked(document, re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{trainer}-{name}"))
 
 
 def default_folder(name: str, job: RunConfiguration) -> Path:
@@ -68,7 +95,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     Raises:
         InputError: everything that keeps it from running here.
     """
-    document = Document.load(path, overrides, flat_groups=("settings",))
+    study = path.resolve().parent
+    name = path.stem if path.stem != "best" else f"{study.parent.name}-{study.name}"
+    return _checked(Document.load(path, overrides, flat_groups=GROUPS), name)
+
+
+def _checked(document: Document, run_name: str) -> RunConfiguration:
     mistakes = Mistakes()
     trainer = _check_keys(document, mistakes)
     if trainer is None:
@@ -95,8 +127,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
         trainer.check_together(settings)
     except SettingsError as error:
         raise document.error(("settings", error.key), error.problem) from None
-    name = path.stem if path.stem != "best" else f"{path.resolve().parent.parent.name}-{path.resolve().parent.name}"
-    return RunConfiguration(name, content["trainer"], trainer, settings, tuple(notes))
+    return RunConfiguration(run_name, content["trainer"], trainer, settings, tuple(notes))
 
 
 def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:

@@ -1,6 +1,7 @@
 """The one reader of study folders: which there are, by the names that people give them, and what is in them."""
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class RecordedStudy:
         return f"{self.suite.name}/{self.folder.resolve().name}"
 
     @property
+    def given_name(self) -> str | None:
+        """What ``run --name`` gave."""
+        return self.manifest.get("name")
+
+    @property
     def began(self) -> str:
         """When its first record was, as text that sorts."""
         return min((record.started_at for record in self.records), default="")
@@ -67,8 +73,8 @@ class RecordedStudy:
         return str(last.get("started_at", "")) if isinstance(last, dict) else ""
 
 
-def find(name: str, results: Path) -> Path:
-    """The folder of a study: a path, ``<suite>/<study id>`` below ``results``, or a suite, whose newest study is meant.
+def find(name: str | None, results: Path) -> Path:
+    """The folder of the newest study that ``find_all`` finds.
 
     Raises:
         InputError: there is none.
@@ -76,18 +82,32 @@ def find(name: str, results: Path) -> Path:
     return find_all(name, results)[-1]
 
 
-def find_all(name: str, results: Path) -> list[Path]:
-    """As ``find``, but all studies of a suite, oldest first.
+def find_all(name: str | None, results: Path) -> list[Path]:
+    """The folders of the studies that a name stands for, the one that was run last at the end.
+
+    Args:
+        name: a path, ``<suite>/<study id>`` below ``results``, a suite, a study id, or what ``run --name`` gave; None:
+            all studies.
+        results: folder of all studies.
 
     Raises:
         InputError: there is none.
     """
-    for folder in (Path(name), results / name):
+    for folder in (Path(name), results / name) if name is not None else ():
         if (folder / "suite.yaml").is_file():
             return [folder]
-        studies = [path.parent for path in folder.glob("*/suite.yaml")]
-        if studies:
-            return sorted(studies, key=lambda study: RecordedStudy(study).last_run)
-    there = sorted(str(path.parent.relative_to(results)) for path in results.glob("*/*/suite.yaml"))
-    known = f"studies in {results}: {', '.join(there)}" if there else f"there are no studies in {results}"
-    raise InputError(name, None, "", f"is no study (a folder with suite.yaml, a suite or suite/study id); {known}")
+        if studies := [path.parent for path in folder.glob("*/suite.yaml")]:
+            return _last_run_at_the_end(studies)
+    there = [path.parent for path in results.glob("*/*/suite.yaml")]
+    named = [study for study in there if name in (None, study.name, RecordedStudy(study).given_name)]
+    if named:
+        return _last_run_at_the_end(named)
+    if not there:
+        raise InputError(name or str(results), None, "", f"there are no studies in {results}")
+    known = ", ".join(sorted(str(study.relative_to(results)) for study in there))
+    problem = "is no study (a folder with suite.yaml, a suite, a study id or a name that run --name gave)"
+    raise InputError(str(name), None, "", f"{problem}; studies in {results}: {known}")
+
+
+def _last_run_at_the_end(studies: Iterable[Path]) -> list[Path]:
+    return sorted(studies, key=lambda study: RecordedStudy(study).last_run)

@@ -16,13 +16,13 @@ from harness.report import training_run
 from harness.report.page.curves import POINTS
 from unilab.run.checkpoint import load_checkpoint
 
-CONFIG = """\
-trainer: appo
-env: tests.algos.appo.counting_env:CountingEnv
-settings:
+ENV = "tests.algos.appo.counting_env:CountingEnv"
+SETTINGS = """\
   {mode: sync, num_envs: 8, steps_per_env: 8, network.actor: [4], network.critic: [4], env_threads: 1,
    learner_threads: 1, algorithm.num_learning_epochs: 1}
 """
+CONFIG = f"trainer: appo\nenv: {ENV}\nsettings:\n{SETTINGS}"
+OF_ENV = (ENV, "--set", f"settings={SETTINGS}")
 
 
 @pytest.fixture
@@ -81,6 +81,57 @@ def test_a_setting_that_was_renamed_is_refused_by_its_line(train, tmp_path, sett
     (tmp_path / "best.yaml").write_text(f"trainer: sac\nenv: Hopper\nsettings:\n  {settings}\n")
     code, _, err = train("best.yaml")
     assert code == 1 and f"best.yaml:{line}: settings.policy.hidden_dims: is called 'network.actor' now" in err
+
+
+def test_an_environment_is_trained_in_without_a_file(train, tmp_path):
+    assert train(*OF_ENV, "--iterations", 2)[0] == 0
+    folder = tmp_path / "runs" / "appo-tests.algos.appo.counting_env-CountingEnv"
+    kept = YAML(typ="safe").load(folder / "config.yaml")
+    assert kept["trainer"] == "appo" and kept["env"] == ENV and kept["settings"]["num_envs"] == 8
+    assert iteration(folder / "checkpoint.pt") == 2
+    assert train(folder.relative_to(tmp_path), "--resume", "--iterations", 3)[0] == 0
+    code, _, err = train("Hopper", "--trainer", "td3", "--set", "settings.num_env=8")
+    assert code == 1 and "--set: settings.num_env: " in err and "'num_envs'" in err
+
+
+def test_what_is_neither_file_nor_environment_is_told_with_near_names(train, tmp_path):
+    (tmp_path / "results" / "my_suite" / "aaaa").mkdir(parents=True)
+    (tmp_path / "results" / "my_suite" / "aaaa" / "suite.yaml").write_text("")
+    told = "is no file, no folder of a run, no study in results and no environment; did you mean"
+    for given, near in (("HalfCheeta", "HalfCheetah"), ("my_suit", "my_suite")):
+        assert train(given) == (1, "", f"error: {given}: {told} '{near}'?\n")
+    told = "error: train Hoper: env: unknown environment 'Hoper'; did you mean 'Hopper'?\n"
+    assert train("Hoper", "--trainer", "sac") == (1, "", told)
+    assert "unknown trainer 'sacc'; did you mean 'sac'?" in train("Hopper", "--trainer", "sacc")[2]
+    assert "c.yaml: --trainer sac: is for an environment" in train("c.yaml", "--trainer", "sac")[2]
+    assert "missing.yaml: cannot be read: No such file" in train("missing.yaml")[2]
+
+
+def test_several_seeds_train_in_folders_of_their_own_and_have_an_interval(train, folder):
+    code, out, _ = train("c.yaml", "--seeds", 5, "--iterations", 2, "--set", "settings.seed=3")
+    assert code == 0 and "seed 7, 5 of 5:" in out
+    assert "seed 3: return 3.5 (runs/c/seed-3)\n" in out
+    assert "\nreturn 3.5, interquartile mean of 5 seeds; 95 % interval 3.5 to 3.5\n" in out
+    for seed in range(3, 8):
+        assert iteration(folder / f"seed-{seed}" / "checkpoint.pt") == 2
+        assert YAML(typ="safe").load(folder / f"seed-{seed}" / "config.yaml")["settings"]["seed"] == seed
+    assert "seed-3: holds checkpoint.pt of another run" in train("c.yaml", "--seeds", 2, "--iterations", 2,
+                                                                 "--set", "settings.seed=3")[2]  # fmt: skip
+    # one that is there goes on, others begin
+    code, out, _ = train("c.yaml", "--seeds", 2, "--iterations", 3, "--set", "settings.seed=7", "--resume", "--json")
+    assert code == 0 and [iteration(folder / f"seed-{seed}" / "checkpoint.pt") for seed in (6, 7, 8)] == [2, 3, 3]
+    told = json.loads(out)
+    assert [one["mean_return"] for one in told["seeds"]] == [3.5, 3.5]
+    assert told["mean_return"] == 3.5 and told["interval"] is None
+
+
+def test_several_seeds_need_a_length_and_a_policy_that_is_played(train, tmp_path):
+    (tmp_path / "blind.yaml").write_text("trainer: tests.harness.study.test_environments:Blind\nenv: Fake\n")
+    told = train("blind.yaml", "--seeds", 2, "--iterations", 1)
+    assert told[0] == 1 and "Blind' is not evaluated by this harness" in told[2]
+    assert "Add --minutes M or --iterations N" in train("c.yaml", "--seeds", 2)[2]
+    refused = train("c.yaml", "--seeds", 2, "--iterations", 1, "--resume", "c.pt")
+    assert refused[0] == 1 and "leave out the name behind --resume" in refused[2]
 
 
 def test_a_resume_needs_a_checkpoint(train):
