@@ -68,8 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _messages_on_stderr() -> Iterator[None]:
-    """What the trainers' code has to say, such as that something takes a while, is told; never on stdout, where
-    ``--json`` goes."""
+    """Show on stderr what the trainers' code logs, such as that something takes a while; stdout is for ``--json``."""
     logger, handler = logging.getLogger("unilab"), logging.StreamHandler()
     before = logger.level
     logger.addHandler(handler)

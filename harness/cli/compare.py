@@ -1,4 +1,4 @@
-"""``compare``: is NEW worse than BASE."""
+"""``compare``: whether NEW is worse than BASE."""
 
 import argparse
 import json

@@ -25,7 +25,7 @@ def add_verb(
     error_code: int = FAILURE,
     exit_codes: Mapping[int, str] = EXIT_CODES,
 ) -> argparse.ArgumentParser:
-    """A verb that calls ``function``, whose result is the exit code; ``error_code`` is that of an error."""
+    """Add a verb. It calls ``function``, which returns the exit code; an error exits with ``error_code``."""
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.set_defaults(verb=function, error_code=error_code)
     verb.epilog = f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in exit_codes.items())}."

@@ -1,4 +1,4 @@
-"""What verbs say: JSON or text, and where a timeline lies."""
+"""The output of verbs: JSON or text, and the path of a timeline."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def tell(arguments: argparse.Namespace, content: Any, *lines: str) -> int:
-    """Print the content with ``--json``, else the lines; the exit code of success."""
+    """Print the content as JSON with ``--json``, otherwise the lines. Returns the exit code of success."""
     if arguments.json:
         print_json(content)
     else:

@@ -1,4 +1,4 @@
-"""``run``: measure what a suite says, or go on with its study. ``tune``: the same of a suite that a goal stands for."""
+"""``run``: measure what a suite says, or go on with its study. ``tune``: the same, with a suite made from a goal."""
 
 import argparse
 import sys
@@ -41,7 +41,7 @@ def add_tune(verbs: Any) -> None:
 
 
 def _add_measuring(verb: Any) -> None:
-    """What says how a study is measured, and where its files go."""
+    """Options for how a study is measured, and where its files go."""
     add_limits(verb)
     add_trace(verb)
     text = "database that keeps the study, so that several runs can share it; default: files"
@@ -144,7 +144,7 @@ def _ray_engine(
 
 
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
-    """Measure, and leave all that a study has."""
+    """Measure the study and write its files."""
     from harness.measure.engines.local import LocalEngine
     from harness.measure.stop import Stopped, StopSignal
     from harness.predict import ranking
@@ -197,7 +197,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
 
 
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
-    """What is made of the records once none are added."""
+    """Write what is made from the complete records: tables, ``best.yaml``, the report and asv's history."""
     from harness.report import terminal as tables
 
     study.write_tables()

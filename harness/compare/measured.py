@@ -1,6 +1,6 @@
 """Both sides measured now, in turns and in fresh processes, in blocks of two pairs.
 
-A block is base, new, new, base or the reverse, which is random. The four of a block are alive together and take turns
+A block is base, new, new, base or the reverse, chosen at random. The four of a block are alive together and take turns
 of a fraction of a second (``harness.measure.interleaving``), so that what changes from one second to the next hits them
 alike. Where that cannot be (four at once do not fit into the memory, or one side's code is older than turns) they run
 one after the other in that order.
@@ -46,7 +46,7 @@ RECORDS = "repeats.jsonl"
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for beside the two sides; None: nothing was said."""
+    """What the command line says beside the two sides; None where it says nothing."""
 
     results: Path
     suite: Path | None = None
@@ -71,7 +71,7 @@ class Schedule:
     """of the order"""
 
     def blocks(self) -> Iterator[list[tuple[int, int]]]:
-        """Side and number of the pair of what is measured together, in the order of measuring."""
+        """What is measured together: the side and the number of the pair of each repeat, in the order of measuring."""
         for pair in range(0, self.pairs, 2):
             order = mirrored((BASE, NEW), f"{self.seed} {pair}", None if pair + 1 < self.pairs else ())
             block = [(side, pair + back) for side, back in order]
@@ -155,7 +155,7 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
 
 @dataclass
 class Measuring:
-    """Carries out a schedule; what each repeat gives is a record in ``folder`` as soon as it ends."""
+    """Carries out a schedule. The record of each repeat is in ``folder`` as soon as the repeat has ended."""
 
     versions: tuple[Version, Version]
     schedule: Schedule
@@ -189,9 +189,9 @@ class Measuring:
         return Pairs([[(counted[pair, BASE], counted[pair, NEW])] for pair in range(self.schedule.pairs)])
 
     def _again(self, last: Sequence[Record]) -> bool:
-        """As often as the suite allows, if something disturbed a block.
+        """Whether a disturbed block is measured again: as often as the suite allows, and once a pair over all.
 
-        On a machine that is never quiet that would take three times as long: together not more often than once a pair.
+        Without that bound a comparison would take three times as long on a machine that is never quiet.
         """
         if last[0].attempt >= self.schedule.measure.disturbed_retries or self._retries < len(last) / 2:
             return False

@@ -1,7 +1,7 @@
-"""Pairs out of the records of studies: a session of each side, by the configurations and repeats that both have.
+"""Pairs from recorded studies: one session of each side, with the configurations and repeats that both have.
 
-A study is a session: its repeats share more than their code. The repeats of two sessions therefore say how far these
-two sessions lie apart. Saying what the code changed takes as many sessions as the test needs pairs. The sessions of one
+A study is a session: its repeats share more than their code. Repeats of two sessions therefore show how far these two
+sessions are apart. To show what the code changed takes as many sessions as the test needs pairs. The sessions of one
 side are paired with those of the other in the order in which they began.
 """
 
@@ -22,7 +22,7 @@ from harness.suite.schema import Suite
 PHASES: tuple[Phase, ...] = ("confirm", "search")
 """the first that both sides have of a configuration: the search has measured its winner when that was lucky"""
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
-"""parts of a suite's ``measure`` that do not change what is measured; whether turns were taken each record says"""
+"""parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 
 Repeats = dict[tuple[Phase, int], list[Record]]
 """of one configuration in one session, by phase and number; without pruned ones"""
@@ -79,9 +79,9 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
 
 
 def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Suite, list[Record]]]:
-    """Suites and records of a side, oldest first: of its studies, or of all below ``results`` at its commit.
+    """Suites and records of a side, oldest first: of its studies, or of all studies below ``results`` at its commit.
 
-    Of those at a commit the ones that cannot be read are left out, and ``unreadable`` says so.
+    Studies at a commit that cannot be read are left out and named in ``unreadable``.
     """
     if side.configuration is not None:
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"

@@ -74,7 +74,7 @@ class Side:
 
 
 def resolve(name: str, results: Path) -> Side:
-    """A study as ``report`` takes it, a YAML file, or a commit: the first that there is.
+    """The side that a name means: a study as ``report`` takes it, a YAML file, or a commit, whichever is there first.
 
     A study is a folder, ``<suite>/<id>`` below ``results``, or a suite, whose newest study is meant. Several studies,
     with commas between them, are sessions of one side.
@@ -162,9 +162,9 @@ def _remove_leftovers() -> None:
 
 
 def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """In the repository of this code, whatever the working directory and the caller's git variables are.
+    """Run git in the repository of this code, whatever the working directory and the caller's git variables are.
 
-    Out of the reach of Ctrl-C, which the terminal sends to all: removing a worktree must come to its end.
+    Ctrl-C, which the terminal sends to all processes, does not reach git: the removal of a worktree must be completed.
     """
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     folder = str(Path(__file__).resolve().parent)

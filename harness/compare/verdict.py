@@ -40,7 +40,7 @@ from harness.suite.metrics import METRICS
 from harness.suite.text import value_text
 
 DETECT = 0.5
-"""change that could have been seen at least, where nothing else is asked for"""
+"""change that must at least have been visible, unless ``--detect`` says otherwise"""
 EXIT_CODES = {"no regression": 0, "regression": 1, "undecided": 3}
 Pair = list[tuple[Record, Record]]
 """(base, new): one repeat of each, or all that a session of each has in common"""
@@ -107,14 +107,14 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is said about two sides."""
+    """The comparison of two sides."""
 
     metrics: list[MetricChange]
     pairs: Pairs
 
     @property
     def outcome(self) -> str:
-        """By the metrics that decide. Sessions that differ, for whatever reason, are no regression of the code."""
+        """The outcome by the metrics that decide. Sessions that differ for any reason are no regression of the code."""
         verdicts = {one.verdict for one in self.metrics if one.decides}
         if "worse" in verdicts and not self.pairs.sessions:
             return "regression"
@@ -174,10 +174,10 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
 
 
 def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
-    """The verdict where one side missed the target more often than the other; as it was where both did equally often.
+    """The verdict where some repeats missed the target; unchanged where both sides missed it equally often.
 
-    A repeat without a value never got there, which is later than any other: to leave it out would favour the side that
-    gets there seldom. The sign test looks at the pairs of which one side alone missed it.
+    A repeat without a value counts as later than any other: leaving it out would favour the side that seldom reaches
+    the target. The sign test looks at the pairs in which only one side missed it.
     """
     missed = np.array(
         [[sum(math.isnan(both[side].seconds_to_return) for both in pair) for side in (0, 1)] for pair in pairs.across]

@@ -18,7 +18,7 @@ from unilab.errors import UserError
 Key = tuple[str | int, ...]
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-"""of a file, those counted again that its aliases repeat"""
+"""values of a file at most; what an alias repeats counts again"""
 
 
 class InputError(UserError, ValueError):
@@ -29,11 +29,11 @@ class InputError(UserError, ValueError):
         super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
         self.file, self.line, self.key, self.problem = file, line, key, problem
         self.parts: tuple[InputError, ...] = (self,)
-        """of an error that tells several: each, by their lines"""
+        """the single mistakes, ordered by line, where this error has several"""
 
     @classmethod
     def together(cls, errors: Sequence["InputError"]) -> "InputError":
-        """One error that tells all of them; it stands where the first one does."""
+        """One error with all of these, at the place of the first."""
         different = {str(part): part for error in errors for part in error.parts}
         parts = sorted(different.values(), key=lambda part: (part.file, part.line or 0))
         if len(parts) == 1:
@@ -45,14 +45,14 @@ class InputError(UserError, ValueError):
 
 
 class Mistakes:
-    """Collects what is wrong, so that all of it is told at once."""
+    """Collects mistakes, so that one error names all of them."""
 
     def __init__(self, found: Sequence[InputError] = ()) -> None:
         self.found = list(found)
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """An error inside is kept; what follows it there is left out."""
+        """Keep an error that the block raises; the rest of the block is skipped."""
         try:
             yield
         except InputError as error:
@@ -100,7 +100,7 @@ class Document:
         return cls(file, raw, content, overridden)
 
     def error(self, key: Key, problem: str) -> InputError:
-        """An error at the deepest part of ``key`` that the file has, or of the option that gave it."""
+        """An error at the deepest part of ``key`` that is in the file, or at the option that set it."""
         name = ".".join(map(str, key))
         for given in self.overridden:
             if f"{name}.".startswith(f"{given}.") or (given.startswith(f"{name}.") and key[0] not in self.raw):
@@ -182,7 +182,7 @@ def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -
 
 
 def _forget(group: dict[str, Any], name: str) -> None:
-    """Take a setting out, whether it is written with dots, or nested."""
+    """Remove a setting and return it, whether it is written with dots or nested."""
     for known in list(group):
         inner = group[known]
         if known == name or known.startswith(f"{name}."):

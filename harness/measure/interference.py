@@ -75,10 +75,10 @@ class Interference:
 
 
 def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
-    """The state of affairs for the trial that calls this; None where the system does not tell (other than Linux).
+    """A reading for the calling trial; None where the system does not tell (other than Linux).
 
-    What the process groups ``groups`` take is its own as well: of a trial that takes turns those of the others, which
-    stand still during its turns. What a stranger takes at any time disturbs all of them.
+    What the process groups ``groups`` take counts as the trial's own. Where trials take turns these are the groups of
+    the others, which stand still during its turns. What a stranger takes at any time disturbs all of them.
     """
     cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
     times = _core_times(root / "proc/stat")
@@ -95,7 +95,7 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
 
 
 def between(before: Reading | None, after: Reading | None) -> Interference:
-    """What came between two readings."""
+    """The interference between two readings."""
     if before is None or after is None:
         return Interference()
     seconds = after.at - before.at

@@ -24,7 +24,7 @@ FILE = "turns.log"
 
 
 def possible() -> bool:
-    """Whether this system has descriptors of processes (Linux 5.3), through which only they themselves are stopped."""
+    """Whether this system has descriptors of processes (Linux 5.3). A signal through one reaches that process alone."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):
@@ -33,7 +33,7 @@ def possible() -> bool:
 
 
 class Processes:
-    """Those of a repeat, each held by a descriptor: a number that was given to another process means nothing.
+    """The processes of a repeat, each held by a descriptor: a process id may be given to another process later.
 
     Args:
         members: the numbers of those alive now.
@@ -169,10 +169,10 @@ class Seat:
         self._processes.signal(signal.SIGCONT)
 
     def run_at_once(self) -> None:
-        """As a signal handler may call it: the program ends."""
+        """End the pause from a signal handler, because the program ends."""
         self._processes.signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """It has ended, and its numbers may be those of other processes."""
+        """Forget its processes: it has ended, and their ids may be those of other processes."""
         self._closed = True
         self._processes.close()

@@ -3,7 +3,7 @@
 Beside each repeat runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
 the guard ends the whole group, even if the repeat holds the GIL, ignores signals or stands still. The pipe also names
 all processes of a repeat that takes turns, those in sessions of their own as well: they are continued and ended too,
-each as long as it is the one that started when we say.
+each only while its start time is the one that we named.
 """
 
 import dataclasses
@@ -78,7 +78,8 @@ class Outcome:
     """of a cluster, where it ran"""
 
     def added_to(self, record: Record) -> Record:
-        """The record of this repeat; what the code of another commit reports and records here do not know is left."""
+        """The record of this repeat, without fields that the code of another commit reports and records here do not
+        have."""
         known = {field.name for field in dataclasses.fields(Record)}
         return dataclasses.replace(
             record, state=self.state, error=self.error,
@@ -106,7 +107,7 @@ class Job:
 def execute(
     spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress: OnProgress = lambda progress: None
 ) -> Outcome:
-    """Run one repeat, else as ``execute_together``."""
+    """``execute_together`` for one repeat."""
     return execute_together([Job(spec, limits, on_progress)], stop)[0]
 
 
@@ -123,11 +124,11 @@ def execute_together(jobs: Sequence[Job], stop: StopSignal) -> list[Outcome]:
 
 
 class Alive:
-    """Works that run side by side, each of one repeat, or of several that take turns. Its end ends them all.
+    """Works that run side by side, each of one repeat, or of several that take turns. Leaving it ends all of them.
 
     Those that take turns are started one after the other; each stands still once it is warm. Then they run in a circle,
-    so that all have equally many pauses, each of which costs them a cold cache. Where the first and the last are of one
-    kind, those between of another, a steady drift of the machine hits both kinds alike. What was measured stands still
+    so that all have equally many pauses: each pause costs a cold cache. Where the first and the last are of one kind
+    and those between of another, a steady drift of the machine hits both kinds alike. What was measured stands still
     until all are, and comes to its end then. While a repeat stands still, its limits do.
     """
 

@@ -177,7 +177,7 @@ class Record:
     def from_flat(cls, flat: Mapping[str, Any]) -> "Record":
         """Back from ``flat``; fields of a newer version are left out.
 
-        It may be anybody's: what is used as a name of a commit or of a folder is checked here.
+        The content is not trusted: names of commits and of folders are checked here.
 
         Raises:
             ValueError, TypeError: not a record.
@@ -205,13 +205,13 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """Of its numbers: those of different kinds are never compared, ranked, drawn or kept in history together."""
+        """The kind of its numbers. Different kinds are never compared, ranked, drawn or kept in history together."""
         how = "in turns" if self.in_turns else "on a shared node" if self.shared else "alone"
         return f"{how}, traced" if self.traced else how
 
     @property
     def second_look(self) -> bool:
-        """Measured once more by the search, as one of its best."""
+        """Whether it is a second look of the search at one of its best."""
         return self.phase == "search" and self.repeat >= SECOND_LOOK
 
     def metric(self, name: str) -> float:
@@ -220,7 +220,7 @@ class Record:
 
 
 def key_of(record: Record) -> Key:
-    """What there is once in a study."""
+    """What names an attempt within a study: trial, phase, repeat and attempt."""
     return record.trial, record.phase, record.repeat, record.attempt
 
 
@@ -231,10 +231,10 @@ def inside(name: str) -> bool:
 
 
 def attempts_that_count(records: Iterable[Record]) -> list[Record]:
-    """Of each repeat the one record that counts: where it was measured again, the least disturbed of its attempts.
+    """The record that counts for each repeat: where it was measured again, the least disturbed of its attempts.
 
-    One that failed does not count where another one was complete: a disturbed number says more than none. One that
-    was pruned does: it was measured, and its curve was hopeless.
+    An attempt that failed does not count where another one was complete: a disturbed number says more than none. A
+    pruned attempt counts: it was measured, and its curve was hopeless.
     """
     attempts: dict[tuple[int, int, Phase], list[Record]] = {}
     for record in records:
@@ -264,11 +264,12 @@ def median(records: Iterable[Record], metric: str) -> float:
 
 
 def typical(records: Iterable[Record], metric: str) -> float:
-    """The value that stands for a configuration: what trials are ranked by and tables show.
+    """The value that stands for a configuration, in rankings and in tables.
 
-    The interquartile mean over seeds of a return (Agarwal et al. 2021, arXiv:2108.13264), the median of all else. Of
-    ``seconds_to_return`` a repeat that never got there counts as later than any other, so that it is NaN when half of
-    them or more did not: to leave those out would favour what gets there seldom.
+    It is the interquartile mean over seeds for a return (Agarwal et al. 2021, arXiv:2108.13264), and the median for
+    everything else. For ``seconds_to_return`` a repeat that never got there counts as later than any other; the value
+    is NaN when half of the repeats or more did not. Leaving those out would favour a configuration that seldom gets
+    there.
     """
     complete = [record for record in records if record.state == "complete"]
     if metric in RETURNS:
@@ -356,7 +357,7 @@ class RecordFile:
 
     @property
     def own(self) -> list[Record]:
-        """Those that this driver added; of a study in files all, as nobody else adds any."""
+        """The records that this driver added: all of them in a study in files, where nobody else adds any."""
         return self.records
 
     def append(self, record: Record) -> None:
@@ -369,7 +370,7 @@ class RecordFile:
         self.records.append(record)
 
     def explain(self, record: Record) -> None:
-        """Put ``record``, which says more of an attempt that was appended, in its place: a further line, which holds.
+        """Replace an appended attempt by ``record``, which says more of it. The file gets a further line, which holds.
 
         Raises:
             RecordError: it could not be written; the attempt stays as it was appended.
@@ -406,6 +407,12 @@ def read_records(path: Path) -> list[Record]:
     return list(records.values())
 
 
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """The readings of a repeat's curve, in order of time; none without the file. A line that was cut is left out."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _is_object(line + b"\n")]
+
+
 def write_tables(folder: Path, records: list[Record]) -> None:
     """``trials.csv`` and ``curves.csv`` from the records and from the curves that their repeats left."""
     import pandas as pd
@@ -417,10 +424,8 @@ def write_tables(folder: Path, records: list[Record]) -> None:
     write_atomic(folder / "trials.csv", trials.to_csv(index=False))
     curves = []
     for record in attempts_that_count(records):
-        source = folder / record.log / "curve.jsonl"
-        if record.log and source.exists() and source.stat().st_size:
-            lines = [json.loads(line) for line in source.read_bytes().splitlines() if _is_object(line + b"\n")]
-            curve = pd.DataFrame(lines)
+        if record.log and (readings := read_curve(folder / record.log / "curve.jsonl")):
+            curve = pd.DataFrame(readings)
             curve.insert(0, "trial", record.trial)
             curve.insert(1, "repeat", record.repeat)
             curves.append(curve)

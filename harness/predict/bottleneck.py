@@ -13,11 +13,11 @@ from harness.trainers.rounds import Course, Describes, Lever, Limit, Workload
 from unilab.settings import SettingsError
 
 FULL = 0.85
-"""part of the cores in use from which they are the limit"""
+"""part of the cores in use above which the cores are the limit"""
 NOTABLE = 0.1
-"""part of the time that is worth a word"""
+"""part of the time from which a verdict mentions it"""
 TRANSFER = 0.3
-"""part of the learner's time from which copies and weights are the limit"""
+"""part of the learner's time above which copies and weights are the limit"""
 SUGGESTIONS = 3
 """settings that a verdict names at most"""
 
@@ -52,7 +52,7 @@ class TimeUse:
 
 
 def limit_of(facts: TimeUse) -> Limit:
-    """What the throughput ends at."""
+    """What limits the throughput."""
     busy = facts.collector_busy, facts.learner_busy
     longer: Limit = "collector" if busy[0] > busy[1] else "learner"
     if facts.dropped >= NOTABLE:
@@ -114,9 +114,9 @@ def suggestions(levers: Sequence[Lever], settings: Mapping[str, Any], searched: 
 
 
 def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
-    """The record with its prediction, efficiency and verdict; as it is for trainers that do not describe their rounds.
+    """The record with its prediction, efficiency and verdict; unchanged where the trainer does not describe its rounds.
 
-    The prediction is the ceilings' alone: what the record itself measured has no part in it.
+    The prediction comes from the ceilings alone: the record's own measurement has no part in it.
     """
     trainer = plan.trainer
     if predictor is None or not isinstance(trainer, Describes):
@@ -143,10 +143,10 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
 
 
 def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:
-    """Share of the limiting side's time that went into useful work, by which the learner learned; 1 is perfect overlap.
+    """Share of the limiting side's time that went into work that the learner learned from; 1 is perfect overlap.
 
-    The ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the
-    order of the sides: in turns the efficiency says what is lost by that.
+    The ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the order
+    of the sides. Where they take turns the efficiency shows what that loses.
     """
     costs = predictor.round(workload)
     if costs is None:
@@ -156,7 +156,7 @@ def efficiency(record: Record, workload: Workload, predictor: Predictor) -> floa
 
 
 def rounds(record: Record, workload: Workload) -> tuple[float, float]:
-    """Rounds a second of the collector, as far as they were learned from, and of the learner."""
+    """Rounds a second of the collector (those that were learned from) and of the learner."""
     return record.env_steps_per_second / workload.env_steps, record.updates_per_second / workload.updates
 
 

@@ -1,7 +1,7 @@
-"""What past runs on this machine took of memory, against what was predicted, by trainer.
+"""The memory that past runs on this machine took, against what was predicted for them, by trainer.
 
 The itemised prediction stays what it is. The median says what is to be expected (``plan`` shows it). The check of what
-fits asks for what nearly all past runs would have been content with; it never lets a configuration pass that the
+fits asks for as much as would have been enough for nearly all past runs. It never passes a configuration that the
 prediction alone would refuse.
 """
 
@@ -50,15 +50,15 @@ AS_PREDICTED = Factor()
 
 @dataclass
 class Calibration:
-    """What past runs tell, by trainer, the newest last."""
+    """The past runs of each trainer, the newest last."""
 
     ratios: dict[str, list[Ratio]] = field(default_factory=dict)
 
     def factor(self, trainer: str, code: str = "") -> Factor:
-        """By the runs of this code once there are enough; 1 while too little is known.
+        """The factor from the runs of this code once there are enough of them; 1 while too little is known.
 
-        New code may change what a run takes, or the prediction itself: what was learned before outlives it no longer
-        than it takes to know better.
+        New code may change what a run takes, or the prediction itself. Runs of other code therefore count only until
+        this code has enough of its own.
         """
         known = self.ratios.get(trainer, [])
         own = [ratio for ratio in known if code and ratio.code == code]
@@ -71,11 +71,11 @@ class Calibration:
         )
 
     def factors(self, code: str = "") -> dict[str, Factor]:
-        """Those of every trainer that something is known of."""
+        """The factors of all trainers that have past runs."""
         return {trainer: self.factor(trainer, code) for trainer in self.ratios}
 
     def learn(self, trainer: str, records: Sequence[Record], code: str = "") -> None:
-        """Take records in, measured with this code; those without a prediction or a true measurement are left out."""
+        """Add records measured with this code, without those that lack a prediction or a true measurement."""
         known = self.ratios.setdefault(trainer, [])
         known += [Ratio(r.peak_host_bytes / r.budget_host_bytes, code) for r in records if usable(r)]
         del known[:-KEPT]

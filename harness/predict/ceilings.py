@@ -113,7 +113,7 @@ class Ceilings:
         )
 
     def missing(self, trainer: str, parts: Iterable[Part]) -> list[Part]:
-        """Of the parts that a study needs those to be measured, the most needed settings first, ``SIZES`` of each."""
+        """Those of a study's parts that are to be measured, the most needed settings first, ``SIZES`` of each."""
         needed: dict[str, list[Part]] = {}
         for part in parts:
             needed.setdefault(part.group, []).append(part)
@@ -129,7 +129,7 @@ class Ceilings:
         return missing
 
     def take_in(self, others: "Ceilings") -> None:
-        """Add what another study measured of the same machine meanwhile; of what both did, the own stays."""
+        """Add what another study measured on this machine meanwhile; where both measured the same, ours stays."""
         sizes = [(one.trainer, one.part.group, one.part.size) for one in self.measured]
         self.measured += [one for one in others.measured if (one.trainer, one.part.group, one.part.size) not in sizes]
         runs = [(one.trainer, one.settings) for one in self.rehearsals]
@@ -137,7 +137,7 @@ class Ceilings:
         self.__post_init__()
 
     def text(self) -> str:
-        """As a file has it."""
+        """The content of the file."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
@@ -235,7 +235,7 @@ def measure(
 
 
 def _measured_apart(request: Mapping[str, Any], stop: StopSignal) -> Ceilings:
-    """What a process of its own measures. It ends when its standard input does, and so with us, however we end."""
+    """Measure in a separate process. It ends with its standard input, and so with this process, however that ends."""
     environment = dict(os.environ)
     trainers.calm_thread_pools(environment)
     with (
@@ -274,8 +274,8 @@ def _measured_apart(request: Mapping[str, Any], stop: StopSignal) -> Ceilings:
 
 
 def main() -> int:
-    """Measure what standard input says: a line on standard output for each part, so that one that hangs is noticed;
-    the last line has all."""
+    """Measure the parts that standard input names. A line on standard output for each part makes one that hangs
+    visible; the last line has all costs."""
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 65536)

@@ -1,4 +1,4 @@
-"""What is wrong with a suite's settings on this machine, and what of them applies: each mistake with its line.
+"""The mistakes in a suite's settings on this machine, each with its line, and the part of the suite that applies here.
 
 Nothing is created. Nothing is started but a few steps of an environment that is not ours.
 """
@@ -83,7 +83,8 @@ def dotted(settings: Mapping[str, Any], trainer: Trainer, prefix: str = "") -> I
 
 
 def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
-    """Every name and every value, each on its own, so that an error names its line; and whether a pruner can judge."""
+    """Check every name and every value on its own, so that an error names its line, and whether the pruner can
+    judge."""
     suite, known = source.suite, trainer.defaults()
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
@@ -113,7 +114,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
 
 
 def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
-    """Whether this machine has the cores, and the trainers what evaluates; and what several environments rule out."""
+    """Check the cores of this machine, whether the trainers can evaluate, and what several environments rule out."""
     suite = source.suite
     if suite.measure.cores is not None:
         try:
@@ -152,8 +153,8 @@ def _check_device(source: SuiteSource, trainer: Trainer, key: Key, value: Any) -
 
 
 def with_placement(source: SuiteSource, trainer: Trainer) -> tuple[SuiteSource, tuple[str, ...]]:
-    """What ``search: {placement: auto}`` stands for on this machine beside what the suite states itself; and a note of
-    it. Of a setting's values the baseline's comes first."""
+    """What ``search: {placement: auto}`` stands for on this machine beside what the suite states itself, and a note of
+    it. The baseline's value of a setting comes first."""
     suite = source.suite
     if suite.search.get(PLACEMENT) != AUTO:
         return source, ()
@@ -210,7 +211,7 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
 
 
 def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
-    """What the suite says; else what the trainer uses beside ``fixed`` if that is searched; else the first value."""
+    """The baseline: what the suite says, else the trainer's value if that is searched, else the first value."""
     defaults, baseline = trainer.complete(suite.fixed), dict(suite.baseline)
     for name in space.dimensions:
         if name not in baseline:
@@ -230,7 +231,7 @@ def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Spac
 
 
 def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Settings) -> dict[str, Settings]:
-    """What the suite says, the rest as in the baseline."""
+    """The pinned configurations: what the suite says, the rest as in the baseline."""
     pinned: dict[str, Settings] = {}
     for name, settings in source.suite.pinned.items():
         pinned[name] = {searched: baseline[searched] for searched in space.dimensions}
@@ -274,10 +275,10 @@ def try_environment(
         groups: settings, by where in the document they stand.
 
     Returns:
-        What may be meant so, or not.
+        Warnings: what may be intended, or a mistake.
 
     Raises:
-        InputError: its code does not do what is asked of it, or it is nothing for this trainer.
+        InputError: its code does not do what is asked of it, or this trainer cannot train in it.
     """
     from unilab.envs import names
 

@@ -54,8 +54,8 @@ def judge(
     Args:
         predicted: item by item.
         fraction: of the machine's memory, that a trial may use.
-        factor: measured over predicted host memory of past runs. What nearly all of them were content with makes the
-            check stricter; never less than the prediction's items is asked for.
+        factor: measured over predicted host memory of past runs. The check asks for as much as would have been enough
+            for nearly all of them, and never for less than the predicted items.
         available: what there is; None: what this machine has now.
     """
     from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudgetError

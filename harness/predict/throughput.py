@@ -112,13 +112,13 @@ class Predictor:
         return Round(sides["collector"], sides["learner"] + sides["transfer"], sides["transfer"], sides["background"])
 
     def rates(self, settings: Mapping[str, Any]) -> Rates | None:
-        """The predicted throughput of a configuration; None when it cannot be said."""
+        """The predicted throughput of a configuration; None when it cannot be predicted."""
         workload = self.workload(settings)
         costs = self.round(workload)
         return None if costs is None else rates(workload, costs, self.cores, self.overhead(workload))
 
     def throughput(self, settings: Mapping[str, Any]) -> float:
-        """Predicted env steps a second; NaN when it cannot be said."""
+        """Predicted env steps a second; NaN when they cannot be predicted."""
         predicted = self.rates(settings)
         return math.nan if predicted is None else predicted.env_steps_per_second
 

@@ -1,6 +1,6 @@
 """A study in the result format of asv (airspeed velocity 0.6), so that ``asv publish`` and ``asv show`` display it.
 
-asv takes lower as better and compares like with like by exact strings. Exported are therefore the seconds per env
+asv takes lower as better and compares like with like by exact strings. The export therefore has the seconds per env
 step, the seconds per sample (a transition that goes through an update), the negated episode return, the negated return
 at a budget and the seconds to a target return, each where it was measured. The one parameter is the configuration: the
 baseline and those that the suite pins, by name and settings. What a search finds is left out: it is another one each
@@ -60,7 +60,7 @@ def _seconds_each(rate: float) -> float:
 def export(study_dir: Path, asv_dir: Path) -> Path:
     """Write a study to ``asv_dir``, at the commit that it was measured at last; doing it again replaces what it wrote.
 
-    All its records are of the same code, also where the commits differ, in a README say.
+    All its records are of the same code, even where their commits differ (by a README, for example).
 
     Args:
         study_dir: ``results/<suite>/<study id>``.

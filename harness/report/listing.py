@@ -1,4 +1,4 @@
-"""What there is: studies under a results folder, suites, environments."""
+"""The studies under a results folder, the suites and the environments."""
 
 from pathlib import Path
 from typing import Any

@@ -51,7 +51,7 @@ class ProgressLine:
 
     @property
     def due(self) -> bool:
-        """It is worth while to make a line."""
+        """Whether a line would be shown now."""
         return time.monotonic() >= self._due
 
     def show(self, line: str, indent: str = "") -> None:
@@ -163,8 +163,8 @@ class StudyDisplay(ProgressLine):
 class Forecast:
     """How long a run still takes, from what repeats took so far, or from the planned length of one.
 
-    What has begun is never over at once: a repeat or a block that takes longer than those before it, or that is
-    measured again, takes a tenth more of what it has taken.
+    A repeat or a block that takes longer than those before it, or is measured again, counts as needing a tenth more
+    than it has taken: nothing that runs is ever taken to be over at once.
 
     Args:
         began: when ``limits.minutes`` began to count, on the clock of the times that the methods are given.
@@ -222,12 +222,12 @@ class Forecast:
         confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
         candidates = plan.trials - 1 if self._searching else len(self._measured)
         search = max(0, plan.trials * plan.suite.measure.repeats - searched) if self._searching else 0
-        # what was not looked at before the confirmation is not any more
+        # no second look comes after the confirmation has begun
         looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
         in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
         sure = (sum(running) + looks * each[False] + in_turns * each[True]) / places
         whole = sure + search * each[False] / places
-        return max(sure, min(whole, self._limit - now))  # the search leaves what follows it its time
+        return max(sure, min(whole, self._limit - now))  # the search leaves time for what follows it
 
     def _begun(self, *, in_turns: bool) -> list[float]:
         """When the repeats that run began."""

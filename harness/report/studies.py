@@ -1,17 +1,12 @@
 """A study as its folder has it, and its trials: everything that a report says comes from these."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from harness.measure.record import Phase, Record, median, typical
 from harness.measure.window import FRACTIONS
@@ -22,7 +17,6 @@ from harness.study.results import RecordedStudy
 from harness.suite.text import setting_text, settings_text
 from unilab.machine.devices import usable_cores
 
-CURVE_COLUMNS = ["wall_seconds", "env_steps", "episode_return"]
 ROLES = ("best", "baseline", "others")
 DRAWN = ("episode_return", "env_steps_per_second", "policy_lag_mean", "peak_host_bytes")
 """metrics that charts may set against the objective"""
@@ -79,7 +73,7 @@ class Trial:
 
     @property
     def measured(self) -> str:
-        """What its values are from, and of which kind they are (``Record.kind``)."""
+        """The phase that its values are from, and their kind (``Record.kind``)."""
         return f"{'confirmation' if self.confirmed else 'search'}, {(self.counted or self.records)[-1].kind}"
 
     @property
@@ -149,8 +143,8 @@ def limited_by(settings: dict[str, Any], records: Sequence[Record]) -> str:
     return sentence(facts, limit_of(facts))
 
 
-class StudyFiles(RecordedStudy):
-    """A study's files, and its trials as a page shows them.
+class ReportedStudy(RecordedStudy):
+    """A recorded study, and its trials as a page shows them.
 
     Args:
         folder: of the study.
@@ -163,12 +157,12 @@ class StudyFiles(RecordedStudy):
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """By number; see ``harness.study.best_trials.of_one_kind``."""
+        """The trials by number, with numbers of one kind; see ``harness.study.best_trials.of_one_kind``."""
         return trials_of(of_one_kind(self.records))
 
     @cached_property
     def searched(self) -> list[Trial]:
-        """As the search measured them, all in one way: what the confirmation measured is not set beside it."""
+        """The trials as the search measured them, without what the confirmation measured."""
         return trials_of(self.records, "search")
 
     @cached_property
@@ -192,12 +186,12 @@ class StudyFiles(RecordedStudy):
         return super().name if self._task is None else f"{super().name} in {self._task}"
 
     @cached_property
-    def by_task(self) -> list["StudyFiles"]:
+    def by_task(self) -> list["ReportedStudy"]:
         """A view for each environment, as if it were the only one: results of two are not compared."""
         tasks = self.suite.tasks
         if len(tasks) == 1:
             return [self]
-        views = [StudyFiles(self.folder, task) for task in tasks]
+        views = [ReportedStudy(self.folder, task) for task in tasks]
         for task, view in zip(tasks, views, strict=True):
             search = {name: one for name, one in self.suite.search.items() if name != "env"}
             view.suite = replace(self.suite, env=task, envs=(), search=search)
@@ -227,26 +221,3 @@ class StudyFiles(RecordedStudy):
         baseline = [trial for trial in self.trials if trial.baseline]
         ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.order, *self.trials] if t.complete}
         return list(ordered.values())[:count]
-
-    def curve(self, record: Record) -> pd.DataFrame:
-        """The readings of a repeat that have a return, ``CURVE_COLUMNS`` in order of time; empty when none was kept."""
-        path = self.folder / record.log / "curve.jsonl"
-        if record.log and path.exists():
-            readings = []
-            for line in path.read_bytes().splitlines():
-                with suppress(ValueError):  # the last line may still be being written
-                    readings.append(json.loads(line))
-            frame = pd.DataFrame([one for one in readings if isinstance(one, dict)])
-        else:
-            kept = self._kept_curves
-            frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
-        frame = frame.reindex(columns=CURVE_COLUMNS).apply(pd.to_numeric, errors="coerce")
-        return frame.replace([np.inf, -np.inf], np.nan).dropna().sort_values("wall_seconds")
-
-    @cached_property
-    def _kept_curves(self) -> pd.DataFrame:
-        columns = ["trial", "repeat", *CURVE_COLUMNS]
-        path = self.folder / "curves.csv"
-        there = path.exists() and path.stat().st_size
-        frame = pd.read_csv(path, usecols=lambda name: name in columns) if there else pd.DataFrame()
-        return frame.reindex(columns=columns)

@@ -1,4 +1,4 @@
-"""What a study says to people: the best configuration, by how much, what limited it, what did not fit."""
+"""The outcome of a study as text: the best configuration, its gain, what limited it, what did not fit."""
 
 import dataclasses
 import math
@@ -131,7 +131,7 @@ def show(plan: Plan, study: Study, console: Console) -> None:
 
 
 def _show_standings(plan: Plan, study: Study, console: Console) -> None:
-    """Of each environment all that was measured there, beside the baseline."""
+    """A table for each environment: all that was measured there, beside the baseline."""
     metric, records = plan.suite.objectives[0].metric, of_one_kind(study.records.records)
     found = standings(plan.suite, records)
     for env, own in found.items():

@@ -19,7 +19,7 @@ RETURNS = {"training": "episode_return", "evaluation": "eval_return"}
 
 
 def page(folder: Path) -> Page:
-    """All that there is to say about a run.
+    """The page of a training run.
 
     Raises:
         InputError: its configuration cannot be read.

@@ -65,7 +65,7 @@ def _unwritable(folder: Path, reason: str) -> InputError:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """While a run writes there.
+    """Entered while a run writes there.
 
     Raises:
         InputError: the disk is full or refuses; what was written before is whole.

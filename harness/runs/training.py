@@ -37,7 +37,7 @@ class RunConfiguration:
     trainer: Trainer
     settings: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """what may be meant so, or not"""
+    """warnings: what may be intended, or a mistake"""
 
     def content(self) -> dict[str, Any]:
         """As a file that ``train`` takes, every setting stated so that a later default cannot change it."""
@@ -85,7 +85,7 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
 
 
 def default_folder(name: str, job: RunConfiguration) -> Path:
-    """Where a run goes: a run that is named by its folder stays there."""
+    """The folder that a run writes to; a run that is named by its folder stays there."""
     return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
 
 
@@ -131,7 +131,7 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
 
 
 def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
-    """The trainer, unless what is wrong leaves nothing to check further."""
+    """The trainer; None where a mistake leaves nothing more to check."""
     content, found = document.content, mistakes.found
     if "settings" not in content and {"name", "search", "fixed"} & content.keys():
         problem = f"this is a suite and no configuration: python -m harness run {shlex.quote(document.file)}"

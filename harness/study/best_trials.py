@@ -10,7 +10,7 @@ from harness.suite.schema import Suite
 
 
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
-    """Trials that met all constraints, best first: by the first objective, of several only the Pareto front's.
+    """Trials that met all constraints, best first by the first objective; of several objectives only the Pareto front.
 
     ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
     first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
@@ -47,8 +47,8 @@ def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None
 def value(records: Sequence[Record], metric: str, phase: Phase | None = None) -> float:
     """The value of one trial: ``typical`` over the repeats that count.
 
-    What those did not measure, such as the busy fractions of repeats that took turns, the search's repeats say. A
-    target that was not reached was measured.
+    The search's repeats stand in for a metric that those did not measure, such as the busy fractions of repeats that
+    took turns. A target that was not reached counts as measured.
     """
     found = typical(judged_by(records, phase), metric)
     if math.isnan(found) and metric != "seconds_to_return":
@@ -57,7 +57,7 @@ def value(records: Sequence[Record], metric: str, phase: Phase | None = None) ->
 
 
 def of_one_kind(records: Sequence[Record]) -> list[Record]:
-    """Without repeats of the confirmation whose numbers are of another kind than those of most.
+    """The records, without repeats of the confirmation whose numbers are of another kind than those of most.
 
     A candidate that joined later may not have been able to take turns, as the others did: its numbers and theirs cannot
     be ranked together.
@@ -68,7 +68,7 @@ def of_one_kind(records: Sequence[Record]) -> list[Record]:
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:
-    """The repeats of one trial that count, of each the attempt that does."""
+    """The repeats of one trial that count, each with the attempt that counts."""
     confirmed = [r for r in records if r.phase == "confirm"]
     if phase is None:
         phase = "confirm" if any(r.state == "complete" for r in confirmed) else "search"

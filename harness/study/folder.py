@@ -44,13 +44,13 @@ class StudyLocked(UserError, RuntimeError):
 
 
 class TakenOver(RuntimeError):
-    """Another driver of a shared study has what this one was working on."""
+    """Another driver of a shared study took over what this one was working on."""
 
 
 class Study:
-    """Opened by one process: a second one gets ``StudyLocked``; the lock goes with its process, however that ends.
+    """A study's folder, opened by one process; a second one gets ``StudyLocked``. The lock ends with its process.
 
-    Its methods from ``turn`` on are how a search agrees with other drivers: here there are none.
+    The methods from ``turn`` on let a search agree with other drivers; here there are none.
 
     Args:
         folder: ``results/<suite>/<study id>``, made when it is not there.
@@ -128,7 +128,7 @@ class Study:
 
     @property
     def kept_in(self) -> str | None:
-        """The database that a folder is the copy of, by its manifest."""
+        """The database that keeps this study, by the manifest; None: its files do."""
         return RecordedStudy(self.folder).manifest.get("storage")
 
     def write_tables(self) -> None:
@@ -140,7 +140,7 @@ class Study:
         return 1 + max((record.trial for record in self.records.records), default=-1)
 
     def of_trial(self, trial: int, phase: Phase | None = None) -> list[Record]:
-        """What is known of a trial: of each repeat the attempt that counts."""
+        """The records of a trial: the attempt that counts of each repeat."""
         own = [r for r in self.records.records if r.trial == trial and phase in (None, r.phase)]
         return attempts_that_count(own)
 
@@ -171,11 +171,11 @@ class Study:
         """The work on a trial is over, finished or not."""
 
     def searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> Iterator[None]:
-        """Yields when this driver may search: once, and again whenever another one left a trial unfinished."""
+        """Yield when this driver may search: once, and again whenever another driver left a trial unfinished."""
         yield
 
     def confirmations(self, stop: StopSignal) -> Iterator[None]:
-        """Yields when this driver has to confirm, with all records known here."""
+        """Yield when this driver has to confirm, with all records known here."""
         yield
 
 

@@ -1,7 +1,7 @@
 """How much each searched setting decides about being among the best configurations of a study.
 
-PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it: of each setting it compares the distribution of
-the values that the best trials have with that of all trials. Importances are not negative and add up to 1.
+PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it, compares the distribution of a setting's values
+among the best trials with that among all trials. Importances are not negative and add up to 1.
 
 Only the order of the trials counts, so pruned ones take part, as worse than all that were completed: without them "all
 trials" would be the survivors.
@@ -26,7 +26,7 @@ BEST_PART = 0.25
 def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
     """Importance of each searched setting for the first objective, most important first.
 
-    Judged by the repeats of the search: those of the confirmation exist for the best configurations only. Empty when
+    They are judged by the repeats of the search: the confirmation measures the best configurations only. Empty when
     nothing can be said; ``missing`` says why.
     """
     if missing(records, suite):

@@ -1,18 +1,16 @@
-"""What Optuna is told of a trial: state, values and constraints, and its learning curve, by which hopeless ones end.
+"""What Optuna is told of a trial: its state, values and constraints, and the learning curve that may prune it.
 
 A trial is looked at at fixed parts of its budget: the seconds of warm-up and steady window, or ``return_at``. It ends
 when its best return so far is below a percentile of what the completed trials had at the same part (for percentile 50
 the median stopping rule of Golovin et al. 2017, Google Vizier).
 
-Never pruned are the baseline and every repeat of the confirmation, so that nothing that a study compares was selected
-by its own curve; nor anything in a suite without ``pruner`` or with a second objective. Of a trial with several repeats
-the first one decides.
+The baseline and the confirmation are never pruned, so that a study compares nothing that was selected by its own curve.
+Without ``pruner``, or with a second objective, a suite prunes nothing. The first repeat of a trial decides for it.
 
-Decisions depend on the curves that repeats leave in their folders alone, so that a study that was interrupted decides
-as it would have.
+Decisions depend only on the curves that repeats leave in their folders: an interrupted study decides as it would have
+without the interruption.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ import optuna
 from optuna.pruners import BasePruner, PercentilePruner
 from optuna.trial import TrialState, create_trial
 
-from harness.measure.record import Record, typical
+from harness.measure.record import Record, read_curve, typical
 from harness.suite.schema import Pruner, Suite
 
 FAR = 1e30
@@ -45,10 +43,10 @@ class Told:
 
     @classmethod
     def of(cls, suite: Suite, records: Sequence[Record]) -> "Told":
-        """What the records of a trial's repeats come to.
+        """The state, values and constraints that follow from the records of a trial.
 
-        A target return that is not reached has no time, and none is made up: it is a constraint that is not met, by
-        what is missing, so that the sampler looks elsewhere.
+        A target return that is not reached has no time, and none is made up. It is a constraint that is not met, by the
+        return that is missing, so that the sampler looks elsewhere.
         """
         bounds, target = suite.constraints.metrics, suite.measure.target_return
         values = {objective.metric: typical(records, objective.metric) for objective in suite.objectives}
@@ -76,7 +74,7 @@ class Told:
 class Checks:
     """The returns of one repeat at the parts of its budget where it is looked at, in percent.
 
-    A part's value is the first one from there on that is a number, before the next part.
+    The value of a part is the first number from there on, before the next part.
     """
 
     suite: Suite
@@ -102,14 +100,11 @@ class Checks:
 
 def checks_of(suite: Suite, curve: Path) -> dict[int, float]:
     """What a repeat's ``curve.jsonl`` has at the parts of the budget; empty without a pruner or without the file."""
-    if suite.pruner is None or not curve.exists():
+    if suite.pruner is None:
         return {}
     checks = Checks(suite, suite.pruner)
-    for line in curve.read_text(encoding="utf-8").splitlines():
-        try:
-            checks.add(json.loads(line))
-        except ValueError:  # the last line of a repeat that was killed
-            break
+    for reading in read_curve(curve):
+        checks.add(reading)
     return checks.values
 
 

@@ -1,17 +1,23 @@
 """The one reader of study folders: which there are, by the names that people give them, and what is in them."""
 
 import json
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.files.yaml_file import InputError
-from harness.measure.record import Record, read_records
+from harness.measure.record import Record, read_curve, read_records
 from harness.predict import ceilings
 from harness.predict.ceilings import Ceilings
 from harness.suite import schema as suites
 from harness.suite.schema import Suite
+
+if TYPE_CHECKING:  # it takes long to load
+    import pandas as pd
+
+CURVE_COLUMNS = ["wall_seconds", "env_steps", "episode_return"]
 
 
 class RecordedStudy:
@@ -25,12 +31,12 @@ class RecordedStudy:
 
     @cached_property
     def suite(self) -> Suite:
-        """Raises ``InputError``: there is none, or none that can be read."""
+        """The suite as it was run. Raises ``InputError``: there is none, or none that can be read."""
         return suites.load(self.folder / "suite.yaml").suite
 
     @cached_property
     def records(self) -> list[Record]:
-        """Raises ``OSError``: they cannot be read."""
+        """The records of all repeats. Raises ``OSError``: they cannot be read."""
         return read_records(self.folder / "trials.jsonl")
 
     @cached_property
@@ -50,6 +56,29 @@ class RecordedStudy:
         """Text of ``best.yaml``."""
         path = self.folder / "best.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+    def curve(self, record: Record) -> "pd.DataFrame":
+        """The readings of a repeat that have a return, ``CURVE_COLUMNS`` in order of time; empty when none was kept."""
+        import pandas as pd
+
+        path = self.folder / record.log / "curve.jsonl"
+        if record.log and path.exists():
+            frame = pd.DataFrame(read_curve(path))
+        else:
+            kept = self._kept_curves
+            frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
+        frame = frame.reindex(columns=CURVE_COLUMNS).apply(pd.to_numeric, errors="coerce")
+        return frame.replace([math.inf, -math.inf], math.nan).dropna().sort_values("wall_seconds")
+
+    @cached_property
+    def _kept_curves(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        columns = ["trial", "repeat", *CURVE_COLUMNS]
+        path = self.folder / "curves.csv"
+        there = path.exists() and path.stat().st_size
+        frame = pd.read_csv(path, usecols=lambda name: name in columns) if there else pd.DataFrame()
+        return frame.reindex(columns=columns)
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ VIEWER = "https://ui.perfetto.dev"
 
 
 class TraceError(UserError, ValueError):
-    """What was asked for cannot be traced, or must not be."""
+    """``--trace`` cannot be used with this trainer, or with this study."""
 
 
 def check_trainer(trainer: Trainer) -> None:

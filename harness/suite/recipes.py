@@ -1,4 +1,4 @@
-"""Suites by what somebody wants: ``tune ENV --goal GOAL`` runs one of them without a file.
+"""Suites made from goals: ``tune ENV --goal GOAL`` runs one of them without a file.
 
 ``throughput`` and ``memory=SIZE`` search placement, as the trainer and the machine give it, and hold every setting of
 the learning at the trainer's default. ``time-to-return=RETURN`` does the opposite: it searches the settings of the
@@ -28,7 +28,7 @@ LEARNING: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """what ``time-to-return`` searches, by trainer"""
 MINUTES = {"throughput": 10.0, "memory": 10.0, "time-to-return": 60.0}
-"""of a run, unless it is told otherwise"""
+"""of a run, unless ``--minutes`` says otherwise"""
 TRIALS, REPEATS = 10, 6
 """of the search; of the best and of the baseline, to confirm: with fewer no difference is shown at a level of 5 %"""
 START_SECONDS = 6.0

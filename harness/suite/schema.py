@@ -378,20 +378,20 @@ class Suite(Section):
 
     @property
     def side_by_side(self) -> bool:
-        """Its configurations are measured beside the baseline, in each environment; nothing is searched for."""
+        """Whether its configurations are measured beside the baseline in each environment, and nothing is searched."""
         return len(self.tasks) > 1 or (bool(self.trainers) and self.learns and self.confirm is None)
 
     @property
     def learns(self) -> bool:
-        """Its repeats are measured for what they learn, not for their speed alone."""
+        """Whether its repeats are measured for what they learn, and not for their speed alone."""
         measured = self.measure.return_at is not None or self.measure.target_return is not None
         return measured or any(objective.metric in RETURNS for objective in self.objectives)
 
     def looked_at(self, candidates: int) -> int:
-        """How many of so many candidates beside the baseline get a second look.
+        """How many of so many trials beside the baseline get a second look.
 
-        None where nothing is confirmed, or all that there are; and none where repeats learn: a second look takes
-        minutes of each, and what tells returns apart are seeds, which a suite asks for with ``measure.repeats``.
+        None do where nothing is confirmed, where all of them are confirmed, or where repeats learn: a second look at
+        learning takes minutes a trial, and returns are told apart by seeds, which ``measure.repeats`` asks for.
         """
         if self.confirm is None or self.learns or candidates <= self.confirm.top:
             return 0
@@ -465,7 +465,7 @@ def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> Su
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
-    """As ``load`` for those who look for more mistakes: what is wrong is left out and told in ``mistakes``.
+    """As ``load``, for a caller who looks for more mistakes: what is wrong is left out and named in ``mistakes``.
 
     Raises:
         InputError: too little is right to go on.

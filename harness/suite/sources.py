@@ -37,7 +37,7 @@ KEPT = 500
 
 @cache
 def digest(*modules: str) -> str:
-    """Of a trial that loads ``modules`` besides, as this process finds them when it first asks; hexadecimal."""
+    """The digest of a trial that also loads ``modules``, as this process finds them at its first call; hexadecimal."""
     content = hashlib.sha256()
     for package in PACKAGES:
         content.update(f"{package} {_version(package)}\n".encode())
@@ -104,7 +104,7 @@ class _Module:
 
 
 class _Own:
-    """What belongs to this project or to the user, and not to a package that either only uses."""
+    """The modules of this project and of the user, without the packages that they only use."""
 
     def __init__(self, modules: Iterable[str]) -> None:
         self._names = {*PROJECT, *(name.partition(".")[0] for name in modules)}

@@ -38,7 +38,7 @@ def decode(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied. Configurations are encoded where they go to Optuna or come from it."""
+    """The settings that vary. Configurations are encoded where they go to Optuna or come from it."""
 
     dimensions: Mapping[str, BaseDistribution]
 

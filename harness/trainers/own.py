@@ -69,7 +69,7 @@ class OwnTrainer(ConfiguredTrainer):
 
     @abstractmethod
     def runner(self, settings: Mapping[str, Any]) -> "APPORunner | OffPolicyRunner":
-        """What trains with ``settings``."""
+        """The runner that trains with ``settings``."""
 
     def run(
         self,

@@ -24,7 +24,7 @@ OLD_ADAPTERS = "harness.adapters."
 
 
 class TrainerError(UserError, ValueError):
-    """No such trainer, or it lacks something."""
+    """There is no such trainer, or it lacks a method."""
 
 
 class Trainer(ABC):
@@ -49,7 +49,7 @@ class Trainer(ABC):
         return self.defaults() | dict(settings)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raises ``unilab.settings.SettingsError`` for a name or value that cannot be."""
+        """Check each setting. Raises ``unilab.settings.SettingsError`` for an unknown name or an impossible value."""
         check_like(self.defaults(), settings)
 
     def new_name(self, name: str) -> str | None:
@@ -57,14 +57,14 @@ class Trainer(ABC):
         return None
 
     def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
-        """Raises ``SettingsError`` for settings, each possible by itself, that contradict each other or a default."""
+        """Raises ``SettingsError`` where settings, each possible by itself, contradict each other or a default."""
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
         """Raises ``SettingsError`` where this trainer, or a network that is described, does not fit the environment,
         which can be made."""
 
     def changes(self) -> Mapping[str, str]:
-        """What each setting may change (``unilab.settings.changes``); one that is not there: not known."""
+        """What each setting may change (``unilab.settings.changes``); it is not known of a setting that is missing."""
         return {}
 
     def placements(self, settings: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:

@@ -1,8 +1,8 @@
 """Blocks of repeats: how they are ordered, run, and run again; for search, second look, confirmation and ``compare``.
 
-What is measured together is a *work*: a generator that yields jobs, one or several that take turns, and is sent how
-each ended. An engine carries several works out side by side, each in a place of its own; all that is asked, recorded
-and told happens in one thread, that of ``carry_out``.
+A *work* is what is measured together: a generator that yields jobs (one, or several that take turns) and receives how
+each ended. An engine carries out several works side by side, each in a place of its own. Works are resumed in one
+thread, that of ``carry_out``.
 """
 
 import itertools
@@ -42,18 +42,18 @@ class Engine(Protocol):
 
     @property
     def places(self) -> int:
-        """Works that run side by side when nobody else is there."""
+        """Number of works that run side by side when nobody else uses the machine."""
 
     @property
     def machine(self) -> str:
-        """What it measures on, as records have it."""
+        """Name of the machine that it measures on, as in records."""
 
     @property
     def alone(self) -> bool:
         """Whether a repeat has the machine that it runs on to itself."""
 
     def available(self) -> "MemoryAvailable | None":
-        """What a repeat may take; None: what this machine has at the moment."""
+        """Memory that a repeat may take; None: what this machine has at the moment."""
 
     def alone_here(self) -> AbstractContextManager[None]:
         """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
@@ -112,7 +112,7 @@ def mirrored(members: Iterable[int], seed: str, again: Collection[int] | None = 
 
     Args:
         members: numbers of what is measured.
-        seed: decides about the order.
+        seed: decides the order.
         again: those that are measured a second time; None: all.
 
     Returns:
@@ -124,7 +124,7 @@ def mirrored(members: Iterable[int], seed: str, again: Collection[int] | None = 
 
 
 def measured(repeats: Sequence[tuple[Record, Job]]) -> Attempt:
-    """Run each once, more than one in turns; their records, completed by how they ended."""
+    """Run each job once, several of them in turns; returns their records, completed with how they ended."""
     outcomes = yield [job for _, job in repeats]
     records = [outcome.added_to(record) for (record, _), outcome in zip(repeats, outcomes, strict=True)]
     if len(records) > 1:  # what disturbs one disturbs all, and all count together or none
@@ -138,7 +138,7 @@ def until_calm(
     attempt: Callable[[int, bool], Attempt],
     again: Callable[[Sequence[Record]], bool],
 ) -> Work:
-    """Measure repeats together that lack a record, and again while ``again`` says so.
+    """Measure together the repeats that lack a record, and measure them again while ``again`` returns true.
 
     Every attempt is recorded; ``harness.measure.record.attempts_that_count`` says which one counts.
 

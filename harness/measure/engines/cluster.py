@@ -134,7 +134,7 @@ def look() -> Cluster:
 
 
 def _problem(node: NodeFacts, own: NodeFacts, resources: dict[str, float]) -> str | None:
-    """Why its numbers would not go with those of the driver's machine."""
+    """Why the node's numbers would not compare with those of the driver's machine; None where they do."""
     cores, gpus = node.machine["cores_usable"], len(node.machine["gpus"])
     if machine.hardware(node.machine) != machine.hardware(own.machine):
         return f"is another machine: {cores} cores, {gpus} GPUs, {node.machine['cpu']}"
@@ -151,5 +151,5 @@ def _problem(node: NodeFacts, own: NodeFacts, resources: dict[str, float]) -> st
 
 
 def last_line(error: BaseException) -> str:
-    """Of what Ray says: above it stands where."""
+    """The last line of Ray's message; the lines above it are the traceback."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster: what the node says of itself, and the place in which it runs a repeat.
+"""What runs on a node of a Ray cluster: the node's description of itself, and the place that runs a repeat.
 
 A repeat works in a folder of its own, whose files go back with its end: nodes need no common disk for what is written.
 However the place ends (the repeat is over, the driver or the node is gone), the repeat's guard ends the repeat
@@ -30,13 +30,13 @@ RAY_SETS = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 PREFIX = "unilab-repeat-"
 """of temporary folders; the id of the process that made one comes next"""
 MOST_BYTES = 32 * 2**20
-"""of one file that goes back; of a longer log the end does, of another file its name"""
+"""size up to which a file goes back; of a longer log only the end goes back, of another longer file only the name"""
 LEFT_OUT = "left_on_the_node.txt"
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A node in its own words."""
+    """What a node says of itself."""
 
     machine: dict[str, Any]
     """``harness.measure.host.describe``"""
@@ -47,7 +47,7 @@ class NodeFacts:
 
 
 def facts(working_folder: str) -> NodeFacts:
-    """Of the node that this runs on."""
+    """The description of the node that this runs on."""
     code = sources.digest("harness.measure.engines.node")
     return NodeFacts(machine.describe(), code, MemoryAvailable.here(), Path(working_folder).is_dir())
 
@@ -111,13 +111,13 @@ class Place:
                 return progress, None
 
     def end(self) -> None:
-        """Nothing of the repeat is left afterwards."""
+        """End the repeat; nothing of it is left afterwards."""
         if self._thread is not None:
             self._stop.ask(signal.SIGTERM)
             self._thread.join()
 
     def _run(self, spec: TrialSpec, limits: RepeatLimits) -> None:
-        """One repeat, told as if its folder here were the one that the driver named."""
+        """One repeat on this node, reported as if it ran in the folder that the driver named."""
 
         def pass_on(progress: dict[str, Any]) -> str | None:
             self._news.put(progress)

@@ -209,7 +209,7 @@ class RayEngine:
         ).remote()  # fmt: skip
 
     def _listen(self, work: int, place: Any, ref: Any) -> None:
-        """Let the answer of a place wake whoever waits."""
+        """Wake whoever waits as soon as the place answers."""
 
         def answered(future: Any) -> None:
             error = future.exception()

@@ -17,7 +17,7 @@ from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves
 from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
-from harness.report.studies import StudyFiles, finite, plain, scale
+from harness.report.studies import ReportedStudy, finite, plain, scale
 from harness.report.terminal import train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS
@@ -27,8 +27,8 @@ SHOWN = 6
 """trials whose repeats are drawn"""
 
 
-def page(study: StudyFiles, *, watched: str | None = None) -> Page:
-    """All that there is to say about a study; ``watched`` says how far it is while it runs."""
+def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
+    """The page of a study; ``watched`` says how far the study is while it runs."""
     parts = (
         search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
         resources.prediction, resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials,
@@ -49,7 +49,7 @@ def page(study: StudyFiles, *, watched: str | None = None) -> Page:
     return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
 
 
-def beside_the_baseline(study: StudyFiles) -> FirstScreen:
+def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
     """The first screen where configurations stand side by side: in which environments the baseline is ahead."""
     metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
     count, claim = standing_claim(study.suite, found)
@@ -78,7 +78,7 @@ def beside_the_baseline(study: StudyFiles) -> FirstScreen:
     return FirstScreen(str(count), unit, claim, facts, charts=drawn)
 
 
-def final_policies(study: StudyFiles) -> Section:
+def final_policies(study: ReportedStudy) -> Section:
     """Every configuration in each environment, by the first objective."""
     metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
     rows = []
@@ -101,7 +101,7 @@ def final_policies(study: StudyFiles) -> Section:
     return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
 
 
-def headline(study: StudyFiles) -> FirstScreen:
+def headline(study: ReportedStudy) -> FirstScreen:
     """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
     found = conclude(study.suite, study.records)
     metric, best, baseline = found.metric, study.trial(found.best), study.trial(found.baseline)
@@ -144,7 +144,7 @@ def headline(study: StudyFiles) -> FirstScreen:
     return FirstScreen(text, unit, found.claim, facts, command, settings, _evidence(study, metric))
 
 
-def _evidence(study: StudyFiles, metric: str) -> list[Chart]:
+def _evidence(study: ReportedStudy, metric: str) -> list[Chart]:
     """Every repeat of what was confirmed, or else of the best trials and the baseline, with medians and intervals."""
     trials = [trial for trial in study.leaders(SHOWN) if trial.values(metric)]
     confirmed = any(trial.confirmed for trial in trials)
@@ -167,7 +167,7 @@ def _evidence(study: StudyFiles, metric: str) -> list[Chart]:
     return [charts.dots("evidence", title, rows, metric)]
 
 
-def all_trials(study: StudyFiles) -> Section:
+def all_trials(study: ReportedStudy) -> Section:
     """Every trial with its metrics and settings: as the search measured it, and beside it what the confirmation did."""
     objectives = [objective.metric for objective in study.suite.objectives]
     metrics = dict.fromkeys([*objectives, "env_steps_per_second", "episode_return", "policy_lag_mean"])

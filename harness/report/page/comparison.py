@@ -8,12 +8,12 @@ from harness.report.finding import change_of, conclude
 from harness.report.page import charts
 from harness.report.page.model import MISSING, Chart, Code, Page, Rows, Section, Table, measured
 from harness.report.page.provenance import UNKNOWN, described
-from harness.report.studies import StudyFiles, finite, scale
+from harness.report.studies import ReportedStudy, finite, scale
 from harness.report.terminal import train_command
 from harness.suite.text import metric_text
 
 
-def comparison(studies: Sequence[StudyFiles]) -> Page:
+def comparison(studies: Sequence[ReportedStudy]) -> Page:
     """The page of ``report STUDY STUDY...``; nothing is tested here, ``compare`` does that."""
     studies = [view for study in studies for view in study.by_task]
     names = labels(studies)
@@ -77,7 +77,7 @@ def comparison(studies: Sequence[StudyFiles]) -> Page:
     return Page(f"{len(studies)} studies side by side", subtitle, None, sections)
 
 
-def labels(studies: Sequence[StudyFiles]) -> list[str]:
+def labels(studies: Sequence[ReportedStudy]) -> list[str]:
     """Names of studies that tell them apart: with their machine, or their folder, where they have to."""
     names = [study.name for study in studies]
     machines = [f"{n} on {s.manifest.get('machine_name', '?')}" for n, s in zip(names, studies, strict=True)]

@@ -10,7 +10,7 @@ from scipy import stats
 from harness.report.finding import standings
 from harness.report.page import charts
 from harness.report.page.model import Rows, Section, Table
-from harness.report.studies import StudyFiles, finite
+from harness.report.studies import ReportedStudy, finite
 from harness.stats.inference import BOOTSTRAPPED, bootstrap_interval
 
 POINTS = 150
@@ -20,7 +20,7 @@ SHOWN = 5
 Floats = NDArray[np.float64]
 
 
-def learning_curves(study: StudyFiles, task: int | None = None) -> Section:
+def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     """Return over wall time and over env steps of the best trials and the baseline.
 
     Where some were confirmed those alone: numbers of one kind go together. Configurations side by side are all drawn.

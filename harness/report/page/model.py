@@ -12,7 +12,7 @@ from harness.suite.text import bytes_text, number_text, percent_text
 Rows = list[dict[str, Any]]
 """of a chart's data"""
 MISSING = "\N{EN DASH}"
-"""in place of a value that there is not"""
+"""in place of a missing value"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cell:
 
     @classmethod
     def of(cls, value: "Cell | float | str | bool | None") -> "Cell":
-        """A cell as it is usual for a value of its kind: numbers short, what is missing as a dash."""
+        """A value as a cell: numbers short, what is missing as a dash."""
         if isinstance(value, Cell):
             return value
         if isinstance(value, str):
@@ -80,7 +80,7 @@ class Chart:
     id: str
     title: str
     description: str
-    """what is to be seen, for those who do not see it"""
+    """what the chart shows, for those who cannot see it"""
     spec: Mapping[str, Any]
     data: Mapping[str, Rows]
     """rows by the names that ``spec`` uses"""

@@ -1,4 +1,4 @@
-"""What did not fit or failed, what is not to be trusted blindly, the machine, and how to do it again."""
+"""What failed or did not fit, which repeats to read with care, the machine, and how to repeat the study."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from harness.files.yaml_file import to_yaml
 from harness.measure import host
 from harness.report.page.model import MISSING, Code, Section, Table, measured, share
-from harness.report.studies import StudyFiles, Trial
+from harness.report.studies import ReportedStudy, Trial
 from harness.study.best_trials import value as trial_value
 from harness.suite.text import metric_text
 
@@ -21,7 +21,7 @@ LOGS = 20
 UNKNOWN = "not recorded"
 
 
-def unsuccessful(study: StudyFiles) -> Section:
+def unsuccessful(study: ReportedStudy) -> Section:
     """Repeats that did not end as complete, and trials that broke a constraint, each with its reason."""
     title, tables = "Infeasible and failed trials", []
     failed = [record for record in study.records if record.state != "complete"]
@@ -55,7 +55,7 @@ def unsuccessful(study: StudyFiles) -> Section:
     return Section("problems", title, [f"{', '.join(parts)}."], (), tables, code)
 
 
-def unsteady(study: StudyFiles) -> Section:
+def unsteady(study: ReportedStudy) -> Section:
     """Repeats whose window was not steady or that something disturbed."""
     title = "Unsteady and disturbed repeats"
     marked = [record for record in study.records if record.unsteady or record.disturbed]
@@ -81,7 +81,7 @@ def unsteady(study: StudyFiles) -> Section:
     return Section("unsteady", title, [text], (), [table])
 
 
-def described(study: StudyFiles) -> dict[str, str]:
+def described(study: ReportedStudy) -> dict[str, str]:
     """The machine by what the manifest says of it, as the verb ``machine`` has it; empty where it does not."""
     try:
         return host.rows(study.manifest["machine"])
@@ -89,7 +89,7 @@ def described(study: StudyFiles) -> dict[str, str]:
         return {}
 
 
-def machine(study: StudyFiles) -> Section:
+def machine(study: ReportedStudy) -> Section:
     """What the study was measured on."""
     names = ", ".join(sorted({record.machine for record in study.records if record.machine}))
     rows = list(described(study).items())
@@ -101,7 +101,7 @@ def machine(study: StudyFiles) -> Section:
     return Section("machine", "The machine", [several] * ("," in names), (), [table])
 
 
-def reproduce(study: StudyFiles) -> Section:
+def reproduce(study: ReportedStudy) -> Section:
     """Commands, commit and versions."""
     manifest, records = study.manifest, study.records
     runs = manifest.get("runs") or [manifest]

@@ -10,7 +10,7 @@ from harness.report.page import charts
 from harness.report.page.model import Chart, Rows, Section, Table, share
 from harness.report.page.model import memory as size
 from harness.report.page.search import scatter
-from harness.report.studies import StudyFiles, Trial, finite, scale
+from harness.report.studies import ReportedStudy, Trial, finite, scale
 from harness.stats.inference import spearman
 from harness.suite.text import percent_text, settings_text
 
@@ -27,7 +27,7 @@ ACCOUNTING = {
 }
 
 
-def busy(study: StudyFiles) -> Section:
+def busy(study: ReportedStudy) -> Section:
     """Bars of each side's time, and the verdicts."""
 
     def part(trial: Trial, side: str, what: str) -> float:
@@ -66,7 +66,7 @@ def busy(study: StudyFiles) -> Section:
     return Section("busy", title, [text], drawn, [table])
 
 
-def prediction(study: StudyFiles) -> Section:
+def prediction(study: ReportedStudy) -> Section:
     """The machine's ceilings, and the throughput predicted from them against the measured one."""
     title, text, tables, ceilings = "Ceilings and prediction", [], [], study.ceilings
     if ceilings is None:
@@ -130,7 +130,7 @@ def measured(trial: Trial, kind: str = "host") -> float:
     return float(max((getattr(r, f"peak_{kind}_bytes") for r in trial.complete), default=0) or math.nan)
 
 
-def memory(study: StudyFiles) -> Section:
+def memory(study: ReportedStudy) -> Section:
     """Predicted before launch against the measured peak; the chart's trials are the best, the tables have all."""
     title, tables = "Memory predicted and measured", []
     both = {t.number: t for t in study.searched if math.isfinite(predicted(t) * measured(t))}

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import charts
 from harness.report.page.model import Chart, Rows, Section, Table, measured, share
-from harness.report.studies import DRAWN, StudyFiles, Trial, finite, plain, scale
+from harness.report.studies import DRAWN, ReportedStudy, Trial, finite, plain, scale
 from harness.stats.pareto import pareto_front
 from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS, RETURNS
@@ -29,21 +29,21 @@ LABELLED = 6
 """trials on the front that have their number beside them; more would cover each other on a phone"""
 
 
-def scatter(study: StudyFiles, x: Any, y: Any, *metrics: str) -> alt.Chart:
+def scatter(study: ReportedStudy, x: Any, y: Any, *metrics: str) -> alt.Chart:
     """A mark for each trial that has the metrics."""
     known = " && ".join(f"isValid(datum['{metric}'])" for metric in metrics)
     tips = {"name:N": "trial"} | {f"{m}:Q": metric_text(m) for m in metrics} | {"settings:N": "settings"}
     return charts.points(charts.data("trials").transform_filter(known), study.rows, tips, x=x, y=y)
 
 
-def settings_of(study: StudyFiles) -> dict[str, str]:
+def settings_of(study: ReportedStudy) -> dict[str, str]:
     """Settings that took more than one value in the search, and their columns."""
     frame = pd.DataFrame(study.rows)
     columns = {name: f"p{index}" for index, name in enumerate(study.suite.search)}
     return dict([item for item in columns.items() if len(frame) and frame[item[1]].nunique() > 1][:AXES])
 
 
-def by_setting(study: StudyFiles) -> Section:
+def by_setting(study: ReportedStudy) -> Section:
     """The objective, and throughput where it is another metric, over each setting."""
     objective = study.suite.objectives[0]
     frame = pd.DataFrame([row for row in study.rows if row["complete"]])
@@ -85,7 +85,7 @@ def _groups(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFram
         yield f"{number_text(quarter.min())} to {number_text(quarter.max())}", frame.loc[quarter.index]
 
 
-def _setting_chart(study: StudyFiles, frame: pd.DataFrame, column: str, name: str, metric: str) -> Chart:
+def _setting_chart(study: ReportedStudy, frame: pd.DataFrame, column: str, name: str, metric: str) -> Chart:
     dimension, values = study.suite.search[name], frame[column].tolist()
     title = f"{metric_text(metric)} by {name}"
     y, layers = charts.quantity(alt.Y, metric, padding=8), []
@@ -111,7 +111,7 @@ def _choices(dimension: Any) -> list[Any]:
     return [plain(value) for value in ends(dimension)] if isinstance(dimension, CategoricalDistribution) else []
 
 
-def importance(study: StudyFiles) -> Section:
+def importance(study: ReportedStudy) -> Section:
     """Which settings mattered, or why that is not known."""
     title = "Importance of each setting"
     why_not = missing(study.records, study.suite)
@@ -133,7 +133,7 @@ def importance(study: StudyFiles) -> Section:
     return Section("importances", title, [text], [chart], [table])
 
 
-def parallel(study: StudyFiles) -> Section:
+def parallel(study: ReportedStudy) -> Section:
     """All settings of all trials as lines from axis to axis."""
     objective, title = study.suite.objectives[0], "Parallel coordinates"
     metric, name_of_metric = objective.metric, metric_text(objective.metric)
@@ -217,7 +217,7 @@ def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[T
     return sorted((trial for trial in trials if trial.number in best), key=lambda trial: scores[trial.number][0])
 
 
-def pareto(study: StudyFiles) -> Section:
+def pareto(study: ReportedStudy) -> Section:
     """The front of the first two objectives; of a single one, of it and what it usually costs."""
     title, frame = "Pareto front", pd.DataFrame(study.rows)
     objectives = [(one.metric, str(one.direction)) for one in study.suite.objectives]

@@ -10,7 +10,7 @@ from harness.report import training_run
 from harness.report.page import build, render
 from harness.report.page.comparison import comparison
 from harness.report.page.model import Page
-from harness.report.studies import StudyFiles
+from harness.report.studies import ReportedStudy
 from harness.runs.folder import configuration_of
 from harness.study.results import find, find_all
 
@@ -59,7 +59,7 @@ def write_report(folder: Path, out: Path | None = None, *, watched: str | None =
         InputError: the folder has no suite that can be read.
         RecordError: a file cannot be written; the old version stays.
     """
-    return _write(build.page(StudyFiles(folder), watched=watched), out or folder / REPORT, [folder])
+    return _write(build.page(ReportedStudy(folder), watched=watched), out or folder / REPORT, [folder])
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:
@@ -70,7 +70,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Written:
         RecordError: as ``write_report``.
     """
     studies, unreadable = [], []
-    for study in map(StudyFiles, folders):
+    for study in map(ReportedStudy, folders):
         try:
             _ = study.suite
         except InputError as error:

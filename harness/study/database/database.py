@@ -110,7 +110,7 @@ class StorageError(RecordError):
 
 
 def masked(url: str) -> str:
-    """The URL without its secrets, for people and files; whatever it is, also one that is malformed."""
+    """The URL without its secrets, for people and files; a malformed one as well."""
     shown = re.sub(r"(?<=://)([^/@]*?):.*@", r"\1:***@", url)
     address, mark, query = shown.partition("?")
     return address + mark + re.sub(r"([^&=]+)(=?)[^&]*", _shown_part, query)
@@ -141,7 +141,7 @@ class Database:
         self.stop: StopSignal | None = None
         """a signal ends the waiting for a database that does not answer"""
         self.say: Callable[[str], None] = lambda text: None
-        """is told that it is waited for"""
+        """gets a line while the database is waited for"""
         self._away = False
         self._given_up = threading.Event()
         try:

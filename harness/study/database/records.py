@@ -71,12 +71,13 @@ class SharedRecords(RecordFile):
         self.refresh()
 
     def explain(self, record: Record) -> None:
-        """In place of what this driver appended; raises as ``append``."""
+        """Replace a record that this driver appended; raises as ``append``."""
         self._execute(record, update(RECORDS).where(*self._is(record)).values(record=_text(record)))
         self.refresh()
 
     def _execute(self, record: Record, statement: Executable) -> None:
-        """In a transaction that only the holder of the record's lease can make; again while the connection breaks."""
+        """Write in a transaction that only the holder of the record's lease can make; repeated while the connection
+        breaks."""
         is_of_search = record.phase == "search" and not record.second_look
         for more in range(TRIES - 1, -1, -1):
             try:
@@ -112,7 +113,7 @@ class SharedRecords(RecordFile):
             write_atomic(self.path, text)
 
     def adopt(self) -> None:
-        """A study that began in files moves into a database that has none of it, with all its records.
+        """Move a study that began in files, with all its records, into a database that has none of it.
 
         Raises:
             RecordError: the folder has records that the database does not have, and the database has others.

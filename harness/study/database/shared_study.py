@@ -80,7 +80,8 @@ class SharedStudy(Study):
         super().__exit__(kind, error, tb)
 
     def _join(self, options: str) -> None:
-        """What the first driver measures with, the others have to; until there is a record, a driver alone decides."""
+        """The other drivers have to measure with the options of the first one. A driver that is alone decides until
+        there is a record."""
         machine = fingerprint()
         mine = {"hardware": hardware(machine), "machine": machine, "options": options}
         measured = exists().where(RECORDS.c.study == self._name)
@@ -143,7 +144,7 @@ class SharedStudy(Study):
             more = self._wait_for_searches(sampler, stop, deadline)
 
     def _wait_for_searches(self, sampler: optuna.Study, stop: StopSignal, deadline: float) -> bool:
-        """Until no other driver searches: False; or until there is a trial that a lost one left: True."""
+        """Wait until no other driver searches (False), or until a lost driver has left a trial (True)."""
         said = False
         while True:
             others = self._leases.others()

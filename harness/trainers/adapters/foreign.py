@@ -147,7 +147,7 @@ class ForeignTrainer(ConfiguredTrainer):
         self._driver, self._package, self._extra = driver, package, extra
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
-        """The interpreter is there and, as far as can be seen without starting it, has the package."""
+        """Check that the interpreter is there and, as far as can be seen without starting it, has the package."""
         config: ForeignConfig = self.config(settings)
         remedy = f"pip install -e '.[{self._extra}]' in this project's checkout"
         if config.python is None:
@@ -159,7 +159,7 @@ class ForeignTrainer(ConfiguredTrainer):
             raise SettingsError("python", f"there is no program {config.python}; name an interpreter, or {remedy}")
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
-        """Those that the settings name: what else a package starts is not known."""
+        """The threads that the settings name; what else a package starts is not known."""
         chosen = self.defaults() | dict(settings)
         names = {"env_threads": "env", "inference_threads": "inference", "threads": "learner"}
         return {part: chosen[name] for name, part in names.items() if name in chosen}
@@ -203,7 +203,7 @@ class ForeignTrainer(ConfiguredTrainer):
         return Summary(report.progress, str(report.stopped_by), None)
 
     def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
-        """Its episodes are those that our own trainers play with this seed."""
+        """Play the episodes that our own trainers play with this seed."""
         from unilab.algos.torch.evaluate import MOST_ENVS, play
         from unilab.envs import make
         from unilab.run.seeding import derive_seed

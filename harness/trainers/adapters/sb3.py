@@ -153,6 +153,6 @@ def gymnasium_id(env: str) -> str:
 
 
 def constructor_arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """What of all settings goes to the constructor of an algorithm by the same name."""
+    """The settings that go to the constructor of an algorithm under the same name."""
     own = {"env", "env_cfg", "threads", "python", "n_envs", "vec_env", "normalize", "action_noise"}
     return {name: value for name, value in settings.items() if name not in own and not name.startswith("policy.")}

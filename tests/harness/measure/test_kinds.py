@@ -16,7 +16,7 @@ from harness.report.live import StudyDisplay
 from harness.report.page import build
 from harness.report.page.comparison import comparison
 from harness.report.page.model import MISSING, Table
-from harness.report.studies import StudyFiles
+from harness.report.studies import ReportedStudy
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.folder import Study
 from tests.harness.report.studies import make_record, write_study
@@ -69,7 +69,7 @@ def test_tables_of_a_run_show_confirmed_values_apart(make_plan, tmp_path: Path) 
 
 
 def test_a_page_draws_one_kind_to_a_chart(tmp_path: Path) -> None:
-    page = build.page(StudyFiles(write_study(tmp_path / "s", records())))
+    page = build.page(ReportedStudy(write_study(tmp_path / "s", records())))
     assert {row["trial"] for row in page.data["evidence"]} == {"0 (baseline)", "1"}
     assert {row["env_steps_per_second"] for row in page.data["evidence"]} == {14_000.0, 17_636.0}
     assert page.answer is not None and "confirmation, in turns" in page.answer.charts[0].title
@@ -86,7 +86,7 @@ def test_a_page_draws_one_kind_to_a_chart(tmp_path: Path) -> None:
 
 def test_studies_side_by_side_have_a_chart_for_each_kind(tmp_path: Path) -> None:
     folders = [write_study(tmp_path / "turns", records()), write_study(tmp_path / "alone", records()[:3])]
-    page = comparison([StudyFiles(folder) for folder in folders])
+    page = comparison([ReportedStudy(folder) for folder in folders])
     drawn = [rows for name, rows in page.data.items() if name.startswith("best_")]
     assert [{row["measured"] for row in rows} for rows in drawn] == [{"confirmation, in turns"}, {"search, alone"}]
     assert len(page.sections[0].charts) == 2

@@ -25,7 +25,7 @@ from harness.report.page.model import MISSING, Cell, Page, Section, Table, share
 from harness.report.page.resources import measured, predicted
 from harness.report.page.search import front
 from harness.report.page.write import write_report
-from harness.report.studies import StudyFiles, Trial, trials_of
+from harness.report.studies import ReportedStudy, Trial, trials_of
 from harness.study.results import find, find_all
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
@@ -41,7 +41,7 @@ def long_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_page(long_study: Path) -> Page:
-    return build.page(StudyFiles(long_study))
+    return build.page(ReportedStudy(long_study))
 
 
 def section(page: Page, id: str) -> Section:
@@ -137,7 +137,7 @@ def test_how_to_reproduce_it(long_page: Page, long_study: Path) -> None:
 
 
 def page_of(folder: Path, records: list[Record], **more) -> Page:
-    page = build.page(StudyFiles(write_study(folder, records, **more)))
+    page = build.page(ReportedStudy(write_study(folder, records, **more)))
     assert "<h1>" in render.html(page) and "# made" in render.markdown(page)
     return page
 
@@ -193,7 +193,7 @@ def test_a_study_of_an_older_version(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     old = [{k: v for k, v in line.items() if k in kept or k.startswith("params.")} for line in lines]
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old) + '{"trial": 7, "cut')
-    page = build.page(StudyFiles(folder))
+    page = build.page(ReportedStudy(folder))
     assert len(table(page, "trials-table").rows) == 3
     assert "No manifest.json could be read" in section(page, "reproduce").text[0]
     assert "no ceilings.json" in section(page, "prediction").text[0]
@@ -217,7 +217,7 @@ def test_a_return_is_set_against_what_it_costs_and_not_against_another_return(tm
     folder = write_study(tmp_path / "study", records, objectives="[return_at_budget]")
     text = (folder / "suite.yaml").read_text()
     (folder / "suite.yaml").write_text(text.replace("seconds: 8}", "return_at: {env_steps: 1000}}"))
-    page = build.page(StudyFiles(folder))
+    page = build.page(ReportedStudy(folder))
     assert table(page, "pareto-table").columns[1:3] == ("return at the budget", "env steps a second")
     assert texts(table(page, "pareto-table"), "trial") == ["0 (baseline)", "1"]
 
@@ -253,7 +253,7 @@ def test_the_median_by_setting_lies_between_the_middle_two(tmp_path: Path) -> No
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     folders = [write_study(tmp_path / "my studies" / name, [make_record(0)]) for name in "ab"]
     expected = [["python", "-m", "harness", "train", str(folder / "best.yaml")] for folder in folders]
-    studies = [StudyFiles(folder) for folder in folders]
+    studies = [ReportedStudy(folder) for folder in folders]
     page = build.page(studies[0])
     assert page.answer is not None and page.answer.command is not None
     assert shlex.split(page.answer.command) == expected[0]
@@ -270,7 +270,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     records += [make_record(n, params={HOSTILE_KEY: n, "mode": "sync"}) for n in (4, 5)]
     folder = write_study(tmp_path, records, searched=HOSTILE_SEARCH, ceilings=replace(CEILINGS, machine=HOSTILE))
     (folder / "best.yaml").write_text(HOSTILE)
-    page = build.page(StudyFiles(folder), watched=HOSTILE)
+    page = build.page(ReportedStudy(folder), watched=HOSTILE)
     text = render.html(page)
     own = text.replace(render._vega(), "")
     assert own.count("<script>") == 2 and "<img" not in own
@@ -369,7 +369,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     two = write_study(tmp_path / "b" / "x", [make_record(0)], ceilings=CEILINGS)
     manifest = json.loads((two / "manifest.json").read_text()) | {"machine_name": "node8-777777"}
     (two / "manifest.json").write_text(json.dumps(manifest))
-    studies = [StudyFiles(one), StudyFiles(two)]
+    studies = [ReportedStudy(one), ReportedStudy(two)]
     names = ["made_up/x on node7-3f9a2c", "made_up/x on node8-777777"]
     assert labels(studies) == names
     page = comparison(studies)

@@ -14,7 +14,7 @@ from harness.predict.plan import Plan
 from harness.report.finding import standing_claim, standings
 from harness.report.page.build import page
 from harness.report.page.render import html, markdown
-from harness.report.studies import StudyFiles
+from harness.report.studies import ReportedStudy
 from harness.report.terminal import show, summary, write_best
 from harness.study.folder import Study
 from harness.study.search import Sweep
@@ -73,7 +73,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
 
 def test_each_configuration_is_measured_in_each_environment_with_its_settings(measured) -> None:
     plan, folder = measured
-    records = StudyFiles(folder).records
+    records = ReportedStudy(folder).records
     assert len(records) == 2 * 2 * 5 and {r.state for r in records} == {"complete"}
     returns = {(r.params["env"], r.params["trainer"]): r.evaluated_return for r in records if r.seed == 4}
     assert returns == {
@@ -86,7 +86,7 @@ def test_each_configuration_is_measured_in_each_environment_with_its_settings(me
 
 def test_the_baseline_is_ahead_where_seeds_tell(measured) -> None:
     plan, folder = measured
-    found = standings(plan.suite, StudyFiles(folder).records)
+    found = standings(plan.suite, ReportedStudy(folder).records)
     assert {env: [one.verdict for one in own] for env, own in found.items()} == {
         "Near": [None, "better"], "Far": [None, "worse"]
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_the_baseline_is_ahead_where_seeds_tell(measured) -> None:
 
 
 def test_the_page_has_curves_and_final_policies_of_each(measured) -> None:
-    shown = page(StudyFiles(measured[1]))
+    shown = page(ReportedStudy(measured[1]))
     assert shown.answer is not None and (shown.answer.headline, shown.answer.claim[:4]) == ("1", "ours")
     assert [chart.id for chart in shown.answer.charts] == ["standing-0", "standing-1"]
     sections = [section.id for section in shown.sections]

@@ -58,7 +58,7 @@ class UnilabEnv(VecEnv):
 
 
 def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
-    """Until ``report`` says so; then ``model.pt`` is saved, which ``OnPolicyRunner.load`` takes."""
+    """Train until ``report`` returns False, then save ``model.pt``, which ``OnPolicyRunner.load`` takes."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
     env = UnilabEnv(settings)

@@ -30,7 +30,7 @@ OF_PPO = ("log_std_init", "ortho_init")
 
 
 def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
-    """Until ``report`` says so; then ``model.zip`` is saved, which the algorithm's ``load`` takes.
+    """Train until ``report`` returns False, then save ``model.zip``, which the algorithm's ``load`` takes.
 
     Where observations are normalized, ``normalize.pkl`` is saved beside it, which ``VecNormalize.load`` takes.
     """

@@ -152,7 +152,7 @@ class CountingRunner(appo.APPORunner):
 
 
 def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
-    """Until ``report`` says so; then ``model.pt`` is saved, the learner's state."""
+    """Train until ``report`` returns False, then save the learner's state as ``model.pt``."""
     appo.TensorRolloutStagingPool = CountingPool  # its runner has no other way to say it
     torch.set_num_threads(settings["threads"])
     runner = CountingRunner(
