@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Its text says what is wrong, where, and what to do: the command line shows it in place of a traceback."""
+    """An error whose text says what is wrong, where, and what to do: the command line shows it without a traceback."""

@@ -175,7 +175,7 @@ def _preset(cls: type, name: Any) -> dict[str, Any]:
 
 
 def _refuse_text(given: Any, parsed: Any, key: str) -> None:
-    """Refuse text for a number or a flag: pydantic takes it, but elsewhere it would stay text, and differ."""
+    """Refuse text for a number or a flag: pydantic would convert it, but elsewhere it would stay text."""
     if isinstance(given, str) and isinstance(parsed, int | float):
         wanted = {bool: "true or false", int: "a whole number"}.get(type(parsed), "a number")
         raise SettingsError(key, f"expected {wanted}, got the string '{given}': write it unquoted")
@@ -220,7 +220,7 @@ def _states(nested: Any, dotted: str) -> bool:
 
 
 def split_arguments(call: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a call by name: those that state something, and those that are equal to their defaults."""
+    """The arguments of a call by name: those that state something, and those that are equal to their defaults."""
     parameters = inspect.signature(call).parameters
     stated = {name: value for name, value in arguments.items() if value != parameters[name].default}
     return stated, {name: value for name, value in arguments.items() if name not in stated}

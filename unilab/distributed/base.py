@@ -21,7 +21,7 @@ from unilab.machine.devices import check_device
 from unilab.tracing.spans import span
 
 _FRUITLESS_COLLECTIONS = 100
-"""so often in a row prefill() collects without anything being added, before it gives up"""
+"""times in a row that prefill() collects without adding anything before it gives up"""
 
 
 class WorkerError(ProcessFailure):
@@ -296,7 +296,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
     # What an implementation uses
 
     def _check(self) -> None:
-        """To begin every method that talks to the workers with."""
+        """Every method that talks to the workers begins with this check."""
         if self._stopped:
             raise RuntimeError(f"{type(self).__name__} was stopped; make a new one")
         if self._failure is not None:

@@ -22,7 +22,7 @@ VERSION = "version of the policy"
 """name of the tensor that travels with the weights"""
 
 _STOP_SECONDS = 3.0
-"""for all workers together to end when they are asked; those that have not are killed"""
+"""for all workers together to end when they are asked; those that remain are killed"""
 
 
 @dataclass(kw_only=True)

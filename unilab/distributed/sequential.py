@@ -1,4 +1,4 @@
-"""Workers in the learner's own process, one after the other: the oracle that the other kinds are measured by."""
+"""Workers in the learner's own process, one after the other: the reference for the other kinds."""
 
 import copy
 import traceback

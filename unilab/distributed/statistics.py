@@ -29,7 +29,7 @@ class EmitsEvents(Protocol):
 
 
 class StatsLevel(StrEnum):
-    """What ``get_stats_value`` speaks of."""
+    """Which episodes ``get_stats_value`` covers."""
 
     EPOCH = "epoch"
     """all episodes of the epoch that the last reduction ended"""
@@ -80,7 +80,7 @@ def merge_moments(moments: NDArray[np.float64], others: NDArray[np.float64]) -> 
 
 
 def summary(moments: NDArray[np.float64]) -> dict[str, float]:
-    """count, mean, min, max and (population) standard deviation of the values in moments [5]; NaN without values."""
+    """Count, mean, min, max and (population) standard deviation of the values in moments [5]; NaN without values."""
     count, mean, squares, low, high = moments.tolist()
     if count == 0:
         return dict.fromkeys(STATISTICS, float("nan")) | {"count": 0.0}

@@ -63,7 +63,7 @@ AnyMember = TypeVar("AnyMember", bound=Member)
 class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
     """Orders rollouts, stores them in turns, and replaces workers that fail or hang.
 
-    A kind of workers says how one is started and ended, how orders and weights reach it, and what is heard of it.
+    Each kind of workers defines how a worker is started and ended, how orders and weights reach it, and how it reports.
     """
 
     _members: list[AnyMember]
@@ -195,7 +195,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
 
     @abstractmethod
     def _kill(self, member: AnyMember, patience: float) -> None:
-        """It made no env step for so many seconds: see to it that it has a ``fault`` at the next look."""
+        """Give a worker that made no env step for so many seconds a ``fault``, to be found at the next look."""
 
     @abstractmethod
     def _end(self, member: AnyMember) -> None:

@@ -38,10 +38,10 @@ class WorkerPolicy(Protocol):
 
 @runtime_checkable
 class PlacedPolicy(Protocol):
-    """What a WorkerPolicy adds to act differently in each worker."""
+    """What a WorkerPolicy adds in order to act differently in each worker."""
 
     def place(self, worker: int) -> None:
-        """Be the policy of this worker, 0 to n_workers - 1; called once, before it acts."""
+        """Become the policy of this worker, 0 to n_workers - 1; called once, before it acts."""
 
 
 class _Policy:

@@ -1,4 +1,4 @@
-"""Episodes of a batched environment: buffers, time limit, final observations, automatic reset, faults.
+"""The episodes of a batched environment: buffers, time limit, final observations, automatic reset, faults.
 
 A subclass says how all rows advance (``_advance``) and how some of them begin anew (``_begin``); what happens
 around that is the same for every environment and is here.

@@ -1,7 +1,7 @@
-"""Tries an environment before anything is built on it: makes a few steps, and says what its own code does wrong.
+"""Tries an environment before anything is built on it: makes a few steps and names the mistakes of its code.
 
-The mistakes of a first own environment are found here, where they can be told in words: an observation of another
-shape, a function that returns nothing, and so on.
+These are the usual mistakes in a first environment of one's own: an observation of another shape, a function that
+returns nothing, and so on.
 """
 
 import traceback

@@ -9,7 +9,7 @@ from unilab.envs.mujoco_env import MujocoVecEnv
 
 
 class ContactForcesVecEnv(MujocoVecEnv):
-    """Base of tasks that observe contact forces or pay for them. They can be left out."""
+    """Base of tasks whose observation or reward has contact forces, which settings can leave out."""
 
     @property
     @abstractmethod

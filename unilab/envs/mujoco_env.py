@@ -182,7 +182,7 @@ class MujocoVecEnv(AutoresetVecEnv):
 
     @abstractmethod
     def observation_size(self) -> int:
-        """O, from ``model`` and ``settings``: the rest does not exist yet when this is asked."""
+        """O, from ``model`` and ``settings`` alone: the rest does not exist yet when this is called."""
 
     @abstractmethod
     def observe(self, state: Any) -> Array:
@@ -214,11 +214,11 @@ class MujocoVecEnv(AutoresetVecEnv):
         return False
 
     def critic_size(self) -> int:
-        """C, asked like ``observation_size``; 0: no privileged observation."""
+        """C, called like ``observation_size``; 0: no privileged observation."""
         return 0
 
     def observe_critic(self, state: Any) -> Array:
-        """The privileged observation [K, C] of the K rows of ``state``; asked for if ``critic_size`` is not 0."""
+        """The privileged observation [K, C] of the K rows of ``state``; called if ``critic_size`` is not 0."""
 
     def bind_state(self) -> State:
         """The arrays that the task's functions are given, as live views [N, ...] of ``batch`` or arrays of its own.
@@ -317,7 +317,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         return failures
 
     def _observed(self, method: str, state: State, rows: int, size: int) -> Array:
-        """What ``observe`` or ``observe_critic`` gives, of which the shape is checked: numpy would broadcast it."""
+        """The result of ``observe`` or ``observe_critic``, after a check of its shape: numpy would broadcast it."""
         seen = getattr(self, method)(state)
         if np.shape(seen) != (rows, size):
             raise self._mistake(method, seen, f"an array of shape {(rows, size)}")

@@ -87,7 +87,7 @@ def env_dims(name: str, sim_backend: str = "mujoco", env_cfg_override: Mapping[s
 
 
 def simulates_here(name: str) -> bool:
-    """``VecEnv.simulates_here`` of an environment; True of those that gymnasium itself has, False where nobody says.
+    """``VecEnv.simulates_here`` of an environment: true for gymnasium's own, false where nothing is known.
 
     Raises:
         ValueError: an unknown name.

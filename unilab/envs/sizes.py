@@ -1,4 +1,4 @@
-"""The widths of an environment's vectors and the bytes that it takes: what a memory budget asks it."""
+"""The widths of an environment's vectors and the bytes that it takes, for the memory budget."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
 
 
 def _measured_row_bytes(env: str, env_cfg: Mapping[str, Any] | None, sim_backend: str, rows: int = 16) -> int:
-    """Growth of this process by an environment of whose inside nothing is known."""
+    """Growth of this process by an environment that does not say what it takes."""
     process = psutil.Process()
     before = process.memory_info().rss
     with make(env, rows, sim_backend, env_cfg, seed=0, num_threads=1) as many:

@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float32]
 
 
 class EnvironmentMistake(ValueError):
-    """An environment's own code does not do what is asked of it: which method gave what, and what was expected."""
+    """A mistake in an environment's own code: which method returned what, and what was expected."""
 
 
 def describe(value: Any) -> str:
@@ -184,7 +184,7 @@ class VecEnv(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up all resources; a second call does nothing."""
+        """Release all resources; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self

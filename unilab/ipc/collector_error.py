@@ -1,4 +1,4 @@
-"""Failures of other processes, as whoever waits for them is told; and the one that a user reads of a collector."""
+"""Failures of other processes: what their parent gets, and the error that a user reads about a collector."""
 
 import signal
 from pathlib import Path
@@ -11,7 +11,7 @@ _LOG_LINES = 40
 
 
 class ProcessFailure(UserError, RuntimeError):
-    """A process ended that should not have.
+    """A process ended although it should not have.
 
     Attributes:
         traceback_text: its original traceback, or None if it raised nothing.

@@ -156,7 +156,7 @@ class ReplayBuffer(SharedBufferBase):
         return low, max(low, min(self._words[_WRITTEN], low + self.capacity))
 
     def _oldest(self) -> int:
-        """Rows that were read before this call are whole from this number on."""
+        """The number from which on rows that were read before this call are whole."""
         segments.fence()
         return self._words[_BEGUN] - self.capacity
 

@@ -63,7 +63,7 @@ def ring_bytes(
 
 
 def _layout(sizes: tuple[int, ...], fields: Mapping[str, FieldSpec] | None) -> Layout:
-    """Of a ring whose slots have these fields, or else APPO's."""
+    """The layout of a ring whose slots have these fields, or else APPO's."""
     given = fields or {name: (shape, np.float32) for name, shape in slot_fields(*sizes[:-1]).items()}
     slots = sizes[-1] + 2
     return Layout(

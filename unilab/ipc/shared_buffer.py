@@ -30,11 +30,11 @@ class Layout:
     """name to shape and dtype; NumPy's as an object, not as a class"""
     copies: int = 1
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """name to value, what else the maker and those who attach must agree upon"""
+    """name to value: what else the maker and those who attach must agree on"""
 
     @cached_property
     def text(self) -> bytes:
-        """The description, by which whoever attaches to something else is told what differs."""
+        """The description; whoever attaches compares it with their own, and an error names the difference."""
         fields = {name: f"{list(shape)} {dtype}" for name, (shape, dtype) in self.fields.items()}
         parts = [f"{name}={value}" for name, value in {**self.sizes, **fields}.items()]
         return "\n".join([f"unilab {self.kind}", *parts]).encode()

@@ -72,8 +72,8 @@ class SharedWeightSync(LatestVersion):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **kwargs: Any) -> "SharedWeightSync":
-        """One for tensors like these (names, shapes, dtypes), which are its first version. ``kwargs`` as for the class;
-        with ``create=False`` it attaches to another one and publishes nothing."""
+        """A weight sync for tensors like these (names, shapes, dtypes), which are its first version. ``kwargs`` as for
+        the class; with ``create=False`` it attaches to another one and publishes nothing."""
         sync = cls({key: (tuple(value.shape), value.dtype) for key, value in state_dict.items()}, **kwargs)
         if kwargs.get("create", True):
             sync.write_weights(state_dict)
@@ -107,7 +107,8 @@ class SharedWeightSync(LatestVersion):
         return self._newest(lambda buffer: torch._foreach_copy_(weights, self._buffers[buffer]))[0]
 
     def _checked(self, state_dict: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The tensors in the order of the buffers, without autograd; whole lists at once, since this is every call."""
+        """The tensors in the order of the buffers, without autograd; whole lists at once, since every call does
+        this."""
         self._check_open()
         weights = [state_dict[key] for key in self._specs if key in state_dict]
         if len(weights) == len(state_dict) and [(value.shape, value.dtype) for value in weights] == self._expected:

@@ -40,7 +40,7 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class Workload(Protocol):
-    """What a configuration says of the work that threads are to share."""
+    """What the division of threads has to know of a configuration."""
 
     @property
     def learner_device(self) -> str: ...
@@ -124,7 +124,7 @@ def computes_bfloat16() -> bool:
 
 @contextmanager
 def current_device(name: "str | torch.device") -> Iterator[None]:
-    """Make a CUDA device the current one of this thread; other devices have nothing of the kind.
+    """Make a CUDA device the current one of this thread; nothing happens for other devices.
 
     Tensors know their device. Streams, graphs, events and page-locked memory belong to the current one.
     """

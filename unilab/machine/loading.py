@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Nobody looks for garbage meanwhile: libraries make a million objects that stay, and looking through them again
-    and again takes a quarter of the time that PyTorch is loaded in."""
+    """Pause garbage collection: libraries make a million objects that stay, and searching them again and again takes a
+    quarter of the time in which PyTorch is loaded."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What took time to find out and can be found out again, in the user's cache folder: files of text."""
+"""Text files in the user's cache folder, with what took time to find out and can be found out again."""
 
 import logging
 import os

@@ -31,8 +31,8 @@ MOST_TEXT = 500
 NO_EPISODES = np.empty((0, 2))
 
 Bootstrap = Callable[[NDArray[np.bool_], FloatArray, FloatArray | None], np.ndarray]
-"""gives what is added to the rewards [K]; takes whether a time limit cut the episode off [K], the final observations
-[K, O] and the final privileged observations [K, C] or None"""
+"""What is added to the rewards [K] of rows that ended, given whether a time limit cut the episode off [K], the final
+observations [K, O] and the final privileged observations [K, C] or None"""
 
 
 class ActingPolicy(Protocol):
@@ -75,7 +75,7 @@ class Sink(ABC):
         """The run has ended; ``env`` holds the observations that follow its last step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What is under way between two runs."""
+        """What is incomplete between two runs."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any], *, same_episodes: bool) -> None:  # noqa: B027

@@ -120,7 +120,7 @@ def load_checkpoint(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
 
 @contextmanager
 def restoring(what: str | Path = "the checkpoint") -> Iterator[None]:
-    """While parts of a checkpoint are taken over; errors name it as ``what``.
+    """A context in which parts of a checkpoint are taken over; errors name it as ``what``.
 
     Raises:
         CheckpointError: parts of it are missing; or its networks are of other sizes, as settings of the environment
@@ -237,7 +237,7 @@ class Checkpoints:
 
 
 def _copy(path: Path, to: Path) -> None:
-    """Have the file under a second name as well, which costs no space where the file system knows hard links."""
+    """Give the file a second name, which costs no space where the file system knows hard links."""
     with _in_place_of(to) as beside:
         try:
             os.link(path, beside)

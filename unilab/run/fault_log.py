@@ -1,4 +1,4 @@
-"""Simulation faults of a run: what it says of them, and when it gives up."""
+"""The simulation faults of a run: its warnings, and when the run gives up."""
 
 import logging
 from pathlib import Path

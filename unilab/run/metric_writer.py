@@ -15,10 +15,10 @@ from unilab.run.progress import Progress
 from unilab.settings import SettingsError, nearest
 
 RECORDS_PER_SECOND = 10
-"""the most that are written: iterations of a few milliseconds would spend their time on it"""
+"""bound of the rows written: iterations of a few milliseconds would spend their time on writing"""
 CURVE_FILE = "curve.csv"
 _EVENT_FILES = itertools.count()
-"""tells files of one process and second apart"""
+"""distinguishes files that one process begins within a second"""
 
 
 class TensorBoardLogger:
@@ -111,7 +111,7 @@ class CsvLogger:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _rewrite(self, values: Mapping[str, float], before: float) -> None:
-        """Give the file a column for each of ``values``; of its rows those of iterations ``before`` stay."""
+        """Give the file a column for each of ``values``, and keep its rows of iterations below ``before``."""
         rows: list[dict[str, str]] = []
         if self._path.exists():
             with self._path.open(encoding="utf-8", newline="") as file:
@@ -134,8 +134,8 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 class MetricWriter:
-    """Gives the iterations of a run to a logger: of those of one second the first ``RECORDS_PER_SECOND``, and always
-    the last one of the run.
+    """Gives iterations of a run to a logger: the first ``RECORDS_PER_SECOND`` of each second, and always the last one
+    of the run.
 
     Args:
         log_dir: the folder that is written to; None: nothing is written.

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Counters since training began, all cumulative: who wants a rate compares two of them.
+    """Counters since training began, all cumulative; a rate is the difference of two of them.
 
     A mean of rates hides stalls; the difference of two counters over the difference of two clocks does not.
     """

@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
-    """A signal asked for a clean stop, before which is saved what is to be kept."""
+    """A signal asked for a clean stop; what is to be kept is saved first."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}")

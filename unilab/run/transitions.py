@@ -52,9 +52,9 @@ class NStepReturns:
     over the fewer steps that there were, so no step is lost and none reaches into the next episode.
 
     A step that failed (``failed``, a numerical fault of the simulation) is no observation of what the action does:
-    it is left out, and what was open in its row ends before it, as if cut by a time limit. Its action may be what is
-    not finite, and to call the failure a termination would teach that it is worth 0: a reward where returns are
-    negative. With n = 1 steps pass through untouched.
+    it is left out, and what was open in its row ends before it, as if cut by a time limit. Its action may be the value
+    that is not finite. To call the failure a termination would teach that it is worth 0, which is a reward where
+    returns are negative. With n = 1 steps pass through untouched.
 
     Args:
         n: the most steps that a transition spans.

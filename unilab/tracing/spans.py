@@ -71,7 +71,7 @@ class Span:
 
 _OFF = Span()
 _recorder: "Recorder | None" = None
-"""None also when the recorder has had enough"""
+"""None as well once the recorder has reached its limit"""
 _started: "Recorder | None" = None
 
 
@@ -242,7 +242,7 @@ class Recorder:
             self._close()
 
     def _register(self) -> "_Thread":
-        """Know the calling thread from now on, and forget those that have ended."""
+        """Register the calling thread, and forget threads that have ended."""
         thread = _Thread(self, None if self._cuda is None else CudaSpans(self._cuda))
         with self._lock:
             ended = [known for known in self._threads if not known.thread.is_alive()]

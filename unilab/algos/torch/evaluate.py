@@ -13,9 +13,9 @@ from unilab.run.loop import trainer_name
 from unilab.run.seeding import derive_seed
 
 MOST_ENVS = 64
-"""stepped together unless more are asked for"""
+"""environments stepped together, unless more are asked for"""
 OnStep = Callable[[int, Sequence[float]], None]
-"""is given the steps so far and the returns so far after each step of all environments"""
+"""called after each step of all environments, with the number of steps and the returns so far"""
 
 
 def evaluate(

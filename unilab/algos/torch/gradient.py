@@ -42,7 +42,7 @@ class SharedGradients:
         return self._team.map(work)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """In which the calling thread computes with ``dtype``."""
+        """A context in which the calling thread computes with ``dtype``."""
         if self._dtype == "float32":
             return nullcontext()
         # without a cache of converted weights, which threads would share, and a recording on CUDA keep

@@ -133,7 +133,7 @@ class Run(TrainingRun):
         self._runner = runner
         self._log = None if self.directory is None else self.directory / "collector.log"
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-        with ExitStack() as self._owned:  # what has been made is closed if the next thing fails
+        with ExitStack() as self._owned:  # if a later step fails, what was made before it is closed
             self._learner = self.make_learner(dims)
             if saved is not None and resume is not None:
                 with restoring(resume):
@@ -152,14 +152,14 @@ class Run(TrainingRun):
 
     @abstractmethod
     def begin(self, dims: EnvDims, saved: Mapping[str, Any] | None) -> None:
-        """Make what experience comes from, and publish the first weights.
+        """Make the source of experience, and publish the first weights.
 
         Args:
             saved: the content of the checkpoint that the run goes on from.
         """
 
     def own(self, part: Any) -> Any:
-        """Have ``close`` end it; the newest first."""
+        """Let ``close`` end this object; the newest is ended first."""
         self._owned.callback(part.close)
         return part
 

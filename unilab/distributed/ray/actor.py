@@ -24,7 +24,7 @@ class Delivery:
     failure: Failure | None
     """why there are none any more; None: there may be more, or it was told to stop"""
     env_steps: int
-    """that it has made, of which the learner sees whether it gets on"""
+    """that it has made; they show the learner whether it gets on"""
     dropped: int
     """finished rollouts that were given up so far"""
 
@@ -76,7 +76,7 @@ class RolloutActor:
         weights: Mapping[str, Tensor] | None,
         seconds: float,
     ) -> Delivery:
-        """Go on as the learner wants it, and wait for the oldest finished rollout that it does not have.
+        """Take the learner's orders, and wait for the oldest finished rollout that the learner does not have.
 
         Args:
             call: number of this call; a call with a higher one ends its wait, and makes it say nothing.

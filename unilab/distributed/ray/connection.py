@@ -126,7 +126,7 @@ def choose_address(address: str | None, *, refuse_open: bool = False) -> str | N
 
 
 def lets_anybody_in(host: str, port: int) -> bool:
-    """Whether the head of a cluster answers who shows no token.
+    """Whether the head of a cluster answers somebody who shows no token.
 
     It is asked for the cluster's id, which every client begins with: an answer has data, a refusal has headers alone.
 

@@ -20,7 +20,7 @@ _CONCURRENT_CALLS = 8
 """calls that an actor carries out at once: the one that counts, some that it ends, and questions"""
 
 _ANSWER_SECONDS = 60.0
-"""after which a worker that has finished nothing answers at the latest, so that it is seen to get on"""
+"""after which a worker that has finished nothing answers at the latest, to show that it gets on"""
 
 _UNREACHABLE_SECONDS = 10.0
 """for which every call to a worker may fail before it counts as dead, unless Ray says so earlier"""
@@ -133,7 +133,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
         self._call(member)
 
     def _call(self, member: _Member) -> None:
-        """Tell a worker everything that it is to know, and ask for its next rollout."""
+        """Send a worker its orders and weights, and ask for its next rollout."""
         until = member.taken + member.owed - len(member.arrived) if self.in_step else None
         seconds = min(_ANSWER_SECONDS, self.hang_seconds / 2) if member.has_started else 0.0
         self._calls += 1

@@ -40,7 +40,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        """What is to be told of an exception."""
+        """The report of an exception."""
         data = None
         try:
             data = pickle.dumps(error)
@@ -74,7 +74,8 @@ class Call:
 
 
 def report_step(step: int) -> None:
-    """Tell the parent how many env steps this collector has made; one store. Elsewhere it does nothing."""
+    """Report to the parent how many env steps this collector has made; one store. In other processes it does
+    nothing."""
     if _steps is not None:
         _steps[0] = step
 

@@ -38,10 +38,10 @@ class DevicePipeline(ReplayPipeline):
         ]
         self._window = (0, 0)
         self._whole = self._next = 0
-        """numbers of the first row that was copied whole, and of the next to be copied"""
+        """number of the first row that was copied whole, and of the next row to copy"""
 
     def next_batch(self) -> dict[str, Tensor]:
-        """Sampled now, after the rows that are new have been copied."""
+        """A batch that is sampled now, after new rows have been copied."""
         self._check_open()
         with span("copy"):
             self.copy_new_rows()
@@ -81,11 +81,11 @@ class DevicePipeline(ReplayPipeline):
         return self._next - first
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator on the device is part of it."""
+        """As the base class's, with the generator on the device."""
         return super().state_dict() | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The generator on the device goes on, and all rows are copied once more."""
+        """As the base class's; the generator on the device goes on, and all rows are copied again."""
         super().load_state_dict(state)
         self._whole = self._next = 0
         self._generator.set_state(state["generator"].cpu())

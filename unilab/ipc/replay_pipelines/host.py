@@ -53,7 +53,7 @@ class BatchBuffer:
             self.take_back()  # the allocator may have given memory that work queued on the current stream still uses
 
     def fill(self, fill: Fill) -> None:
-        """Write the next batch; its copy to the device may still be under way on return."""
+        """Write the next batch. Its copy to the device may still be under way on return."""
         self.close()
         with span("sample"):
             fill(self._host)
@@ -169,7 +169,7 @@ class PrefetchPipeline(ReplayPipeline):
                 raise
 
     def state_dict(self) -> dict[str, Any]:
-        """The batch that was not handed out yet is part of it: [B, W], or None."""
+        """As the base class's, with the batch that was not handed out yet: [B, W], or None."""
         state: dict[str, Any] = super().state_dict() | {"ahead": None}
         self.refresh()
         if self._ahead is not None:
@@ -178,7 +178,7 @@ class PrefetchPipeline(ReplayPipeline):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The batch that was not handed out yet comes first."""
+        """As the base class's; the batch that was not handed out yet comes first."""
         super().load_state_dict(state)
         ahead = state["ahead"]
         if ahead is not None and ahead.shape != self._shape:

@@ -39,7 +39,7 @@ class Actor(nn.Module):
         self.log_std = None if dims.num_actions else nn.Parameter(std)
 
     def distribution(self, outputs: Tensor) -> Distribution:
-        """Of the body's outputs [..., outputs]."""
+        """The distribution of actions for the body's outputs [..., outputs]."""
         return Categorical(outputs) if self.log_std is None else DiagonalGaussian(outputs, self.log_std)
 
     def forward(self, observations: Tensor) -> Distribution:
@@ -87,7 +87,7 @@ class SamplingPolicy:
         self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
 
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
-        """Draw the noise of all steps, on which alone the log probabilities of a Gaussian depend."""
+        """Draw the noise of all steps; the log probabilities of a Gaussian depend on it alone."""
         self._drawn: Iterator[tuple[Tensor, np.ndarray]] | None = None
         if self._actor.log_std is not None:
             means = torch.zeros((), device=self._device).expand(steps, *self._clipped.shape)

@@ -170,7 +170,7 @@ class APPOLearner:
         return self.actor.state_dict()
 
     def get_critic_weights(self) -> dict[str, Tensor]:
-        """The critic's, with which collectors bootstrap steps that a time limit cut off; detached, not copied."""
+        """The same of the critic: collectors bootstrap with it where a time limit cut an episode off."""
         return self.critic.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class APPOLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict`` with the settings of now.
 
-        The learning rate goes on from what it has become, unless this learner began with another one than ``state``.
+        The learning rate goes on as it was, unless this learner began with another one than ``state``.
 
         Raises:
             RuntimeError: the networks differ.
@@ -336,7 +336,7 @@ class PackedSamples:
 
 
 ALWAYS_RETURNED = 32 * MIB
-"""glibc maps blocks from this size on one by one and gives them back as soon as they are freed"""
+"""glibc maps each block of this size or more on its own, and gives it back as soon as it is freed"""
 
 
 def learner_items(

@@ -75,7 +75,7 @@ class InProcessSource:
         return fields, self._version
 
     def counters(self) -> CollectorCounters:
-        """The loop's counters; it never waits for a slot."""
+        """The loop's counters; this source never waits for a slot."""
         return CollectorCounters.of(self._loop.metrics() | {"busy_seconds": self._busy_seconds})
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,8 +96,8 @@ class ProcessSource:
 
     Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.
 
-    What it was doing cannot be saved from here: a resumed run starts its episodes anew, with random streams of
-    their own, and goes on counting where the old one stopped.
+    The state of its environments is not saved: a resumed run starts new episodes with random streams of their own, and
+    goes on counting where the old one stopped.
     """
 
     def __init__(

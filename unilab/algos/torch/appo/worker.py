@@ -70,7 +70,7 @@ def acting_loop(
     device: str | None = None,
     faults: Path | None = None,
 ) -> tuple[ActingLoop, RolloutSink]:
-    """What collects for ``config``, and where it is told into which arrays.
+    """The acting loop that collects for ``config``, and its sink, which has the arrays to write into.
 
     Args:
         env: the environments; they stay the caller's to close.

@@ -1,1 +1,1 @@
-"""What a run will allocate (``estimate``), and what its processes cost beside that (``processes``)."""
+"""What a run will allocate (``estimate``), and what its processes cost besides (``processes``)."""

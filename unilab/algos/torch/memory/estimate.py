@@ -1,4 +1,4 @@
-"""What a run will allocate, item by item, before anything is: so that what does not fit is refused.
+"""What a run will allocate, item by item, before it allocates anything: a run that does not fit is refused.
 
 Each object says beside its own code how many bytes it will take; here they are added up. What a process costs beside
 its data, what the C allocator keeps of freed blocks included, is measured once on each machine (``processes``). What

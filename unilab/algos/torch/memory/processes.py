@@ -1,7 +1,7 @@
 """What a process costs beside its data: the interpreter, the libraries, threads, and what the C allocator keeps.
 
 That depends on the versions and on the machine, so it is measured by trainings in a child (``rehearsal``) and
-remembered. Some seconds, once for a machine and set of versions.
+remembered. The measuring takes some seconds, once for a machine and its versions.
 """
 
 import functools
@@ -105,8 +105,8 @@ def measure_process_cost() -> ProcessCosts:
 
 @functools.cache  # a plan asks for each of a thousand configurations, and a version is read from a file
 def cache_name() -> str:
-    """Under which the costs are kept (``unilab.machine.user_cache``): it changes with what changes them, and with what
-    is kept of them."""
+    """The name under which the costs are kept (``unilab.machine.user_cache``). It changes with everything that may
+    change the costs, and with the fields of ``ProcessCosts``."""
     words = ["gradients of each step, loaded without a look for garbage", platform.node(), platform.machine()]
     words += [platform.python_version(), sys.prefix]
     for package in PACKAGES:

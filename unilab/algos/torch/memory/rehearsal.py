@@ -33,7 +33,7 @@ INTERVAL = 0.01
 
 
 def look_at_processes(folder: str) -> dict[str, ProcessCost]:
-    """What each process of the smallest run there is holds."""
+    """What each process of the smallest possible run holds."""
     costs: dict[str, ProcessCost] = {}
 
     def look(progress: Progress) -> bool:

@@ -1,4 +1,4 @@
-"""What networks take of memory, asked of the networks themselves: a user's are like the built-in ones."""
+"""The memory that networks take, asked of the networks themselves, so that a user's own are counted too."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ from unilab.ipc.weight_sync import weight_sync_bytes
 
 Networks = TypeVar("Networks", bound=tuple[nn.Module, nn.Module])
 KEPT = 8
-"""networks of so many configurations are kept, of which a plan asks a thousand times"""
+"""number of configurations whose networks are kept: a plan asks for each of them many times"""
 _networks: dict[str, Any] = {}
 
 

@@ -23,8 +23,8 @@ from unilab.run.checkpoint import continue_generator, continue_optimizer
 from unilab.run.seeding import derive_seed
 
 DATA_PARALLEL_ROWS = 2048
-"""a thread's part of a batch from which threads have rows of their own; in smaller ones they would mostly wait for the
-interpreter's lock, and work inside each operation instead"""
+"""rows of a thread's part of a batch from which threads work on rows of their own; with fewer they would mostly wait
+for the interpreter's lock, and they work inside each operation instead"""
 PASS_ROWS = 512
 """rows that a core takes through the networks at once: with 4,096, which leave its caches, it needed 9 % more time"""
 
@@ -94,14 +94,15 @@ class OffPolicyLearner(ABC):
         self._run = self._replayed()
 
     def adam(self, *groups: dict[str, Any]) -> torch.optim.Optimizer:
-        """AdamW over groups of parameters, without decay unless a group says so; fused where there is such a kernel."""
+        """AdamW over groups of parameters, without decay unless a group says so; fused where PyTorch has such a
+        kernel."""
         capturable = self.device.type == "cuda" and self.config.algorithm.cuda_graphs
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.AdamW(list(groups), weight_decay=0.0, fused=fused, capturable=capturable)
 
     @property
     def scales_rewards(self) -> bool:
-        """The factor of the rewards follows them (``reward_scale: auto``)."""
+        """Whether the factor of the rewards follows the rewards (``reward_scale: auto``)."""
         return self.config.algorithm.reward_scale == "auto"
 
     @abstractmethod
@@ -114,7 +115,7 @@ class OffPolicyLearner(ABC):
 
     @abstractmethod
     def _update(self, batch: Batch, with_actor: bool) -> None:
-        """One update. Nothing is read back from an accelerator, and nothing outlives it but state: it is recorded."""
+        """One update. It can be recorded: nothing is read back from an accelerator, and only state outlives it."""
 
     def update(self, batch: Batch) -> None:
         """One update from a batch [B, ...] as ``ReplayBuffer.sample`` returns it, on the learner's device.
@@ -135,10 +136,10 @@ class OffPolicyLearner(ABC):
     def _scaled_rewards(self, batch: Batch) -> Tensor:
         """[B] that are learned from; the replay buffer holds the environment's own.
 
-        With ``reward_scale: auto`` they are divided by the return that their root mean square would have, if it came
-        in every step for ever. The average return of the batches is then between -1 and 1, whatever the task. SimbaV2
-        (arXiv:2502.15280) follows the returns themselves, for which every environment needs a sum of its own; here a
-        batch is enough.
+        With ``reward_scale: auto`` they are divided by the return that their root mean square would have, if it came in
+        every step for ever. The average return of the batches is then between -1 and 1, whatever the task. SimbaV2
+        (arXiv:2502.15280) follows the returns themselves, which takes a running sum for every environment; here a batch
+        is enough.
         """
         rewards, scale = batch["rewards"], self.config.algorithm.reward_scale
         if scale != "auto":

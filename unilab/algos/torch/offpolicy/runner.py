@@ -118,10 +118,10 @@ class OffPolicyRun(Run):
         self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 
     def iterate(self, check: Check) -> Progress:
-        """Take new transitions, have the next ones made, and train meanwhile."""
+        """Take new transitions, order the next ones, and train meanwhile."""
         config, source, before = self._config, self._source, self.progress
 
-        def look() -> None:  # while there is not enough to learn from, which may be because every step fails
+        def look() -> None:  # there is not enough to learn from, perhaps because every step fails
             check()
             self.faults.report(source.counters())
 

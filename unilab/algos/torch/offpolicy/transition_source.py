@@ -27,7 +27,7 @@ from unilab.run.seeding import derive_seed
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
-"""between two looks at what else may have happened, while others work"""
+"""between two checks of signals and workers while waiting"""
 ANSWER_SECONDS = 2.0
 """for a collector's answer once a signal has asked for the end"""
 
@@ -76,7 +76,7 @@ class TransitionSource(ABC):
 
     @abstractmethod
     def proceed(self) -> None:
-        """Have the next steps made; the first call starts who makes them. Running freely it needs no more."""
+        """Order the next steps. The first call starts whoever makes them; running freely, it is the only one needed."""
 
     def take(self, check: Check, enough: Callable[[], bool]) -> bool:
         """Wait until the steps under way are made, or, running freely, until ``enough()``.
@@ -101,8 +101,8 @@ class TransitionSource(ABC):
 
     @abstractmethod
     def counters(self) -> CollectorCounters:
-        """Of the steps that were taken, or, running freely, of those that were made; they go on from those of the run
-        that was resumed."""
+        """Counters of the steps that were taken, or, running freely, of those that were made; those of a resumed run
+        are included."""
 
     def state_dict(self, check: Check, *, with_rows: bool) -> dict[str, Any]:
         """What a resumed run needs; in lock step the steps under way are made first."""
@@ -123,7 +123,7 @@ class TransitionSource(ABC):
 
     @abstractmethod
     def _look(self) -> None:
-        """Running freely: see what was made meanwhile.
+        """Running freely: take in what was made meanwhile.
 
         Raises:
             WorkerError: who makes the steps has failed.
@@ -131,7 +131,7 @@ class TransitionSource(ABC):
 
     @abstractmethod
     def _state(self, check: Check) -> dict[str, Any] | None:
-        """The exact state of who makes the steps, where there is one; the steps under way are made first."""
+        """The exact state of whoever makes the steps, where there is one; the steps under way are made first."""
 
 
 class CollectorSource(TransitionSource):
@@ -272,13 +272,13 @@ class CollectorSource(TransitionSource):
             raise
 
     def _raise_its_failure(self) -> None:
-        """The other end of the pipe is gone: raise what ended the collector, as soon as that is known."""
+        """Raise what ended the collector, as soon as that is known: the other end of the pipe is gone."""
         self._runner.interrupt.wait(5.0)
         self._runner.check_collectors()
 
 
 def row_layout(config: OffPolicyConfig, dims: EnvDims) -> RowLayout:
-    """Of the transitions in the replay buffer."""
+    """The layout of the transitions in the replay buffer."""
     return RowLayout(dims.obs, dims.action, dims.critic, config.algorithm.n_step > 1)
 
 

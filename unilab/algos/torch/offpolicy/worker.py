@@ -34,8 +34,8 @@ _ACTOR = "actor."
 class ExploringPolicy(nn.Module):
     """The actor as it acts while it trains: at first uniformly at random, then with its noise; actions in [-1, 1].
 
-    The collector counts its random steps. For a worker they are part of the weights, as the buffer ``exploring``: so a
-    restarted one knows as well whether the others still act at random.
+    The collector counts its random steps. For a worker the buffer ``exploring``, which is part of the weights, says
+    whether to act at random, so that a restarted worker does as the others do.
 
     Args:
         config: the run; ``num_envs`` of it over all workers.
@@ -70,7 +70,8 @@ class ExploringPolicy(nn.Module):
         return actions, {"actions": actions}
 
     def place(self, worker: int) -> None:
-        """Be the policy of this worker: noise that differs among environments is spread over those of all workers."""
+        """Become the policy of this worker: noise that differs among environments is spread over those of all
+        workers."""
         self._worker = worker
 
     def compute_actions(self, obs: Tensor, generator: torch.Generator) -> Tensor:
@@ -103,7 +104,7 @@ def acting_loop(
     seed: int,
     faults: Path | None = None,
 ) -> ActingLoop:
-    """What collects for ``config``: actions in [-1, 1] for the policy and in the replay buffer.
+    """The acting loop that collects for ``config``: actions are in [-1, 1] for the policy and in the replay buffer.
 
     Args:
         env: the environments, which get them scaled to their bounds; they stay the caller's to close.
@@ -122,7 +123,7 @@ def acting_loop(
 
 
 def inference_bytes(rows: int, actor: Actor, dims: EnvDims) -> int:
-    """Of the noise and the activations of one step."""
+    """Bytes of the noise and the activations of one step."""
     return 4 * rows * (2 * pass_numbers(actor.body, dims.obs)[1] + 8 * dims.action + dims.obs)
 
 
@@ -201,7 +202,7 @@ def off_policy_collector_fn(
             else:
                 raise ValueError(f"the collector got the command {command!r}; it knows {COLLECT} and {STATE}")
             if commands is not None:
-                with suppress(ConnectionError):  # the runner has gone, and the wait for its next command tells
+                with suppress(ConnectionError):  # the runner has gone; the wait for its next command notices
                     commands.send(answer)
             elif bell is not None:
                 bell.set()

@@ -169,7 +169,7 @@ class _Filler:
         self._error: Exception | None = None
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:
-        """Leave weights for the thread, which gives the newest to the workers; their version."""
+        """Leave weights for the thread, which gives the newest ones to the workers; returns their version."""
         copies = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
         with self._lock:
             self._pending, self._published = copies, self._published + 1

@@ -102,7 +102,7 @@ class ScalarValue:
         return rewards + discounts * (self.reduced(outputs) - bonus)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of each critic and row [k, B]."""
+        """The loss of each critic and row [k, B]."""
         return 0.5 * (outputs.squeeze(-1) - targets).square()
 
 

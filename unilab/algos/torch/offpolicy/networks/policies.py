@@ -24,7 +24,7 @@ class Actor(nn.Module, ABC):
         self.body = build(config.network.actor, obs_dim, output_dim, "network.actor", relu_mlp)
 
     def outputs(self, obs: Tensor) -> Tensor:
-        """What the network says of observations [N, O]: [N, outputs]."""
+        """The network's outputs [N, outputs] for observations [N, O]."""
         outputs: Tensor = self.body(self.normalizer(obs))
         return outputs.float()
 
@@ -44,7 +44,7 @@ class TanhGaussianActor(Actor):
         super().__init__(config, obs_dim, 2 * action_dim)
 
     def distribution(self, obs: Tensor) -> SquashedGaussian:
-        """Of actions [N, A], for observations [N, O]."""
+        """The distribution of actions [N, A] for observations [N, O]."""
         return SquashedGaussian.of_outputs(self.outputs(obs))
 
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
