@@ -1,13 +1,12 @@
 """``compare``: whether NEW is worse than BASE."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_results, add_verb, fraction, not_negative, positive, positive_int
-from harness.cli.output import print_json
+from harness.cli.output import as_json, print_json
 
 ERROR = 2
 """where 1 is a regression"""
@@ -58,6 +57,7 @@ def add_compare(verbs: Any) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> int:
+    """Compare two sides, recorded before or measured now; the exit code is the decision."""
     from harness.compare import measured, recorded, verdict
     from harness.compare.sides import CompareError, resolve
     from harness.measure.record import write_atomic
@@ -98,7 +98,7 @@ def compare(arguments: argparse.Namespace) -> int:
     content = verdict.as_dict(comparison, base, new)
     if folder is not None:
         content["folder"] = str(folder)
-        write_atomic(folder / "comparison.json", json.dumps(content, indent=2, default=str) + "\n")
+        write_atomic(folder / "comparison.json", as_json(content) + "\n")
     verdict.show(comparison, base, new, out)
     if folder is not None:
         out.print(f"Records: {folder}", soft_wrap=True)

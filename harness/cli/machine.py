@@ -16,6 +16,7 @@ def add_check_env(verbs: Any) -> None:
 
 
 def check_env(arguments: argparse.Namespace) -> int:
+    """Step an environment, and exit with an error if its code makes mistakes."""
     from harness.files.yaml_file import Document
     from unilab.envs.check import check
 
@@ -32,6 +33,7 @@ def add_machine(verbs: Any) -> None:
 
 
 def show_machine(arguments: argparse.Namespace) -> int:
+    """Describe the machine, as records name it."""
     from harness.measure import host as machine
 
     description = machine.describe()
@@ -43,6 +45,7 @@ def add_clean(verbs: Any) -> None:
 
 
 def clean(arguments: argparse.Namespace) -> int:
+    """Remove the shared memory of crashed runs, and nothing of runs that live."""
     from unilab.ipc.shared_memory import segments
 
     removed = segments.remove_leftovers()

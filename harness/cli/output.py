@@ -20,12 +20,17 @@ def tell(arguments: argparse.Namespace, content: Any, *lines: str) -> int:
     return 0
 
 
+def as_json(content: Any) -> str:
+    """The content as JSON text, with null for NaN and infinity, which JSON lacks."""
+    return json.dumps(_finite(content), indent=2, default=str, allow_nan=False)
+
+
 def print_json(content: Any) -> None:
-    print(json.dumps(_finite(content), indent=2, default=str))
+    """Print the content as JSON on stdout, for programs."""
+    print(as_json(content))
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity, which JSON lacks, as null."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -34,6 +39,7 @@ def _finite(value: Any) -> Any:
 
 
 def show_timeline(folder: Path, out: "Console") -> None:
+    """Say where the timeline of a run is, and what opens it."""
     from harness.study.timelines import TRACE_FILE, VIEWER
 
     out.print(f"timeline: {folder / TRACE_FILE} (open it in {VIEWER})", soft_wrap=True)

@@ -61,6 +61,7 @@ def _add_measuring(verb: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
+    """Measure a suite, or go on with its study; ``made`` is the plan where there is no suite file."""
     from harness.predict import plan
     from harness.study import timelines
 
@@ -98,6 +99,7 @@ def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
 
 
 def tune(arguments: argparse.Namespace) -> int:
+    """As ``run``, with a suite that is made from a goal."""
     from harness.files.yaml_file import to_yaml
     from harness.predict import plan
     from harness.predict.memory import host_limit

@@ -23,6 +23,7 @@ def add_report(verbs: Any) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    """Write the page of a study, of several side by side, or of a run of ``train``."""
     from harness.report.page.write import write_named
 
     written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
@@ -35,6 +36,7 @@ def add_list(verbs: Any) -> None:
 
 
 def list_all(arguments: argparse.Namespace) -> int:
+    """List the studies below ``--results``, the suites and the environments."""
     from harness.report import listing
 
     content = listing.collect(arguments.results, Path("suites"))

@@ -37,6 +37,7 @@ def add_init(verbs: Any) -> None:
 
 
 def init(arguments: argparse.Namespace) -> int:
+    """Write a small commented suite; a file that is there stays."""
     file: Path = arguments.file
     name = "".join(one if one.isalnum() and one.isascii() else "_" for one in file.stem).lstrip("_") or "suite"
     try:
@@ -54,6 +55,7 @@ def add_schema(verbs: Any) -> None:
 
 
 def schema(arguments: argparse.Namespace) -> int:
+    """Print the JSON schema of the suite file."""
     from harness.report.reference import suite_schema
 
     print_json(suite_schema())
@@ -66,6 +68,7 @@ def add_settings(verbs: Any) -> None:
 
 
 def settings(arguments: argparse.Namespace) -> int:
+    """List every setting of a trainer with its meaning and default."""
     from harness.report import reference
 
     found = reference.settings(arguments.trainer)
@@ -84,6 +87,7 @@ def add_validate(verbs: Any) -> None:
 
 
 def validate(arguments: argparse.Namespace) -> int:
+    """Check a suite and start nothing; mistakes are errors with their lines."""
     from harness.predict import plan
 
     made = plan.make(arguments.suite, arguments.set)
@@ -102,6 +106,7 @@ def add_plan(verbs: Any) -> None:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
+    """Show what a suite would measure and take on this machine; nothing is started."""
     from harness.predict import plan, ranking
     from harness.report import planned
     from harness.report.live import console

@@ -122,6 +122,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
+        """The exit code of ``compare``."""
         return EXIT_CODES[self.outcome]
 
 
@@ -200,15 +201,7 @@ def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
 
 def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
     """For a program; fractions where the table has percent."""
-
-    def finite(value: Any) -> Any:
-        """JSON has neither NaN nor infinity."""
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    metrics = []
-    for one in comparison.metrics:
-        content = {name: finite(value) for name, value in dataclasses.asdict(one).items()}
-        metrics.append(content | {"interval": list(map(finite, one.interval))})
+    metrics = [dataclasses.asdict(one) for one in comparison.metrics]
     return {
         "outcome": comparison.outcome, "exit_code": comparison.exit_code, "base": base.as_dict(), "new": new.as_dict(),
         "metrics": metrics, "notes": comparison.pairs.notes, **comparison.pairs.doubts,

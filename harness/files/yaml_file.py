@@ -182,7 +182,7 @@ def _apply(content: dict[str, Any], override: str, flat_groups: Sequence[str]) -
 
 
 def _forget(group: dict[str, Any], name: str) -> None:
-    """Remove a setting and return it, whether it is written with dots or nested."""
+    """Remove a setting, whether it is written with dots or nested."""
     for known in list(group):
         inner = group[known]
         if known == name or known.startswith(f"{name}."):

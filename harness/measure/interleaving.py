@@ -70,11 +70,13 @@ class Processes:
         return not still.isdisjoint(opened)
 
     def signal(self, signum: int) -> None:
+        """Send a signal to all of them; one that has ended is left out."""
         for held in list(self._held.values()):
             with suppress(OSError):  # it has ended; or a signal handler calls this while they are being let go
                 signal.pidfd_send_signal(held, signum)
 
     def close(self) -> None:
+        """Let go of all descriptors."""
         for held in self._held.values():
             os.close(held)
         self._held = {}

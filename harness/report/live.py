@@ -55,6 +55,7 @@ class ProgressLine:
         return time.monotonic() >= self._due
 
     def show(self, line: str, indent: str = "") -> None:
+        """Show a line in place of the last one, unless that is too new."""
         if not self.due:
             return
         self._due = time.monotonic() + (LIVE_SECONDS if self._live else PLAIN_SECONDS)

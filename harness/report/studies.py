@@ -38,6 +38,7 @@ class Trial:
 
     @cached_property
     def complete(self) -> list[Record]:
+        """The repeats that count and were measured to their end."""
         return [record for record in self.counted if record.state == "complete"]
 
     @cached_property
@@ -47,6 +48,7 @@ class Trial:
 
     @property
     def baseline(self) -> bool:
+        """Whether it is the baseline."""
         return self.records[0].baseline
 
     @property
@@ -57,18 +59,22 @@ class Trial:
 
     @property
     def params(self) -> dict[str, Any]:
+        """What the search or the baseline set, by dotted names."""
         return self.records[-1].params
 
     @property
     def settings(self) -> str:
+        """Its configuration on one line."""
         return settings_text(self.params)
 
     @property
     def state(self) -> str:
+        """``complete`` if any repeat was; otherwise how the last one ended."""
         return "complete" if self.complete else (self.counted or self.records)[-1].state
 
     @property
     def confirmed(self) -> bool:
+        """Whether the confirmation measured it."""
         return any(record.phase == "confirm" for record in self.complete)
 
     @property
@@ -78,6 +84,7 @@ class Trial:
 
     @property
     def verdict(self) -> str:
+        """What limited it, as its newest record says; empty where none does."""
         return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
 
     def limited_by(self, fixed: dict[str, Any]) -> str:
@@ -183,6 +190,7 @@ class ReportedStudy(RecordedStudy):
 
     @property
     def name(self) -> str:
+        """The study as pages name it."""
         return super().name if self._task is None else f"{super().name} in {self._task}"
 
     @cached_property
@@ -208,6 +216,7 @@ class ReportedStudy(RecordedStudy):
         return [by_number[number] for number in ranking(self.records, self.suite)]
 
     def trial(self, number: int | None) -> Trial | None:
+        """The trial of that number; None where there is none."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
     def role(self, trial: Trial) -> str:

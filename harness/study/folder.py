@@ -132,6 +132,7 @@ class Study:
         return RecordedStudy(self.folder).manifest.get("storage")
 
     def write_tables(self) -> None:
+        """Write ``trials.csv`` and ``curves.csv``."""
         write_tables(self.folder, self.records.records)
 
     @property
@@ -145,12 +146,15 @@ class Study:
         return attempts_that_count(own)
 
     def params(self, trial: int) -> dict[str, Any]:
+        """What the search or the baseline set in a trial, by dotted names."""
         return self.of_trial(trial)[0].params
 
     def measured(self, trial: int) -> bool:
+        """Whether the search measured a trial to its end."""
         return any(record.state == "complete" for record in self.of_trial(trial, "search"))
 
     def ranking(self, suite: Suite) -> list[int]:
+        """Numbers of the trials that met all constraints, best first, as the search measured them."""
         return ranking(self.records.records, suite, "search")
 
     def strangers(self) -> list[str]:

@@ -41,6 +41,7 @@ class RecordedStudy:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
+        """The content of ``manifest.json``."""
         try:
             content = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -49,6 +50,7 @@ class RecordedStudy:
 
     @cached_property
     def ceilings(self) -> Ceilings | None:
+        """The ceilings that its predictions are from."""
         return ceilings.load(self.folder / ceilings.FILE)
 
     @cached_property
@@ -82,6 +84,7 @@ class RecordedStudy:
 
     @property
     def name(self) -> str:
+        """``<suite>/<study id>``."""
         return f"{self.suite.name}/{self.folder.resolve().name}"
 
     @property

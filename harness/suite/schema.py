@@ -157,6 +157,7 @@ class Objective(Section):
         return given
 
     def better(self, value: float, than: float) -> bool:
+        """Whether ``value`` is better than ``than``."""
         return value > than if self.direction == "maximize" else value < than
 
 
@@ -210,6 +211,7 @@ class ReturnAt(Section):
             raise ValueError("expected either env_steps or seconds")
 
     def to_dict(self) -> dict[str, float]:
+        """As a suite file has it."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -443,6 +445,7 @@ class SuiteSource:
     """what is wrong with the file, where ``suite`` is the rest of it"""
 
     def error(self, key: Key, problem: str) -> InputError:
+        """An error at a key of the file."""
         return self.document.error(key, problem)
 
 

@@ -49,6 +49,7 @@ class Space:
         return math.inf if math.inf in counts else math.prod(counts)
 
     def contains(self, name: str, value: Any) -> bool:
+        """Whether the value is one of the dimension, of the very same type."""
         dimension, value = self.dimensions[name], encode(value)
         if isinstance(dimension, CategoricalDistribution):
             return any(type(value) is type(choice) and value == choice for choice in dimension.choices)
@@ -60,9 +61,11 @@ class Space:
         return ends(self.dimensions[name])
 
     def encode(self, params: Params) -> Params:
+        """A configuration as Optuna holds it."""
         return {name: encode(value) for name, value in params.items()}
 
     def decode(self, params: Mapping[str, Any]) -> Params:
+        """A configuration that Optuna holds, with numbers of a continuous range rounded to ``DIGITS`` digits."""
         decoded = {}
         for name, value in params.items():
             dimension = self.dimensions[name]

@@ -62,4 +62,5 @@ def bytes_text(size: float) -> str:
 
 
 def minutes_text(seconds: float) -> str:
+    """A duration of so many seconds: a short one in seconds, any other in whole minutes."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"

@@ -19,10 +19,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from unilab.errors import UserError
+
 FloatArray = NDArray[np.float32]
 
 
-class EnvironmentMistake(ValueError):
+class EnvironmentMistake(UserError, ValueError):
     """A mistake in an environment's own code: which method returned what, and what was expected."""
 
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from unilab.errors import UserError
 from unilab.run.progress import CollectorCounters
 
 logger = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ FAILED_STEPS = 100
 """number of steps in a row in which all environments may fail before the run ends"""
 
 
-class AllStepsFailedError(RuntimeError):
+class AllStepsFailedError(UserError, RuntimeError):
     """Nothing can be learned: for a while every step of every environment has failed numerically."""
 
 

@@ -139,6 +139,7 @@ class Page:
 
     @property
     def charts(self) -> list[Chart]:
+        """All charts, by section."""
         shown = [chart for section in self.sections for chart in section.charts]
         return [*shown, *self.answer.charts] if self.answer else shown
 

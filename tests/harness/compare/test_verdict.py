@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import math
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from harness.cli.output import as_json
 from harness.compare.measured import Schedule
 from harness.compare.sides import Side
 from harness.compare.verdict import MetricChange, Pairs, as_dict, compare, compare_metric, show
@@ -193,4 +193,4 @@ def test_the_table_fits_80_columns_and_cuts_nothing_off_and_the_json_is_one(pair
     for whole in (r"2,222,22\d", r"12,3\d\d MiB", "undecided" if pairs == 1 else "same"):
         assert re.search(whole, text)
     content = as_dict(comparison, Side("a", study=Path("a")), Side("b", study=Path("b")))
-    json.dumps(content, allow_nan=False)
+    as_json(content)  # raises ValueError for what JSON lacks

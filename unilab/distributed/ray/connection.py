@@ -9,6 +9,8 @@ import socket
 import threading
 from pathlib import Path
 
+from unilab.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
@@ -22,7 +24,7 @@ _END = 1
 """flag of the last frame of a stream"""
 
 
-class OpenClusterError(ConnectionError):
+class OpenClusterError(UserError, ConnectionError):
     """A cluster takes code from anybody who reaches it."""
 
 

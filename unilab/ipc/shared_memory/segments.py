@@ -64,7 +64,7 @@ class SegmentClosedError(RuntimeError):
     """Shared memory was used through a handle after its close()."""
 
 
-class LockHeldError(RuntimeError):
+class LockHeldError(UserError, RuntimeError):
     """Another process holds the lock of shared memory and stands still."""
 
 

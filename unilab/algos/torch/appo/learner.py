@@ -336,7 +336,8 @@ class PackedSamples:
 
 
 ALWAYS_RETURNED = 32 * MIB
-"""glibc maps each block of this size or more on its own, and gives it back as soon as it is freed"""
+"""glibc never raises the threshold from which it maps a block on its own above this size (mallopt(3)), so it gives
+larger blocks back as soon as they are freed"""
 
 
 def learner_items(
