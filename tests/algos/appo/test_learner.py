@@ -282,6 +282,26 @@ def test_learns_a_simple_task():
     assert (learner.actor(test).mode - test[:, :ACTIONS]).square().mean().item() < 0.1
 
 
+def test_learns_values_of_thousands():
+    """One step, reward 5,000 + 1,000 x: the critic explains it, whatever the unit of the reward."""
+    learner = build(**SIMPLE)
+    test = learn(learner, lambda obs, actions: 5000 + 1000 * obs[..., 0], iterations=60)
+    with torch.no_grad():
+        errors = learner.critic(test) - (5000 + 1000 * test[:, 0])
+    assert errors.square().mean().sqrt().item() < 100
+
+
+def test_a_checkpoint_of_before_the_scale_of_values_goes_on():
+    learner, earlier = build(), build(value_normalization=False)
+    earlier.update(random_rollout())
+    state = copy.deepcopy(earlier.state_dict())
+    state["critic"] = {name: value for name, value in state["critic"].items() if not name.startswith("scale.")}
+    learner.load_state_dict(state)
+    assert torch.equal(parameters(learner), parameters(earlier))
+    learner.update(random_rollout())
+    assert learner.critic.scale.count == 1
+
+
 def test_learns_to_choose():
     """One step, reward for the index of the largest observation."""
     learner = build(num_actions=OBS, **SIMPLE)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.networks.build import build, mlp
 from unilab.algos.torch.networks.distributions import Categorical, DiagonalGaussian, Distribution
-from unilab.algos.torch.networks.normalizer import RunningNormalizer
+from unilab.algos.torch.networks.normalizer import RunningNormalizer, ValueScale
 from unilab.envs import EnvDims, VecEnv
 from unilab.envs.vec_env import FloatArray
 
@@ -62,10 +62,11 @@ class Critic(nn.Module):
         self.normalizer = RunningNormalizer(seen) if config.obs_normalization else nn.Identity()
         built_in = functools.partial(mlp, activation=config.network.activation)
         self.body = build(config.network.critic, seen, 1, "network.critic", built_in)
+        self.scale = ValueScale()
 
     def forward(self, observations: Tensor) -> Tensor:
         """Values [...] of observations [..., O]."""
-        return self.body(self.normalizer(observations)).squeeze(-1)
+        return self.scale(self.body(self.normalizer(observations)).squeeze(-1))
 
 
 class SamplingPolicy:

@@ -52,7 +52,8 @@ class AlgorithmConfig:
     max_grad_norm: PositiveFloat = 1.0
     """bound of the gradient's norm, over all parameters together"""
     use_clipped_value_loss: bool = False
-    """bound each value's change by clip_param, as PPO's first code did; returns far above 1 are then never learned"""
+    """bound each value's change by clip_param, as PPO's first code did; without value_normalization returns far above 1
+    are then never learned"""
     schedule: Literal["fixed", "adaptive"] = "adaptive"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
     desired_kl: PositiveFloat = 0.01
@@ -73,6 +74,8 @@ class AlgorithmConfig:
     """bound of the importance ratio in V-trace's trace, which carries later differences back"""
     behavior_ratio_clip: PositiveFloat = 2.0
     """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
+    value_normalization: bool = True
+    """the critic learns in units of the running mean and standard deviation of its targets (PopArt, arXiv:1602.07714)"""
     enable_compile: Placement[bool] = False
     """torch.compile the loss"""
 

@@ -18,7 +18,7 @@ from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.gradient import Batch, SharedGradients
-from unilab.algos.torch.networks.normalizer import RunningNormalizer
+from unilab.algos.torch.networks.normalizer import RunningNormalizer, ValueScale
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.envs import EnvDims
 from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
@@ -70,6 +70,7 @@ class APPOLearner:
         enable_compile: bool = Defaults.enable_compile,
         *,
         behavior_ratio_clip: float = Defaults.behavior_ratio_clip,
+        value_normalization: bool = Defaults.value_normalization,
         num_threads: int = 1,
         dtype: str = "float32",
         seed: int = 0,
@@ -148,7 +149,7 @@ class APPOLearner:
                 self.update_target_network()
         metrics = dict(zip(totals, (torch.stack(list(totals.values())) / steps).tolist(), strict=True))
         metrics |= {"gradient_norm": gradient_norm / steps, "learning_rate": self.learning_rate}
-        metrics["value_mean"] = float(samples["values"].mean())
+        metrics["value_mean"] = float(self.critic.scale(samples["values"]).mean())
         if self.actor.log_std is not None:
             metrics["action_std"] = float(self.actor.log_std.detach().exp().mean())
         return metrics
@@ -199,7 +200,8 @@ class APPOLearner:
         if len(state["optimizer"]["param_groups"][0]["params"]) != len(self._trained):
             raise ValueError("the optimizer's moments are not those of each parameter")
         self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
+        unscaled = ValueScale().state_dict(prefix="scale.")  # of checkpoints from before critics had a scale
+        self.critic.load_state_dict(unscaled | state["critic"])
         self.target_actor.load_state_dict(state["target_actor"])
         if state["initial_learning_rate"] == self.algorithm.learning_rate:
             self.learning_rate = state["learning_rate"]
@@ -223,8 +225,8 @@ class APPOLearner:
         Returns:
             one row for each step and environment, B = T * N: obs [B, O] normalized, and critic_obs [B, C] where the
             critic sees something else; actions [B, A]; target_outputs [B, outputs] of the target policy's network;
-            reference_log_probs [B], from which the surrogate's ratio is counted; values [B] before the update,
-            value_targets [B], advantages [B] normalized.
+            reference_log_probs [B], from which the surrogate's ratio is counted; values [B] before the update and
+            value_targets [B], both in the units of the critic's network (``ValueScale``); advantages [B] normalized.
         """
         algorithm = self.algorithm
         steps, envs = rollout["rewards"].shape
@@ -236,7 +238,7 @@ class APPOLearner:
             mine, critics = (rows.tensor_split(self._gradients.threads)[thread] for rows in (obs, critic_obs))
             with torch.no_grad(), self._gradients.autocast():  # both belong to the thread
                 outputs, values = self.target_actor.body(mine), self.critic.body(critics)
-            return outputs.float(), values.float().squeeze(-1)
+            return outputs.float(), self.critic.scale(values.float().squeeze(-1))
 
         target_outputs, values = map(torch.cat, zip(*self._gradients.map(evaluate), strict=True))
         actions, behavior_log_probs = rollout["actions"].flatten(0, 1), rollout["log_probs"]
@@ -253,6 +255,8 @@ class APPOLearner:
             algorithm.vtrace_clip_c,
             lam=algorithm.lam,
         )
+        if algorithm.value_normalization:
+            self.critic.scale.update(value_targets, self.critic.body)
         # IMPACT's ratio is min(pi_behavior / pi_target, clip) * pi / pi_behavior. That is pi / reference with
         # log reference = max(log pi_target, log pi_behavior - log clip), which no optimizer step changes.
         clipped = behavior_log_probs.flatten() - math.log(algorithm.behavior_ratio_clip)
@@ -261,8 +265,8 @@ class APPOLearner:
             "actions": actions,
             "target_outputs": target_outputs,
             "reference_log_probs": torch.maximum(target_log_probs, clipped),
-            "values": values[:-envs],
-            "value_targets": value_targets.flatten(),
+            "values": self.critic.scale.outputs(values[:-envs]),
+            "value_targets": self.critic.scale.outputs(value_targets.flatten()),
             "advantages": ((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)).flatten(),
         }
         return samples if shared else samples | {"critic_obs": critic_obs[:-envs]}
