@@ -75,7 +75,7 @@ class AlgorithmConfig:
     behavior_ratio_clip: PositiveFloat = 2.0
     """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
     value_normalization: bool = True
-    """the critic learns in units of the running mean and standard deviation of its targets (PopArt, arXiv:1602.07714)"""
+    """the critic learns in units of its targets, by their running mean and deviation (PopArt, arXiv:1602.07714)"""
     enable_compile: Placement[bool] = False
     """torch.compile the loss"""
 
