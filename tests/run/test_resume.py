@@ -51,6 +51,7 @@ APPO_CHANGES = {
     "algorithm.learning_rate": 2e-4,
     "algorithm.max_grad_norm": 0.5,
     "algorithm.use_clipped_value_loss": False,
+    "algorithm.value_normalization": False,
     "algorithm.schedule": "fixed",
     "algorithm.desired_kl": 0.02,
     "algorithm.adaptive_kl_factor": 1.3,
