@@ -28,7 +28,7 @@ class RunConfig:
     """overrides of the environment's own settings"""
     sim_backend: str = "mujoco"
     """simulator of the environment; mujoco is the only one"""
-    num_envs: PositiveInt = 64
+    num_envs: PositiveInt = 256
     """environments stepped together by the collector"""
     collector_device: Placement[str] = "cpu"
     """device of the collector's policy: cpu, cuda, cuda:1, mps"""

@@ -39,7 +39,7 @@ class AlgorithmConfig:
     """optimizer steps a pass; every sample is in exactly one minibatch of a pass"""
     clip_param: PositiveFloat = 0.2
     """surrogate and value clipping range"""
-    gamma: Fraction = 0.99
+    gamma: Fraction = 0.995
     """discount an env step"""
     lam: Fraction = 0.95
     """lambda of the V-trace return"""
@@ -56,7 +56,7 @@ class AlgorithmConfig:
     are then never learned"""
     schedule: Literal["fixed", "adaptive"] = "adaptive"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
-    desired_kl: PositiveFloat = 0.01
+    desired_kl: PositiveFloat = 0.03
     """KL divergence that the adaptive schedule aims at, in nats"""
     adaptive_kl_factor: Annotated[float, Field(ge=1)] = 1.2
     """the learning rate changes when KL leaves desired_kl / factor .. desired_kl * factor"""
@@ -87,7 +87,7 @@ class APPOConfig(RunConfig):
     __pydantic_config__ = STRICT
     __renamed__ = RENAMED
 
-    steps_per_env: PositiveInt = 32
+    steps_per_env: PositiveInt = 16
     """environment steps of one rollout, T"""
     mode: Placement[Literal["async", "sync"]] = "async"
     """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""

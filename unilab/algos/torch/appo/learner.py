@@ -37,7 +37,7 @@ class APPOLearner:
     All settings but device, threads and dtype are in ``algorithm``.
 
     The defaults here are those of the public signature. The recommended settings are those of ``APPOConfig``; a runner
-    passes them all. They differ in ``entropy_coef``, ``use_clipped_value_loss`` and ``schedule``.
+    passes them all. They differ in ``gamma``, ``entropy_coef``, ``use_clipped_value_loss``, ``schedule`` and ``desired_kl``.
 
     Raises:
         TypeError: an unknown keyword argument.
@@ -50,7 +50,7 @@ class APPOLearner:
         num_learning_epochs: int = Defaults.num_learning_epochs,
         num_mini_batches: int = Defaults.num_mini_batches,
         clip_param: float = Defaults.clip_param,
-        gamma: float = Defaults.gamma,
+        gamma: float = 0.99,
         lam: float = Defaults.lam,
         value_loss_coef: float = Defaults.value_loss_coef,
         entropy_coef: float = 0.01,
@@ -58,7 +58,7 @@ class APPOLearner:
         max_grad_norm: float = Defaults.max_grad_norm,
         use_clipped_value_loss: bool = True,
         schedule: str = "fixed",
-        desired_kl: float = Defaults.desired_kl,
+        desired_kl: float = 0.01,
         adaptive_kl_factor: float = Defaults.adaptive_kl_factor,
         adaptive_lr_factor: float = Defaults.adaptive_lr_factor,
         device: str = "cpu",
