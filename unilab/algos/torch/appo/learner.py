@@ -37,7 +37,8 @@ class APPOLearner:
     All settings but device, threads and dtype are in ``algorithm``.
 
     The defaults here are those of the public signature. The recommended settings are those of ``APPOConfig``; a runner
-    passes them all. They differ in ``gamma``, ``entropy_coef``, ``use_clipped_value_loss``, ``schedule`` and ``desired_kl``.
+    passes them all. They differ in ``gamma``, ``entropy_coef``, ``use_clipped_value_loss``, ``schedule`` and
+    ``desired_kl``.
 
     Raises:
         TypeError: an unknown keyword argument.
