@@ -131,7 +131,7 @@ def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurat
 
 
 def _complete(side: Repeats, phase: Phase) -> dict[int, list[Record]]:
-    """By number of the repeat."""
+    """The repeats by their numbers."""
     found = {n: [r for r in records if r.state == "complete"] for (own, n), records in side.items() if own == phase}
     return {number: records for number, records in found.items() if records}
 

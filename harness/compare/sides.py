@@ -253,7 +253,7 @@ def version_of(
 
 
 def why_not_together(versions: Sequence[Version]) -> str:
-    """Why two repeats of each cannot be alive at the same time and take turns; empty when they can."""
+    """The reason why two repeats of each side cannot be alive at once and take turns; empty where they can."""
     if not possible():
         return "only Linux can stop and continue the processes of a trial"
     if not all(one.pausable for one in versions):

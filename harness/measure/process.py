@@ -369,7 +369,7 @@ class _Repeat:
         return sorted(trial_processes(self.id) - {self.id})
 
     def _tell_guard(self, pid: int) -> None:
-        """Of a process that may be stopped."""
+        """Name a process that may be stopped to the guard."""
         assert self._guard.stdin is not None
         with suppress(BrokenPipeError):  # somebody killed the guard
             os.write(self._guard.stdin.fileno(), f"{pid} {segments.start_time(pid)}\n".encode())

@@ -1,4 +1,4 @@
-"""Why a trial was as fast as it was: efficiency against the ceilings, and one sentence with what would move it."""
+"""What limited a trial: its efficiency against the ceilings, and one sentence that says what would move the limit."""
 
 import dataclasses
 import math

@@ -199,7 +199,7 @@ def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Sui
 
 
 def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settings]) -> str | None:
-    """Why these settings cannot be used, unless one of the other choices makes them possible."""
+    """The reason why these settings cannot be used; None where one of the other choices makes them possible."""
     problem = None
     for other in ({}, *others):
         try:

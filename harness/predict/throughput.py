@@ -161,7 +161,7 @@ def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: fl
 
 
 def ideal_seconds(collector: Load, learner: Load, cores: int) -> float:
-    """Of one round of both with nothing lost: by the slower side, or by the cores."""
+    """Wall time of one round of both with nothing lost: the slower side's, or what the cores need."""
     return max(collector.seconds, learner.seconds, (collector.core_seconds + learner.core_seconds) / cores)
 
 

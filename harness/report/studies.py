@@ -96,7 +96,7 @@ class Trial:
         return typical(self.timed if metric in FRACTIONS else self.counted, metric)
 
     def values(self, metric: str) -> list[float]:
-        """Of each repeat that counts and has the metric."""
+        """The metric of each repeat that counts and has it."""
         return [value for record in self.complete if math.isfinite(value := record.metric(metric))]
 
     def interval(self, metric: str) -> Interval | None:
@@ -208,8 +208,8 @@ class ReportedStudy(RecordedStudy):
 
     @cached_property
     def order(self) -> list[Trial]:
-        """Those that met all constraints, best first; of several objectives the Pareto front, of several environments
-        none."""
+        """Trials that met all constraints, best first: the Pareto front of several objectives, and none of several
+        environments."""
         if len(self.suite.tasks) > 1:
             return []
         by_number = {trial.number: trial for trial in self.trials}

@@ -67,7 +67,7 @@ def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[NDArray
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
-    """Of the median of independent values, with confidence ``1 - level`` at least, whatever their distribution.
+    """The interval of the median of independent values, with confidence ``1 - level`` at least for any distribution.
 
     None with fewer values than ``needed_pairs``, as all of them may well lie on one side of it.
     """
@@ -206,12 +206,12 @@ def evidence_text(interval: Interval | None, pairs: int, *, fraction: bool, leve
 
 
 def confidence_text(level: float) -> str:
-    """Of the interval that belongs to a test at ``level``."""
+    """The confidence of the interval that belongs to a test at ``level``, in percent."""
     return f"{100 * (1 - level):.3g} %"
 
 
 def least_p(pairs: int) -> float:
-    """That a paired test can give, where all pairs agree."""
+    """The smallest p-value that a paired test can give: all pairs agree."""
     return min(1.0, 2.0 ** (1 - pairs))
 
 
@@ -262,7 +262,7 @@ def _subset_means(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], int
 
 
 def _exchange_means(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Of each way to exchange as many values of A as of B the mean of those of B less that of A, and half the ways.
+    """For each way to exchange as many values of A as of B, the mean of those of B less that of A; and half the ways.
 
     To exchange them leaves the means at least as far apart where this is not above 0, or not below it.
     """

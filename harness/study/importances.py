@@ -45,7 +45,7 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
 
 
 def missing(records: Sequence[Record], suite: Suite) -> str | None:
-    """Why there are no importances, or None when there are."""
+    """The reason why there are no importances; None where there are."""
     completed, pruned = _finished(records, suite)
     finished = len(completed) + len(pruned)
     if len(_space(suite).dimensions) < 2:

@@ -130,7 +130,7 @@ class CurvePruner:
             )
 
     def __call__(self, progress: Progress) -> str | None:
-        """Why the trial should end now, or None."""
+        """The reason why the trial should end now; None where it should not."""
         if not self.checks.add(progress):
             return None
         values, running, why = self.checks.values, create_trial(state=TrialState.RUNNING), ""

@@ -38,7 +38,7 @@ def value_text(metric: str, value: float) -> str:
 
 
 def dimension_text(dimension: Any) -> str:
-    """Of a distribution of Optuna."""
+    """One of Optuna's distributions as text."""
     if hasattr(dimension, "choices"):
         return ", ".join(map(setting_text, dimension.choices))
     return f"{dimension.low:g} to {dimension.high:g}{', logarithmic' if dimension.log else ''}"
@@ -57,7 +57,7 @@ def settings_text(params: dict[str, Any]) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Of memory; a dash for none."""
+    """A size of memory; a dash for none."""
     return f"{number_text(size / 2**20)} MiB" if size else "-"
 
 

@@ -20,7 +20,7 @@ Limit = Literal["learner", "collector", "cores", "turns", "transfer", "drop", "w
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one execution, alone on the machine."""
+    """The cost of one execution, alone on the machine."""
 
     seconds: float
     """wall time"""
@@ -65,7 +65,7 @@ class Workload:
 
     @property
     def rows(self) -> float:
-        """Of one update."""
+        """Samples of one update."""
         return self.samples / self.updates
 
 

@@ -29,7 +29,7 @@ class RolloutLayout:
 
     @classmethod
     def of(cls, env: VecEnv, num_steps: int) -> "RolloutLayout":
-        """Of rollouts of so many steps in this environment."""
+        """The layout of rollouts of so many steps in this environment."""
         return cls(num_steps, env.num_envs, env.obs_dim, env.action_dim, env.critic_dim, event_names(env))
 
     def fields(self) -> dict[str, FieldSpec]:

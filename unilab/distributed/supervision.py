@@ -24,7 +24,7 @@ process (Ctrl-Z, a laptop that sleeps) is no fault of theirs"""
 
 
 class Fault(NamedTuple):
-    """Why a worker is to be replaced."""
+    """The reason to replace a worker."""
 
     what: str
     """for a person, with the traceback"""

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def latest_layout(kind: str, fields: Mapping[str, FieldSpec]) -> Layout:
-    """Of a LatestVersion of these arrays: its words are the newest version, and the one in each buffer."""
+    """The layout of a LatestVersion of these arrays: its words are the newest version, and the one in each buffer."""
     return Layout(kind, 1 + BUFFERS, fields, BUFFERS)
 
 

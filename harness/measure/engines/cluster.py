@@ -57,7 +57,7 @@ class Cluster:
         return replace(best.available, host_free=min(best.memory, best.available.host_free))
 
     def alive(self) -> list[Node]:
-        """Those that have not been lost."""
+        """The nodes that have not been lost."""
         import ray
 
         living = {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -107,7 +107,7 @@ def _setting_chart(study: ReportedStudy, frame: pd.DataFrame, column: str, name:
 
 
 def _choices(dimension: Any) -> list[Any]:
-    """Of a list, as charts have them."""
+    """The values of a list, as charts have them."""
     return [plain(value) for value in ends(dimension)] if isinstance(dimension, CategoricalDistribution) else []
 
 

@@ -50,7 +50,7 @@ class Driver:
 
 
 class Leases:
-    """Those of one study, as one driver sees them. A thread keeps its own alive until ``close``.
+    """The leases of one study, as one driver sees them. A thread keeps the driver's own alive until ``close``.
 
     Any method may raise SQLAlchemyError.
     """

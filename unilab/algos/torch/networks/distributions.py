@@ -102,8 +102,8 @@ class SquashedGaussian:
 
     @classmethod
     def of_outputs(cls, outputs: Tensor) -> Self:
-        """Of a network's outputs [..., 2 A]: means, then log standard deviations, bounded smoothly to ``LOG_STD_MIN``
-        and ``LOG_STD_MAX``."""
+        """The distribution for a network's outputs [..., 2 A]: means, then log standard deviations, bounded smoothly to
+        ``LOG_STD_MIN`` and ``LOG_STD_MAX``."""
         mean, raw = outputs.chunk(2, -1)
         half_range, middle = (LOG_STD_MAX - LOG_STD_MIN) / 2, (LOG_STD_MAX + LOG_STD_MIN) / 2
         return cls(mean, middle + half_range * torch.tanh(raw))
@@ -138,7 +138,7 @@ class SquashedGaussian:
         return self.gaussian.entropy() + (_log_slope(mean + std * scaled) @ shares).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
-        """That of the Gaussians: the same one-to-one function of both leaves it as it is."""
+        """The divergence of the Gaussians: the same one-to-one function of both leaves it as it is."""
         return self.gaussian.kl(other.gaussian)
 
 
@@ -166,7 +166,7 @@ class Categorical:
         return torch.empty_like(self.log_probs).exponential_(generator=generator).log_().neg_()
 
     def sample(self, noise: Tensor) -> Tensor:
-        """By the Gumbel-max trick (Gumbel 1954)."""
+        """Sample by the Gumbel-max trick (Gumbel 1954)."""
         return (self.log_probs + noise).argmax(-1, keepdim=True).to(self.log_probs.dtype)
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
