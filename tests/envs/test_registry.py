@@ -24,7 +24,8 @@ def kind(name: str, **cfg: Any) -> type[VecEnv]:
 def test_names_of_the_tasks() -> None:
     gymnasium_has = {spec.name for spec in gymnasium.registry.values() if "envs.mujoco." in str(spec.entry_point)}
     without_forces = {"AntNoForces", "HumanoidNoForces", "HumanoidStandupNoForces"}
-    assert names() == sorted(gymnasium_has | without_forces)
+    robots = {f"Velocity-{robot}" for robot in ("Barkour", "G1", "Go1", "Go2", "H1", "Spot", "T1")}
+    assert names() == sorted(gymnasium_has | without_forces | robots)
 
 
 def test_register(restored: None) -> None:

@@ -6,6 +6,7 @@ once, and for numpy's arrays and torch's alike; see ``tasks/half_cheetah.py``.
 
 import importlib.util
 import inspect
+import math
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -141,13 +142,12 @@ class MujocoVecEnv(AutoresetVecEnv):
         if self.model.ntree == 1:
             # One tree has no islands to be found: the same results, bit for bit, for 5 % less work.
             self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND.value
-        limited = self.model.actuator_ctrllimited.astype(bool)
-        low, high = self.model.actuator_ctrlrange.T
+        low, high = self.action_bounds()
         super().__init__(
             num_envs,
             obs_dim=self.observation_size(),
-            action_low=np.where(limited, low, -np.inf),
-            action_high=np.where(limited, high, np.inf),
+            action_low=low,
+            action_high=high,
             critic_dim=self.critic_size(),
             max_episode_steps=self.settings.max_episode_steps,
             num_threads=num_threads or usable_cores(),
@@ -160,6 +160,8 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.init_qpos, self.init_qvel = self.qpos[0].copy(), self.qvel[0].copy()
         self.carried: dict[str, np.ndarray] = {}
         """arrays of the task that outlive a step; saved and loaded with the state"""
+        self._terms: dict[str, float] = {}
+        self._steps_of_terms = 0
         self._ctrl = self.batch.bind("ctrl")
         self._warnings = self.batch.warning[:, :, 1]
         self._before = self.batch.state.copy()
@@ -193,7 +195,8 @@ class MujocoVecEnv(AutoresetVecEnv):
         """The step that ``actions`` [N, A] (float32) made of ``before``, which gave ``state``.
 
         Returns:
-            reward and terminated, each [N] or one value for all rows.
+            reward and terminated, each [N] or one value for all rows. The reward may be a dictionary of named terms:
+            it is their sum, and each is among the metrics.
         """
 
     @abstractmethod
@@ -212,6 +215,23 @@ class MujocoVecEnv(AutoresetVecEnv):
     def persistent(self) -> bool:
         """Keep one MjData a simulation; costs memory, needed to read more of it than the batch binds."""
         return False
+
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest action [A], asked like ``observation_size``; by default the limits of the controls."""
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        low, high = self.model.actuator_ctrlrange.T
+        return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
+
+    def apply_action(self, actions: FloatArray) -> Array:
+        """The controls [N, nu] for ``actions`` [N, A]; called before each step, when ``before`` has been taken."""
+        return actions
+
+    def randomize(self, ids: NDArray[np.int64]) -> None:
+        """Draw anew what differs between the simulations of rows ``ids``, which begin new episodes.
+
+        Such are fields of the model that ``batch.expand`` has given to each simulation; an array that ``carried`` has
+        as well is saved and loaded with the state. The positions are placed and nothing is computed yet.
+        """
 
     def critic_size(self) -> int:
         """C, called like ``observation_size``; 0: no privileged observation."""
@@ -240,6 +260,15 @@ class MujocoVecEnv(AutoresetVecEnv):
     def rng(self) -> np.random.Generator:
         """The random stream; all of a task's randomness comes from it."""
         return self._rng
+
+    @property
+    def steps_made(self) -> int:
+        """Env steps of each row since training began: progress, for a curriculum."""
+        return self._env_steps
+
+    def figures(self) -> dict[str, float]:
+        """What the metrics have beside the reward's terms: numbers of this moment."""
+        return {}
 
     @staticmethod
     def action_cost(actions: Array) -> Array:
@@ -284,9 +313,9 @@ class MujocoVecEnv(AutoresetVecEnv):
     # The steps of ``AutoresetVecEnv``.
 
     def _advance(self, actions: FloatArray) -> Failures:
-        self._ctrl[...] = actions
-        np.copyto(self._before, self.batch.state)
         self.before.copy_from(self.state)
+        self._ctrl[...] = self.apply_action(actions)
+        np.copyto(self._before, self.batch.state)
         failures: Failures = {}
         try:
             self.batch.step(nstep=self.settings.frame_skip)
@@ -296,8 +325,15 @@ class MujocoVecEnv(AutoresetVecEnv):
         evaluated = self.evaluate(self.before, actions, self.state)
         if not (isinstance(evaluated, tuple) and len(evaluated) == 2):
             raise self._mistake("evaluate", evaluated, "a tuple (reward, terminated)")
+        reward = evaluated[0]
+        if isinstance(reward, Mapping):
+            for name, term in reward.items():
+                mean = float(np.mean(term))
+                self._terms[name] = self._terms.get(name, 0.0) + (mean if math.isfinite(mean) else 0.0)
+            self._steps_of_terms += 1
+            reward = sum(reward.values())
         for part, value, buffer in (
-            ("reward", evaluated[0], self._reward),
+            ("reward", reward, self._reward),
             ("terminated", evaluated[1], self._terminated),
         ):
             if value is None or np.shape(value) not in ((), buffer.shape):
@@ -337,12 +373,18 @@ class MujocoVecEnv(AutoresetVecEnv):
     def _place(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> None:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.qpos[ids], self.qvel[ids] = qpos, qvel
+        self.randomize(ids)
         self.batch.forward(ids)
         self.after_reset(ids)
         rows = self.state.rows(ids)
         self._obs[ids] = self._observed("observe", rows, ids.size, self.obs_dim)
         if self.critic_dim:
             self._critic[ids] = self._observed("observe_critic", rows, ids.size, self.critic_dim)
+
+    def metrics(self) -> dict[str, float]:
+        means = {f"reward/{name}": total / self._steps_of_terms for name, total in self._terms.items()}
+        self._terms, self._steps_of_terms = {}, 0
+        return means | self.figures()
 
     def _state_before(self, row: int) -> np.ndarray:
         return self._before[row].copy()

@@ -27,6 +27,13 @@ _FACTORIES: dict[str, Factory | str] = {
     "Pusher": "unilab.envs.tasks.pusher:Pusher",
     "Reacher": "unilab.envs.tasks.reacher:Reacher",
     "Swimmer": "unilab.envs.tasks.swimmer:Swimmer",
+    "Velocity-Barkour": "unilab.envs.tasks.velocity.robots:VelocityBarkour",
+    "Velocity-G1": "unilab.envs.tasks.velocity.robots:VelocityG1",
+    "Velocity-Go1": "unilab.envs.tasks.velocity.robots:VelocityGo1",
+    "Velocity-Go2": "unilab.envs.tasks.velocity.robots:VelocityGo2",
+    "Velocity-H1": "unilab.envs.tasks.velocity.robots:VelocityH1",
+    "Velocity-Spot": "unilab.envs.tasks.velocity.robots:VelocitySpot",
+    "Velocity-T1": "unilab.envs.tasks.velocity.robots:VelocityT1",
     "Walker2d": "unilab.envs.tasks.walker2d:Walker2d",
 }
 

@@ -80,6 +80,9 @@ class UnitActions(VecEnv):
     def stagger(self) -> None:
         self._env.stagger()
 
+    def metrics(self) -> dict[str, float]:
+        return self._env.metrics()
+
     def state_dict(self) -> dict[str, Any]:
         return self._env.state_dict()
 

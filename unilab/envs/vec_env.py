@@ -170,6 +170,10 @@ class VecEnv(ABC):
         Call it after ``reset``. The episodes then running are cut short: their returns are not to be counted.
         """
 
+    def metrics(self) -> dict[str, float]:
+        """Numbers by name, for the metrics of training; means over the steps since this was asked last."""
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the next steps depend on: arrays, int, str and nested dicts of them."""

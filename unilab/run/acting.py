@@ -217,7 +217,8 @@ class ActingLoop:
             self._latest_faults.append(told)
 
     def metrics(self) -> dict[str, Any]:
-        """Counters since the start, the mean of recent episodes and the latest simulation faults, without states."""
+        """Counters since the start, the mean of recent episodes, the latest simulation faults, without states, and the
+        environment's own numbers."""
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes.finished,
@@ -225,6 +226,7 @@ class ActingLoop:
             "episode_length": self.episodes.mean_length,
             "faults": list(self._latest_faults),
             "fault_count": self.fault_count,
+            "environment": self.env.metrics(),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class TrainingRun(ABC):
             eval_return=before.eval_return,
             policy_lag_mean=before.policy_lag_mean + (lag - before.policy_lag_mean) / iteration,
             dropped_rollouts=collector.dropped_rollouts,
-            metrics=metrics | {"simulation_faults": float(collector.fault_count)},
+            metrics=metrics | dict(collector.environment) | {"simulation_faults": float(collector.fault_count)},
             **now,
         )
         self.faults.report(collector)

@@ -70,6 +70,8 @@ class CollectorCounters:
     fault_count: int = 0
     faults: Sequence[dict[str, Any]] = ()
     """the latest simulation faults: env_id, step, field and message"""
+    environment: Mapping[str, float] = field(default_factory=dict)
+    """the environment's own numbers: terms of the reward and the like"""
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Self:
@@ -89,6 +91,7 @@ class CollectorCounters:
             dropped_rollouts=before.dropped_rollouts + self.dropped_rollouts,
             fault_count=before.fault_count + self.fault_count,
             faults=self.faults,
+            environment=self.environment,
         )
 
 

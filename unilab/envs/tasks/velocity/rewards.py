@@ -1,0 +1,180 @@
+"""The terms of the reward, each a function of one step's arrays, numpy's or torch's, that gives [N].
+
+What they are, and most of their weights, are those of MuJoCo Playground's joystick tasks (arXiv:2502.08844), which
+follow legged_gym (arXiv:2109.11978).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from unilab.envs.mujoco_env import STRICT, Finite
+
+TRACKING_WIDTH = 0.25
+"""squared error of a velocity at which its reward has fallen to 1/e, in (m/s)² and (rad/s)²"""
+GAIT_WIDTH = 0.01
+"""sum of squared errors of the feet's heights at which the gait's reward has fallen to 1/e, in m²"""
+TARGET_AIR_TIME = 0.1
+"""seconds; a foot that was longer in the air is rewarded when it touches down"""
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Weight of each term, for each second; a term with weight 0 is not computed."""
+
+    __pydantic_config__ = STRICT
+
+    track_velocity: Finite = 1.0
+    """exp(-squared error of the planar velocity / 0.25)"""
+    track_turn: Finite = 0.5
+    """exp(-squared error of the turn rate / 0.25)"""
+    gait: Finite = 1.0
+    """exp(-squared errors of the feet's heights, beside those of the gait, / 0.01)"""
+    air_time: Finite = 0.1
+    """seconds beyond 0.1 that a foot was in the air when it touches down, if the robot is to move"""
+    vertical_velocity: Finite = -0.5
+    """squared velocity up and down"""
+    roll_pitch_rate: Finite = -0.05
+    """squared turn rates but that about the upright axis"""
+    tilt: Finite = -5.0
+    """squared sine of the trunk's tilt"""
+    pose: Finite = -0.1
+    """squared distance of the joints from the default pose"""
+    stand_still: Finite = -1.0
+    """distance of the joints from the default pose, if the robot is to stand"""
+    joint_limits: Finite = -1.0
+    """radians beyond 95 % of the joints' ranges"""
+    torque: Finite = -2e-4
+    """root of the sum of squared torques, and the sum of their sizes"""
+    power: Finite = -1e-3
+    """torques times joint velocities, in watts"""
+    action_rate: Finite = -0.01
+    """squared change of the actions"""
+    slip: Finite = -0.1
+    """squared planar velocity of feet on the ground"""
+    fall: Finite = -1.0
+    """1 in the step in which the robot falls"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of all rows, as the terms need it."""
+
+    xp: ModuleType
+    dt: float
+    """seconds"""
+    command: Any
+    """[N, 3] that the step was to follow: forward, sideways (m/s), turn (rad/s)"""
+    moving: Any
+    """[N] 1 where the command is not to stand, else 0"""
+    velocity: Any
+    """[N, 3] of the trunk in its own frame"""
+    turn: Any
+    """[N, 3] turn rates of the trunk in its own frame"""
+    down: Any
+    """[N, 3] direction of gravity in the trunk's frame"""
+    offset: Any
+    """[N, A] of the joints from the default pose"""
+    beyond: Any
+    """[N, A] radians of the joints beyond their soft limits"""
+    joint_velocity: Any
+    """[N, A]"""
+    torque: Any
+    """[N, A]"""
+    action: Any
+    """[N, A]"""
+    last_action: Any
+    """[N, A] of the step before"""
+    contact: Any
+    """[N, F] 1 where a foot touches the ground, else 0"""
+    air_time: Any
+    """[N, F] seconds that each foot had been in the air before this step"""
+    foot_velocity: Any
+    """[N, F, 3]"""
+    foot_height: Any
+    """[N, F] above where it is when standing"""
+    wanted_height: Any
+    """[N, F] that the gait wants"""
+    fallen: Any
+    """[N]"""
+
+
+def track_velocity(step: Step) -> Any:
+    error = ((step.command[:, :2] - step.velocity[:, :2]) ** 2).sum(axis=1)
+    return step.xp.exp(-error / TRACKING_WIDTH)
+
+
+def track_turn(step: Step) -> Any:
+    return step.xp.exp(-((step.command[:, 2] - step.turn[:, 2]) ** 2) / TRACKING_WIDTH)
+
+
+def gait(step: Step) -> Any:
+    error = ((step.foot_height - step.wanted_height) ** 2).sum(axis=1)
+    return step.xp.exp(-error / GAIT_WIDTH)
+
+
+def air_time(step: Step) -> Any:
+    landed = step.contact * (step.air_time > 0)
+    return ((step.air_time + step.dt - TARGET_AIR_TIME) * landed).sum(axis=1) * step.moving
+
+
+def vertical_velocity(step: Step) -> Any:
+    return step.velocity[:, 2] ** 2
+
+
+def roll_pitch_rate(step: Step) -> Any:
+    return (step.turn[:, :2] ** 2).sum(axis=1)
+
+
+def tilt(step: Step) -> Any:
+    return (step.down[:, :2] ** 2).sum(axis=1)
+
+
+def pose(step: Step) -> Any:
+    return (step.offset**2).sum(axis=1)
+
+
+def stand_still(step: Step) -> Any:
+    return abs(step.offset).sum(axis=1) * (1 - step.moving)
+
+
+def joint_limits(step: Step) -> Any:
+    return step.beyond.sum(axis=1)
+
+
+def torque(step: Step) -> Any:
+    return (step.torque**2).sum(axis=1) ** 0.5 + abs(step.torque).sum(axis=1)
+
+
+def power(step: Step) -> Any:
+    return abs(step.torque * step.joint_velocity).sum(axis=1)
+
+
+def action_rate(step: Step) -> Any:
+    return ((step.action - step.last_action) ** 2).sum(axis=1)
+
+
+def slip(step: Step) -> Any:
+    speed = step.foot_velocity[:, :, 0] ** 2 + step.foot_velocity[:, :, 1] ** 2
+    return (speed * step.contact).sum(axis=1) * step.moving
+
+
+def fall(step: Step) -> Any:
+    return step.fallen / step.dt
+
+
+TERMS: dict[str, Callable[[Step], Any]] = {
+    term.__name__: term
+    for term in (
+        track_velocity, track_turn, gait, air_time, vertical_velocity, roll_pitch_rate, tilt, pose, stand_still,
+        joint_limits, torque, power, action_rate, slip, fall,
+    )
+}  # fmt: skip
+"""by the names of their weights"""
+
+
+def swing_height(xp: ModuleType, phase: Any, height: float) -> Any:
+    """Heights of feet in their phases, 0 to 1: up to ``height`` in the first half of the cycle, 0 in the second."""
+    return height * xp.clip(xp.sin(2 * math.pi * phase), 0, None)

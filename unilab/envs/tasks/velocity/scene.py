@@ -1,0 +1,129 @@
+"""A robot's model made ready for training: ground, contacts, gains, sensors and solver, edited with MjSpec."""
+
+from typing import Any, Literal
+
+import mujoco
+import numpy as np
+
+from unilab.envs.robots.robot import Robot, by_joint
+
+GROUND = "ground"
+TRUNK_POSITIONS, TRUNK_VELOCITIES = 7, 6
+"""of the free trunk; they come before those of the joints"""
+Contacts = Literal["feet", "all"]
+
+
+def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = False) -> mujoco.MjModel:
+    """The robot on flat ground.
+
+    Its joints have position actuators with the robot's gains. Geom ``foot_i_j`` is geom j of foot i, and the sensor of
+    this name says whether it touches the ground.
+
+    Args:
+        robot: whose model is loaded.
+        contacts: "feet": only feet and ground touch; "all": what touches in the robot's own model.
+        friction: of the ground with everything.
+        visible: keep geoms that touch nothing, for pictures; without them the same simulation takes less time.
+
+    Raises:
+        SettingsError: the model is not on this machine.
+        ValueError: the model is not of the kind that ``Robot`` describes, or lacks something that is named there.
+    """
+    spec = mujoco.MjSpec.from_file(str(robot.file()))
+    _set_joints(spec, robot)
+    for element in [*spec.sensors, *spec.keys]:
+        spec.delete(element)
+    for i, foot in enumerate(robot.feet):
+        for j, geom in enumerate(_foot(spec, robot, foot)):
+            geom.name = f"foot_{i}_{j}"
+            spec.add_sensor(
+                name=geom.name,
+                type=mujoco.mjtSensor.mjSENS_CONTACT,
+                objtype=mujoco.mjtObj.mjOBJ_GEOM,
+                objname=geom.name,
+                reftype=mujoco.mjtObj.mjOBJ_XBODY,
+                refname="world",
+                intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
+            )
+    for geom in list(spec.geoms):
+        if contacts == "feet":
+            geom.contype, geom.conaffinity = 0, int(geom.name.startswith("foot_"))
+        if not (visible or geom.contype or geom.conaffinity):
+            spec.delete(geom)
+    used = {geom.meshname for geom in spec.geoms}
+    for mesh in [one for one in spec.meshes if one.name not in used]:
+        spec.delete(mesh)  # reading it would take most of the time
+    spec.worldbody.add_geom(
+        name=GROUND,
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0, 0, 0.05],
+        contype=1,
+        conaffinity=int(contacts == "all"),
+        friction=[friction, 0.02, 0.01],
+        condim=3,
+        priority=2,  # above the feet's: its friction and softness count
+    )
+    option = spec.option
+    option.timestep, option.iterations, option.ls_iterations = robot.timestep, robot.iterations, robot.ls_iterations
+    option.integrator, option.cone = mujoco.mjtIntegrator.mjINT_EULER, mujoco.mjtCone.mjCONE_PYRAMIDAL
+    option.impratio = 1
+    # With the few iterations that are enough here, a solver that starts from damped accelerations diverges.
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP.value
+    return spec.compile()
+
+
+def standing(model: mujoco.MjModel, robot: Robot) -> np.ndarray:
+    """Positions [nq] of the robot in its pose, its lowest foot on the ground."""
+    data = mujoco.MjData(model)
+    data.qpos[:TRUNK_POSITIONS] = 0, 0, 10, 1, 0, 0, 0
+    data.qpos[TRUNK_POSITIONS:] = by_joint(robot.pose, [model.joint(i).name for i in range(1, model.njnt)])
+    mujoco.mj_forward(model, data)
+    ground = model.geom(GROUND).id
+    clearances = [mujoco.mj_geomDistance(model, data, ground, i, 20.0, None) for i in feet(model).flat]
+    data.qpos[2] -= min(clearances)
+    return data.qpos.copy()
+
+
+def feet(model: mujoco.MjModel) -> np.ndarray:
+    """Geoms of the feet of a model that ``build`` made, [feet, geoms of a foot]."""
+    rows: dict[str, list[int]] = {}
+    for i in range(model.nsensor):
+        name = model.sensor(i).name
+        rows.setdefault(name.split("_")[1], []).append(model.geom(name).id)
+    return np.array([*rows.values()])
+
+
+def _foot(spec: Any, robot: Robot, name: str) -> list[Any]:
+    """The geoms of the foot that is the geom of this name, or the body."""
+    geom, body = spec.geom(name), spec.body(name)
+    geoms = [geom] if geom else [one for one in body.geoms if one.contype or one.conaffinity] if body else []
+    if not geoms:
+        raise ValueError(f"{robot.model}: foot '{name}' is neither a geom nor a body with geoms that touch anything")
+    return geoms
+
+
+def _set_joints(spec: Any, robot: Robot) -> None:
+    """Give the joints position actuators and the robot's constants."""
+    free, *joints = spec.joints
+    driven = [actuator.target for actuator in spec.actuators]
+    hinge = mujoco.mjtJoint.mjJNT_HINGE
+    if free.type != mujoco.mjtJoint.mjJNT_FREE or any(joint.type != hinge for joint in joints):
+        raise ValueError(f"{robot.model}: expected a free joint first, and then hinges only")
+    names = [joint.name for joint in joints]
+    if names != driven:
+        raise ValueError(f"{robot.model}: expected an actuator for each of {names}, in this order; there are {driven}")
+    kp, kd = by_joint(robot.kp, names), by_joint(robot.kd, names)
+    armature, frictionloss = by_joint(robot.armature, names, np.nan), by_joint(robot.frictionloss, names, np.nan)
+    for i, (joint, actuator) in enumerate(zip(joints, spec.actuators, strict=True)):
+        strength = actuator.forcerange.copy()
+        if not strength.any() and actuator.biastype == mujoco.mjtBias.mjBIAS_NONE:
+            strength = actuator.ctrlrange.copy()  # a motor is controlled by its torque
+        actuator.set_to_position(kp=kp[i])
+        actuator.ctrlrange, actuator.ctrllimited = joint.range, mujoco.mjtLimited.mjLIMITED_TRUE
+        if strength.any():
+            actuator.forcerange, actuator.forcelimited = strength, mujoco.mjtLimited.mjLIMITED_TRUE
+        joint.damping = [kd[i], 0, 0]
+        if np.isfinite(armature[i]):
+            joint.armature = armature[i]
+        if np.isfinite(frictionloss[i]):
+            joint.frictionloss = frictionloss[i]

@@ -1,0 +1,272 @@
+"""Velocity: a robot on legs follows commanded velocities, forward, sideways and turning.
+
+The real robot has what the policy observes: gyro, direction of gravity, joint angles and velocities. The critic sees
+more. Actions are offsets of the joints' targets from the default pose, in units of ``action_scale``.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
+from unilab.envs.robots.robot import Robot
+from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step, swing_height
+from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
+from unilab.envs.tasks.velocity.scene import TRUNK_POSITIONS, TRUNK_VELOCITIES, Contacts, build, feet, standing
+
+MOST_TILT = math.cos(math.radians(60))
+"""cosine of the tilt beyond which a robot has fallen"""
+SOFT_LIMIT = 0.95
+"""part of a joint's range that it may use without a cost"""
+LEAST_COMMAND = 0.05
+"""a command below it, in m/s and rad/s together, is to stand still"""
+
+
+@dataclass(frozen=True)
+class VelocitySettings(MujocoSettings):
+    """Commands, actions, reward and contacts."""
+
+    max_episode_steps: PositiveInt | None = 1000
+    forward: Bounds = (-1.0, 1.0)
+    """commanded velocities forward, in m/s"""
+    sideways: Bounds = (-0.5, 0.5)
+    """to the left, in m/s"""
+    turn: Bounds = (-1.0, 1.0)
+    """to the left, in rad/s"""
+    standing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """of the commands, that are to stand still"""
+    command_steps: PositiveInt = 250
+    """env steps after which there is a new command"""
+    curriculum_steps: Annotated[int, Field(ge=0)] = 0
+    """env steps of each environment over which commands grow to their full size; 0: they have it from the start"""
+    curriculum_start: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """size of the first commands, as a part of the full one"""
+    action_scale: Annotated[float, Field(gt=0)] = 0.25
+    """radians of a joint's target for an action of 1"""
+    action_bound: Annotated[float, Field(gt=0)] = 3.0
+    """actions are within plus and minus this"""
+    swing_height: NonNegative = 0.08
+    """metres to which the gait lifts a foot"""
+    contacts: Contacts = "feet"
+    """what touches the ground: feet alone, or everything that does in the robot's model"""
+    friction: NonNegative = 0.6
+    """of feet on the ground"""
+    reward: RewardWeights = field(default_factory=RewardWeights)
+    """weights of the reward's terms, for each second"""
+
+
+@dataclass(frozen=True)
+class VelocityState(State):
+    """What the task knows beside positions and velocities."""
+
+    command: Array
+    """[N, 3] velocities to follow: forward, sideways, turn"""
+    phase: Array
+    """[N] in the gait cycle, 0 to 1"""
+    action: Array
+    """[N, A] the last one"""
+    torque: Array
+    """[N, A] of the actuators in the last physics step"""
+    feet: Array
+    """[N, F, 3] where the feet are, one physics step behind the positions"""
+    contact: Array
+    """[N, F] 1 where a foot touches the ground, else 0; likewise"""
+    air_time: Array
+    """[N, F] seconds since each foot was on the ground"""
+
+
+class Velocity(MujocoVecEnv):
+    """Observation [N, 11 + 3 A]: gyro, gravity, joints, joint velocities, last action, command, phase of the gait."""
+
+    robot: ClassVar[Robot]
+    settings_class = VelocitySettings
+    settings: VelocitySettings
+    state: VelocityState
+
+    def __init__(self, num_envs: int, *, num_threads: int | None = None, seed: int | None = None, **cfg: Any) -> None:
+        super().__init__(num_envs, num_threads=num_threads, seed=seed, **cfg)
+        self.init_qpos[:] = self._standing
+
+    # The model.
+
+    def load_model(self) -> mujoco.MjModel:
+        model = build(self.robot, self.settings.contacts, self.settings.friction)
+        self._feet, self._standing = feet(model), standing(model, self.robot)
+        self._sensors = np.arange(self._feet.size).reshape(self._feet.shape)
+        self._pose = self._standing[TRUNK_POSITIONS:]
+        low, high = model.jnt_range[1:].T
+        middle, half = (low + high) / 2, (high - low) / 2
+        self._soft_limits = middle - SOFT_LIMIT * half, middle + SOFT_LIMIT * half
+        data = mujoco.MjData(model)
+        data.qpos[:] = self._standing
+        mujoco.mj_forward(model, data)
+        self._standing_height = data.geom_xpos[self._feet, 2].mean()
+        self._gait = np.array(self.robot.gait)
+        return model
+
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        bound = np.full(self.model.nu, self.settings.action_bound)
+        return -bound, bound
+
+    def apply_action(self, actions: Array) -> Array:
+        self.state.action[:] = actions
+        return self._pose + self.settings.action_scale * actions
+
+    # Observation.
+
+    def observation_size(self) -> int:
+        return 11 + 3 * self.model.nu
+
+    def observe(self, state: VelocityState) -> Array:
+        return self._observation(state)
+
+    def _observation(self, state: VelocityState) -> Array:
+        """What the robot's sensors would say if they were exact."""
+        xp, moving = state.xp, self._moving(state)
+        angle = 2 * math.pi * state.phase
+        parts = [
+            state.qvel[:, 3:TRUNK_VELOCITIES],
+            down_in_body(xp, state.qpos[:, 3:TRUNK_POSITIONS]),
+            state.qpos[:, TRUNK_POSITIONS:] - self._like(state, self._pose),
+            state.qvel[:, TRUNK_VELOCITIES:],
+            state.action,
+            state.command,
+            xp.stack([xp.cos(angle) * moving, xp.sin(angle) * moving], axis=1),
+        ]
+        return xp.concat(parts, axis=1)
+
+    def critic_size(self) -> int:
+        return self.observation_size() + 4 + 3 * len(self.robot.feet) + self.model.nu
+
+    def observe_critic(self, state: VelocityState) -> Array:
+        parts = [
+            self._observation(state),
+            in_body(state.xp, state.qpos[:, 3:TRUNK_POSITIONS], state.qvel[:, :3]),
+            state.qpos[:, 2:3],
+            state.contact,
+            state.air_time,
+            state.feet[:, :, 2],
+            state.torque / 10,
+        ]
+        return state.xp.concat(parts, axis=1)
+
+    # Reward and end.
+
+    def evaluate(self, before: VelocityState, actions: Array, state: VelocityState) -> tuple[Array, Array]:
+        fallen = self.fallen(state)
+        return self.reward_terms(before, state, fallen), fallen
+
+    def reward_terms(self, before: VelocityState, state: VelocityState, fallen: Array) -> dict[str, Array]:
+        """What each term adds to the reward, [N] by its name."""
+        xp, weights = state.xp, self.settings.reward
+        orientation, joints = state.qpos[:, 3:TRUNK_POSITIONS], state.qpos[:, TRUNK_POSITIONS:]
+        low, high = (self._like(state, limit) for limit in self._soft_limits)
+        moving = self._moving(before)
+        phases = (state.phase[:, None] + self._like(state, self._gait)[None]) % 1.0
+        step = Step(
+            xp=xp,
+            dt=self.dt,
+            command=before.command,
+            moving=moving,
+            velocity=in_body(xp, orientation, state.qvel[:, :3]),
+            turn=state.qvel[:, 3:TRUNK_VELOCITIES],
+            down=down_in_body(xp, orientation),
+            offset=joints - self._like(state, self._pose),
+            beyond=xp.clip(low - joints, 0, None) + xp.clip(joints - high, 0, None),
+            joint_velocity=state.qvel[:, TRUNK_VELOCITIES:],
+            torque=state.torque,
+            action=state.action,
+            last_action=before.action,
+            contact=state.contact,
+            air_time=before.air_time,
+            foot_velocity=(state.feet - before.feet) / self.dt,
+            foot_height=state.feet[:, :, 2] - self._standing_height,
+            wanted_height=swing_height(xp, phases, self.settings.swing_height) * moving[:, None],
+            fallen=fallen * 1.0,
+        )
+        return {
+            name: weight * self.dt * term(step) for name, term in TERMS.items() if (weight := getattr(weights, name))
+        }
+
+    def fallen(self, state: VelocityState) -> Array:
+        """[N] whether the trunk is on the ground or tilted by more than 60 degrees."""
+        upright = 1 - 2 * (state.qpos[:, 4] ** 2 + state.qpos[:, 5] ** 2)
+        return (state.qpos[:, 2] < self.robot.fallen_height) | (upright < MOST_TILT)
+
+    def figures(self) -> dict[str, float]:
+        """Errors of the velocities, in m/s and rad/s, now; the mean over all rows."""
+        state = self.state
+        velocity = in_body(np, state.qpos[:, 3:TRUNK_POSITIONS], state.qvel[:, :3])
+        error = np.hypot(*(state.command[:, :2] - velocity[:, :2]).T)
+        turn = abs(state.command[:, 2] - state.qvel[:, 5])
+        return {"velocity_error": float(error.mean()), "turn_error": float(turn.mean())}
+
+    # Episodes.
+
+    def bind_state(self) -> VelocityState:
+        n, actions, legs = self.num_envs, self.model.nu, len(self.robot.feet)
+        self._positions, self._touching = self.batch.bind("geom_xpos"), self.batch.bind("sensordata")
+        own = self.carried
+        own["command"], own["phase"] = np.zeros((n, 3)), np.zeros(n)
+        own["action"] = np.zeros((n, actions))
+        own["feet"] = np.zeros((n, legs, 3))
+        own["contact"], own["air_time"] = np.zeros((2, n, legs))
+        return VelocityState(
+            self.qpos, self.qvel, own["command"], own["phase"], own["action"], self.batch.bind("actuator_force"),
+            own["feet"], own["contact"], own["air_time"],
+        )  # fmt: skip
+
+    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        qpos = np.tile(self.init_qpos, (count, 1))
+        half_yaw = self.rng.uniform(-math.pi / 2, math.pi / 2, count)
+        qpos[:, 3], qpos[:, 6] = np.cos(half_yaw), np.sin(half_yaw)
+        qpos[:, TRUNK_POSITIONS:] += self.uniform_noise(count, self.model.nu)
+        qvel = self.uniform_noise(count, self.model.nv)
+        return qpos, qvel
+
+    def after_reset(self, ids: NDArray[np.int64]) -> None:
+        self._sense(ids)
+        state = self.state
+        state.action[ids], state.air_time[ids] = 0, 0
+        state.phase[ids] = self.rng.uniform(0, 1, ids.size)
+        state.command[ids] = self.commands(ids.size)
+
+    def after_physics(self) -> None:
+        state, every = self.state, slice(None)
+        self._sense(every)
+        state.air_time[:] = (state.air_time + self.dt) * (1 - state.contact)
+        state.phase[:] = (state.phase + self.robot.gait_frequency * self.dt) % 1
+        ids = np.flatnonzero((self.elapsed_steps + 1) % self.settings.command_steps == 0)
+        if ids.size:
+            state.command[ids] = self.commands(ids.size)
+
+    def commands(self, count: int) -> np.ndarray:
+        """[count, 3] new commands: forward, sideways, turn."""
+        settings = self.settings
+        low, high = np.array([settings.forward, settings.sideways, settings.turn]).T
+        size = 1.0
+        if settings.curriculum_steps:
+            start = settings.curriculum_start
+            size = min(1.0, start + (1 - start) * self.steps_made / settings.curriculum_steps)
+        drawn = size * self.rng.uniform(low, high, (count, 3))
+        drawn[self.rng.uniform(0, 1, count) < settings.standing_fraction] = 0
+        return drawn
+
+    def _sense(self, rows: Any) -> None:
+        """Read feet and contacts of the rows."""
+        state = self.state
+        state.feet[rows] = self._positions[rows][:, self._feet].mean(axis=2)
+        state.contact[rows] = (self._touching[rows][:, self._sensors] > 0).any(axis=2)
+
+    def _moving(self, state: VelocityState) -> Array:
+        """[N] 1 where the command is to move, else 0."""
+        return ((state.command**2).sum(axis=1) > LEAST_COMMAND**2) * 1.0
+
+    def _like(self, state: State, constant: np.ndarray) -> Array:
+        """A constant as an array of the state's kind."""
+        return state.xp.asarray(constant, dtype=state.qpos.dtype)
