@@ -179,9 +179,12 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                 with StudyDisplay(made, out, began, watched) as display:
                     display.note_existing(study.records.records)
                     sweep = Sweep(
-                        made, study, stop, display, engine, trace=arguments.trace, prediction=known, began=began
-                    )
+                        made, study, stop, display, engine, trace=arguments.trace, say=say, prediction=known,
+                        began=began,
+                    )  # fmt: skip
                     sweep.run()
+                if sweep.outlook and made.suite.confirm is not None:  # once more, after what followed the search
+                    say(sweep.outlook)
                 missing = {"repeats": sweep.missing_repeats, "blocks of the confirmation": sweep.missing_blocks}
                 for what in [f"{count} {name} are missing" for name, count in missing.items() if count]:
                     when = f"limits.minutes = {made.suite.limits.minutes:g}"

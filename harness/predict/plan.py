@@ -22,9 +22,9 @@ from harness.predict.calibration import AS_PREDICTED, Factor
 from harness.predict.checks import Settings
 from harness.predict.memory import Verdict
 from harness.suite import sources
-from harness.suite.schema import Suite, SuiteSource, read
+from harness.suite.schema import Measure, Suite, SuiteSource, read
 from harness.suite.shipped import located
-from harness.suite.space import ENUMERABLE, Space
+from harness.suite.space import LISTED, Space, sample
 from harness.trainers.alternatives import SideBySide
 from harness.trainers.trainer import Trainer
 from unilab.machine.devices import core_sets
@@ -37,6 +37,8 @@ PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
 EPISODE_SECONDS = 0.2
 """for an episode that is played after the training"""
+FIRST_LOOK = 0.5
+"""part of warm-up and steady window with which the search measures a trial where it looks at the best again"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class Plan:
         there = {name: params[name] for name in self.space.dimensions if name in params and name != "env"}
         return "env" in params and all(self.baseline[name] == value for name, value in there.items())
 
+    def baseline_in(self, env: str | None) -> Settings:
+        """The baseline's configuration; of several environments in this one."""
+        return self.baseline | ({} if env is None else {"env": env})
+
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
         settings = self.settings(params)
@@ -101,15 +107,37 @@ class Plan:
         return self.calibration.get(self.launch(params)[0], AS_PREDICTED)
 
     @cached_property
+    def configurations(self) -> tuple[Settings, ...]:
+        """Those that differ in what they change, the baseline's first; of a large space a sample with a fixed seed."""
+        space = self.space
+        drawn = space.grid() if space.size <= LISTED else sample(space, LISTED, seed=0)
+        baseline = {name: self.baseline[name] for name in space.dimensions}
+        every = map(self.effective, [baseline, *map(space.decode, drawn)])
+        return tuple({space.identity(params): params for params in every}.values())
+
+    @property
     def trials(self) -> int:
-        if self.space.size > ENUMERABLE:
-            return self.suite.limits.trials
-        different = {self.space.identity(self.effective(self.space.decode(one))) for one in self.space.grid()}
-        return min(self.suite.limits.trials, max(1, len(different)))
+        """Of the search, at most."""
+        limit = self.suite.limits.trials
+        return limit if self.space.size > LISTED else min(limit, len(self.configurations))
+
+    @property
+    def first_look(self) -> Measure:
+        """How the search measures a trial: in less time where it looks at the best again."""
+        measure = self.suite.measure
+        if not (self.suite.guided and self.look_repeats):
+            return measure
+        warmup, steady = FIRST_LOOK * measure.warmup_seconds, FIRST_LOOK * measure.steady_seconds
+        return dataclasses.replace(measure, warmup_seconds=warmup, seconds=steady)
+
+    @property
+    def saved_seconds(self) -> float:
+        """By which the first look at a trial is shorter than any other repeat."""
+        return self.suite.measure.least_seconds - self.first_look.least_seconds
 
     @property
     def repeat_seconds(self) -> float:
-        """Estimated life of one repeat; with a budget of env steps, whose time nobody knows yet, the longest there is.
+        """Estimated life of a repeat after the first look; of one with a budget of env steps the longest there is.
 
         Repeats that have to be measured again because something disturbed them come on top.
         """
@@ -158,8 +186,9 @@ class Plan:
     def seconds(self) -> float:
         """Estimated length of a whole run."""
         in_a_row = math.ceil(self.trials / self.places) * self.suite.measure.repeats
-        in_a_row += math.ceil((self.look_repeats + self.confirm_repeats) / self.places)
-        return min(in_a_row * self.repeat_seconds, self.suite.limits.minutes * 60)
+        searching = in_a_row * (self.repeat_seconds - self.saved_seconds)
+        again = math.ceil((self.look_repeats + self.confirm_repeats) / self.places) * self.repeat_seconds
+        return min(searching + again, self.suite.limits.minutes * 60)
 
     def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Verdict:
         """Whether a configuration fits.
@@ -184,11 +213,11 @@ class Plan:
         except SettingsError as error:
             return Verdict(), str(error)
 
-    def spec(self, params: Settings, seed: int, folder: Path) -> TrialSpec:
-        """What the process of one repeat of a configuration needs to know."""
+    def spec(self, params: Settings, seed: int, folder: Path, measure: Measure | None = None) -> TrialSpec:
+        """What the process of one repeat of a configuration needs to know; ``measure`` None: as the suite says."""
         seeded = {"seed": seed} if "seed" in self.trainer.defaults() else {}
         trainer, settings = self.launch(params | seeded)
-        return TrialSpec.of(self.suite.measure, trainer, settings, folder)
+        return TrialSpec.of(measure or self.suite.measure, trainer, settings, folder)
 
     def limits(self, verdict: Verdict) -> RepeatLimits:
         """What one repeat may take."""

@@ -17,17 +17,13 @@ from harness.predict import calibration, ceilings
 from harness.predict.bottleneck import explain
 from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.predict.plan import Plan
-from harness.predict.throughput import RATES, Predictor, Rates, predictor
-from harness.suite.metrics import METRICS
-from harness.suite.space import Params, sample
+from harness.predict.throughput import Predictor, Rates, predictor
+from harness.suite.metrics import METRICS, RATES
+from harness.suite.space import Params
 from harness.trainers.rounds import Course, Describes, Part, Workload
 from unilab.machine.devices import usable_cores
 from unilab.settings import SettingsError
 
-RANKED = 1000
-"""configurations that are ranked at most; of larger spaces a sample with a fixed seed, and the baseline"""
-SEEDED = 3
-"""trials after the baseline that are the best of the ranking; from then on the sampler decides, informed by them"""
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
 REHEARSED: tuple[Course, ...] = ("wait", "lockstep", "drop", "turns")
@@ -64,11 +60,6 @@ class Prediction:
         """What ceilings say of the candidates."""
         made = predictor(plan, known)
         return cls(plan, made, [] if made is None else rank(plan, found, made), results)
-
-    @property
-    def seeds(self) -> list[Params]:
-        """What the search begins with after the baseline."""
-        return seeds(self.plan, self.ranking)
 
     def complete(self, record: Record) -> Record:
         """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
@@ -131,17 +122,15 @@ def prepare(
 
 
 def candidates(plan: Plan) -> list[Candidate]:
-    """The baseline, then the configurations that are ranked; the settings of each go together.
+    """The plan's configurations whose settings go together, the baseline first.
 
     None where the trainer does not describe its rounds, or where repeats share the machine: ceilings are those of all
     of its cores.
     """
     if not isinstance(plan.trainer, Describes) or plan.suite.measure.cores is not None:
         return []
-    space, found = plan.space, []
-    listed = space.grid() if space.size <= RANKED else sample(space, RANKED, seed=0)
-    every = map(plan.effective, [plan.baseline, *map(space.decode, listed)])
-    for params in {space.identity(params): params for params in every}.values():
+    found = []
+    for params in [plan.effective(plan.baseline), *plan.configurations[1:]]:
         try:
             verdict = plan.verdict(params)
         except SettingsError:  # settings that contradict each other
@@ -205,18 +194,6 @@ def objectives(plan: Plan) -> list[tuple[str, str]]:
     """Metrics and directions that the ranking is by: the objectives that are predicted, else env steps a second."""
     wanted = [(objective.metric, str(objective.direction)) for objective in plan.suite.objectives]
     return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
-
-
-def seeds(plan: Plan, ranking: Sequence[Candidate]) -> list[Params]:
-    """The configurations that the search begins with after the baseline; none where throughput is no objective.
-
-    Of configurations that are predicted alike only the first is a seed.
-    """
-    if not plan.suite.sampler.predict or not any(o.metric in RATES for o in plan.suite.objectives):
-        return []
-    baseline = plan.effective({name: plan.baseline[name] for name in plan.space.dimensions})
-    new = [one for one in ranking if one.fits and not baseline.items() <= one.params.items()]
-    return [one.params for one in distinct(plan, new)[:SEEDED]]
 
 
 def distinct(plan: Plan, ranking: Sequence[Candidate]) -> list[Candidate]:

@@ -21,8 +21,6 @@ from harness.trainers.rounds import Course, Describes, Workload
 
 OVERHEAD = (1.0, 1.5)
 """bounds of the factor by which times grow in a short run of both sides; a run beyond them was disturbed"""
-RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
-"""metrics that are predicted"""
 NICE_WEIGHT = 3.06
 """processor time that Linux gives to a thread of niceness 0 for each second of one of niceness 5"""
 

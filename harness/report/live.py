@@ -184,7 +184,7 @@ class Forecast:
         self._block = 0
         """repeats of the block that runs or ran last"""
         self._taken: dict[bool, list[float]] = {False: [], True: []}
-        """seconds a repeat, by whether it took turns"""
+        """seconds of a repeat after the first look, by whether it took turns"""
 
     def known(self, record: Record) -> None:
         """A repeat that is over."""
@@ -205,16 +205,18 @@ class Forecast:
         if record.state != "complete":
             return
         # those of a block end at about the same time
-        self._taken[in_turns].append((now - began) / self._block if in_turns else record.wall_seconds)
+        length = (now - began) / self._block if in_turns else record.wall_seconds + self._saved(_key(record))
+        self._taken[in_turns].append(length)
 
     def left(self, now: float) -> float:
         """Seconds."""
-        alone, block = self._begun(in_turns=False), self._begun(in_turns=True)
+        block = self._begun(in_turns=True)
         each = {
             in_turns: statistics.fmean(self._taken[in_turns] or self._taken[False] or [self._plan.repeat_seconds])
             for in_turns in (False, True)
         }
-        expected = [(began, each[False]) for began in alone]
+        alone = [(key, began) for key, (began, in_turns) in self._running.items() if not in_turns]
+        expected = [(began, each[False] - self._saved(key)) for key, began in alone]
         expected += [(began, len(block) * each[True]) for began in block[:1]]
         running = [max(length - (now - began), 0.1 * (now - began)) for began, length in expected]
         plan, places = self._plan, max(1, len(running))
@@ -227,8 +229,13 @@ class Forecast:
         looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
         in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
         sure = (sum(running) + looks * each[False] + in_turns * each[True]) / places
-        whole = sure + search * each[False] / places
+        whole = sure + search * (each[False] - plan.saved_seconds) / places
         return max(sure, min(whole, self._limit - now))  # the search leaves time for what follows it
+
+    def _saved(self, key: Key) -> float:
+        """By which a repeat is shorter than those after the first look."""
+        _, repeat, phase = key
+        return self._plan.saved_seconds if phase == "search" and repeat < SECOND_LOOK else 0.0
 
     def _begun(self, *, in_turns: bool) -> list[float]:
         """When the repeats that run began."""

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.predict.outlook import TRIED
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, distinct, objectives
+from harness.suite.space import LISTED
 from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
 
 PREDICTED = 5
@@ -32,9 +34,11 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
     where = f"environment{'s' * (len(suite.tasks) > 1)} {', '.join(suite.tasks)}"
     console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, {where}", style="bold"))
-    size = f" of {plan.space.size:,.0f} configurations" if math.isfinite(plan.space.size) else " of a continuous space"
+    different = len(plan.configurations) if plan.space.size <= LISTED else plan.space.size
+    size = f" of {different:,.0f} configurations" if math.isfinite(different) else " of a continuous space"
     size = size if plan.space.dimensions else ""
-    trials = f"{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
+    most = "at most " if suite.guided and plan.trials > TRIED else ""
+    trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
     looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
     confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
     cores = suite.measure.cores
@@ -66,13 +70,13 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     # the best configurations, the first of those predicted alike, and where the baseline stands
     metric = objectives(plan)[0][0]
     ranks = {id(one): str(rank) for rank, one in enumerate(prediction.ranking, start=1)}
-    baseline = next((one for one in prediction.ranking if one.params == plan.baseline), None)
+    baseline = next((one for one in prediction.ranking if one.params == plan.effective(plan.baseline)), None)
     shown = distinct(plan, prediction.ranking)[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
     varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
     rows = [
         (ranks[id(one)] + " base" * (one is baseline), number_text(getattr(one.rates, metric)), _yes(one.fits),
-         settings_text({key: one.params[key] for key in varied}))
+         settings_text({key: one.params[key] for key in varied if key in one.params}))
         for one in shown
     ]  # fmt: skip
     title = f"predicted before anything is run ({len(prediction.ranking)} configurations)"

@@ -9,7 +9,7 @@ The repeats of a trial, and those of a block of the confirmation, are a *work* (
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, mea
 from harness.measure.process import Job
 from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of
 from harness.measure.stop import StopSignal
+from harness.predict.outlook import Outlook, Tried, look_out
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
 from harness.study import timelines
@@ -31,6 +32,7 @@ from harness.study.confirmation import BASELINE, schedule
 from harness.study.folder import Study, TakenOver
 from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
+from harness.suite.text import percent_text
 from harness.trainers.trainer import threads_text
 from unilab.settings import SettingsError
 
@@ -56,6 +58,8 @@ class Sweep:
     engine: Engine
     trace: bool = False
     """keep a timeline of each repeat"""
+    say: Callable[[str], None] = lambda text: None
+    """is told how the search ended"""
     prediction: Prediction | None = None
     """what is predicted; None: nothing"""
     began: float = field(default_factory=time.monotonic)
@@ -64,6 +68,8 @@ class Sweep:
     """of the confirmation, for which there was no time"""
     missing_repeats: int = 0
     """of a grid that is measured in pieces, for which there was no time"""
+    outlook: str = ""
+    """what another trial would have been expected to bring"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -78,6 +84,8 @@ class Sweep:
         with self.study.turn(self.stop):
             self._catch_up()
         self._begun: set[int] = set()
+        self._expected: dict[int, float] = {}
+        """by trial, the gain for which it was chosen"""
         self._out_of_time, self._measurements = False, 0
         """whether a grid has to be left unfinished, and what this run has begun to measure"""
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
@@ -85,6 +93,9 @@ class Sweep:
             if self._out_of_time:
                 self.missing_repeats = self._count_missing()
                 return
+        self.outlook = self._end_of_search()
+        if self.outlook:
+            self.say(self.outlook)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
             carry_out(self._confirmation(), self.engine, self.stop)
@@ -121,7 +132,7 @@ class Sweep:
     def _choose(self) -> FrozenTrial | None:
         """The trial that a crash left unfinished, or a new one, or None at a limit.
 
-        New are the baseline, what the suite pins, the best of the predicted configurations, then what the sampler says.
+        New are the baseline, what the suite pins, then what is expected to bring the most or what the sampler says.
         """
         plan, space = self.plan, self.plan.space
         trials = self._optuna.get_trials(deepcopy=False)
@@ -141,19 +152,39 @@ class Sweep:
             elif not self._time_for_one_more():
                 return None
             else:
-                sampler = plan.suite.sampler
-                tried = {space.identity(plan.effective(space.decode(trial.params))) for trial in trials}
-                seeds = [
-                    *map(plan.effective, plan.pinned.values()),
-                    *(self.prediction.seeds if self.prediction else []),
-                ]
-                new = next((space.encode(params) for params in seeds if space.identity(params) not in tried), None)
+                sampler, pinned = plan.suite.sampler, map(plan.effective, plan.pinned.values())
+                tried = {space.identity(params) for params, _ in self._tried()}
+                new = next((space.encode(params) for params in pinned if space.identity(params) not in tried), None)
+                if new is None and plan.suite.guided:
+                    outlook = self._look_out()
+                    if outlook is None or outlook.ends:
+                        return None
+                    self._expected[len(trials)] = outlook.gain
+                    new = space.encode(outlook.params)
                 new = new or propose(self._optuna, space, sampler.name, sampler.seed, plan.effective)
                 if new is None:
                     return None
                 self._optuna.enqueue_trial(new)
         asked = self._optuna.ask(dict(space.dimensions))
         return self._optuna.get_trials(deepcopy=False)[asked.number]
+
+    def _tried(self) -> Iterator[Tried]:
+        """The configurations of all trials, with what Optuna was told of them."""
+        for trial in self._optuna.get_trials(deepcopy=False):
+            worked = trial.state == TrialState.COMPLETE and all(excess <= 0 for excess in trial.constraints.values())
+            value = trial.values[0] if worked else math.nan if trial.state.is_finished() else None
+            yield self.plan.effective(self.plan.space.decode(trial.params)), value
+
+    def _look_out(self) -> Outlook | None:
+        return look_out(self.plan, self.prediction.ranking if self.prediction else [], list(self._tried()))
+
+    def _end_of_search(self) -> str:
+        """What is known to be left when the search is over, in words."""
+        outlook = self._look_out() if self.plan.suite.guided else None
+        if outlook is None or math.isnan(outlook.gain):
+            return ""
+        gain = f"another trial is expected to bring {percent_text(outlook.gain, digits=1)} at most"
+        return f"search done after {outlook.tried} trials: {gain}, {outlook.left:,} configurations are left"
 
     def _enqueue_baseline(self) -> None:
         searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}
@@ -185,23 +216,25 @@ class Sweep:
         return sum(repeats - done for done in unfinished) + repeats * max(0, self.plan.trials - len(trials))
 
     def _longest(self) -> float:
-        """Seconds of a repeat, of the longest so far if there is one."""
-        records = self.study.records.records
-        took = [r.wall_seconds for r in records if r.state == "complete" and r.wall_seconds and not r.in_turns]
+        """Seconds of a repeat after the first look, by the longest so far if there is one."""
+        took = [
+            record.wall_seconds + (0 if record.second_look else self.plan.saved_seconds)
+            for record in self.study.records.records
+            if record.state == "complete" and record.wall_seconds and not record.in_turns
+        ]
         return max(took, default=self.plan.repeat_seconds)
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        places = self.engine.places
-        repeats = self.plan.suite.measure.repeats + math.ceil(self.plan.look_repeats / places)
-        repeats += self.plan.confirm_repeats_in_a_row(places)
-        return repeats * self._longest()
+        places, longest, searched = self.engine.places, self._longest(), self.plan.suite.measure.repeats
+        again = math.ceil(self.plan.look_repeats / places) + self.plan.confirm_repeats_in_a_row(places)
+        return again * longest + searched * (longest - self.plan.saved_seconds)
 
     def _search_with(self, trial: FrozenTrial) -> Work:
         """Run the repeats of a trial that have no record, then tell Optuna."""
         params = self.plan.space.decode(trial.params)
         if trial.number == BASELINE or self.plan.is_baseline(params):
-            params = params | self.plan.baseline | {name: one for name, one in params.items() if name == "env"}
+            params = self.plan.baseline_in(params.get("env"))
         params = self.plan.effective(params)
         verdict, problem = self.plan.possible(params, self.engine.available())
         reason = problem or verdict.reason
@@ -373,7 +406,8 @@ class Sweep:
         """It shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         verdict, _ = self.plan.possible(record.params, self.engine.available())
-        spec = self.plan.spec(record.params, record.seed, folder)
+        is_first = record.phase == "search" and not record.second_look
+        spec = self.plan.spec(record.params, record.seed, folder, self.plan.first_look if is_first else None)
         if self.trace:
             spec = dataclasses.replace(spec, settings=spec.settings | timelines.begin(folder))
         pruner = None
@@ -395,7 +429,9 @@ class Sweep:
         if record.second_look:
             return f"second look at trial {record.trial}, repeat {record.repeat - SECOND_LOOK + 1}{again}"
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
-        return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}"
+        gain = self._expected.get(record.trial, math.nan)
+        expected = "" if math.isnan(gain) else f", {percent_text(gain, '+')} expected"
+        return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}{expected}"
 
     def _explain(self, record: Record) -> None:
         """Add what is known of why it is as it is to a record that is safe already."""

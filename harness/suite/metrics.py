@@ -23,6 +23,7 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
 }
 """what an objective or a constraint may name, and the direction that is better"""
 
-
+RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
+"""metrics of speed, which are predicted"""
 RETURNS = ("episode_return", "return_at_budget", "evaluated_return")
 """metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""

@@ -29,8 +29,9 @@ LEARNING: Mapping[str, Mapping[str, Any]] = {
 """what ``time-to-return`` searches, by trainer"""
 MINUTES = {"throughput": 10.0, "memory": 10.0, "time-to-return": 60.0}
 """of a run, unless ``--minutes`` says otherwise"""
-TRIALS, REPEATS = 10, 6
-"""of the search; of the best and of the baseline, to confirm: with fewer no difference is shown at a level of 5 %"""
+TRIALS, SPEED_TRIALS, REPEATS = 10, 16, 6
+"""of the search, where speed is its goal at most; of the best and of the baseline, to confirm: with fewer no difference
+is shown at a level of 5 %"""
 START_SECONDS = 6.0
 """of a trial, beside its budget"""
 
@@ -61,7 +62,9 @@ def recipe(env: str, trainer: str, goal: str, minutes: float | None, host_bytes:
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", f"tune_{env}_{trainer}_{goal}")[:80], "trainer": trainer, "env": env,
         "search": {"placement": "auto"}, "objectives": ["env_steps_per_second"],
         "measure": {"warmup_seconds": 3, "seconds": 8}, "confirm": {"top": 1, "repeats": REPEATS},
-        "limits": {"trials": TRIALS, "minutes": minutes, "trial_timeout_seconds": 120, "progress_timeout_seconds": 60},
+        "limits": {
+            "trials": SPEED_TRIALS, "minutes": minutes, "trial_timeout_seconds": 120, "progress_timeout_seconds": 60,
+        },
     }  # fmt: skip
     if kind == "memory":
         most = _bytes(goal, value)
@@ -77,7 +80,7 @@ def recipe(env: str, trainer: str, goal: str, minutes: float | None, host_bytes:
         seconds = max(10, int(60 * minutes / (TRIALS + 2 * REPEATS) - START_SECONDS))
         made |= {"search": dict(LEARNING[trainer]), "objectives": ["seconds_to_return"]}
         made["measure"] = {"warmup_seconds": 3, "return_at": {"seconds": seconds}, "target_return": target}
-        made["limits"]["trial_timeout_seconds"] = 2 * seconds + 60
+        made["limits"] |= {"trials": TRIALS, "trial_timeout_seconds": 2 * seconds + 60}
     return made
 
 

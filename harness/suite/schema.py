@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
-from harness.suite.metrics import METRICS, RETURNS
+from harness.suite.metrics import METRICS, RATES, RETURNS
 from harness.suite.space import decode, encode, ends
 from unilab.settings import nearest
 
@@ -273,12 +273,12 @@ class Confirm(Section):
 class Sampler(Section):
     """How the search chooses the next trial."""
 
-    name: Literal["tpe", "random", "grid"] = "tpe"
-    """Optuna's tree-structured Parzen estimator, random values, or every configuration"""
+    name: Literal["auto", "tpe", "random", "grid"] = "auto"
+    """auto: where the one objective is a speed, what the prediction and the trials so far expect the most of, until
+    that is not worth a trial; otherwise tpe. tpe: Optuna's tree-structured Parzen estimator. random: random values.
+    grid: every configuration"""
     seed: Annotated[int, Field(ge=0)] = 0
     """of the sampler, and of the first repeat of each trial"""
-    predict: bool = True
-    """begin with what the ceilings of this machine say is best"""
 
 
 @dataclass(frozen=True)
@@ -388,6 +388,11 @@ class Suite(Section):
         """Whether its repeats are measured for what they learn, and not for their speed alone."""
         measured = self.measure.return_at is not None or self.measure.target_return is not None
         return measured or any(objective.metric in RETURNS for objective in self.objectives)
+
+    @property
+    def guided(self) -> bool:
+        """The search goes by what is expected of each configuration (``harness.predict.outlook``)."""
+        return self.sampler.name == "auto" and len(self.objectives) == 1 and self.objectives[0].metric in RATES
 
     def looked_at(self, candidates: int) -> int:
         """How many of so many trials beside the baseline get a second look.

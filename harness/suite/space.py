@@ -10,15 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 Params = dict[str, Any]
 ENUMERABLE = 10_000
 """spaces up to this size are listed"""
+LISTED = 1000
+"""configurations of a space that are ranked at most; of larger spaces a sample with a fixed seed"""
 DIGITS = 3
 """significant ones of a value drawn from a continuous range: more would say nothing"""
+IDLE = object()
+"""in place of the value of a setting that changes nothing"""
 ATTEMPTS = 50
 """proposals before a sampler that repeats itself is helped out"""
 
@@ -79,6 +85,19 @@ class Space:
         """The same text for the same configuration."""
         return json.dumps({name: encode(value) for name, value in params.items()}, sort_keys=True)
 
+    def apart(self, some: Sequence[Params], others: Sequence[Params]) -> NDArray[np.float64]:
+        """``[settings, some, others]``: how far configurations are from each other in each setting, from 0 to 1.
+
+        Numbers are apart by their places in the range or in the list. All else is the same or not, and so is what has
+        a setting that changes something there and what has not.
+        """
+        found = np.ones((len(self.dimensions), len(some), len(others)))
+        for distances, (name, dimension) in zip(found, self.dimensions.items(), strict=True):
+            rows, columns = ([place(dimension, one.get(name, IDLE)) for one in own] for own in (some, others))
+            for row, (kind, at) in zip(distances, rows, strict=True):
+                row[:] = [abs(at - there) if kind == other else 1.0 for other, there in columns]
+        return found
+
     def grid(self) -> Iterator[Params]:
         """Every configuration of a finite space, encoded; one after the other, as there may be millions."""
         if not self.dimensions:
@@ -97,6 +116,20 @@ def ends(dimension: BaseDistribution) -> tuple[Any, ...]:
         return tuple(map(decode, dimension.choices))
     assert isinstance(dimension, IntDistribution | FloatDistribution)
     return dimension.low, dimension.high
+
+
+def place(dimension: BaseDistribution, value: Any) -> tuple[str, float]:
+    """A kind within which values are nearer or farther, and where in it a value is, from 0 to 1."""
+    if isinstance(dimension, CategoricalDistribution):
+        numbers = sorted(one for one in dimension.choices if isinstance(one, int | float) and not isinstance(one, bool))
+        if value in numbers and not isinstance(value, bool):
+            return "number", numbers.index(value) / max(1, len(numbers) - 1)
+        return json.dumps(encode(value), default=repr), 0.0
+    assert isinstance(dimension, IntDistribution | FloatDistribution)
+    if value is IDLE or dimension.low == dimension.high:
+        return repr(value), 0.0
+    low, high, here = (math.log(one) if dimension.log else one for one in (dimension.low, dimension.high, value))
+    return "number", (here - low) / (high - low)
 
 
 def values(dimension: BaseDistribution) -> tuple[float, Iterable[Any]]:
@@ -126,7 +159,7 @@ def propose(
     Args:
         study: with the trials so far.
         space: to choose from.
-        sampler: ``tpe``, ``random`` or ``grid``.
+        sampler: ``tpe``, ``random`` or ``grid``; for ``auto`` as for ``tpe``.
         seed: of the sampler.
         effective: leaves out of a configuration what changes nothing: two that differ in that alone are one.
     """
@@ -140,7 +173,7 @@ def propose(
         return None
     if sampler != "grid":
         seed = (seed * 1_000_003 + len(trials)) % 2**32
-        probe = in_memory(study.directions, TPESampler(seed=seed) if sampler == "tpe" else RandomSampler(seed=seed))
+        probe = in_memory(study.directions, RandomSampler(seed=seed) if sampler == "random" else TPESampler(seed=seed))
         probe.add_trials(trials)
         for _ in range(ATTEMPTS):
             trial = probe.ask(dict(space.dimensions))

@@ -7,10 +7,13 @@ import predictor
 import pytest
 
 from harness.measure.record import Record, RecordFile
-from harness.predict import ceilings, ranking
+from harness.predict import ceilings
 from harness.predict import plan as plans
 from harness.predict.ceilings import Ceilings, Measured
 from harness.predict.plan import Plan
+from harness.predict.ranking import Candidate
+from harness.predict.throughput import Rates
+from harness.suite.schema import Confirm, Sampler
 from harness.trainers.rounds import Cost, Part
 from tests.harness.conftest import SUITE
 
@@ -18,7 +21,7 @@ TRAINER = "tests.harness.described_trainer:DescribedTrainer"
 SPEEDS = (10, 20, 40, 80)
 GRID = SUITE.replace("tests.harness.fake_trainer:FakeTrainer", TRAINER).replace(
     "  speed: [10, 20, 40, 80]\nbaseline: {speed: 20}",
-    "  speed: [10, 20, 40, 80]\n  mode: [async, sync]\nbaseline: {speed: 20, mode: sync}",
+    "  speed: [10, 20, 40, 80]\n  mode: [async, sync]\nbaseline: {speed: 20, mode: sync}\nsampler: {name: grid}",
 )
 RATE = {"async": 500.0, "sync": 1000 / 3}
 """env steps a second by the costs of the described trainer: 2 ms for each, or 1 ms and 2 ms in turns"""
@@ -34,7 +37,7 @@ def measured(**changes: float) -> list[Record]:
     return [
         dataclasses.replace(
             made, trial=trial, params={"speed": speed, "mode": mode}, env_steps_per_second=RATE[mode] + speed / 100,
-            predicted_env_steps_per_second=RATE[mode] + speed / 100, **changes,
+            wall_seconds=10.0, predicted_env_steps_per_second=RATE[mode] + speed / 100, **changes,
         )
         for trial, (speed, mode) in enumerate(grid())
     ]  # fmt: skip
@@ -68,19 +71,25 @@ def plan_of(tmp_path: Path) -> Plan:
     return plans.make(path)
 
 
-def test_a_replay_counts_the_trials_until_the_best_is_near(tmp_path: Path) -> None:
+def test_a_search_on_paper_takes_its_time_from_the_grid(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     params = [{"speed": speed, "mode": mode} for speed, mode in grid()]
-    values = {predictor.key(plan, own): 100.0 for own in params}
     best = {"speed": 80, "mode": "async"}
-    values[predictor.key(plan, best)] = 200.0
-    seeded = [{"speed": 10, "mode": "sync"}, best]
-    assert predictor.replay(plan, values, seeded, seed=0) == 3
-    values[predictor.key(plan, seeded[0])] = 191.0
-    assert predictor.replay(plan, values, seeded, seed=0) == 2, "within 5 %"
-    values[predictor.key(plan, seeded[0])] = 189.0
-    assert predictor.replay(plan, values, seeded, seed=0) == 3
-    assert 2 <= predictor.replay(plan, values, [], seed=0) <= len(values)
+    made = {
+        predictor.key(plan, one): predictor.Configuration((200.0, 204.0) if one == best else (100.0, 102.0), 10.0)
+        for one in params
+    }
+    known = [Candidate(one, True, rates=Rates(2.0 if one == best else 1.0, 1.0, 1.0)) for one in params]
+    short, trials, seconds = predictor.replay(plan, made, known, before=5.0, most=80.0, seed=0)
+    assert short == 0 and trials >= 2
+    assert seconds == pytest.approx(5 + trials * (10 - plan_saved(plan)) + 2 * 10), "ceilings, trials, second looks"
+    short, trials, _ = predictor.replay(plan, made, known[1:], before=5.0, most=12.0, seed=0)
+    assert trials == 1 and short == pytest.approx(0.5), "there was no time for another"
+
+
+def plan_saved(plan: Plan) -> float:
+    suite = dataclasses.replace(plan.suite, sampler=Sampler("auto"), confirm=Confirm(top=1))
+    return dataclasses.replace(plan, suite=suite).saved_seconds
 
 
 def test_memory_is_judged_by_what_was_expected(capsys: pytest.CaptureFixture) -> None:
@@ -95,11 +104,12 @@ def test_memory_is_judged_by_what_was_expected(capsys: pytest.CaptureFixture) ->
 
 def test_a_whole_grid_is_replayed_to_its_end(tmp_path: Path, monkeypatch, capsys) -> None:
     folder = study(tmp_path / "grid", measured())
+    monkeypatch.setattr(predictor, "PART", 1.0)
     code, out = run(monkeypatch, capsys, folder)
     assert code == 0, out
     assert "env_steps_per_second  as recorded Spearman  1.00 over 8 trials" in out
     assert out.count("recomputed") == 2 and "missed" not in out
-    assert "within a quarter of the grid (2) in 100%" in out and "    without " in out
+    assert "with prediction  0.0% below the best" in out and "    without " in out
 
 
 def test_a_prediction_is_judged_by_what_was_recorded_before(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -112,8 +122,8 @@ def test_a_prediction_is_judged_by_what_was_recorded_before(tmp_path: Path, monk
     assert code == 1 and "missed: " in out and "Spearman -1.00 over 8 trials, bound 0.85" in out
 
 
-def test_a_search_that_the_prediction_misleads_is_a_missed_bound(tmp_path: Path, monkeypatch, capsys) -> None:
-    order = ranking.SEEDED
+def test_a_search_that_does_not_find_the_best_is_a_missed_bound(tmp_path: Path, monkeypatch, capsys) -> None:
+    """An eighth of the time is one trial's, and that is the baseline's."""
     records = [
         dataclasses.replace(
             record, env_steps_per_second=9000.0 if record.params == {"speed": 80, "mode": "sync"} else 1.0
@@ -121,9 +131,7 @@ def test_a_search_that_the_prediction_misleads_is_a_missed_bound(tmp_path: Path,
         for record in measured()
     ]
     code, out = run(monkeypatch, capsys, study(tmp_path / "grid", records))
-    assert (
-        code == 1 and f"search with prediction ({order} seeds of it)" in out and "bound 2, a quarter of the grid" in out
-    )
+    assert code == 1 and "search with prediction: 100.0% below the best, bound 5%" in out
 
 
 def test_the_confirmation_counts_if_it_has_all_trials() -> None:

@@ -9,7 +9,7 @@ from harness.report.live import Forecast
 
 @pytest.fixture
 def plan(make_plan) -> Plan:
-    return make_plan("confirm={top: 1, repeats: 2}", "limits={trials: 4, minutes: 60}")
+    return make_plan("confirm={top: 1, repeats: 2}", "limits={trials: 4, minutes: 60}", "sampler.name=tpe")
 
 
 def record(trial: int, repeat: int = 0, phase: Phase = "search", seconds: float = 10.0, **more) -> Record:
@@ -28,6 +28,21 @@ def test_it_is_what_is_left_of_search_second_look_and_confirmation(plan: Plan) -
     assert forecast.left(10.0) == pytest.approx((3 + 3 + 4) * 10)
     forecast.started(record(1), 10.0)
     assert forecast.left(14.0) == pytest.approx(6 + (2 + 3 + 4) * 10)
+
+
+def test_first_looks_are_shorter_than_all_that_follows(make_plan) -> None:
+    measure = "measure={warmup_seconds: 2, seconds: 6}"
+    plan = make_plan("confirm={top: 1, repeats: 2}", "limits={trials: 4, minutes: 60}", measure)
+    assert (plan.first_look.warmup_seconds, plan.first_look.steady_seconds, plan.saved_seconds) == (1, 3, 4)
+    forecast = Forecast(plan, 0.0)
+    assert forecast.left(0.0) == pytest.approx(plan.seconds)
+    measured(forecast, record(0), 0.0)
+    assert forecast.left(10.0) == pytest.approx(3 * 10 + (3 + 4) * 14)
+    forecast.started(record(1), 10.0)
+    assert forecast.left(14.0) == pytest.approx(6 + 2 * 10 + (3 + 4) * 14)
+    forecast.finished(record(1), 20.0)
+    measured(forecast, record(1, SECOND_LOOK, seconds=14), 20.0)
+    assert forecast.left(34.0) == pytest.approx(4 * 14), "of two trials no other is looked at, nor confirmed"
 
 
 def test_what_the_search_leaves_out_is_not_waited_for(plan: Plan) -> None:

@@ -11,6 +11,7 @@ from harness.files.yaml_file import InputError, to_yaml
 from harness.predict import plan as plans
 from harness.predict import ranking
 from harness.predict.ceilings import Ceilings, Measured
+from harness.predict.outlook import look_out
 from harness.suite import schema
 from harness.suite.space import Space
 from harness.trainers import own
@@ -136,7 +137,7 @@ def test_trials_and_time(make_plan) -> None:
     assert plan.trials == 4  # no more configurations than there are
     assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
     assert plan.look_repeats == 3 * 2  # three candidates for two places
-    assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3))
+    assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3) - 4 * 2 * 0.15)  # first looks take half
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
 
 
@@ -298,6 +299,7 @@ def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suit
     seconds = [halves[part.settings["learner_dtype"]] if part.kind == kind else 0.001 for part in needed]
     costs = [Measured(plan.suite.trainer, part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
     known = ranking.Prediction.of(plan, ranking.candidates(plan), Ceilings(cores=2, measured=costs), Path("unused"))
-    assert known.seeds and all(params["learner_dtype"] == "bfloat16" for params in known.seeds[:1])
+    first = look_out(plan, known.ranking, [(plan.configurations[0], 1000.0)])
+    assert first is not None and first.params["learner_dtype"] == "bfloat16"
     fast, slow = (known.predictor.throughput(plan.settings({"learner_dtype": dtype})) for dtype in halves)
     assert fast > 1.3 * slow

@@ -22,6 +22,7 @@ from harness.predict.throughput import (
     rates,
     seconds_of_rounds,
 )
+from harness.suite.space import LISTED
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Part, Workload
 from tests.harness.conftest import SUITE
@@ -217,21 +218,11 @@ def test_the_best_come_first_and_what_does_not_fit_last_with_its_reason(make_des
     assert len(found) == 16 and len(ranking.parts(plan, found, 2)) == 16  # two of each that fits
 
 
-def test_seeds_differ_in_what_is_predicted_of_them_and_from_the_baseline(make_described) -> None:
-    plan = make_described("search.mode=[async, sync]", "search.seed=[0, 1]", "baseline.mode=async")
-    ranked = ranking.rank(plan, ranking.candidates(plan), predictor(plan))
-    seeds = ranking.seeds(plan, ranked)
-    assert [one["mode"] for one in seeds] == ["async", "sync"]  # all others are predicted like one of these
-    assert {"speed": 20, "mode": "async", "seed": 0} not in seeds
-    assert ranking.seeds(make_described("sampler.predict=false"), ranked) == []
-    assert ranking.seeds(make_described("objectives=[episode_return]"), ranked) == []
-
-
 def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_described) -> None:
     second = "search.iteration_seconds={low: 0.001, high: 0.009}"  # three digits of one alone come again and again
     plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", second, "baseline.inner.rate=1.0")
     first, second = ranking.candidates(plan), ranking.candidates(plan)
-    assert first == second and len(first) > ranking.RANKED - 5
+    assert first == second and len(first) > LISTED - 5
     assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)
 
 

@@ -141,17 +141,41 @@ def test_a_trial_is_called_by_its_number(make_plan, tmp_path) -> None:
         def started(self, record: Record, what: str) -> None:
             shown.append((record.trial, what))
 
-    plan = make_plan("limits.trials=2")
+    plan = make_plan("limits.trials=2", "sampler.name=tpe")
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         Sweep(plan, study, stop, Recording(), LocalEngine("here", stop, Executed(), in_turns=False)).run()
     assert shown == [(0, "trial 0 (1 of 2)"), (1, "trial 1 (2 of 2)")]
+
+
+def test_the_search_ends_when_no_other_trial_is_worth_it_and_says_what_is_left(make_plan, tmp_path) -> None:
+    """The slots change nothing, which it does not know, and the speed all."""
+    plan = make_plan(
+        "search.slots=[0, 1, 2, 3, 4, 5, 6, 7]", "baseline.slots=0", "limits.trials=32", "confirm={top: 1}"
+    )
+    said, shown, executed = [], [], Executed()
+
+    class Recording(Quiet):
+        def started(self, record: Record, what: str) -> None:
+            shown.append(what)
+
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        engine = LocalEngine("here", stop, executed, in_turns=False)
+        Sweep(plan, study, stop, Recording(), engine, say=said.append).run()
+        tried = [record for record in study.records.records if record.phase == "search" and not record.second_look]
+    assert 6 <= len(tried) < 32 and max(speeds(tried)) == 80
+    assert f"search done after {len(tried)} trials: another trial is expected to bring 0." in said[0]
+    assert f"at most, {32 - len(tried)} configurations are left" in said[0]
+    assert "expected" in shown[1] and "expected" not in shown[0]
+    windows = [spec.seconds for spec in executed.specs]
+    assert windows[: len(tried)] == len(tried) * [0.1] and set(windows[len(tried) :]) == {0.2}, "first looks are short"
+    assert sweep(plan, tmp_path, Executed(crash_at=0)), "nothing is left to do"
 
 
 def test_a_small_space_is_exhausted_and_no_more(make_plan, tmp_path) -> None:
     assert sorted(speeds(sweep(make_plan("limits.trials=9"), tmp_path))) == [10, 20, 40, 80]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "grid"])
 def test_the_same_seed_asks_the_same(make_plan, tmp_path, sampler: str) -> None:
     plan = make_plan(f"sampler.name={sampler}", "search.speed={low: 1, high: 500, log: true}", "limits.trials=5")
     assert speeds(sweep(plan, tmp_path / "a")) == speeds(sweep(plan, tmp_path / "b"))
@@ -202,7 +226,8 @@ def test_a_crash_between_record_and_journal_is_made_good(make_plan, tmp_path) ->
 
 
 def test_over_budget_is_infeasible_with_its_items_and_is_never_started(make_plan, tmp_path) -> None:
-    plan = make_plan("search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000", "limits.trials=8")
+    space = ("search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000", "limits.trials=8")
+    plan = make_plan(*space, "sampler.name=tpe")
     executed = Executed()
     records = sweep(plan, tmp_path, executed)
     infeasible = [r for r in records if r.state == "infeasible"]
