@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ positive = _number(float, "a number above 0", lambda value: value > 0)
 not_negative = _number(float, "0 or more", lambda value: value >= 0)
 positive_int = _number(int, "a whole number above 0", lambda value: value >= 1)
 not_negative_int = _number(int, "a whole number, 0 or more", lambda value: value >= 0)
+
+
+def study_name(text: str) -> str:
+    """As file names are, and no path."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        raise argparse.ArgumentTypeError(f"expected letters, digits and _ . -, got {text}")
+    return text
 
 
 def fraction(text: str) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import FAILURE, add_limits, add_set, add_suite, add_trace, add_verb, overrides
+from harness.cli.options import FAILURE, add_limits, add_set, add_suite, add_trace, add_verb, overrides, study_name
 from harness.cli.output import print_json, show_timeline
 from unilab.errors import UserError
 
@@ -44,6 +44,8 @@ def _add_measuring(verb: Any) -> None:
     """Options for how a study is measured, and where its files go."""
     add_limits(verb)
     add_trace(verb)
+    text = "name of the study, by which report, show, best, train and the like find it"
+    verb.add_argument("--name", type=study_name, metavar="NAME", help=text)
     text = "database that keeps the study, so that several runs can share it; default: files"
     verb.add_argument("--storage", metavar="URL", help=text)
     verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
@@ -66,6 +68,8 @@ def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
     from harness.study import timelines
 
     began = time.monotonic()
+    if arguments.name and (arguments.results / arguments.name).exists():
+        raise UserError(f"--name {arguments.name}: a suite of that name has studies; choose another name")
     # before anything slow is imported
     made = made or plan.make(arguments.suite, overrides(arguments), arguments.results)
     if arguments.trace:
@@ -171,7 +175,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         exit_code = 0
         try:
             with study.turn(stop):  # drivers may have a folder in common
-                study.describe(made, [Path(sys.executable).name, "-m", "harness", *said])
+                study.describe(made, [Path(sys.executable).name, "-m", "harness", *said], arguments.name)
             local = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
             with local if cluster is None else _ray_engine(arguments, cluster, stop, out) as engine:
                 known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
@@ -203,11 +207,13 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
 
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
     """Write what is made from the complete records: tables, ``best.yaml``, the report and asv's history."""
-    from harness.report import terminal as tables
+    from harness.report import terminal
+    from harness.study.results import RecordedStudy
 
     study.write_tables()
-    tables.write_best(made, study)
-    tables.show(made, study, out)
+    terminal.write_best(made, study)
+    recorded = RecordedStudy(study.folder)
+    terminal.show_measured(recorded, out)
     if arguments.trace:
         show_timeline(study.folder / "logs" / "*", out)
     _report(study.folder, out)
@@ -221,8 +227,9 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
             out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
         else:
             out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)
+    terminal.show_answer(recorded, out)
     if arguments.json:
-        print_json(tables.summary(made, study))
+        print_json(terminal.summary(recorded))
 
 
 def _report(study: Path, out: "Console") -> None:

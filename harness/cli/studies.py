@@ -1,21 +1,62 @@
-"""``report`` and ``list``: studies that were measured."""
+"""``show``, ``best``, ``report``, ``list`` and ``rm``: studies that were measured."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from harness.cli.options import add_results, add_verb
-from harness.cli.output import tell
+from harness.cli.output import print_json, tell
+from unilab.errors import UserError
+
+NAMED = "a study: its folder, SUITE/ID, ID, a suite (its newest study is meant), or the name that run --name gave"
+
+
+def _add_study(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("study", nargs="?", metavar="STUDY", help=f"{NAMED}; default: the newest")
+    add_results(verb)
+
+
+def add_show(verbs: Any) -> None:
+    _add_study(add_verb(verbs, "show", show, "show what a study found, as at the end of its run"))
+
+
+def show(arguments: argparse.Namespace) -> int:
+    from harness.report import terminal
+    from harness.report.live import console
+    from harness.study.results import RecordedStudy, find
+
+    study = RecordedStudy(find(arguments.study, arguments.results))
+    if arguments.json:
+        print_json(terminal.summary(study))
+    else:
+        terminal.show(study, console())
+    return 0
+
+
+def add_best(verbs: Any) -> None:
+    text = "print best.yaml of a study, the configuration that measured best, and the command that trains with it"
+    _add_study(add_verb(verbs, "best", best, text))
+
+
+def best(arguments: argparse.Namespace) -> int:
+    from harness.report.terminal import train_command
+    from harness.study.results import RecordedStudy, find
+
+    study = RecordedStudy(find(arguments.study, arguments.results))
+    if study.best is None:
+        raise UserError(f"{study.folder}: has no best.yaml; python -m harness show {study.folder} says what it found")
+    path = study.folder / "best.yaml"
+    content = {"study": study.folder, "path": path, "command": train_command(path), "text": study.best}
+    return tell(arguments, content, study.best.rstrip("\n"))
 
 
 def add_report(verbs: Any) -> None:
     verb = add_verb(
         verbs, "report", report, "write a page about a study, about several side by side, or about a run of train"
     )
-    verb.add_argument(
-        "study", nargs="+", metavar="STUDY",
-        help="a study's folder, SUITE/ID, a suite (its newest study is meant), or the folder of a run of train",
-    )  # fmt: skip
+    text = f"{NAMED}; or the folder of a run of train; default: the newest study"
+    verb.add_argument("study", nargs="*", metavar="STUDY", help=text)
     add_results(verb)
     verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
     text = "page to write; default: report.html in the study, for several comparison.html in --results"
@@ -32,12 +73,41 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def add_list(verbs: Any) -> None:
-    add_results(add_verb(verbs, "list", list_all, "list studies, suites and environments"))
+    verb = add_verb(verbs, "list", list_all, "list studies, suites and environments")
+    text = "list the studies of this suite, or of this name, alone"
+    verb.add_argument("study", nargs="?", metavar="STUDY", help=text)
+    add_results(verb)
 
 
 def list_all(arguments: argparse.Namespace) -> int:
     """List the studies below ``--results``, the suites and the environments."""
     from harness.report import listing
 
-    content = listing.collect(arguments.results, Path("suites"))
+    content = listing.collect(arguments.results, Path("suites"), arguments.study)
     return tell(arguments, content, listing.text(content))
+
+
+def add_rm(verbs: Any) -> None:
+    verb = add_verb(verbs, "rm", remove, "delete a study: its folder with records, reports, logs and checkpoints")
+    verb.add_argument("study", metavar="STUDY", help="as for report; a suite only if it has one study")
+    add_results(verb)
+    verb.add_argument("--yes", action="store_true", help="do not ask; in a pipe nothing is asked")
+
+
+def remove(arguments: argparse.Namespace) -> int:
+    from harness.study.folder import delete
+    from harness.study.results import RecordedStudy, find_all
+
+    folder, *others = find_all(arguments.study, arguments.results)
+    if others:
+        there = ", ".join(map(str, [folder, *others]))
+        raise UserError(f"{arguments.study}: stands for {1 + len(others)} studies; name one of them: {there}")
+    kept_in = RecordedStudy(folder).manifest.get("storage")
+    if sys.stdin.isatty() and not arguments.yes:
+        print(f"Delete {folder} with all that is in it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UserError("nothing was deleted")
+    files, size = delete(folder)
+    told = f"deleted {folder}: {files} files, {size / 1e6:.1f} MB"
+    rest = [f"its records stay in {kept_in}"] if kept_in else []
+    return tell(arguments, {"deleted": folder, "files": files, "bytes": size, "kept_in": kept_in}, told, *rest)

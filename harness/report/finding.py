@@ -153,25 +153,14 @@ def _unlearned(suite: Suite, best: Trial, baseline: Trial) -> str:
 
 def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:
     """What pairs of repeats, or without pairs the two values, say of the best against the baseline."""
-    metric, level = found.metric, found.level
-
-    def pairs(trial: int) -> Pairs:
-        """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
-        before, after = (
-            {r.repeat: r.metric(metric) for r in trials[side].complete if r.phase == "confirm"}
-            for side in (found.baseline, trial)
-            if side is not None
-        )
-        both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
-        return [pair for pair in both if all(map(math.isfinite, pair))]
-
+    metric, level, baseline = found.metric, found.level, trials[found.baseline or 0]
     if found.best == found.baseline:  # none of the candidates was better: what would have been seen of them?
-        every = [own for own in map(pairs, candidates) if own]
+        every = [own for own in (_pairs(metric, baseline, trials[one]) for one in candidates) if own]
         ratio = _have_ratios(metric, [value for own in every for pair in own for value in pair])
         effects = [paired_change([[pair] for pair in own], ratio=ratio, level=level).smallest_effect for own in every]
         return {"ratio": ratio, "smallest_effect": _finite(max(effects, default=math.inf))}
     ratio = _have_ratios(metric, [*found.points, *found.baseline_points])
-    own = pairs(found.best or 0) if found.confirmed and not found.missing else []
+    own = _pairs(metric, baseline, trials[found.best or 0]) if found.confirmed and not found.missing else []
     if not own:
         change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
         return {"ratio": ratio, "change": _finite(change)}
@@ -181,6 +170,15 @@ def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int])
         "pairs": seen.pairs, "p": seen.p, "ratio": ratio, "change": seen.value,
         "interval": seen.interval if enough else None, "smallest_effect": seen.smallest_effect if enough else None,
     }  # fmt: skip
+
+
+def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
+    """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
+    before, after = (
+        {r.repeat: r.metric(metric) for r in side.complete if r.phase == "confirm"} for side in (baseline, trial)
+    )
+    both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
+    return [pair for pair in both if all(map(math.isfinite, pair))]
 
 
 def _finite(value: float) -> float | None:
@@ -379,8 +377,16 @@ def doubts(found: Finding) -> str:
     return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
 
 
-def relative(metric: str, value: float, baseline: float) -> tuple[float, str]:
-    """A value beside the baseline's, as a number and as text: a ratio less 1, of returns and beside 0 a difference."""
-    if metric in RETURNS or not baseline > 0:
-        return value - baseline, number_text(value - baseline, "+")
-    return value / baseline - 1, percent_text(value / baseline - 1, "+")
+def against(metric: str, trial: Trial, baseline: Trial) -> tuple[float, str]:
+    """A trial beside the baseline, as a number and as text: a ratio less 1, of returns and beside 0 a difference.
+
+    Where the confirmation measured both side by side it is the change over their pairs, as the claim has it.
+    """
+    value, before = trial.value(metric), baseline.value(metric)
+    if metric in RETURNS or not before > 0:
+        return value - before, number_text(value - before, "+")
+    pairs = _pairs(metric, baseline, trial)
+    change = value / before - 1
+    if pairs and _have_ratios(metric, [one for pair in pairs for one in pair]):
+        change = paired_change([[pair] for pair in pairs], ratio=True).value
+    return change, percent_text(change, "+")

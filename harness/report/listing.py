@@ -6,15 +6,20 @@ from typing import Any
 from harness.files.yaml_file import InputError
 from harness.measure.record import typical
 from harness.study.best_trials import judged_by, of_one_kind, ranking
-from harness.study.results import RecordedStudy
+from harness.study.results import RecordedStudy, find_all
 from harness.suite import shipped
 from harness.suite.text import number_text
 
 
-def collect(results: Path, suite_folder: Path) -> dict[str, Any]:
-    """Studies, suites and environments, for ``list``: shipped suites by name, those of a folder as paths."""
+def collect(results: Path, suite_folder: Path, name: str | None = None) -> dict[str, Any]:
+    """Studies, suites and environments, for ``list``: shipped suites by name, those of a folder as paths.
+
+    ``name``: only the studies that it stands for, as ``find_all`` has them.
+    """
     from unilab.envs import names
 
+    if name is not None:
+        return {"studies": [_study(folder) for folder in find_all(name, results)]}
     studies = [_study(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))]
     own = suite_folder.resolve() != shipped.FOLDER.resolve()  # in a checkout they are those that are shipped
     files = [str(path) for path in sorted(suite_folder.glob("*.yaml"))] if own else []
@@ -29,6 +34,7 @@ def _study(folder: Path) -> dict[str, Any]:
         problem = f"trials.jsonl cannot be read: {error.strerror or error}"
         return {"folder": str(folder), "records": 0, "started_at": "", "problem": problem}
     content = {"folder": str(folder), "records": len(records), "started_at": records[0].started_at if records else ""}
+    content |= {"name": study.given_name} if study.given_name else {}
     try:
         suite = study.suite
     except InputError as error:
@@ -50,8 +56,9 @@ def text(content: dict[str, Any]) -> str:
         best = "nothing complete"
         if study["best"] is not None:
             best = f"best {study['metric']} {number_text(study['best'])} ({study['kind']})"
-        lines.append(f"  {study['folder']}  {study['trials']} trials, {best}, {study['started_at']}")
+        named = f" ({study['name']})" if "name" in study else ""
+        lines.append(f"  {study['folder']}{named}  {study['trials']} trials, {best}, {study['started_at']}")
     lines += ["  none"] if not content["studies"] else []
-    lines += ["suites:", *(f"  {suite}" for suite in content["suites"])]
-    lines += ["environments:", *(f"  {name}" for name in content["environments"])]
+    for kind in ("suites", "environments"):
+        lines += [f"{kind}:", *(f"  {name}" for name in content[kind])] if kind in content else []
     return "\n".join(lines)

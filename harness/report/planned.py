@@ -113,7 +113,7 @@ def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) ->
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", pad_edge=False)
     for name in columns:
         table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     for row in rows:

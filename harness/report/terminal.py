@@ -14,12 +14,22 @@ from rich.text import Text
 from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
-from harness.report.finding import conclude, relative, side_text, standing_claim, standings
+from harness.report.finding import (
+    Finding,
+    against,
+    change_of,
+    conclude,
+    side_text,
+    standing_claim,
+    standings,
+)
 from harness.report.planned import UNITS, table
-from harness.report.studies import trials_of
+from harness.report.studies import Trial, trials_of
 from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.folder import Study
 from harness.study.importances import importances
+from harness.study.results import RecordedStudy
+from harness.suite.schema import Suite
 from harness.suite.text import number_text, percent_text, settings_text, value_text
 from harness.trainers import trainer as trainers
 
@@ -27,9 +37,10 @@ ROWS = 12
 """trials in the final table"""
 
 
-def summary(plan: Plan, study: Study) -> dict[str, Any]:
+def summary(study: RecordedStudy) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
-    records, names = of_one_kind(study.records.records), [objective.metric for objective in plan.suite.objectives]
+    suite = study.suite
+    records, names = of_one_kind(study.records), [objective.metric for objective in suite.objectives]
     names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
 
     def measured(records: Sequence[Record]) -> dict[str, Any]:
@@ -46,13 +57,13 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
             "confirmed": trial.counted[0].phase == "confirm", "params": trial.params, **measured(trial.counted),
             "search": measured(judged_by(trial.records, "search")),
             "budget_host_bytes": trial.records[-1].budget_host_bytes,
-            "limited_by": trial.limited_by(plan.suite.fixed),
+            "limited_by": trial.limited_by(suite.fixed),
             "error": next((r.error for r in trial.records if r.error), None),
         }
         for trial in trials_of(records)
     ]  # fmt: skip
-    order = ranking(records, plan.suite) if len(plan.suite.tasks) == 1 else []
-    found = conclude(plan.suite, records)
+    order = ranking(records, suite) if len(suite.tasks) == 1 else []
+    found = conclude(suite, records)
     beside = {
         env: [
             {"trial": one.trial.number, "name": one.name, "value": one.value, "interval": one.interval,
@@ -60,15 +71,15 @@ def summary(plan: Plan, study: Study) -> dict[str, Any]:
              "p": one.p, "level": one.level, "verdict": one.verdict}
             for one in own
         ]
-        for env, own in standings(plan.suite, records).items()
-    } if plan.suite.side_by_side else {}  # fmt: skip
+        for env, own in standings(suite, records).items()
+    } if suite.side_by_side else {}  # fmt: skip
     return {
-        "study": plan.study_id, "folder": str(study.folder), "order": order,
+        "study": study.folder.resolve().name, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
         "gain_over_baseline": found.change if found.ratio else None,
         "answer": dataclasses.asdict(found) | {"shown": found.shown},
         "best_config": str(study.folder / "best.yaml") if order else None,
-        "importances": importances(records, plan.suite), "environments": beside,
+        "importances": importances(records, suite), "environments": beside,
     }  # fmt: skip
 
 
@@ -95,13 +106,24 @@ def train_command(path: Path | str) -> str:
     return f"python -m harness train {shlex.quote(str(path))}"
 
 
-def show(plan: Plan, study: Study, console: Console) -> None:
-    """The tables at the end of a run: what was confirmed, and apart from it what the search measured."""
-    if plan.suite.side_by_side:
-        _show_standings(plan, study, console)
-        return
-    result = summary(plan, study)
-    order, by_search = result["order"], ranking(study.records.records, plan.suite, "search")
+def show(study: RecordedStudy, console: Console) -> None:
+    """All that is said at the end of a run."""
+    show_measured(study, console)
+    show_answer(study, console)
+
+
+def show_measured(study: RecordedStudy, console: Console) -> None:
+    """Tables of what was confirmed and, apart from it, of the search; what failed; where the files are."""
+    if study.suite.side_by_side:
+        _show_standings(study, console)
+    else:
+        _show_trials(study, console)
+    console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"), soft_wrap=True)
+
+
+def _show_trials(study: RecordedStudy, console: Console) -> None:
+    result, suite = summary(study), study.suite
+    order, by_search = result["order"], ranking(study.records, suite, "search")
 
     def best_first(order: Sequence[int]) -> list[dict[str, Any]]:
         places = {number: place for place, number in enumerate(order)}
@@ -109,32 +131,70 @@ def show(plan: Plan, study: Study, console: Console) -> None:
 
     confirmed = [trial for trial in best_first(order) if trial["confirmed"]]
     searched = [(trial, trial["search"]) for trial in best_first(by_search)]
-    name = f"{plan.suite.name}/{plan.study_id}"
+    name = study.name
     if confirmed:
         title = f"{name}: confirmation, {confirmed[0]['kind']}"
-        console.print(_trials(plan, title, [(trial, trial) for trial in confirmed]))
+        views = trials_of(of_one_kind(study.records))
+        console.print(_trials(suite, title, [(trial, trial) for trial in confirmed], views))
         name = f"search, {searched[0][1]['kind']}"
-    console.print(_trials(plan, name, searched, best=order[0] if order else None))
+    views = trials_of(study.records, "search")
+    console.print(_trials(suite, name, searched, views, best=order[0] if order else None))
     if any(_marks(own) for own in [*confirmed, *(own for _, own in searched)]):
         console.print(Text("! disturbed by other work; ~ unsteady: the window's halves differ, or it was too short"))
-    _show_best(plan, result, console)
+    if len(suite.objectives) > 1 and order:
+        front = ", ".join(map(str, order))
+        console.print(Text(f"Pareto front: trials {front}; ordered by {suite.objectives[0].metric}"))
+    if result["importances"]:
+        parts = [f"{name} {percent_text(part)}" for name, part in result["importances"].items()]
+        console.print(Text(f"Importance for {suite.objectives[0].metric}: {', '.join(parts)}"))
     if pruned := sum(trial["state"] == "pruned" for trial in result["trials"]):
         console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
         for trial in [trial for trial in result["trials"] if trial["state"] == state][:3]:
             reason = (trial["error"] or "").replace("\n", "\n  ")
             console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
-    console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"))
-    if result["best_config"]:
-        text = Text(f"Train with it: {train_command(result['best_config'])}", style="bold")
-        console.print(text, soft_wrap=True)
 
 
-def _show_standings(plan: Plan, study: Study, console: Console) -> None:
+def show_answer(study: RecordedStudy, console: Console) -> None:
+    """The answer, as the first screen of the report has it, and the command that uses it."""
+    if study.suite.side_by_side:
+        claim = standing_claim(study.suite, standings(study.suite, of_one_kind(study.records)))[1]
+        console.print(Text(claim, style="bold"))
+        return
+    found = conclude(study.suite, study.records)
+    console.print(Text(found.claim, style="bold" if found.best is not None else "bold red"))
+    facts = Table.grid(padding=(0, 2))
+    for name, text in answer(study.suite, study.records, found):
+        facts.add_row(Text(name, style="dim"), Text(text))
+    console.print(facts)
+    if study.best:
+        command = train_command(study.folder / "best.yaml")
+        console.print(Text(f"Train with it: {command}", style="bold"), soft_wrap=True)
+
+
+def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tuple[str, str]]:
+    """What a report and the end of a run say first of the best configuration, in this order: names and texts."""
+    trials = {trial.number: trial for trial in trials_of(of_one_kind(records))}
+    if found.best is None:
+        return []
+    best, baseline = trials[found.best], None if found.baseline is None else trials[found.baseline]
+    after = side_text(found.metric, found.value, found.value_interval, found.points)
+    facts = [("After", f"{after}, trial {best.number}{'' if found.confirmed else ', unconfirmed'}")]
+    if baseline is not None and best is not baseline:
+        sides = found.baseline_value, found.baseline_interval, found.baseline_points
+        facts.insert(0, ("Before", side_text(found.metric, *sides)))
+    else:
+        facts = [("Best", f"{after}, trial {best.number}")]
+    facts.append(("Gain", change_of(found)))
+    if found.not_shown:
+        facts.append(("Learns as well", found.not_shown))
+    return [*facts, ("Limited now by", best.limited_by(suite.fixed))]
+
+
+def _show_standings(study: RecordedStudy, console: Console) -> None:
     """A table for each environment: all that was measured there, beside the baseline."""
-    metric, records = plan.suite.objectives[0].metric, of_one_kind(study.records.records)
-    found = standings(plan.suite, records)
-    for env, own in found.items():
+    metric, records = study.suite.objectives[0].metric, of_one_kind(study.records)
+    for env, own in standings(study.suite, records).items():
         rows = [
             (one.name, value_text(metric, one.value),
              " to ".join(value_text(metric, end) for end in one.interval) if one.interval else "-",
@@ -142,31 +202,46 @@ def _show_standings(plan: Plan, study: Study, console: Console) -> None:
             for one in own
         ]  # fmt: skip
         names = ("of", UNITS.get(metric, metric), "95 % interval", "repeats", "the baseline beside it")
-        console.print(table(f"{plan.suite.name}/{plan.study_id}: {env}", names, rows))
+        console.print(table(f"{study.name}: {env}", names, rows))
     for record in attempts_that_count(records):
         if record.error:
             where = f"{record.state}: trial {record.trial}, repeat {record.repeat} ({settings_text(record.params)})"
             console.print(Text(f"{where}\n  {record.error}"))
-    console.print(Text(standing_claim(plan.suite, found)[1], style="bold"))
-    console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"))
 
 
 def _trials(
-    plan: Plan, title: str, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]], best: int | None = None
+    suite: Suite,
+    title: str,
+    shown: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    views: Sequence[Trial],
+    best: int | None = None,
 ) -> Table:
-    """Trials and what was measured of each in one way; ``best`` has a star."""
-    metric, *others = [objective.metric for objective in plan.suite.objectives]
+    """Trials and what was measured of each in one way; ``best`` has a star.
+
+    Args:
+        shown: of each trial what ``summary`` says, and of that what was measured in this way.
+        views: the trials with the records of this way.
+    """
+    metric, *others = [objective.metric for objective in suite.objectives]
     other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
-    baseline = next((own["metrics"][metric] for trial, own in trials if trial["baseline"]), math.nan)
+    by_number = {trial.number: trial for trial in views}
+    baseline = next((by_number[trial["trial"]] for trial, _ in shown if trial["baseline"]), None)
+    before = {} if baseline is None else baseline.params
+    changed = {name for trial, _ in shown for name, value in trial["params"].items() if before.get(name, ...) != value}
     rows = []
-    for trial, own in trials[:ROWS]:
-        values = own["metrics"]
+    for trial, own in shown[:ROWS]:
+        values, change, settings = own["metrics"], "-", trial["params"]
+        if baseline is not None and trial["baseline"]:
+            change = "base"
+            settings = {name: settings[name] for name in settings if name in changed} or settings
+        elif baseline is not None:
+            change = against(metric, by_number[trial["trial"]], baseline)[1]
+            settings = {name: value for name, value in settings.items() if before.get(name, ...) != value}
         rows.append((
             f"{trial['trial']}{'*' * (trial['trial'] == best)}",
-            value_text(metric, values[metric]) if own["repeats"] else trial["state"],
-            "base" if trial["baseline"] else relative(metric, values[metric], baseline)[1],
+            value_text(metric, values[metric]) if own["repeats"] else trial["state"], change,
             value_text(other, values[other]), number_text(values["policy_lag_mean"]),
-            f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(trial["params"]),
+            f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(settings),
         ))  # fmt: skip
     names = ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings")
     return table(title, names, rows)
@@ -174,24 +249,3 @@ def _trials(
 
 def _marks(measured: dict[str, Any]) -> str:
     return "!" * bool(measured["disturbed"]) + "~" * bool(measured["unsteady"])
-
-
-def _show_best(plan: Plan, result: dict[str, Any], console: Console) -> None:
-    best, objective = result["best"], plan.suite.objectives[0]
-    if best is None:
-        console.print(Text("No trial was measured to its end within the constraints.", style="bold red"))
-        return
-    found = result["answer"]
-    value = side_text(objective.metric, found["value"], found["value_interval"], found["points"])
-    text = f"Best ({objective.direction} {objective.metric}): trial {best['trial']} with {value}"
-    console.print(Text(text + f", measured {best['kind']}" * (best["kind"] != "alone"), style="bold"))
-    console.print(Text(found["claim"]))
-    if found["not_shown"]:
-        console.print(Text(found["not_shown"]))
-    if len(plan.suite.objectives) > 1:
-        front = ", ".join(map(str, result["order"]))
-        console.print(Text(f"Pareto front: trials {front}; ordered by {objective.metric}"))
-    console.print(Text(f"Limited by: {best['limited_by']}"))
-    if result["importances"]:
-        parts = [f"{name} {percent_text(part)}" for name, part in result["importances"].items()]
-        console.print(Text(f"Importance for {objective.metric}: {', '.join(parts)}"))

@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,49 @@ class TakenOver(RuntimeError):
     """Another driver of a shared study took over what this one was working on."""
 
 
+def lock(folder: Path, kind: int = fcntl.LOCK_EX) -> IO[str]:
+    """Hold a study's folder until the file that is returned is closed, or this process ends.
+
+    Raises:
+        StudyLocked: another process works on it; the error says which.
+    """
+    file = (folder / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise StudyLocked(f"{folder}: {holder} works on this study; wait for its end or stop it") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
+    file.flush()
+    return file
+
+
+def delete(folder: Path) -> tuple[int, int]:
+    """Delete a study with all that is in its folder, and the folder of its suite if nothing else is in it.
+
+    Returns:
+        How many files there were, and how many bytes.
+
+    Raises:
+        StudyLocked: another process works on it.
+        RecordError: this is no folder that a run made, or it cannot be deleted.
+    """
+    if not any((folder / name).is_file() for name in ("trials.jsonl", "manifest.json")):
+        raise RecordError(f"{folder}: has neither trials.jsonl nor manifest.json, so that no run made it; not deleted")
+    try:
+        with lock(folder):
+            sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise RecordError(f"{error.filename or folder}: cannot be deleted: {error.strerror or error}") from error
+    with suppress(OSError):  # other studies are there
+        folder.parent.rmdir()
+    return len(sizes), sum(sizes)
+
+
 class Study:
     """A study's folder, opened by one process; a second one gets ``StudyLocked``. The lock ends with its process.
 
@@ -64,7 +108,7 @@ class Study:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
+            self._lock = lock(folder, self.lock_kind)
             self.records = self._open_records()
             (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # its holder is dead: the study's lock is ours
             bad_lines = self.records.set_aside, set_bad_lines_aside(folder / JOURNAL, cut=True)
@@ -87,20 +131,6 @@ class Study:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._lock.close()
 
-    def _take_lock(self) -> IO[str]:
-        lock = (self.folder / "lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, self.lock_kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            raise StudyLocked(f"{self.folder}: {holder} works on this study; wait for its end or stop it") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
-        lock.flush()
-        return lock
-
     def _open_records(self) -> RecordFile:
         return RecordFile(self.folder / "trials.jsonl")
 
@@ -112,18 +142,19 @@ class Study:
             storage=storage, study_name=self.folder.name, directions=list(directions), load_if_exists=True
         )
 
-    def describe(self, plan: Plan, command: Sequence[str]) -> None:
-        """Write ``suite.yaml`` as it runs and add this run to ``manifest.json``."""
+    def describe(self, plan: Plan, command: Sequence[str], name: str | None = None) -> None:
+        """Write ``suite.yaml`` as it runs and add this run to ``manifest.json``; a ``name`` replaces an earlier one."""
         write_atomic(self.folder / "suite.yaml", to_yaml(plan.suite.to_dict()))
         path = self.folder / "manifest.json"
-        runs = RecordedStudy(self.folder).manifest.get("runs", [])
+        recorded = RecordedStudy(self.folder)
+        runs, name = recorded.manifest.get("runs", []), name or recorded.given_name
         run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self.dirty}
         manifest = {
             "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self.dirty,
             "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
             "versions": self._machine["versions"], "dropped": list(plan.dropped), "command": run["command"],
             "runs": [*runs, run],
-        } | ({"storage": self.storage} if self.storage else {})  # fmt: skip
+        } | ({"storage": self.storage} if self.storage else {}) | ({"name": name} if name else {})  # fmt: skip
         write_atomic(path, json.dumps(manifest, indent=2) + "\n")
 
     @property

@@ -4,12 +4,10 @@ import math
 from typing import Any
 
 from harness.report.finding import (
+    against,
     baseline_name,
-    change_of,
     conclude,
     doubts,
-    relative,
-    side_text,
     standing_claim,
     standings,
 )
@@ -18,7 +16,7 @@ from harness.report.page.curves import learning_curves
 from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
 from harness.report.studies import ReportedStudy, finite, plain, scale
-from harness.report.terminal import train_command
+from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS
 from harness.suite.text import metric_text, setting_text, value_text
@@ -105,24 +103,16 @@ def headline(study: ReportedStudy) -> FirstScreen:
     """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
     found = conclude(study.suite, study.records)
     metric, best, baseline = found.metric, study.trial(found.best), study.trial(found.baseline)
-    facts, settings, command, name = [], None, None, metric_text(metric)
+    facts, settings, command, name = answer(study.suite, study.records, found), None, None, metric_text(metric)
     if best is None:
         text, unit = "No result", "no trial was measured to its end within the constraints"
     else:
-        text, unit = value_text(metric, found.value), name + ", the baseline" * (best is baseline)
+        said = ", the baseline" if best is baseline else "" if found.confirmed else ", unconfirmed"
+        text, unit = value_text(metric, found.value), name + said
         if found.shown:  # a gain is named only where the measurements show one
             text, unit = change_text(found.change or 0.0, fraction=found.ratio), f"{name} against the baseline"
-        value = side_text(metric, found.value, found.value_interval, found.points)
         care = "speed alone, not whether it learns as well" if found.not_shown else "the search's numbers are below"
-        facts += [
-            ("Gain", change_of(found)),
-            ("Limited now by", best.limited_by(study.suite.fixed)),
-            ("Measured", f"{best.measured}; {care}"),
-            ("Best", f"trial {best.number}: {value}"),
-        ]
-        if baseline is not None and baseline is not best:
-            sides = found.baseline_value, found.baseline_interval, found.baseline_points
-            facts.append(("Baseline", side_text(metric, *sides)))
+        facts.append(("Measured", f"{best.measured}; {care}"))
         if found.smallest_effect is not None:
             seen = change_text(found.smallest_effect, fraction=found.ratio, sign="")
             facts.append(("Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"))
@@ -182,14 +172,14 @@ def all_trials(study: ReportedStudy) -> Section:
         row: list[Any] = [Cell(trial.name, trial.number), trial.state + ", confirmed" * trial.confirmed]
         row.append(places.get(trial.number))
         for view in views:
-            value, against = None, Cell(MISSING)
+            value, beside = None, Cell(MISSING)
             if trial.number in view:
                 value = view[trial.number].value(first)
                 same_task = [other for other in view.values() if other.params.get("env") == trial.params.get("env")]
-                base = next((other.value(first) for other in same_task if other.baseline), math.nan)
-                change, text = relative(first, value, base)
-                against = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
-            row += [value if value is None else cell(first, value), against]
+                base = next((other for other in same_task if other.baseline), None)
+                change, text = (math.nan, MISSING) if base is None else against(first, view[trial.number], base)
+                beside = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
+            row += [value if value is None else cell(first, value), beside]
         once = searched.get(trial.number, trial)
         row += [cell(metric, once.value(metric)) for metric in others]
         row += [share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES]

@@ -33,20 +33,21 @@ def write_named(names: Sequence[str], results: Path, out: Path | None = None, *,
     """The report of the study that is named, or several side by side, as the command line has it.
 
     Args:
-        names: folders, ``<suite>/<study id>`` or suites below ``results``: their newest studies, side by side all; or
-            the folder of a ``train`` run.
+        names: of studies, as ``harness.study.results.find`` takes them, side by side as ``find_all``; or the folder of
+            a ``train`` run. None: the newest study.
         out: default: in the study's folder, ``comparison.html`` in ``results`` for several.
 
     Raises:
         InputError, RecordError: as ``write_report``, or a name means no study.
     """
     if side_by_side or len(names) > 1:
-        folders = dict.fromkeys(folder for name in names for folder in find_all(name, results))
+        every = [find_all(name, results) for name in names] or [find_all(None, results)]
+        folders = dict.fromkeys(folder for one in every for folder in one)
         return write_comparison(list(folders), out or results / "comparison.html")
-    folder = Path(names[0])
-    if configuration_of(folder):
+    name = next(iter(names), None)
+    if name is not None and configuration_of(folder := Path(name)):
         return _write(training_run.page(folder), out or folder / REPORT, [folder])
-    return write_report(find(names[0], results), out)
+    return write_report(find(name, results), out)
 
 
 def write_report(folder: Path, out: Path | None = None, *, watched: str | None = None) -> Written:

@@ -1,5 +1,6 @@
 """The command line as a user has it: real processes, signals, exit codes, files."""
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from harness import cli
 from harness.measure.record import read_records
+from harness.study.folder import Study
 from tests.harness.report.studies import make_record, write_study
 
 REPOSITORY = Path(__file__).parents[3]
@@ -203,6 +205,13 @@ def test_run_leaves_all_files_and_run_again_has_nothing_to_do(suite_file, tmp_pa
     assert len(json.loads((folder / "manifest.json").read_text())["runs"]) == 2
     assert cli.main(["validate", str(folder / "suite.yaml")]) == 0
     capsys.readouterr()
+    assert cli.main([*arguments, "--name", "tuesday"]) == 0 and cli.main(arguments) == 0
+    capsys.readouterr()
+    for name in ("tuesday", folder.name):
+        assert cli.main(["show", name, "--results", str(tmp_path / "r"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == content
+    assert cli.main([*arguments, "--name", "fake"]) == 1
+    assert "--name fake: a suite of that name has studies" in capsys.readouterr().err
     assert cli.main(["list", "--results", str(tmp_path / "r"), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert listed["studies"][0]["trials"] == 2 and "HalfCheetah" in listed["environments"]
@@ -414,6 +423,56 @@ def test_train_refuses_what_does_not_fit(tmp_path, capsys) -> None:
     assert cli.main(["train", str(path), "--out", str(tmp_path / "out")]) == 1
     assert "host needs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_is_found_by_id_name_suite_and_path_and_the_newest_without_a_name(tmp_path, capsys) -> None:
+    for id, more in (("aaaa", {"name": "mine"}), ("bbbb", {}), ("cccc", {})):
+        folder = write_study(tmp_path / "made_up" / id, [make_record(0), make_record(1)])
+        run = {"started_at": f"2026-11-2{len(id)}T10:00:0{'abc'.index(id[0])}+00:00"}
+        (folder / "manifest.json").write_text(json.dumps({"runs": [run], **more}))
+    (tmp_path / "made_up" / "bbbb" / "best.yaml").unlink()
+    options = ["--results", str(tmp_path)]
+    found = {"aaaa": "aaaa", "mine": "aaaa", "made_up/bbbb": "bbbb", "made_up": "cccc", str(folder): "cccc"}
+    for name, id in found.items():
+        assert cli.main(["show", name, *options, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["study"] == id
+    assert cli.main(["report", *options]) == 0 and "made_up/cccc/report.html" in capsys.readouterr().out
+    assert cli.main(["list", "mine", *options]) == 0
+    assert re.fullmatch(r"studies:\n  \S*/aaaa \(mine\)  2 trials, .*\n", capsys.readouterr().out)
+    assert cli.main(["show", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "made_up/cccc" in shown and "Limited now by" in shown and "partly the luckiest" in " ".join(shown.split())
+    assert shown.endswith(f"Train with it: python -m harness train {folder / 'best.yaml'}\n")
+    assert cli.main(["best", *options]) == 0
+    assert capsys.readouterr().out == (folder / "best.yaml").read_text()
+    assert cli.main(["best", "bbbb", *options]) == 1 and "has no best.yaml" in capsys.readouterr().err
+    assert cli.main(["show", "other", *options]) == 1
+    assert "other: is no study (" in (err := capsys.readouterr().err) and "made_up/aaaa, made_up/bbbb" in err
+    assert cli.main(["show", "--results", str(tmp_path / "nowhere")]) == 1
+    assert "there are no studies in " in capsys.readouterr().err
+
+
+def test_a_study_is_deleted_unless_it_runs_or_the_name_stands_for_several(tmp_path, capsys, monkeypatch) -> None:
+    results = tmp_path / "r"
+    for id in ("aaaa", "bbbb"):
+        write_study(results / "made_up" / id, [make_record(0)])
+    remove = ["rm", "--results", str(results)]
+    assert cli.main([*remove, "made_up"]) == 1
+    assert "stands for 2 studies; name one of them" in capsys.readouterr().err
+    with Study(results / "made_up" / "aaaa"):
+        assert cli.main([*remove, "aaaa"]) == 1
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
+    assert cli.main([*remove, "aaaa"]) == 0, "nothing is asked in a pipe"
+    assert f"deleted {results / 'made_up' / 'aaaa'}: 5 files, " in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", answers := io.StringIO("n\ny\n"))
+    monkeypatch.setattr(answers, "isatty", lambda: True)
+    assert cli.main([*remove, "made_up"]) == 1 and (results / "made_up" / "bbbb").is_dir()
+    assert "made_up/bbbb with all that is in it? [y/N] error: nothing was deleted" in capsys.readouterr().err
+    assert cli.main([*remove, "made_up"]) == 0 and list(results.iterdir()) == []
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "suite.yaml").write_text("name: mine\n")
+    assert cli.main([*remove, str(tmp_path / "own"), "--yes"]) == 1
+    assert "no run made it; not deleted" in capsys.readouterr().err and (tmp_path / "own" / "suite.yaml").exists()
 
 
 def test_report_of_one_study_and_of_several(tmp_path, capsys) -> None:

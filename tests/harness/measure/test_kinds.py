@@ -19,6 +19,7 @@ from harness.report.page.model import MISSING, Table
 from harness.report.studies import ReportedStudy
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.folder import Study
+from harness.study.results import RecordedStudy
 from tests.harness.report.studies import make_record, write_study
 
 SPEEDS = {0: 15_000.0, 1: 18_000.0, 2: 18_769.0}
@@ -53,12 +54,13 @@ def test_tables_of_a_run_show_confirmed_values_apart(make_plan, tmp_path: Path) 
     with Study(plan.folder(tmp_path)) as study:
         for record in records(params={"speed": 80}):
             study.records.append(record)
-        tables.show(plan, study, out)
-        content = tables.summary(plan, study)
+        study.describe(plan, [])
+    tables.show(RecordedStudy(study.folder), out)
+    content = tables.summary(RecordedStudy(study.folder))
     confirmed, _, search = out.file.getvalue().partition("search, alone")  # type: ignore[attr-defined]
     assert "confirmation, in turns" in confirmed and "17,636" in confirmed and "14,000" in confirmed
     assert not {"18,769", "18,000", "15,000"} & set(confirmed.split())
-    rows = search.partition("Best (")[0]
+    rows = search.partition("Records:")[0]
     assert all(number in rows for number in ("18,769", "18,000", "15,000")) and "17,636" not in rows
     assert [line.split()[1] for line in rows.splitlines() if line.startswith("│")] == ["2", "1*", "0"]  # by the search
     assert "+26%" in confirmed and "+20%" in rows and "+25%" in rows  # each against the baseline of its kind
