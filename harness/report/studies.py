@@ -78,9 +78,14 @@ class Trial:
         return any(record.phase == "confirm" for record in self.complete)
 
     @property
+    def kind(self) -> str:
+        """See ``Record.kind``."""
+        return (self.counted or self.records)[-1].kind
+
+    @property
     def measured(self) -> str:
         """The phase that its values are from, and their kind (``Record.kind``)."""
-        return f"{'confirmation' if self.confirmed else 'search'}, {(self.counted or self.records)[-1].kind}"
+        return f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
 
     @property
     def verdict(self) -> str:

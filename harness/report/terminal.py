@@ -178,14 +178,13 @@ def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tupl
     if found.best is None:
         return []
     best, baseline = trials[found.best], None if found.baseline is None else trials[found.baseline]
-    after = side_text(found.metric, found.value, found.value_interval, found.points)
-    facts = [("After", f"{after}, trial {best.number}{'' if found.confirmed else ', unconfirmed'}")]
+    facts, name = list[tuple[str, str]](), "Best"
     if baseline is not None and best is not baseline:
         sides = found.baseline_value, found.baseline_interval, found.baseline_points
-        facts.insert(0, ("Before", side_text(found.metric, *sides)))
-    else:
-        facts = [("Best", f"{after}, trial {best.number}")]
-    facts.append(("Gain", change_of(found)))
+        facts, name = [("Before", side_text(found.metric, *sides))], "After"
+    after = side_text(found.metric, found.value, found.value_interval, found.points)
+    how = "confirmed" if found.confirmed else "unconfirmed"
+    facts += [(name, f"{after}; trial {best.number}, {how}, {best.kind}"), ("Gain", change_of(found))]
     if found.not_shown:
         facts.append(("Learns as well", found.not_shown))
     return [*facts, ("Limited now by", best.limited_by(suite.fixed))]

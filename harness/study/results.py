@@ -60,7 +60,10 @@ class RecordedStudy:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
     def curve(self, record: Record) -> "pd.DataFrame":
-        """The readings of a repeat that have a return, ``CURVE_COLUMNS`` in order of time; empty when none was kept."""
+        """The readings of a repeat, ``CURVE_COLUMNS`` in order of time; empty when none was kept.
+
+        The return is NaN before the first episode has finished.
+        """
         import pandas as pd
 
         path = self.folder / record.log / "curve.jsonl"
@@ -70,7 +73,8 @@ class RecordedStudy:
             kept = self._kept_curves
             frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
         frame = frame.reindex(columns=CURVE_COLUMNS).apply(pd.to_numeric, errors="coerce")
-        return frame.replace([math.inf, -math.inf], math.nan).dropna().sort_values("wall_seconds")
+        frame = frame.replace([math.inf, -math.inf], math.nan).dropna(subset=CURVE_COLUMNS[:2])
+        return frame.sort_values("wall_seconds")
 
     @cached_property
     def _kept_curves(self) -> "pd.DataFrame":

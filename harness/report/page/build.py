@@ -12,7 +12,7 @@ from harness.report.finding import (
     standings,
 )
 from harness.report.page import charts, provenance, resources, search
-from harness.report.page.curves import learning_curves
+from harness.report.page.curves import learning_curves, over_time
 from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
 from harness.report.studies import ReportedStudy, finite, plain, scale
@@ -111,9 +111,7 @@ def headline(study: ReportedStudy) -> FirstScreen:
         text, unit = value_text(metric, found.value), name + said
         if found.shown:  # a gain is named only where the measurements show one
             text, unit = change_text(found.change or 0.0, fraction=found.ratio), f"{name} against the baseline"
-        care = "speed alone, not whether it learns as well" if found.not_shown else "the search's numbers are below"
-        facts.append(("Measured", f"{best.measured}; {care}"))
-        if found.smallest_effect is not None:
+        if found.smallest_effect is not None and not found.shown:
             seen = change_text(found.smallest_effect, fraction=found.ratio, sign="")
             facts.append(("Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"))
         if care := doubts(found):
@@ -131,7 +129,9 @@ def headline(study: ReportedStudy) -> FirstScreen:
     unmeasured = sum(not trial.complete for trial in study.trials)
     without = f"; {unmeasured} without a result" if unmeasured else ""
     facts.append(("Looked at", f"{len(study.trials)} trials, {len(study.records)} repeats{without}"))
-    return FirstScreen(text, unit, found.claim, facts, command, settings, _evidence(study, metric))
+    return FirstScreen(
+        text, unit, found.claim, facts, command, settings, [*over_time(study), *_evidence(study, metric)]
+    )
 
 
 def _evidence(study: ReportedStudy, metric: str) -> list[Chart]:

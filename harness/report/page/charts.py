@@ -138,13 +138,14 @@ def bars(name: str, title: str, rows: Rows, across: str, *, wide: bool = True) -
     return made(name, title, layers, {name: rows}, ROW * len({row["row"] for row in rows}) + 8, wide=wide)
 
 
-def lines(name: str, axis: str, what: str, rows: Rows, *, band: bool = False) -> Chart:
+def lines(name: str, axis: str, what: str, rows: Rows, *, band: bool = False, title: str | None = None) -> Chart:
     """Lines over wall time or env steps by their names, with bands around them or their points marked.
 
     Args:
         name: of the chart and of its data.
         axis: one of ``AXES``.
         what: is drawn.
+        title: default: what is drawn, and over which axis.
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 5]][: len(names)]
@@ -165,5 +166,5 @@ def lines(name: str, axis: str, what: str, rows: Rows, *, band: bool = False) ->
     if band:
         area = data(name).mark_area(opacity=0.18)
         layers.insert(0, area.encode(x="x:Q", y=alt.Y("low:Q", **up), y2="high:Q", color=colour))
-    title = f"{what[0].upper()}{what[1:]} over {AXES[axis].partition(',')[0]}"
+    title = title or f"{what[0].upper()}{what[1:]} over {AXES[axis].partition(',')[0]}"
     return made(name, title, layers, {name: rows}, 260, wide=False)

@@ -1,15 +1,19 @@
 """Learning curves: many readings of several repeats brought onto one grid, with how far the repeats spread."""
 
+import itertools
+import typing
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.measure.record import Phase, attempts_that_count
 from harness.report.finding import standings
 from harness.report.page import charts
-from harness.report.page.model import Rows, Section, Table
+from harness.report.page.model import Chart, Rows, Section, Table
 from harness.report.studies import ReportedStudy, finite
 from harness.stats.inference import BOOTSTRAPPED, bootstrap_interval
 
@@ -38,7 +42,7 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     if task is not None:
         there = [one for standing in standings(study.suite, study.records).values() for one in standing]
         shown, names = [one.trial for one in there], {one.trial.number: one.name for one in there}
-    own = [(t, [curve for r in t.complete if len(curve := study.curve(r))]) for t in shown]
+    own = [(t, [curve for r in t.complete if len(curve := study.curve(r).dropna())]) for t in shown]
     own = [(trial, curves) for trial, curves in own if curves]
     if not own:
         text = "No episode finished in the repeats that count, or they left no curve: there is nothing to draw."
@@ -64,6 +68,58 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     if task is not None:  # its name says them
         columns, cells = columns[:-1], [row[:-1] for row in cells]
     return Section(id, title, [text], drawn, [Table.of(f"{id}-table", "What the curves show", columns, cells)])
+
+
+def over_time(study: ReportedStudy) -> list[Chart]:
+    """The best and the baseline over wall time in one chart, the gain as people feel it; none where nothing was better.
+
+    Returns are drawn where all repeats of a phase are long enough for them; otherwise env steps since the first update.
+    """
+    best, baseline = next(iter(study.order), None), next((trial for trial in study.trials if trial.baseline), None)
+    if best is None or baseline is None or best is baseline:
+        return []
+    sides = {f"best, trial {best.number}": best, f"baseline, trial {baseline.number}": baseline}
+    known = dict[str, dict[str, list[pd.DataFrame]]]()
+    for phase in reversed(typing.get_args(Phase)):
+        counted = {
+            name: attempts_that_count([record for record in trial.records if record.phase == phase])
+            for name, trial in sides.items()
+        }
+        own = {
+            name: [curve for r in records if r.state == "complete" and len(curve := study.curve(r)) > 1]
+            for name, records in counted.items()
+        }
+        if all(own.values()):
+            known[phase] = own
+    long_enough = (phase for phase, own in known.items() if all(map(_has_returns, itertools.chain(*own.values()))))
+    returned = next(long_enough, None)
+    phase = returned or ("confirm" if "confirm" in known else "search")
+    what = "episode return" if returned else "env steps since the first update"
+    if phase not in known:
+        return []
+    rows: Rows = []
+    for name, curves in known[phase].items():
+        pairs = []
+        for curve in curves:
+            if phase != returned:
+                since = curve - curve.iloc[0]
+                pairs.append((since["wall_seconds"].to_numpy(float), since["env_steps"].to_numpy(float)))
+            else:
+                curve = curve.dropna()
+                pairs.append((curve["wall_seconds"].to_numpy(float), curve["episode_return"].to_numpy(float)))
+        for point in zip(*aggregate(pairs), strict=True):
+            x, y, low, high = map(finite, point)
+            rows.append({"name": name, "x": x, "y": y, "low": low, "high": high})
+    where = {"search": "search, unconfirmed", "confirm": best.measured}.get(phase, phase)
+    repeats = min(map(len, known[phase].values()))
+    title = f"The gain over wall time: {what}, {summary_kind(repeats)}; {where}"
+    return [charts.lines("over_time", "wall_seconds", what, rows, band=True, title=title)]
+
+
+def _has_returns(curve: pd.DataFrame) -> bool:
+    """The first episodes ended in the first half of what a repeat lasted."""
+    returns = curve.dropna()["wall_seconds"]
+    return len(returns) > 1 and bool(returns.iloc[0] <= curve["wall_seconds"].iloc[-1] / 2)
 
 
 def summary_kind(repeats: int) -> str:

@@ -71,11 +71,13 @@ def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
     facts = dict(answer.facts)
     assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
     assert facts["Limited now by"].startswith("learner-bound")
-    assert facts["Measured"].endswith("speed alone, not whether it learns as well")
+    assert [name for name, _ in answer.facts][:5] == ["Before", "After", "Gain", "Learns as well", "Limited now by"]
+    assert facts["After"].endswith(", confirmed, alone")
+    assert facts["Learns as well"].startswith("Speed alone was measured: that it learns as well with ")
     assert facts["Looked at"] == "200 trials, 212 repeats; 17 without a result"
     assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
     assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]
-    assert [chart.id for chart in answer.charts] == ["evidence"]
+    assert [chart.id for chart in answer.charts] == ["over-time", "evidence"]
 
 
 def test_every_part_is_there_and_every_chart_is_valid(long_page: Page) -> None:
@@ -165,8 +167,32 @@ def test_one_trial(tmp_path: Path) -> None:
 def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
     page = page_of(tmp_path, [make_record(0), make_record(1, env_steps_per_second=99_000.0)])
     assert page.answer is not None
-    assert page.answer.headline == "99,000"
+    assert (page.answer.headline, page.answer.unit) == ("99,000", "env steps a second, unconfirmed")
+    assert "; trial 1, unconfirmed, alone" in dict(page.answer.facts)["After"]
     assert dict(page.answer.facts)["Gain"].endswith("no interval: not confirmed")
+
+
+def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enough(tmp_path: Path) -> None:
+    """One reading of the made-up curves is at 120 s / points; the first twentieth of them has no return."""
+    speeds = {0: 100.0, 1: 200.0}
+    records = [make_record(trial, env_steps_per_second=speed) for trial, speed in speeds.items()]
+    records += [make_record(t, n, phase="confirm", env_steps_per_second=s) for n in (1, 2) for t, s in speeds.items()]
+    page = page_of(tmp_path / "long", records, curve_points=40)
+    assert page.answer is not None and page.answer.charts[0].title == (
+        "The gain over wall time: episode return, median and range of 2 repeats; too few for an interval; "
+        "confirmation, alone"
+    )
+    rows = page.data["over_time"]
+    assert {row["name"] for row in rows} == {"best, trial 1", "baseline, trial 0"}
+    assert min(row["x"] for row in rows) == 6 and max(row["x"] for row in rows) == 120
+    folder = tmp_path / "long"
+    for path in folder.rglob("curve.jsonl"):
+        path.write_text(re.sub(r'"episode_return": [^,]*', '"episode_return": null', path.read_text()))
+    page = build.page(ReportedStudy(folder))
+    assert page.answer is not None
+    assert "env steps since the first update, median" in page.answer.charts[0].title
+    ends = {row["name"]: (row["x"], row["y"]) for row in page.data["over_time"]}
+    assert ends == {"best, trial 1": (117, 23_400), "baseline, trial 0": (117, 11_700)}
 
 
 def test_repeats_that_failed_are_to_be_taken_with_care(tmp_path: Path) -> None:
