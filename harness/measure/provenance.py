@@ -19,7 +19,7 @@ class ProvenanceError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Code:
+class Revision:
     """A state of the repository."""
 
     commit: str = ""
@@ -29,7 +29,7 @@ class Code:
 
 
 @cache
-def commit() -> Code:
+def commit() -> Revision:
     """The code of this process, as it was when this was first asked.
 
     Changes are those of tracked files and files of the packages that are not tracked. What a user keeps beside them,
@@ -41,22 +41,22 @@ def commit() -> Code:
     return look(Path(__file__).resolve().parents[2])
 
 
-def look(root: Path) -> Code:
+def look(root: Path) -> Revision:
     """As ``commit``, of the packages below ``root``."""
     try:
         head = _git(root, "rev-parse", "HEAD")
         if head.returncode != 0:
-            return Code()
+            return Revision()
         difference = _git(
             root, "diff", "HEAD", "--name-only", "--no-ext-diff", "--no-textconv", "--", ":/", ":(top,exclude)results"
         )
         added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *PACKAGES)
     except OSError:  # there is no git
-        return Code()
+        return Revision()
     for done in (difference, added):
         if done.returncode != 0:
             raise ProvenanceError(f"'{shlex.join(done.args)}' failed: {done.stderr.decode(errors='replace').strip()}")
-    return Code(head.stdout.decode().strip(), bool(difference.stdout or added.stdout))
+    return Revision(head.stdout.decode().strip(), bool(difference.stdout or added.stdout))
 
 
 def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":

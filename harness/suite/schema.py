@@ -44,14 +44,14 @@ UNKNOWN_KEY = "unexpected_keyword_argument"
 """as pydantic calls it"""
 
 
-class Section:
+class Group:
     """Keys of a suite file that go together: any other is a mistake, and so is a number that is not finite."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
-class Range(Section):
+class Range(Group):
     """Numbers between two ends, both included; whole numbers if both ends are."""
 
     low: Number
@@ -140,7 +140,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Objective(Section):
+class Objective(Group):
     """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
 
     metric: Metric
@@ -162,7 +162,7 @@ class Objective(Section):
 
 
 @dataclass(frozen=True)
-class Bounds(Section):
+class Bounds(Group):
     """Where a metric has to stay for a configuration to count as feasible."""
 
     min: Number | None = None
@@ -180,7 +180,7 @@ class Bounds(Section):
 
 
 @dataclass(frozen=True)
-class Constraints(Section):
+class Constraints(Group):
     """What a configuration has to keep to count as feasible."""
 
     host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -198,7 +198,7 @@ class Constraints(Section):
 
 
 @dataclass(frozen=True)
-class ReturnAt(Section):
+class ReturnAt(Group):
     """A budget of training: of env steps, or of seconds of wall time."""
 
     env_steps: Count | None = None
@@ -216,7 +216,7 @@ class ReturnAt(Section):
 
 
 @dataclass(frozen=True)
-class Measure(Section):
+class Measure(Group):
     """How a trial is measured."""
 
     warmup_seconds: NotNegative = 5.0
@@ -254,7 +254,7 @@ class Measure(Section):
 
 
 @dataclass(frozen=True)
-class Confirm(Section):
+class Confirm(Group):
     """After the search the best configurations and the baseline again, in turns (``harness.study.confirmation``)."""
 
     top: Count = 2
@@ -270,7 +270,7 @@ class Confirm(Section):
 
 
 @dataclass(frozen=True)
-class Sampler(Section):
+class Sampler(Group):
     """How the search chooses the next trial."""
 
     name: Literal["auto", "tpe", "random", "grid"] = "auto"
@@ -282,7 +282,7 @@ class Sampler(Section):
 
 
 @dataclass(frozen=True)
-class Pruner(Section):
+class Pruner(Group):
     """Trials of the search whose return stays behind are ended early; see ``harness.study.optuna_trial``."""
 
     percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
@@ -296,7 +296,7 @@ class Pruner(Section):
 
 
 @dataclass(frozen=True)
-class Limits(Section):
+class Limits(Group):
     """What a study may take."""
 
     trials: Count = 20
@@ -311,7 +311,7 @@ class Limits(Section):
 
 
 @dataclass(frozen=True)
-class Variant(Section):
+class Variant(Group):
     """One of several trainers side by side, with settings of its own."""
 
     trainer: Annotated[str, Field(min_length=1)]
@@ -323,7 +323,7 @@ class Variant(Section):
 
 
 @dataclass(frozen=True)
-class Suite(Section):
+class Suite(Group):
     """A suite file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]

@@ -39,7 +39,7 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """those that multiply matrices of bfloat16"""
 
 
-class Workload(Protocol):
+class ThreadDemand(Protocol):
     """What the division of threads has to know of a configuration."""
 
     @property
@@ -156,7 +156,7 @@ def core_sets(size: int) -> list[list[int]]:
     return [cores[first : first + size] for first in range(0, usable - size + 1, size)]
 
 
-def split_threads(config: Workload, cores: int) -> Threads:
+def split_threads(config: ThreadDemand, cores: int) -> Threads:
     """Divide ``cores``; a thread count that ``config`` states is taken as it is."""
     learner_on_cpu = config.learner_device == "cpu"
     if config.alternates:  # the phases alternate, so each may have every core
@@ -174,7 +174,7 @@ def split_threads(config: Workload, cores: int) -> Threads:
     return Threads(env, inference, config.learner_threads or min(learner, config.most_learner_threads))
 
 
-def yield_to_learner(config: Workload) -> None:
+def yield_to_learner(config: ThreadDemand) -> None:
     """In the collector's process: where both share cores, let the learner go first. Its threads wait for each other in
     every minibatch, and one that is kept from its core stops them all, while the collector's work is only put off."""
     wanted = (config.env_threads or 1) + (config.learner_threads or 1)
@@ -182,7 +182,7 @@ def yield_to_learner(config: Workload) -> None:
         os.nice(COLLECTOR_NICENESS)
 
 
-def _divide(config: Workload, cores: int) -> tuple[int, int]:
+def _divide(config: ThreadDemand, cores: int) -> tuple[int, int]:
     """Threads of physics and learner, together ``cores``, for which the slower of the two sides is fastest."""
 
     def seconds_per_step(env: int) -> float:

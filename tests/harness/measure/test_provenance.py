@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure import provenance
-from harness.measure.provenance import Code, ProvenanceError, look
+from harness.measure.provenance import ProvenanceError, Revision, look
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 def test_a_clean_commit_is_not_dirty(repository: Path) -> None:
-    assert look(repository) == Code(git(repository, "rev-parse", "HEAD"), dirty=False)
+    assert look(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=False)
     (repository / "harness/code.py").touch()
     assert not look(repository).dirty
 
@@ -56,13 +56,13 @@ def test_what_the_commit_does_not_have_makes_it_dirty(repository: Path, name: st
     (repository / name).write_text("second\n")
     if staged:
         git(repository, "add", ".")
-    assert look(repository) == Code(git(repository, "rev-parse", "HEAD"), dirty=True)
+    assert look(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=True)
 
 
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert look(tmp_path) == Code()
+    assert look(tmp_path) == Revision()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert look(tmp_path) == Code()
+    assert look(tmp_path) == Revision()
 
 
 def test_a_git_that_does_not_answer_is_an_error_not_another_commit(

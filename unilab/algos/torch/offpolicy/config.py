@@ -27,7 +27,7 @@ ROWS_PER_THREAD = 64
 
 
 @dataclass(frozen=True)
-class NetworkConfig(ActorCriticConfig):
+class OffPolicyNetworkConfig(ActorCriticConfig):
     """The networks of the actor and of each critic, which sees an observation and an action."""
 
     __pydantic_config__ = STRICT
@@ -37,7 +37,7 @@ class NetworkConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
-class TD3NetworkConfig(NetworkConfig):
+class TD3NetworkConfig(OffPolicyNetworkConfig):
     """As above; with layer normalization TD3's actor need not be delayed, nor the smaller of two critics be taken."""
 
     __pydantic_config__ = STRICT
@@ -46,7 +46,7 @@ class TD3NetworkConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
-class AlgorithmConfig:
+class OffPolicyAlgorithmConfig:
     """What SAC and TD3 have in common."""
 
     __pydantic_config__ = STRICT
@@ -85,7 +85,7 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True)
-class SACAlgorithmConfig(AlgorithmConfig):
+class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     """Soft actor-critic (arXiv:1812.05905)."""
 
     __pydantic_config__ = STRICT
@@ -103,7 +103,7 @@ class SACAlgorithmConfig(AlgorithmConfig):
 
 
 @dataclass(frozen=True)
-class TD3AlgorithmConfig(AlgorithmConfig):
+class TD3AlgorithmConfig(OffPolicyAlgorithmConfig):
     """Twin delayed deep deterministic policy gradient (arXiv:1802.09477)."""
 
     __pydantic_config__ = STRICT
@@ -175,9 +175,9 @@ class OffPolicyConfig(RunConfig):
     """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
     obs_normalization: bool = False
     stagger_episodes: bool = False
-    network: NetworkConfig = NetworkConfig()
+    network: OffPolicyNetworkConfig = OffPolicyNetworkConfig()
     """the networks"""
-    algorithm: AlgorithmConfig = AlgorithmConfig()
+    algorithm: OffPolicyAlgorithmConfig = OffPolicyAlgorithmConfig()
     """the update"""
     workers: WorkersConfig = WorkersConfig()
     """who collects"""

@@ -16,7 +16,7 @@ from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config, check
 from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
-from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
+from unilab.algos.torch.offpolicy.networks.policies import BoundedActor, build_actor
 from unilab.envs import EnvDims
 from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
 from unilab.run.checkpoint import continue_generator, continue_optimizer
@@ -64,7 +64,7 @@ class OffPolicyLearner(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "networks"))
             actor, critics = build_networks(config, EnvDims(obs_dim, action_dim, critic_dim))
-        self.actor: Actor = actor.to(self.device)
+        self.actor: BoundedActor = actor.to(self.device)
         self.critics = critics.to(self.device)
         if not critic_dim:
             self.critics.normalizer = self.actor.normalizer  # they see the same
@@ -251,7 +251,7 @@ class OffPolicyLearner(ABC):
         self._gradients.close()
 
 
-def build_networks(config: OffPolicyConfig, dims: EnvDims) -> tuple[Actor, Critics]:
+def build_networks(config: OffPolicyConfig, dims: EnvDims) -> tuple[BoundedActor, Critics]:
     """The actor and the critics that ``config`` describes, on the CPU.
 
     Raises:
@@ -279,7 +279,7 @@ def _split(rows: slice, count: int) -> list[slice]:
 
 
 def learner_items(
-    config: OffPolicyConfig, actor: Actor, critics: Critics, dims: EnvDims, threads: int, place: str
+    config: OffPolicyConfig, actor: BoundedActor, critics: Critics, dims: EnvDims, threads: int, place: str
 ) -> list[BudgetItem]:
     """The memory of a learner: what it keeps between batches, and what an update takes at most, about.
 

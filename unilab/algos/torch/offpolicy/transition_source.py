@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unilab.algos.torch.networks.sizes import published_bytes, state_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, compute_train_start_threshold
-from unilab.algos.torch.offpolicy.networks.policies import Actor
+from unilab.algos.torch.offpolicy.networks.policies import BoundedActor
 from unilab.algos.torch.offpolicy.worker import COLLECT, STATE, inference_bytes, off_policy_collector_fn
 from unilab.envs import EnvDims
 from unilab.ipc import AsyncRunner, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
@@ -298,7 +298,7 @@ def replay_items(config: OffPolicyConfig, dims: EnvDims) -> list[BudgetItem]:
     return items
 
 
-def collector_items(config: OffPolicyConfig, actor: Actor, dims: EnvDims) -> list[BudgetItem]:
+def collector_items(config: OffPolicyConfig, actor: BoundedActor, dims: EnvDims) -> list[BudgetItem]:
     """The memory of the policy that acts in a collector, and of transitions that are not in the replay buffer yet."""
     place, count, steps = place_of(config.collector_device), config.num_envs, config.algorithm.n_step
     width = row_layout(config, dims).width

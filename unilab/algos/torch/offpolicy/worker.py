@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unilab.algos.torch.networks.sizes import pass_numbers
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config
-from unilab.algos.torch.offpolicy.networks.policies import Actor, build_actor
+from unilab.algos.torch.offpolicy.networks.policies import BoundedActor, build_actor
 from unilab.envs import EnvDims, VecEnv, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.envs.vec_env import FloatArray
@@ -122,7 +122,7 @@ def acting_loop(
     return ActingLoop(unit, policy, sink, device=device, seed=seed, stagger=stagger, faults=faults)
 
 
-def inference_bytes(rows: int, actor: Actor, dims: EnvDims) -> int:
+def inference_bytes(rows: int, actor: BoundedActor, dims: EnvDims) -> int:
     """Bytes of the noise and the activations of one step."""
     return 4 * rows * (2 * pass_numbers(actor.body, dims.obs)[1] + 8 * dims.action + dims.obs)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unilab.algos.torch.networks.sizes import published_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig
-from unilab.algos.torch.offpolicy.networks.policies import Actor
+from unilab.algos.torch.offpolicy.networks.policies import BoundedActor
 from unilab.algos.torch.offpolicy.transition_source import TransitionSource
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, inference_bytes
 from unilab.distributed import (
@@ -222,7 +222,7 @@ def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
     return kinds[kind]
 
 
-def worker_items(config: OffPolicyConfig, actor: Actor, sizes: EnvSizes, threads: int) -> list[BudgetItem]:
+def worker_items(config: OffPolicyConfig, actor: BoundedActor, sizes: EnvSizes, threads: int) -> list[BudgetItem]:
     """The memory of workers: their policies, environments and rollouts.
 
     Args:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from unilab.algos.torch.networks.build import build
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
-from unilab.algos.torch.offpolicy.config import AlgorithmConfig, OffPolicyConfig
+from unilab.algos.torch.offpolicy.config import OffPolicyAlgorithmConfig, OffPolicyConfig
 
 
 class EnsembleMLP(nn.Module):
@@ -112,7 +112,7 @@ class CategoricalValue(ScalarValue):
     Bellemare et al. 2017 (arXiv:1707.06887), algorithm 1. With ``min``, the distribution whose mean is lowest counts.
     """
 
-    def __init__(self, algorithm: AlgorithmConfig, device: torch.device) -> None:
+    def __init__(self, algorithm: OffPolicyAlgorithmConfig, device: torch.device) -> None:
         super().__init__(algorithm.target_reduction)
         self._low, self._high = algorithm.value_min, algorithm.value_max
         self._atoms = torch.linspace(self._low, self._high, algorithm.num_atoms, device=device)
@@ -143,6 +143,6 @@ class CategoricalValue(ScalarValue):
         return -(targets * torch.log_softmax(outputs, -1)).sum(-1)
 
 
-def build_value(algorithm: AlgorithmConfig, device: torch.device) -> ScalarValue:
+def build_value(algorithm: OffPolicyAlgorithmConfig, device: torch.device) -> ScalarValue:
     """What ``algorithm`` has the critics' outputs mean: one atom is a value, more are a distribution."""
     return ScalarValue(algorithm.target_reduction) if algorithm.num_atoms == 1 else CategoricalValue(algorithm, device)

@@ -12,7 +12,7 @@ from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
 
 
-class Actor(nn.Module, ABC):
+class BoundedActor(nn.Module, ABC):
     """A policy over actions in [-1, 1]: ``act`` with noise, ``mode`` without."""
 
     normalizer: nn.Module
@@ -37,7 +37,7 @@ class Actor(nn.Module, ABC):
         """Actions [N, A] without noise."""
 
 
-class TanhGaussianActor(Actor):
+class TanhGaussianActor(BoundedActor):
     """SAC's: a diagonal Gaussian, its standard deviation a function of the observation, squashed by tanh."""
 
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
@@ -54,7 +54,7 @@ class TanhGaussianActor(Actor):
         return self.distribution(obs).mode
 
 
-class DeterministicActor(Actor):
+class DeterministicActor(BoundedActor):
     """TD3's: one action for each observation; exploring adds noise to it."""
 
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
@@ -67,7 +67,7 @@ class DeterministicActor(Actor):
         return torch.tanh(self.outputs(obs))
 
 
-def build_actor(config: OffPolicyConfig, obs_dim: int, action_dim: int) -> Actor:
+def build_actor(config: OffPolicyConfig, obs_dim: int, action_dim: int) -> BoundedActor:
     """The actor that ``config`` describes, on the CPU.
 
     Raises:
