@@ -112,7 +112,7 @@ def measure(base: Side, new: Side, options: Options, console: Console) -> tuple[
             pairs = Measuring(versions, schedule, folder, stop, console.print, status.update).run()
     one, other = versions
     if (one.trainer, one.settings) != (other.trainer, other.settings):
-        pairs.notes.append("the sides have different settings: a change is that of settings and code together")
+        pairs.notes.append("the sides have different settings: a change may come from the settings or from the code")
     if (base.commit or new.commit) and provenance.commit().dirty:
         pairs.notes.append("the working tree has changes that no commit has; they were not measured at a commit")
     if schedule.one_by_one:

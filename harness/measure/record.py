@@ -65,7 +65,7 @@ class Record:
     updates_per_second: float = math.nan
     """optimizer steps"""
     samples_per_second: float = math.nan
-    """transitions that went through updates, each as often as it did"""
+    """transitions that went through updates, counted once for each update"""
     episode_return: float = math.nan
     """mean of the last 100 finished episodes, at the end"""
     episodes: int = 0
@@ -83,17 +83,17 @@ class Record:
     collector_wait_fraction: float = math.nan
     """share of its time in which the collector waited for the learner"""
     budget_host_bytes: int = 0
-    """memory of this machine that was predicted, shared memory included"""
+    """predicted memory of this machine, shared memory included"""
     budget_shm_bytes: int = 0
-    """shared memory that was predicted"""
+    """predicted shared memory"""
     budget_device_bytes: int = 0
-    """memory of a device that was predicted"""
+    """predicted memory of a device"""
     peak_host_bytes: int = 0
-    """largest memory of all processes together that was measured, shared memory included"""
+    """largest measured memory of all processes together, shared memory included"""
     peak_shm_bytes: int = 0
-    """largest shared memory that was measured"""
+    """largest measured shared memory"""
     peak_device_bytes: int = 0
-    """largest memory of a device that was measured"""
+    """largest measured memory of a device"""
     memory_accounting: str = "pss"
     """how the peak was counted: pss, or rss (too high); uss (too low) in records of an earlier version"""
     env_steps: int = 0
@@ -125,12 +125,12 @@ class Record:
     disturbed: str = ""
     """what disturbed the measurement; empty when nothing did"""
     disturbance: float = math.nan
-    """what was taken from it over what may be taken: above 1 it is disturbed; of repeats that took turns the largest of
-    their block. NaN: not seen"""
+    """what was taken from it over what may be taken: above 1 it is disturbed. Repeats that took turns have the largest
+    value of their block. NaN: not seen"""
     attempt: int = 0
     """a disturbed repeat stays and is tried again under the next number; the least disturbed attempt counts"""
     anew: bool = False
-    """attempts before it do not count: their block was cut short, or the node was lost that they were measured on"""
+    """attempts before it do not count: their block was cut short, or the node that measured them was lost"""
     other_cpu_fraction: float = math.nan
     """part of the usable cores that processes outside of the trial took during the steady window"""
     load_average: float = math.nan

@@ -220,7 +220,7 @@ class Measure(Group):
     """How a trial is measured."""
 
     warmup_seconds: NotNegative = 5.0
-    """left out of the steady window, as are three iterations and those that wrap the buffers once"""
+    """left out of the steady window; so are the first three iterations, and those that fill each buffer once"""
     seconds: Positive | None = None
     """length of the steady window; by default 20, or as long as ``return_at`` says"""
     repeats: Count = 1
@@ -232,7 +232,8 @@ class Measure(Group):
     disturbed_retries: Annotated[int, Field(ge=0)] = 2
     """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
     turns: bool = True
-    """where speed is confirmed or compared, what is measured together takes turns of a fraction of a second"""
+    """whether repeats that are measured together take turns of a fraction of a second, where speed is confirmed or
+    compared"""
     cores: Count | None = None
     """cores that a repeat has to itself: as many repeats run side by side as this machine has such sets of cores. null:
     one repeat at a time, on all cores"""
@@ -260,8 +261,8 @@ class Confirm(Group):
     top: Count = 2
     """configurations beside the baseline"""
     repeats: Count = 8
-    """of each of them; the baseline is measured as often, and once more where that is odd. The test needs six where one
-    is confirmed, seven for two or three, eight for up to six"""
+    """of each of them; the baseline has as many, and one more where the number is odd. The test needs six where one is
+    confirmed, seven for two or three, eight for up to six"""
 
     @property
     def blocks(self) -> int:
@@ -307,7 +308,7 @@ class Limits(Group):
     trial_timeout_seconds: Positive = 300.0
     """longest life of one repeat, start of its process included"""
     progress_timeout_seconds: Positive = 120.0
-    """a repeat that reports nothing for so long hangs"""
+    """a repeat that reports nothing for this long counts as hanging"""
 
 
 @dataclass(frozen=True)
@@ -331,8 +332,8 @@ class Suite(Group):
     env: str = ""
     """environment to train in: a task of this project, a gymnasium id, or module:Class"""
     envs: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_different)] = ()
-    """instead of ``env``: several, in each of which every configuration is measured; results of two are never compared
-    with each other"""
+    """several environments instead of ``env``. Every configuration is measured in each of them, and results of two are
+    never compared"""
     trainer: str = ""
     """appo, sac, td3, or package.module:Class"""
     trainers: dict[str, Variant] = field(default_factory=dict)
@@ -357,11 +358,11 @@ class Suite(Group):
     measure: Measure = Measure()
     """how a trial is measured"""
     confirm: Confirm | None = None
-    """whether the best are measured again after the search; null: they are not, and no gain is claimed"""
+    """how the best are measured again after the search; null: they are not, and no gain is claimed"""
     sampler: Sampler = Sampler()
     """how the search chooses the next trial"""
     pruner: Pruner | None = None
-    """whether trials whose return stays behind end early; null: they do not"""
+    """when trials whose return stays behind end early; null: never"""
     limits: Limits = Limits()
     """what a study may take"""
 

@@ -59,7 +59,7 @@ class Workload:
     """that the collector makes in one round, and the learner learns from"""
     updates: int
     samples: int
-    """transitions that go through updates, each as often as it does"""
+    """transitions that go through updates, counted once for each update"""
     yields: bool = False
     """the sides share cores, and the collector gives way to the learner"""
 

@@ -105,7 +105,7 @@ class RowPacker:
                     target[ended] = final[ended] if len(final) == batch else final
         elif given:
             raise ValueError(
-                f"ReplayBuffer.add: terminal_{given[0]} was given without terminal_mask, which says for which rows"
+                f"ReplayBuffer.add: terminal_{given[0]} was given without terminal_mask, which names its rows"
             )
         if np.count_nonzero(np.isfinite(self._rows, out=self._finite)) < self._rows.size:
             row, column = np.argwhere(~self._finite)[0].tolist()

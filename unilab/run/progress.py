@@ -21,9 +21,9 @@ class Progress:
 
     iteration: int = 0
     updates: int = 0
-    """optimizer steps, those that an actor and its critics take together counted once"""
+    """optimizer steps; one that an actor and its critics take together counts once"""
     samples: int = 0
-    """transitions that went through an update, each as often as it did"""
+    """transitions that went through updates, counted once for each update"""
     env_steps: int = 0
     """environment steps that were trained on, each counted once"""
     collected_env_steps: int = 0

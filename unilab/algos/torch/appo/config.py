@@ -10,7 +10,7 @@ from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunC
 from unilab.settings import Placement
 
 LEARNING_COST_PER_EPOCH = 12.0
-"""core time of one env step in one epoch with networks [256, 256], in microseconds, measured on AVX-512 cores"""
+"""core time of learning from one env step in one epoch with networks [256, 256], in microseconds, on AVX-512 cores"""
 ROWS_PER_THREAD = 64
 """a thread's share of a minibatch below which more threads do not pay"""
 

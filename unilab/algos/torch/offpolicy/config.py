@@ -93,7 +93,7 @@ class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     alpha_learning_rate: PositiveFloat = 1e-3
     """of the temperature"""
     init_alpha: PositiveFloat = 0.2
-    """temperature before any learning; a higher one only delays it"""
+    """temperature at the beginning; a higher one only delays the learning"""
     auto_alpha: bool = True
     """adapt the temperature so that the policy keeps the target entropy"""
     target_entropy_scale: float = 1.0
