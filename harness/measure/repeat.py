@@ -128,7 +128,7 @@ def describe(error: BaseException) -> str:
     """One line, the cause first; running out of memory is named as such whoever ran out of it."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     if isinstance(error, ProcessFailure) and error.cause is not None:
-        text = f"{error.cause} ({error.place})"
+        text = f"{error.cause} ({error.where})"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
         return f"out of memory ({text})"
     return text

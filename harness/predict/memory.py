@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Fit:
     """Bytes predicted before anything is started. ``reason`` has the items, and the remedy, when they do not fit."""
 
     fits: bool = True
@@ -48,7 +48,7 @@ def judge(
     fraction: float,
     factor: Factor = AS_PREDICTED,
     available: "MemoryAvailable | None" = None,
-) -> Verdict:
+) -> Fit:
     """Compare a trainer's budget with what there is; None (nothing predicted) fits.
 
     Args:
@@ -61,7 +61,7 @@ def judge(
     from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudgetError
 
     if predicted is None:
-        return Verdict(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
+        return Fit(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
     available = available or MemoryAvailable.here()
     reason = None
     try:
@@ -71,7 +71,7 @@ def judge(
     items: Counter[str] = Counter()
     for item in predicted.items:
         items[item.name] += item.bytes
-    return Verdict(
+    return Fit(
         reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
         int(fraction * available.host_total), predicted.table(), dict(items),
         round(predicted.host_bytes * factor.expected),

@@ -20,7 +20,7 @@ from harness.predict import calibration, checks
 from harness.predict import memory as budget
 from harness.predict.calibration import AS_PREDICTED, Factor
 from harness.predict.checks import Settings
-from harness.predict.memory import Verdict
+from harness.predict.memory import Fit
 from harness.suite import sources
 from harness.suite.schema import Measure, Suite, SuiteSource, read
 from harness.suite.shipped import located
@@ -190,7 +190,7 @@ class Plan:
         again = math.ceil((self.look_repeats + self.confirm_repeats) / self.places) * self.repeat_seconds
         return min(searching + again, self.suite.limits.minutes * 60)
 
-    def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Verdict:
+    def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
         """Whether a configuration fits.
 
         Args:
@@ -205,13 +205,13 @@ class Plan:
         fraction = self.suite.constraints.host_memory_fraction
         return budget.judge(predicted, fraction, self.factor(params), available)
 
-    def possible(self, params: Settings, available: "MemoryAvailable | None" = None) -> tuple[Verdict, str | None]:
+    def possible(self, params: Settings, available: "MemoryAvailable | None" = None) -> tuple[Fit, str | None]:
         """As ``verdict``; or that a setting is wrong, or that settings contradict each other."""
         try:
             self.trainer.check(self.settings(params))
             return self.verdict(params, available), None
         except SettingsError as error:
-            return Verdict(), str(error)
+            return Fit(), str(error)
 
     def spec(self, params: Settings, seed: int, folder: Path, measure: Measure | None = None) -> TrialSpec:
         """What the process of one repeat of a configuration needs to know; ``measure`` None: as the suite says."""
@@ -219,7 +219,7 @@ class Plan:
         trainer, settings = self.launch(params | seeded)
         return TrialSpec.of(measure or self.suite.measure, trainer, settings, folder)
 
-    def limits(self, verdict: Verdict) -> RepeatLimits:
+    def limits(self, verdict: Fit) -> RepeatLimits:
         """What one repeat may take."""
         limits = self.suite.limits
         return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
@@ -246,7 +246,7 @@ class Plan:
         safe = max(self.factor(records[0].params).safe for records in trials)
         return budget.fit_together(budgets, self.suite.constraints.host_memory_fraction, safe)
 
-    def memory(self) -> list[tuple[str, Verdict]]:
+    def memory(self) -> list[tuple[str, Fit]]:
         """The budgets of the baseline and of the smallest and the largest configuration of the search space.
 
         Each setting's share is judged on its own, from the baseline: a product of all of them would take minutes.

@@ -45,7 +45,7 @@ class WorkerError(ProcessFailure):
         )
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         return f"in worker {self.worker}"
 
     def __reduce__(self) -> tuple[Any, ...]:

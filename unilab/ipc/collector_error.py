@@ -26,7 +26,7 @@ class ProcessFailure(UserError, RuntimeError):
         return next((line for line in lines if line and not line[0].isspace()), None)  # notes follow it
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """Which process that was."""
         return "in another process"
 
@@ -76,7 +76,7 @@ class CollectorError(ProcessFailure):
         return CollectorError, (self.collector, self.pid, self.exit_code, *end)
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """Which process that was, and how far it came."""
         return f"in collector {self.collector!r}, {self._step}"
 
