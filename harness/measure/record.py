@@ -17,7 +17,7 @@ from harness.suite.metrics import RETURNS
 from unilab.errors import UserError
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
-Phase = Literal["search", "confirm"]
+Phase = Literal["search", "confirm", "learning"]
 Key = tuple[int, str, int, int]
 """trial, phase, repeat and attempt"""
 
@@ -28,6 +28,8 @@ KINDS: dict[Any, tuple[type, ...]] = {
 """what JSON may have for a field, by the type that it is declared with; None for a float stands for NaN"""
 SECOND_LOOK = 1000
 """number of the first repeat of the search's second look: those of the confirmation follow those of the search"""
+FIRST_SEED = 2000
+"""number of the first seed that shows whether a trial learns as well as the baseline"""
 GROUPS = ("params", "budget_items")
 """fields that are dictionaries, flattened to dotted names"""
 
@@ -45,7 +47,7 @@ class Record:
     trial: int
     """number of the configuration, from 0"""
     repeat: int
-    """number of the repeat of its trial; from 1000 on those of the second look"""
+    """number of the repeat of its trial; from 1000 on those of the second look, from 2000 on seeds that learn"""
     state: State
     """how the repeat ended"""
     phase: Phase = "search"
@@ -154,8 +156,9 @@ class Record:
     calibrated_host_bytes: int = 0
     """``budget_host_bytes`` times this machine's calibration factor"""
     confirm_repeats: int = 0
-    """``confirm.repeats`` when it was measured; 0 in the search. Each further number in a confirmation stands for
-    one more look at its result. The level of the test is divided by the number of looks"""
+    """``confirm.repeats`` when it was measured, of learning ``confirm.learning.seeds``; 0 in the search. Each further
+    number in a confirmation stands for one more look at its result. The level of the test is divided by the number of
+    looks"""
     suite_hash: str = ""
     """of the suite that was run"""
     dirty: bool = False

@@ -4,6 +4,7 @@ Nothing is created. Nothing is started but a few steps of an environment that is
 """
 
 import dataclasses
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from optuna.distributions import CategoricalDistribution
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.suite.metrics import RETURNS
-from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Suite, SuiteSource, distribution
+from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Learning, Suite, SuiteSource, distribution
 from harness.suite.space import Space, ends
+from harness.trainers import evidence
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
 from harness.trainers.trainer import Trainer, TrainerError
@@ -20,6 +22,8 @@ from unilab.machine.devices import DeviceError, check_device, core_sets
 from unilab.settings import SettingsError, nearest
 
 Settings = dict[str, Any]
+FEW_SEEDS = 2
+"""of a side, trained where it is known how far seeds spread"""
 
 
 def trainer_of(source: SuiteSource) -> Trainer:
@@ -122,9 +126,11 @@ def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> 
         except DeviceError as error:
             mistakes.found.append(source.error(("measure", "cores"), str(error)))
     trained = trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
-    if suite.measure.evaluate is not None and not all(one.evaluates for one in trained.values()):
-        without = ", ".join(name for name, one in trained.items() if not one.evaluates)
-        mistakes.found.append(source.error(("measure", "evaluate"), f"{without} cannot be evaluated; leave it out"))
+    asked: dict[Key, Any] = {("measure", "evaluate"): suite.measure.evaluate}
+    asked[("confirm", "learning")] = suite.confirm and suite.confirm.learning
+    without = ", ".join(name for name, one in trained.items() if not one.evaluates)
+    for key in [key for key, one in asked.items() if one is not None and without]:
+        mistakes.found.append(source.error(key, f"{without} cannot be evaluated; leave it out"))
     if len(suite.tasks) > 1:
         alternatives = {"confirm": suite.confirm, "pruner": suite.pruner, "pinned": suite.pinned}
         for name in [name for name, one in alternatives.items() if one]:
@@ -164,10 +170,31 @@ def with_placement(source: SuiteSource, trainer: Trainer) -> tuple[SuiteSource, 
         problem = f"the trainer '{suite.trainer}' does not say what auto is; name the settings that are to be searched"
         raise source.error(("search", PLACEMENT), problem)
     added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
+    worse = evidence.worse(suite.trainer)
     for name, values in added.items():
-        search[name] = distribution(list(dict.fromkeys([suite.baseline.get(name, values[0]), *values])))
+        own = suite.baseline.get(name, values[0])
+        search[name] = distribution([own, *(one for one in values if one != own and (name, one) not in worse)])
     note = f"search.{PLACEMENT} is auto, which is here: {', '.join(added) or 'nothing that the suite does not state'}"
     return dataclasses.replace(source, suite=dataclasses.replace(suite, search=search)), (note,)
+
+
+def with_learning(source: SuiteSource, trainer: Trainer) -> SuiteSource:
+    """With two seeds a side where this project has shown how far seeds of the baseline spread in this environment.
+
+    Two seeds say nothing by themselves: without that, none are trained unless the suite asks for them.
+    """
+    suite = source.suite
+    if suite.confirm is None or suite.confirm.learning is not None or suite.learns or not suite.trainer:
+        return source
+    known = evidence.like(suite.trainer, trainer, {"env": suite.env} | suite.fixed | suite.baseline, suite.env)
+    if known is None:
+        return source
+    seeds = known.returns[suite.env]["baseline"]
+    learning = Learning(
+        FEW_SEEDS, known.env_steps, known.margin, known.episodes, statistics.stdev(seeds) / statistics.fmean(seeds)
+    )
+    confirm = dataclasses.replace(suite.confirm, learning=learning)
+    return dataclasses.replace(source, suite=dataclasses.replace(suite, confirm=confirm))
 
 
 def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:

@@ -183,8 +183,20 @@ class Plan:
         return math.ceil(self.confirm_repeats / count) * math.ceil(count / places)
 
     @property
+    def learning_repeats(self) -> int:
+        """Repeats that show whether the best learns as well, the baseline's included."""
+        learning = self.suite.confirm and self.suite.confirm.learning
+        return 2 * learning.seeds if learning and self.trials > 1 else 0
+
+    def learning_seconds(self, rate: float) -> float:
+        """Estimated length of one of these, at so many env steps a second."""
+        assert self.suite.confirm is not None and self.suite.confirm.learning is not None
+        learning = self.suite.confirm.learning
+        return PROCESS_SECONDS + EPISODE_SECONDS * learning.evaluate + learning.env_steps / rate
+
+    @property
     def seconds(self) -> float:
-        """Estimated length of a whole run."""
+        """Estimated length of a whole run, without what learns: how fast that goes nobody knows yet."""
         in_a_row = math.ceil(self.trials / self.places) * self.suite.measure.repeats
         searching = in_a_row * (self.repeat_seconds - self.saved_seconds)
         again = math.ceil((self.look_repeats + self.confirm_repeats) / self.places) * self.repeat_seconds
@@ -299,6 +311,7 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     checks.check_measure(source, trainer, mistakes)
     mistakes.check()
     source, notes = checks.with_placement(source, trainer)
+    source = checks.with_learning(source, trainer)
     notes += checks.try_environments(source, trainer)
     suite, dropped = checks.without_what_is_not_here(source, trainer)
     space = Space(suite.search)

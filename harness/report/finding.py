@@ -10,6 +10,7 @@ from harness.report.studies import Trial, trials_of
 from harness.stats.inference import (
     BOOTSTRAPPED,
     LEVEL,
+    AsWell,
     Interval,
     Verdict,
     bootstrap_interval,
@@ -24,9 +25,11 @@ from harness.stats.inference import (
 )
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.confirmation import BASELINE
+from harness.study.learning import Learned, learned, refused
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import Suite
 from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
+from harness.trainers import evidence
 
 SEEDS = needed_pairs()
 """with fewer nothing is claimed of a return: not even their median has a 95 % interval"""
@@ -91,8 +94,14 @@ class Finding:
     """the verdict on the best"""
     claim: str = ""
     """one sentence"""
-    not_shown: str = ""
-    """what speed alone leaves open, one sentence; empty where learning was measured or the best is the baseline"""
+    learns: AsWell | Literal["not measured", ""] = ""
+    """beside the baseline; empty where the objective says it or the best is the baseline"""
+    learning: str = ""
+    """what is known of that, from what is shipped and what was trained here, and which trials were refused for it"""
+    learned: Learned | None = None
+    """what was trained here, of the best"""
+    refused: tuple[int, ...] = ()
+    """trials that are shown to learn worse than the baseline"""
 
     @property
     def level(self) -> float:
@@ -136,19 +145,98 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
             limited_by=own.verdict,
         )  # fmt: skip
         if baseline is not None:
-            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline}
-            found = replace(found, candidates=len(candidates), looks=looks)
-            found = replace(found, **_compared(found, trials, candidates), not_shown=_unlearned(suite, own, base))
+            # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
+            out = refused(records, suite)
+            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out
+            found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(sorted(out)))
+            found = replace(found, **_compared(found, trials, candidates))
+            found = replace(found, **_learning(suite, records, own, base))
+            out_text = " ".join(_refused_text(suite, records, trial) for trial in found.refused)
+            found = replace(found, learning=" ".join(filter(None, [found.learning, out_text])))
     return replace(found, claim=sentence(found))
 
 
-def _unlearned(suite: Suite, best: Trial, baseline: Trial) -> str:
-    """That it was not measured whether the best still learns, and which settings that is a question of."""
+def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Trial) -> dict[str, Any]:
+    """Whether the best learns as well as the baseline: what this project has shown beforehand, and what was seen here.
+
+    It is said to learn as well where enough seeds here show it; or where what is shipped shows it for every setting
+    that it changes, and the seeds here do not contradict that.
+    """
     if suite.learns or best.number == baseline.number:
-        return ""
+        return {}
     before = baseline.params
     changed = {name: value for name, value in best.params.items() if name not in before or value != before[name]}
-    return f"Speed alone was measured: that it learns as well with {settings_text(changed)} is not shown."
+    name, here = settings_text(changed), learned(records, suite, best.number)
+    covered, layers = _shipped(suite.trainer, changed)
+    if here is not None:
+        layers.append(_here(suite, here))
+    if not layers:
+        text = f"Speed alone was measured: that it learns as well with {name} is not shown."
+        return {"learns": "not measured", "learning": text}
+    learns: AsWell = "as well" if (here and here.verdict == "as well") or covered else "cannot tell"
+    head = (
+        f"It learns as well with {name}" if learns == "as well" else f"That it learns as well with {name} is not shown"
+    )
+    return {"learns": learns, "learning": f"{head}: {'; '.join(layers)}.", "learned": here}
+
+
+def _shipped(trainer: str, changed: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Whether what is shipped shows it for all that changed, and what it says; nothing where it knows none of that."""
+    asked, said, shown = evidence.needing(changed), list[str](), set[str]()
+    for one in evidence.covering(trainer, asked):
+        name = settings_text(one.settings)
+        if not one.current:
+            said.append(f"shipped evidence on {name}: it was shown for an earlier version of the learning code")
+            continue
+        text = f"{_margin_text(one.difference, Interval(*one.interval))}, {one.seeds} seeds in {', '.join(one.returns)}"
+        text += f", {one.env_steps:,} env steps each as the trainer comes, {one.machine}"
+        said.append(f"shipped evidence on {name}: {_word(one.verdict, one.margin)} ({text})")
+        shown |= set(one.settings) if one.verdict == "as well" else set()
+    if not said:
+        return False, []
+    if len(shown) > 1 < len(said):
+        said.append("each by itself, not together")
+    missing = {name: value for name, value in asked.items() if name not in shown}
+    if missing:
+        said.append(f"nothing that is shipped shows it for {settings_text(missing)}")
+    if same := {name: value for name, value in changed.items() if name not in asked}:
+        said.append(f"{settings_text(same)} changes at most the order of a sum")
+    return not missing, said
+
+
+def _here(suite: Suite, seen: Learned) -> str:
+    """What seeds of the study show."""
+    assert suite.confirm is not None and suite.confirm.learning is not None
+    asked = suite.confirm.learning
+    here = f"here {len(seen.points)} seeds beside {len(seen.baseline_points)} of the baseline"
+    here += f", {asked.env_steps:,} env steps each"
+    if not math.isfinite(seen.value):
+        return f"{here}: {seen.why}"
+    text = _margin_text(seen.value, seen.interval, seen.level)
+    if asked.spread is not None:
+        within = "outside of" if seen.verdict == "worse" else "within"
+        return f"{here}: {text}, {within} the spread of shipped seeds"
+    text = ", ".join(filter(None, [text, seen.why]))
+    return f"{here}: {_word(seen.verdict, asked.margin)} ({text})"
+
+
+def _word(verdict: AsWell, margin: float) -> str:
+    return verdict if verdict == "worse" else f"{verdict} within {percent_text(margin)}"
+
+
+def _margin_text(value: float, interval: Interval | None, level: float = LEVEL) -> str:
+    """As "-1.2%, 95 % interval -4.0% to +1.6%"."""
+    text = change_text(value, fraction=True)
+    if interval is None:
+        return text
+    low, high = (change_text(end, fraction=True) for end in interval)
+    return f"{text}, {confidence_text(level)} interval {low} to {high}"
+
+
+def _refused_text(suite: Suite, records: Sequence[Record], trial: int) -> str:
+    seen = learned(records, suite, trial)
+    assert seen is not None
+    return f"Trial {trial} is not the best, as it learns worse: {_here(suite, seen)}."
 
 
 def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:
@@ -316,7 +404,8 @@ def _claim(found: Finding) -> str:
         return f"One configuration was measured: {value}"
     if alone:
         seen = "" if found.smallest_effect is None else f"; {_seen(found)} would have been seen"
-        return f"No configuration was better than the baseline, {value}, of {found.trials} measured{seen}"
+        proper = " that does not learn worse" * bool(found.refused)
+        return f"No configuration{proper} was better than the baseline, {value}, of {found.trials} measured{seen}"
     if found.baseline is None:
         return f"Trial {found.best} has {value}, and there is no baseline to compare it with"
     change = "an unknown change of" if found.change is None else change_text(found.change, fraction=found.ratio)

@@ -178,6 +178,8 @@ class Forecast:
         """repeats that are begun or over"""
         self._measured: set[int] = set()
         """trials beside the baseline with a value"""
+        self._rates: list[float] = []
+        """env steps a second of the search's repeats"""
         self._searching = True
         self._running: dict[Key, tuple[float, bool]] = {}
         """since when, and whether in turns"""
@@ -191,6 +193,8 @@ class Forecast:
         self._seen.add(_key(record))
         if record.state == "complete" and not record.baseline:
             self._measured.add(record.trial)
+        if record.phase == "search" and record.env_steps_per_second > 0:
+            self._rates.append(record.env_steps_per_second)
 
     def started(self, record: Record, now: float) -> None:
         self._seen.add(_key(record))
@@ -202,7 +206,7 @@ class Forecast:
     def finished(self, record: Record, now: float) -> None:
         self.known(record)
         began, in_turns = self._running.pop(_key(record), (math.nan, False))
-        if record.state != "complete":
+        if record.state != "complete" or record.phase == "learning":
             return
         # those of a block end at about the same time
         length = (now - began) / self._block if in_turns else record.wall_seconds + self._saved(_key(record))
@@ -216,7 +220,8 @@ class Forecast:
             for in_turns in (False, True)
         }
         alone = [(key, began) for key, (began, in_turns) in self._running.items() if not in_turns]
-        expected = [(began, each[False] - self._saved(key)) for key, began in alone]
+        learns = [(began, self._learning(1)) for (_, _, phase), began in alone if phase == "learning"]
+        expected = [(began, each[False] - self._saved(key)) for key, began in alone if key[2] != "learning"] + learns
         expected += [(began, len(block) * each[True]) for began in block[:1]]
         running = [max(length - (now - began), 0.1 * (now - began)) for began, length in expected]
         plan, places = self._plan, max(1, len(running))
@@ -228,7 +233,7 @@ class Forecast:
         # no second look comes after the confirmation has begun
         looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
         in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
-        sure = (sum(running) + looks * each[False] + in_turns * each[True]) / places
+        sure = (sum(running) + looks * each[False] + in_turns * each[True] + self._learning()) / places
         whole = sure + search * (each[False] - plan.saved_seconds) / places
         return max(sure, min(whole, self._limit - now))  # the search leaves time for what follows it
 
@@ -236,6 +241,15 @@ class Forecast:
         """By which a repeat is shorter than those after the first look."""
         _, repeat, phase = key
         return self._plan.saved_seconds if phase == "search" and repeat < SECOND_LOOK else 0.0
+
+    def _learning(self, repeats: int | None = None) -> float:
+        """Seconds of so many repeats that show whether the best learns as well; None: of all that are not begun."""
+        if repeats is None:
+            begun = sum(phase == "learning" for _, _, phase in self._seen)
+            repeats = max(0, self._plan.learning_repeats - begun) if self._searching or self._measured else 0
+        if not repeats:
+            return 0.0
+        return repeats * self._plan.learning_seconds(statistics.median(self._rates or [math.inf]))
 
     def _begun(self, *, in_turns: bool) -> list[float]:
         """When the repeats that run began."""

@@ -41,6 +41,8 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
     looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
     confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
+    if plan.learning_repeats:
+        confirmation += f" and {plan.learning_repeats} that show whether the best learns as well"
     cores = suite.measure.cores
     beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
     console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
@@ -95,7 +97,7 @@ def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) ->
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
         "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
-        "confirm_repeats": plan.confirm_repeats, "seconds": plan.seconds,
+        "confirm_repeats": plan.confirm_repeats, "learning_repeats": plan.learning_repeats, "seconds": plan.seconds,
         "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
         "memory": [
             {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,

@@ -95,8 +95,8 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     config = {"trainer": trainer, "env": env, "settings": plain}
     path = study.folder / "best.yaml"
     head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
-    if not_shown := conclude(plan.suite, study.records.records).not_shown:
-        head += f"# {not_shown}\n"
+    if learning := conclude(plan.suite, study.records.records).learning:
+        head += f"# {learning}\n"
     write_atomic(path, head + to_yaml(config))
     return path
 
@@ -185,8 +185,8 @@ def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tupl
     after = side_text(found.metric, found.value, found.value_interval, found.points)
     how = "confirmed" if found.confirmed else "unconfirmed"
     facts += [(name, f"{after}; trial {best.number}, {how}, {best.kind}"), ("Gain", change_of(found))]
-    if found.not_shown:
-        facts.append(("Learns as well", found.not_shown))
+    if found.learning:
+        facts.append(("Learns as well", found.learning))
     return [*facts, ("Limited now by", best.limited_by(suite.fixed))]
 
 

@@ -35,6 +35,8 @@ SIMULATIONS = 1000
 """of the power with few pairs, where the test has few levels"""
 
 Verdict = Literal["better", "worse", "same", "undecided"]
+AsWell = Literal["as well", "worse", "cannot tell"]
+"""whether B has as much as A, but for a margin"""
 
 
 class Interval(NamedTuple):
@@ -152,6 +154,58 @@ def unpaired_comparison(before: ArrayLike, after: ArrayLike, level: float = LEVE
     p, interval = _inverted(means, patterns, level)
     low, high = (end * size for end in interval)
     return Difference(float(b.mean() - a.mean()), Interval(low, high), p, min(1.0, 1 / patterns))
+
+
+class NonInferiority(NamedTuple):
+    """Whether B has as much as A, but for a margin that was stated beforehand."""
+
+    value: float
+    """mean of B over that of A, less 1; of several tasks the mean"""
+    interval: Interval
+    """of the value; without bounds where the samples are too small for the test"""
+    verdict: AsWell
+
+
+def non_inferiority(
+    tasks: Sequence[tuple[ArrayLike, ArrayLike]], margin: float, *, level: float = LEVEL, spread: float | None = None
+) -> NonInferiority:
+    """Whether B has less than A by ``margin`` at most: as a new treatment is compared with a proven one.
+
+    Both sides are divided by A's mean in each task and then pooled: ``unpaired_comparison`` has the interval. B has as
+    much where the interval lies above ``-margin``, less where it lies below 0. Otherwise nothing can be told.
+
+    What it can show, by 2,000 simulations each of returns that spread normally by a part of their mean: of two sides
+    that are alike, 20 seeds in each of three tasks show that B has 10 % less at most with a probability of 0.96 (spread
+    0.15), 0.80 (0.2), 0.46 (0.3) and 0.28 (0.4); that it has 15 % less at most with 1.00, 0.99, 0.81 and 0.55. In one
+    task 10 seeds a side show 10 % with 0.26 (spread 0.15) and 0.14 (0.2), 20 seeds with 0.54 and 0.33. A side that does
+    have 10 % less is said to have as much in 0.02 of all cases, and one that is alike to have less in 0.02 to 0.03.
+
+    Args:
+        tasks: seeds of A and of B in each; their numbers may differ.
+        margin: part of A's mean that B may have less.
+        level: the interval has confidence ``1 - level``, so that the test has half of it.
+        spread: standard deviation of a seed over the mean of A, where it is known from elsewhere. The interval then
+            rests on it, and two seeds a side have one.
+
+    Raises:
+        ValueError: A's mean is not above 0 in one of the tasks, so that a part of it means nothing; or as for all here.
+    """
+    before, after = [], []
+    for base, new in tasks:
+        a, b = _finite(base), _finite(new)
+        if a.mean() <= 0:
+            raise ValueError(f"a part of the mean needs a mean above 0, got {a.mean():g}")
+        before.append(a / a.mean())
+        after.append(b / a.mean())
+    pooled = np.concatenate(before), np.concatenate(after)
+    if spread is None:
+        value, interval = unpaired_comparison(*pooled, level)[:2]
+    else:
+        value = float(pooled[1].mean() - pooled[0].mean())
+        beyond = float(scipy.stats.norm.isf(level / 2)) * spread * math.sqrt(sum(1 / len(side) for side in pooled))
+        interval = Interval(value - beyond, value + beyond)
+    decided: AsWell = "as well" if interval.low > -margin else "worse" if interval.high < 0 else "cannot tell"
+    return NonInferiority(value, interval, decided)
 
 
 def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0, level: float = LEVEL) -> Change:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from harness.measure.record import Phase, Record, attempts_that_count, typical
 from harness.stats.pareto import pareto_front
+from harness.study.learning import refused
 from harness.suite.schema import Suite
 
 
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
     """Trials that met all constraints, best first by the first objective; of several objectives only the Pareto front.
+
+    Those that are shown to learn worse than the baseline are left out.
 
     ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
     first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
@@ -18,7 +21,7 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
     """
     records = of_one_kind(records)
     scores: dict[int, list[float]] = {}
-    for trial in sorted({record.trial for record in records}):
+    for trial in sorted({record.trial for record in records} - refused(records, suite)):
         own = [r for r in records if r.trial == trial]
         signed = [value(own, o.metric, phase) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
         if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
@@ -64,7 +67,7 @@ def of_one_kind(records: Sequence[Record]) -> list[Record]:
     """
     kinds = Counter(r.kind for r in records if r.phase == "confirm" and r.state == "complete")
     most = max(kinds, key=kinds.__getitem__, default="")
-    return [r for r in records if r.phase == "search" or not kinds or r.kind == most]
+    return [r for r in records if r.phase != "confirm" or not kinds or r.kind == most]
 
 
 def judged_by(records: Sequence[Record], phase: Phase | None = None) -> list[Record]:

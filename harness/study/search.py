@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, measured, until_calm
 from harness.measure.process import Job
-from harness.measure.record import SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of
+from harness.measure.record import FIRST_SEED, SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of, median
 from harness.measure.stop import StopSignal
 from harness.predict.outlook import Outlook, Tried, look_out
 from harness.predict.plan import Plan
@@ -30,11 +30,15 @@ from harness.study import timelines
 from harness.study.best_trials import ranking
 from harness.study.confirmation import BASELINE, schedule
 from harness.study.folder import Study, TakenOver
+from harness.study.learning import refused
 from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
 from harness.suite.text import percent_text
 from harness.trainers.trainer import threads_text
 from unilab.settings import SettingsError
+
+PATIENCE = 3.0
+"""times as long as it should take may a repeat take that learns"""
 
 
 class Display(Protocol):
@@ -70,6 +74,8 @@ class Sweep:
     """of a grid that is measured in pieces, for which there was no time"""
     outlook: str = ""
     """what another trial would have been expected to bring"""
+    missing_seeds: int = 0
+    """of those that show whether the best learns as well, for which there was no time"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -98,7 +104,7 @@ class Sweep:
             self.say(self.outlook)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
-            carry_out(self._confirmation(), self.engine, self.stop)
+            self._confirm()
 
     # -- the search
 
@@ -220,7 +226,8 @@ class Sweep:
         took = [
             record.wall_seconds + (0 if record.second_look else self.plan.saved_seconds)
             for record in self.study.records.records
-            if record.state == "complete" and record.wall_seconds and not record.in_turns
+            if record.state == "complete" and record.wall_seconds
+            if not (record.in_turns or record.phase == "learning")
         ]
         return max(took, default=self.plan.repeat_seconds)
 
@@ -228,7 +235,7 @@ class Sweep:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
         places, longest, searched = self.engine.places, self._longest(), self.plan.suite.measure.repeats
         again = math.ceil(self.plan.look_repeats / places) + self.plan.confirm_repeats_in_a_row(places)
-        return again * longest + searched * (longest - self.plan.saved_seconds)
+        return again * longest + searched * (longest - self.plan.saved_seconds) + self._learning_seconds()
 
     def _search_with(self, trial: FrozenTrial) -> Work:
         """Run the repeats of a trial that have no record, then tell Optuna."""
@@ -280,7 +287,7 @@ class Sweep:
             trial.set_user_attr(key, text)
         self._optuna.tell(frozen.number, told.values, told.state, skip_if_finished=True)
 
-    # -- the second look and the confirmation
+    # -- the second look, the confirmation, and whether the best learns
 
     def _second_look(self) -> Iterator[Work]:
         """The best trials of the search once more: the best by both looks is less often just the luckiest."""
@@ -290,6 +297,49 @@ class Sweep:
         for trial in candidates[: self.plan.suite.looked_at(len(candidates))]:
             if self._left() > 0:
                 yield self._recorded_again("search", [(trial, number) for number in numbers])
+
+    def _confirm(self) -> None:
+        """Confirm, and train what is best then. One that learns worse is out, and the next one is confirmed."""
+        while True:
+            carry_out(self._confirmation(), self.engine, self.stop)
+            best = self._unproven()
+            if best is None:
+                return
+            carry_out(self._learning(best), self.engine, self.stop)
+            if best not in refused(self.study.records.records, self.plan.suite):
+                return
+
+    def _unproven(self) -> int | None:
+        """The best configuration, where seeds are to show whether it learns as well; None: there is nothing to show."""
+        records, confirm = self.study.records.records, self.plan.suite.confirm
+        best = next(iter(ranking(records, self.plan.suite)), BASELINE)
+        confirmed = any(record.trial == best and record.phase == "confirm" for record in records)
+        if best == BASELINE or not confirmed or confirm is None or confirm.learning is None:
+            return None
+        return best if self.study.measured(BASELINE) else None
+
+    def _learning(self, trial: int) -> Iterator[Work]:
+        """So many seeds of a trial and of the baseline, in turns: whatever ends a run leaves as many of both."""
+        assert self.plan.suite.confirm is not None and self.plan.suite.confirm.learning is not None
+        seeds = range(FIRST_SEED, FIRST_SEED + self.plan.suite.confirm.learning.seeds)
+        recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "learning"}
+        for one in [(side, seed) for seed in seeds for side in (BASELINE, trial) if (side, seed) not in recorded]:
+            if self._left() > 0:
+                yield self._recorded_again("learning", [one])
+            else:
+                self.missing_seeds += 1
+
+    def _learning_seconds(self) -> float:
+        """Seconds until it is shown whether the best learns as well, by the speed of the baseline."""
+        if not self.plan.learning_repeats:
+            return 0.0
+        in_a_row = math.ceil(self.plan.learning_repeats / self.engine.places)
+        return in_a_row * self.plan.learning_seconds(self._rate(BASELINE))
+
+    def _rate(self, trial: int) -> float:
+        """Env steps a second, as the search measured them; infinite where it did not."""
+        rate = median(self.study.of_trial(trial, "search"), "env_steps_per_second")
+        return rate if rate > 0 else math.inf
 
     def _confirmation(self) -> Iterator[Work]:
         """The best trials and the baseline once more, in blocks as ``harness.study.confirmation`` makes them."""
@@ -344,7 +394,11 @@ class Sweep:
         """What is known of a repeat before it is measured."""
         plan, study = self.plan, self.study
         verdict, _ = plan.possible(params, self.engine.available())
-        identity, confirm = plan.space.identity, plan.suite.confirm if phase == "confirm" else None
+        identity, confirm = plan.space.identity, plan.suite.confirm
+        asked = {
+            "confirm": confirm and confirm.repeats,
+            "learning": confirm and confirm.learning and confirm.learning.seeds,
+        }
         own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
         pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
         try:
@@ -359,7 +413,7 @@ class Sweep:
             budget_device_bytes=verdict.device_bytes, budget_items=verdict.items, started_at=_now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
-            confirm_repeats=0 if confirm is None else confirm.repeats, log=f"logs/{trial}-{repeat}",
+            confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
         )  # fmt: skip
 
     def _attempts(self, repeat: Record) -> list[Record]:
@@ -372,6 +426,8 @@ class Sweep:
         yield from until_calm(last, partial(self._measure, repeats), self._again)
 
     def _again(self, last: Sequence[Record]) -> bool:
+        if last[0].phase == "learning":  # what disturbs it makes it later, and no other
+            return False
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
         if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
             return False
@@ -406,8 +462,14 @@ class Sweep:
         """It shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         verdict, _ = self.plan.possible(record.params, self.engine.available())
-        is_first = record.phase == "search" and not record.second_look
-        spec = self.plan.spec(record.params, record.seed, folder, self.plan.first_look if is_first else None)
+        limits, measure, confirm = self.plan.limits(verdict), suite.measure, suite.confirm
+        if record.phase == "search" and not record.second_look:
+            measure = self.plan.first_look
+        if record.phase == "learning" and confirm is not None and confirm.learning is not None:
+            measure = confirm.learning.measure
+            longest = PATIENCE * self.plan.learning_seconds(self._rate(record.trial))
+            limits = dataclasses.replace(limits, timeout_seconds=limits.timeout_seconds + longest)
+        spec = self.plan.spec(record.params, record.seed, folder, measure)
         if self.trace:
             spec = dataclasses.replace(spec, settings=spec.settings | timelines.begin(folder))
         pruner = None
@@ -419,10 +481,13 @@ class Sweep:
             self.display.progress(record, progress)
             return pruner(progress) if pruner else None
 
-        return Job(spec, self.plan.limits(verdict), watch, max(verdict.host_bytes, verdict.expected_host_bytes))
+        return Job(spec, limits, watch, max(verdict.host_bytes, verdict.expected_host_bytes))
 
     def _what(self, record: Record) -> str:
         suite = self.plan.suite
+        if record.phase == "learning":
+            number = record.repeat - FIRST_SEED + 1
+            return f"does trial {record.trial} learn as well, seed {number} of {record.confirm_repeats}"
         again = f", again ({record.attempt} of {suite.measure.disturbed_retries})" if record.attempt else ""
         if record.phase == "confirm":
             return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}{again}"

@@ -14,6 +14,7 @@ import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -254,6 +255,38 @@ class Measure(Group):
         return self.warmup_seconds + self.steady_seconds
 
 
+def _fraction(given: Any) -> Any:
+    """``10%`` as 0.1; all else as it is."""
+    if isinstance(given, str) and given.strip().endswith("%"):
+        with suppress(ValueError):
+            return float(given.strip()[:-1]) / 100
+    return given
+
+
+@dataclass(frozen=True)
+class Learning(Group):
+    """Whether the best learns as well as the baseline: both are trained anew, and their final policies evaluated."""
+
+    seeds: Count = 10
+    """of each side, fixed beforehand: nothing is said before all are there. A number that is changed afterwards is one
+    more look, by whose number the level of the test is divided"""
+    env_steps: Count = 500_000
+    """env steps of training"""
+    margin: Annotated[float, BeforeValidator(_fraction), Field(gt=0, lt=1)] = 0.1
+    """part of the baseline's mean return that the best may have less, such as 10%"""
+    evaluate: Count = 64
+    """whole episodes that each policy plays without noise after its training"""
+    spread: Positive | None = None
+    """standard deviation of a seed's return over the mean, where it is known from elsewhere: then two seeds a side say
+    whether they are within it. null: the seeds here tell"""
+
+    @property
+    def measure(self) -> Measure:
+        """How such a repeat is measured."""
+        budget = ReturnAt(env_steps=self.env_steps)
+        return Measure(warmup_seconds=0.0, return_at=budget, evaluate=self.evaluate, disturbed_retries=0)
+
+
 @dataclass(frozen=True)
 class Confirm(Group):
     """After the search the best configurations and the baseline again, in turns (``harness.study.confirmation``)."""
@@ -263,6 +296,9 @@ class Confirm(Group):
     repeats: Count = 8
     """of each of them; the baseline has as many, and one more where the number is odd. The test needs six where one is
     confirmed, seven for two or three, eight for up to six"""
+    learning: Learning | None = None
+    """whether the best learns as well, by seeds of its own; null: two seeds a side where this project has shown how far
+    seeds of the baseline spread in this environment, else none"""
 
     @property
     def blocks(self) -> int:
@@ -408,11 +444,15 @@ class Suite(Group):
     def study_id(self) -> str:
         """Eight hexadecimal digits of everything that decides what a trial is and how it is measured.
 
-        Limits, confirmation and what is pinned are left out: a study may be extended.
+        Limits, confirmation and what is pinned are left out: a study may be extended. What makes a seed of
+        ``confirm.learning`` stays in.
         """
         content = self._content()
+        learning = self.confirm and self.confirm.learning
         for extendable in ("name", "limits", "confirm", "pinned"):
             del content[extendable]
+        if learning:  # seeds of two budgets do not compare
+            content["learning"] = {"env_steps": learning.env_steps, "evaluate": learning.evaluate}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
     def _content(self) -> dict[str, Any]:
@@ -436,6 +476,7 @@ class Suite(Group):
 SECTIONS: dict[str, type] = {
     "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
     "trainers": Variant, "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
+    "confirm.learning": Learning,
 }  # fmt: skip
 
 _SUITE = pydantic.TypeAdapter(Suite)
@@ -548,6 +589,8 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
     unmeasured = {} if measure.return_at else {"return_at_budget": "return_at: {env_steps: N} or {seconds: S}"}
     unmeasured |= {} if measure.target_return is not None else {"seconds_to_return": "target_return: R"}
     unmeasured |= {} if measure.evaluate is not None else {"evaluated_return": "evaluate: EPISODES"}
+    if suite.learns and suite.confirm is not None and suite.confirm.learning is not None:
+        yield ("confirm", "learning"), "this suite's repeats learn anyway, and are confirmed by that: leave it out"
     used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
         if metric in unmeasured:

@@ -27,6 +27,8 @@ TRIAL = "harness.measure.repeat"
 PROJECT = ("harness", "unilab")
 PACKAGES = ("torch", "mujoco", "numpy")
 """whose versions count"""
+NOT_LEARNING = ("unilab.envs", "unilab.machine", "unilab.tracing")
+"""rooms of this project whose code a learner uses without learning otherwise by it"""
 INSTALLED = ("site-packages", "dist-packages")
 """names of folders in which everything is a package of its own"""
 SHORT = 8
@@ -46,12 +48,23 @@ def digest(*modules: str) -> str:
     return content.hexdigest()
 
 
-def sources(modules: Iterable[str] = ()) -> dict[str, str]:
+@cache
+def learning_digest(*modules: str) -> str:
+    """Of what ``modules``, a trainer's learner and the like, compute, whatever trains with them on whichever machine.
+
+    Environments are not part of it, nor are the versions of packages: both are the same on either side of a comparison.
+    """
+    code = sources((), modules)
+    counted = (f"{name} {code[name]}\n" for name in sorted(code) if not name.startswith(NOT_LEARNING))
+    return hashlib.sha256("".join(counted).encode()).hexdigest()[:SHORT]
+
+
+def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dict[str, str]:
     """Digests of the modules that a trial loads, by their names; those that are not there are left out."""
     own, reader = _Own(modules), _Reader()
     found: dict[str, _Module] = {}
     used: set[str] = set()
-    missing = [TRIAL, *modules]
+    missing = [*roots, *modules]
     while missing:
         parts = [part for part in _with_parents(missing.pop()) if own.has(part)]
         for part in parts:

@@ -95,6 +95,7 @@ class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""
 
     remedies = APPO_REMEDIES
+    learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "worker", "rollout_source"))
 
     def __init__(self) -> None:
         super().__init__(APPOConfig)
@@ -145,6 +146,8 @@ class OffPolicyTrainer(OwnTrainer):
 
     def __init__(self) -> None:
         super().__init__(OFF_POLICY[self.algorithm])
+        names = (self.algorithm, "worker", "transition_source")
+        self.learning_code = tuple(f"unilab.algos.torch.offpolicy.{name}" for name in names)
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
         check_off_policy(self.config(settings))

@@ -37,6 +37,8 @@ class Trainer(ABC):
 
     device_settings: tuple[str, ...] = ()
     """names of the settings whose values are devices"""
+    learning_code: tuple[str, ...] = ()
+    """modules that learn, which with all that they load decide what a run learns; empty: it does not say"""
     unilab_environments: bool = False
     """whether its environments are those that ``unilab.envs`` knows, so that a plan finds a wrong name"""
 

@@ -13,6 +13,7 @@ from harness.stats.inference import (
     least_p,
     median_interval,
     needed_pairs,
+    non_inferiority,
     paired_comparison,
     paired_log_ratios,
     spearman,
@@ -193,3 +194,40 @@ def test_sums_that_differ_by_rounding_alone_are_ties_in_the_sign_flip_test() -> 
     assert p(paired_log_ratios(base, new)) == p(paired_log_ratios(new, base))
     thirds = np.array([0.1, 0.2, -0.3, 0.1, 0.2, 0.7])  # 0.1 + 0.2 is not 0.3
     assert p(thirds) == p(10 * np.round(thirds, 1)) == p(np.array([1, 2, -3, 1, 2, 7.0]))
+
+
+SEEDS = st.lists(st.floats(1.0, 1e4), min_size=4, max_size=6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(SEEDS, SEEDS), min_size=1, max_size=1), st.floats(0.01, 0.5), st.floats(0.1, 1e3))
+def test_non_inferiority_says_what_its_interval_does_whatever_the_unit(tasks, margin, unit) -> None:
+    found = non_inferiority(tasks, margin)
+    assert found.interval.low <= found.value + 1e-9 and found.value <= found.interval.high + 1e-9
+    assert (found.verdict == "as well") == (found.interval.low > -margin)
+    if found.verdict == "worse":
+        assert found.interval.high < 0 and found.value < 0
+    other = non_inferiority([(np.multiply(a, unit), np.multiply(b, unit)) for a, b in tasks], margin)
+    assert other.value == pytest.approx(found.value, abs=1e-6)
+    alike = non_inferiority([(a, a) for a, _ in tasks], margin)
+    assert alike.value == pytest.approx(0, abs=1e-9) and alike.verdict != "worse"
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, SEEDS, st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+def test_who_is_as_good_within_a_margin_is_so_within_a_larger_one(before, after, margin, more) -> None:
+    narrow, wide = (non_inferiority([(before, after)], width).verdict for width in (margin, margin + more))
+    assert narrow != "as well" or wide == "as well"
+
+
+def test_non_inferiority_of_seeds_by_hand() -> None:
+    base = [95.0, 100.0, 105.0, 100.0]
+    assert non_inferiority([(base, [96.0, 101.0, 103.0, 100.0])], 0.2).verdict == "as well"
+    assert non_inferiority([(base, [50.0, 60.0, 55.0, 52.0])], 0.2).verdict == "worse"
+    few = non_inferiority([(base[:2], [50.0, 60.0])], 0.2)
+    assert few.verdict == "cannot tell" and few.interval == (-math.inf, math.inf)
+    known = non_inferiority([([100.0, 100.0], [90.0, 94.0])], 0.3, spread=0.1)
+    assert known.value == pytest.approx(-0.08) and known.interval == pytest.approx((-0.276, 0.116), abs=1e-3)
+    assert known.verdict == "as well"
+    with pytest.raises(ValueError, match="above 0, got -5"):
+        non_inferiority([([-4.0, -6.0], [1.0, 2.0])], 0.1)

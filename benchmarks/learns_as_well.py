@@ -1,0 +1,173 @@
+"""Does a trainer learn as well with other placement settings? The evidence that the harness quotes beside a gain.
+
+    python benchmarks/learns_as_well.py learner_dtype=bfloat16 when_full=drop_oldest --minutes 60
+
+Each argument is one configuration beside the baseline, which is the trainer as it comes; several settings that are to
+be shown together are joined by commas. Without arguments these are all values that `search: {placement: auto}` may
+choose here, each by itself. Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds
+in each of three tasks, 500,000 env steps each, on one core, as many side by side as there are cores. Then the policy
+plays 64 whole episodes without noise. `--minutes` ends it in time, and the same command goes on where it ended. The
+baseline is measured once for all.
+
+Such a run takes APPO about 75 seconds on one core, evaluation included: the 60 runs of a setting take about 40 minutes
+on 2 cores, those of the baseline as long. A second setting costs its own 40 minutes alone.
+
+A setting learns as well where it has at most 10 % less than the baseline, by a test of non-inferiority over the returns
+of all tasks, each divided by the baseline's mean there (`harness.stats.inference.non_inferiority`, which says what so
+many seeds can show). A repeat that failed leaves its setting without an entry. `--keep` writes the table into the
+package, as harness/trainers/learns_as_well.json: there it holds until the code that learns changes.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.cli import main as harness
+from harness.files.yaml_file import to_yaml
+from harness.measure import host
+from harness.measure.provenance import commit
+from harness.measure.record import Record, attempts_that_count, read_records, write_atomic
+from harness.predict import plan
+from harness.stats.inference import non_inferiority
+from harness.suite.sources import learning_digest
+from harness.suite.text import settings_text
+from harness.trainers import evidence
+from harness.trainers import trainer as trainers
+from harness.trainers.evidence import Evidence
+
+TASKS = ("HalfCheetah", "Hopper", "InvertedDoublePendulum")
+MARGIN = 0.1
+Settings = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    end = time.monotonic() + 60 * arguments.minutes
+    asked = arguments.settings or [{name: value} for name, value in choices(arguments.trainer)]
+    measured: list[list[Record]] = []
+    for settings in [{}, *asked]:
+        path = write_suite(arguments, settings)
+        if time.monotonic() < end:
+            minutes = (end - time.monotonic()) / 60
+            code = harness(["run", str(path), "--results", str(arguments.results), "--minutes", f"{minutes:.3f}"])
+            if code > 1:  # stopped
+                return code
+        measured.append(read_records(plan.make(path).folder(arguments.results) / "trials.jsonl"))
+    entries, missing = [], 0
+    for settings, own in zip(asked, measured[1:], strict=True):
+        entry = entry_of(arguments, settings, measured[0], own)
+        missing += entry is None
+        if entry is not None:
+            entries.append(entry)
+            print(f"{settings_text(settings)}: {entry.verdict}")
+            low, high = entry.interval
+            print(f"  {entry.difference:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, margin {entry.margin:.0%}")
+            for env, sides in entry.returns.items():
+                both = ", ".join(f"{side} {statistics.fmean(seeds):,.0f}" for side, seeds in sides.items())
+                print(f"  {env}: mean return {both}; {entry.seeds} seeds each")
+    if missing:
+        print(f"{missing} of {len(asked)} settings are not measured to the end; the same command goes on")
+    if arguments.keep and entries:
+        keep(entries, arguments.file)
+        print(f"written: {arguments.file}")
+    return 1 if missing else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("settings", nargs="*", type=parsed, metavar="SETTING=VALUE", help="such as learner_dtype=bfloat16")
+    top.add_argument("--trainer", default="appo", choices=list(trainers.REGISTRY))
+    top.add_argument("--minutes", type=float, default=1e6, metavar="M", help="wall time of this call; default: no end")
+    top.add_argument("--seeds", type=int, default=20, metavar="N", help="of each, in each task; default: 20")
+    top.add_argument("--env-steps", type=int, default=500_000, metavar="N", help="of training; default: 500,000")
+    top.add_argument("--episodes", type=int, default=64, metavar="N", help="of the final policy; default: 64")
+    top.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="ENV", help=f"default: {' '.join(TASKS)}")
+    top.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    top.add_argument("--keep", action="store_true", help="write the table into the package")
+    top.add_argument("--file", type=Path, default=evidence.FILE, help=argparse.SUPPRESS)
+    return top
+
+
+def parsed(text: str) -> Settings:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise argparse.ArgumentTypeError(f"expected SETTING=VALUE, got {text}")
+    return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+
+
+def choices(trainer: str) -> list[tuple[str, Any]]:
+    """What ``auto`` may choose here beside the trainer's defaults, without devices and what needs no evidence."""
+    found = trainers.get(trainer)
+    placements = evidence.needing(dict(found.placements({"env": TASKS[0]})))
+    return [
+        (name, value)
+        for name, values in placements.items()
+        if name not in found.device_settings
+        for value in values[1:]
+    ]
+
+
+def write_suite(arguments: argparse.Namespace, settings: Settings) -> Path:
+    """The suite of one configuration; its studies know each other by nothing but the folder."""
+    suite = {
+        "name": f"learns_as_well_{arguments.trainer}", "trainer": arguments.trainer, "envs": arguments.tasks,
+        "fixed": settings, "objectives": ["evaluated_return"],
+        "measure": {
+            "warmup_seconds": 0, "return_at": {"env_steps": arguments.env_steps}, "repeats": arguments.seeds,
+            "cores": 1, "evaluate": arguments.episodes, "disturbed_retries": 0,
+        },
+        "sampler": {"name": "grid"},
+        "limits": {"trials": len(arguments.tasks), "trial_timeout_seconds": 3600, "progress_timeout_seconds": 600},
+    }  # fmt: skip
+    folder = arguments.results / suite["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    name = settings_text(settings).replace(" ", "_") if settings else "baseline"
+    path: Path = folder / f"{name}.yaml"
+    write_atomic(path, to_yaml(suite))
+    return path
+
+
+def entry_of(
+    arguments: argparse.Namespace, settings: Settings, baseline: list[Record], own: list[Record]
+) -> Evidence | None:
+    """One line of the table; None as long as a seed is missing."""
+    returns: dict[str, dict[str, list[float]]] = {}
+    for env in arguments.tasks:
+        for side, records in (("baseline", baseline), ("setting", own)):
+            seeds = sorted(attempts_that_count(records), key=lambda record: record.seed)
+            values = [r.evaluated_return for r in seeds if r.params["env"] == env and r.state == "complete"]
+            if len(values) < arguments.seeds:
+                return None
+            returns.setdefault(env, {})[side] = values
+    seen = non_inferiority([(sides["baseline"], sides["setting"]) for sides in returns.values()], MARGIN)
+    machine, code = host.describe(), commit()
+    return Evidence(
+        trainer=arguments.trainer, settings=settings, env_steps=arguments.env_steps, episodes=arguments.episodes,
+        margin=MARGIN, returns=returns, difference=seen.value, interval=tuple(seen.interval), verdict=seen.verdict,
+        code=learning_digest(*trainers.get(arguments.trainer).learning_code),
+        machine=f"{machine['cpu']}, {machine['cores_usable']} cores", versions=own[0].versions,
+        commit=code.commit + " and changes" * code.dirty,
+        command=shlex.join(["python", "benchmarks/learns_as_well.py", *sys.argv[1:]]),
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+def keep(entries: Sequence[Evidence], file: Path) -> None:
+    """Put them into the table, in place of what it has of the same settings."""
+    table = {(one["trainer"], settings_text(one["settings"])): one for one in json.loads(file.read_text("utf-8"))}
+    table |= {(entry.trainer, settings_text(entry.settings)): asdict(entry) for entry in entries}
+    write_atomic(file, json.dumps(list(table.values()), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
