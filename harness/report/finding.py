@@ -26,7 +26,7 @@ from harness.stats.inference import (
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.confirmation import BASELINE
 from harness.study.learning import Learned, learned, refused
-from harness.suite.metrics import RETURNS
+from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
 from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
 from harness.trainers import evidence
@@ -59,6 +59,10 @@ class Finding:
     baseline_points: tuple[float, ...] = ()
     missing: int = 0
     """repeats behind the two values that ran to their end without a value, such as a target that was not reached"""
+    latest: float | None = None
+    """seconds that stand for those of a repeat that did not reach the target: those of the longest training"""
+    came_to: float = math.nan
+    """return of the best at the end of its training"""
     confirmed: bool = False
     """the best was measured again after the search, in turns with the baseline"""
     pairs: int = 0
@@ -140,7 +144,9 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
             found, value=own.value(metric), baseline_value=base.value(metric), points=tuple(own.values(metric)),
             baseline_points=tuple(base.values(metric)), value_interval=own.interval(metric),
             baseline_interval=base.interval(metric), confirmed=own.confirmed, repeats=len(behind), failed=len(failed),
-            missing=sum(not math.isfinite(record.metric(metric)) for record in behind), best_failed=failed.count(best),
+            missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
+            latest=own.latest if metric in TIMES else None, came_to=own.value("episode_return"),
+            best_failed=failed.count(best),
             unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
             limited_by=own.verdict,
         )  # fmt: skip
@@ -248,7 +254,8 @@ def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int])
         effects = [paired_change([[pair] for pair in own], ratio=ratio, level=level).smallest_effect for own in every]
         return {"ratio": ratio, "smallest_effect": _finite(max(effects, default=math.inf))}
     ratio = _have_ratios(metric, [*found.points, *found.baseline_points])
-    own = _pairs(metric, baseline, trials[found.best or 0]) if found.confirmed and not found.missing else []
+    usable = found.confirmed and (not found.missing or metric in TIMES)
+    own = _pairs(metric, baseline, trials[found.best or 0]) if usable else []
     if not own:
         change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
         return {"ratio": ratio, "change": _finite(change)}
@@ -263,7 +270,7 @@ def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int])
 def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
     """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
     before, after = (
-        {r.repeat: r.metric(metric) for r in side.complete if r.phase == "confirm"} for side in (baseline, trial)
+        {r.repeat: side.of(r, metric) for r in side.complete if r.phase == "confirm"} for side in (baseline, trial)
     )
     both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
     return [pair for pair in both if all(map(math.isfinite, pair))]
@@ -292,6 +299,8 @@ class Standing:
     """95 %, of the value; None with too few repeats"""
     failed: int = 0
     """repeats that failed or did not end in time"""
+    reached: int = 0
+    """of ``points``, those that are not of a target that was not reached"""
     ahead: float = math.nan
     """mean of the baseline less that of this one, where less is better the other way round"""
     ahead_interval: Interval | None = None
@@ -344,7 +353,7 @@ def _standing(suite: Suite, trial: Trial, name: str) -> Standing:
     elif len(points) >= BOOTSTRAPPED:
         interval = Interval(*map(float, bootstrap_interval(points)))
     failed = sum(record.state in ("failed", "timeout") for record in trial.counted)
-    return Standing(trial, name, trial.value(metric), points, interval, failed)
+    return Standing(trial, name, trial.value(metric), points, interval, failed, trial.reached(metric))
 
 
 def _beside(suite: Suite, one: Standing, baseline: Standing, others: int) -> Standing:
@@ -399,6 +408,10 @@ def _claim(found: Finding) -> str:
         )
         text = f"No claim with fewer than six seeds: trial {found.best} had {name} {own}"
         return text if alone or found.baseline is None else f"{text}, the baseline {base}"
+    if metric in TIMES and math.isnan(found.value):
+        return (
+            f"No trial reached the target return: trial {found.best} came to {number_text(found.came_to)}, the furthest"
+        )
     value = side_text(metric, found.value, found.value_interval, found.points)
     if alone and found.trials == 1:
         return f"One configuration was measured: {value}"
@@ -435,6 +448,8 @@ def _seen(found: Finding) -> str:
 
 def side_text(metric: str, value: float, interval: Interval | None, points: Sequence[float]) -> str:
     """A value with what is known of its spread: ``130 env steps a second, median of 1 repeat``."""
+    if metric in TIMES and math.isnan(value):
+        return f"target return not reached in most of {len(points)} repeats"
     low, high = (value_text(metric, end) for end in interval or (min(points, default=0), max(points, default=0)))
     text = f"{value_text(metric, value)} {metric_text(metric)}"
     text += "" if interval is None else f" (95 % interval {low} to {high})"
@@ -459,8 +474,11 @@ def change_of(found: Finding) -> str:
 
 def doubts(found: Finding) -> str:
     """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
+    without = "without a value"
+    if found.latest is not None:
+        without = f"without reaching the target, counted as the longest training ({number_text(found.latest)} s)"
     counts = {"failed": found.failed, "disturbed": found.disturbed, "unsteady": found.unsteady,
-              "without a value": found.missing}  # fmt: skip
+              without: found.missing}  # fmt: skip
     parts = [f"{count} {what}" for what, count in counts.items() if count]
     asked = found.repeats + found.failed
     return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""

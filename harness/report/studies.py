@@ -14,6 +14,7 @@ from harness.predict.bottleneck import TimeUse, limit_of, sentence
 from harness.stats.inference import Interval, median_interval
 from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import RecordedStudy
+from harness.suite.metrics import TIMES
 from harness.suite.text import setting_text, settings_text
 from unilab.machine.devices import usable_cores
 
@@ -30,6 +31,8 @@ class Trial:
 
     number: int
     records: tuple[Record, ...]
+    latest: float = math.nan
+    """seconds that stand for those of a repeat that did not reach the target: none beside it was trained for longer"""
 
     @cached_property
     def counted(self) -> list[Record]:
@@ -102,7 +105,16 @@ class Trial:
 
     def values(self, metric: str) -> list[float]:
         """The metric of each repeat that counts and has it."""
-        return [value for record in self.complete if math.isfinite(value := record.metric(metric))]
+        return [value for record in self.complete if math.isfinite(value := self.of(record, metric))]
+
+    def of(self, record: Record, metric: str) -> float:
+        """The metric of one of its repeats; of a target that was not reached ``latest``."""
+        value = record.metric(metric)
+        return self.latest if math.isnan(value) and metric in TIMES else value
+
+    def reached(self, metric: str) -> int:
+        """Repeats that have the metric, without those that ``latest`` stands for."""
+        return sum(math.isfinite(record.metric(metric)) for record in self.complete)
 
     def interval(self, metric: str) -> Interval | None:
         """95 % interval of the median; None with fewer than six repeats, which show too little."""
@@ -116,7 +128,9 @@ def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Tri
     for record in records:
         if phase in (None, record.phase):
             groups.setdefault(record.trial, []).append(record)
-    return [Trial(number, tuple(groups[number])) for number in sorted(groups)]
+    ends = [(r.steady_seconds, r.seconds_to_return) for r in records if r.state == "complete"]
+    latest = max((end for both in ends for end in both if math.isfinite(end)), default=math.nan)
+    return [Trial(number, tuple(groups[number]), latest) for number in sorted(groups)]
 
 
 def finite(value: float) -> float | None:

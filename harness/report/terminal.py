@@ -197,7 +197,7 @@ def _show_standings(study: RecordedStudy, console: Console) -> None:
         rows = [
             (one.name, value_text(metric, one.value),
              " to ".join(value_text(metric, end) for end in one.interval) if one.interval else "-",
-             f"{len(one.points)}/{len(one.trial.counted)}", one.text)
+             f"{one.reached}/{len(one.trial.counted)}", one.text)
             for one in own
         ]  # fmt: skip
         names = ("of", UNITS.get(metric, metric), "95 % interval", "repeats", "the baseline beside it")

@@ -7,25 +7,26 @@ from collections.abc import Sequence
 from harness.measure.record import Phase, Record, attempts_that_count, typical
 from harness.stats.pareto import pareto_front
 from harness.study.learning import refused
-from harness.suite.schema import Suite
+from harness.suite.schema import Objective, Suite
 
 
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
     """Trials that met all constraints, best first by the first objective; of several objectives only the Pareto front.
 
-    Those that are shown to learn worse than the baseline are left out.
+    Those that are shown to learn worse than the baseline are left out. What did not reach a target return comes after
+    all that did, by how far it came.
 
     ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
     first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
     baseline was not picked for its value, so that a single repeat of it says as much as two of the others.
     """
     records = of_one_kind(records)
-    scores: dict[int, list[float]] = {}
+    scores: dict[int, list[tuple[bool, float]]] = {}
     for trial in sorted({record.trial for record in records} - refused(records, suite)):
         own = [r for r in records if r.trial == trial]
-        signed = [value(own, o.metric, phase) * (1 if o.direction == "maximize" else -1) for o in suite.objectives]
-        if feasible(own, suite, phase) and not any(math.isnan(score) for score in signed):
-            scores[trial] = signed
+        found = [_score(own, objective, phase) for objective in suite.objectives]
+        if feasible(own, suite, phase) and not any(math.isnan(score) for _, score in found):
+            scores[trial] = found
     confirmed = {r.trial for r in records if r.phase == "confirm" and r.state == "complete" and phase is None}
     looked = {r.trial for r in records if r.second_look and r.state == "complete"}
     looked |= {r.trial for r in records if r.baseline and looked}
@@ -38,6 +39,14 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
         }
         best = [trial for trial in scores if trial in fronts[stage[trial]]]
     return sorted(best, key=lambda trial: (stage[trial], scores[trial][0]), reverse=True)
+
+
+def _score(records: Sequence[Record], objective: Objective, phase: Phase | None) -> tuple[bool, float]:
+    """Of one trial, the more the better: whether it reached what was asked of it, and its value or how far it came."""
+    found = value(records, objective.metric, phase)
+    if math.isnan(found) and objective.metric == "seconds_to_return":
+        return False, value(records, "episode_return", phase)
+    return True, found if objective.direction == "maximize" else -found
 
 
 def feasible(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> bool:

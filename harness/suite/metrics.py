@@ -25,5 +25,7 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
 
 RATES = ("env_steps_per_second", "samples_per_second", "updates_per_second")
 """metrics of speed, which are predicted"""
+TIMES = ("seconds_to_return",)
+"""metrics that a repeat lacks where it did not reach what it was asked for: that is later than any other"""
 RETURNS = ("episode_return", "return_at_budget", "evaluated_return")
 """metrics of learning: their repeats are seeds, and the curve of a running trial tells something about them"""

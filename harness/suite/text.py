@@ -34,6 +34,8 @@ def metric_text(metric: str) -> str:
 
 def value_text(metric: str, value: float) -> str:
     """A value of a metric; a dash for what was not measured."""
+    if metric == "seconds_to_return" and math.isnan(value):
+        return "not reached"
     return bytes_text(value) if metric.endswith("_bytes") and math.isfinite(value) else number_text(value)
 
 

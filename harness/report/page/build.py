@@ -18,8 +18,8 @@ from harness.report.page.model import measured as cell
 from harness.report.studies import ReportedStudy, finite, plain, scale
 from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
-from harness.suite.metrics import RETURNS
-from harness.suite.text import metric_text, setting_text, value_text
+from harness.suite.metrics import RETURNS, TIMES
+from harness.suite.text import metric_text, number_text, setting_text, value_text
 
 SHOWN = 6
 """trials whose repeats are drawn"""
@@ -62,7 +62,8 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
             if one.points and one.interval:
                 rows[first] |= {"low": finite(one.interval.low), "high": finite(one.interval.high)}
         if rows:
-            title = f"{env}: {metric_text(metric)} of each repeat, interquartile mean and its interval"
+            middle = "interquartile mean" if metric in RETURNS else "median"
+            title = f"{env}: {metric_text(metric)} of each repeat, {middle} and its interval"
             drawn.append(charts.dots(f"standing_{number}", title, rows, metric, row="trainer"))
     facts = [
         (env, "; ".join(f"{one.name} {value_text(metric, one.value)}"
@@ -83,7 +84,7 @@ def final_policies(study: ReportedStudy) -> Section:
     for env, own in found.items():
         for one in own:
             ends = (cell(metric, end) for end in one.interval or (math.nan, math.nan))
-            repeats = f"{len(one.points)} of {len(one.trial.counted)}"
+            repeats = f"{one.reached} of {len(one.trial.counted)}"
             steps = one.trial.value("env_steps")
             rows.append((env, one.name, cell(metric, one.value), *ends, one.word, one.ahead, repeats, steps))
     episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
@@ -91,6 +92,9 @@ def final_policies(study: ReportedStudy) -> Section:
     if metric in RETURNS:
         text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "
         text += f"bootstrap interval from {BOOTSTRAPPED} seeds on. "
+    if metric in TIMES:
+        text += f"The target is a mean return of {number_text(study.suite.measure.target_return)}. A repeat that did "
+        text += "not reach it counts as the longest training, so that differences are at least as large. "
     if episodes is not None:
         text += f"After its training each policy played {episodes} whole episodes without noise. "
     text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."

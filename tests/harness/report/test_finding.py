@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.measure.record import Record
-from harness.report.finding import Finding, conclude
+from harness.report.finding import Finding, conclude, standings
 from harness.stats.inference import paired_comparison
+from harness.study.best_trials import ranking
 from harness.suite import schema as suites
 from harness.suite.schema import Suite
+from harness.suite.text import value_text
 
 THROUGHPUT = "env_steps_per_second"
 
@@ -233,7 +235,7 @@ def test_returns_have_interquartile_means_and_a_difference() -> None:
     )
 
 
-def test_a_target_that_seeds_did_not_reach_is_counted_and_makes_no_pairs() -> None:
+def test_a_target_that_a_seed_did_not_reach_counts_as_the_longest_training() -> None:
     name = "seconds_to_return"
     best = [10.0, 11.0, math.nan, 10.0, 12.0, 10.0]
     found = conclude(
@@ -245,8 +247,42 @@ def test_a_target_that_seeds_did_not_reach_is_counted_and_makes_no_pairs() -> No
             *confirmed(1, best, name),
         ],
     )
-    assert found.value == 10.5 and found.missing == 1 and found.pairs == 0 and not found.shown
-    assert found.claim.endswith("; of 12 repeats 1 without a value.")
+    assert found.value == 10.5 and found.missing == 1 and found.pairs == 6 and not found.shown
+    assert found.latest == 30 and found.p == 4 / 2**6, "as late as the baseline, in one of six pairs"
+    assert found.claim.endswith(
+        "; of 12 repeats 1 without reaching the target, counted as the longest training (30 s)."
+    )
+
+
+def test_what_alone_reaches_the_target_is_better_and_what_does_not_ranks_by_its_return() -> None:
+    name, lacks = "seconds_to_return", [math.nan] * 6
+    asked = suite(f"objectives=[{name}]", "measure.target_return=5")
+    none = [
+        *records(0, [math.nan], name, episode_return=1.0), *records(1, [math.nan], name, episode_return=3.0),
+        *records(2, [math.nan], name, episode_return=2.0),
+    ]  # fmt: skip
+    assert ranking(none, asked) == [1, 2, 0]
+    assert conclude(asked, none).claim.startswith(
+        "No trial reached the target return: trial 1 came to 3, the furthest; of 2 repeats 2 without reaching"
+    )
+    search = [*none, *records(3, [50.0], name, episode_return=6.0), *records(4, [20.0], name, episode_return=5.0)]
+    assert ranking(search, asked) == [4, 3, 1, 2, 0]
+    found = conclude(asked, [*search, *confirmed(0, lacks, name, steady_seconds=60.0), *confirmed(4, [20.0] * 6, name)])
+    assert found.best == 4 and found.shown and found.change == pytest.approx(-2 / 3)
+    assert "; of 12 repeats 6 without reaching the target, counted as the longest training (60 s)" in found.claim
+
+
+def test_times_to_a_target_stand_side_by_side_with_intervals() -> None:
+    name = "seconds_to_return"
+    text = "name: a\nenv: Ant\ntrainers: {ours: {trainer: appo}, theirs: {trainer: sac}}\nsampler: {name: grid}\n"
+    asked = suites.parse(text, overrides=[f"objectives=[{name}]", "measure.target_return=5"]).suite
+    ours = records(0, [20.0, 21.0, 22.0, 23.0, 24.0, 25.0], name, params={"trainer": "ours"}, steady_seconds=60.0)
+    theirs = records(1, [40.0, 50.0, *[math.nan] * 4], name, params={"trainer": "theirs"}, steady_seconds=60.0)
+    own, other = standings(asked, [*ours, *theirs])["Ant"]
+    assert (own.value, own.interval, own.reached) == (22.5, (20, 25), 6)
+    assert math.isnan(other.value) and other.points == (40, 50, 60, 60, 60, 60) and other.reached == 2
+    assert other.interval == (40, 60) and other.verdict == "better" and other.ahead == pytest.approx(55 - 22.5)
+    assert value_text(name, other.value) == "not reached"
 
 
 def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attempt_counts() -> None:

@@ -12,7 +12,7 @@ from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.report.finding import Finding, conclude
 from harness.report.page.build import page
-from harness.report.studies import StudyFiles
+from harness.report.studies import ReportedStudy
 from harness.report.terminal import summary, write_best
 from harness.stats.inference import non_inferiority
 from harness.study.best_trials import ranking
@@ -86,7 +86,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
 
 def test_what_learns_worse_is_never_the_best_and_the_next_one_is_tried(measured) -> None:
     plan, folder = measured
-    records = StudyFiles(folder).records
+    records = ReportedStudy(folder).records
     assert seeds(records) == [
         *((side, 2000 + seed) for seed in range(4) for side in (0, 2)), *((1, 2000 + seed) for seed in range(4))
     ], "the baseline's seeds are for both"  # fmt: skip
@@ -108,13 +108,13 @@ def test_what_learns_worse_is_never_the_best_and_the_next_one_is_tried(measured)
 
 def test_one_text_says_it_everywhere(measured) -> None:
     plan, folder = measured
-    text = conclude(plan.suite, StudyFiles(folder).records).learning
+    text = conclude(plan.suite, ReportedStudy(folder).records).learning
     with Study(folder) as study:
         path = write_best(plan, study)
         answer = summary(plan, study)["answer"]
     assert path is not None and f"# {text}\n" in path.read_text() and "speed: 200" in path.read_text()
     assert answer["learning"] == text and answer["learns"] == "as well" and answer["learned"]["verdict"] == "as well"
-    shown = page(StudyFiles(folder)).answer
+    shown = page(ReportedStudy(folder)).answer
     assert shown is not None and ("Learns as well", text) in shown.facts
 
 
@@ -145,7 +145,7 @@ def test_seeds_that_are_added_after_the_result_was_seen_count_as_another_look(tm
 
 def test_a_side_that_fails_more_often_learns_worse(measured) -> None:
     plan, folder = measured
-    records = StudyFiles(folder).records
+    records = ReportedStudy(folder).records
     failed = [
         replace(r, state="failed") if (r.phase, r.trial, r.repeat) == ("learning", 1, 2001) else r for r in records
     ]

@@ -12,6 +12,7 @@ from harness.predict import ceilings
 from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.suite import sources
+from harness.trainers.trainer import get
 
 SUITE = """\
 name: mine
@@ -149,3 +150,11 @@ def test_what_was_read_once_is_not_parsed_again(
         assert study_id(folder) == before
     monkeypatch.setattr(sources, "_parsed", lambda *_: pytest.fail("parsed again"))
     assert study_id(folder) == before
+
+
+def test_what_learns_is_a_digest_of_its_own_without_environments_and_machines() -> None:
+    appo, sac = (sources.learning_digest(*get(name).learning_code) for name in ("appo", "sac"))
+    assert len(appo) == sources.SHORT and appo != sac and sources.learning_digest(*get("appo").learning_code) == appo
+    code = sources.sources((), get("appo").learning_code)
+    assert {"unilab.algos.torch.appo.learner", "unilab.algos.torch.networks.build", "unilab.run.acting"} <= code.keys()
+    assert not any(name.startswith("harness.") for name in code)

@@ -1,0 +1,68 @@
+"""The table of what learns as well, from records; that they are measured is a matter of the page of benchmarks."""
+
+import json
+from pathlib import Path
+
+import learns_as_well
+import pytest
+
+from harness.measure.record import Record
+from harness.trainers import evidence
+from unilab.machine.devices import computes_bfloat16
+
+
+def seeds(env: str, values: list[float], **more) -> list[Record]:
+    trial = ("Hopper", "Ant").index(env)
+    return [
+        Record(
+            "s", trial, n, "complete", params={"env": env}, seed=n, evaluated_return=value, versions="torch 2", **more
+        )
+        for n, value in enumerate(values)
+    ]
+
+
+def asked(*given: str):
+    return learns_as_well.parser().parse_args([*given, "--tasks", "Hopper", "Ant", "--seeds", "4"])
+
+
+BASELINE = [*seeds("Hopper", [99.0, 100.0, 101.0, 100.0]), *seeds("Ant", [990.0, 1000.0, 1010.0, 1000.0])]
+SETTING = [*seeds("Hopper", [98.0, 101.0, 100.0, 99.0]), *seeds("Ant", [1000.0, 990.0, 1020.0, 1000.0])]
+
+
+def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = asked("mode=sync,num_slots=2")
+    assert arguments.settings == [{"mode": "sync", "num_slots": 2}]
+    entry = learns_as_well.entry_of(arguments, arguments.settings[0], BASELINE, SETTING)
+    assert entry is not None and entry.verdict == "as well" and entry.seeds == 4 and entry.current
+    assert entry.difference == pytest.approx((-0.005 + 0.0025) / 2)
+    assert entry.returns["Ant"] == {
+        "baseline": [990.0, 1000.0, 1010.0, 1000.0], "setting": [1000.0, 990.0, 1020.0, 1000.0]
+    }  # fmt: skip
+    file = tmp_path / "table.json"
+    file.write_text("[]")
+    other = learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, [*seeds("Hopper", [5.0] * 4), *SETTING[4:]])
+    for _ in range(2):
+        learns_as_well.keep([entry, other], file)
+    assert len(json.loads(file.read_text())) == 2
+    monkeypatch.setattr(evidence, "FILE", file)
+    evidence.shipped.cache_clear()
+    try:
+        assert evidence.shipped() == (entry, other)
+        assert evidence.covering("appo", {"mode": "sync", "num_slots": 2}) == [entry]
+        assert evidence.covering("sac", {"mode": "sync"}) == []
+    finally:
+        evidence.shipped.cache_clear()
+
+
+def test_there_is_no_entry_as_long_as_a_seed_is_missing_or_failed() -> None:
+    arguments = asked("mode=sync")
+    assert learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, SETTING[:-1]) is None
+    failed = [*SETTING[:-1], Record("s", 1, 3, "failed", params={"env": "Ant"}, seed=3)]
+    assert learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, failed) is None
+
+
+def test_without_arguments_it_is_what_auto_may_choose() -> None:
+    found = learns_as_well.choices("appo")
+    assert {"mode", "num_slots", "when_full"} <= {name for name, _ in found}
+    assert (("learner_dtype", "bfloat16") in found) == computes_bfloat16()
+    assert not any(name.endswith(("_threads", "_device")) for name, _ in found)
