@@ -111,7 +111,7 @@ def test_one_text_says_it_everywhere(measured) -> None:
     text = conclude(plan.suite, ReportedStudy(folder).records).learning
     with Study(folder) as study:
         path = write_best(plan, study)
-        answer = summary(plan, study)["answer"]
+        answer = summary(ReportedStudy(folder))["answer"]
     assert path is not None and f"# {text}\n" in path.read_text() and "speed: 200" in path.read_text()
     assert answer["learning"] == text and answer["learns"] == "as well" and answer["learned"]["verdict"] == "as well"
     shown = page(ReportedStudy(folder)).answer
