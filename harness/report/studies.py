@@ -193,7 +193,11 @@ class ReportedStudy(RecordedStudy):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each trial as the search measured it, for charts: the best last, which is drawn above the others.
+        """Rows of the trials as the search measured them."""
+        return self.rows_of(self.searched)
+
+    def rows_of(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+        """A row for each trial, for charts: the best last, which is drawn above the others.
 
         Settings are ``p0``, ``p1``... in the order of the suite; of metrics see ``scale``.
         """
@@ -203,7 +207,7 @@ class ReportedStudy(RecordedStudy):
              "complete": bool(trial.complete)}
             | {metric: finite(trial.value(metric) * scale(metric)) for metric in metrics}
             | {f"p{index}": plain(trial.params.get(name)) for index, name in enumerate(self.suite.search)}
-            for trial in self.searched
+            for trial in trials
         ]  # fmt: skip
         return sorted(rows, key=lambda row: -ROLES.index(row["role"]))
 

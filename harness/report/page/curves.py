@@ -42,10 +42,12 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     if task is not None:
         there = [one for standing in standings(study.suite, study.records).values() for one in standing]
         shown, names = [one.trial for one in there], {one.trial.number: one.name for one in there}
-    own = [(t, [curve for r in t.complete if len(curve := study.curve(r).dropna())]) for t in shown]
-    own = [(trial, curves) for trial, curves in own if curves]
+    own = [(t, [curve for r in t.complete if _has_returns(curve := study.curve(r))]) for t in shown]
+    own = [(trial, [curve.dropna() for curve in curves]) for trial, curves in own if curves]
     if not own:
-        text = "No episode finished in the repeats that count, or they left no curve: there is nothing to draw."
+        text = (
+            "No repeat that counts was long enough for a curve of returns, or none was kept: there is nothing to draw."
+        )
         return Section(id, title, [text])
     drawn = []
     for axis in charts.AXES:

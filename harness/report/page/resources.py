@@ -56,7 +56,7 @@ def busy(study: ReportedStudy) -> Section:
          trial.limited_by(study.suite.fixed))
         for trial in trials
     ]  # fmt: skip
-    columns = ("trial", "collector busy", "collector waits", "learner busy", "learner waits", "limited by")
+    columns = ("trial", "collector busy", "collector waits", "learner busy", "learner waits", "limited by, in its last repeat")
     table = Table.of("busy-table", "Where the time of the steady window went", columns, cells)
     shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
     text = (
@@ -112,7 +112,10 @@ def prediction(study: ReportedStudy) -> Section:
         for channel, metric in ((alt.X, first), (alt.Y, second))
     )
     equal = alt.Chart(alt.InlineData(values=[{first: end, second: end} for end in (min(ends), max(ends))]))
-    layers = [equal.mark_line(strokeDash=[5, 4], strokeWidth=1).encode(x=x, y=y), scatter(study, x, y, first, second)]
+    layers = [
+        equal.mark_line(strokeDash=[5, 4], strokeWidth=1).encode(x=x, y=y),
+        scatter(study.rows, x, y, first, second),
+    ]
     title_of_chart = "Predicted and measured; on the dashed line both are equal"
     chart = charts.made("prediction_chart", title_of_chart, layers, {"trials": study.rows}, 320)
     return Section("prediction", title, text, [chart], tables)

@@ -29,11 +29,11 @@ LABELLED = 6
 """trials on the front that have their number beside them; more would cover each other on a phone"""
 
 
-def scatter(study: ReportedStudy, x: Any, y: Any, *metrics: str) -> alt.Chart:
-    """A mark for each trial that has the metrics."""
+def scatter(rows: Rows, x: Any, y: Any, *metrics: str, name: str = "trials") -> alt.Chart:
+    """A mark for each trial that has the metrics; ``name`` is that of the data."""
     known = " && ".join(f"isValid(datum['{metric}'])" for metric in metrics)
     tips = {"name:N": "trial"} | {f"{m}:Q": metric_text(m) for m in metrics} | {"settings:N": "settings"}
-    return charts.points(charts.data("trials").transform_filter(known), study.rows, tips, x=x, y=y)
+    return charts.points(charts.data(name).transform_filter(known), rows, tips, x=x, y=y)
 
 
 def settings_of(study: ReportedStudy) -> dict[str, str]:
@@ -101,7 +101,7 @@ def _setting_chart(study: ReportedStudy, frame: pd.DataFrame, column: str, name:
         known = charts.data("trials").transform_filter(f"isValid(datum['{metric}'])")
         middle = known.mark_tick(thickness=2, width=36, opacity=0.6)
         layers.append(middle.encode(x=x, y=f"median({metric}):Q"))
-    layers.append(scatter(study, x, y, metric))
+    layers.append(scatter(study.rows, x, y, metric))
     name = f"setting_{column[1:]}-{metric}"
     return charts.made(name, title, layers, {"trials": study.rows}, 190, wide=False)
 
@@ -218,9 +218,16 @@ def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[T
 
 
 def pareto(study: ReportedStudy) -> Section:
-    """The front of the first two objectives; of a single one, of it and what it usually costs."""
-    title, frame = "Pareto front", pd.DataFrame(study.rows)
+    """The front of the first two objectives; of a single one, of it and what it usually costs.
+
+    Several objectives are shown as the confirmation measured them where it did, because that decided about the front.
+    """
     objectives = [(one.metric, str(one.direction)) for one in study.suite.objectives]
+    several = len(objectives) > 1
+    confirmed = [trial for trial in study.trials if trial.confirmed and several]
+    every = confirmed or study.searched
+    data, rows = ("confirmed", study.rows_of(confirmed)) if confirmed else ("trials", study.rows)
+    title, frame = "Pareto front", pd.DataFrame(rows)
     others = [*objectives[1:], *((name, METRICS[name]) for name in DRAWN)]
     if objectives[0][0] in RETURNS:  # one return against another says nothing
         others = [other for other in others if other in objectives or other[0] not in RETURNS]
@@ -229,25 +236,34 @@ def pareto(study: ReportedStudy) -> Section:
         return Section("pareto", title, ["There is no second metric with values to set against the objective."])
     pair = [objectives[0], candidates[0]]
     (first, _), (second, _) = pair
-    feasible = {trial.number for trial in study.order}
-    trials = [t for t in study.searched if math.isfinite(t.value(first)) and math.isfinite(t.value(second))]
-    best = front([t for t in trials if len(objectives) > 1 or t.number in feasible], pair)
+    ranked = {trial.number for trial in study.order}
+    trials = [t for t in every if math.isfinite(t.value(first)) and math.isfinite(t.value(second))]
+    best, beaten = [t for t in trials if t.number in ranked], False
+    if several:  # their order is the front
+        best.sort(key=lambda trial: trial.value(first), reverse=pair[0][1] == "minimize")
+    else:
+        best = front(best, pair)
+        if study.order and study.order[0].number not in [trial.number for trial in best]:
+            best, beaten = [], True
     single = "The suite has one objective, which is shown here beside another metric."
-    why = "These are the objectives." if len(objectives) > 1 else single
-    better = "; ".join(f"{metric_text(m)}: {'more' if d == 'maximize' else 'less'} is better" for m, d in pair)
-    text = (
-        f"{why} All values are those of the search. {better}. "
-        f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both."
-    )
+    text = "These are the objectives." if several else single
+    text += f" All values are those of the {confirmed[0].measured if confirmed else 'search'}. "
+    text += "; ".join(f"{metric_text(m)}: {'more' if d == 'maximize' else 'less'} is better" for m, d in pair) + ". "
+    if beaten:
+        text += (
+            "No front is drawn: others beat the best in both by these values, and the confirmation decided otherwise."
+        )
+    else:
+        text += f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both."
     names = [metric_text(metric) for metric, _ in pair]
-    rows = [(t.name, *(measured(m, t.value(m)) for m, _ in pair), t.settings) for t in reversed(best)]
-    table = Table.of("pareto-table", "Trials on the front", ("trial", *names, "settings"), rows)
+    cells = [(t.name, *(measured(m, t.value(m)) for m, _ in pair), t.settings) for t in reversed(best)]
+    tables = [Table.of("pareto-table", "Trials on the front", ("trial", *names, "settings"), cells)] if best else []
     x, y = (charts.quantity(c, m, padding=12) for c, m in ((alt.X, second), (alt.Y, first)))
     numbers = [trial.number for trial in best]
-    on_front = charts.data("trials").transform_filter(alt.FieldOneOfPredicate(field="trial", oneOf=numbers))
+    on_front = charts.data(data).transform_filter(alt.FieldOneOfPredicate(field="trial", oneOf=numbers))
     line = on_front.mark_line(strokeWidth=1.5, strokeDash=[5, 4]).encode(x=x, y=y, order=f"{first}:Q")
-    layers = [line, scatter(study, x, y, first, second)]
+    layers = [line, scatter(rows, x, y, first, second, name=data)]
     if len(numbers) <= LABELLED:
         layers.append(on_front.mark_text(dy=-12, fontSize=11).encode(x=x, y=y, text="trial:N"))
-    chart = charts.made("pareto_chart", f"{names[0]} and {names[1]}", layers, {"trials": study.rows}, 320)
-    return Section("pareto", title, [text], [chart], [table])
+    chart = charts.made("pareto_chart", f"{names[0]} and {names[1]}", layers, {data: rows}, 320)
+    return Section("pareto", title, [text], [chart], tables)

@@ -235,6 +235,24 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     assert texts(table(page, "pareto-table"), "trial") == ["3", "1", "0 (baseline)"]
 
 
+def test_the_best_is_on_its_own_front(tmp_path: Path) -> None:
+    """By the search trial 1 beats all in both, by the confirmation trial 2 has the most env steps."""
+    values = {0: (10.0, 10.0), 1: (30.0, 60.0), 2: (20.0, 50.0)}
+    records = [make_record(n, env_steps_per_second=a, episode_return=b) for n, (a, b) in values.items()]
+    decided = {0: (10.0, 10.0), 1: (21.0, 60.0), 2: (25.0, 40.0)}
+    for repeat in (1, 2):
+        records += [make_record(n, repeat, phase="confirm", env_steps_per_second=a, episode_return=b, in_turns=True)
+                    for n, (a, b) in decided.items()]  # fmt: skip
+    page = page_of(tmp_path / "two", records, objectives="[env_steps_per_second, episode_return]")
+    assert texts(table(page, "pareto-table"), "trial") == ["2", "1"]
+    assert "All values are those of the confirmation, in turns." in section(page, "pareto").text[0]
+    assert {row["env_steps_per_second"] for row in page.data["confirmed"]} == {10.0, 21.0, 25.0}
+    lag = {0: 2.0, 1: 1.0, 2: 1.5}
+    page = page_of(tmp_path / "one", [replace(r, policy_lag_mean=lag[r.trial]) for r in records])
+    assert page.answer is not None and "trial 2, confirmed" in dict(page.answer.facts)["After"]
+    assert not section(page, "pareto").tables and "No front is drawn" in section(page, "pareto").text[0]
+
+
 def test_a_return_is_set_against_what_it_costs_and_not_against_another_return(tmp_path: Path) -> None:
     speeds = {0: (10.0, 50.0), 1: (20.0, 40.0)}
     records = [

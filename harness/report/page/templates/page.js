@@ -63,6 +63,12 @@
     head.setAttribute("aria-sort", direction);
   }
 
+  // On a narrow page the names of the sections would push the answer down.
+  const beside = window.matchMedia("(min-width: 60rem)");
+  const fold = () => { document.querySelector("#sections details").open = beside.matches; };
+  beside.addEventListener("change", fold);
+  fold();
+
   for (const table of document.querySelectorAll("table[data-sortable]")) {
     for (const head of table.tHead.rows[0].children) {
       const button = document.createElement("button");
