@@ -114,7 +114,7 @@ def over_time(study: ReportedStudy) -> list[Chart]:
             rows.append({"name": name, "x": x, "y": y, "low": low, "high": high})
     where = {"search": "search, unconfirmed", "confirm": best.measured}.get(phase, phase)
     repeats = min(map(len, known[phase].values()))
-    title = f"The gain over wall time: {what}, {summary_kind(repeats)}; {where}"
+    title = f"Best and baseline over wall time: {what}, {summary_kind(repeats)}; {where}"
     return [charts.lines("over_time", "wall_seconds", what, rows, band=True, title=title)]
 
 

@@ -56,7 +56,14 @@ def busy(study: ReportedStudy) -> Section:
          trial.limited_by(study.suite.fixed))
         for trial in trials
     ]  # fmt: skip
-    columns = ("trial", "collector busy", "collector waits", "learner busy", "learner waits", "limited by, in its last repeat")
+    columns = (
+        "trial",
+        "collector busy",
+        "collector waits",
+        "learner busy",
+        "learner waits",
+        "limited by, in its last repeat",
+    )
     table = Table.of("busy-table", "Where the time of the steady window went", columns, cells)
     shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
     text = (

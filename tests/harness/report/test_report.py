@@ -179,7 +179,7 @@ def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enou
     records += [make_record(t, n, phase="confirm", env_steps_per_second=s) for n in (1, 2) for t, s in speeds.items()]
     page = page_of(tmp_path / "long", records, curve_points=40)
     assert page.answer is not None and page.answer.charts[0].title == (
-        "The gain over wall time: episode return, median and range of 2 repeats; too few for an interval; "
+        "Best and baseline over wall time: episode return, median and range of 2 repeats; too few for an interval; "
         "confirmation, alone"
     )
     rows = page.data["over_time"]
