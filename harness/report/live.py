@@ -124,12 +124,14 @@ class StudyDisplay(ProgressLine):
         self._forecast.finished(record, time.monotonic())
         self._note_best(record)
         if record.state == "complete":
+            evaluated = record.evaluated_return
+            without_noise = "" if math.isnan(evaluated) else f"{number_text(evaluated)} without noise, "
             self._say(
                 f"{which}{number_text(record.env_steps_per_second)} steps/s, return "
-                f"{number_text(record.episode_return)}, policy lag {number_text(record.policy_lag_mean)}, "
-                f"{bytes_text(record.peak_host_bytes)}"
+                f"{number_text(record.episode_return)}, {without_noise}"
+                f"policy lag {number_text(record.policy_lag_mean)}, {bytes_text(record.peak_host_bytes)}"
             )
-            for warning in _warnings(record):
+            for warning in _warnings(record) if record.phase != "learning" else ():  # it is not measured for speed
                 self._say(f"  {warning}", "yellow")
         else:
             reason = (record.error or "").partition("\n")[0]

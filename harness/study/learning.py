@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from harness.measure.record import FIRST_SEED, Record, attempts_that_count
-from harness.stats.inference import LEVEL, AsWell, Interval, non_inferiority
+from harness.stats.inference import LEVEL, AsWell, Interval, NonInferiority, non_inferiority
 from harness.study.confirmation import BASELINE
 from harness.suite.schema import Suite
 
@@ -47,7 +48,7 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
         why = f"{failed} of its {asked.seeds} seeds failed, {base_failed} of the baseline's"
         return replace(found, why=why, verdict="worse" if failed > base_failed else "cannot tell")
     try:
-        seen = non_inferiority([(base_points, points)], asked.margin, level=found.level, spread=asked.spread)
+        seen = _seen(base_points, points, asked.margin, found.level, asked.spread)
     except ValueError:
         return replace(found, why="the baseline's mean return is not above 0, so that no part of it can be named")
     bounded = seen.interval if all(map(math.isfinite, seen.interval)) else None
@@ -55,6 +56,14 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
         found, value=seen.value, interval=bounded, verdict=seen.verdict,
         why="" if bounded else f"{asked.seeds} seeds a side are too few to tell",
     )  # fmt: skip
+
+
+@cache
+def _seen(
+    base: tuple[float, ...], own: tuple[float, ...], margin: float, level: float, spread: float | None
+) -> NonInferiority:
+    """Kept, as whoever ranks trials asks for it."""
+    return non_inferiority([(base, own)], margin, level=level, spread=spread)
 
 
 def refused(records: Sequence[Record], suite: Suite) -> frozenset[int]:

@@ -487,7 +487,7 @@ class Sweep:
         suite = self.plan.suite
         if record.phase == "learning":
             number = record.repeat - FIRST_SEED + 1
-            return f"does trial {record.trial} learn as well, seed {number} of {record.confirm_repeats}"
+            return f"what trial {record.trial} learns, seed {number} of {record.confirm_repeats}"
         again = f", again ({record.attempt} of {suite.measure.disturbed_retries})" if record.attempt else ""
         if record.phase == "confirm":
             return f"confirming trial {record.trial}, repeat {record.repeat - suite.measure.repeats + 1}{again}"
