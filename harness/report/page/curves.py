@@ -112,7 +112,8 @@ def over_time(study: ReportedStudy) -> list[Chart]:
         for point in zip(*aggregate(pairs), strict=True):
             x, y, low, high = map(finite, point)
             rows.append({"name": name, "x": x, "y": y, "low": low, "high": high})
-    where = {"search": "search, unconfirmed", "confirm": best.measured}.get(phase, phase)
+    seeds = "seeds that learned here"
+    where = {"search": "search, unconfirmed", "confirm": best.measured, "learning": seeds}[phase]
     repeats = min(map(len, known[phase].values()))
     title = f"Best and baseline over wall time: {what}, {summary_kind(repeats)}; {where}"
     return [charts.lines("over_time", "wall_seconds", what, rows, band=True, title=title)]

@@ -185,6 +185,11 @@ def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enou
     rows = page.data["over_time"]
     assert {row["name"] for row in rows} == {"best, trial 1", "baseline, trial 0"}
     assert min(row["x"] for row in rows) == 6 and max(row["x"] for row in rows) == 120
+    records += [make_record(trial, 2000, phase="learning") for trial in speeds]
+    page = page_of(tmp_path / "seeds", records, curve_points=40)
+    assert page.answer is not None
+    title = "Best and baseline over wall time: episode return, the one repeat, no band; seeds that learned here"
+    assert page.answer.charts[0].title == title
     folder = tmp_path / "long"
     for path in folder.rglob("curve.jsonl"):
         path.write_text(re.sub(r'"episode_return": [^,]*', '"episode_return": null', path.read_text()))
