@@ -145,8 +145,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
         result = play(
             arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
         )
+    names = [*result]
+    judged = ", ".join(f"{name} {result[name]:.3g}" for name in names[names.index("length_mean") + 1 :])
     return tell(
         arguments, result,
         f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),",
         f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes",
+        *([judged] if judged else []),
     )  # fmt: skip

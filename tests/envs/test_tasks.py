@@ -12,7 +12,7 @@ from tests.envs.robots.here import tried
 from unilab.envs import make, names
 from unilab.envs.mujoco_env import MujocoVecEnv, State
 
-ENDING = ("Ant", "Hopper", "Humanoid", "Inverted", "Velocity-G", "Walker2d")
+ENDING = ("Ant", "Hopper", "Humanoid", "Inverted", "Velocity-G", "Velocity-H1", "Velocity-Spot", "Walker2d")
 """parts of the names of tasks of which an episode may end within 60 random steps"""
 
 

@@ -12,6 +12,7 @@ Shapes: N environments, O observation, A action, C privileged (critic) observati
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -172,6 +173,16 @@ class VecEnv(ABC):
 
     def metrics(self) -> dict[str, float]:
         """Numbers by name, for the metrics of training; means over the steps since this was asked last."""
+        return {}
+
+    def judge(self, policy: Callable[[FloatArray], FloatArray], episodes: int, seed: int) -> dict[str, float]:
+        """What the task itself says of a policy beside returns, by name; it steps environments of its own.
+
+        Args:
+            policy: actions [N, A] for observations [N, O], without noise.
+            episodes: that are to be played.
+            seed: of the environments.
+        """
         return {}
 
     @abstractmethod

@@ -93,7 +93,7 @@ def test_commands_grow_with_progress() -> None:
 
 
 def test_the_observation_of_a_robot_that_stands() -> None:
-    with go1(reset_noise_scale=0.0) as env:
+    with go1(reset_noise_scale=0.0, stepping=0.0) as env:
         obs, critic = env.reset()
         assert critic is not None
         np.testing.assert_allclose(obs[:, :3], 0, atol=1e-6)
@@ -130,10 +130,24 @@ def test_every_term_of_the_reward_is_among_the_metrics() -> None:
 
 
 def test_contacts_of_everything_make_the_same_robot() -> None:
-    with go1(contacts="all") as env:
+    with go1(contacts="all", stepping=0.0) as env:
         env.reset()
         for _ in range(20):
             assert not env.step(stand(env)).terminated.any()
+
+
+def test_legs_step_in_a_trot_before_anything_is_learned() -> None:
+    with go1(rows=2, standing_fraction=0.0, reset_noise_scale=0.0) as env:
+        env.reset()
+        env.state.phase[:] = 0.25
+        offsets = env.apply_action(stand(env)) - env.init_qpos[7:]
+        lifted, on_ground = [0, 0.3, -0.6], [0, 0, 0]
+        np.testing.assert_allclose(offsets[0], [*lifted, *on_ground, *on_ground, *lifted], atol=1e-12)
+        env.state.phase[:] = 0.75
+        offsets = env.apply_action(stand(env)) - env.init_qpos[7:]
+        np.testing.assert_allclose(offsets[0], [*on_ground, *lifted, *lifted, *on_ground], atol=1e-12)
+        env.state.command[:] = 0
+        assert (env.apply_action(stand(env)) == env.init_qpos[7:]).all(), "who is to stand does not step"
 
 
 def test_unknown_terms_are_refused() -> None:

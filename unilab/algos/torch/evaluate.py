@@ -39,7 +39,7 @@ def evaluate(
 
     Returns:
         trainer, env, iteration, env_steps (of training), episodes, return_mean, return_std, return_min, return_max,
-        length_mean.
+        length_mean, and what the task itself says (``VecEnv.judge``).
 
     Raises:
         CheckpointError: the file cannot be read, or is of a trainer or an environment that is not known here.
@@ -53,6 +53,7 @@ def evaluate(
     seed = derive_seed(seed, "evaluation")
     with restored(checkpoint, num_envs, seed) as (policy, env, saved):
         returns, lengths = play(env, policy, seed, -(-episodes // num_envs), on_step)
+        judged = env.judge(policy, episodes, seed)
     return {
         "trainer": trainer_name(policy.config),
         "env": policy.config.env,
@@ -64,6 +65,7 @@ def evaluate(
         "return_min": float(np.min(returns)),
         "return_max": float(np.max(returns)),
         "length_mean": float(np.mean(lengths)),
+        **judged,
     }
 
 

@@ -10,5 +10,6 @@ BARKOUR = Robot(
     kp={".*": 50.0},
     kd={".*": 0.524},
     frictionloss={".*": 0.13},
+    swing={"hip_.*": 0.25, "knee_.*": 0.5},
     fallen_height=0.12,
 )

@@ -26,6 +26,7 @@ G1 = Robot(
         ".*": 0.0036,
     },
     frictionloss={".*": 0.1},
+    swing={".*_hip_pitch_joint": -0.3, ".*_knee_joint": 0.6, ".*_ankle_pitch_joint": -0.3},
     fallen_height=0.4,
     gait_frequency=1.5,
     iterations=3,

@@ -11,5 +11,6 @@ GO1 = Robot(
     kd={".*": 0.5},
     armature={".*": 0.005},
     frictionloss={".*_calf_joint": 1.0, ".*": 0.3},
+    swing={".*_thigh_joint": 0.3, ".*_calf_joint": -0.6},
     fallen_height=0.1,
 )

@@ -9,5 +9,6 @@ GO2 = Robot(
     pose={".L_hip_joint": 0.1, ".R_hip_joint": -0.1, ".*_thigh_joint": 0.9, ".*_calf_joint": -1.8},
     kp={".*": 35.0},
     kd={".*": 0.5},
+    swing={".*_thigh_joint": 0.3, ".*_calf_joint": -0.6},
     fallen_height=0.1,
 )

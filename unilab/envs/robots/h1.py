@@ -17,6 +17,7 @@ H1 = Robot(
     # those of Unitree's own trainer, unitree_rl_gym
     kp={".*_hip_.*": 150.0, ".*_knee": 200.0, ".*_ankle": 40.0, "torso": 300.0, ".*": 150.0},
     kd={".*_hip_.*": 2.0, ".*_knee": 4.0, ".*_ankle": 2.0, "torso": 6.0, ".*": 2.0},
+    swing={".*_hip_pitch": -0.3, ".*_knee": 0.6, ".*_ankle": -0.3},
     fallen_height=0.55,
     gait_frequency=1.5,
     iterations=3,

@@ -31,6 +31,8 @@ class Robot:
     """damping of the joints, in N m s / rad"""
     fallen_height: float
     """a trunk that is lower than this lies on the ground, in metres"""
+    swing: ByJoint = field(default_factory=dict)
+    """what is added to the angles of a leg's joints when its foot is highest, in radians: a step on the spot"""
     gait_frequency: float = 2.0
     """steps of a foot in a second"""
     armature: ByJoint = field(default_factory=dict)

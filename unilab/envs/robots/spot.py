@@ -11,5 +11,6 @@ SPOT = Robot(
     kd={".*": 22.0},
     armature={".*": 0.1},
     frictionloss={".*": 0.2},
+    swing={".*_hy": 0.3, ".*_kn": -0.6},
     fallen_height=0.18,
 )

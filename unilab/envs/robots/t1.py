@@ -17,6 +17,7 @@ T1 = Robot(
     },
     kp={".*Head.*|.*_Shoulder_.*|.*_Elbow_.*": 20.0, "Waist": 50.0, ".*_Ankle_.*": 10.0, ".*": 30.0},
     kd={".*Head.*|.*_Shoulder_.*|.*_Elbow_.*": 2.0, ".*": 3.0},
+    swing={".*_Hip_Pitch": -0.3, ".*_Knee_Pitch": 0.6, ".*_Ankle_Pitch": -0.3},
     fallen_height=0.35,
     gait_frequency=1.5,
     timestep=0.002,

@@ -14,7 +14,7 @@ from unilab.envs.mujoco_env import STRICT, Finite
 
 TRACKING_WIDTH = 0.25
 """squared error of a velocity at which its reward has fallen to 1/e, in (m/s)² and (rad/s)²"""
-GAIT_WIDTH = 0.01
+GAIT_WIDTH = 0.005
 """sum of squared errors of the feet's heights at which the gait's reward has fallen to 1/e, in m²"""
 TARGET_AIR_TIME = 0.1
 """seconds; a foot that was longer in the air is rewarded when it touches down"""
@@ -31,7 +31,7 @@ class RewardWeights:
     track_turn: Finite = 0.5
     """exp(-squared error of the turn rate / 0.25)"""
     gait: Finite = 1.0
-    """exp(-squared errors of the feet's heights, beside those of the gait, / 0.01)"""
+    """exp(-squared errors of the feet's heights, beside those of the gait, / 0.005)"""
     air_time: Finite = 0.1
     """seconds beyond 0.1 that a foot was in the air when it touches down, if the robot is to move"""
     vertical_velocity: Finite = -0.5

@@ -17,7 +17,7 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
     """The robot on flat ground.
 
     Its joints have position actuators with the robot's gains. Geom ``foot_i_j`` is geom j of foot i, and the sensor of
-    this name says whether it touches the ground.
+    this name says whether it touches the ground. If everything may touch it, the last sensor says so of the trunk.
 
     Args:
         robot: whose model is loaded.
@@ -36,15 +36,9 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
     for i, foot in enumerate(robot.feet):
         for j, geom in enumerate(_foot(spec, robot, foot)):
             geom.name = f"foot_{i}_{j}"
-            spec.add_sensor(
-                name=geom.name,
-                type=mujoco.mjtSensor.mjSENS_CONTACT,
-                objtype=mujoco.mjtObj.mjOBJ_GEOM,
-                objname=geom.name,
-                reftype=mujoco.mjtObj.mjOBJ_XBODY,
-                refname="world",
-                intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
-            )
+            _sense_ground(spec, geom.name, mujoco.mjtObj.mjOBJ_GEOM)
+    if contacts == "all":
+        _sense_ground(spec, spec.joints[0].parent.name, mujoco.mjtObj.mjOBJ_BODY)
     for geom in list(spec.geoms):
         if contacts == "feet":
             geom.contype, geom.conaffinity = 0, int(geom.name.startswith("foot_"))
@@ -87,10 +81,40 @@ def standing(model: mujoco.MjModel, robot: Robot) -> np.ndarray:
 def feet(model: mujoco.MjModel) -> np.ndarray:
     """Geoms of the feet of a model that ``build`` made, [feet, geoms of a foot]."""
     rows: dict[str, list[int]] = {}
-    for i in range(model.nsensor):
-        name = model.sensor(i).name
-        rows.setdefault(name.split("_")[1], []).append(model.geom(name).id)
+    for name in (model.sensor(i).name for i in range(model.nsensor)):
+        if name.startswith("foot_"):
+            rows.setdefault(name.split("_")[1], []).append(model.geom(name).id)
     return np.array([*rows.values()])
+
+
+def foot_of_joint(model: mujoco.MjModel) -> np.ndarray:
+    """[joints] the foot that hangs on each joint, -1 where there is none or several."""
+    result = np.full(model.nu, -1)
+    bodies = [{int(model.geom_bodyid[geom]) for geom in foot} for foot in feet(model)]
+    for joint in range(model.nu):
+        below = model.jnt_bodyid[joint + 1]
+        hanging = [foot for foot, its in enumerate(bodies) if any(below in _chain(model, body) for body in its)]
+        if len(hanging) == 1:
+            result[joint] = hanging[0]
+    return result
+
+
+def _chain(model: mujoco.MjModel, body: int) -> list[int]:
+    """A body and all that it hangs on."""
+    return [body, *_chain(model, int(model.body_parentid[body]))] if body else [0]
+
+
+def _sense_ground(spec: Any, name: str, kind: mujoco.mjtObj) -> None:
+    """Add a sensor that gives more than 0 while the geom, or a geom of the body, touches the ground."""
+    spec.add_sensor(
+        name=name,
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=kind,
+        objname=name,
+        reftype=mujoco.mjtObj.mjOBJ_XBODY,
+        refname="world",
+        intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
+    )
 
 
 def _foot(spec: Any, robot: Robot, name: str) -> list[Any]:

@@ -4,7 +4,9 @@ The real robot has what the policy observes: gyro, direction of gravity, joint a
 more. Actions are offsets of the joints' targets from the default pose, in units of ``action_scale``.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -14,10 +16,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
-from unilab.envs.robots.robot import Robot
+from unilab.envs.robots.robot import Robot, by_joint
+from unilab.envs.tasks.velocity.evaluation import follow
 from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step, swing_height
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
-from unilab.envs.tasks.velocity.scene import TRUNK_POSITIONS, TRUNK_VELOCITIES, Contacts, build, feet, standing
+from unilab.envs.tasks.velocity.scene import (
+    TRUNK_POSITIONS,
+    TRUNK_VELOCITIES,
+    Contacts,
+    build,
+    feet,
+    foot_of_joint,
+    standing,
+)
+from unilab.envs.vec_env import FloatArray
 
 MOST_TILT = math.cos(math.radians(60))
 """cosine of the tilt beyond which a robot has fallen"""
@@ -52,6 +64,9 @@ class VelocitySettings(MujocoSettings):
     """actions are within plus and minus this"""
     swing_height: NonNegative = 0.08
     """metres to which the gait lifts a foot"""
+    stepping: NonNegative = 1.0
+    """size of the steps on the spot that actions are offsets to, as a part of the robot's own (Iscen et al. 2018,
+    arXiv:1910.02812, call it a trajectory generator); 0: of a pose that stands still"""
     contacts: Contacts = "feet"
     """what touches the ground: feet alone, or everything that does in the robot's model"""
     friction: NonNegative = 0.6
@@ -107,6 +122,9 @@ class Velocity(MujocoVecEnv):
         mujoco.mj_forward(model, data)
         self._standing_height = data.geom_xpos[self._feet, 2].mean()
         self._gait = np.array(self.robot.gait)
+        joints = [model.joint(i).name for i in range(1, model.njnt)]
+        hangs = foot_of_joint(model) == np.arange(len(self._feet))[:, None]
+        self._swing = self.settings.stepping * hangs * by_joint(self.robot.swing, joints)
         return model
 
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +133,14 @@ class Velocity(MujocoVecEnv):
 
     def apply_action(self, actions: Array) -> Array:
         self.state.action[:] = actions
-        return self._pose + self.settings.action_scale * actions
+        state = self.state
+        lifted = self._wanted_heights(state, 1.0) * self._moving(state)[:, None]
+        return self._pose + lifted @ self._swing + self.settings.action_scale * actions
+
+    def _wanted_heights(self, state: VelocityState, height: float) -> Array:
+        """[N, F] heights of the feet in their phases."""
+        phases = (state.phase[:, None] + self._like(state, self._gait)[None]) % 1.0
+        return swing_height(state.xp, phases, height)
 
     # Observation.
 
@@ -167,7 +192,6 @@ class Velocity(MujocoVecEnv):
         orientation, joints = state.qpos[:, 3:TRUNK_POSITIONS], state.qpos[:, TRUNK_POSITIONS:]
         low, high = (self._like(state, limit) for limit in self._soft_limits)
         moving = self._moving(before)
-        phases = (state.phase[:, None] + self._like(state, self._gait)[None]) % 1.0
         step = Step(
             xp=xp,
             dt=self.dt,
@@ -186,7 +210,7 @@ class Velocity(MujocoVecEnv):
             air_time=before.air_time,
             foot_velocity=(state.feet - before.feet) / self.dt,
             foot_height=state.feet[:, :, 2] - self._standing_height,
-            wanted_height=swing_height(xp, phases, self.settings.swing_height) * moving[:, None],
+            wanted_height=self._wanted_heights(state, self.settings.swing_height) * moving[:, None],
             fallen=fallen * 1.0,
         )
         return {
@@ -205,6 +229,11 @@ class Velocity(MujocoVecEnv):
         error = np.hypot(*(state.command[:, :2] - velocity[:, :2]).T)
         turn = abs(state.command[:, 2] - state.qvel[:, 5])
         return {"velocity_error": float(error.mean()), "turn_error": float(turn.mean())}
+
+    def judge(self, policy: Callable[[FloatArray], FloatArray], episodes: int, seed: int) -> dict[str, float]:
+        cfg = dataclasses.asdict(self.settings)
+        outcome = follow(policy, type(self), episodes=episodes, seed=seed, num_threads=self.num_threads, **cfg)
+        return dataclasses.asdict(outcome) | {"walks": outcome.walks}
 
     # Episodes.
 

