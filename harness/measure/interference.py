@@ -38,7 +38,7 @@ class Reading:
     at: float
     """monotonic clock"""
     cores: frozenset[int]
-    """that this process may run on"""
+    """that the trial's processes may run on; each of them may keep to some"""
     quota: float | None
     """cores' worth of CPU time a second; None: unlimited"""
     idle: float
@@ -80,16 +80,19 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
     What the process groups ``groups`` take counts as the trial's own. Where trials take turns these are the groups of
     the others, which stand still during its turns. What a stranger takes at any time disturbs all of them.
     """
-    cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+    trial, cores = trial_processes(os.getpgid(0), *groups), set[int]()
+    for pid in trial | {0} if hasattr(os, "sched_getaffinity") else ():  # 0: this one
+        with suppress(ProcessLookupError):  # ended since it was listed
+            cores |= os.sched_getaffinity(pid)
     times = _core_times(root / "proc/stat")
     if not cores or not cores <= times.keys():
         return None
     own = 0.0
-    for pid in trial_processes(os.getpgid(0), *groups) | {os.getppid()}:
+    for pid in trial | {os.getppid()}:
         with suppress(psutil.Error):  # ended since it was listed: its parent has its time
             own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
     return Reading(
-        time.monotonic(), cores, cpu_quota(root), sum(times[core][0] for core in cores),
+        time.monotonic(), frozenset(cores), cpu_quota(root), sum(times[core][0] for core in cores),
         sum(times[core][1] for core in cores), own, throttled_seconds(root),
     )  # fmt: skip
 

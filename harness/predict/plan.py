@@ -5,6 +5,7 @@ Nothing is started and nothing is created.
 
 import dataclasses
 import math
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from harness.predict.memory import Fit
 from harness.suite import sources
 from harness.suite.schema import Measure, Suite, SuiteSource, read
 from harness.suite.shipped import located
-from harness.suite.space import LISTED, Space, sample
+from harness.suite.space import ENUMERABLE, LISTED, Space, sample
 from harness.trainers.alternatives import SideBySide
 from harness.trainers.trainer import Trainer
 from unilab.machine.devices import core_sets
@@ -107,19 +108,25 @@ class Plan:
         return self.calibration.get(self.launch(params)[0], AS_PREDICTED)
 
     @cached_property
-    def configurations(self) -> tuple[Settings, ...]:
-        """Those that differ in what they change, the baseline's first; of a large space a sample with a fixed seed."""
+    def different(self) -> tuple[Settings, ...]:
+        """Configurations that differ in what they change, the baseline's first; a sample where there are too many."""
         space = self.space
-        drawn = space.grid() if space.size <= LISTED else sample(space, LISTED, seed=0)
+        drawn = space.grid() if space.size <= ENUMERABLE else sample(space, LISTED, seed=0)
         baseline = {name: self.baseline[name] for name in space.dimensions}
         every = map(self.effective, [baseline, *map(space.decode, drawn)])
         return tuple({space.identity(params): params for params in every}.values())
+
+    @cached_property
+    def configurations(self) -> tuple[Settings, ...]:
+        """The candidates: all that differ, or of more than ``LISTED`` so many with a fixed seed."""
+        baseline, *others = self.different
+        return (baseline, *(others if len(others) < LISTED else random.Random(0).sample(others, LISTED - 1)))
 
     @property
     def trials(self) -> int:
         """Of the search, at most."""
         limit = self.suite.limits.trials
-        return limit if self.space.size > LISTED else min(limit, len(self.configurations))
+        return limit if self.space.size > ENUMERABLE else min(limit, len(self.different))
 
     @property
     def first_look(self) -> Measure:

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.predict.outlook import TRIED
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, distinct, objectives
-from harness.suite.space import LISTED
+from harness.suite.space import ENUMERABLE
 from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
 
 PREDICTED = 5
@@ -34,7 +34,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     trainer = f"trainer {suite.trainer}" if suite.trainer else f"trainers {', '.join(suite.trainers)}"
     where = f"environment{'s' * (len(suite.tasks) > 1)} {', '.join(suite.tasks)}"
     console.print(Text(f"{suite.name}/{plan.study_id}: {trainer}, {where}", style="bold"))
-    different = len(plan.configurations) if plan.space.size <= LISTED else plan.space.size
+    different = len(plan.different) if plan.space.size <= ENUMERABLE else plan.space.size
     size = f" of {different:,.0f} configurations" if math.isfinite(different) else " of a continuous space"
     size = size if plan.space.dimensions else ""
     most = "at most " if suite.guided and plan.trials > TRIED else ""

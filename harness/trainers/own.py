@@ -17,7 +17,8 @@ from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
-from unilab.machine.devices import computes_bfloat16, split_threads, usable_cores
+from unilab.machine.cores import sets
+from unilab.machine.devices import computes_bfloat16, cores_of_sides, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.run.config import RunConfig
 from unilab.run.progress import Summary
@@ -40,7 +41,15 @@ class OwnTrainer(ConfiguredTrainer):
     """see ``Describes.levers``"""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset(self.config(settings).idle)
+        """Also threads of a side that keeps to some cores, where it has as many of them anyway."""
+        config = self.config(settings)
+        given = split_threads(dataclasses.replace(config, env_threads=None, learner_threads=None), usable_cores())
+        sides = zip(("env_threads", "learner_threads"), cores_of_sides(config), (given.env, given.learner), strict=True)
+        same = (name for name, own, count in sides if own is not None and getattr(config, name) in (None, count))
+        return frozenset([*config.idle, *same])
+
+    def check_together(self, settings: Mapping[str, Any]) -> None:
+        sets(self.config(settings))
 
     def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         """Compilation is not among them: it takes half a minute at each start, and did not pay."""
@@ -50,6 +59,8 @@ class OwnTrainer(ConfiguredTrainer):
             "collector_device": ("cpu", "cuda"),
             "learner_device": ("cpu", "cuda"),
             "learner_dtype": ("float32", "bfloat16") if computes_bfloat16() else ("float32",),
+            "collector_cores": (None, *parts),
+            "learner_cores": (None, *parts),
             "env_threads": (None, *parts),
             "learner_threads": (None, *(count for count in parts if count <= config.most_learner_threads)),
         }
@@ -150,6 +161,7 @@ class OffPolicyTrainer(OwnTrainer):
         self.learning_code = tuple(f"unilab.algos.torch.offpolicy.{name}" for name in names)
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
+        super().check_together(settings)
         check_off_policy(self.config(settings))
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:

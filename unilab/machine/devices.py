@@ -39,6 +39,10 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """those that multiply matrices of bfloat16"""
 
 
+Cores = int | tuple[int, ...] | None
+"""how many, or which; None: all"""
+
+
 class ThreadDemand(Protocol):
     """What the division of threads has to know of a configuration."""
 
@@ -50,6 +54,14 @@ class ThreadDemand(Protocol):
     def inference_threads(self) -> int | None: ...
     @property
     def learner_threads(self) -> int | None: ...
+    @property
+    def collector_cores(self) -> Cores: ...
+    @property
+    def learner_cores(self) -> Cores: ...
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Settings that change nothing beside the others."""
+
     @property
     def alternates(self) -> bool:
         """Whether collecting and learning take turns."""
@@ -161,6 +173,9 @@ def split_threads(config: ThreadDemand, cores: int) -> Threads:
     learner_on_cpu = config.learner_device == "cpu"
     if config.alternates:  # the phases alternate, so each may have every core
         env, learner = cores, cores if learner_on_cpu else 1
+    elif any(own := cores_of_sides(config)):  # where one side states its cores, the other gets what is left
+        env = own[0] or max(1, cores - (own[1] or 0))
+        learner = (own[1] or max(1, cores - (own[0] or 0))) if learner_on_cpu else 1
     elif not learner_on_cpu:  # one core feeds the accelerator, all others simulate
         env, learner = max(1, cores - 1), 1
     elif cores <= FEW_CORES:  # neither pool spins, so the operating system shares the cores out better than we can
@@ -174,11 +189,24 @@ def split_threads(config: ThreadDemand, cores: int) -> Threads:
     return Threads(env, inference, config.learner_threads or min(learner, config.most_learner_threads))
 
 
+def cores_of_sides(config: ThreadDemand) -> tuple[int | None, int | None]:
+    """How many cores collector and learner keep to; None: all."""
+    if "learner_cores" in config.idle:
+        return None, None
+    collector, learner = (
+        len(set(cores)) if isinstance(cores, tuple) else cores
+        for cores in (config.collector_cores, config.learner_cores)
+    )
+    return collector, learner
+
+
 def yield_to_learner(config: ThreadDemand) -> None:
     """In the collector's process: where both share cores, let the learner go first. Its threads wait for each other in
     every minibatch, and one that is kept from its core stops them all, while the collector's work is only put off."""
     wanted = (config.env_threads or 1) + (config.learner_threads or 1)
-    if config.learner_device == "cpu" and wanted > usable_cores():
+    own, other = config.collector_cores, config.learner_cores
+    cores = len({*own, *other}) if isinstance(own, tuple) and isinstance(other, tuple) else usable_cores()
+    if config.learner_device == "cpu" and wanted > cores:
         os.nice(COLLECTOR_NICENESS)
 
 

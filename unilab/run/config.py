@@ -13,7 +13,12 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+CoreList = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+SIDES = ("collector_cores", "learner_cores")
+"""settings that say where each of two processes runs"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class RunConfig:
     """device of the collector's policy: cpu, cuda, cuda:1, mps"""
     learner_device: Placement[str] = "cpu"
     """device of the updates: cpu, cuda, cuda:1, mps"""
+    collector_cores: Placement[PositiveInt | CoreList | None] = None
+    """cores that the collector's process keeps to (async): how many, or a list of their numbers; null: all"""
+    learner_cores: Placement[PositiveInt | CoreList | None] = None
+    """cores that the learner's process keeps to (async): how many, others than the collector's where there are enough,
+    or a list; null: all"""
     env_threads: Placement[PositiveInt | None] = None
     """physics threads; by default as the cores allow"""
     inference_threads: Placement[PositiveInt | None] = None

@@ -16,7 +16,7 @@ from unilab.algos.torch.appo.worker import acting_loop
 from unilab.envs import env_dims, make
 from unilab.ipc import RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.rollout_ring_buffer import slot_fields
-from unilab.machine.devices import split_threads
+from unilab.machine.devices import Threads, cores_of_sides, split_threads
 from unilab.settings import flatten, parse
 
 STEPS = 8
@@ -31,8 +31,11 @@ LEARNER = (*NETWORKS, "learner_device", "learner_dtype", "algorithm.optimizer", 
 
 def workload(config: APPOConfig, cores: int) -> Workload:
     """One rollout and what is learned from it."""
-    threads = split_threads(config, cores)
-    acting = chosen(config, COLLECTOR) | {"env_threads": threads.env, "inference_threads": threads.inference}
+    threads = at_once(split_threads(config, cores), config)
+    acting = chosen(config, COLLECTOR) | {
+        "env_threads": threads.env,
+        "inference_threads": threads.inference,
+    }
     learning = chosen(config, LEARNER) | {"learner_threads": threads.learner, "inference_threads": threads.inference}
     rows, algorithm = config.num_envs * config.steps_per_env, config.algorithm
     minibatches = min(algorithm.num_mini_batches, rows)
@@ -58,6 +61,13 @@ def chosen(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
     flat = flatten(config).items()
     values = {name: value for name, value in flat if name in names or name.startswith(prefixes)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def at_once(threads: Threads, config: Any) -> Threads:
+    """Those that run at the same time: more than the cores of their side take turns."""
+    collector, learner = cores_of_sides(config)
+    env, updating = min(threads.env, collector or threads.env), min(threads.learner, learner or threads.learner)
+    return Threads(env, threads.inference, updating)
 
 
 class _Prepared(Exception):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.trainers.costs.appo import NETWORKS, chosen
+from harness.trainers.costs.appo import NETWORKS, at_once, chosen
 from harness.trainers.costs.timing import timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, divide_threads
@@ -32,9 +32,12 @@ LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
 
 def workload(config: OffPolicyConfig, cores: int) -> Workload:
     """One iteration: ``updates_per_step`` updates, while the collector makes ``env_steps_per_sync`` steps."""
-    threads = divide_threads(config, cores)
+    threads = at_once(divide_threads(config, cores), config)
     count = 1 if config.workers.kind in ("collector", "sequential") else config.workers.count  # at the same time
-    acting = chosen(config, COLLECTOR) | {"env_threads": count * threads.env, "inference_threads": threads.inference}
+    acting = chosen(config, COLLECTOR) | {
+        "env_threads": count * threads.env,
+        "inference_threads": threads.inference,
+    }
     learning = chosen(config, LEARNER) | {"learner_threads": threads.learner}
     moved = chosen(config, NETWORKS) | {"learner_device": config.learner_device}
     kind = "direct" if config.pipeline == "auto" and config.learner_device == "cpu" else config.pipeline

@@ -248,6 +248,7 @@ def test_auto_is_what_the_trainer_and_the_machine_give_beside_what_the_suite_sta
     assert searched() == {
         "num_envs": (64, 128), "num_slots": (1, 3), "when_full": ("wait", "drop_oldest"),
         "learner_dtype": ("bfloat16", "float32"), "env_threads": (None, 1), "learner_threads": (3, None, 1),
+        "collector_cores": (None, 1), "learner_cores": (None, 1),
     }  # fmt: skip
     machine(16, bfloat16=False)
     assert searched()["env_threads"] == (None, 4, 8, 12)
@@ -261,13 +262,30 @@ def test_a_study_keeps_what_auto_became(machine) -> None:
     plan = plans.make("suites/appo_throughput.yaml")
     assert plan.notes == (
         "search.placement is auto, which is here: mode, num_slots, when_full, collector_device, learner_device, "
-        "learner_dtype, env_threads, learner_threads",
+        "learner_dtype, collector_cores, learner_cores, env_threads, learner_threads",
     )
     as_run = to_yaml(plan.suite.to_dict())
     machine(16, bfloat16=False)
     again = plans.complete(schema.parse(as_run))
     assert again.suite == plan.suite and again.study_id == plan.study_id and again.notes == ()
     assert plans.make("suites/appo_throughput.yaml").study_id != plan.study_id
+
+
+def test_threads_that_the_cores_of_their_side_give_anyway_are_no_other_configuration() -> None:
+    trainer = own.APPOTrainer()
+    for threads in (None, 1):
+        stated = {"collector_cores": 1, "env_threads": threads}
+        assert "env_threads" in trainer.idle(stated) and "learner_threads" not in trainer.idle(stated)
+    assert "env_threads" not in trainer.idle({"collector_cores": 1, "env_threads": 2})
+    assert not {"env_threads", "learner_threads"} & trainer.idle({})
+    assert {"collector_cores", "learner_cores"} <= trainer.idle({"mode": "sync"})
+
+
+def test_cores_that_are_not_there_are_a_mistake_with_its_line(tmp_path) -> None:
+    path = tmp_path / "cores.yaml"
+    path.write_text(HEAD + "fixed: {collector_cores: [0, 9999]}\n")
+    with pytest.raises(InputError, match=r"fixed.collector_cores: this process may not run on \[9999\]; it may on"):
+        plans.make(path)
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])

@@ -12,6 +12,7 @@ from unilab.algos.torch.evaluate import mean_return
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
+from unilab.machine.cores import kept_to, sets
 from unilab.machine.devices import Threads, check_device, current_device
 from unilab.machine.loading import loading
 from unilab.machine.thread_team import torch_threads_kept
@@ -25,7 +26,7 @@ class Runner(AsyncRunner):
     """Trains with one configuration, as often as ``learn`` is called.
 
     Attributes:
-        config: all settings, the numbers of threads included.
+        config: all settings, the numbers of threads and the cores of both sides included.
         threads: of physics, inference and learner.
     """
 
@@ -50,11 +51,14 @@ class Runner(AsyncRunner):
 
         Raises:
             DeviceError: a device that this machine does not have.
+            SettingsError: cores that are not there.
         """
         check_device(config.learner_device, "learner_device")
         check_device(config.collector_device, "collector_device")
         numbers = {"env_threads": threads.env, "inference_threads": threads.inference}
-        self.config = dataclasses.replace(config, **numbers, learner_threads=threads.learner)
+        collector_cores, self._cores = sets(config)
+        sides = {"collector_cores": collector_cores, "learner_cores": self._cores}
+        self.config = dataclasses.replace(config, **numbers, **sides, learner_threads=threads.learner)
         self.threads = threads
         super().__init__(
             config.env,
@@ -102,7 +106,12 @@ class Runner(AsyncRunner):
         """
         config = place(self.config, log_dir)
         checkpoints = Checkpoints(config, log_dir, save_interval, resume)
-        with torch_threads_kept(), current_device(config.learner_device), timeline("learner", config):
+        with (
+            torch_threads_kept(),
+            kept_to(self._cores),
+            current_device(config.learner_device),
+            timeline("learner", config),
+        ):
             with loading():  # PyTorch loads its compiler with the first optimizer
                 run = self.run_type(self, config, log_dir, None if resume is None else Path(resume), logger_type)
             return train(

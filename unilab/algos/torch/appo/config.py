@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
-from unilab.run.config import STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+from unilab.run.config import SIDES, STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
 from unilab.settings import Placement
 
 LEARNING_COST_PER_EPOCH = 12.0
@@ -103,7 +103,7 @@ class APPOConfig(RunConfig):
     @property
     def idle(self) -> tuple[str, ...]:
         """Dotted names of settings that change nothing beside the others."""
-        ring = ("num_slots", "when_full") if self.mode == "sync" else ()
+        ring = ("num_slots", "when_full", *SIDES) if self.mode == "sync" else ()
         fixed = ("desired_kl", "adaptive_kl_factor", "adaptive_lr_factor") if self.algorithm.schedule == "fixed" else ()
         return (*ring, *self.idle_threads, *(f"algorithm.{name}" for name in fixed))
 

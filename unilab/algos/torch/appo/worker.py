@@ -17,6 +17,7 @@ from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.envs import EnvDims, VecEnv, make
 from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.memory_budget import BudgetItem, place_of
+from unilab.machine.cores import keep_collector_to
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop, RolloutSink
 from unilab.run.progress import LatestQueue, put_latest_metrics
@@ -125,6 +126,7 @@ def appo_collector_fn(
     """
     config = parse(APPOConfig, rl_cfg)
     torch.set_num_threads(config.inference_threads or 1)
+    keep_collector_to(config)
     yield_to_learner(config)
     ring = RolloutRingBuffer(
         num_envs,

@@ -10,6 +10,7 @@ from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.algos.torch.offpolicy import presets
 from unilab.machine.devices import Threads, split_threads
 from unilab.run.config import (
+    SIDES,
     STRICT,
     Fraction,
     NonNegativeFloat,
@@ -192,7 +193,8 @@ class OffPolicyConfig(RunConfig):
                 names = ["workers.hang_seconds"]
             case _:
                 names = []
-        return (*names, *self.idle_threads)
+        sides = () if self.workers.kind == "collector" else SIDES
+        return (*names, *sides, *self.idle_threads)
 
     @property
     def alternates(self) -> bool:

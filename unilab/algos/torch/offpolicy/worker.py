@@ -19,6 +19,7 @@ from unilab.envs import EnvDims, VecEnv, make
 from unilab.envs.unit_actions import UnitActions
 from unilab.envs.vec_env import FloatArray
 from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
+from unilab.machine.cores import keep_collector_to
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop
 from unilab.run.progress import LatestQueue, put_latest_metrics
@@ -160,6 +161,7 @@ def off_policy_collector_fn(
         faults: the file of its simulation faults.
     """
     torch.set_num_threads(config.inference_threads or 1)
+    keep_collector_to(config)
     yield_to_learner(config)
     policy = ExploringPolicy(config, EnvDims(*dims)).to(config.collector_device)
     weights = policy.actor.state_dict()  # shares memory with the actor
