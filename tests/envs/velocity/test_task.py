@@ -32,6 +32,57 @@ def test_it_keeps_the_contract_with_commands_that_change() -> None:
     check_vec_env(partial(go1, command_steps=4))
 
 
+EVERYTHING = {
+    "friction": (0.4, 1.0), "trunk_mass": (-1.0, 1.0), "masses": (0.9, 1.1), "centre_of_mass": 0.05,
+    "gains": (0.9, 1.1), "damping": (0.9, 1.1), "armature": (0.9, 1.1), "motor_strength": (0.8, 1.0),
+    "push": 0.5, "push_steps": 3, "noise": 1.0,
+}  # fmt: skip
+
+
+def test_it_keeps_the_contract_with_everything_randomized() -> None:
+    check_vec_env(partial(go1, command_steps=4, randomize=EVERYTHING))
+
+
+def test_each_episode_has_a_model_of_its_own() -> None:
+    with go1(rows=400, randomize=EVERYTHING) as env:
+        env.reset()
+        models = [env.batch.get_model(row) for row in range(400)]
+        original = env.model
+        extra = np.array([one.body_mass[1] - original.body_mass[1] for one in models])
+        assert -1 <= extra.min() < -0.9 and 0.9 < extra.max() <= 1
+        friction = np.array([one.geom("ground").friction[0] for one in models])
+        np.testing.assert_array_equal(env.state.friction[:, 0], friction)
+        assert 0.4 <= friction.min() < 0.45 and 0.95 < friction.max() <= 1
+        for one in models:
+            np.testing.assert_allclose(one.actuator_gainprm[:, 0], -one.actuator_biasprm[:, 1])
+            strength = one.actuator_forcerange / original.actuator_forcerange
+            assert ((strength >= 0.8) & (strength <= 1)).all()
+            assert one.body_subtreemass[1] == pytest.approx(one.body_mass[1:].sum()), "constants follow"
+        before = env.state.friction.copy()
+        env.set_state(np.array([3]), env.init_qpos[None], np.zeros((1, env.model.nv)))
+        assert np.flatnonzero(before != env.state.friction).tolist() == [3], "of one new episode alone"
+
+
+def test_the_critic_sees_without_noise() -> None:
+    with go1(reset_noise_scale=0.0, randomize={"noise": 1.0}) as env:
+        obs, critic = env.reset()
+        assert critic is not None
+        error = obs[:, :30] - critic[:, :30]
+        assert (error != 0).all() and (abs(error[:, :3]) <= 0.2001).all() and (abs(error[:, 3:6]) <= 0.0501).all()
+        np.testing.assert_array_equal(obs[:, 30:47], critic[:, 30:47])
+
+
+def test_pushes_come_when_they_are_due() -> None:
+    with go1(rows=2, randomize={"push": 1.0, "push_steps": 10}) as env, go1(rows=2) as calm:
+        for one in (env, calm):
+            one.reset()
+        for step in range(1, 11):
+            env.step(stand(env))
+            calm.step(stand(calm))
+            assert np.array_equal(env.qvel, calm.qvel) == (step < 10)
+        assert abs(env.qvel - calm.qvel)[:, :2].max() > 0.1
+
+
 @pytest.mark.parametrize("name", tried(VELOCITY))
 def test_every_robot_steps(name: str) -> None:
     with make(name, 8, seed=0, num_threads=1) as env:
@@ -47,7 +98,7 @@ def test_every_robot_steps(name: str) -> None:
 
 def test_commands_are_within_their_ranges_and_one_in_ten_is_to_stand() -> None:
     with go1() as env:
-        drawn = env.commands(20_000)
+        drawn = env.commands(20_000, env.rng)
         standing = ~drawn.any(axis=1)
         assert 0.09 < standing.mean() < 0.11
         np.testing.assert_allclose(drawn.max(axis=0), [1, 0.5, 1], atol=0.01)
@@ -83,13 +134,13 @@ def velocity(env: Velocity) -> np.ndarray:
 def test_commands_grow_with_progress() -> None:
     with go1(curriculum_steps=10, curriculum_start=0.2, standing_fraction=0.0) as env:
         env.reset()
-        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([0.2, 0.1, 0.2], rel=0.05)
+        assert abs(env.commands(2000, env.rng)).max(axis=0) == pytest.approx([0.2, 0.1, 0.2], rel=0.05)
         for _ in range(5):
             env.step(stand(env))
-        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([0.6, 0.3, 0.6], rel=0.05)
+        assert abs(env.commands(2000, env.rng)).max(axis=0) == pytest.approx([0.6, 0.3, 0.6], rel=0.05)
         for _ in range(10):
             env.step(stand(env))
-        assert abs(env.commands(2000)).max(axis=0) == pytest.approx([1.0, 0.5, 1.0], rel=0.05)
+        assert abs(env.commands(2000, env.rng)).max(axis=0) == pytest.approx([1.0, 0.5, 1.0], rel=0.05)
 
 
 def test_the_observation_of_a_robot_that_stands() -> None:

@@ -22,7 +22,16 @@ MOST_TILT = 60.0
 """degrees beyond which a robot has fallen"""
 MOST_VELOCITY_ERROR, MOST_TURN_ERROR, MOST_FALLS = 0.25, 0.3, 0.05
 """with which a policy walks, in m/s, rad/s and as a part of the episodes"""
-COMMON = ("forward", "sideways", "turn", "standing_fraction", "friction", "reset_noise_scale", "frame_skip")
+COMMON = (
+    "forward",
+    "sideways",
+    "turn",
+    "standing_fraction",
+    "friction",
+    "reset_noise_scale",
+    "frame_skip",
+    "randomize",
+)
 """settings of the task that are the defaults in every evaluation"""
 
 

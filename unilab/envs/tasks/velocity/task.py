@@ -6,7 +6,7 @@ more. Actions are offsets of the joints' targets from the default pose, in units
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -18,9 +18,11 @@ from pydantic import Field
 from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
+from unilab.envs.tasks.velocity.randomization import NOISE, Draws, Randomization
 from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step, swing_height
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
 from unilab.envs.tasks.velocity.scene import (
+    GROUND,
     TRUNK_POSITIONS,
     TRUNK_VELOCITIES,
     Contacts,
@@ -73,6 +75,8 @@ class VelocitySettings(MujocoSettings):
     """of feet on the ground"""
     reward: RewardWeights = field(default_factory=RewardWeights)
     """weights of the reward's terms, for each second"""
+    randomize: Randomization = field(default_factory=Randomization)
+    """what differs between simulations"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class VelocityState(State):
     """[N, F] 1 where a foot touches the ground, else 0; likewise"""
     air_time: Array
     """[N, F] seconds since each foot was on the ground"""
+    friction: Array
+    """[N, 1] of the ground"""
+    noise: Array
+    """[N, O] of the observation; [N, 0]: there is none"""
 
 
 class Velocity(MujocoVecEnv):
@@ -132,8 +140,14 @@ class Velocity(MujocoVecEnv):
         return -bound, bound
 
     def apply_action(self, actions: Array) -> Array:
-        self.state.action[:] = actions
-        state = self.state
+        state, push = self.state, self.settings.randomize
+        state.action[:] = actions
+        # Of each step alone, and drawn for all rows: no row's numbers depend on how many episodes of others began.
+        self.carried["stream"][1] += 1
+        self._step_rng = np.random.default_rng(self.carried["stream"])
+        if push.push:
+            due = (self.elapsed_steps + 1) % push.push_steps == 0
+            state.qvel[:, :2] += due[:, None] * self._step_rng.uniform(-push.push, push.push, (self.num_envs, 2))
         lifted = self._wanted_heights(state, 1.0) * self._moving(state)[:, None]
         return self._pose + lifted @ self._swing + self.settings.action_scale * actions
 
@@ -148,7 +162,8 @@ class Velocity(MujocoVecEnv):
         return 11 + 3 * self.model.nu
 
     def observe(self, state: VelocityState) -> Array:
-        return self._observation(state)
+        seen = self._observation(state)
+        return seen + state.noise if self.settings.randomize.noise else seen
 
     def _observation(self, state: VelocityState) -> Array:
         """What the robot's sensors would say if they were exact."""
@@ -166,7 +181,7 @@ class Velocity(MujocoVecEnv):
         return xp.concat(parts, axis=1)
 
     def critic_size(self) -> int:
-        return self.observation_size() + 4 + 3 * len(self.robot.feet) + self.model.nu
+        return self.observation_size() + 5 + 3 * len(self.robot.feet) + self.model.nu
 
     def observe_critic(self, state: VelocityState) -> Array:
         parts = [
@@ -177,6 +192,7 @@ class Velocity(MujocoVecEnv):
             state.air_time,
             state.feet[:, :, 2],
             state.torque / 10,
+            state.friction,
         ]
         return state.xp.concat(parts, axis=1)
 
@@ -245,9 +261,15 @@ class Velocity(MujocoVecEnv):
         own["action"] = np.zeros((n, actions))
         own["feet"] = np.zeros((n, legs, 3))
         own["contact"], own["air_time"] = np.zeros((2, n, legs))
+        own["stream"] = np.zeros(2, dtype=np.int64)
+        own["friction"] = np.full((n, 1), self.settings.friction)
+        own["noise"] = np.zeros((n, self.observation_size() if self.settings.randomize.noise else 0))
+        trunk = int(self.model.jnt_bodyid[0])
+        self._draws = Draws(self.batch, self.settings.randomize, self.model.geom(GROUND).id, trunk)
+        own |= {f"model.{name}": values for name, values in self._draws.fields.items()}
         return VelocityState(
             self.qpos, self.qvel, own["command"], own["phase"], own["action"], self.batch.bind("actuator_force"),
-            own["feet"], own["contact"], own["air_time"],
+            own["feet"], own["contact"], own["air_time"], own["friction"], own["noise"],
         )  # fmt: skip
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -258,23 +280,36 @@ class Velocity(MujocoVecEnv):
         qvel = self.uniform_noise(count, self.model.nv)
         return qpos, qvel
 
+    def randomize(self, ids: NDArray[np.int64]) -> None:
+        self._draws.draw(ids, self.rng)
+        if self.settings.randomize.friction:
+            self.state.friction[ids, 0] = self._draws.fields["geom_friction"][ids, self.model.geom(GROUND).id, 0]
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        super()._load_state(state)
+        self._draws.derive()
+
     def after_reset(self, ids: NDArray[np.int64]) -> None:
         self._sense(ids)
         state = self.state
+        if ids.size == self.num_envs:
+            self.carried["stream"][:] = self.rng.integers(2**32), 0
         state.action[ids], state.air_time[ids] = 0, 0
         state.phase[ids] = self.rng.uniform(0, 1, ids.size)
-        state.command[ids] = self.commands(ids.size)
+        state.command[ids] = self.commands(ids.size, self.rng)
+        self._draw_noise(ids, self.rng)
 
     def after_physics(self) -> None:
         state, every = self.state, slice(None)
         self._sense(every)
         state.air_time[:] = (state.air_time + self.dt) * (1 - state.contact)
         state.phase[:] = (state.phase + self.robot.gait_frequency * self.dt) % 1
-        ids = np.flatnonzero((self.elapsed_steps + 1) % self.settings.command_steps == 0)
-        if ids.size:
-            state.command[ids] = self.commands(ids.size)
+        self._draw_noise(every, self._step_rng)
+        due = (self.elapsed_steps + 1) % self.settings.command_steps == 0
+        if due.any():
+            state.command[due] = self.commands(self.num_envs, self._step_rng)[due]
 
-    def commands(self, count: int) -> np.ndarray:
+    def commands(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """[count, 3] new commands: forward, sideways, turn."""
         settings = self.settings
         low, high = np.array([settings.forward, settings.sideways, settings.turn]).T
@@ -282,8 +317,8 @@ class Velocity(MujocoVecEnv):
         if settings.curriculum_steps:
             start = settings.curriculum_start
             size = min(1.0, start + (1 - start) * self.steps_made / settings.curriculum_steps)
-        drawn = size * self.rng.uniform(low, high, (count, 3))
-        drawn[self.rng.uniform(0, 1, count) < settings.standing_fraction] = 0
+        drawn = size * rng.uniform(low, high, (count, 3))
+        drawn[rng.uniform(0, 1, count) < settings.standing_fraction] = 0
         return drawn
 
     def _sense(self, rows: Any) -> None:
@@ -291,6 +326,13 @@ class Velocity(MujocoVecEnv):
         state = self.state
         state.feet[rows] = self._positions[rows][:, self._feet].mean(axis=2)
         state.contact[rows] = (self._touching[rows][:, self._sensors] > 0).any(axis=2)
+
+    def _draw_noise(self, rows: Any, rng: np.random.Generator) -> None:
+        """Draw what the sensors of the rows err by; the rest of the observation the robot knows."""
+        if size := self.settings.randomize.noise:
+            sensors = np.repeat(np.array(NOISE) * size, [3, 3, self.model.nu, self.model.nu])
+            shape = (len(self.state.noise[rows]), sensors.size)
+            self.state.noise[rows, : sensors.size] = rng.uniform(-sensors, sensors, shape)
 
     def _moving(self, state: VelocityState) -> Array:
         """[N] 1 where the command is to move, else 0."""

@@ -1,0 +1,110 @@
+"""Domain randomization: what differs between simulations, drawn anew for each episode; all off by default.
+
+Ranges of other projects: MuJoCo Playground (arXiv:2502.08844) draws friction from 0.4 to 1, adds up to 1 kg to the
+trunk and 5 cm to its centre of mass, and multiplies masses and armature by about 0.9 to 1.1; mjlab pushes by up to
+0.5 m/s every 1 to 3 s.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative, PositiveInt
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """None and 0: not randomized."""
+
+    __pydantic_config__ = STRICT
+
+    friction: Bounds | None = None
+    """of the ground"""
+    trunk_mass: Bounds | None = None
+    """kilograms that are added to the trunk"""
+    masses: Bounds | None = None
+    """factors of the masses and inertias of all other bodies"""
+    centre_of_mass: NonNegative = 0.0
+    """metres by which the trunk's is shifted along each axis, at most"""
+    gains: Bounds | None = None
+    """factors of the position gains"""
+    damping: Bounds | None = None
+    """factors of the joints' damping"""
+    armature: Bounds | None = None
+    """factors of the rotor inertias"""
+    motor_strength: Bounds | None = None
+    """factors of the largest torques"""
+    push: NonNegative = 0.0
+    """m/s by which the trunk is pushed along each horizontal axis, at most"""
+    push_steps: PositiveInt = 100
+    """env steps between two pushes"""
+    noise: NonNegative = 0.0
+    """of observations, as a part of MuJoCo Playground's: gyro 0.2 rad/s, gravity 0.05, joints 0.03 rad and 1.5 rad/s"""
+
+
+FACTORS = {
+    "gains": ("actuator_gainprm", "actuator_biasprm"),
+    "damping": ("dof_damping",),
+    "armature": ("dof_armature",),
+    "motor_strength": ("actuator_forcerange", "jnt_actfrcrange"),
+}
+"""fields of the model that a setting multiplies, a factor for each row; those of one setting that have as many rows get
+the same factors"""
+DERIVED = {"body_mass", "body_inertia", "body_ipos", "dof_armature"}
+"""fields from which MuJoCo computes constants"""
+NOISE = (0.2, 0.05, 0.03, 1.5)
+"""of gyro, gravity, joint angles and joint velocities"""
+
+
+class Draws:
+    """Fields of the model that each simulation has to itself.
+
+    Args:
+        batch: the simulations.
+        settings: what differs between them.
+        ground: its geom.
+        trunk: its body.
+
+    Attributes:
+        fields: [N, ...] by name, live.
+    """
+
+    def __init__(self, batch: Batch, settings: Randomization, ground: int, trunk: int) -> None:
+        self._batch, self._settings, self._ground, self._trunk = batch, settings, ground, trunk
+        wanted = ["geom_friction"] if settings.friction else []
+        wanted += ["body_mass", "body_inertia"] if settings.masses or settings.trunk_mass else []
+        wanted += ["body_ipos"] if settings.centre_of_mass else []
+        wanted += [name for setting, names in FACTORS.items() if getattr(settings, setting) for name in names]
+        self.fields: dict[str, np.ndarray] = {name: batch.expand(name) for name in wanted}
+        self._original = {name: values[0].copy() for name, values in self.fields.items()}
+
+    def draw(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Draw all fields of the rows ``ids`` anew."""
+        settings, fields, original, count = self._settings, self.fields, self._original, ids.size
+        if settings.friction:
+            fields["geom_friction"][ids, self._ground, 0] = rng.uniform(*settings.friction, count)
+        if "body_mass" in fields:
+            masses = original["body_mass"]
+            factor = rng.uniform(*(settings.masses or (1.0, 1.0)), (count, masses.size))
+            added = rng.uniform(*(settings.trunk_mass or (0.0, 0.0)), count)
+            factor[:, self._trunk] = 1 + added / masses[self._trunk]
+            fields["body_mass"][ids] = masses * factor
+            fields["body_inertia"][ids] = original["body_inertia"] * factor[:, :, None]
+        if settings.centre_of_mass:
+            shift = rng.uniform(-settings.centre_of_mass, settings.centre_of_mass, (count, 3))
+            fields["body_ipos"][ids, self._trunk] = original["body_ipos"][self._trunk] + shift
+        for setting, names in FACTORS.items():
+            if bounds := getattr(settings, setting):
+                drawn: dict[int, np.ndarray] = {}
+                for name in names:
+                    rows, others = len(original[name]), [1] * (original[name].ndim - 1)
+                    factor = drawn.setdefault(rows, rng.uniform(bounds[0], bounds[1], (count, rows)))
+                    fields[name][ids] = original[name] * factor.reshape(count, rows, *others)
+        self.derive(ids)
+
+    def derive(self, ids: NDArray[np.int64] | None = None) -> None:
+        """Let MuJoCo compute the constants of the rows ``ids``, or of all, that depend on the fields."""
+        if DERIVED & self.fields.keys():
+            self._batch.set_const(ids)
