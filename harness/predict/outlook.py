@@ -11,9 +11,9 @@ from harness.predict.ranking import Candidate
 from harness.stats.surrogate import expected_gains
 from harness.suite.space import Params
 
-WORTH = 0.005
+WORTH = 0.002
 """relative gain that must be expected of another trial; so little is lost in the noise of the confirmation"""
-TRIED = 6
+TRIED = 8
 """trials before the search may end by that: of fewer too little is known"""
 Tried = tuple[Params, float | None]
 """a configuration and the objective's value: None while it runs, NaN where it failed or broke a constraint"""

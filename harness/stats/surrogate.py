@@ -18,7 +18,7 @@ LEVEL = 1.0
 """standard deviation of what all configurations have in common"""
 TRUST = (1.0, 0.3)
 """by how much a value grows with its prediction, both as logarithms: mean and standard deviation"""
-DEVIATION = (0.03, 0.5)
+DEVIATION = (0.15, 0.5)
 """range of the standard deviation from the prediction that the settings explain"""
 REACH = (0.02, 2.0)
 """range of how much of that deviation a setting changes, from its one end to the other"""
