@@ -49,7 +49,7 @@ from harness.measure.record import Phase, Record, read_records, typical
 from harness.predict import ceilings, ranking
 from harness.predict import plan as plans
 from harness.predict import throughput as predict
-from harness.predict.outlook import look_out
+from harness.predict.next_trial import next_trial
 from harness.predict.plan import Plan
 from harness.predict.ranking import Candidate
 from harness.stats.inference import spearman
@@ -227,10 +227,10 @@ def replay(
         one = grid[key(plan, params)]
         tried.append((params, answers[key(plan, params)][0]))
         seconds += one.seconds - plan.saved_seconds
-        outlook = look_out(plan, known, tried)
-        if outlook is None or outlook.ends or seconds + one.seconds - plan.saved_seconds + looks > most:
+        following = next_trial(plan, known, tried)
+        if following is None or following.ends or seconds + one.seconds - plan.saved_seconds + looks > most:
             break
-        params = outlook.params
+        params = following.params
     sign = 1 if plan.suite.objectives[0].direction == "maximize" else -1
     best = sorted(tried, key=lambda pair: -sign * (pair[1] or 0.0))[: max(1, plan.look_repeats)]
     chosen = max((key(plan, params) for params, _ in best), key=lambda which: sign * answers[which][:2].mean())

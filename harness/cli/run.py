@@ -187,8 +187,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                         began=began,
                     )  # fmt: skip
                     sweep.run()
-                if sweep.outlook and made.suite.confirm is not None:  # once more, after what followed the search
-                    say(sweep.outlook)
+                if sweep.ending and made.suite.confirm is not None:  # once more, after what followed the search
+                    say(sweep.ending)
                 missing = {"repeats": sweep.missing_repeats, "blocks of the confirmation": sweep.missing_blocks}
                 missing["seeds that show whether the best learns as well"] = sweep.missing_seeds
                 for what in [f"{count} {name} are missing" for name, count in missing.items() if count]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.predict.outlook import TRIED
+from harness.predict.next_trial import TRIED
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, distinct, objectives
 from harness.suite.space import ENUMERABLE

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files.yaml_file import InputError
+from harness.files.yaml_file import InputError, Mistakes
 from harness.measure.record import Record, read_curve, read_records
 from harness.predict import ceilings
 from harness.predict.ceilings import Ceilings
@@ -32,7 +32,9 @@ class RecordedStudy:
     @cached_property
     def suite(self) -> Suite:
         """The suite as it was run. Raises ``InputError``: there is none, or none that can be read."""
-        return suites.load(self.folder / "suite.yaml").suite
+        source = suites.read(self.folder / "suite.yaml")
+        Mistakes([one for one in source.mistakes if one.key not in suites.REMOVED]).check()
+        return source.suite
 
     @cached_property
     def records(self) -> list[Record]:

@@ -23,7 +23,7 @@ from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, mea
 from harness.measure.process import Job
 from harness.measure.record import FIRST_SEED, SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of, median
 from harness.measure.stop import StopSignal
-from harness.predict.outlook import Outlook, Tried, look_out
+from harness.predict.next_trial import NextTrial, Tried, next_trial
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
 from harness.study import timelines
@@ -72,7 +72,7 @@ class Sweep:
     """of the confirmation, for which there was no time"""
     missing_repeats: int = 0
     """of a grid that is measured in pieces, for which there was no time"""
-    outlook: str = ""
+    ending: str = ""
     """what another trial would have been expected to bring"""
     missing_seeds: int = 0
     """of those that show whether the best learns as well, for which there was no time"""
@@ -99,9 +99,9 @@ class Sweep:
             if self._out_of_time:
                 self.missing_repeats = self._count_missing()
                 return
-        self.outlook = self._end_of_search()
-        if self.outlook:
-            self.say(self.outlook)
+        self.ending = self._end_of_search()
+        if self.ending:
+            self.say(self.ending)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
             self._confirm()
@@ -162,11 +162,11 @@ class Sweep:
                 tried = {space.identity(params) for params, _ in self._tried()}
                 new = next((space.encode(params) for params in pinned if space.identity(params) not in tried), None)
                 if new is None and plan.suite.guided:
-                    outlook = self._look_out()
-                    if outlook is None or outlook.ends:
+                    following = self._next_trial()
+                    if following is None or following.ends:
                         return None
-                    self._expected[len(trials)] = outlook.gain
-                    new = space.encode(outlook.params)
+                    self._expected[len(trials)] = following.gain
+                    new = space.encode(following.params)
                 new = new or propose(self._optuna, space, sampler.name, sampler.seed, plan.effective)
                 if new is None:
                     return None
@@ -181,16 +181,16 @@ class Sweep:
             value = trial.values[0] if worked else math.nan if trial.state.is_finished() else None
             yield self.plan.effective(self.plan.space.decode(trial.params)), value
 
-    def _look_out(self) -> Outlook | None:
-        return look_out(self.plan, self.prediction.ranking if self.prediction else [], list(self._tried()))
+    def _next_trial(self) -> NextTrial | None:
+        return next_trial(self.plan, self.prediction.ranking if self.prediction else [], list(self._tried()))
 
     def _end_of_search(self) -> str:
         """What is known to be left when the search is over, in words."""
-        outlook = self._look_out() if self.plan.suite.guided else None
-        if outlook is None or math.isnan(outlook.gain):
+        following = self._next_trial() if self.plan.suite.guided else None
+        if following is None or math.isnan(following.gain):
             return ""
-        gain = f"another trial is expected to bring {percent_text(outlook.gain, digits=1)} at most"
-        return f"search done after {outlook.tried} trials: {gain}, {outlook.left:,} configurations are left"
+        gain = f"another trial is expected to bring {percent_text(following.gain, digits=1)} at most"
+        return f"search done after {following.tried} trials: {gain}, {following.left:,} configurations are left"
 
     def _enqueue_baseline(self) -> None:
         searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}

@@ -41,6 +41,8 @@ UNKNOWN = "?"
 """environment of a suite that names none that can be one"""
 PLACEMENT = "placement"
 """stands in ``search`` for all settings of the trainer that change placement alone, with the value ``auto``"""
+REMOVED = {"sampler.predict": "sampler.name says it now: auto searches by the prediction, tpe without"}
+"""keys that earlier versions had, by what stands in their place; a study of then is read without them"""
 UNKNOWN_KEY = "unexpected_keyword_argument"
 """as pydantic calls it"""
 
@@ -428,7 +430,7 @@ class Suite(Group):
 
     @property
     def guided(self) -> bool:
-        """The search goes by what is expected of each configuration (``harness.predict.outlook``)."""
+        """The search goes by what is expected of each configuration (``harness.predict.next_trial``)."""
         return self.sampler.name == "auto" and len(self.objectives) == 1 and self.objectives[0].metric in RATES
 
     def looked_at(self, candidates: int) -> int:
@@ -620,7 +622,8 @@ def _told(error: pydantic.ValidationError, document: Document) -> list[InputErro
             remedy = nearest(str(key[-1]), [f.name for f in dataclasses.fields(owner)])
             if len(key) == 1 and remedy.startswith("known"):
                 remedy = f"a setting of the trainer is set as fixed.{key[0]}; {remedy}"
-            problem = f"unknown key; {remedy}"
+            removed = REMOVED.get(".".join(map(str, key)))
+            problem = f"is no key any more; {removed}" if removed else f"unknown key; {remedy}"
         elif is_missing:
             problem = "is missing"
         else:

@@ -11,7 +11,7 @@ from harness.files.yaml_file import InputError, to_yaml
 from harness.predict import plan as plans
 from harness.predict import ranking
 from harness.predict.ceilings import Ceilings, Measured
-from harness.predict.outlook import look_out
+from harness.predict.next_trial import next_trial
 from harness.suite import schema
 from harness.suite.space import Space
 from harness.trainers import own
@@ -317,7 +317,7 @@ def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suit
     seconds = [halves[part.settings["learner_dtype"]] if part.kind == kind else 0.001 for part in needed]
     costs = [Measured(plan.suite.trainer, part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
     known = ranking.Prediction.of(plan, ranking.candidates(plan), Ceilings(cores=2, measured=costs), Path("unused"))
-    first = look_out(plan, known.ranking, [(plan.configurations[0], 1000.0)])
+    first = next_trial(plan, known.ranking, [(plan.configurations[0], 1000.0)])
     assert first is not None and first.params["learner_dtype"] == "bfloat16"
     fast, slow = (known.predictor.throughput(plan.settings({"learner_dtype": dtype})) for dtype in halves)
     assert fast > 1.3 * slow

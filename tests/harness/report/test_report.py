@@ -224,6 +224,8 @@ def test_a_study_of_an_older_version(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     old = [{k: v for k, v in line.items() if k in kept or k.startswith("params.")} for line in lines]
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old) + '{"trial": 7, "cut')
+    with (folder / "suite.yaml").open("a") as suite:
+        suite.write("sampler: {name: tpe, seed: 0, predict: true}\n")  # a key that is no more
     page = build.page(ReportedStudy(folder))
     assert len(table(page, "trials-table").rows) == 3
     assert "No manifest.json could be read" in section(page, "reproduce").text[0]

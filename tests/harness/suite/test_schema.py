@@ -21,6 +21,7 @@ MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         ("name: a\ntrainer: appo\n", None, "env", ["missing"]),
         (MINIMAL + "limit: {trials: 3}\n", 4, "limit", ["did you mean 'limits'?"]),
         (MINIMAL + "metrics: [episode_return]\n", 4, "metrics", ["unknown key"]),
+        (MINIMAL + "sampler: {predict: false}\n", 4, "sampler.predict", ["no key any more", "tpe"]),
         (MINIMAL + "measure: {list: 3}\n", 4, "measure.list", ["unknown key"]),
         (MINIMAL + "limits:\n  minutes: 3\n  trails: 3\n", 6, "limits.trails", ["did you mean 'trials'?"]),
         (MINIMAL + "limits: {trials: 0}\n", 4, "limits.trials", ["greater than or equal to 1", "got 0"]),

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from harness.predict.outlook import TRIED, WORTH, Outlook, look_out
+from harness.predict.next_trial import TRIED, WORTH, NextTrial, next_trial
 from harness.predict.plan import Plan
 from harness.predict.ranking import Candidate
 from harness.predict.throughput import Rates
@@ -36,12 +36,16 @@ def ranking(plan: Plan, *without: str) -> list[Candidate]:
     ]
 
 
-def search(plan: Plan, known: list[Candidate]) -> tuple[list[Params], Outlook]:
+def search(plan: Plan, known: list[Candidate]) -> tuple[list[Params], NextTrial]:
     tried: list[tuple[Params, float | None]] = [(plan.configurations[0], rate(plan.configurations[0]))]
-    while (outlook := look_out(plan, known, tried)) is not None and not outlook.ends:
-        tried.append((outlook.params, rate(outlook.params)))
-    assert outlook is not None and outlook.tried == len(tried) and outlook.left == len(plan.configurations) - len(tried)
-    return [params for params, _ in tried], outlook
+    while (following := next_trial(plan, known, tried)) is not None and not following.ends:
+        tried.append((following.params, rate(following.params)))
+    assert (
+        following is not None
+        and following.tried == len(tried)
+        and following.left == len(plan.configurations) - len(tried)
+    )
+    return [params for params, _ in tried], following
 
 
 def test_configurations_are_those_that_differ_in_what_they_change(plan: Plan) -> None:
@@ -70,8 +74,8 @@ def test_without_a_prediction_the_best_is_found_too(plan: Plan) -> None:
 def test_what_failed_or_does_not_fit_or_runs_is_not_tried_again(plan: Plan) -> None:
     first, second, third, *others = plan.configurations
     known = [dataclasses.replace(one, fits=one.params != FASTEST) for one in ranking(plan)]
-    outlook = look_out(plan, known, [(first, None)])
-    assert outlook is not None and outlook.params != FASTEST and math.isnan(outlook.gain) and not outlook.ends
-    outlook = look_out(plan, [], [(first, 100.0), (second, math.nan), (third, None)])
-    assert outlook is not None and outlook.left == len(others) and outlook.params not in (first, second, third)
-    assert look_out(plan, [], [(one, 100.0) for one in plan.configurations]) is None
+    following = next_trial(plan, known, [(first, None)])
+    assert following is not None and following.params != FASTEST and math.isnan(following.gain) and not following.ends
+    following = next_trial(plan, [], [(first, 100.0), (second, math.nan), (third, None)])
+    assert following is not None and following.left == len(others) and following.params not in (first, second, third)
+    assert next_trial(plan, [], [(one, 100.0) for one in plan.configurations]) is None

@@ -20,7 +20,7 @@ Tried = tuple[Params, float | None]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class NextTrial:
     """The best of what was not tried."""
 
     params: Params
@@ -36,7 +36,7 @@ class Outlook:
         return self.tried >= TRIED and self.gain < WORTH
 
 
-def look_out(plan: Plan, ranking: Sequence[Candidate], tried: Sequence[Tried]) -> Outlook | None:
+def next_trial(plan: Plan, ranking: Sequence[Candidate], tried: Sequence[Tried]) -> NextTrial | None:
     """What to try next where the objective is a speed (``Suite.guided``); None when all has been tried.
 
     Args:
@@ -64,11 +64,11 @@ def look_out(plan: Plan, ranking: Sequence[Candidate], tried: Sequence[Tried]) -
     predicted = sign * np.log([rates.get(space.identity(params), math.nan) for params in every])
     predicted = np.nan_to_num(predicted, nan=np.nanmean(predicted) if np.isfinite(predicted).any() else 0.0)
     if not ended:
-        return Outlook(open_[int(predicted.argmax())], math.nan, len(open_), 0)
+        return NextTrial(open_[int(predicted.argmax())], math.nan, len(open_), 0)
     values = np.array([sign * math.log(value) if value > 0 else math.nan for _, value in ended])
     # nothing is near what did not work: as the worst of what did
     values = np.nan_to_num(values, nan=np.nanmin(values) if np.isfinite(values).any() else 0.0)
     distances = space.apart(every, every[: len(ended)])
     gains = expected_gains(distances, values, predicted, plan.suite.sampler.seed)[len(ended) :]
     best = int(gains.argmax())
-    return Outlook(open_[best], math.expm1(gains[best]), len(open_), len(ended))
+    return NextTrial(open_[best], math.expm1(gains[best]), len(open_), len(ended))
