@@ -108,8 +108,11 @@ SAC_CHANGES = {
     "algorithm.auto_alpha": False,
     "algorithm.target_entropy_scale": 0.5,
 }
-ONE_CHOICE = {"learner_device", "collector_device", "sim_backend", "algorithm.enable_compile", "algorithm.cuda_graphs"}
-"""settings that may have one value only on a machine with tests"""
+ONE_CHOICE = {
+    "learner_device", "collector_device", "collector_cores", "learner_cores", "sim_backend",
+    "algorithm.enable_compile", "algorithm.cuda_graphs",
+}  # fmt: skip
+"""settings that may have one value only on a machine with tests, or change nothing where one process does all"""
 
 
 def used(content) -> dict:

@@ -24,7 +24,8 @@ from unilab.distributed.ray.connection import lets_anybody_in
 from unilab.machine.devices import usable_cores
 
 ENDS_WITHIN = 60.0
-LASTING = ("fixed.real_clock=true", "measure={warmup_seconds: 0.1, seconds: 0.6, disturbed_retries: 0}")
+LASTING = ("fixed.real_clock=true", "measure={warmup_seconds: 0.2, seconds: 1.2, disturbed_retries: 0}")
+"""half of it in the search, which looks at the best trials again; long enough that two nodes measure at a time"""
 
 
 @pytest.fixture(scope="module")
