@@ -1,4 +1,4 @@
-"""Unitree Go2: a Go1 in another body, with the joint constants that Unitree's own trainer has for it."""
+"""Unitree Go2, with the pose and the gains of the Go1. Its model needs a download, and it was never run."""
 
 from unilab.envs.robots.robot import Robot
 

@@ -14,7 +14,7 @@ H1 = Robot(
         "right_shoulder_roll": -0.2,
         ".*_elbow": 1.14,
     },
-    # those of Unitree's own trainer, unitree_rl_gym
+    # of the legs as in unitree_rl_gym, deploy/deploy_mujoco/configs/h1.yaml, which leaves torso and arms out
     kp={".*_hip_.*": 150.0, ".*_knee": 200.0, ".*_ankle": 40.0, "torso": 300.0, ".*": 150.0},
     kd={".*_hip_.*": 2.0, ".*_knee": 4.0, ".*_ankle": 2.0, "torso": 6.0, ".*": 2.0},
     swing={".*_hip_pitch": -0.3, ".*_knee": 0.6, ".*_ankle": -0.3},

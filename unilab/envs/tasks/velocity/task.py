@@ -1,7 +1,8 @@
 """Velocity: a robot on legs follows commanded velocities, forward, sideways and turning.
 
 The real robot has what the policy observes: gyro, direction of gravity, joint angles and velocities. The critic sees
-more. Actions are offsets of the joints' targets from the default pose, in units of ``action_scale``.
+more. A gait clock makes the legs step on the spot about the default pose. Actions are offsets of the joints' targets
+from these steps, in units of ``action_scale``.
 """
 
 import dataclasses
