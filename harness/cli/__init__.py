@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.cli import compare, machine, run, studies, suites, training
+from harness.cli import compare, machine, policies, run, studies, suites, training
 from harness.cli.options import FAILURE
 from harness.cli.output import print_json
 from unilab.errors import UserError
@@ -60,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
     studies.add_best(verbs)
     studies.add_report(verbs)
     training.add_train(verbs)
-    training.add_eval(verbs)
+    policies.add_eval(verbs)
+    policies.add_export(verbs)
     compare.add_compare(verbs)
     studies.add_list(verbs)
     studies.add_rm(verbs)

@@ -1,12 +1,12 @@
-"""``train`` one configuration and ``eval`` its policy."""
+"""``train`` one configuration."""
 
 import argparse
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import add_results, add_set, add_trace, add_verb, not_negative_int, positive, positive_int
-from harness.cli.output import print_json, show_timeline, tell
+from harness.cli.options import add_results, add_set, add_trace, add_verb, positive, positive_int
+from harness.cli.output import print_json, show_timeline
 from unilab.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,35 +121,3 @@ def _train_seeds(arguments: argparse.Namespace, job: "RunConfiguration", folder:
     if arguments.trace:
         show_timeline(folder / "seed-*", out)
     return exit_code
-
-
-def add_eval(verbs: Any) -> None:
-    verb = add_verb(
-        verbs, "eval", evaluate, "play episodes without noise and show the returns of a checkpoint's policy"
-    )
-    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a file, or the folder of a run")
-    verb.add_argument("--episodes", type=positive_int, default=16, metavar="N", help="number of episodes; default: 16")
-    verb.add_argument(
-        "--seed", type=not_negative_int, default=0, metavar="S", help="seed of the environments; default: 0"
-    )
-    verb.add_argument(
-        "--num-envs", type=positive_int, metavar="N", help="environments; default: as many as episodes, 64 at most"
-    )
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    from harness.report.live import EvalDisplay, console
-    from unilab.algos.torch.evaluate import evaluate as play
-
-    with EvalDisplay(console(stderr=True), arguments.episodes) as display:
-        result = play(
-            arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step
-        )
-    names = [*result]
-    judged = ", ".join(f"{name} {result[name]:.3g}" for name in names[names.index("length_mean") + 1 :])
-    return tell(
-        arguments, result,
-        f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),",
-        f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes",
-        *([judged] if judged else []),
-    )  # fmt: skip

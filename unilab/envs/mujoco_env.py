@@ -270,6 +270,20 @@ class MujocoVecEnv(AutoresetVecEnv):
         """What the metrics have beside the reward's terms: numbers of this moment."""
         return {}
 
+    def deployment(self) -> dict[str, Any]:
+        model, kinds = self.model, self.model.actuator_trntype
+        known: dict[str, Any] = {"step_seconds": self.dt}
+        if self.action_dim == model.nu and (kinds == mujoco.mjtTrn.mjTRN_JOINT.value).all():
+            known["joint_names"] = [model.joint(joint).name for joint in model.actuator_trnid[:, 0]]
+        return known
+
+    def visible_model(self) -> mujoco.MjModel:
+        """The model with all that is to be seen in pictures; positions are the same."""
+        return self.model
+
+    def annotate(self, scene: mujoco.MjvScene, row: int) -> None:
+        """Add marks to a picture of the row, such as ``unilab.envs.rendering.marks.arrow``."""
+
     @staticmethod
     def action_cost(actions: Array) -> Array:
         """[N] sum of the squared actions."""

@@ -185,6 +185,14 @@ class VecEnv(ABC):
         """
         return {}
 
+    def deployment(self) -> dict[str, Any]:
+        """What a program needs to know that runs a policy elsewhere, such as on a robot, by name; for JSON.
+
+        Names that several tasks have: ``step_seconds`` between two actions, ``joint_names`` in the order of the
+        actions, ``observation_names``.
+        """
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the next steps depend on: arrays, int, str and nested dicts of them."""

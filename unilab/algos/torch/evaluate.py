@@ -16,6 +16,8 @@ MOST_ENVS = 64
 """environments stepped together, unless more are asked for"""
 OnStep = Callable[[int, Sequence[float]], None]
 """called after each step of all environments, with the number of steps and the returns so far"""
+Watch = Callable[[VecEnv], None]
+"""called with the environments, to look at them"""
 
 
 def evaluate(
@@ -25,6 +27,7 @@ def evaluate(
     num_envs: int | None = None,
     *,
     on_step: OnStep | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Play whole episodes with the actions that a checkpoint's policy takes without noise.
 
@@ -36,6 +39,7 @@ def evaluate(
         seed: of the environments.
         num_envs: environments stepped together; None: one an episode, 64 at most.
         on_step: is called after each step; what it raises ends the evaluation.
+        watch: likewise, and after the reset, such as ``unilab.envs.rendering.video.Video``.
 
     Returns:
         trainer, env, iteration, env_steps (of training), episodes, return_mean, return_std, return_min, return_max,
@@ -52,7 +56,7 @@ def evaluate(
     num_envs = min(episodes, MOST_ENVS) if num_envs is None else num_envs
     seed = derive_seed(seed, "evaluation")
     with restored(checkpoint, num_envs, seed) as (policy, env, saved):
-        returns, lengths = play(env, policy, seed, -(-episodes // num_envs), on_step)
+        returns, lengths = play(env, policy, seed, -(-episodes // num_envs), on_step, watch)
         judged = env.judge(policy, episodes, seed)
     return {
         "trainer": trainer_name(policy.config),
@@ -86,7 +90,12 @@ def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], 
 
 
 def play(
-    env: VecEnv, policy: Callable[[FloatArray], FloatArray], seed: int, wanted: int, on_step: OnStep | None = None
+    env: VecEnv,
+    policy: Callable[[FloatArray], FloatArray],
+    seed: int,
+    wanted: int,
+    on_step: OnStep | None = None,
+    watch: Watch | None = None,
 ) -> tuple[list[float], list[int]]:
     """Returns and lengths of the first ``wanted`` episodes of each environment.
 
@@ -96,12 +105,15 @@ def play(
         seed: of the environments.
         wanted: episodes of each.
         on_step: is called after each step; what it raises ends the evaluation.
+        watch: likewise, and after the reset.
     """
     returns: list[float] = []
     lengths: list[int] = []
     played, counter = np.zeros(env.num_envs, dtype=np.int64), EpisodeCounter(env.num_envs)
     obs, _ = env.reset(seed)
     made = 0
+    if watch is not None:
+        watch(env)
     while played.min() < wanted:
         result = env.step(policy(obs))
         for row, (total, length) in zip(result.final_ids, counter.step(result.reward, result.final_ids), strict=True):
@@ -113,4 +125,6 @@ def play(
         made += env.num_envs
         if on_step is not None:
             on_step(made, returns)
+        if watch is not None:
+            watch(env)
     return returns, lengths

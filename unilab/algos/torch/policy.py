@@ -1,6 +1,6 @@
 """A trained policy, to act with."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from unilab.algos.torch.appo.actor_critic import Actor
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
-from unilab.algos.torch.offpolicy.networks.policies import build_actor
+from unilab.algos.torch.offpolicy.networks.policies import BoundedActor, build_actor
 from unilab.envs import VecEnv, make
 from unilab.envs.unit_actions import action_scale
 from unilab.run.checkpoint import CheckpointError, load_checkpoint
@@ -23,33 +23,52 @@ FloatArray = NDArray[np.float32]
 Config = APPOConfig | OffPolicyConfig
 
 
-class Policy:
-    """Acts as a trained policy does, without noise, on the CPU: ``policy(obs)``.
-
-    Observations are those of the environment: they are normalized here as training did. Actions are within the
-    environment's bounds.
+class Mode(nn.Module):
+    """Actions [N, A] without noise, within the environment's bounds, for observations [N, O], which it normalizes.
 
     Args:
-        config: that it was trained with.
+        config: that the actor was trained with.
         weights: of the actor, its state dict.
         env: whose sizes and bounds it takes.
     """
 
+    low: Tensor
+    high: Tensor
+    half_range: Tensor
+    middle: Tensor
+
     def __init__(self, config: Config, weights: Mapping[str, Any], env: VecEnv) -> None:
-        self.config = config
-        self.obs_dim, self.action_dim = env.obs_dim, env.action_dim
-        self.action_low, self.action_high = env.action_low.copy(), env.action_high.copy()
-        self._mode: Callable[[Tensor], Tensor]
+        super().__init__()
+        self.actor: Actor | BoundedActor
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
             if isinstance(config, APPOConfig):
-                sampling = Actor(config, env.dims)
-                sampling.load_state_dict(weights)
-                self._mode = lambda obs: sampling(obs).mode
+                self.actor = Actor(config, env.dims)
+                bounds = {"low": env.action_low, "high": env.action_high}
             else:
-                self._scale = action_scale(env)
-                squashed = build_actor(config, env.obs_dim, env.action_dim)
-                squashed.load_state_dict(weights)
-                self._mode = squashed.mode
+                self.actor = build_actor(config, env.obs_dim, env.action_dim)
+                bounds = dict(zip(("half_range", "middle"), action_scale(env), strict=True))
+        self.actor.load_state_dict(weights)
+        for name, values in bounds.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if isinstance(self.actor, Actor):
+            return torch.clamp(self.actor(obs).mode, self.low, self.high)
+        return self.middle + self.half_range * self.actor.mode(obs)
+
+
+class Policy:
+    """Acts as a trained policy does, without noise, on the CPU: ``policy(obs)``.
+
+    Observations are those of the environment: they are normalized here as training did. Actions are within the
+    environment's bounds. ``mode`` is the network that computes them. Arguments are those of ``Mode``.
+    """
+
+    def __init__(self, config: Config, weights: Mapping[str, Any], env: VecEnv) -> None:
+        self.config = config
+        self.obs_dim, self.action_dim, self.num_actions = env.obs_dim, env.action_dim, env.num_actions
+        self.action_low, self.action_high = env.action_low.copy(), env.action_high.copy()
+        self.mode = Mode(config, weights, env).eval()
 
     @torch.no_grad()
     def __call__(self, obs: ArrayLike) -> FloatArray:
@@ -62,11 +81,8 @@ class Policy:
         if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             wanted = f"[N, {self.obs_dim}]"
             raise ValueError(f"expected observations {wanted}, got {list(rows.shape)}; obs[None] makes a row of one")
-        actions = self._mode(torch.from_numpy(rows)).numpy()
-        if isinstance(self.config, APPOConfig):
-            return np.clip(actions, self.action_low, self.action_high)
-        half_range, middle = self._scale
-        return middle + half_range * actions
+        actions: FloatArray = self.mode(torch.from_numpy(rows)).numpy()
+        return actions
 
 
 def load_policy(checkpoint: str | Path) -> Policy:

@@ -57,6 +57,8 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
         condim=3,
         priority=2,  # above the feet's: its friction and softness count
     )
+    if visible:
+        _paint(spec)
     option = spec.option
     option.timestep, option.iterations, option.ls_iterations = robot.timestep, robot.iterations, robot.ls_iterations
     option.integrator, option.cone = mujoco.mjtIntegrator.mjINT_EULER, mujoco.mjtCone.mjCONE_PYRAMIDAL
@@ -115,6 +117,25 @@ def _sense_ground(spec: Any, name: str, kind: mujoco.mjtObj) -> None:
         refname="world",
         intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
     )
+
+
+def _paint(spec: Any) -> None:
+    """Make the ground a chequerboard, on which motion is seen, below a sky."""
+    kinds, patterns = mujoco.mjtTexture, mujoco.mjtBuiltin
+    dark, light = [0.25, 0.3, 0.35], [0.35, 0.4, 0.45]
+    spec.add_texture(
+        name=GROUND, type=kinds.mjTEXTURE_2D, builtin=patterns.mjBUILTIN_CHECKER, rgb1=dark, rgb2=light,
+        width=256, height=256,
+    )  # fmt: skip
+    spec.add_texture(
+        name="sky", type=kinds.mjTEXTURE_SKYBOX, builtin=patterns.mjBUILTIN_GRADIENT, rgb1=[0.5, 0.65, 0.8],
+        rgb2=[0.9, 0.95, 1], width=256, height=256,
+    )  # fmt: skip
+    textures = [""] * mujoco.mjtTextureRole.mjNTEXROLE.value
+    textures[mujoco.mjtTextureRole.mjTEXROLE_RGB.value] = GROUND
+    spec.add_material(name=GROUND, textures=textures, texrepeat=[1, 1], texuniform=True)
+    spec.geom(GROUND).material = GROUND
+    spec.worldbody.add_light(pos=[0, 0, 5], dir=[0.3, 0.2, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 
 
 def _foot(spec: Any, robot: Robot, name: str) -> list[Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
+from unilab.envs.rendering.marks import arrow, label
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
 from unilab.envs.tasks.velocity.randomization import NOISE, Draws, Randomization
@@ -38,6 +39,7 @@ MOST_TILT = math.cos(math.radians(60))
 """cosine of the tilt beyond which a robot has fallen"""
 SOFT_LIMIT = 0.95
 """part of a joint's range that it may use without a cost"""
+COMMAND_COLOUR, VELOCITY_COLOUR = (0.1, 0.3, 1.0, 1.0), (0.1, 0.8, 0.2, 1.0)
 LEAST_COMMAND = 0.05
 """a command below it, in m/s and rad/s together, is to stand still"""
 
@@ -251,6 +253,42 @@ class Velocity(MujocoVecEnv):
         cfg = dataclasses.asdict(self.settings)
         outcome = follow(policy, type(self), episodes=episodes, seed=seed, num_threads=self.num_threads, **cfg)
         return dataclasses.asdict(outcome) | {"walks": outcome.walks}
+
+    # Elsewhere, and in pictures.
+
+    def deployment(self) -> dict[str, Any]:
+        joints = [self.model.joint(i).name for i in range(1, self.model.njnt)]
+        settings = self.settings
+        return super().deployment() | {
+            "observation_names": [
+                *(f"gyro.{axis}" for axis in "xyz"),
+                *(f"gravity.{axis}" for axis in "xyz"),
+                *(f"{part}.{joint}" for part in ("position", "velocity", "action") for joint in joints),
+                *(f"command.{name}" for name in ("forward", "sideways", "turn")),
+                "phase.cos",
+                "phase.sin",
+            ],
+            "default_pose": self._pose.tolist(),
+            "action_scale": [settings.action_scale] * len(joints),
+            "kp": by_joint(self.robot.kp, joints).tolist(),
+            "kd": by_joint(self.robot.kd, joints).tolist(),
+            "feet": list(self.robot.feet),
+            "gait": list(self.robot.gait),
+            "gait_frequency": self.robot.gait_frequency,
+            "swing": self._swing.tolist(),
+        }
+
+    def visible_model(self) -> mujoco.MjModel:
+        return build(self.robot, self.settings.contacts, self.settings.friction, visible=True)
+
+    def annotate(self, scene: mujoco.MjvScene, row: int) -> None:
+        """The commanded velocity as a blue arrow, the velocity as a green one, and both turn rates."""
+        command, commanded = self.state.command[row], np.zeros(3)
+        mujoco.mju_rotVecQuat(commanded, command * [1, 1, 0], self.qpos[row, 3:TRUNK_POSITIONS])
+        start = self.qpos[row, :3] + np.array([0, 0, 0.8 * self._standing[2]])
+        arrow(scene, start, start + commanded, COMMAND_COLOUR)
+        arrow(scene, start, start + self.qvel[row, :3] * [1, 1, 0], VELOCITY_COLOUR)
+        label(scene, start + np.array([0, 0, 0.05]), f"turn {command[2]:+.1f} rad/s, is {self.qvel[row, 5]:+.1f}")
 
     # Episodes.
 

@@ -1,0 +1,1 @@
+"""Environments to look at: pictures, videos and a window."""
