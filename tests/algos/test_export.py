@@ -127,7 +127,14 @@ def test_a_robots_file_says_what_the_robot_needs(checkpoint, tmp_path, name):
         assert json.loads(said["step_seconds"]) == pytest.approx(env.dt)
         np.testing.assert_allclose(json.loads(said["default_pose"]), env.init_qpos[7:])
         np.testing.assert_allclose(json.loads(said["kp"]), env.model.actuator_gainprm[:, 0])
-        assert np.shape(json.loads(said["swing"])) == (len(json.loads(said["gait"])), len(joints))
+        # the formula of docs/python.md
+        env.reset()
+        env.state.command[:] = 0.5, 0.0, 0.0
+        lift = np.clip(np.sin(2 * np.pi * (env.state.phase[0] + np.array(json.loads(said["gait"])))), 0, None)
+        actions = np.linspace(-1, 1, len(joints), dtype=np.float32)[None]
+        targets = np.array(json.loads(said["default_pose"])) + np.array(json.loads(said["action_scale"])) * actions[0]
+        targets += lift @ np.array(json.loads(said["swing"]))
+        np.testing.assert_allclose(env.apply_action(actions)[0], targets, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

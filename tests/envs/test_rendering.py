@@ -4,8 +4,11 @@ import ctypes.util
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from unittest import mock
 
 import mujoco
+import mujoco.viewer
 import numpy as np
 import pytest
 
@@ -16,6 +19,7 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.envs import make
 from unilab.envs.rendering import offscreen
 from unilab.envs.rendering.offscreen import RenderingError
+from unilab.envs.rendering.window import Window
 from unilab.run.checkpoint import save_checkpoint
 from unilab.run.loop import plain
 from unilab.settings import parse
@@ -80,6 +84,32 @@ def test_a_robots_command_and_velocity_are_drawn(name):
         assert arrow.type == mujoco.mjtGeom.mjGEOM_ARROW and arrow.size[2] == pytest.approx(0.5)
         np.testing.assert_allclose(arrow.mat[:, 2], [0, 1, 0], atol=1e-6)
         assert text.label.startswith("turn +0.3 rad/s, is ")
+
+
+@pytest.mark.parametrize("name", tried(VELOCITY)[:1])
+def test_the_viewer_follows_the_first_environment_until_it_is_closed(name, no_gl):
+    no_gl.setenv("DISPLAY", ":0")
+    opened = []
+
+    def launch(model, data, **options):
+        user_scn, open_now = mujoco.MjvScene(model, 100), [True]
+        viewer = mock.Mock(cam=mujoco.MjvCamera(), user_scn=user_scn, lock=nullcontext, data=data)
+        viewer.is_running, viewer.close = lambda: open_now[0], lambda: open_now.__setitem__(0, False)
+        opened.append(viewer)
+        return viewer
+
+    no_gl.setattr("mujoco.viewer.launch_passive", launch)
+    with make(name, 2, seed=0) as env, Window() as window:
+        env.reset()
+        window(env)
+        (viewer,) = opened
+        assert viewer.cam.type == mujoco.mjtCamera.mjCAMERA_TRACKING and viewer.user_scn.ngeom > 0
+        env.step(np.zeros((2, env.action_dim), np.float32))
+        window(env)
+        np.testing.assert_array_equal(viewer.data.qpos, env.qpos[0])
+        viewer.close()
+        window(env)
+        assert viewer.sync.call_count == 2
 
 
 @pytest.mark.parametrize(

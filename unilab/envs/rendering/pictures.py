@@ -53,18 +53,8 @@ class Pictures:
             ) from error
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = False
         self._camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(self._model, self._camera)
-        if self._model.nbody > 1:
-            self._camera.type, self._camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
-            self._camera.distance = DISTANCE * self._radius()
-        self._camera.azimuth, self._camera.elevation = AZIMUTH, ELEVATION
-
-    def _radius(self) -> float:
-        """Metres from the first body to the farthest part of all that is not the world's."""
         place(self._env, 0, self._model, self._data)
-        geoms = self._model.geom_bodyid > 0
-        distances = np.linalg.norm(self._data.geom_xpos[geoms] - self._data.xpos[1], axis=1)
-        return float((distances + self._model.geom_rbound[geoms]).max())
+        aim(self._camera, self._model, self._data)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,3 +91,14 @@ def place(env: MujocoVecEnv, row: int, model: mujoco.MjModel, data: mujoco.MjDat
     """Put the positions of the row into ``data``, of the visible model, and compute where everything is."""
     data.qpos[:], data.qvel[:] = env.qpos[row], env.qvel[row]
     mujoco.mj_forward(model, data)
+
+
+def aim(camera: mujoco.MjvCamera, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Let the camera follow the first body, so far away that all that is not the world's is to be seen."""
+    mujoco.mjv_defaultFreeCamera(model, camera)
+    camera.azimuth, camera.elevation = AZIMUTH, ELEVATION
+    geoms = model.geom_bodyid > 0
+    if geoms.any():
+        distances = np.linalg.norm(data.geom_xpos[geoms] - data.xpos[1], axis=1)
+        camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+        camera.distance = DISTANCE * float((distances + model.geom_rbound[geoms]).max())

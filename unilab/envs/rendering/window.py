@@ -28,14 +28,18 @@ class Window:
         import mujoco
         import mujoco.viewer
 
-        from unilab.envs.rendering.pictures import place, simulated
+        from unilab.envs.rendering.pictures import aim, place, simulated
 
         shown = simulated(env)
         if self._viewer is None:
             self._model = shown.visible_model()
             self._data = mujoco.MjData(self._model)
             place(shown, 0, self._model, self._data)
-            self._viewer = mujoco.viewer.launch_passive(self._model, self._data)
+            self._viewer = mujoco.viewer.launch_passive(
+                self._model, self._data, show_left_ui=False, show_right_ui=False
+            )
+            with self._viewer.lock():
+                aim(self._viewer.cam, self._model, self._data)
             self._next = time.monotonic()
         if not self._viewer.is_running():
             return
