@@ -45,13 +45,12 @@ class Video:
         self._made = 0
 
     def __call__(self, env: VecEnv) -> None:
-        if self._pictures is None:
-            self._begin(env)
+        pictures = self._pictures or self._begin(env)
         if self._made % self._every == 0 and self._made * self._dt < SECONDS:
-            self._encode(self._frame(self._pictures.draw()))
+            self._encode(self._frame(pictures.draw()))
         self._made += 1
 
-    def _begin(self, env: VecEnv) -> None:
+    def _begin(self, env: VecEnv) -> "Pictures":
         import av
 
         from unilab.envs.rendering.pictures import Pictures, simulated
@@ -70,6 +69,7 @@ class Video:
         self._stream: Any = self._file.add_stream("libx264", rate=rate)
         self._stream.height, self._stream.width = pictures.size
         self._stream.pix_fmt = "yuv420p"  # what browsers show
+        return pictures
 
     def _encode(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
