@@ -36,7 +36,7 @@ from harness.stats.inference import (
     paired_change,
     verdict,
 )
-from harness.suite.metrics import METRICS
+from harness.suite.metrics import METRICS, TIMES
 from harness.suite.text import value_text
 
 DETECT = 0.5
@@ -166,7 +166,7 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
             change=seen.value, interval=seen.interval, p=seen.p, smallest_effect=seen.smallest_effect,
             verdict=decided, reason=reason,
         )  # fmt: skip
-    if metric == "seconds_to_return":
+    if metric in TIMES:
         found = _with_missed_targets(found, pairs)
     if pairs.lost > 0 and found.verdict in ("same", "better"):
         reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
@@ -181,7 +181,10 @@ def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
     the target. The sign test looks at the pairs in which only one side missed it.
     """
     missed = np.array(
-        [[sum(math.isnan(both[side].seconds_to_return) for both in pair) for side in (0, 1)] for pair in pairs.across]
+        [
+            [sum(math.isnan(both[side].metric(found.metric)) for both in pair) for side in (0, 1)]
+            for pair in pairs.across
+        ]
     ).reshape(-1, 2)
     repeats = sum(map(len, pairs.across))
     base, new = (int(count) for count in missed.sum(axis=0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from harness.suite.metrics import RETURNS
+from harness.suite.metrics import RETURNS, TIMES
 from unilab.errors import UserError
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
@@ -30,7 +30,7 @@ SECOND_LOOK = 1000
 """number of the first repeat of the search's second look: those of the confirmation follow those of the search"""
 FIRST_SEED = 2000
 """number of the first seed that shows whether a trial learns as well as the baseline"""
-GROUPS = ("params", "budget_items")
+GROUPS = ("params", "budget_items", "judged")
 """fields that are dictionaries, flattened to dotted names"""
 
 
@@ -145,6 +145,10 @@ class Record:
     """mean episode return when the budget of env steps or seconds was used up"""
     seconds_to_return: float = math.nan
     """wall time until the target return was reached"""
+    seconds_to_success: float = math.nan
+    """wall time of the first kept policy with which the environment is solved, judged after the training"""
+    judged: dict[str, float] = field(default_factory=dict)
+    """what the environment says of the last policy, by name"""
     predicted_env_steps_per_second: float = math.nan
     """predicted before anything was run, from what the parts of a round cost"""
     async_efficiency: float = math.nan
@@ -204,7 +208,7 @@ class Record:
             raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")
         if not inside(values.get("log", "")):
             raise ValueError(f"the folder of a repeat is inside its study, not {values['log']!r}")
-        return cls(params=groups["params"], budget_items=groups["budget_items"], **values)
+        return cls(**groups, **values)
 
     @property
     def kind(self) -> str:
@@ -270,9 +274,8 @@ def typical(records: Iterable[Record], metric: str) -> float:
     """The value that stands for a configuration, in rankings and in tables.
 
     It is the interquartile mean over seeds for a return (Agarwal et al. 2021, arXiv:2108.13264), and the median for
-    everything else. For ``seconds_to_return`` a repeat that never got there counts as later than any other; the value
-    is NaN when half of the repeats or more did not. Leaving those out would favour a configuration that seldom gets
-    there.
+    everything else. For a time of ``TIMES`` a repeat that never got there counts as later than any other; the value is
+    NaN when half of the repeats or more did not. Leaving those out would favour a configuration that seldom gets there.
     """
     complete = [record for record in records if record.state == "complete"]
     if metric in RETURNS:
@@ -280,8 +283,8 @@ def typical(records: Iterable[Record], metric: str) -> float:
 
         values = [value for r in complete if math.isfinite(value := r.metric(metric))]
         return interquartile_mean(values) if values else math.nan
-    if metric == "seconds_to_return":
-        times = [math.inf if math.isnan(r.seconds_to_return) else r.seconds_to_return for r in complete]
+    if metric in TIMES:
+        times = [math.inf if math.isnan(value := r.metric(metric)) else value for r in complete]
         middle = statistics.median(times or [math.inf])
         return middle if math.isfinite(middle) else math.nan
     return median(complete, metric)

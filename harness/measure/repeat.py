@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from harness.measure import interference
 from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, Window
 from harness.trainers import trainer as trainers
+from harness.trainers.trainer import Judge
 from unilab.ipc.collector_error import ProcessFailure
 from unilab.run.progress import Progress
 
@@ -54,6 +55,8 @@ class TrialSpec:
     """that it has to itself; None: it may run on all"""
     evaluate: int | None = None
     """episodes that are played without noise after the training"""
+    judge: dict[str, float] | None = None
+    """``{"every_seconds": S, "episodes": N}``: policies are kept, and judged after the training"""
 
     @classmethod
     def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
@@ -62,6 +65,7 @@ class TrialSpec:
             trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
             return_at=None if measure.return_at is None else measure.return_at.to_dict(),
             target_return=measure.target_return, evaluate=measure.evaluate,
+            judge=None if measure.judge is None else dataclasses.asdict(measure.judge),
         )  # fmt: skip
 
 
@@ -108,7 +112,10 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         )  # fmt: skip
         # by lines: what was reported is there however the repeat ends
         with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as curve:
-            trainer.run(spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0)
+            keeping = {} if spec.judge is None else {"keep_seconds": spec.judge["every_seconds"]}
+            trainer.run(
+                spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0, **keeping
+            )
         found = found or interference.between(before, read())  # the trainer may end by itself
         result = window.result() | dataclasses.asdict(found) | {"load_average": load_average}
         if spec.cores is not None:  # the harness counted all of the machine
@@ -117,11 +124,39 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
             result |= dict.fromkeys(FRACTIONS, math.nan)
         if spec.evaluate is not None:
             result["evaluated_return"] = trainer.evaluate(spec.settings, folder, spec.evaluate)
+        if spec.judge is not None:
+            result |= judge_kept(trainer.kept(spec.settings, folder), int(spec.judge["episodes"]), folder, report)
     except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
         report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
         return False
     report({"event": "result", "result": _finite(result)})
     return True
+
+
+def judge_kept(
+    policies: Sequence[Judge], episodes: int, folder: Path, report: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    """``seconds_to_success`` and ``judged`` of a record; every judgement is a line of ``judged.jsonl``.
+
+    The policies are judged one after the other until one succeeds; what would come after it is not judged, but the
+    last one is. Nothing is assumed of those between.
+
+    Raises:
+        ValueError: the environment does not say whether it is solved.
+    """
+    succeeded, said, number = math.nan, {}, 0
+    with (folder / "judged.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
+        while number < len(policies):
+            seconds, said = policies[number](episodes)
+            said = {name: float(value) for name, value in said.items()}
+            if "success" not in said:
+                raise ValueError("the environment does not say whether it is solved: its judge() gives no 'success'")
+            lines.write(json.dumps({"wall_seconds": seconds, **_finite(said)}) + "\n")
+            report({"event": "judged"})  # it is alive
+            if said["success"] and math.isnan(succeeded):
+                succeeded, number = seconds, max(number, len(policies) - 2)
+            number += 1
+    return {"seconds_to_success": succeeded, "judged": {n: value for n, value in said.items() if math.isfinite(value)}}
 
 
 def describe(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Nothing is created. Nothing is started but a few steps of an environment that is
 import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
@@ -131,6 +132,16 @@ def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> 
     without = ", ".join(name for name, one in trained.items() if not one.evaluates)
     for key in [key for key, one in asked.items() if one is not None and without]:
         mistakes.found.append(source.error(key, f"{without} cannot be evaluated; leave it out"))
+    if suite.measure.judge is not None:
+        from unilab.envs.registry import judges
+
+        cannot = [name for name, one in trained.items() if not one.keeps]
+        for env in suite.tasks:
+            with suppress(ValueError):  # an unknown name is told elsewhere
+                cannot += [] if judges(env) else [f"the environment {env}"]
+        if cannot:
+            problem = f"{', '.join(cannot)} cannot be judged; leave it out"
+            mistakes.found.append(source.error(("measure", "judge"), problem))
     if len(suite.tasks) > 1:
         alternatives = {"confirm": suite.confirm, "pruner": suite.pruner, "pinned": suite.pinned}
         for name in [name for name, one in alternatives.items() if one]:

@@ -38,6 +38,8 @@ PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
 EPISODE_SECONDS = 0.2
 """for an episode that is played after the training"""
+JUDGED_SECONDS = 0.1
+"""for an episode of which the environment judges a policy, hundreds side by side"""
 FIRST_LOOK = 0.5
 """part of warm-up and steady window with which the search measures a trial where it looks at the best again"""
 
@@ -150,6 +152,9 @@ class Plan:
         """
         measure, limits = self.suite.measure, self.suite.limits
         around = PROCESS_SECONDS + EPISODE_SECONDS * (measure.evaluate or 0)
+        if measure.judge is not None:  # until one succeeds; of those that could be judged half are
+            kept = math.ceil(measure.least_seconds / measure.judge.every_seconds)
+            around += JUDGED_SECONDS * measure.judge.episodes * math.ceil((kept + 1) / 2)
         if measure.return_at is None:
             return around + measure.warmup_seconds + measure.steady_seconds
         if measure.return_at.seconds is None:

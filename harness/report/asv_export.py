@@ -44,6 +44,7 @@ TRACKED: dict[str, tuple[str, Callable[[Record], float]]] = {
     "track_negated_episode_return": ("negated return", lambda record: -record.episode_return),
     "track_negated_return_at_budget": ("negated return", lambda record: -record.return_at_budget),
     "track_seconds_to_return": ("seconds", lambda record: record.seconds_to_return),
+    "track_seconds_to_success": ("seconds", lambda record: record.seconds_to_success),
 }
 """numbers of a repeat, lower is better: their units, and how they are made"""
 

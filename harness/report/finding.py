@@ -410,7 +410,8 @@ def _claim(found: Finding) -> str:
         return text if alone or found.baseline is None else f"{text}, the baseline {base}"
     if metric in TIMES and math.isnan(found.value):
         return (
-            f"No trial reached the target return: trial {found.best} came to {number_text(found.came_to)}, the furthest"
+            f"No trial reached {TIMES[metric]}: trial {found.best} came to "
+            f"{'a return of ' * (metric != 'seconds_to_return')}{number_text(found.came_to)}, the furthest"
         )
     value = side_text(metric, found.value, found.value_interval, found.points)
     if alone and found.trials == 1:
@@ -449,7 +450,7 @@ def _seen(found: Finding) -> str:
 def side_text(metric: str, value: float, interval: Interval | None, points: Sequence[float]) -> str:
     """A value with what is known of its spread: ``130 env steps a second, median of 1 repeat``."""
     if metric in TIMES and math.isnan(value):
-        return f"target return not reached in most of {len(points)} repeats"
+        return f"{TIMES[metric].removeprefix('the ')} not reached in most of {len(points)} repeats"
     low, high = (value_text(metric, end) for end in interval or (min(points, default=0), max(points, default=0)))
     text = f"{value_text(metric, value)} {metric_text(metric)}"
     text += "" if interval is None else f" (95 % interval {low} to {high})"

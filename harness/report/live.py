@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
 from harness.predict.plan import Plan
-from harness.suite.text import bytes_text, minutes_text, number_text, settings_text, value_text
+from harness.suite.text import bytes_text, metric_text, minutes_text, number_text, settings_text, value_text
 
 PLAIN_SECONDS = 5.0
 """between lines of a pipe"""
@@ -126,9 +126,10 @@ class StudyDisplay(ProgressLine):
         if record.state == "complete":
             evaluated = record.evaluated_return
             without_noise = "" if math.isnan(evaluated) else f"{number_text(evaluated)} without noise, "
+            judged = "".join(f"{metric_text(name)} {number_text(value)}, " for name, value in record.judged.items())
             self._say(
                 f"{which}{number_text(record.env_steps_per_second)} steps/s, return "
-                f"{number_text(record.episode_return)}, {without_noise}"
+                f"{number_text(record.episode_return)}, {without_noise}{judged}"
                 f"policy lag {number_text(record.policy_lag_mean)}, {bytes_text(record.peak_host_bytes)}"
             )
             for warning in _warnings(record) if record.phase != "learning" else ():  # it is not measured for speed

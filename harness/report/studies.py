@@ -128,8 +128,8 @@ def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Tri
     for record in records:
         if phase in (None, record.phase):
             groups.setdefault(record.trial, []).append(record)
-    ends = [(r.steady_seconds, r.seconds_to_return) for r in records if r.state == "complete"]
-    latest = max((end for both in ends for end in both if math.isfinite(end)), default=math.nan)
+    ends = [(r.steady_seconds, *(r.metric(metric) for metric in TIMES)) for r in records if r.state == "complete"]
+    latest = max((end for own in ends for end in own if math.isfinite(end)), default=math.nan)
     return [Trial(number, tuple(groups[number]), latest) for number in sorted(groups)]
 
 

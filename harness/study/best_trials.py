@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from harness.measure.record import Phase, Record, attempts_that_count, typical
 from harness.stats.pareto import pareto_front
 from harness.study.learning import refused
+from harness.suite.metrics import TIMES
 from harness.suite.schema import Objective, Suite
 
 
 def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None) -> list[int]:
     """Trials that met all constraints, best first by the first objective; of several objectives only the Pareto front.
 
-    Those that are shown to learn worse than the baseline are left out. What did not reach a target return comes after
-    all that did, by how far it came.
+    Those that are shown to learn worse than the baseline are left out. What did not reach a target return, or success,
+    comes after all that did, by the return that it came to.
 
     ``phase`` None: the confirmation's repeats where a trial has them, the search's otherwise. What was confirmed comes
     first, then what the search looked at twice: a lucky repeat pushes nothing off that was measured more often. The
@@ -44,7 +45,7 @@ def ranking(records: Sequence[Record], suite: Suite, phase: Phase | None = None)
 def _score(records: Sequence[Record], objective: Objective, phase: Phase | None) -> tuple[bool, float]:
     """Of one trial, the more the better: whether it reached what was asked of it, and its value or how far it came."""
     found = value(records, objective.metric, phase)
-    if math.isnan(found) and objective.metric == "seconds_to_return":
+    if math.isnan(found) and objective.metric in TIMES:
         return False, value(records, "episode_return", phase)
     return True, found if objective.direction == "maximize" else -found
 
@@ -63,7 +64,7 @@ def value(records: Sequence[Record], metric: str, phase: Phase | None = None) ->
     took turns. A target that was not reached counts as measured.
     """
     found = typical(judged_by(records, phase), metric)
-    if math.isnan(found) and metric != "seconds_to_return":
+    if math.isnan(found) and metric not in TIMES:
         return typical(judged_by(records, "search"), metric)
     return found
 

@@ -51,6 +51,8 @@ class Told:
         bounds, target = suite.constraints.metrics, suite.measure.target_return
         values = {objective.metric: typical(records, objective.metric) for objective in suite.objectives}
         constraints = {"memory": 0.0} | {m: min(b.excess(typical(records, m)), FAR) for m, b in bounds.items()}
+        if "seconds_to_success" in values:
+            constraints["success"] = float(math.isnan(values["seconds_to_success"]))
         if "seconds_to_return" in values:
             reached, short = typical(records, "episode_return"), 0.0
             if target is not None and math.isnan(values["seconds_to_return"]):
@@ -61,8 +63,10 @@ class Told:
         if states & {"infeasible", "pruned"}:
             memory = float("infeasible" in states)
             return cls(TrialState.PRUNED, None, dict.fromkeys(constraints, 0.0) | {"memory": memory}, reason)
-        if constraints.get("target_return", 0.0) > 0 and "complete" in states:
-            return cls(TrialState.PRUNED, None, constraints, {"infeasible": "the target return was not reached"})
+        if "complete" in states:
+            for name, what in (("target_return", "the target return"), ("success", "success")):
+                if constraints.get(name, 0.0) > 0:
+                    return cls(TrialState.PRUNED, None, constraints, {"infeasible": f"{what} was not reached"})
         missing = [metric for metric, value in values.items() if math.isnan(value)]
         if missing:
             unmeasured: dict[str, str | None] = {"failed": f"no value of {', '.join(missing)} was measured"}

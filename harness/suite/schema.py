@@ -219,6 +219,16 @@ class ReturnAt(Group):
 
 
 @dataclass(frozen=True)
+class Judge(Group):
+    """The environment itself judges policies that were kept while a trial trained, after its training."""
+
+    every_seconds: Positive
+    """wall time of training between two policies that are kept; the last one always is"""
+    episodes: Count = 256
+    """that each policy plays"""
+
+
+@dataclass(frozen=True)
 class Measure(Group):
     """How a trial is measured."""
 
@@ -243,6 +253,9 @@ class Measure(Group):
     evaluate: Count | None = None
     """episodes that the trained policy plays without noise after the training, whose mean return is
     ``evaluated_return``; null: none"""
+    judge: Judge | None = None
+    """``seconds_to_success`` is the wall time of the first kept policy with which the environment is solved. Policies
+    are judged one after the other until then, and the last one. null: none are kept"""
 
     @property
     def steady_seconds(self) -> float:
@@ -425,7 +438,8 @@ class Suite(Group):
     @property
     def learns(self) -> bool:
         """Whether its repeats are measured for what they learn, and not for their speed alone."""
-        measured = self.measure.return_at is not None or self.measure.target_return is not None
+        measure = self.measure
+        measured = any(one is not None for one in (measure.return_at, measure.target_return, measure.judge))
         return measured or any(objective.metric in RETURNS for objective in self.objectives)
 
     @property
@@ -478,7 +492,7 @@ class Suite(Group):
 SECTIONS: dict[str, type] = {
     "measure": Measure, "confirm": Confirm, "sampler": Sampler, "pruner": Pruner, "limits": Limits,
     "trainers": Variant, "objectives": Objective, "search": Range, "constraints": Bounds, "measure.return_at": ReturnAt,
-    "confirm.learning": Learning,
+    "measure.judge": Judge, "confirm.learning": Learning,
 }  # fmt: skip
 
 _SUITE = pydantic.TypeAdapter(Suite)
@@ -591,6 +605,7 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
     unmeasured = {} if measure.return_at else {"return_at_budget": "return_at: {env_steps: N} or {seconds: S}"}
     unmeasured |= {} if measure.target_return is not None else {"seconds_to_return": "target_return: R"}
     unmeasured |= {} if measure.evaluate is not None else {"evaluated_return": "evaluate: EPISODES"}
+    unmeasured |= {} if measure.judge is not None else {"seconds_to_success": "judge: {every_seconds: S}"}
     if suite.learns and suite.confirm is not None and suite.confirm.learning is not None:
         yield ("confirm", "learning"), "this suite's repeats learn anyway, and are confirmed by that: leave it out"
     used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]

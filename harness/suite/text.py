@@ -3,11 +3,14 @@
 import math
 from typing import Any
 
+from harness.suite.metrics import TIMES
+
 NAMES = {
     "env_steps_per_second": "env steps a second", "samples_per_second": "samples a second",
     "updates_per_second": "updates a second", "episode_return": "return", "return_at_budget": "return at the budget",
     "evaluated_return": "return without noise",
-    "seconds_to_return": "seconds to the target return", "collector_busy_fraction": "collector busy",
+    "seconds_to_return": "seconds to the target return", "seconds_to_success": "seconds to success",
+    "collector_busy_fraction": "collector busy",
     "learner_busy_fraction": "learner busy", "policy_lag_mean": "policy lag", "peak_host_bytes": "peak host memory",
     "peak_shm_bytes": "peak shared memory", "peak_device_bytes": "peak device memory",
     "host_bytes": "host memory", "predicted_env_steps_per_second": "predicted env steps a second",
@@ -34,7 +37,7 @@ def metric_text(metric: str) -> str:
 
 def value_text(metric: str, value: float) -> str:
     """A value of a metric; a dash for what was not measured."""
-    if metric == "seconds_to_return" and math.isnan(value):
+    if metric in TIMES and math.isnan(value):
         return "not reached"
     return bytes_text(value) if metric.endswith("_bytes") and math.isfinite(value) else number_text(value)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
-from harness.trainers.trainer import ConfiguredTrainer, OnProgress
+from harness.trainers.trainer import ConfiguredTrainer, Judge, OnProgress
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
     from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
     from unilab.envs.sizes import EnvSizes
     from unilab.ipc.memory_budget import MemoryBudget
+
+ALL = 2**31
+"""more checkpoints, and more iterations, than any run has"""
 
 
 class OwnTrainer(ConfiguredTrainer):
@@ -90,8 +93,11 @@ class OwnTrainer(ConfiguredTrainer):
         log_dir: Path,
         max_iterations: int,
         save_interval: int = 50,
+        keep_seconds: float | None = None,
         **limits: Any,
     ) -> Summary:
+        if keep_seconds is not None:  # by time alone
+            settings, save_interval = {**settings, "save_seconds": keep_seconds, "keep_checkpoints": ALL}, ALL
         with self.runner(settings) as runner:
             return runner.learn(max_iterations, save_interval, str(log_dir), on_iteration=on_progress, **limits)
 
@@ -100,6 +106,14 @@ class OwnTrainer(ConfiguredTrainer):
             from unilab.algos.torch.evaluate import evaluate
 
         return float(evaluate(log_dir, episodes, self.config(settings).seed)["return_mean"])
+
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+        with loading():
+            from unilab.algos.torch.evaluate import judge
+
+        checkpoints = sorted(log_dir.glob("checkpoint-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2]))
+        seed = self.config(settings).seed
+        return [functools.partial(judge, path, seed=seed) for path in checkpoints]
 
 
 class APPOTrainer(OwnTrainer):

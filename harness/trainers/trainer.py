@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
     from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
+Judge = Callable[[int], tuple[float, dict[str, float]]]
+"""for a number of episodes the wall time that a policy was trained for, and what its environment says of it"""
 ENTERED = "HARNESS_PYTHON"
 """variable of the environment: the interpreter that ``enter`` made a process one of"""
 OLD_ADAPTERS = "harness.adapters."
@@ -114,12 +116,14 @@ class Trainer(ABC):
         max_seconds: float | None = None,
         save_interval: int = 50,
         resume: Path | None = None,
+        keep_seconds: float | None = None,
     ) -> Summary:
         """Train until ``on_progress`` returns False or a limit is reached.
 
         ``save_interval`` is iterations between checkpoints, or 0: none while it trains, because it is measured.
-        ``on_progress`` is called after every iteration with counters since the start; their differences are what is
-        measured.
+        ``keep_seconds`` is the wall time between two policies that are kept for ``kept``; only a trainer that has this
+        method is given it. ``on_progress`` is called after every iteration with counters since the start; their
+        differences are what is measured.
         """
 
     def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
@@ -136,6 +140,20 @@ class Trainer(ABC):
     def evaluates(self) -> bool:
         """Whether it has ``evaluate``."""
         return type(self).evaluate is not Trainer.evaluate
+
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+        """The policies that ``run`` has just kept, oldest first, to be judged by their environment.
+
+        Args:
+            settings: those of the run, whose seed decides about the episodes.
+            log_dir: of the run.
+        """
+        raise NotImplementedError
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has ``kept``."""
+        return type(self).kept is not Trainer.kept
 
 
 def threads_text(trainer: Trainer, settings: Mapping[str, Any]) -> str:

@@ -107,6 +107,16 @@ def simulates_here(name: str) -> bool:
     return str(gymnasium.spec(name).entry_point).startswith("gymnasium.")
 
 
+def judges(name: str) -> bool:
+    """Whether an environment may say that a policy solves it (``VecEnv.judge``); true where that is not known.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    factory = _find(name)
+    return not isinstance(factory, type) or getattr(factory, "judge", VecEnv.judge) is not VecEnv.judge
+
+
 def _find(name: str) -> Factory:
     entry = _FACTORIES.get(name)
     if entry is None:

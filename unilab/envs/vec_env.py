@@ -178,6 +178,9 @@ class VecEnv(ABC):
     def judge(self, policy: Callable[[FloatArray], FloatArray], episodes: int, seed: int) -> dict[str, float]:
         """What the task itself says of a policy beside returns, by name; it steps environments of its own.
 
+        ``success`` among the names is whether the policy solves the task. A task that says so can be trained for the
+        time until it is solved.
+
         Args:
             policy: actions [N, A] for observations [N, O], without noise.
             episodes: that are to be played.

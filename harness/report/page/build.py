@@ -1,6 +1,7 @@
 """A study's page: the answer, every section in its order, and the table of all trials."""
 
 import math
+import statistics
 from typing import Any
 
 from harness.report.finding import (
@@ -80,25 +81,33 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
 def final_policies(study: ReportedStudy) -> Section:
     """Every configuration in each environment, by the first objective."""
     metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
-    rows = []
+    rows, judged = [], sorted({name for record in study.records for name in record.judged})
     for env, own in found.items():
         for one in own:
             ends = (cell(metric, end) for end in one.interval or (math.nan, math.nan))
             repeats = f"{one.reached} of {len(one.trial.counted)}"
             steps = one.trial.value("env_steps")
-            rows.append((env, one.name, cell(metric, one.value), *ends, one.word, one.ahead, repeats, steps))
+            last = (statistics.median([r.judged[name] for r in one.trial.complete if name in r.judged] or [math.nan])
+                    for name in judged)  # fmt: skip
+            rows.append((env, one.name, cell(metric, one.value), *ends, one.word, one.ahead, repeats, steps, *last))
     episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
     text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
     if metric in RETURNS:
         text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "
         text += f"bootstrap interval from {BOOTSTRAPPED} seeds on. "
+    if metric == "seconds_to_return":
+        text += f"The target is a mean return of {number_text(study.suite.measure.target_return)}. "
+    if study.suite.measure.judge is not None:
+        text += f"The environment judged kept policies in {study.suite.measure.judge.episodes} episodes each; "
+        text += "what it says of the last one is a median over the repeats. "
     if metric in TIMES:
-        text += f"The target is a mean return of {number_text(study.suite.measure.target_return)}. A repeat that did "
-        text += "not reach it counts as the longest training, so that differences are at least as large. "
+        text += f"A repeat that did not reach {TIMES[metric]} counts as the longest training, so that differences are "
+        text += "at least as large. "
     if episodes is not None:
         text += f"After its training each policy played {episodes} whole episodes without noise. "
     text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
     columns = ("environment", "of", name, "low", "high", f"{baseline} is", "by", "repeats", "env steps")
+    columns += tuple(metric_text(name) for name in judged)
     title = "Results" if episodes is None else "Final policies"
     return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
 

@@ -5,6 +5,7 @@ runs in the process of a repeat or of ``harness train``, or in the interpreter t
 (``harness.trainers.trainer.enter``).
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -13,20 +14,24 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.trainers.trainer import ENTERED, ConfiguredTrainer, OnProgress
+from harness.trainers.trainer import ENTERED, ConfiguredTrainer, Judge, OnProgress
 from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
 from unilab.run.signals import stop_on_signals
 from unilab.settings import Placement, SettingsError, flatten
+
+if TYPE_CHECKING:
+    from unilab.envs import VecEnv
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """a trained policy without noise: actions [N, A] for observations [N, O]"""
@@ -52,10 +57,18 @@ class Report:
     """What a driver calls with its counters after each iteration; False once it should stop."""
 
     def __init__(
-        self, on_progress: OnProgress, signals: stop_on_signals, max_iterations: int, max_seconds: float | None
+        self,
+        on_progress: OnProgress,
+        signals: stop_on_signals,
+        max_iterations: int,
+        max_seconds: float | None,
+        keep_seconds: float | None = None,
     ) -> None:
         self._on_progress, self._signals = on_progress, signals
         self._max_iterations, self._max_seconds = max_iterations, math.inf if max_seconds is None else max_seconds
+        self._keep_seconds = math.inf if keep_seconds is None else keep_seconds
+        self.kept: list[tuple[float, Act]] = []
+        """policies as they were, each with the wall time of training"""
         self._began = time.monotonic()
         self.progress = Progress()
         self.stopped_by: str | None = None
@@ -64,9 +77,15 @@ class Report:
         """The wall time of training begins here."""
         self._began = time.monotonic()
 
-    def __call__(self, **counters: Any) -> bool:
-        """Report fields of ``unilab.run.progress.Progress``, all cumulative; the wall time is added here."""
+    def __call__(self, policy: Callable[[], Act], **counters: Any) -> bool:
+        """Report fields of ``unilab.run.progress.Progress``, all cumulative; the wall time is added here.
+
+        ``policy`` gives the policy as it is now, and is called when one is to be kept.
+        """
         self.progress = Progress(**{**UNKNOWN, "wall_seconds": time.monotonic() - self._began, **counters})
+        seconds = self.progress.wall_seconds
+        if seconds - (self.kept[-1][0] if self.kept else 0.0) >= self._keep_seconds:
+            self.kept.append((seconds, policy()))
         if not self._on_progress(self.progress):
             self.stopped_by = "callback"
         elif self.progress.iteration >= self._max_iterations:
@@ -144,6 +163,7 @@ class ForeignTrainer(ConfiguredTrainer):
     def __init__(self, config_type: type[ForeignConfig], driver: str, package: str, extra: str) -> None:
         super().__init__(config_type)
         self._policy: Act | None = None
+        self._kept: list[tuple[float, Act]] = []
         self._driver, self._package, self._extra = driver, package, extra
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
@@ -178,6 +198,7 @@ class ForeignTrainer(ConfiguredTrainer):
         max_iterations: int,
         max_seconds: float | None = None,
         resume: Path | None = None,
+        keep_seconds: float | None = None,
         **_: Any,
     ) -> Summary:
         """Train until ``on_progress`` returns False, a signal or a limit; the package's own model is saved then.
@@ -195,28 +216,45 @@ class ForeignTrainer(ConfiguredTrainer):
         module, function = self._driver.split(":")
         train = getattr(importlib.import_module(module), function)
         with stop_on_signals() as signals:
-            report = Report(on_progress, signals, max_iterations, max_seconds)
+            report = Report(on_progress, signals, max_iterations, max_seconds, keep_seconds)
             # packages take no tuples
             self._policy = train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)
         if not report.stopping:
             raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
+        end = report.progress.wall_seconds
+        self._kept = [*(one for one in report.kept if one[0] < end), (end, self._policy)]
         return Summary(report.progress, str(report.stopped_by), None)
 
     def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
         """Play the episodes that our own trainers play with this seed."""
         from unilab.algos.torch.evaluate import MOST_ENVS, play
+
+        assert self._policy is not None, "run comes before"
+        num_envs = min(episodes, MOST_ENVS)
+        with self._acting(settings, self._policy, num_envs) as (env, act, seed):
+            returns, _ = play(env, act, seed, -(-episodes // num_envs))
+        return float(np.mean(returns))
+
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+        def judge(seconds: float, policy: Act, episodes: int) -> tuple[float, dict[str, float]]:
+            with self._acting(settings, policy, 1) as (env, act, seed):
+                return seconds, env.judge(act, episodes, seed)
+
+        return [functools.partial(judge, *one) for one in self._kept]
+
+    @contextmanager
+    def _acting(self, settings: Mapping[str, Any], policy: Act, num_envs: int) -> Iterator[tuple["VecEnv", Act, int]]:
+        """Environments, the policy within their bounds of actions, and the seed that decides about the episodes."""
         from unilab.envs import make
         from unilab.run.seeding import derive_seed
 
         def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
-            assert self._policy is not None, "run comes before"
-            return np.clip(self._policy(obs).reshape(len(obs), -1), env.action_low, env.action_high)
+            return np.clip(policy(obs).reshape(len(obs), -1), env.action_low, env.action_high)
 
         config: ForeignConfig = self.config(settings)
-        num_envs, seed = min(episodes, MOST_ENVS), derive_seed(config.seed, "evaluation")
+        seed = derive_seed(config.seed, "evaluation")
         with make(self.evaluated_in(config), num_envs, env_cfg_override=config.env_cfg, seed=seed) as env:
-            returns, _ = play(env, act, seed, -(-episodes // num_envs))
-        return float(np.mean(returns))
+            yield env, act, seed
 
     def evaluated_in(self, config: ForeignConfig) -> str:
         """Name of the environment."""

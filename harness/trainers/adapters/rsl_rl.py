@@ -3,6 +3,7 @@
 Settings are those of its configuration, with the defaults of its classes (version 5.5).
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -103,14 +104,15 @@ class PPO(GaussianTrainer):
 
 
 def acting(actor: Any) -> Act:
-    """What an ``rsl_rl.models.MLPModel`` does without noise."""
+    """What an ``rsl_rl.models.MLPModel`` does now without noise, however it goes on learning."""
     import torch
 
-    actor = actor.to("cpu").eval()
+    normalizer, network = (copy.deepcopy(part).to("cpu").eval() for part in (actor.obs_normalizer, actor.mlp))
+    chosen = actor.distribution.deterministic_output
 
     @torch.inference_mode()
     def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        return actor.distribution.deterministic_output(actor.mlp(actor.obs_normalizer(torch.from_numpy(obs)))).numpy()
+        return chosen(network(normalizer(torch.from_numpy(obs)))).numpy()
 
     return act
 

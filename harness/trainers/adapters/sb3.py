@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer
+from unilab.envs import names
 from unilab.run.config import STRICT, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from unilab.settings import Placement
 
@@ -38,7 +39,8 @@ class SB3Config(ForeignConfig):
     """What the three algorithms have in common.
 
     ``env`` is a gymnasium id; the names of this project's tasks stand for those that they were made after
-    (HalfCheetah: HalfCheetah-v5). ``env_cfg`` are arguments of ``gymnasium.make``.
+    (HalfCheetah: HalfCheetah-v5). ``env_cfg`` are arguments of ``gymnasium.make``. Robots, which gymnasium does not
+    have, are this project's own: all are stepped together, and ``vec_env`` has no meaning.
     """
 
     n_envs: PositiveInt = 1
@@ -117,7 +119,7 @@ class SB3Trainer(ForeignTrainer):
         super().__init__(config_type, f"harness.trainers.adapters.drivers.sb3:{function}", "stable_baselines3", "sb3")
 
     def evaluated_in(self, config: ForeignConfig) -> str:
-        return gymnasium_id(config.env)
+        return gymnasium_id(config.env) or config.env
 
 
 class PPO(SB3Trainer):
@@ -141,15 +143,18 @@ class TD3(SB3Trainer):
         super().__init__(TD3Config, "train_td3")
 
 
-def gymnasium_id(env: str) -> str:
-    """``env`` itself, or with the version of gymnasium's task that ours of that name was made after."""
+def gymnasium_id(env: str) -> str | None:
+    """``env`` itself, or with the version of gymnasium's task that ours of that name was made after; None: it is an
+    environment of this project alone."""
     import gymnasium
 
     if env in gymnasium.registry or ":" in env:
         return env
     if f"{env}-v5" in gymnasium.registry:
         return f"{env}-v5"
-    raise ValueError(f"Stable-Baselines3 trains in gymnasium's environments, and '{env}' is none")
+    if env in names():
+        return None
+    raise ValueError(f"Stable-Baselines3 knows no environment '{env}': neither gymnasium nor this project has it")
 
 
 def constructor_arguments(settings: dict[str, Any]) -> dict[str, Any]:

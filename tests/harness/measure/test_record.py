@@ -132,9 +132,10 @@ def test_returns_are_summed_up_by_their_interquartile_mean_all_else_by_the_media
     ("times", "expected"), [([3.0, math.nan, 5.0], 5.0), ([3.0, math.nan], math.nan), ([4.0], 4.0), ([], math.nan)]
 )
 def test_who_never_reached_the_target_was_later_than_all_who_did(times: list[float], expected: float) -> None:
-    records = [record(0, i, seconds_to_return=seconds) for i, seconds in enumerate(times)]
-    failed = record(0, 9, state="failed", seconds_to_return=1.0)
-    assert typical([*records, failed], "seconds_to_return") == pytest.approx(expected, nan_ok=True)
+    for metric in ("seconds_to_return", "seconds_to_success"):
+        records = [record(0, i, **{metric: seconds}) for i, seconds in enumerate(times)]
+        failed = record(0, 9, state="failed", **{metric: 1.0})
+        assert typical([*records, failed], metric) == pytest.approx(expected, nan_ok=True)
 
 
 def test_an_attempt_that_failed_does_not_take_the_place_of_a_disturbed_number() -> None:

@@ -551,6 +551,27 @@ def test_a_target_that_is_not_reached_is_a_constraint_and_no_time_is_made_up(mak
     assert set(ranked[:2]) == {40, 80} and ranked[2:] == [20, 10], "who does not reach it comes after, by its return"
 
 
+def test_policies_that_are_judged_afterwards_say_when_the_environment_was_solved(make_plan, tmp_path) -> None:
+    judged = "measure={warmup_seconds: 0.01, return_at: {env_steps: 2000}, judge: {every_seconds: 0.1, episodes: 80}}"
+    plan = make_plan(judged, "objectives=[seconds_to_success]", "limits.trials=4")
+    records = sweep(plan, tmp_path)
+    found = {r.params["speed"]: r for r in records}
+    assert {speed: one.seconds_to_success for speed, one in found.items() if speed >= 40} == {40: 0.4, 80: 0.2}
+    assert math.isnan(found[20].seconds_to_success) and found[20].judged == {"error": 0.8, "success": 0.0}
+    assert found[80].judged == {"error": 0.2, "success": 1.0}, "of the last one"
+    lines = (plan.folder(tmp_path) / found[80].log / "judged.jsonl").read_text().splitlines()
+    assert [json.loads(line)["wall_seconds"] for line in lines] == [0.1, 0.2, 0.5], "none between is judged"
+    assert Record.from_flat(found[80].flat()) == found[80]
+    with Study(plan.folder(tmp_path)) as study:
+        trials = {t.params["speed"]: t for t in study.open_optuna(["minimize"]).trials}
+    assert {speed: t.state.name for speed, t in trials.items()} == {
+        10: "PRUNED", 20: "PRUNED", 40: "COMPLETE", 80: "COMPLETE"
+    }  # fmt: skip
+    assert trials[20].user_attrs["infeasible"] == "success was not reached"
+    ranked = [records[trial].params["speed"] for trial in ranking(records, plan.suite)]
+    assert ranked == [80, 40, 20, 10], "who does not reach it comes after, by its return"
+
+
 def test_constraints_on_memory_and_return_keep_trials_from_being_best(make_plan, tmp_path) -> None:
     limits = "constraints={episode_return: {max: 500}, return_at_budget: {min: 150}, peak_host_bytes: {max: 1}}"
     plan = make_plan("measure={warmup_seconds: 0.01, return_at: {seconds: 0.1}}", limits, "limits.trials=4")

@@ -55,6 +55,13 @@ MINIMAL = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
             "measure.disturbed_retries",
             ["greater than or equal to 0"],
         ),
+        (MINIMAL + "objectives: [seconds_to_success]\n", 4, "objectives", ["only with measure.judge: {every_"]),
+        (
+            MINIMAL + "measure: {judge: {every: 3}}\n",
+            4,
+            "measure.judge.every",
+            ["unknown key; known: episodes, every_seconds"],
+        ),
         (MINIMAL + "objectives: [seconds_to_return]\n", 4, "objectives", ["only with measure.target_return: R"]),
         (
             MINIMAL + "constraints: {return_at_budget: {min: 4}}\n",

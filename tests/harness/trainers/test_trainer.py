@@ -10,7 +10,9 @@ from harness.predict import checks
 from harness.predict import plan as plans
 from harness.runs import training
 from harness.trainers import trainer as trainers
+from tests.algos.appo.counting_env import CountingEnv
 from tests.harness.study.test_search import sweep
+from unilab.run.progress import Progress
 from unilab.settings import SettingsError
 
 HEAD = "name: a\ntrainer: sac\nenv: HalfCheetah\n"
@@ -48,6 +50,35 @@ def test_a_preset_is_part_of_a_suite_and_of_a_configuration(tmp_path: Path) -> N
     assert (content["settings"]["algorithm.tau"], content["settings"]["num_envs"]) == (0.1, 128)
     with pytest.raises(InputError, match=r"--set: settings\.preset: Input should be 'fast', got 'slow'"):
         training.load(path, ["settings.preset=slow"])
+
+
+def test_only_what_an_environment_judges_can_be_trained_for_success(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"measure\.judge: the environment HalfCheetah cannot be judged; leave it out"):
+        plans.make(suite(tmp_path, "measure: {judge: {every_seconds: 9}}\n"))
+
+
+class Judging(CountingEnv):
+    """Says for how many episodes it was asked."""
+
+    def judge(self, policy, episodes, seed):
+        return {"success": policy(self.obs).shape == (1, 1), "episodes": episodes}
+
+
+def test_checkpoints_are_kept_by_time_and_judged_afterwards(tmp_path: Path) -> None:
+    trainer = trainers.get("appo")
+    settings = {"env": f"{__name__}:Judging", "mode": "sync", "num_envs": 4, "steps_per_env": 4}
+    settings |= {"network.actor": [4], "network.critic": [4], "learner_threads": 1}
+    seen: list[float] = []
+
+    def more(progress: Progress) -> bool:
+        seen.append(progress.wall_seconds)
+        return seen[-1] - seen[0] < 0.6
+
+    trainer.run(settings, more, log_dir=tmp_path, max_iterations=10**6, save_interval=0, keep_seconds=0.2)
+    judgements = [judge(7) for judge in trainer.kept(settings, tmp_path)]
+    seconds = [one for one, _ in judgements]
+    assert len(seconds) >= 2 and seconds == sorted(set(seconds)) and seconds[-1] == seen[-1]
+    assert judgements[0][1] == {"success": True, "episodes": 7}
 
 
 def test_each_trainer_has_its_own_settings() -> None:

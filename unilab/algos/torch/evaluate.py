@@ -73,6 +73,17 @@ def evaluate(
     }
 
 
+def judge(checkpoint: str | Path, episodes: int, seed: int = 0) -> tuple[float, dict[str, float]]:
+    """Seconds that a checkpoint's policy was trained for, and what the task says of it (``VecEnv.judge``).
+
+    Raises:
+        CheckpointError: as ``evaluate``.
+    """
+    seed = derive_seed(seed, "evaluation")
+    with restored(checkpoint, 1, seed) as (policy, env, saved):
+        return float(saved["progress"]["wall_seconds"]), env.judge(policy, episodes, seed)
+
+
 def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], None]) -> float:
     """Mean return of ``eval_episodes`` whole episodes, played without noise and from the same starts each time.
 

@@ -44,7 +44,9 @@ class UnilabEnv(VecEnv):
         return torch.from_numpy(self._env.elapsed_steps.copy())
 
     def get_observations(self) -> TensorDict:
-        return TensorDict({"policy": torch.from_numpy(self._env.obs).clone()}, batch_size=self.num_envs)
+        seen = {"policy": self._env.obs} | ({} if self._env.critic is None else {"critic": self._env.critic})
+        copies = {name: torch.from_numpy(array).clone() for name, array in seen.items()}
+        return TensorDict(copies, batch_size=self.num_envs)
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
         result = self._env.step(actions.clamp(self._low, self._high).numpy())
@@ -67,7 +69,10 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
             **networks(settings),
             "algorithm": {"class_name": "rsl_rl.algorithms.PPO", **group(settings, "algorithm")},
             "num_steps_per_env": settings["num_steps_per_env"],
-            "obs_groups": {"actor": ["policy"], "critic": ["policy"]},
+            "obs_groups": {
+                "actor": ["policy"],
+                "critic": ["critic" if "critic" in env.get_observations() else "policy"],
+            },
             "save_interval": sys.maxsize,
         }
         with (log_dir / "rsl_rl.log").open("w") as printed, redirect_stdout(printed):  # it prints its networks
@@ -80,6 +85,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
             collecting, learning = collecting + collect_time, learning + learn_time
             env_steps = (it + 1) * settings["num_envs"] * settings["num_steps_per_env"]
             more = report(
+                lambda: acting(runner.alg.get_policy()),
                 **in_turns(env_steps, collecting, learning),
                 iteration=it + 1,
                 updates=updates.count,

@@ -1,6 +1,8 @@
 """Trains Stable-Baselines3's PPO, SAC and TD3."""
 
+import copy
 import functools
+import io
 import math
 import sys
 import time
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,10 +19,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from harness.trainers.adapters.foreign import Act, Report, UpdateCounter, in_turns
 from harness.trainers.adapters.sb3 import constructor_arguments, gymnasium_id
+from unilab.envs import make
+from unilab.run.acting import EpisodeCounter
 
 ACTIVATIONS = {
     "tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU, "leaky_relu": torch.nn.LeakyReLU,
@@ -39,18 +45,13 @@ def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Repo
     try:
         model = build(algorithm, settings, env)
         report.start()
-        model.learn(sys.maxsize, callback=Counting(report, settings["batch_size"]))
+        model.learn(sys.maxsize, callback=Counting(report, settings["batch_size"], env))
         model.save(log_dir / "model.zip")
         if isinstance(env, VecNormalize):
             env.save(str(log_dir / "normalize.pkl"))
     finally:
         env.close()
-
-    def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = env.normalize_obs(obs) if isinstance(env, VecNormalize) else obs
-        return np.asarray(model.predict(np.asarray(rows), deterministic=True)[0], np.float32)
-
-    return act
+    return acting(model, env)
 
 
 train_ppo = functools.partial(train, PPO)
@@ -58,14 +59,84 @@ train_sac = functools.partial(train, SAC)
 train_td3 = functools.partial(train, TD3)
 
 
+def acting(model: BaseAlgorithm, env: VecEnv) -> Act:
+    """What the policy does now without noise, however it goes on learning."""
+    file = io.BytesIO()
+    model.policy.save(file)
+    file.seek(0)
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
+        policy = type(model.policy).load(file, device="cpu")
+    seen = copy.deepcopy(env.obs_rms) if isinstance(env, VecNormalize) else None
+
+    def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = obs
+        if isinstance(seen, RunningMeanStd):
+            rows = (obs - seen.mean) / np.sqrt(seen.var + env.epsilon)
+            rows = np.clip(rows, -env.clip_obs, env.clip_obs).astype(np.float32)
+        return np.asarray(policy.predict(rows, deterministic=True)[0], np.float32)
+
+    return act
+
+
+class BatchedEnv(VecEnv):
+    """An environment of this project behind Stable-Baselines3's interface; its physics threads are ``threads``."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._env = make(
+            settings["env"], settings["n_envs"], env_cfg_override=settings["env_cfg"], seed=settings["seed"],
+            num_threads=settings["threads"],
+        )  # fmt: skip
+        self._episodes = EpisodeCounter(self._env.num_envs)
+        everything = spaces.Box(-np.inf, np.inf, (self._env.obs_dim,), np.float32)
+        super().__init__(self._env.num_envs, everything, spaces.Box(self._env.action_low, self._env.action_high))
+
+    def reset(self) -> Any:
+        return self._env.reset()[0].copy()
+
+    def step_async(self, actions: NDArray[np.float32]) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        result = self._env.step(self._actions)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = self._episodes.step(result.reward, result.final_ids)
+        for row, final, (total, length) in zip(result.final_ids, result.final_obs, ended, strict=True):
+            infos[row] = {
+                "terminal_observation": final.copy(),
+                "TimeLimit.truncated": bool(result.truncated[row]),
+                "episode": {"r": float(total), "l": int(length)},
+            }
+        return result.obs.copy(), result.reward.copy(), result.terminated | result.truncated, infos
+
+    def close(self) -> None:
+        self._env.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self._env, attr_name, None)] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise NotImplementedError("its environments have no attributes of their own")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise NotImplementedError("its environments have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
 def make_env(settings: dict[str, Any]) -> VecEnv:
     kind = SubprocVecEnv if settings["vec_env"] == "subproc" else DummyVecEnv
-    env: VecEnv = make_vec_env(
-        gymnasium_id(settings["env"]),
-        n_envs=settings["n_envs"],
-        seed=settings["seed"],
-        env_kwargs=settings["env_cfg"],
-        vec_env_cls=kind,
+    name = gymnasium_id(settings["env"])
+    env: VecEnv = (
+        BatchedEnv(settings)
+        if name is None
+        else make_vec_env(
+            name,
+            n_envs=settings["n_envs"],
+            seed=settings["seed"],
+            env_kwargs=settings["env_cfg"],
+            vec_env_cls=kind,
+        )
     )
     return VecNormalize(env, gamma=settings["gamma"]) if settings["normalize"] else env
 
@@ -88,9 +159,9 @@ def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv)
 class Counting(BaseCallback):
     """Reports before each rollout, when all env steps so far were trained on; the first updates awaited."""
 
-    def __init__(self, report: Report, batch_size: int) -> None:
+    def __init__(self, report: Report, batch_size: int, env: VecEnv) -> None:
         super().__init__()
-        self._report, self._batch_size = report, batch_size
+        self._report, self._batch_size, self._env = report, batch_size, env
         self._more = True
         self._iteration = self._episodes = 0
         self._collecting = self._learning = 0.0
@@ -120,6 +191,7 @@ class Counting(BaseCallback):
         episodes = list(self.model.ep_info_buffer or ())
         returns, lengths = ([episode[key] for episode in episodes] for key in ("r", "l"))
         self._more = self._more and self._report(
+            lambda: acting(self.model, self._env),
             **in_turns(self.model.num_timesteps, self._collecting, self._learning),
             iteration=self._iteration,
             updates=updates,

@@ -126,6 +126,7 @@ class CountingRunner(appo.APPORunner):
         filled = sum(version >= 0 for version in pool.slot_versions)
         self._samples += filled * rollout * self._learner.num_learning_epochs
         more = self.report(
+            self.act,
             iteration=self._iteration,
             updates=self._updates.count,
             samples=self._samples,

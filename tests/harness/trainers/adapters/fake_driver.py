@@ -1,12 +1,15 @@
 """A driver that trains nothing, and a trainer for it."""
 
+import functools
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.trainers.adapters.foreign import ForeignConfig, ForeignTrainer, Report
+import numpy as np
+
+from harness.trainers.adapters.foreign import Act, ForeignConfig, ForeignTrainer, Report
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,15 @@ class FakeForeign(ForeignTrainer):
         super().__init__(FakeConfig, "tests.harness.trainers.adapters.fake_driver:train", package, "fake")
 
 
-def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
+def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     (log_dir / "started").write_text(sys.executable)
     report.start()
     iteration = 0
-    while report(iteration=iteration, env_steps=iteration * settings["speed"], metrics={"loss": 0.5}):
+
+    def policy() -> Act:
+        return functools.partial(np.full_like, fill_value=iteration / 100)
+
+    while report(policy, iteration=iteration, env_steps=iteration * settings["speed"], metrics={"loss": 0.5}):
         iteration += 1
         time.sleep(0.03)  # as long as some work takes
         if settings["behaviour"] == "raise":
@@ -32,3 +39,4 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> None:
         if settings["behaviour"] == "finish" and iteration == 3:
             break
     (log_dir / "saved").touch()
+    return policy()

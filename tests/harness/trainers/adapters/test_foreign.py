@@ -7,12 +7,14 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.measure.process import RepeatLimits, execute
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.trainers.adapters.foreign import ForeignTrainerError
+from tests.algos.appo.counting_env import CountingEnv
 from tests.harness.trainers.adapters.fake_driver import FakeForeign
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError
@@ -36,6 +38,25 @@ def test_progress_comes_until_no_more_is_wanted_and_the_driver_saves(tmp_path) -
     assert seen[0].metrics == {"loss": 0.5}
     assert str(seen[0].learner_busy_seconds) == str(seen[0].policy_lag_mean) == "nan", "unknown, not 0"
     assert (tmp_path / "saved").exists()
+
+
+class Judging(CountingEnv):
+    """Says which action a policy takes in its first state."""
+
+    def judge(self, policy, episodes, seed):
+        return {"success": False, "action": float(policy(np.zeros((1, 1), np.float32))[0, 0]), "episodes": episodes}
+
+
+def test_policies_are_kept_as_they_were_and_judged_afterwards(tmp_path) -> None:
+    trainer, settings = FakeForeign(), {"env": f"{__name__}:Judging"}
+    trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=8, keep_seconds=0.06)
+    judgements = [judge(3) for judge in trainer.kept(settings, tmp_path)]
+    seconds, actions = zip(*[(seconds, said["action"]) for seconds, said in judgements], strict=True)
+    assert len(judgements) > 2 and list(seconds) == sorted(seconds) and seconds[1] - seconds[0] >= 0.06
+    assert list(actions) == sorted(set(actions)), "each as it was then"
+    assert judgements[0][1]["episodes"] == 3
+    trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=8)
+    assert len(trainer.kept(settings, tmp_path)) == 1, "the last one"
 
 
 def test_limits(tmp_path) -> None:

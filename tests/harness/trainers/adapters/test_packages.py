@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,8 +44,9 @@ def train(name: str, settings: dict[str, Any], log_dir: Path, iterations: int = 
     trainer = trainers.get(name)
     trainer.check(settings)
     trainer.check_together(settings)
-    summary = trainer.run(settings, lambda _: True, log_dir=log_dir, max_iterations=iterations)
+    summary = trainer.run(settings, lambda _: True, log_dir=log_dir, max_iterations=iterations, keep_seconds=1e-6)
     assert summary.stopped_by == "iterations"
+    assert len(trainer.kept(settings, log_dir)) == summary.progress.iteration
     assert -20 < trainer.evaluate(settings, log_dir, 2) < 20, "what was trained plays without noise"
     return summary.progress
 
@@ -73,6 +75,20 @@ def test_sb3_ppo(tmp_path, vec_env) -> None:
     assert model.n_steps == 8 and model.policy.mlp_extractor.policy_net[0].out_features == 8
 
 
+def test_sb3_trains_in_environments_that_gymnasium_does_not_have(tmp_path) -> None:
+    settings = {"env": "AntNoForces", "n_envs": 3, "n_steps": 8, "batch_size": 12, "n_epochs": 1, "normalize": True}
+    trainer = trainers.get("harness.trainers.adapters.sb3:PPO")
+    settings |= {"policy.net_arch": [8], **EPISODES}
+    summary = trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=3, keep_seconds=1e-6)
+    assert (summary.progress.env_steps, summary.progress.episode_length) == (72, 5)
+    assert -20 < trainer.evaluate(settings, tmp_path, 2) < 20
+    seen = np.random.default_rng(0).normal(size=(4, 27)).astype(np.float32)
+    first, last = (trainer._kept[place][1](seen) for place in (0, -1))
+    assert first.shape == (4, 8) and not np.array_equal(first, last), "kept as it was"
+    with pytest.raises(ValueError, match="neither gymnasium nor this project has it"):
+        sb3.gymnasium_id("Nowhere")
+
+
 class StoppedWithin:
     """A reporter that is asked to stop a few env steps into the rollout after the first report."""
 
@@ -81,7 +97,7 @@ class StoppedWithin:
 
     def start(self) -> None: ...
 
-    def __call__(self, **_: Any) -> bool:
+    def __call__(self, *_: Any, **__: Any) -> bool:
         self.reports += 1
         return True
 
@@ -198,7 +214,7 @@ def test_wrong_settings(name, setting, words) -> None:
         trainers.get(f"harness.trainers.adapters.{name}").check(setting)
 
 
-@pytest.mark.parametrize("name", ["sb3_ppo", "rsl_rl_ppo", "unilab_rl_appo", "trainers"])
+@pytest.mark.parametrize("name", ["sb3_ppo", "rsl_rl_ppo", "unilab_rl_appo", "trainers", "time_to_walk"])
 def test_shipped_suites(name) -> None:
     plan = plans.make(SUITES / f"{name}.yaml")
     assert plan.dropped == (), "every choice goes with the others and with what is installed"

@@ -252,7 +252,7 @@ class Velocity(MujocoVecEnv):
     def judge(self, policy: Callable[[FloatArray], FloatArray], episodes: int, seed: int) -> dict[str, float]:
         cfg = dataclasses.asdict(self.settings)
         outcome = follow(policy, type(self), episodes=episodes, seed=seed, num_threads=self.num_threads, **cfg)
-        return dataclasses.asdict(outcome) | {"walks": outcome.walks}
+        return dataclasses.asdict(outcome) | {"success": outcome.walks}
 
     # Elsewhere, and in pictures.
 
