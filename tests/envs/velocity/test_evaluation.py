@@ -35,6 +35,14 @@ def test_steps_on_the_spot_are_not_walking() -> None:
 
 
 @needs_go1
+def test_a_command_may_be_given_and_the_ground_is_flat() -> None:
+    cfg = {"stepping": 0.0, "judged_command": (0.5, 0.0, 0.2), "terrain": "stairs", "history": 2}
+    outcome = follow(stand, VelocityGo1, **SHORT, **cfg)  # type: ignore[arg-type]
+    assert outcome.falls == 0 and outcome.velocity_error == pytest.approx(0.5, abs=0.01)
+    assert outcome.turn_error == pytest.approx(0.2, abs=0.01)
+
+
+@needs_go1
 def test_a_random_policy_falls() -> None:
     random = np.random.default_rng(0)
 

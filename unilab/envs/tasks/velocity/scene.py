@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from unilab.envs.robots.robot import Robot, by_joint
+from unilab.envs.tasks.velocity.terrain import Ground
 
 GROUND = "ground"
 TRUNK_POSITIONS, TRUNK_VELOCITIES = 7, 6
@@ -13,8 +14,10 @@ TRUNK_POSITIONS, TRUNK_VELOCITIES = 7, 6
 Contacts = Literal["feet", "all"]
 
 
-def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = False) -> mujoco.MjModel:
-    """The robot on flat ground.
+def build(
+    robot: Robot, contacts: Contacts, friction: float, ground: Ground | None = None, *, visible: bool = False
+) -> mujoco.MjModel:
+    """The robot on the ground.
 
     Its joints have position actuators with the robot's gains. Geom ``foot_i_j`` is geom j of foot i, and the sensor of
     this name says whether it touches the ground. If everything may touch it, the last sensor says so of the trunk.
@@ -23,6 +26,7 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
         robot: whose model is loaded.
         contacts: "feet": only feet and ground touch; "all": what touches in the robot's own model.
         friction: of the ground with everything.
+        ground: its heights; None: it is flat.
         visible: keep geoms that touch nothing, for pictures; without them the same simulation takes less time.
 
     Raises:
@@ -47,16 +51,14 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
     used = {geom.meshname for geom in spec.geoms}
     for mesh in [one for one in spec.meshes if one.name not in used]:
         spec.delete(mesh)  # reading it would take most of the time
-    spec.worldbody.add_geom(
-        name=GROUND,
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[0, 0, 0.05],
-        contype=1,
-        conaffinity=int(contacts == "all"),
-        friction=[friction, 0.02, 0.01],
-        condim=3,
-        priority=2,  # above the feet's: its friction and softness count
-    )
+    surface: dict[str, Any] = {
+        "name": GROUND, "contype": 1, "conaffinity": int(contacts == "all"), "friction": [friction, 0.02, 0.01],
+        "condim": 3, "priority": 2,  # above the feet's: its friction and softness count
+    }  # fmt: skip
+    if ground is None:
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], **surface)
+    else:
+        ground.add_to(spec, **surface)
     if visible:
         _paint(spec)
     option = spec.option
@@ -69,7 +71,7 @@ def build(robot: Robot, contacts: Contacts, friction: float, *, visible: bool = 
 
 
 def standing(model: mujoco.MjModel, robot: Robot) -> np.ndarray:
-    """Positions [nq] of the robot in its pose, its lowest foot on the ground."""
+    """Positions [nq] of the robot in its pose, its lowest foot on flat ground."""
     data = mujoco.MjData(model)
     data.qpos[:TRUNK_POSITIONS] = 0, 0, 10, 1, 0, 0, 0
     data.qpos[TRUNK_POSITIONS:] = by_joint(robot.pose, [model.joint(i).name for i in range(1, model.njnt)])

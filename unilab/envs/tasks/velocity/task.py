@@ -20,7 +20,7 @@ from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, 
 from unilab.envs.rendering.marks import arrow, label
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
-from unilab.envs.tasks.velocity.randomization import NOISE, Draws, Randomization
+from unilab.envs.tasks.velocity.randomization import NOISE, Draws, Randomization, drawn_size
 from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step, swing_height
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
 from unilab.envs.tasks.velocity.scene import (
@@ -33,6 +33,7 @@ from unilab.envs.tasks.velocity.scene import (
     foot_of_joint,
     standing,
 )
+from unilab.envs.tasks.velocity.terrain import PERIOD, Ground, Terrain, periods
 from unilab.envs.vec_env import FloatArray
 
 MOST_TILT = math.cos(math.radians(60))
@@ -74,12 +75,20 @@ class VelocitySettings(MujocoSettings):
     arXiv:1910.02812, call it a trajectory generator); 0: of a pose that stands still"""
     contacts: Contacts = "feet"
     """what touches the ground: feet alone, or everything that does in the robot's model"""
+    terrain: Terrain = "flat"
+    """the ground: flat, with bumps, or stairs up and down"""
+    terrain_height: Annotated[float, Field(gt=0)] = 0.05
+    """metres of the highest bump, or of each step"""
+    history: PositiveInt = 1
+    """observations that the policy sees at once: the present one and those of the steps before"""
     friction: NonNegative = 0.6
     """of feet on the ground"""
     reward: RewardWeights = field(default_factory=RewardWeights)
     """weights of the reward's terms, for each second"""
     randomize: Randomization = field(default_factory=Randomization)
     """what differs between simulations"""
+    judged_command: tuple[float, float, float] | None = None
+    """forward, sideways and turn that a policy is judged by; null: commands that are drawn anew"""
 
 
 @dataclass(frozen=True)
@@ -100,14 +109,23 @@ class VelocityState(State):
     """[N, F] 1 where a foot touches the ground, else 0; likewise"""
     air_time: Array
     """[N, F] seconds since each foot was on the ground"""
-    friction: Array
-    """[N, 1] of the ground"""
+    ground: Array
+    """[N, 1 + F] height of the ground under the trunk and under each foot"""
+    drawn: Array
+    """[N, D] what was drawn for each simulation, see ``Draws``"""
+    push: Array
+    """[N, 2] velocity that a push added in this step; [N, 0]: nothing pushes"""
     noise: Array
-    """[N, O] of the observation; [N, 0]: there is none"""
+    """[N, S] of the observation of one step; [N, 0]: there is none"""
+    past: Array
+    """[N, (history - 1) S] observations of the steps before, the newest first"""
 
 
 class Velocity(MujocoVecEnv):
-    """Observation [N, 11 + 3 A]: gyro, gravity, joints, joint velocities, last action, command, phase of the gait."""
+    """Observation [N, S = 11 + 3 A]: gyro, gravity, joints, joint velocities, last action, command, phase of the gait.
+
+    With ``history`` it is [N, history S].
+    """
 
     robot: ClassVar[Robot]
     settings_class = VelocitySettings
@@ -121,16 +139,22 @@ class Velocity(MujocoVecEnv):
     # The model.
 
     def load_model(self) -> mujoco.MjModel:
-        model = build(self.robot, self.settings.contacts, self.settings.friction)
-        self._feet, self._standing = feet(model), standing(model, self.robot)
+        settings = self.settings
+        flat = model = build(self.robot, settings.contacts, settings.friction)
+        self._ground: Ground | None = None
+        if settings.terrain != "flat":
+            self._ground = Ground(settings.terrain, settings.terrain_height)
+            model = build(self.robot, settings.contacts, settings.friction, self._ground)
+        self._feet, self._standing = feet(model), standing(flat, self.robot)
         self._sensors = np.arange(self._feet.size).reshape(self._feet.shape)
         self._pose = self._standing[TRUNK_POSITIONS:]
+        self._reading_size = 11 + 3 * model.nu
         low, high = model.jnt_range[1:].T
         middle, half = (low + high) / 2, (high - low) / 2
         self._soft_limits = middle - SOFT_LIMIT * half, middle + SOFT_LIMIT * half
-        data = mujoco.MjData(model)
+        data = mujoco.MjData(flat)
         data.qpos[:] = self._standing
-        mujoco.mj_forward(model, data)
+        mujoco.mj_forward(flat, data)
         self._standing_height = data.geom_xpos[self._feet, 2].mean()
         self._gait = np.array(self.robot.gait)
         joints = [model.joint(i).name for i in range(1, model.njnt)]
@@ -150,7 +174,13 @@ class Velocity(MujocoVecEnv):
         self._step_rng = np.random.default_rng(self.carried["stream"])
         if push.push:
             due = (self.elapsed_steps + 1) % push.push_steps == 0
-            state.qvel[:, :2] += due[:, None] * self._step_rng.uniform(-push.push, push.push, (self.num_envs, 2))
+            state.push[:] = due[:, None] * self._step_rng.uniform(-push.push, push.push, (self.num_envs, 2))
+            state.qvel[:, :2] += state.push
+        if push.latency:
+            sent = self.carried["sent"]
+            sent[:, 1:] = sent[:, :-1]
+            sent[:, 0] = actions
+            actions = sent[np.arange(self.num_envs), state.drawn[:, -1].astype(np.int64)]
         lifted = self._wanted_heights(state, 1.0) * self._moving(state)[:, None]
         return self._pose + lifted @ self._swing + self.settings.action_scale * actions
 
@@ -162,14 +192,19 @@ class Velocity(MujocoVecEnv):
     # Observation.
 
     def observation_size(self) -> int:
-        return 11 + 3 * self.model.nu
+        return self.settings.history * self._reading_size
 
     def observe(self, state: VelocityState) -> Array:
-        seen = self._observation(state)
+        seen = self._noisy_reading(state)
+        return seen if self.settings.history == 1 else state.xp.concat([seen, state.past], axis=1)
+
+    def _noisy_reading(self, state: VelocityState) -> Array:
+        """[N, S] what the robot's sensors say."""
+        seen = self._reading(state)
         return seen + state.noise if self.settings.randomize.noise else seen
 
-    def _observation(self, state: VelocityState) -> Array:
-        """What the robot's sensors would say if they were exact."""
+    def _reading(self, state: VelocityState) -> Array:
+        """[N, S] what the robot's sensors would say if they were exact."""
         xp, moving = state.xp, self._moving(state)
         angle = 2 * math.pi * state.phase
         parts = [
@@ -184,18 +219,21 @@ class Velocity(MujocoVecEnv):
         return xp.concat(parts, axis=1)
 
     def critic_size(self) -> int:
-        return self.observation_size() + 5 + 3 * len(self.robot.feet) + self.model.nu
+        randomize = self.settings.randomize
+        drawn = drawn_size(self.model, randomize) + 2 * bool(randomize.push)
+        return self._reading_size + 4 + 3 * len(self.robot.feet) + self.model.nu + drawn
 
     def observe_critic(self, state: VelocityState) -> Array:
         parts = [
-            self._observation(state),
+            self._reading(state),
             in_body(state.xp, state.qpos[:, 3:TRUNK_POSITIONS], state.qvel[:, :3]),
-            state.qpos[:, 2:3],
+            state.qpos[:, 2:3] - state.ground[:, :1],
             state.contact,
             state.air_time,
-            state.feet[:, :, 2],
+            state.feet[:, :, 2] - state.ground[:, 1:],
             state.torque / 10,
-            state.friction,
+            state.drawn,
+            state.push,
         ]
         return state.xp.concat(parts, axis=1)
 
@@ -228,7 +266,7 @@ class Velocity(MujocoVecEnv):
             contact=state.contact,
             air_time=before.air_time,
             foot_velocity=(state.feet - before.feet) / self.dt,
-            foot_height=state.feet[:, :, 2] - self._standing_height,
+            foot_height=state.feet[:, :, 2] - state.ground[:, 1:] - self._standing_height,
             wanted_height=self._wanted_heights(state, self.settings.swing_height) * moving[:, None],
             fallen=fallen * 1.0,
         )
@@ -239,7 +277,7 @@ class Velocity(MujocoVecEnv):
     def fallen(self, state: VelocityState) -> Array:
         """[N] whether the trunk is on the ground or tilted by more than 60 degrees."""
         upright = 1 - 2 * (state.qpos[:, 4] ** 2 + state.qpos[:, 5] ** 2)
-        return (state.qpos[:, 2] < self.robot.fallen_height) | (upright < MOST_TILT)
+        return (state.qpos[:, 2] - state.ground[:, 0] < self.robot.fallen_height) | (upright < MOST_TILT)
 
     def figures(self) -> dict[str, float]:
         """Errors of the velocities, in m/s and rad/s, now; the mean over all rows."""
@@ -301,18 +339,28 @@ class Velocity(MujocoVecEnv):
         own["feet"] = np.zeros((n, legs, 3))
         own["contact"], own["air_time"] = np.zeros((2, n, legs))
         own["stream"] = np.zeros(2, dtype=np.int64)
-        own["friction"] = np.full((n, 1), self.settings.friction)
-        own["noise"] = np.zeros((n, self.observation_size() if self.settings.randomize.noise else 0))
+        settings, randomize = self.settings, self.settings.randomize
+        own["ground"] = np.zeros((n, 1 + legs))
+        own["push"] = np.zeros((n, 2 if randomize.push else 0))
+        own["noise"] = np.zeros((n, self._reading_size if randomize.noise else 0))
+        own["past"] = np.zeros((n, (settings.history - 1) * self._reading_size), dtype=np.float32)
+        if randomize.latency:
+            own["sent"] = np.zeros((n, randomize.latency + 1, actions))
         trunk = int(self.model.jnt_bodyid[0])
-        self._draws = Draws(self.batch, self.settings.randomize, self.model.geom(GROUND).id, trunk)
+        self._draws = Draws(self.batch, randomize, self.model.geom(GROUND).id, trunk)
+        own["drawn"] = self._draws.drawn
         own |= {f"model.{name}": values for name, values in self._draws.fields.items()}
         return VelocityState(
             self.qpos, self.qvel, own["command"], own["phase"], own["action"], self.batch.bind("actuator_force"),
-            own["feet"], own["contact"], own["air_time"], own["friction"], own["noise"],
+            own["feet"], own["contact"], own["air_time"], own["ground"], own["drawn"], own["push"], own["noise"],
+            own["past"],
         )  # fmt: skip
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         qpos = np.tile(self.init_qpos, (count, 1))
+        if self._ground is not None:
+            qpos[:, :2] = self.rng.uniform(-PERIOD / 2, PERIOD / 2, (count, 2))
+            qpos[:, 2] += self._ground.highest(qpos[:, :2])
         half_yaw = self.rng.uniform(-math.pi / 2, math.pi / 2, count)
         qpos[:, 3], qpos[:, 6] = np.cos(half_yaw), np.sin(half_yaw)
         qpos[:, TRUNK_POSITIONS:] += self.uniform_noise(count, self.model.nu)
@@ -321,8 +369,6 @@ class Velocity(MujocoVecEnv):
 
     def randomize(self, ids: NDArray[np.int64]) -> None:
         self._draws.draw(ids, self.rng)
-        if self.settings.randomize.friction:
-            self.state.friction[ids, 0] = self._draws.fields["geom_friction"][ids, self.model.geom(GROUND).id, 0]
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         super()._load_state(state)
@@ -337,10 +383,25 @@ class Velocity(MujocoVecEnv):
         state.phase[ids] = self.rng.uniform(0, 1, ids.size)
         state.command[ids] = self.commands(ids.size, self.rng)
         self._draw_noise(ids, self.rng)
+        if "sent" in self.carried:
+            self.carried["sent"][ids] = 0
+        if state.push.size:
+            state.push[ids] = 0
+        if state.past.size:  # nothing was before: the robot has stood so
+            state.past[ids] = np.tile(self._noisy_reading(state.rows(ids)), self.settings.history - 1)
 
     def after_physics(self) -> None:
         state, every = self.state, slice(None)
+        if state.past.size:
+            size = self._reading_size
+            state.past[:, size:] = state.past[:, :-size]
+            state.past[:, :size] = self._previous_obs[:, :size]
         self._sense(every)
+        if self._ground is not None:  # what repeats itself looks the same a period away
+            away = periods(state.qpos[:, :2])
+            for one in (state, self.before):
+                one.qpos[:, :2] -= away
+                one.feet[:, :, :2] -= away[:, None]
         state.air_time[:] = (state.air_time + self.dt) * (1 - state.contact)
         state.phase[:] = (state.phase + self.robot.gait_frequency * self.dt) % 1
         self._draw_noise(every, self._step_rng)
@@ -365,6 +426,9 @@ class Velocity(MujocoVecEnv):
         state = self.state
         state.feet[rows] = self._positions[rows][:, self._feet].mean(axis=2)
         state.contact[rows] = (self._touching[rows][:, self._sensors] > 0).any(axis=2)
+        if self._ground is not None:
+            state.ground[rows, 0] = self._ground.under(state.qpos[rows, :2])
+            state.ground[rows, 1:] = self._ground.under(state.feet[rows, :, :2])
 
     def _draw_noise(self, rows: Any, rng: np.random.Generator) -> None:
         """Draw what the sensors of the rows err by; the rest of the observation the robot knows."""
