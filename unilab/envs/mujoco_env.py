@@ -341,11 +341,15 @@ class MujocoVecEnv(AutoresetVecEnv):
             raise self._mistake("evaluate", evaluated, "a tuple (reward, terminated)")
         reward = evaluated[0]
         if isinstance(reward, Mapping):
-            for name, term in reward.items():
-                mean = float(np.mean(term))
+            terms = np.empty((len(reward), self.num_envs))
+            for row, (name, term) in zip(terms, reward.items(), strict=True):
+                if np.shape(term) not in ((), row.shape):
+                    raise self._mistake("evaluate", term, f"an array of shape {row.shape}", f"as reward/{name} ")
+                row[:] = term
+            for name, mean in zip(reward, terms.mean(axis=1).tolist(), strict=True):
                 self._terms[name] = self._terms.get(name, 0.0) + (mean if math.isfinite(mean) else 0.0)
             self._steps_of_terms += 1
-            reward = sum(reward.values())
+            reward = terms.sum(axis=0)
         for part, value, buffer in (
             ("reward", reward, self._reward),
             ("terminated", evaluated[1], self._terminated),

@@ -101,8 +101,13 @@ class Step:
     """[N]"""
 
 
+def _squares(step: Step, values: Any) -> Any:
+    """[N] sum of the squares of ``values`` [N, K]; a sum along short rows takes several times as long."""
+    return step.xp.einsum("nk,nk->n", values, values)
+
+
 def track_velocity(step: Step) -> Any:
-    error = ((step.command[:, :2] - step.velocity[:, :2]) ** 2).sum(axis=1)
+    error = _squares(step, step.command[:, :2] - step.velocity[:, :2])
     return step.xp.exp(-error / TRACKING_WIDTH)
 
 
@@ -111,7 +116,7 @@ def track_turn(step: Step) -> Any:
 
 
 def gait(step: Step) -> Any:
-    error = ((step.foot_height - step.wanted_height) ** 2).sum(axis=1)
+    error = _squares(step, step.foot_height - step.wanted_height)
     return step.xp.exp(-error / GAIT_WIDTH)
 
 
@@ -125,15 +130,15 @@ def vertical_velocity(step: Step) -> Any:
 
 
 def roll_pitch_rate(step: Step) -> Any:
-    return (step.turn[:, :2] ** 2).sum(axis=1)
+    return _squares(step, step.turn[:, :2])
 
 
 def tilt(step: Step) -> Any:
-    return (step.down[:, :2] ** 2).sum(axis=1)
+    return _squares(step, step.down[:, :2])
 
 
 def pose(step: Step) -> Any:
-    return (step.offset**2).sum(axis=1)
+    return _squares(step, step.offset)
 
 
 def stand_still(step: Step) -> Any:
@@ -145,20 +150,20 @@ def joint_limits(step: Step) -> Any:
 
 
 def torque(step: Step) -> Any:
-    return (step.torque**2).sum(axis=1) ** 0.5 + abs(step.torque).sum(axis=1)
+    return _squares(step, step.torque) ** 0.5 + abs(step.torque).sum(axis=1)
 
 
 def power(step: Step) -> Any:
-    return abs(step.torque * step.joint_velocity).sum(axis=1)
+    return step.xp.einsum("nk,nk->n", abs(step.torque), abs(step.joint_velocity))
 
 
 def action_rate(step: Step) -> Any:
-    return ((step.action - step.last_action) ** 2).sum(axis=1)
+    return _squares(step, step.action - step.last_action)
 
 
 def slip(step: Step) -> Any:
     speed = step.foot_velocity[:, :, 0] ** 2 + step.foot_velocity[:, :, 1] ** 2
-    return (speed * step.contact).sum(axis=1) * step.moving
+    return step.xp.einsum("nf,nf->n", speed, step.contact) * step.moving
 
 
 def fall(step: Step) -> Any:

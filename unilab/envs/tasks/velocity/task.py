@@ -103,6 +103,10 @@ class VelocityState(State):
     """[N, A] the last one"""
     torque: Array
     """[N, A] of the actuators in the last physics step"""
+    velocity: Array
+    """[N, 3] of the trunk in its own frame"""
+    down: Array
+    """[N, 3] direction of gravity in the trunk's frame"""
     feet: Array
     """[N, F, 3] where the feet are, one physics step behind the positions"""
     contact: Array
@@ -209,7 +213,7 @@ class Velocity(MujocoVecEnv):
         angle = 2 * math.pi * state.phase
         parts = [
             state.qvel[:, 3:TRUNK_VELOCITIES],
-            down_in_body(xp, state.qpos[:, 3:TRUNK_POSITIONS]),
+            state.down,
             state.qpos[:, TRUNK_POSITIONS:] - self._like(state, self._pose),
             state.qvel[:, TRUNK_VELOCITIES:],
             state.action,
@@ -226,7 +230,7 @@ class Velocity(MujocoVecEnv):
     def observe_critic(self, state: VelocityState) -> Array:
         parts = [
             self._reading(state),
-            in_body(state.xp, state.qpos[:, 3:TRUNK_POSITIONS], state.qvel[:, :3]),
+            state.velocity,
             state.qpos[:, 2:3] - state.ground[:, :1],
             state.contact,
             state.air_time,
@@ -246,7 +250,7 @@ class Velocity(MujocoVecEnv):
     def reward_terms(self, before: VelocityState, state: VelocityState, fallen: Array) -> dict[str, Array]:
         """What each term adds to the reward, [N] by its name."""
         xp, weights = state.xp, self.settings.reward
-        orientation, joints = state.qpos[:, 3:TRUNK_POSITIONS], state.qpos[:, TRUNK_POSITIONS:]
+        joints = state.qpos[:, TRUNK_POSITIONS:]
         low, high = (self._like(state, limit) for limit in self._soft_limits)
         moving = self._moving(before)
         step = Step(
@@ -254,9 +258,9 @@ class Velocity(MujocoVecEnv):
             dt=self.dt,
             command=before.command,
             moving=moving,
-            velocity=in_body(xp, orientation, state.qvel[:, :3]),
+            velocity=state.velocity,
             turn=state.qvel[:, 3:TRUNK_VELOCITIES],
-            down=down_in_body(xp, orientation),
+            down=state.down,
             offset=joints - self._like(state, self._pose),
             beyond=xp.clip(low - joints, 0, None) + xp.clip(joints - high, 0, None),
             joint_velocity=state.qvel[:, TRUNK_VELOCITIES:],
@@ -276,14 +280,13 @@ class Velocity(MujocoVecEnv):
 
     def fallen(self, state: VelocityState) -> Array:
         """[N] whether the trunk is on the ground or tilted by more than 60 degrees."""
-        upright = 1 - 2 * (state.qpos[:, 4] ** 2 + state.qpos[:, 5] ** 2)
-        return (state.qpos[:, 2] - state.ground[:, 0] < self.robot.fallen_height) | (upright < MOST_TILT)
+        low = state.qpos[:, 2] - state.ground[:, 0] < self.robot.fallen_height
+        return low | (state.down[:, 2] > -MOST_TILT)
 
     def figures(self) -> dict[str, float]:
         """Errors of the velocities, in m/s and rad/s, now; the mean over all rows."""
         state = self.state
-        velocity = in_body(np, state.qpos[:, 3:TRUNK_POSITIONS], state.qvel[:, :3])
-        error = np.hypot(*(state.command[:, :2] - velocity[:, :2]).T)
+        error = np.hypot(*(state.command[:, :2] - state.velocity[:, :2]).T)
         turn = abs(state.command[:, 2] - state.qvel[:, 5])
         return {"velocity_error": float(error.mean()), "turn_error": float(turn.mean())}
 
@@ -336,6 +339,7 @@ class Velocity(MujocoVecEnv):
         own = self.carried
         own["command"], own["phase"] = np.zeros((n, 3)), np.zeros(n)
         own["action"] = np.zeros((n, actions))
+        own["velocity"], own["down"] = np.zeros((2, n, 3))
         own["feet"] = np.zeros((n, legs, 3))
         own["contact"], own["air_time"] = np.zeros((2, n, legs))
         own["stream"] = np.zeros(2, dtype=np.int64)
@@ -352,8 +356,8 @@ class Velocity(MujocoVecEnv):
         own |= {f"model.{name}": values for name, values in self._draws.fields.items()}
         return VelocityState(
             self.qpos, self.qvel, own["command"], own["phase"], own["action"], self.batch.bind("actuator_force"),
-            own["feet"], own["contact"], own["air_time"], own["ground"], own["drawn"], own["push"], own["noise"],
-            own["past"],
+            own["velocity"], own["down"], own["feet"], own["contact"], own["air_time"], own["ground"], own["drawn"],
+            own["push"], own["noise"], own["past"],
         )  # fmt: skip
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -422,10 +426,15 @@ class Velocity(MujocoVecEnv):
         return drawn
 
     def _sense(self, rows: Any) -> None:
-        """Read feet and contacts of the rows."""
+        """Read trunk, feet and contacts of the rows."""
         state = self.state
-        state.feet[rows] = self._positions[rows][:, self._feet].mean(axis=2)
-        state.contact[rows] = (self._touching[rows][:, self._sensors] > 0).any(axis=2)
+        orientation = state.qpos[rows, 3:TRUNK_POSITIONS]
+        state.velocity[rows] = in_body(np, orientation, state.qvel[rows, :3])
+        state.down[rows] = down_in_body(np, orientation)
+        feet, touching = self._positions[rows][:, self._feet], self._touching[rows][:, self._sensors] > 0
+        single = self._feet.shape[1] == 1  # means of one number take their time, too
+        state.feet[rows] = feet[:, :, 0] if single else feet.mean(axis=2)
+        state.contact[rows] = touching[:, :, 0] if single else touching.any(axis=2)
         if self._ground is not None:
             state.ground[rows, 0] = self._ground.under(state.qpos[rows, :2])
             state.ground[rows, 1:] = self._ground.under(state.feet[rows, :, :2])
@@ -434,12 +443,13 @@ class Velocity(MujocoVecEnv):
         """Draw what the sensors of the rows err by; the rest of the observation the robot knows."""
         if size := self.settings.randomize.noise:
             sensors = np.repeat(np.array(NOISE) * size, [3, 3, self.model.nu, self.model.nu])
-            shape = (len(self.state.noise[rows]), sensors.size)
-            self.state.noise[rows, : sensors.size] = rng.uniform(-sensors, sensors, shape)
+            drawn = rng.random((len(self.state.noise[rows]), sensors.size), dtype=np.float32)
+            self.state.noise[rows, : sensors.size] = sensors * (2 * drawn - 1)
 
     def _moving(self, state: VelocityState) -> Array:
         """[N] 1 where the command is to move, else 0."""
-        return ((state.command**2).sum(axis=1) > LEAST_COMMAND**2) * 1.0
+        size = state.xp.einsum("nk,nk->n", state.command, state.command)
+        return (size > LEAST_COMMAND**2) * 1.0
 
     def _like(self, state: State, constant: np.ndarray) -> Array:
         """A constant as an array of the state's kind."""
