@@ -52,7 +52,8 @@ class Walk:
 
 def contestants(checkpoint: Path | None, env: str, num_envs: int, threads: int) -> dict[str, Run]:
     """The task and its physics, without and with randomization."""
-    policy, cfg = None, {}
+    policy: Any = None
+    cfg: dict[str, Any] = {}
     if checkpoint is not None:
         from unilab.algos.torch.policy import load_policy
 

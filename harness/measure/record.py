@@ -208,7 +208,7 @@ class Record:
             raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")
         if not inside(values.get("log", "")):
             raise ValueError(f"the folder of a repeat is inside its study, not {values['log']!r}")
-        return cls(**groups, **values)
+        return cls(**(values | groups))
 
     @property
     def kind(self) -> str:

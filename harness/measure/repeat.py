@@ -112,7 +112,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         )  # fmt: skip
         # by lines: what was reported is there however the repeat ends
         with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as curve:
-            keeping = {} if spec.judge is None else {"keep_seconds": spec.judge["every_seconds"]}
+            keeping: dict[str, Any] = {} if spec.judge is None else {"keep_seconds": spec.judge["every_seconds"]}
             trainer.run(
                 spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0, **keeping
             )
@@ -144,7 +144,8 @@ def judge_kept(
     Raises:
         ValueError: the environment does not say whether it is solved.
     """
-    succeeded, said, number = math.nan, {}, 0
+    succeeded, number = math.nan, 0
+    said: dict[str, float] = {}
     with (folder / "judged.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
         while number < len(policies):
             seconds, said = policies[number](episodes)

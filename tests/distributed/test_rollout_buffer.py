@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unilab.distributed import NotEnoughEntriesError, Rollout, RolloutBuffer, RolloutLayout
+from unilab.distributed.rollout import METRICS_BYTES
 
 STEPS = 3
 
@@ -22,6 +23,7 @@ def rollout(numbers: list[int], version: int = 0, obs_dim: int = 2) -> Rollout:
     for name in ("dones", "truncated", "faulty"):
         arrays[name][...] = np.array(numbers) % 2 == 1
     arrays["header"][:] = 0
+    arrays["metrics"][:] = np.frombuffer(b"{}".ljust(METRICS_BYTES), np.uint8)
     return Rollout.of_arrays(arrays, (), version)
 
 

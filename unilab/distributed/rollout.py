@@ -1,7 +1,8 @@
 """What one worker made in a number of steps, and how it is split into transitions."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from unilab.ipc.rollout_ring_buffer import FieldSpec
 
 _HEADER = 5
 """numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended, nanoseconds it took"""
+METRICS_BYTES = 4096
+"""room for the environment's metrics, as JSON and then spaces"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RolloutLayout:
         fields: dict[str, FieldSpec] = {name: ((*grid, width), np.float32) for name, width in widths.items()}
         fields |= dict.fromkeys(("dones", "truncated", "faulty"), (grid, np.bool_))
         fields |= {"rewards": (grid, np.float32), "header": ((_HEADER,), np.int64), "episodes": ((most, 2), np.float64)}
+        fields |= {"metrics": ((METRICS_BYTES,), np.uint8)}
         return fields | ({"events": ((most, events, MOMENTS), np.float64)} if events else {})
 
     def allocate(self) -> dict[str, np.ndarray]:
@@ -79,6 +83,8 @@ class Rollout:
     """rollouts that this incarnation had made before"""
     seconds: float
     """of wall time that the worker took for it"""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """the environment's own numbers: terms of the reward and the like, means over these steps"""
 
     @classmethod
     def of_arrays(
@@ -88,9 +94,12 @@ class Rollout:
         worker, incarnation, sequence, ended, nanoseconds = arrays["header"].tolist()
         episodes = arrays["episodes"][:ended]
         events = arrays["events"][:ended] if "events" in arrays else np.empty((ended, 0, MOMENTS))
-        steps = {name: array for name, array in arrays.items() if name not in ("header", "episodes", "events")}
-        seconds = 1e-9 * nanoseconds
-        return cls(steps, episodes, events, event_names, policy_version, worker, incarnation, sequence, seconds)
+        other = ("header", "episodes", "events", "metrics")
+        steps = {name: array for name, array in arrays.items() if name not in other}
+        return cls(
+            steps, episodes, events, event_names, policy_version, worker, incarnation, sequence,
+            seconds=1e-9 * nanoseconds, metrics=json.loads(arrays["metrics"].tobytes()),
+        )  # fmt: skip
 
     @property
     def num_steps(self) -> int:

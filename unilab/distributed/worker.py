@@ -1,5 +1,6 @@
 """One worker: an environment and a policy that acts in it; the same object in every kind of process."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilab.distributed.rollout import Rollout, RolloutLayout
+from unilab.distributed.rollout import METRICS_BYTES, Rollout, RolloutLayout
 from unilab.distributed.statistics import EmitsEvents, add_values, event_names, no_moments
 from unilab.envs import StepResult, VecEnv
 from unilab.envs.vec_env import FloatArray
@@ -160,8 +161,16 @@ class RolloutWorker:
             torch.set_num_threads(1)
             self._loop.run(self.layout.num_steps, stopped)
         out["header"][:] = *self._identity, self._sequence, self._sink.ended, time.monotonic_ns() - began
+        out["metrics"][:] = np.frombuffer(self._metrics(), np.uint8)
         self._sequence += 1
         return Rollout.of_arrays(out, self.layout.event_names, self.policy_version)
+
+    def _metrics(self) -> bytes:
+        """The environment's own numbers, as many of them as there is room for."""
+        told = dict(self._env.metrics())
+        while len(said := json.dumps(told).encode()) > METRICS_BYTES:
+            told.popitem()
+        return said.ljust(METRICS_BYTES)
 
     def close(self) -> None:
         """Close the environment (idempotent)."""

@@ -218,11 +218,11 @@ class ForeignTrainer(ConfiguredTrainer):
         with stop_on_signals() as signals:
             report = Report(on_progress, signals, max_iterations, max_seconds, keep_seconds)
             # packages take no tuples
-            self._policy = train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)
+            policy: Act = train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)
         if not report.stopping:
             raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
-        end = report.progress.wall_seconds
-        self._kept = [*(one for one in report.kept if one[0] < end), (end, self._policy)]
+        end, self._policy = report.progress.wall_seconds, policy
+        self._kept = [*(one for one in report.kept if one[0] < end), (end, policy)]
         return Summary(report.progress, str(report.stopped_by), None)
 
     def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:

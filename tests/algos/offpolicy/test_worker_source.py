@@ -1,11 +1,13 @@
 """SAC and TD3 with workers that collect: the same run whatever the kind, settings, exploring, resume, failing."""
 
+import math
 import multiprocessing
 import threading
 
 import pytest
 import torch
 
+from tests.algos.appo.counting_env import CountingEnv
 from tests.algos.offpolicy.test_runner import learn, weights
 from tests.ipc.conftest import nothing_left
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
@@ -64,6 +66,26 @@ def test_episodes_are_counted_with_the_environments_own_rewards(tmp_path):
     assert ours.episodes == collector.episodes > 0
     assert ours.episode_length == collector.episode_length
     assert ours.episode_return == pytest.approx(collector.episode_return)
+
+
+class Measuring(CountingEnv):
+    """Has a number for each of its instances' seeds, and more than there is room for."""
+
+    def reset(self, seed=None):
+        self.seed = seed
+        return super().reset(seed)
+
+    def metrics(self):
+        return {"odd": float(self.seed % 2), "nan": math.nan} | {f"much more {n:04}": 1.0 for n in range(1000)}
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_the_environments_own_numbers_are_those_of_all_workers(kind):
+    seen = []
+    env = f"{__name__}:Measuring"
+    learn("sac", 2, env=env, on_iteration=lambda p: seen.append(p.metrics) or True, **workers(kind))
+    assert seen[-1]["odd"] in (0.0, 0.5, 1.0) and math.isnan(seen[-1]["nan"])
+    assert seen[-1]["much more 0099"] == 1.0 and "much more 0999" not in seen[-1]
 
 
 @pytest.mark.parametrize("kind", HERE)

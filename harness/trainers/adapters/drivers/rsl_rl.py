@@ -30,6 +30,7 @@ class UnilabEnv(VecEnv):
             num_threads=settings["env_threads"],
         )  # fmt: skip
         self.num_envs, self.num_actions = self._env.num_envs, self._env.action_dim
+        self.privileged = self._env.critic_dim > 0
         self.max_episode_length = self._env.max_episode_steps or sys.maxsize
         self.cfg = settings
         self.episodes = EpisodeCounter(self.num_envs)
@@ -71,7 +72,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
             "num_steps_per_env": settings["num_steps_per_env"],
             "obs_groups": {
                 "actor": ["policy"],
-                "critic": ["critic" if "critic" in env.get_observations() else "policy"],
+                "critic": ["critic" if env.privileged else "policy"],
             },
             "save_interval": sys.maxsize,
         }

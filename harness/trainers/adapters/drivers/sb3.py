@@ -1,8 +1,6 @@
 """Trains Stable-Baselines3's PPO, SAC and TD3."""
 
-import copy
 import functools
-import io
 import math
 import sys
 import time
@@ -61,21 +59,24 @@ train_td3 = functools.partial(train, TD3)
 
 def acting(model: BaseAlgorithm, env: VecEnv) -> Act:
     """What the policy does now without noise, however it goes on learning."""
-    file = io.BytesIO()
-    model.policy.save(file)
-    file.seek(0)
+    normalized = normalizer(env)
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
-        policy = type(model.policy).load(file, device="cpu")
-    seen = copy.deepcopy(env.obs_rms) if isinstance(env, VecNormalize) else None
+        policy = type(model.policy)(**model.policy._get_constructor_parameters())
+    policy.load_state_dict(model.policy.state_dict())
 
     def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = obs
-        if isinstance(seen, RunningMeanStd):
-            rows = (obs - seen.mean) / np.sqrt(seen.var + env.epsilon)
-            rows = np.clip(rows, -env.clip_obs, env.clip_obs).astype(np.float32)
-        return np.asarray(policy.predict(rows, deterministic=True)[0], np.float32)
+        return np.asarray(policy.predict(normalized(obs), deterministic=True)[0], np.float32)
 
     return act
+
+
+def normalizer(env: VecEnv) -> Act:
+    """What ``VecNormalize`` makes of observations now; without it nothing."""
+    if not isinstance(env, VecNormalize):
+        return lambda obs: obs
+    assert isinstance(env.obs_rms, RunningMeanStd)
+    mean, scale, most = env.obs_rms.mean.copy(), np.sqrt(env.obs_rms.var + env.epsilon), env.clip_obs
+    return lambda obs: np.clip((obs - mean) / scale, -most, most).astype(np.float32)
 
 
 class BatchedEnv(VecEnv):

@@ -138,6 +138,16 @@ def test_rsl_rl_ppo(tmp_path) -> None:
     assert model["actor_state_dict"]["mlp.0.weight"].shape == (8, 17)
 
 
+def test_rsl_rls_critic_sees_what_is_privileged(tmp_path) -> None:
+    settings = NETWORKS | {"env": "tests.algos.appo.counting_env:CountingEnv", "num_envs": 4, "num_steps_per_env": 8}
+    settings["env_cfg"] = {"critic_dim": 3}
+    trainer = trainers.get("harness.trainers.adapters.rsl_rl:PPO")
+    trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=2)
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    shapes = [model[f"{name}_state_dict"]["mlp.0.weight"].shape for name in ("actor", "critic")]
+    assert shapes == [(8, 1), (8, 3)]
+
+
 def test_unilab_rl_appo(tmp_path) -> None:
     settings = NETWORKS | {
         "num_envs": 4,

@@ -64,6 +64,8 @@ class WorkerSource(TransitionSource):
         self._busy_seconds = 0.0
         self._episodes = EpisodeCounter()
         self._env_steps = self._faults = 0
+        self._metrics: dict[int, Mapping[str, float]] = {}
+        """of each worker's newest rollout"""
         seed = config.seed if state is None else derive_seed(config.seed, f"resumed at {self._before.env_steps}")
         count, kind = config.workers.count, config.workers.kind
         rows, threads = config.num_envs // count, config.env_threads or 1
@@ -109,10 +111,13 @@ class WorkerSource(TransitionSource):
             self._faults += rollout.faults
             self._busy_seconds += rollout.seconds / self._workers.n_workers
             self._episodes.add(rollout.episodes.tolist())
+            self._metrics[rollout.worker] = rollout.metrics
 
     def counters(self) -> CollectorCounters:
-        """Busy and waiting seconds are those of a worker, the mean over all."""
+        """Busy and waiting seconds are those of a worker, the mean over all; so are the environment's own numbers."""
         with self._counting:
+            told = list(self._metrics.values())
+            names = set.intersection(*map(set, told)) if told else ()
             since_start = 0.0 if self._started is None else time.monotonic() - self._started
             now = CollectorCounters(
                 env_steps=self._env_steps,
@@ -123,6 +128,7 @@ class WorkerSource(TransitionSource):
                 wait_seconds=max(0.0, since_start - self._busy_seconds),
                 dropped_rollouts=self._workers.dropped,
                 fault_count=self._faults,
+                environment={name: sum(one[name] for one in told) / len(told) for name in sorted(names)},
             )
         return now.after(self._before)
 
