@@ -106,8 +106,8 @@ def final_policies(study: ReportedStudy) -> Section:
     if episodes is not None:
         text += f"After its training each policy played {episodes} whole episodes without noise. "
     text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
-    columns = ("environment", "of", name, "low", "high", f"{baseline} is", "by", "repeats", "env steps")
-    columns += tuple(metric_text(name) for name in judged)
+    columns = ["environment", "of", name, "low", "high", f"{baseline} is", "by", "repeats", "env steps"]
+    columns += [metric_text(name) for name in judged]
     title = "Results" if episodes is None else "Final policies"
     return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
 

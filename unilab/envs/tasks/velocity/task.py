@@ -135,6 +135,7 @@ class Velocity(MujocoVecEnv):
     settings_class = VelocitySettings
     settings: VelocitySettings
     state: VelocityState
+    before: VelocityState
 
     def __init__(self, num_envs: int, *, num_threads: int | None = None, seed: int | None = None, **cfg: Any) -> None:
         super().__init__(num_envs, num_threads=num_threads, seed=seed, **cfg)
