@@ -49,6 +49,10 @@ class Reading:
     """of the trial's processes and of the harness"""
     throttled: float | None
     """None: no quota"""
+    ran: float = 0.0
+    """of the trial's threads that are alive, by the scheduler"""
+    queued: float = 0.0
+    """time in which these threads could have run, and waited for a core"""
 
     @property
     def usable(self) -> float:
@@ -72,6 +76,8 @@ class Interference:
     """what disturbed the measurement, in words; empty when nothing did"""
     disturbance: float = math.nan
     """what was taken over what may be: above 1 where the measurement is disturbed"""
+    queue_wait_fraction: float = math.nan
+    """part of the time in which the trial's threads could have run that they waited for a core"""
 
 
 def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
@@ -93,7 +99,7 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
             own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
     return Reading(
         time.monotonic(), frozenset(cores), cpu_quota(root), sum(times[core][0] for core in cores),
-        sum(times[core][1] for core in cores), own, throttled_seconds(root),
+        sum(times[core][1] for core in cores), own, throttled_seconds(root), *_scheduled(root / "proc", trial),
     )  # fmt: skip
 
 
@@ -128,7 +134,21 @@ def between(before: Reading | None, after: Reading | None) -> Interference:
         text = f"the CPU quota held it back for {throttled:.2g} s though it used {own:.2g} of {usable:g} cores"
         problems.append(text)
         disturbance = max(disturbance, throttled / (THROTTLED_FRACTION * seconds))
-    return Interference(taken / usable, throttled, "; ".join(problems), disturbance)
+    ran, queued = max(0.0, after.ran - before.ran), max(0.0, after.queued - before.queued)
+    waited = queued / (ran + queued) if ran else math.nan
+    return Interference(taken / usable, throttled, "; ".join(problems), disturbance, waited)
+
+
+def _scheduled(proc: Path, processes: Iterable[int]) -> tuple[float, float]:
+    """Seconds that all threads of these processes ran, and that they waited for a core; 0 where the system does not
+    tell."""
+    ran, queued = 0, 0
+    for pid in processes:
+        for thread in (proc / str(pid) / "task").glob("*/schedstat"):
+            with suppress(OSError):  # ended since it was listed
+                own = thread.read_text().split()
+                ran, queued = ran + int(own[0]), queued + int(own[1])
+    return ran / 1e9, queued / 1e9
 
 
 def _core_times(stat: Path) -> dict[int, tuple[float, float]]:

@@ -9,6 +9,7 @@ resident set size (RSS: too high) stands in, and the record says so.
 import dataclasses
 import math
 import shutil
+import statistics
 import threading
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ SHM = Path("/dev/shm")
 DUTY = 0.02
 """part of one core that sampling may take: it must not slow down what it measures"""
 DEVICE_INTERVAL = 2.0
-"""seconds between two questions to nvidia-smi, which takes about 0.1 s to answer"""
+"""seconds between two questions to nvidia-smi, each of which takes about 0.1 s to answer"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class PeakMemory:
             walks all pages of a process to add them up (5 to 10 ms for one of 600 MiB).
         limit: host bytes from which ``on_exceed`` is called, once, on the sampling thread, with the bytes seen.
         stands: whether the trial stands still: then it takes no more than before, and whose turn it is has the cores.
+        measuring: whether the steady window is open, in which it counts how busy the device is.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class PeakMemory:
         limit: int | None = None,
         on_exceed: Callable[[int], None] = lambda seen: None,
         stands: Callable[[], bool] = lambda: False,
+        measuring: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = pid
         self.accounting = accounting()
@@ -73,7 +76,9 @@ class PeakMemory:
         """CPU time of all samples so far"""
         self.samples = 0
         self._interval, self._limit, self._on_exceed, self._stands = interval, limit, on_exceed, stands
+        self._measuring = measuring
         self._device_used: Counter[int] = Counter()
+        self._device_busy: list[float] = []
         self._next_device = 0.0 if shutil.which("nvidia-smi") else math.inf
         self._sampling = threading.Lock()
         """the sampling thread and whoever calls ``sample`` count into one peak"""
@@ -100,12 +105,21 @@ class PeakMemory:
                 for pid, mebibytes in query("compute-apps", "pid", "used_memory"):
                     if mebibytes.isdigit():
                         self._device_used[int(pid)] += int(mebibytes) * 2**20
+                if self._measuring() and any(self._device_used[pid] for pid in pids):
+                    # which of several devices the trial uses the driver does not tell by the names that torch has
+                    busy = [percent for (percent,) in query("gpu", "utilization.gpu")]
+                    self._device_busy += [int(one) / 100 for one in busy if len(busy) == 1 and one.isdigit()]
                 self._next_device = time.monotonic() + DEVICE_INTERVAL
             sample = MemorySample(host, shm, sum(self._device_used[pid] for pid in pids), len(pids))
             self.peak = MemorySample(*map(max, dataclasses.astuple(self.peak), dataclasses.astuple(sample)))
             self.samples += 1
             self.cost_seconds += time.thread_time() - started
             return sample
+
+    @property
+    def device_busy_fraction(self) -> float:
+        """Part of the steady window in which the machine's only GPU ran a kernel, anybody's; NaN: not known."""
+        return statistics.fmean(self._device_busy or [math.nan])
 
     def close(self) -> None:
         """Stop sampling; the peak stays readable. May be called more than once."""

@@ -73,6 +73,7 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
     peak: MemorySample = field(default_factory=MemorySample)
     memory_accounting: str = "pss"
+    device_busy_fraction: float = math.nan
     wall_seconds: float = 0.0
     node: str = ""
     """of a cluster, where it ran"""
@@ -85,7 +86,7 @@ class Outcome:
             record, state=self.state, error=self.error,
             **{name: value for name, value in self.result.items() if name in known}, peak_host_bytes=self.peak.host,
             peak_shm_bytes=self.peak.shm, peak_device_bytes=self.peak.device, memory_accounting=self.memory_accounting,
-            wall_seconds=self.wall_seconds, node=self.node,
+            device_busy_fraction=self.device_busy_fraction, wall_seconds=self.wall_seconds, node=self.node,
         )  # fmt: skip
 
 
@@ -276,6 +277,7 @@ class _Repeat:
         self._memory = PeakMemory(
             self.id, limit=job.limits.host_bytes, on_exceed=self._out_of_memory,
             stands=lambda: self.seat.paused_at is not None,
+            measuring=lambda: self.steady and not self.measured,
         )  # fmt: skip
         self._deadline = self.seat.clock() + job.limits.timeout_seconds
         self._progress_deadline = self.seat.clock() + job.limits.progress_timeout_seconds
@@ -419,4 +421,5 @@ class _Repeat:
             segments.remove_leftovers()
         if self.outcome is not None:
             self.outcome.peak, self.outcome.memory_accounting = self._memory.peak, self._memory.accounting
+            self.outcome.device_busy_fraction = self._memory.device_busy_fraction
             self.outcome.wall_seconds = time.monotonic() - self._started

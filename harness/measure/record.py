@@ -84,6 +84,8 @@ class Record:
     """share of its time in which the learner waited for the collector"""
     collector_wait_fraction: float = math.nan
     """share of its time in which the collector waited for the learner"""
+    device_busy_fraction: float = math.nan
+    """part of the steady window in which the machine's GPU ran a kernel, as its driver says; NaN: not known"""
     budget_host_bytes: int = 0
     """predicted memory of this machine, shared memory included"""
     budget_shm_bytes: int = 0
@@ -138,7 +140,9 @@ class Record:
     load_average: float = math.nan
     """of one minute, when the repeat began"""
     throttled_seconds: float = math.nan
-    """time that the container's quota held the trial back during the steady window"""
+    """time that the container's quota held the trial back during the steady window, of all cores together"""
+    queue_wait_fraction: float = math.nan
+    """part of the time in which the trial's threads could have run that they waited for a core, in the steady window"""
     evaluated_return: float = math.nan
     """mean return of whole episodes that the trained policy played without noise after the training"""
     return_at_budget: float = math.nan

@@ -121,7 +121,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         if spec.cores is not None:  # the harness counted all of the machine
             result["threads"] = trainers.threads_text(trainer, spec.settings)
         if pauses is not None:  # what each side did is counted by clocks that know of no pauses
-            result |= dict.fromkeys(FRACTIONS, math.nan)
+            result |= dict.fromkeys((*FRACTIONS, "queue_wait_fraction"), math.nan)
         if spec.evaluate is not None:
             result["evaluated_return"] = trainer.evaluate(spec.settings, folder, spec.evaluate)
         if spec.judge is not None:

@@ -3,14 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.measure.record import Record
+from harness.measure.record import Record, attempts_that_count, median
 from harness.predict.plan import Plan
 from harness.predict.throughput import Predictor, ideal_seconds
+from harness.suite.metrics import RATES
 from harness.trainers.rounds import Course, Describes, Lever, Limit, Workload
-from unilab.settings import SettingsError
+from unilab.settings import PLACEMENT, SettingsError
 
 FULL = 0.85
 """part of the cores in use above which the cores are the limit"""
@@ -18,6 +19,13 @@ NOTABLE = 0.1
 """part of the time from which a verdict mentions it"""
 TRANSFER = 0.3
 """part of the learner's time above which copies and weights are the limit"""
+CROWDED = 0.4
+"""part of the time that threads could run in which they wait for a core, from which they are in each other's way: that
+of five threads on three cores"""
+IDLE_DEVICE = 0.5
+"""part of the time in which a busy learner's device runs a kernel, below which launching them is the limit"""
+CLEARLY = 1.05
+"""times as fast has a trial to be before its settings are proposed for another: less is noise"""
 SUGGESTIONS = 3
 """settings that a verdict names at most"""
 
@@ -49,18 +57,31 @@ class TimeUse:
     """that useful work takes, by the ceilings"""
     transfer: float = 0.0
     """that copies and weights take, by the ceilings"""
+    queued: float = math.nan
+    """of the time in which threads could run: that they waited for a core"""
+    held_back: float = 0.0
+    """cores' worth of threads that a CPU quota stopped"""
+    device_busy: float = math.nan
+    """in which the learner's device ran a kernel"""
 
 
 def limit_of(facts: TimeUse) -> Limit:
-    """What limits the throughput."""
+    """What limits the throughput. Whether kernels or their launches limit a learner on a GPU was never tried on one."""
     busy = facts.collector_busy, facts.learner_busy
-    longer: Limit = "collector" if busy[0] > busy[1] else "learner"
+    learner: Limit = "learner"
+    if not math.isnan(facts.device_busy):
+        learner = "launch" if facts.device_busy < IDLE_DEVICE else "device"
+    longer: Limit = "collector" if busy[0] > busy[1] else learner
+    if facts.held_back >= NOTABLE * facts.cores:
+        return "quota"
     if facts.dropped >= NOTABLE:
         return "drop"
     if facts.transfer >= TRANSFER:
         return "transfer"
     if facts.cores_used >= FULL:
         return "cores"
+    if facts.queued >= CROWDED:
+        return "threads"
     if facts.course == "turns":
         return "turns" if min(busy) >= NOTABLE else longer
     if facts.shared and math.isnan(facts.cores_used) and min(busy) >= FULL:
@@ -68,16 +89,22 @@ def limit_of(facts: TimeUse) -> Limit:
     if facts.learner_wait < NOTABLE and facts.collector_wait < NOTABLE:
         return "cores" if facts.shared else longer
     if facts.learner_wait < NOTABLE:
-        return "learner"
+        return learner
     return "collector" if facts.collector_wait < NOTABLE else "waiting"
 
 
 def sentence(facts: TimeUse, limit: Limit, suggestions: Sequence[str] = ()) -> str:
     """The verdict: what limits, who is busy and who waits for what, what to try."""
+    cores = f"{facts.cores} core{'s' if facts.cores > 1 else ''}"
     heads: Mapping[Limit, str] = {
         "learner": "learner-bound",
+        "launch": f"launch-bound: the learner is busy, and its GPU runs a kernel {facts.device_busy:.0%} of the time",
+        "device": f"learner-bound: its GPU runs a kernel {facts.device_busy:.0%} of the time",
         "collector": "collector-bound",
-        "cores": f"core-bound: collector and learner share {facts.cores} core{'s' if facts.cores > 1 else ''}",
+        "cores": f"core-bound: collector and learner share {cores}",
+        "threads": f"threads fight: they wait {facts.queued:.0%} of their time for one of {cores}",
+        "quota": f"quota-bound: the CPU quota stopped {facts.held_back:.1f} cores' worth of threads (a higher cpu.max "
+        "gives them back)",
         "turns": "in turns: each side waits while the other works",
         "transfer": f"transfer-bound: copies and weights take {facts.transfer:.0%} of the time",
         "drop": f"learner-bound: {facts.dropped:.0%} of the rollouts were given up unread",
@@ -92,14 +119,44 @@ def sentence(facts: TimeUse, limit: Limit, suggestions: Sequence[str] = ()) -> s
     return text + (f"; try {', '.join(suggestions)}" if suggestions else "")
 
 
-def suggestions(levers: Sequence[Lever], settings: Mapping[str, Any], searched: Sequence[str], cores: int) -> list[str]:
+@dataclass(frozen=True)
+class Searched:
+    """What a study's search may change, and what it has measured beside a trial. By default it changes nothing."""
+
+    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """values to choose from, by the settings that have several of them on this machine"""
+    placement: frozenset[str] = frozenset()
+    """settings that change placement alone, where the search is about nothing else; empty: it is about more"""
+    faster: Sequence[Mapping[str, Any]] = ()
+    """settings of the trials that were clearly faster"""
+    others: Sequence[Mapping[str, Any]] = ()
+    """of those that were not"""
+    over: bool = False
+    """no other trial was worth its time"""
+
+    def leaves_open(self, lever: Lever, settings: Mapping[str, Any]) -> bool:
+        """Whether a change may be proposed for a trial of these settings: the search has not seen that it brings
+        nothing, does not expect that, and is not about other settings."""
+        name, own = lever.setting, settings[lever.setting]
+        if any(lever.moves(own, other[name]) for other in self.faster):
+            return True
+        if any(lever.moves(own, other[name]) for other in self.others):
+            return False
+        if any(lever.moves(own, value) for value in self.space.get(name, ())):
+            return not self.over
+        return not self.placement or name in self.placement
+
+
+def suggestions(
+    levers: Sequence[Lever], settings: Mapping[str, Any], cores: int, search: Searched = Searched()
+) -> list[str]:
     """The levers that can still be moved, those that the suite searches first.
 
     Args:
         levers: of the limit, the most promising first.
         settings: all settings of the trial, thread counts resolved.
-        searched: names of which the suite has several values to choose from on this machine.
         cores: that threads can use.
+        search: what it has found so far.
     """
     open_ = [
         lever
@@ -107,16 +164,26 @@ def suggestions(levers: Sequence[Lever], settings: Mapping[str, Any], searched: 
         if lever.setting in settings
         and settings[lever.setting] not in lever.unless
         and not (lever.threads and settings[lever.setting] >= cores)
-        and not (lever.device and lever.setting not in searched)
+        and not (lever.device and lever.setting not in search.space)
+        and search.leaves_open(lever, settings)
     ]
-    open_.sort(key=lambda lever: lever.setting not in searched)
+    open_.sort(key=lambda lever: lever.setting not in search.space)
     return [lever.change.format(lever.setting) for lever in open_[:SUGGESTIONS]]
 
 
-def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
+def explain(
+    record: Record, plan: Plan, predictor: Predictor | None, known: Sequence[Record] = (), *, over: bool = False
+) -> Record:
     """The record with its prediction, efficiency and verdict; unchanged where the trainer does not describe its rounds.
 
     The prediction comes from the ceilings alone: the record's own measurement has no part in it.
+
+    Args:
+        record: of a repeat that has ended.
+        plan: of the study.
+        predictor: None: nothing is predicted.
+        known: the study's records. What they show to bring nothing is not proposed.
+        over: the search ended because no other trial was worth its time.
     """
     trainer = plan.trainer
     if predictor is None or not isinstance(trainer, Describes):
@@ -134,12 +201,42 @@ def explain(record: Record, plan: Plan, predictor: Predictor | None) -> Record:
         return record
     facts = time_use_of(record, workload, predictor)
     limit = limit_of(facts)
-    threads = {name: value for part in workload.parts for name, value in part.settings.items() if "_threads" in name}
-    known = trainer.levers(limit)
-    all_settings = plan.trainer.complete(settings) | threads
-    searched = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
-    advice = suggestions(known, all_settings, searched, predictor.cores)
+    idle = trainer.idle(settings)
+    levers = [lever for lever in trainer.levers(limit) if lever.setting not in idle]
+    search = _searched(record, plan, predictor, known, over=over)
+    advice = suggestions(levers, _resolved(plan, predictor, record), predictor.cores, search)
     return dataclasses.replace(record, verdict=sentence(facts, limit, advice))
+
+
+def _resolved(plan: Plan, predictor: Predictor, record: Record) -> Mapping[str, Any]:
+    """All settings of a trial, with the thread counts that it ran with."""
+    identity = plan.space.identity(record.params)
+    if identity not in predictor.resolved:
+        settings = plan.settings(record.params)
+        parts = predictor.workload(settings).parts
+        threads = {name: value for part in parts for name, value in part.settings.items() if "_threads" in name}
+        predictor.resolved[identity] = plan.trainer.complete(settings) | threads
+    return predictor.resolved[identity]
+
+
+def _searched(record: Record, plan: Plan, predictor: Predictor, known: Sequence[Record], *, over: bool) -> Searched:
+    """What the search may change of a trial, and the other trials by whether they were clearly faster."""
+    space = {name: ends for name in plan.space.dimensions if len(ends := plan.space.ends(name)) > 1}
+    placement = frozenset(name for name, kind in plan.trainer.changes().items() if kind == PLACEMENT)
+    objective = plan.suite.objectives[0].metric
+    metric = objective if objective in RATES else RATES[0]
+    trials: dict[int, list[Record]] = {}
+    for one in attempts_that_count([*known, record]):
+        if one.phase == "search" and one.state == "complete" and one.params.get("env") == record.params.get("env"):
+            trials.setdefault(one.trial, []).append(one)
+    own = median(trials.pop(record.trial, [record]), metric)
+    faster = {trial for trial, records in trials.items() if median(records, metric) > CLEARLY * own}
+    settings = {trial: _resolved(plan, predictor, records[0]) for trial, records in trials.items()}
+    return Searched(
+        space, placement if space and placement.issuperset(space) else frozenset(),
+        [own for trial, own in settings.items() if trial in faster],
+        [own for trial, own in settings.items() if trial not in faster], over,
+    )  # fmt: skip
 
 
 def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:
@@ -172,10 +269,18 @@ def time_use_of(record: Record, workload: Workload, predictor: Predictor) -> Tim
             work = collected * costs.collector.core_seconds + learned * costs.learner.core_seconds
             used = work / predictor.cores
     dropped = record.dropped_rollouts * workload.env_steps
+    devices = {name: value for part in workload.parts for name, value in part.settings.items() if "_device" in name}
+    device_busy = record.device_busy_fraction if devices.get("learner_device", "cpu") != "cpu" else math.nan
+    if device_busy >= IDLE_DEVICE and devices.get("collector_device", "cpu") != "cpu":
+        device_busy = math.nan  # whose kernels they are is not known
     waits = [record.collector_wait_fraction, record.learner_wait_fraction]
     collector_wait, learner_wait = (0.0 if math.isnan(wait) else wait for wait in waits)
     return TimeUse(
         workload.course, predictor.cores, shared, record.collector_busy_fraction, collector_wait,
         record.learner_busy_fraction, learner_wait, dropped / (dropped + record.env_steps) if dropped else 0.0,
         used, 0.0 if math.isnan(transfer) else transfer,
+        # where others took cores, threads wait for these others
+        math.nan if record.disturbed else record.queue_wait_fraction,
+        record.throttled_seconds / record.steady_seconds if record.throttled_seconds > 0 else 0.0,
+        device_busy,
     )  # fmt: skip

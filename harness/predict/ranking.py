@@ -61,13 +61,19 @@ class Prediction:
         made = predictor(plan, known)
         return cls(plan, made, [] if made is None else rank(plan, found, made), results)
 
-    def complete(self, record: Record) -> Record:
-        """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans."""
+    def complete(self, record: Record, known: Sequence[Record], *, over: bool = False) -> Record:
+        """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans.
+
+        Args:
+            record: of a repeat that has ended.
+            known: the study's records.
+            over: see ``harness.predict.bottleneck.explain``.
+        """
         expected = round(record.budget_host_bytes * self.plan.factor(record.params).expected)
         record = replace(record, calibrated_host_bytes=expected)
         if self.results is not None:
             calibration.add(self.results, self.plan.launch(record.params)[0], record, self.plan.code)
-        return explain(record, self.plan, self.predictor)
+        return explain(record, self.plan, self.predictor, known, over=over)
 
 
 def kept(plan: Plan, results: Path) -> tuple[Prediction, int]:

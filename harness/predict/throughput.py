@@ -74,6 +74,8 @@ class Predictor:
         self._name = name
         self._trainer = trainer
         self.cores = cores
+        self.resolved: dict[str, Mapping[str, Any]] = {}
+        """by configuration, all of its settings: see ``harness.predict.bottleneck``"""
         self._overheads: dict[Course, list[tuple[float, float]]] = {}
         """by course: rows of an update, and the factor by which times grew in a short run"""
         for rehearsal in ceilings.rehearsals:

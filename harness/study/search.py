@@ -23,6 +23,7 @@ from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, mea
 from harness.measure.process import Job
 from harness.measure.record import FIRST_SEED, SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of, median
 from harness.measure.stop import StopSignal
+from harness.predict.bottleneck import explain
 from harness.predict.next_trial import NextTrial, Tried, next_trial
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
@@ -94,16 +95,21 @@ class Sweep:
         """by trial, the gain for which it was chosen"""
         self._out_of_time, self._measurements = False, 0
         """whether a grid has to be left unfinished, and what this run has begun to measure"""
+        self._over = False
+        """the search has ended, and no other trial was worth its time"""
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
             carry_out(self._search(), self.engine, self.stop)
             if self._out_of_time:
                 self.missing_repeats = self._count_missing()
                 return
-        self.ending = self._end_of_search()
+        following = self._next_trial() if self.plan.suite.guided else None
+        self._over = following is not None and following.ends
+        self.ending = self._end_of_search(following)
         if self.ending:
             self.say(self.ending)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
+            self._explain_again()
             self._confirm()
 
     # -- the search
@@ -184,9 +190,8 @@ class Sweep:
     def _next_trial(self) -> NextTrial | None:
         return next_trial(self.plan, self.prediction.ranking if self.prediction else [], list(self._tried()))
 
-    def _end_of_search(self) -> str:
+    def _end_of_search(self, following: NextTrial | None) -> str:
         """What is known to be left when the search is over, in words."""
-        following = self._next_trial() if self.plan.suite.guided else None
         if following is None or math.isnan(following.gain):
             return ""
         gain = f"another trial is expected to bring {percent_text(following.gain, digits=1)} at most"
@@ -500,10 +505,22 @@ class Sweep:
 
     def _explain(self, record: Record) -> None:
         """Add what is known of why it is as it is to a record that is safe already."""
-        explained = self.prediction.complete(record) if self.prediction else record
+        explained = record
+        if self.prediction is not None:
+            explained = self.prediction.complete(record, self.study.records.records, over=self._over)
         if explained != record:
             self.study.records.explain(explained)
         self.display.finished(explained)
+
+    def _explain_again(self) -> None:
+        """Bring verdicts up to what the whole search has measured: none proposes what was found to be slower."""
+        known = [] if self.prediction is None else list(self.study.records.records)
+        for record in known:
+            assert self.prediction is not None
+            explained = explain(record, self.plan, self.prediction.predictor, known, over=self._over)
+            if record.verdict and explained.verdict != record.verdict and self.study.take(record.trial):
+                self.study.records.explain(explained)
+                self.study.release(record.trial)
 
 
 def _now() -> str:

@@ -8,6 +8,12 @@ DTYPE = Lever("learner_dtype", "{}=bfloat16", unless=("bfloat16",))
 LEARNER_THREADS = Lever("learner_threads", "more {}", threads=True)
 LEARNER_DEVICE = Lever("learner_device", "another {}", device=True)
 ENV_THREADS = Lever("env_threads", "more {}", threads=True)
+FEWER_THREADS = (
+    Lever("learner_threads", "fewer {}", unless=(1,)),
+    Lever("env_threads", "fewer {}", unless=(1,)),
+    Lever("learner_cores", "another split of the cores by {}"),
+)
+COMPILE = Lever("algorithm.enable_compile", "{}=true", unless=(True,))
 MORE_ENVS = Lever("num_envs", "more {}")
 NETWORKS = Lever("network.actor", "narrower {}")
 
@@ -18,7 +24,11 @@ LONGER = Lever("steps_per_env", "more {}")
 APPO: Mapping[Limit, Sequence[Lever]] = {
     "learner": (EPOCHS, LEARNER_THREADS, DTYPE, MINIBATCHES, NETWORKS, LEARNER_DEVICE),
     "collector": (ENV_THREADS, MORE_ENVS, Lever("algorithm.num_learning_epochs", "more {} on each rollout")),
+    "launch": (COMPILE, MINIBATCHES, LEARNER_DEVICE),
+    "device": (DTYPE, COMPILE, EPOCHS, NETWORKS, LEARNER_DEVICE),
     "cores": (EPOCHS, DTYPE, NETWORKS, MORE_ENVS, LEARNER_DEVICE),
+    "threads": FEWER_THREADS,
+    "quota": FEWER_THREADS,
     "turns": (Lever("mode", "{}=async", unless=("async",)),),
     "transfer": (LONGER, MORE_ENVS),
     "drop": (Lever("when_full", "{}=wait", unless=("wait",)), EPOCHS, DTYPE),
@@ -33,7 +43,12 @@ OFF_POLICY: Mapping[Limit, Sequence[Lever]] = {
     "learner": (Lever("updates_per_step", "fewer {}", unless=(1,)), ACTOR_DELAY, LEARNER_THREADS, DTYPE, NETWORKS,
                 LEARNER_DEVICE),
     "collector": (ENV_THREADS, MORE_ENVS, Lever("env_steps_per_sync", "fewer {}", unless=(1,)), FREE),
+    "launch": (Lever("algorithm.cuda_graphs", "{}=true", unless=(True,)), COMPILE, Lever("batch_size", "more {}"),
+               LEARNER_DEVICE),
+    "device": (DTYPE, COMPILE, Lever("updates_per_step", "fewer {}", unless=(1,)), NETWORKS, LEARNER_DEVICE),
     "cores": (Lever("batch_size", "another {}"), ACTOR_DELAY, DTYPE, NETWORKS, LEARNER_DEVICE),
+    "threads": FEWER_THREADS,
+    "quota": FEWER_THREADS,
     "transfer": (Lever("pipeline", "{}=prefetch", unless=("prefetch", "device")), UPDATES),
     "waiting": (UPDATES, Lever("env_steps_per_sync", "more {}"), MORE_ENVS, FREE),
 }  # fmt: skip

@@ -14,8 +14,14 @@ Side = Literal["collector", "learner", "transfer"]
 Course = Literal["turns", "lockstep", "wait", "drop", "free"]
 """how the sides go together: in turns; both at a time and then a meeting; through a buffer that makes the collector
 wait, or that gives up its oldest data; both on their own"""
-Limit = Literal["learner", "collector", "cores", "turns", "transfer", "drop", "waiting"]
+Limit = Literal[
+    "learner", "launch", "device", "collector", "cores", "threads", "quota", "turns", "transfer", "drop", "waiting"
+]  # fmt: skip
 """what a trial's throughput ends at"""
+
+
+DIRECTIONS = {"more": 1, "higher": 1, "fewer": -1, "lower": -1}
+"""in which numbers move, by the first word of a change"""
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,21 @@ class Lever:
 
     setting: str
     change: str
-    """as "fewer {}" or "{}=bfloat16", with the setting's name in place of the braces"""
+    """as "fewer {}" or "{}=bfloat16", with the setting's name in place of the braces; the first word may say in which
+    direction a number moves (``DIRECTIONS``), otherwise any other value is meant"""
     unless: tuple[Any, ...] = ()
     """values of the setting with which there is nothing left to change"""
     threads: bool = False
     """the setting is a number of threads: nothing is to be gained beyond the cores there are"""
     device: bool = False
     """the setting is a device: another one is proposed only where the suite found one on this machine"""
+
+    def moves(self, old: Any, new: Any) -> bool:
+        """Whether another value of the setting is the change that is meant; None, a value that is found, may be."""
+        direction = DIRECTIONS.get(self.change.split()[0])
+        if direction is None or not all(isinstance(value, int | float) for value in (old, new)):
+            return bool(new != old)
+        return direction * (new - old) > 0
 
 
 @runtime_checkable

@@ -113,6 +113,23 @@ def test_idle_and_stolen_time_are_those_of_the_cores_that_may_be_used(tmp_path: 
     assert contention.read(tmp_path / "nowhere") is None
 
 
+def test_threads_that_could_have_run_and_waited_for_a_core(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(contention, "trial_processes", lambda *_: {7, 8})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu0 1 1 1 1 1 1 1 1 1 1\n")
+    silent = contention.read(tmp_path)
+    for pid, thread, ran, queued in ((7, 7, 3, 1), (7, 9, 2, 2), (8, 8, 1, 0)):
+        (tmp_path / f"proc/{pid}/task/{thread}").mkdir(parents=True)
+        (tmp_path / f"proc/{pid}/task/{thread}/schedstat").write_text(f"{ran * 10**9} {queued * 10**9} 5\n")
+    before = contention.read(tmp_path)
+    assert before is not None and (before.ran, before.queued) == (6.0, 3.0)
+    assert silent is not None and (silent.ran, silent.queued) == (0.0, 0.0)
+    after = dataclasses.replace(before, at=before.at + 10, ran=12.0, queued=5.0)
+    assert between(before, after).queue_wait_fraction == pytest.approx(2 / 8)
+    assert math.isnan(between(silent, dataclasses.replace(silent, at=silent.at + 10)).queue_wait_fraction)
+
+
 @pytest.fixture
 def busy_process() -> Iterator[None]:
     """Keeps a core busy from the moment it has said so."""

@@ -1,6 +1,7 @@
 """Peak memory of real process trees, and the budget of a run against its measured peak."""
 
 import json
+import math
 import os
 import signal
 import stat
@@ -158,6 +159,32 @@ def test_device_memory_is_that_of_the_trials_processes(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with PeakMemory(process.pid) as peak:
             assert peak.sample().device == 300 * MIB
+
+
+def test_how_busy_the_only_device_is_counts_while_the_trial_uses_it_and_is_measured(tmp_path, monkeypatch):
+    def answers(device: str) -> None:
+        tool.write_text(f"#!/bin/sh\ncase $1 in *gpu=*) {device};; *) echo '{process.pid}, 300';; esac\n")
+
+    with child(HOLD, "1") as (process, _):
+        tool = tmp_path / "nvidia-smi"
+        answers("echo 40")
+        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(memory, "DEVICE_INTERVAL", 0.0)
+        measuring = False
+        with PeakMemory(process.pid, interval=600.0, measuring=lambda: measuring) as peak:
+            wait_until(lambda: peak.samples == 1)  # by the thread
+            peak.sample()
+            assert math.isnan(peak.device_busy_fraction)
+            measuring = True
+            peak.sample()
+            answers("echo 60")
+            peak.sample()
+            answers("echo '[N/A]'")
+            peak.sample()
+            answers("echo 90; echo 10")  # which of them is the trial's?
+            peak.sample()
+            assert peak.device_busy_fraction == pytest.approx(0.5)
 
 
 def test_samples_of_several_threads_share_one_answer_of_the_driver(tmp_path, monkeypatch):

@@ -8,7 +8,16 @@ import pytest
 from harness.measure.record import Record
 from harness.predict import plan as plans
 from harness.predict import throughput as predict
-from harness.predict.bottleneck import TimeUse, efficiency, explain, limit_of, sentence, suggestions, time_use_of
+from harness.predict.bottleneck import (
+    Searched,
+    TimeUse,
+    efficiency,
+    explain,
+    limit_of,
+    sentence,
+    suggestions,
+    time_use_of,
+)
 from harness.predict.ceilings import Ceilings, Measured
 from harness.predict.throughput import Predictor
 from harness.trainers import trainer as trainers
@@ -44,6 +53,14 @@ def facts(**changes: object) -> TimeUse:
         ({"course": "turns", "collector_busy": 0.3, "learner_busy": 0.7, "cores_used": 0.95}, "cores"),
         ({"course": "free", "collector_wait": 0.0, "learner_wait": 0.0, "learner_busy": 0.999}, "learner"),
         ({"course": "free", "collector_wait": 0.0, "learner_wait": 0.0, "shared": True}, "cores"),
+        ({"shared": True, "queued": 0.5, "cores_used": 0.6}, "threads"),
+        ({"shared": True, "queued": 0.3, "cores_used": 0.6}, "cores"),
+        ({"shared": True, "queued": 0.5, "cores_used": 0.93}, "cores"),  # they wait, and nothing is lost by it
+        ({"held_back": 0.3, "dropped": 0.3}, "quota"),
+        ({"held_back": 0.1, "learner_busy": 0.99}, "learner"),  # of two cores
+        ({"learner_busy": 0.99, "device_busy": 0.3}, "launch"),
+        ({"learner_busy": 0.99, "device_busy": 0.97}, "device"),
+        ({"collector_busy": 0.99, "learner_wait": 0.4, "device_busy": 0.3}, "collector"),
     ],
 )
 def test_the_limit_follows_from_the_fractions(changes: dict, limit: str) -> None:
@@ -93,6 +110,24 @@ def test_the_limit_follows_from_the_fractions(changes: dict, limit: str) -> None
             "latency-bound: both sides wait for each other; learner 96% busy, waits 30% for a rollout; "
             "collector 95% busy, waits 20% for a free slot; try fewer epochs, more b",
         ),
+        (
+            {"queued": 0.45},
+            "threads",
+            "threads fight: they wait 45% of their time for one of 2 cores; learner 96% busy; collector 95% busy; "
+            "try fewer epochs, more b",
+        ),
+        (
+            {"held_back": 0.84},
+            "quota",
+            "quota-bound: the CPU quota stopped 0.8 cores' worth of threads (a higher cpu.max gives them back); "
+            "learner 96% busy; collector 95% busy; try fewer epochs, more b",
+        ),
+        (
+            {"device_busy": 0.31},
+            "launch",
+            "launch-bound: the learner is busy, and its GPU runs a kernel 31% of the time; learner 96% busy; "
+            "collector 95% busy; try fewer epochs, more b",
+        ),
     ],
 )
 def test_the_verdict_in_words(changes: dict, limit: str, text: str) -> None:
@@ -111,9 +146,44 @@ def test_suggestions_leave_out_what_is_done_or_not_there_and_begin_with_what_is_
         Lever("c", "wider {}"),
     )
     settings = {"a": 5, "dtype": "half", "threads": 2, "b": 1, "c": 1, "where": "cpu"}
-    assert suggestions(levers, settings, ["c"], cores=4) == ["wider c", "fewer a", "more threads"]
-    assert suggestions(levers, settings | {"a": 1}, [], cores=2) == ["more b", "wider c"]
-    assert suggestions(levers, settings, ["where"], cores=2) == ["another where", "fewer a", "more b"]
+    assert suggestions(levers, settings, 4, Searched({"c": (1, 2)})) == ["wider c", "fewer a", "more threads"]
+    assert suggestions(levers, settings | {"a": 1}, 2) == ["more b", "wider c"]
+    devices = Searched({"where": ("cpu", "cuda")})
+    assert suggestions(levers, settings, 2, devices) == ["another where", "fewer a", "more b"]
+
+
+MODE, SLOTS, EPOCHS = Lever("mode", "{}=async"), Lever("slots", "more {}"), Lever("epochs", "fewer {}")
+SPACE = {"mode": ("async", "sync"), "slots": (1, 2, 4)}
+OWN = {"mode": "sync", "slots": 2, "epochs": 5}
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        (Searched(SPACE), ["mode=async", "more slots", "fewer epochs"]),
+        (Searched(SPACE, others=[OWN | {"mode": "async"}]), ["more slots", "fewer epochs"]),
+        (Searched(SPACE, others=[OWN | {"slots": 1}]), ["mode=async", "more slots", "fewer epochs"]),
+        (Searched(SPACE, others=[OWN | {"slots": 4}]), ["mode=async", "fewer epochs"]),
+        # what was faster is proposed, though another trial with it was not, and though the search is over
+        (
+            Searched(SPACE, faster=[OWN | {"mode": "async"}], others=[OWN | {"mode": "async", "slots": 4}], over=True),
+            ["mode=async", "fewer epochs"],
+        ),
+        (Searched(SPACE, over=True), ["fewer epochs"]),
+        (Searched({"slots": (1, 2)}, over=True), ["mode=async", "more slots", "fewer epochs"]),  # beyond its range
+        (Searched(SPACE, frozenset({"mode", "slots"})), ["mode=async", "more slots"]),
+        (Searched(SPACE, frozenset({"mode", "slots"}), over=True), []),
+    ],
+)
+def test_nothing_is_proposed_that_the_search_knows_to_bring_nothing(search: Searched, expected: list[str]) -> None:
+    assert sorted(suggestions((MODE, SLOTS, EPOCHS), OWN, 2, search)) == sorted(expected)
+
+
+def test_a_change_has_a_direction() -> None:
+    assert SLOTS.moves(2, 4) and not SLOTS.moves(2, 1) and not SLOTS.moves(2, 2)
+    assert EPOCHS.moves(5, 3) and not EPOCHS.moves(5, 8)
+    assert MODE.moves("sync", "async") and not MODE.moves("sync", "sync")
+    assert SLOTS.moves(2, None) and not SLOTS.moves(None, None)  # None: a number that is found later
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
@@ -134,6 +204,13 @@ def plan(tmp_path) -> plans.Plan:
     path = tmp_path / "described.yaml"
     path.write_text(DESCRIBED)
     return plans.make(path, ["search.mode=[async, sync]", "baseline.mode=async"])
+
+
+@pytest.fixture
+def smoke() -> tuple[plans.Plan, Predictor]:
+    """The smoke suite on four cores, and nothing known of its costs."""
+    made = plans.make("smoke")
+    return made, Predictor(Ceilings(cores=4), "appo", made.trainer, 4)  # type: ignore[arg-type]
 
 
 def record(**changes: object) -> Record:
@@ -164,6 +241,44 @@ def test_a_record_is_explained(plan) -> None:
     assert explained.async_efficiency == pytest.approx(0.5)
     text = "learner-bound: learner 98% busy; collector 30% busy, waits 60% for a free slot; try lower speed"
     assert explained.verdict == text
+
+
+def test_what_the_search_found_to_be_slower_is_not_proposed(smoke) -> None:
+    """As in the smoke study: async was measured, found slower, and proposed to the one in turns."""
+    plan, found = smoke
+    in_turns = record(
+        params={"mode": "sync"}, env_steps_per_second=900.0, learner_busy_fraction=0.7, collector_busy_fraction=0.3
+    )
+    beside = record(trial=1, params={"mode": "async"}, env_steps_per_second=600.0)
+    assert explain(in_turns, plan, found).verdict.endswith("; try mode=async")
+    assert "try" not in explain(in_turns, plan, found, [beside, in_turns]).verdict
+    faster = dataclasses.replace(beside, env_steps_per_second=1200.0)
+    assert explain(in_turns, plan, found, [faster, in_turns]).verdict.endswith("; try mode=async")
+    hardly = dataclasses.replace(beside, env_steps_per_second=920.0)
+    assert "try" not in explain(in_turns, plan, found, [hardly, in_turns]).verdict
+
+
+def test_a_search_of_placement_proposes_no_settings_of_the_learning(smoke) -> None:
+    plan, found = smoke
+    bound = record(params={"mode": "async"})
+    assert explain(bound, plan, found).verdict.endswith("; try more learner_threads, learner_dtype=bfloat16")
+
+
+def test_what_threads_quota_and_device_did_is_recorded(plan) -> None:
+    found = predictor(plan)
+    workload = found.workload({"speed": 10})
+    seen = record(queue_wait_fraction=0.5, throttled_seconds=6.0, steady_seconds=4.0, device_busy_fraction=0.2)
+    facts = time_use_of(seen, workload, found)
+    assert (facts.queued, facts.held_back) == (0.5, 1.5) and math.isnan(facts.device_busy)  # it learns on the CPU
+    assert math.isnan(time_use_of(dataclasses.replace(seen, disturbed="others"), workload, found).queued)
+    part = Part("learner", "learn", 1, {"learner_device": "cuda", "collector_device": "cpu"})
+    on_gpu = dataclasses.replace(workload, parts=(part,))
+    assert time_use_of(seen, on_gpu, found).device_busy == 0.2
+    both = Part("collector", "step", 1, {"collector_device": "cuda"})
+    on_gpu = dataclasses.replace(workload, parts=(part, both))
+    assert time_use_of(seen, on_gpu, found).device_busy == 0.2  # it runs no kernel of either
+    full = dataclasses.replace(seen, device_busy_fraction=0.9)
+    assert math.isnan(time_use_of(full, on_gpu, found).device_busy)
 
 
 def test_what_was_not_measured_is_predicted_only(plan) -> None:

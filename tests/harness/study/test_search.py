@@ -14,8 +14,10 @@ from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
 from harness.measure.repeat import TrialSpec, run_repeat
 from harness.measure.stop import Stopped, StopSignal
+from harness.predict.ceilings import Ceilings
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
+from harness.predict.throughput import Predictor
 from harness.report.finding import conclude
 from harness.report.studies import limited_by
 from harness.report.terminal import write_best
@@ -24,6 +26,7 @@ from harness.study.folder import JOURNAL, Study, StudyLocked
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
 from harness.suite.text import settings_text
+from harness.trainers.rounds import Lever
 
 
 class Quiet:
@@ -195,7 +198,7 @@ def test_after_a_crash_each_repeat_is_recorded_once_and_the_search_is_the_same(m
 
 
 def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkeypatch) -> None:
-    def dies(prediction: Prediction, record: Record) -> Record:
+    def dies(*_: object, **__: object) -> Record:
         raise Crash
 
     plan = make_plan("limits.trials=1")
@@ -206,6 +209,26 @@ def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkey
             Sweep(plan, study, stop, Quiet(), engine, prediction=Prediction(plan)).run()
     (record,) = sweep(plan, tmp_path, Executed(crash_at=0))
     assert record.state == "complete"
+
+
+def test_no_verdict_proposes_what_the_search_has_found_to_be_slower(make_plan, tmp_path, monkeypatch) -> None:
+    described = "trainer=tests.harness.described_trainer:DescribedTrainer"
+    plan, finished = make_plan(described, "sampler.name=grid", "limits.trials=4"), list[Record]()
+    levers = Lever("speed", "lower {}"), Lever("speed", "more {}")
+    monkeypatch.setattr(type(plan.trainer), "levers", lambda *_: levers)
+    prediction = Prediction(plan, Predictor(Ceilings(cores=2), plan.suite.trainer, plan.trainer, 2))
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        engine, display = LocalEngine("here", stop, Executed(), in_turns=False), Quiet()
+        monkeypatch.setattr(display, "finished", finished.append)
+        Sweep(plan, study, stop, display, engine, prediction=prediction).run()
+        records = study.records.records
+    first = {record.params["speed"]: record.verdict.partition("; try ")[2] for record in finished}
+    assert first[20] == "lower speed, more speed", "nothing else had been measured"
+    last = {record.params["speed"]: record.verdict.partition("; try ")[2] for record in records}
+    # beyond the ends of the space nothing was searched
+    assert last == {10: "lower speed, more speed", 20: "more speed", 40: "more speed", 80: "more speed"}
+    with Study(plan.folder(tmp_path)) as study:
+        assert [record.verdict for record in study.records.records] == [record.verdict for record in records]
 
 
 def test_a_crash_between_record_and_journal_is_made_good(make_plan, tmp_path) -> None:
