@@ -157,6 +157,8 @@ class Record:
     """predicted before anything was run, from what the parts of a round cost"""
     async_efficiency: float = math.nan
     """throughput over what the ceilings of this machine allow for these settings"""
+    expected_gain: float = math.nan
+    """relative gain over the best so far that was expected of the trial when the search chose it"""
     verdict: str = ""
     """what limited the throughput and what would move it, in words"""
     budget_items: dict[str, int] = field(default_factory=dict)

@@ -78,7 +78,7 @@ class ProgressLine:
 
 
 class StudyDisplay(ProgressLine):
-    """Trial k of n, throughput now, best so far, return, time left.
+    """Time left, trial k of n, throughput now, return, best so far.
 
     Args:
         began: when the user's wait did, on the monotonic clock.
@@ -151,7 +151,8 @@ class StudyDisplay(ProgressLine):
         value = self._best.get(_comparable(record))
         best = "no best yet" if value is None else f"best {value_text(self._objective.metric, value)}"
         left = minutes_text(self._forecast.left(time.monotonic()))
-        self.show(f"{self._running[_key(record)]}: {state}, {best}, {left} left", indent="  ")
+        # first, where 80 columns show it
+        self.show(f"{left} left, {self._running[_key(record)]}: {state}, {best}", indent="  ")
 
     def _report(self) -> None:
         """Written anew whenever a repeat ends, when no other is measured yet."""
@@ -166,6 +167,9 @@ class StudyDisplay(ProgressLine):
 
 class Forecast:
     """How long a run still takes, from what repeats took so far, or from the planned length of one.
+
+    A search that ends when no other trial is worth its time (``harness.predict.next_trial``) is taken to have as many
+    trials as it is expected to have, by the gain that was expected of the newest.
 
     A repeat or a block that takes longer than those before it, or is measured again, counts as needing a tenth more
     than it has taken: nothing that runs is ever taken to be over at once.
@@ -183,6 +187,8 @@ class Forecast:
         """trials beside the baseline with a value"""
         self._rates: list[float] = []
         """env steps a second of the search's repeats"""
+        self._newest, self._gain = 0, math.nan
+        """the trial that was begun last, and the gain that was expected of it"""
         self._searching = True
         self._running: dict[Key, tuple[float, bool]] = {}
         """since when, and whether in turns"""
@@ -193,14 +199,28 @@ class Forecast:
 
     def known(self, record: Record) -> None:
         """A repeat that is over."""
-        self._seen.add(_key(record))
+        self._see(record)
         if record.state == "complete" and not record.baseline:
             self._measured.add(record.trial)
         if record.phase == "search" and record.env_steps_per_second > 0:
             self._rates.append(record.env_steps_per_second)
 
-    def started(self, record: Record, now: float) -> None:
+    def _see(self, record: Record) -> None:
         self._seen.add(_key(record))
+        if record.phase == "search" and not record.second_look and record.trial >= self._newest:
+            self._newest, self._gain = record.trial, record.expected_gain
+
+    @property
+    def _trials(self) -> int:
+        """Of the whole search."""
+        if not self._plan.suite.guided:
+            return self._plan.trials
+        from harness.predict.next_trial import expected_trials  # loads SciPy, which takes long
+
+        return min(self._plan.trials, expected_trials(self._newest, self._gain))
+
+    def started(self, record: Record, now: float) -> None:
+        self._see(record)
         if record.in_turns:
             self._block = 1 + len(self._begun(in_turns=True))
         self._running[_key(record)] = now, record.in_turns
@@ -231,8 +251,8 @@ class Forecast:
         searched = sum(phase == "search" and repeat < SECOND_LOOK for _, repeat, phase in self._seen)
         looked = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
         confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
-        candidates = plan.trials - 1 if self._searching else len(self._measured)
-        search = max(0, plan.trials * plan.suite.measure.repeats - searched) if self._searching else 0
+        candidates = self._trials - 1 if self._searching else len(self._measured)
+        search = max(0, self._trials * plan.suite.measure.repeats - searched) if self._searching else 0
         # no second look comes after the confirmation has begun
         looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
         in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
@@ -268,7 +288,7 @@ def _key(record: Record) -> Key:
 
 
 class TrainDisplay(ProgressLine):
-    """Iteration, throughput now, return and time left of one training."""
+    """Time left, iteration, throughput now and return of one training."""
 
     def __init__(self, console: Console, max_iterations: int | None, max_seconds: float | None) -> None:
         super().__init__(console, stays=True)
@@ -278,14 +298,15 @@ class TrainDisplay(ProgressLine):
         if not self.due:
             return
         seconds, done = progress["wall_seconds"], progress["iteration"]
-        line = f"iteration {done:.0f}, {progress['env_steps']:,.0f} steps, {self._speed(progress)}, "
-        line += f"return {number_text(progress['episode_return'])}, "
-        if not math.isnan(progress["eval_return"]):
-            line += f"evaluated {number_text(progress['eval_return'])}, "
         left = [self._seconds - seconds] if self._seconds else []
         if self._iterations and done:
             left.append((self._iterations - done) * seconds / done)
-        self.show(line + (f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"))
+        line = f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"
+        line += f", iteration {done:.0f}, {progress['env_steps']:,.0f} steps, {self._speed(progress)}"
+        line += f", return {number_text(progress['episode_return'])}"
+        if not math.isnan(progress["eval_return"]):
+            line += f", evaluated {number_text(progress['eval_return'])}"
+        self.show(line)
 
 
 class EvalDisplay(ProgressLine):

@@ -419,6 +419,7 @@ class Sweep:
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
+            expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
         )  # fmt: skip
 
     def _attempts(self, repeat: Record) -> list[Record]:
@@ -499,8 +500,9 @@ class Sweep:
         if record.second_look:
             return f"second look at trial {record.trial}, repeat {record.repeat - SECOND_LOOK + 1}{again}"
         repeat = f", repeat {record.repeat + 1} of {suite.measure.repeats}" if suite.measure.repeats > 1 else ""
-        gain = self._expected.get(record.trial, math.nan)
-        expected = "" if math.isnan(gain) else f", {percent_text(gain, '+')} expected"
+        expected = f", {percent_text(record.expected_gain, '+')} expected"
+        if math.isnan(record.expected_gain):
+            expected = ""
         return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}{expected}"
 
     def _explain(self, record: Record) -> None:

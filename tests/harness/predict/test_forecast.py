@@ -1,8 +1,12 @@
 """How long a run still takes, told a clock by hand."""
 
+import math
+from collections.abc import Iterator, Sequence
+
 import pytest
 
 from harness.measure.record import SECOND_LOOK, Phase, Record
+from harness.predict.next_trial import TRIED, WORTH, expected_trials
 from harness.predict.plan import Plan
 from harness.report.live import Forecast
 
@@ -86,3 +90,71 @@ def test_places_side_by_side_share_the_work(plan: Plan) -> None:
     for trial in (1, 2):
         forecast.started(record(trial), 10.0)
     assert forecast.left(10.0) == pytest.approx((2 + 1 + 3 + 4) * 10 / 2)
+
+
+def test_each_trial_is_expected_to_halve_the_gain() -> None:
+    assert expected_trials(10, 4.1 * WORTH) == 13, "the newest, and after it two"
+    assert expected_trials(10, WORTH) == expected_trials(10, 0.0) == 11
+    assert expected_trials(0, WORTH) == TRIED
+    assert expected_trials(0, math.nan) == 9
+
+
+# -- replayed: a study of APPO on HalfCheetah on two cores, as its records have it
+
+CEILINGS = 30.0
+"""seconds before the first trial"""
+TRIALS = (13.26, 13.23, 13.30, 13.45, 13.29, 13.15, 12.67, 12.63, 12.49, 12.85, 12.70)
+"""seconds of repeats in the search, each with the whole warm-up and steady window"""
+LOOKS = (13.12, 13.25, 13.14)
+BLOCKS = ((54.71, 50.34, 48.02, 43.71), (54.67, 50.25, 46.43, 42.09), (54.10, 49.65, 47.83, 43.62))
+"""of the confirmation, each with four repeats in turns"""
+STARTS = 0.3
+"""seconds between two works"""
+SHORT = (math.nan, 1.57, 0.113, 0.035, 0.018, 0.0043, 0.0018, 0.0003)
+LONG = (math.nan, 1.57, 0.217, 0.042, 0.024, 0.012, 0.014, 0.013, 0.011, 0.021, 0.020, 0.014, 0.011, 0.0073)
+"""gains that were expected of the trials of two searches on paper, of which one ended as soon as it could"""
+
+
+def replayed(gains: Sequence[float], saved: float) -> Iterator[tuple[float, list[Record]]]:
+    """When works began, and the repeats of each."""
+    now = CEILINGS
+    for trial, gain in enumerate(gains):
+        seconds = TRIALS[trial % len(TRIALS)] - saved
+        yield now, [record(trial, seconds=seconds, expected_gain=gain)]
+        now += seconds + STARTS
+    for trial, seconds in enumerate(LOOKS, 1):
+        yield now, [record(trial, SECOND_LOOK, seconds=seconds)]
+        now += seconds + STARTS
+    for number, block in enumerate(BLOCKS):
+        sides = [(0, 2 * number + 1), (1, 2 * number + 1), (1, 2 * number + 2), (0, 2 * number + 2)]
+        yield (
+            now,
+            [
+                record(trial, repeat, "confirm", seconds, in_turns=True)
+                for (trial, repeat), seconds in zip(sides, block, strict=True)
+            ],
+        )
+        now += max(block) + 2.0
+
+
+@pytest.mark.parametrize("gains", [SHORT, LONG])
+def test_from_the_second_minute_on_it_is_right_within_a_fifth_of_the_whole(make_plan, gains: Sequence[float]) -> None:
+    plan = make_plan(
+        "search.speed={low: 1, high: 400}",
+        "measure={warmup_seconds: 3, seconds: 8}",
+        "limits={trials: 16, minutes: 9}",
+        "confirm={top: 1, repeats: 6}",
+    )
+    assert plan.suite.guided and plan.trials == 16 and plan.saved_seconds == 5.5
+    works = list(replayed(gains, plan.saved_seconds))
+    events = [(began, True, one) for began, repeats in works for one in repeats]
+    events += [(began + one.wall_seconds, False, one) for began, repeats in works for one in repeats]
+    events.sort(key=lambda event: event[0])
+    end, forecast, errors = events[-1][0], Forecast(plan, 0.0), []
+    for second in range(int(CEILINGS), int(end)):
+        while events[0][0] <= second:
+            at, begins, one = events.pop(0)
+            (forecast.started if begins else forecast.finished)(one, at)
+        errors.append(forecast.left(second) - (end - second))
+    assert max(map(abs, errors[60 - int(CEILINGS) :])) <= 0.2 * end
+    assert max(map(abs, errors[-60:])) <= 0.05 * end

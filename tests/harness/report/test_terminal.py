@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from harness.measure.engines.local import LocalEngine
 from harness.measure.record import Record
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
+from harness.report import live
 from harness.report import terminal as tables
 from harness.study.folder import Study
 from harness.study.results import RecordedStudy
@@ -25,6 +27,22 @@ def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]
     tables.show(RecordedStudy(study.folder), out)
     content = tables.summary(RecordedStudy(study.folder))
     return out.file.getvalue(), content  # type: ignore[attr-defined]
+
+
+def test_the_time_left_is_among_the_80_columns_of_the_line_that_is_replaced(make_plan, monkeypatch) -> None:
+    monkeypatch.setattr(live, "PLAIN_SECONDS", 0.0)
+    out = Console(file=io.StringIO(), width=80)
+    display = live.StudyDisplay(make_plan("confirm={top: 1, repeats: 6}"), out)
+    one = Record("s", 0, 1, "failed", "confirm", baseline=True)
+    display.started(one, "confirming trial 0, repeat 1, again (1 of 2)")
+    display.progress(one, {"wall_seconds": 1.0, "env_steps": 1000, "episode_return": 1234.5, "measuring": True})
+    training = live.TrainDisplay(out, max_iterations=100, max_seconds=None)
+    training.progress(
+        {"wall_seconds": 9.0, "iteration": 10, "env_steps": 12_345_678, "episode_return": 5983.2, "eval_return": 6012.1}
+    )
+    study, train = [line for line in out.file.getvalue().splitlines() if " left" in line][-2:]  # type: ignore[attr-defined]
+    assert re.match(r"  \d+ (s|min) left, confirming trial 0", study) and "measuring" in study[:80]
+    assert train.startswith("81 s left, iteration 10, 12,345,678 steps")
 
 
 def test_disturbed_repeats_are_marked_and_the_claim_is_below_the_table(make_plan, tmp_path) -> None:
