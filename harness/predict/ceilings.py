@@ -88,6 +88,9 @@ class Ceilings:
     """what disturbed the measuring, in words; empty when nothing did"""
     seconds: float = 0.0
     """that all the measuring took"""
+    spent: dict[str, float] = field(default_factory=dict)
+    """parts of ``seconds`` by what was measured, the first with the loading of libraries; the rest is the start of a
+    process"""
 
     def __post_init__(self) -> None:
         self._groups: dict[tuple[str, str], dict[int, Cost]] = {}
@@ -223,6 +226,8 @@ def measure(
     )  # fmt: skip
     kept.take_in(made)
     kept.seconds += time.monotonic() - started
+    for kind, spent in made.spent.items():
+        kept.spent[kind] = kept.spent.get(kind, 0.0) + spent
     kept.disturbed = made.disturbed
     if made.disturbed:
         problem = "predictions may be off, and the next study measures the ceilings again"
@@ -290,18 +295,26 @@ def main() -> int:
     name, known, made = request["trainer"], set(request["known"]), Ceilings()
     trainer = trainers.get(name)
     assert isinstance(trainer, Describes)
-    deadline, before = time.monotonic() + SECONDS, interference.read()
+    deadline, before, began = time.monotonic() + SECONDS, interference.read(), time.monotonic()
+
+    def ended(kind: str) -> None:
+        nonlocal began
+        now = time.monotonic()
+        made.spent[kind] = made.spent.get(kind, 0.0) + now - began
+        began = now
+        print(kind, flush=True)
+
     for part in (Part(**given) for given in request["parts"]):
         if part.kind not in known or time.monotonic() <= deadline:
             made.measured.append(Measured(name, part, trainer.measure_alone(part)))
             known.add(part.kind)
-            print(part.kind, flush=True)
+            ended(part.kind)
     for settings in request["rehearse"]:
         window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(name, settings, window.result()["updates_per_second"]))
-        print("both sides", flush=True)
+        ended("both sides")
     made.disturbed = interference.between(before, interference.read()).disturbed
     print(json.dumps(dataclasses.asdict(made)), flush=True)
     return 0

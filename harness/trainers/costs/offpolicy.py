@@ -1,6 +1,7 @@
 """The parts of a round of SAC or TD3: steps of all environments, batches, updates of critics and actor, weights."""
 
 import dataclasses
+import json
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -28,6 +29,8 @@ ALGORITHM = ("algorithm.n_step", "algorithm.num_critics", "algorithm.num_atoms",
              "algorithm.enable_compile", "algorithm.cuda_graphs")  # fmt: skip
 COLLECTOR = (*NETWORKS, "collector_device", "algorithm.n_step")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
+_critics: dict[str, Cost] = {}
+"""what updates without the actor's part cost, by settings and size: that part is what an update takes beyond them"""
 
 
 def workload(config: OffPolicyConfig, cores: int) -> Workload:
@@ -119,10 +122,13 @@ def measure(part: Part, algo_type: str) -> Cost:
 
                 return timed(finish)
 
-        if part.kind == "critic_update":  # an update without the actor's part
-            return update(NEVER)
+        key = json.dumps([algo_type, part.settings, part.size], sort_keys=True)
+        if part.kind == "critic_update" or key not in _critics:  # an update without the actor's part
+            _critics[key] = update(NEVER)
+        if part.kind == "critic_update":
+            return _critics[key]
         assert part.kind == "actor_update"  # what the actor's part adds
-        both, critics = update(1), update(NEVER)
+        both, critics = update(1), _critics[key]
         return Cost(
             max(0.0, both.seconds - critics.seconds), max(0.0, both.core_seconds - critics.core_seconds)
         )  # fmt: skip

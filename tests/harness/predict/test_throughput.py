@@ -255,6 +255,16 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
     assert found.throughput({"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.4)
 
 
+@pytest.mark.parametrize(
+    ("when_full", "courses"), [("[wait, drop_oldest]", ["wait", "turns"]), ("[drop_oldest]", ["drop", "turns"])]
+)
+def test_rounds_that_wait_stand_for_those_that_drop_in_short_runs(when_full: str, courses: list[str]) -> None:
+    space = f"search={{when_full: {when_full}, mode: [async, sync]}}"
+    plan = plans.make("appo_throughput", [space, "baseline.when_full=drop_oldest"])
+    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 2)
+    assert [plan.trainer.workload(one, 2).course for one in settings] == courses  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
 def test_every_part_of_our_trainers_costs_something_and_their_sides_are_there(name: str) -> None:
     trainer = trainers.get(name)
