@@ -16,7 +16,7 @@ from harness.compare.verdict import Pair, Pairs
 from harness.files.yaml_file import InputError
 from harness.measure.record import Phase, Record
 from harness.study.best_trials import judged_by
-from harness.study.results import RecordedStudy
+from harness.study.results import RecordedStudy, with_records
 from harness.suite.schema import Suite
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
@@ -90,7 +90,7 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
         studies = sorted(map(RecordedStudy, (side.study, *side.pooled)), key=lambda study: study.began)
         return [(study.suite, study.records) for study in studies]
     found = []
-    for study in (RecordedStudy(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))):
+    for study in map(RecordedStudy, with_records(results)):
         try:
             records = [record for record in study.records if record.commit == side.commit and not record.dirty]
             if records:

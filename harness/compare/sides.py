@@ -76,16 +76,13 @@ class Side:
 def resolve(name: str, results: Path) -> Side:
     """The side that a name means: a study as ``report`` takes it, a YAML file, or a commit, whichever is there first.
 
-    A study is a folder, ``<suite>/<id>`` below ``results``, or a suite, whose newest study is meant. Several studies,
-    with commas between them, are sessions of one side.
+    A study has the names that ``harness.study.results.find`` knows. Several studies, with commas between them, are
+    sessions of one side.
 
     Raises:
         CompareError: none of them.
     """
     path = Path(name)
-    for folder in (path, results / name):
-        if (folder / "trials.jsonl").is_file():
-            return Side(name, study=folder)
     with suppress(InputError):
         return Side(name, study=find(name, results))
     if path.suffix in SUFFIXES and path.is_file():
@@ -103,7 +100,7 @@ def resolve(name: str, results: Path) -> Side:
     if commit is not None:
         return Side(name, commit=commit)
     if path.is_dir():
-        raise CompareError(f"{name}: a folder without trials.jsonl; a study is <results>/<suite>/<id>")
+        raise CompareError(f"{path / 'suite.yaml'}: is no file; a study is a folder with one, <results>/<suite>/<id>")
     raise CompareError(
         f"{name}: neither a study (a folder, or a suite or <suite>/<id> below {results}) nor a configuration (a .yaml "
         "file) nor a commit of the repository that this code lies in; `python -m harness list` names the studies"

@@ -6,7 +6,7 @@ from typing import Any
 from harness.files.yaml_file import InputError
 from harness.measure.record import typical
 from harness.study.best_trials import judged_by, of_one_kind, ranking
-from harness.study.results import RecordedStudy, find_all
+from harness.study.results import RecordedStudy, find_all, with_records
 from harness.suite import shipped
 from harness.suite.text import number_text
 
@@ -20,7 +20,7 @@ def collect(results: Path, suite_folder: Path, name: str | None = None) -> dict[
 
     if name is not None:
         return {"studies": [_study(folder) for folder in find_all(name, results)]}
-    studies = [_study(path.parent) for path in sorted(results.glob("*/*/trials.jsonl"))]
+    studies = [_study(folder) for folder in with_records(results)]
     own = suite_folder.resolve() != shipped.FOLDER.resolve()  # in a checkout they are those that are shipped
     files = [str(path) for path in sorted(suite_folder.glob("*.yaml"))] if own else []
     return {"studies": studies, "suites": [*shipped.names(), *files], "environments": list(names())}

@@ -147,5 +147,10 @@ def find_all(name: str | None, results: Path) -> list[Path]:
     raise InputError(str(name), None, "", f"{problem}; studies in {results}: {known}")
 
 
+def with_records(results: Path) -> list[Path]:
+    """The folders below ``results`` that have records, in order of their names; some may be unreadable."""
+    return [path.parent for path in sorted(results.glob("*/*/trials.jsonl"))]
+
+
 def _last_run_at_the_end(studies: Iterable[Path]) -> list[Path]:
     return sorted(studies, key=lambda study: RecordedStudy(study).last_run)

@@ -186,7 +186,7 @@ def test_a_study_has_the_names_that_report_takes(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["nothing", "HEAD"], "nothing: neither a study"),
-        (["empty", "HEAD"], "empty: a folder without trials.jsonl"),
+        (["empty", "HEAD"], "empty/suite.yaml: is no file; a study is a folder with one"),
         (["--", "--upload-pack=x", "HEAD"], "neither a study"),
         (["c.yaml", "c.yaml"], "c.yaml: a configuration has no measurements of its own; add --measure"),
         (["HEAD", "HEAD", "--measure"], "which configuration is to be measured at this commit? Add --suite SUITE"),
