@@ -214,7 +214,7 @@ class Plan:
         again = math.ceil((self.look_repeats + self.confirm_repeats) / self.places) * self.repeat_seconds
         return min(searching + again, self.suite.limits.minutes * 60)
 
-    def verdict(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
+    def fit(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
         """Whether a configuration fits.
 
         Args:
@@ -230,10 +230,10 @@ class Plan:
         return budget.judge(predicted, fraction, self.factor(params), available)
 
     def possible(self, params: Settings, available: "MemoryAvailable | None" = None) -> tuple[Fit, str | None]:
-        """As ``verdict``; or that a setting is wrong, or that settings contradict each other."""
+        """As ``fit``; or that a setting is wrong, or that settings contradict each other."""
         try:
             self.trainer.check(self.settings(params))
-            return self.verdict(params, available), None
+            return self.fit(params, available), None
         except SettingsError as error:
             return Fit(), str(error)
 
@@ -243,10 +243,10 @@ class Plan:
         trainer, settings = self.launch(params | seeded)
         return TrialSpec.of(measure or self.suite.measure, trainer, settings, folder)
 
-    def limits(self, verdict: Fit) -> RepeatLimits:
+    def limits(self, fit: Fit) -> RepeatLimits:
         """What one repeat may take."""
         limits = self.suite.limits
-        return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, verdict.host_limit)
+        return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, fit.host_limit)
 
     def first_seed(self, params: Settings) -> int:
         """Of a configuration's first repeat; each other one has the next."""
@@ -280,14 +280,14 @@ class Plan:
             sized = []
             for value in self.space.ends(name):
                 with suppress(SettingsError):  # what does not go with the baseline
-                    sized.append((self.verdict(self.baseline | {name: value}).host_bytes, value))
+                    sized.append((self.fit(self.baseline | {name: value}).host_bytes, value))
             if len(sized) > 1:
                 sized.sort(key=lambda pair: pair[0])
                 smallest[name], largest[name] = sized[0][1], sized[-1][1]
-        rows = [("baseline", self.verdict(self.baseline))]
+        rows = [("baseline", self.fit(self.baseline))]
         for what, params in (("smallest", smallest), ("largest", largest)) if smallest != largest else ():
             with suppress(SettingsError):  # what goes with the baseline need not go together
-                rows.append((what, self.verdict(params)))
+                rows.append((what, self.fit(params)))
         return rows
 
 

@@ -138,10 +138,10 @@ def candidates(plan: Plan) -> list[Candidate]:
     found = []
     for params in [plan.effective(plan.baseline), *plan.configurations[1:]]:
         try:
-            verdict = plan.verdict(params)
+            fit = plan.fit(params)
         except SettingsError:  # settings that contradict each other
             continue
-        found.append(Candidate(params, verdict.fits, verdict.reason))
+        found.append(Candidate(params, fit.fits, fit.reason))
     return found
 
 

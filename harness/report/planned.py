@@ -54,17 +54,17 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
         console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
     for dropped in plan.dropped:
         console.print(Text(f"left out: {dropped}", style="yellow"))
-    verdicts = plan.memory()
+    fits = plan.memory()
     rows = [
         (name, *map(bytes_text, (v.host_bytes, v.expected_host_bytes, v.shm_bytes, v.device_bytes)), _yes(v.fits))
-        for name, v in verdicts
+        for name, v in fits
     ]
     console.print(table("memory", ("", "host", "expected", "of it shm", "device", "fits"), rows))
-    for name, verdict in (verdicts[0], verdicts[-1]) if len(verdicts) > 1 else verdicts:
-        if verdict.table and (name == "baseline" or not verdict.fits):
-            console.print(Text(f"{name}:\n{verdict.table}"))
-        if verdict.reason:
-            console.print(Text(f"{name} does not fit: {verdict.reason}", style="yellow"))
+    for name, fit in (fits[0], fits[-1]) if len(fits) > 1 else fits:
+        if fit.table and (name == "baseline" or not fit.fits):
+            console.print(Text(f"{name}:\n{fit.table}"))
+        if fit.reason:
+            console.print(Text(f"{name} does not fit: {fit.reason}", style="yellow"))
     if missing:
         console.print(f"{missing} costs of this machine are not known yet; run measures them first, in under a minute")
     if not prediction.ranking:

@@ -91,10 +91,10 @@ class SuiteObjective:
 
     def _measure(self, trial: optuna.Trial, params: Params, stop: StopSignal) -> list[Record]:
         suite, code = self.plan.suite, provenance.commit()
-        verdict, problem = self.plan.possible(params)
+        fit, problem = self.plan.possible(params)
         planned = Record(
             study=trial.study.study_name, trial=trial.number, repeat=0, params=params, state="infeasible",
-            error=problem or verdict.reason, commit=code.commit, dirty=code.dirty,
+            error=problem or fit.reason, commit=code.commit, dirty=code.dirty,
             log=str(self.folder / trial.study.study_name / f"{trial.number}-"),
         )  # fmt: skip
         if planned.error is not None:
@@ -113,7 +113,7 @@ class SuiteObjective:
                     log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
                 )  # fmt: skip
                 spec = self.plan.spec(params, record.seed, Path(record.log))
-                records.append(execute(spec, self.plan.limits(verdict), stop, watch).added_to(record))
+                records.append(execute(spec, self.plan.limits(fit), stop, watch).added_to(record))
                 if records[-1].state == "pruned" or not records[-1].disturbed:
                     break
             (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)

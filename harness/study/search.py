@@ -248,8 +248,8 @@ class Sweep:
         if trial.number == BASELINE or self.plan.is_baseline(params):
             params = self.plan.baseline_in(params.get("env"))
         params = self.plan.effective(params)
-        verdict, problem = self.plan.possible(params, self.engine.available())
-        reason = problem or verdict.reason
+        fit, problem = self.plan.possible(params, self.engine.available())
+        reason = problem or fit.reason
         try:
             done = self._searched(trial.number)
             if reason is not None and not done:
@@ -398,7 +398,7 @@ class Sweep:
     def _planned(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any]) -> Record:
         """What is known of a repeat before it is measured."""
         plan, study = self.plan, self.study
-        verdict, _ = plan.possible(params, self.engine.available())
+        fit, _ = plan.possible(params, self.engine.available())
         identity, confirm = plan.space.identity, plan.suite.confirm
         asked = {
             "confirm": confirm and confirm.repeats,
@@ -414,8 +414,8 @@ class Sweep:
             study=plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase,
             baseline=trial == BASELINE or plan.is_baseline(params),
             pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
-            budget_host_bytes=verdict.host_bytes, budget_shm_bytes=verdict.shm_bytes,
-            budget_device_bytes=verdict.device_bytes, budget_items=verdict.items, started_at=_now(),
+            budget_host_bytes=fit.host_bytes, budget_shm_bytes=fit.shm_bytes,
+            budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=_now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
@@ -467,8 +467,8 @@ class Sweep:
     def _job(self, record: Record) -> Job:
         """It shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
-        verdict, _ = self.plan.possible(record.params, self.engine.available())
-        limits, measure, confirm = self.plan.limits(verdict), suite.measure, suite.confirm
+        fit, _ = self.plan.possible(record.params, self.engine.available())
+        limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
         if record.phase == "search" and not record.second_look:
             measure = self.plan.first_look
         if record.phase == "learning" and confirm is not None and confirm.learning is not None:
@@ -487,7 +487,7 @@ class Sweep:
             self.display.progress(record, progress)
             return pruner(progress) if pruner else None
 
-        return Job(spec, limits, watch, max(verdict.host_bytes, verdict.expected_host_bytes))
+        return Job(spec, limits, watch, max(fit.host_bytes, fit.expected_host_bytes))
 
     def _what(self, record: Record) -> str:
         suite = self.plan.suite

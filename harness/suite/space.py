@@ -88,12 +88,12 @@ class Space:
     def apart(self, some: Sequence[Params], others: Sequence[Params]) -> NDArray[np.float64]:
         """``[settings, some, others]``: how far configurations are from each other in each setting, from 0 to 1.
 
-        Numbers are apart by their places in the range or in the list. All else is the same or not, and so is what has
-        a setting that changes something there and what has not.
+        Numbers are apart by their positions in the range or in the list. All else is the same or not, and so is what
+        has a setting that changes something there and what has not.
         """
         found = np.ones((len(self.dimensions), len(some), len(others)))
         for distances, (name, dimension) in zip(found, self.dimensions.items(), strict=True):
-            rows, columns = ([place(dimension, one.get(name, IDLE)) for one in own] for own in (some, others))
+            rows, columns = ([position(dimension, one.get(name, IDLE)) for one in own] for own in (some, others))
             for row, (kind, at) in zip(distances, rows, strict=True):
                 row[:] = [abs(at - there) if kind == other else 1.0 for other, there in columns]
         return found
@@ -118,7 +118,7 @@ def ends(dimension: BaseDistribution) -> tuple[Any, ...]:
     return dimension.low, dimension.high
 
 
-def place(dimension: BaseDistribution, value: Any) -> tuple[str, float]:
+def position(dimension: BaseDistribution, value: Any) -> tuple[str, float]:
     """A kind within which values are nearer or farther, and where in it a value is, from 0 to 1."""
     if isinstance(dimension, CategoricalDistribution):
         numbers = sorted(one for one in dimension.choices if isinstance(one, int | float) and not isinstance(one, bool))

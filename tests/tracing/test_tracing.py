@@ -18,7 +18,7 @@ from tests.tracing.traces import inside, process_names, read_trace, spans, threa
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.settings import SettingsError
 from unilab.tracing import spans as tracing
-from unilab.tracing.spans import place, recording, span, timeline
+from unilab.tracing.spans import recording, span, timeline, with_folder
 from unilab.tracing.timeline_file import PART_SUFFIX, discard_parts
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -283,11 +283,11 @@ def test_started_twice_is_an_error(tmp_path) -> None:
 def test_the_folder_is_the_log_folder_unless_it_is_set(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     enabled = APPOConfig(trace_enabled=True)
-    assert place(enabled, "logs").trace_output_dir == str(tmp_path / "logs")
-    assert place(config(tmp_path / "own"), "logs").trace_output_dir == str(tmp_path / "own")
-    assert place(APPOConfig(), None) == APPOConfig()
+    assert with_folder(enabled, "logs").trace_output_dir == str(tmp_path / "logs")
+    assert with_folder(config(tmp_path / "own"), "logs").trace_output_dir == str(tmp_path / "own")
+    assert with_folder(APPOConfig(), None) == APPOConfig()
     with pytest.raises(SettingsError, match="trace_output_dir: a run without a log folder"):
-        place(enabled, None)
+        with_folder(enabled, None)
     with pytest.raises(SettingsError, match="trace_output_dir"), recording("p", enabled):
         pass
 

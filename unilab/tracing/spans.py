@@ -29,7 +29,7 @@ from unilab.settings import SettingsError
 from unilab.tracing.cuda_spans import CudaSpans, Track
 from unilab.tracing.timeline_file import TRACE_FILE, discard_parts, merge, part_path
 
-__all__ = ["TRACE_FILE", "merge", "place", "recording", "span", "start", "stop", "timeline"]
+__all__ = ["TRACE_FILE", "merge", "recording", "span", "start", "stop", "timeline", "with_folder"]
 
 BATCH_SPANS = 1024
 """spans that a thread keeps, some 150 bytes each, before it writes them"""
@@ -116,7 +116,7 @@ def stop() -> None:
         recorder.close()
 
 
-def place(settings: Settings, log_dir: str | Path | None) -> Settings:
+def with_folder(settings: Settings, log_dir: str | Path | None) -> Settings:
     """The settings with the folder of the timeline in them: an absolute ``trace_output_dir``, if it is enabled.
 
     Raises:
@@ -127,13 +127,13 @@ def place(settings: Settings, log_dir: str | Path | None) -> Settings:
     folder = settings.trace_output_dir or log_dir
     if folder is None:
         raise SettingsError("trace_output_dir", "a run without a log folder needs one to be traced; set it")
-    placed: Any = settings
-    return dataclasses.replace(placed, trace_output_dir=str(Path(folder).absolute()))
+    traced: Any = settings
+    return dataclasses.replace(traced, trace_output_dir=str(Path(folder).absolute()))
 
 
 @contextmanager
 def recording(process_name: str, settings: TraceSettings) -> Iterator[None]:
-    """Record this process while the block runs, if ``settings`` (see ``place``) say so."""
+    """Record this process while the block runs, if ``settings`` (see ``with_folder``) say so."""
     if not settings.trace_enabled:
         yield
         return
@@ -177,7 +177,7 @@ def timeline(process_name: str, settings: TraceSettings) -> Iterator[None]:
 
 def _folder(settings: TraceSettings) -> Path:
     if settings.trace_output_dir is None:
-        raise SettingsError("trace_output_dir", "is needed here; place() fills it in")
+        raise SettingsError("trace_output_dir", "is needed here; with_folder() fills it in")
     return Path(settings.trace_output_dir)
 
 

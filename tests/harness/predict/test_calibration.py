@@ -67,8 +67,8 @@ def test_trainers_side_by_side_have_a_factor_each(tmp_path) -> None:
     path = tmp_path / "duel.yaml"
     path.write_text(DUEL)
     plan = dataclasses.replace(plans.make(path), calibration=learned(1200, 1200, 1200, trainer=TRAINER).factors())
-    verdicts = [plan.verdict({"trainer": name}) for name in ("ours", "theirs")]
-    assert [verdict.expected_host_bytes for verdict in verdicts] == [1200, 1000]
+    fits = [plan.fit({"trainer": name}) for name in ("ours", "theirs")]
+    assert [fit.expected_host_bytes for fit in fits] == [1200, 1000]
 
 
 DUEL = """\
@@ -112,14 +112,14 @@ def test_what_some_runs_took_makes_the_check_stricter_and_less_than_predicted_le
         return make_plan("constraints.host_memory_fraction=0.02", f"fixed.host_bytes={round(part * limit)}")
 
     almost, over = planned(0.9), planned(1.05)
-    assert almost.verdict({}).fits and not over.verdict({}).fits
-    strict = dataclasses.replace(almost, calibration={TRAINER: Factor(1.0, 1.2)}).verdict({})
+    assert almost.fit({}).fits and not over.fit({}).fits
+    strict = dataclasses.replace(almost, calibration={TRAINER: Factor(1.0, 1.2)}).fit({})
     assert not strict.fits and "some past runs took 20% more than predicted" in " ".join(str(strict.reason).split())
-    assert strict.host_bytes == almost.verdict({}).host_bytes  # the prediction stays the itemised one
-    lax = dataclasses.replace(over, calibration={TRAINER: Factor(0.8, 1.0)}).verdict({})
+    assert strict.host_bytes == almost.fit({}).host_bytes  # the prediction stays the itemised one
+    lax = dataclasses.replace(over, calibration={TRAINER: Factor(0.8, 1.0)}).fit({})
     assert not lax.fits and lax.expected_host_bytes == pytest.approx(0.84 * limit, rel=1e-6)
 
 
-def test_items_and_expectation_are_in_the_verdict(make_plan) -> None:
-    verdict = dataclasses.replace(make_plan(), calibration={TRAINER: Factor(1.1, 1.3)}).verdict({})
-    assert verdict.items == {"ring": 1000} and verdict.expected_host_bytes == 1100
+def test_items_and_expectation_are_in_the_fit(make_plan) -> None:
+    fit = dataclasses.replace(make_plan(), calibration={TRAINER: Factor(1.1, 1.3)}).fit({})
+    assert fit.items == {"ring": 1000} and fit.expected_host_bytes == 1100

@@ -165,7 +165,7 @@ def test_memory_of_baseline_and_corners(make_plan) -> None:
 def test_shipped_suites_are_valid_and_fit(name: str) -> None:
     plan = plans.make(f"suites/{name}.yaml")
     assert plan.suite.name == name
-    assert plan.verdict(plan.baseline).fits
+    assert plan.fit(plan.baseline).fits
 
 
 @pytest.mark.parametrize("name", ["sac_reward", "td3_reward"])

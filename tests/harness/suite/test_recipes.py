@@ -38,7 +38,7 @@ def test_a_bound_of_memory_holds_for_what_is_predicted_and_for_what_is_measured(
     constraints = plan("appo", "memory=4GiB").suite.constraints
     assert constraints.host_memory_fraction == 0.25 and constraints.metrics["peak_host_bytes"].max == 4 * GIB
     tight = plan("appo", "memory=100MB")
-    assert not tight.verdict(tight.baseline).fits
+    assert not tight.fit(tight.baseline).fits
     assert plan("appo", "memory=64GB").suite.constraints.host_memory_fraction == 0.8
 
 

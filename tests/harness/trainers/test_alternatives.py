@@ -53,7 +53,7 @@ def test_which_trainer_is_the_choice_and_the_first_is_the_baseline(tmp_path) -> 
     plan = make(tmp_path)
     assert list(plan.space.dimensions) == ["trainer"] and plan.space.ends("trainer") == ("slow", "fast")
     assert plan.baseline == {"trainer": "slow"} and plan.trials == 2
-    assert plan.verdict({"trainer": "fast"}).host_bytes == 5000
+    assert plan.fit({"trainer": "fast"}).host_bytes == 5000
     some = make(tmp_path, ("measure:", "search: {trainer: [fast]}\nmeasure:"))
     assert some.space.ends("trainer") == ("fast",) and some.baseline == {"trainer": "fast"}
 
@@ -119,8 +119,8 @@ def test_each_trainer_has_the_factor_of_its_own_past_runs(tmp_path) -> None:
     )
     make(tmp_path, fast)
     plan = plans.make(tmp_path / "duel.yaml", results=tmp_path)
-    assert plan.verdict({"trainer": "slow"}).expected_host_bytes == 1100
-    assert plan.verdict({"trainer": "fast"}).expected_host_bytes == 4500
+    assert plan.fit({"trainer": "slow"}).expected_host_bytes == 1100
+    assert plan.fit({"trainer": "fast"}).expected_host_bytes == 4500
 
 
 def test_one_whose_package_is_missing_drops_out(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +130,10 @@ def test_one_whose_package_is_missing_drops_out(tmp_path, monkeypatch: pytest.Mo
     fake = "tests.harness.trainers.adapters.fake_driver:FakeForeign"
     fast = ("  fast:\n    trainer: tests.harness.fake_trainer:FakeTrainer", f"  fast:\n    trainer: {fake}")
     here = make(tmp_path, fast, ("      host_bytes: 5000\n", ""))
-    assert here.dropped == () and here.verdict({"trainer": "fast"}).host_bytes == 0
+    assert here.dropped == () and here.fit({"trainer": "fast"}).host_bytes == 0
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     gone = make(tmp_path, fast, ("      host_bytes: 5000\n", ""))
     assert gone.space.ends("trainer") == ("slow",)
     assert gone.dropped[0].startswith("trainer: fast (this interpreter has no json: pip install")
     with pytest.raises(SettingsError, match="no json"):
-        gone.verdict({"trainer": "fast"})
+        gone.fit({"trainer": "fast"})

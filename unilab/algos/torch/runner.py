@@ -19,7 +19,7 @@ from unilab.machine.thread_team import torch_threads_kept
 from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
 from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
 from unilab.run.progress import Summary
-from unilab.tracing.spans import place, timeline
+from unilab.tracing.spans import timeline, with_folder
 
 
 class Runner(AsyncRunner):
@@ -104,7 +104,7 @@ class Runner(AsyncRunner):
             CollectorError, WorkerError: a collector or worker failed or died; the last checkpoint is on disk.
             FloatingPointError: the update became non-finite; likewise.
         """
-        config = place(self.config, log_dir)
+        config = with_folder(self.config, log_dir)
         checkpoints = Checkpoints(config, log_dir, save_interval, resume)
         with (
             torch_threads_kept(),
