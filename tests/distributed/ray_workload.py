@@ -20,13 +20,13 @@ class TellingPolicy(NoisyPolicy):
         super().__init__()
         self.folder = folder
 
-    def place(self, worker: int) -> None:
-        place = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
-        (self.folder / f"{worker}.json").write_text(json.dumps(place))
+    def become_worker(self, worker: int) -> None:
+        there = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
+        (self.folder / f"{worker}.json").write_text(json.dumps(there))
 
 
-def place(folder: Path, worker: int) -> dict[str, Any]:
-    """Where a worker was placed last: process id and node id."""
+def home(folder: Path, worker: int) -> dict[str, Any]:
+    """Where a worker was last: process id and node id."""
     return json.loads((folder / f"{worker}.json").read_text())
 
 

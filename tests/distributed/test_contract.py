@@ -275,7 +275,7 @@ class NumberedPolicy(NoisyPolicy):
         super().__init__()
         self._number = -1
 
-    def place(self, worker: int) -> None:
+    def become_worker(self, worker: int) -> None:
         self._number = worker
 
     def compute_actions(self, obs: Tensor, generator: torch.Generator) -> Tensor:

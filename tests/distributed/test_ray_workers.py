@@ -32,19 +32,19 @@ def test_a_worker_that_dies_or_stands_still_is_replaced_with_nothing_doubled_or_
     buffer = RecordingBuffer()
     with ray_workload.workers(buffer, tmp_path, max_restarts=2, hang_seconds=1.0) as workers:
         workers.collect_rollouts()
-        first = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        first = [ray_workload.home(tmp_path, worker) for worker in range(2)]
         assert first[0]["node"] != first[1]["node"], "they are spread"
         ray.kill(workers._members[1].actor)
         workers.broadcast_updated_policy(NoisyPolicy(5).state_dict())
         workers.collect_rollouts()
         assert workers.restarts == 1
-        second = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        second = [ray_workload.home(tmp_path, worker) for worker in range(2)]
         assert (second[0] == first[0], second[1]["pid"] == first[1]["pid"]) == (True, False)
         os.kill(first[0]["pid"], signal.SIGSTOP)
         workers.collect_rollouts()
         assert workers.restarts == 2
         assert "It made no env step in 1 s" in caplog.text
-        third = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        third = [ray_workload.home(tmp_path, worker) for worker in range(2)]
         os.kill(third[0]["pid"], signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"(?s)worker 0 failed after 2 restarts.*worker process has died"):
             workers.collect_rollouts()
@@ -61,12 +61,12 @@ def test_a_worker_whose_node_is_lost_goes_on_elsewhere(cluster: RayCluster, tmp_
     buffer = RecordingBuffer()
     with ray_workload.workers(buffer, tmp_path, max_restarts=1) as workers:
         workers.collect_rollouts()
-        before = [ray_workload.place(tmp_path, worker) for worker in range(2)]
+        before = [ray_workload.home(tmp_path, worker) for worker in range(2)]
         cluster.remove_node(cluster.node(before[1]["node"]))
         assert_ended([before[1]["pid"]])  # it may outlive its node for a moment, and deliver
         workers.collect_rollouts()
         assert workers.restarts == 1
-        assert ray_workload.place(tmp_path, 1)["node"] == before[0]["node"]
+        assert ray_workload.home(tmp_path, 1)["node"] == before[0]["node"]
     made = [[one for one in buffer.rollouts if one.worker == worker] for worker in range(2)]
     assert [stamp[1:3] for stamp in stamps(made[0])] == [(0, 0), (0, 1), (0, 2), (0, 3)]
     assert [one.sequence for one in made[1]] == [0, 1, 0, 1]
@@ -117,7 +117,7 @@ def test_lost_calls_the_learners_own_connection_and_its_death(cluster: RayCluste
         assert not connected, "stop() ended the connection that it had made"
         assert signals_untouched
         assert learner.stdout.readline() == "learning\n"
-        actor = ray_workload.place(tmp_path, 0)["pid"]
+        actor = ray_workload.home(tmp_path, 0)["pid"]
         assert psutil.pid_exists(actor)
         learner.kill()
         assert_ended([actor])

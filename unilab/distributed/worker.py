@@ -38,10 +38,10 @@ class WorkerPolicy(Protocol):
 
 
 @runtime_checkable
-class PlacedPolicy(Protocol):
+class NumberedPolicy(Protocol):
     """What a WorkerPolicy adds in order to act differently in each worker."""
 
-    def place(self, worker: int) -> None:
+    def become_worker(self, worker: int) -> None:
         """Become the policy of this worker, 0 to n_workers - 1; called once, before it acts."""
 
 
@@ -123,8 +123,8 @@ class RolloutWorker:
         """version of the weights that act"""
         self._env = env
         self._policy = policy
-        if isinstance(policy, PlacedPolicy):
-            policy.place(worker)
+        if isinstance(policy, NumberedPolicy):
+            policy.become_worker(worker)
         self._identity = worker, incarnation
         self._sequence = 0
         seed = seed if incarnation == 0 else derive_seed(seed, f"incarnation {incarnation}")

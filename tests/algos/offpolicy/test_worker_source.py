@@ -157,7 +157,7 @@ def test_noise_is_spread_over_the_environments_of_all_workers():
     config = parse(TD3Config, {"num_envs": 4, "algorithm.exploration_noise_max": 0.4})
     policy = ExploringPolicy(config, EnvDims(3, 2, 0))
     policy.load_state_dict(policy.weights(policy.actor.state_dict(), exploring=False))
-    policy.place(1)
+    policy.become_worker(1)
     obs = torch.zeros(2, 3)
     noise = torch.empty(2, 2).normal_(generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -70,7 +70,7 @@ class ExploringPolicy(nn.Module):
         self._random_left -= 1
         return actions, {"actions": actions}
 
-    def place(self, worker: int) -> None:
+    def become_worker(self, worker: int) -> None:
         """Become the policy of this worker: noise that differs among environments is spread over those of all
         workers."""
         self._worker = worker
