@@ -171,8 +171,9 @@ class Forecast:
     A search that ends when no other trial is worth its time (``harness.predict.next_trial``) is taken to have as many
     trials as it is expected to have, by the gain that was expected of the newest.
 
-    A repeat or a block that takes longer than those before it, or is measured again, counts as needing a tenth more
-    than it has taken: nothing that runs is ever taken to be over at once.
+    Repeats are expected to be measured again as often as those before. A repeat or a block that takes longer than those
+    before it, or is measured again, counts as needing a tenth more than it has taken: nothing that runs is ever taken
+    to be over at once.
 
     Args:
         began: when ``limits.minutes`` began to count, on the clock of the times that the methods are given.
@@ -183,6 +184,8 @@ class Forecast:
         self._limit = began + plan.suite.limits.minutes * 60
         self._seen: set[Key] = set()
         """repeats that are begun or over"""
+        self._repeats, self._attempts = 0, 0
+        """measured for their speed, and attempts at them, as far as this run has begun them"""
         self._measured: set[int] = set()
         """trials beside the baseline with a value"""
         self._rates: list[float] = []
@@ -221,6 +224,8 @@ class Forecast:
 
     def started(self, record: Record, now: float) -> None:
         self._see(record)
+        self._attempts += record.phase != "learning"
+        self._repeats += record.phase != "learning" and not record.attempt
         if record.in_turns:
             self._block = 1 + len(self._begun(in_turns=True))
         self._running[_key(record)] = now, record.in_turns
@@ -256,9 +261,12 @@ class Forecast:
         # no second look comes after the confirmation has begun
         looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
         in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
+        again = (1 + self._attempts) / (1 + self._repeats)  # attempts at each repeat
         sure = (sum(running) + looks * each[False] + in_turns * each[True] + self._learning()) / places
-        whole = sure + search * (each[False] - plan.saved_seconds) / places
-        return max(sure, min(whole, self._limit - now))  # the search leaves time for what follows it
+        more = search * again * (each[False] - plan.saved_seconds)
+        more += (again - 1) * (looks * each[False] + in_turns * each[True])
+        # the search leaves time for what follows it, and nothing is measured again after the limit
+        return max(sure, min(sure + more / places, self._limit - now))
 
     def _saved(self, key: Key) -> float:
         """By which a repeat is shorter than those after the first look."""
