@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -521,7 +522,8 @@ class Sweep:
             assert self.prediction is not None
             explained = explain(record, self.plan, self.prediction.predictor, known, over=self._over)
             if record.verdict and explained.verdict != record.verdict and self.study.take(record.trial):
-                self.study.records.explain(explained)
+                with suppress(TakenOver):  # another driver does the same
+                    self.study.records.explain(explained)
                 self.study.release(record.trial)
 
 
