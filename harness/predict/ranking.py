@@ -160,7 +160,7 @@ def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict
     if not any(objective.metric in RATES for objective in plan.suite.objectives):
         return []
     workloads = _workloads(plan, found, cores)
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     for course in REHEARSED:
         if course == "drop" and chosen:
             continue
