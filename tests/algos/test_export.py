@@ -52,6 +52,7 @@ def checkpoint(tmp_path):
     """Makes a checkpoint whose normalizer has learned something; its path."""
 
     def made(trainer, env, network=(8,), **settings):
+        torch.manual_seed(0)
         given = {"env": env, "network": {"actor": network, "critic": [8]}, "obs_normalization": True, **settings}
         config = parse({"appo": APPOConfig, **CONFIGS}[trainer], given)
         with make(env, 1, env_cfg_override=config.env_cfg) as one:

@@ -46,7 +46,7 @@ fixed: {num_envs: 8, steps_per_env: 16, mode: sync, network.actor: [16], network
 search: {algorithm.num_learning_epochs: [6, 1], algorithm.learning_rate: [3.0e-3, 1.0e-9]}
 baseline: {algorithm.num_learning_epochs: 6, algorithm.learning_rate: 3.0e-3}
 pinned: {planted: {algorithm.num_learning_epochs: 1, algorithm.learning_rate: 1.0e-9}}
-measure: {warmup_seconds: 0, seconds: 0.2, disturbed_retries: 0}
+measure: {warmup_seconds: 0, seconds: 0.6, disturbed_retries: 0}
 confirm: {top: 1, repeats: 1, learning: {seeds: 4, env_steps: 3000, evaluate: 2}}
 sampler: {name: random}
 limits: {trials: 2, minutes: 5}

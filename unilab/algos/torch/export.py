@@ -26,7 +26,8 @@ CHECKED = 10_000
 SPREAD = 5.0
 """standard deviations of the observations that were drawn, in those of the ones that were met"""
 TOLERANCE = 1e-4
-"""largest difference of an action, as a part of 1 + its size; rounding makes some 1e-6"""
+"""largest difference of an action, as a part of 1 + the usual size of that action (a small one may be the sum of
+large numbers, and is rounded as they are); rounding makes some 1e-6"""
 MOST_OTHER_CHOICES = 1e-3
 """part of the discrete actions that may be others: where two are equally good but for rounding"""
 ENVS = 50
@@ -148,8 +149,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(policy: Policy, path: Path, observations: FloatArray) -> float:
-    """How far the file's actions are from PyTorch's: the largest difference, as a part of 1 + the action's size; or
-    where actions are discrete the part of the choices that differ."""
+    """How far the file's actions are from PyTorch's: the largest difference, as a part of 1 + the action's root mean
+    square; or where actions are discrete the part of the choices that differ."""
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
@@ -165,9 +166,10 @@ def _check(policy: Policy, path: Path, observations: FloatArray) -> float:
     if policy.num_actions:
         difference, most = float((found != expected).mean()), MOST_OTHER_CHOICES
     else:
-        difference, most = float((abs(found - expected) / (1 + abs(expected))).max()), TOLERANCE
+        usual = np.sqrt(np.square(expected).mean(axis=0))
+        difference, most = float((abs(found - expected) / (1 + usual)).max()), TOLERANCE
     if not difference <= most:
-        measure = "of the choices" if policy.num_actions else "of 1 + the size of an action"
+        measure = "of the choices" if policy.num_actions else "of 1 + the usual size of an action"
         raise ExportError(
             f"the file does not compute what PyTorch does: the difference is {difference:.2g} {measure} on "
             f"{CHECKED:,} observations, above {most}. {REMEDY}"
