@@ -5,14 +5,23 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.run.acting import WINDOW
-from unilab.run.checkpoint import CheckpointError, Checkpoints, Score, restoring
+from unilab.run.checkpoint import (
+    PARTS,
+    CheckpointError,
+    Checkpoints,
+    Score,
+    load_checkpoint,
+    restoring,
+    save_checkpoint,
+)
 from unilab.run.fault_log import FaultLog
 from unilab.run.metric_writer import MetricWriter
 from unilab.run.progress import CollectorCounters, Progress, Summary
@@ -22,18 +31,19 @@ from unilab.tracing.spans import span
 
 OnIteration = Callable[[Progress], bool]
 Check = Callable[[], None]
+Play = Callable[[Any, Mapping[str, Any], Check], float]
 
 
 class TrainingRun(ABC):
-    """One call of ``learn``: a learner, its source of experience, and the progress so far.
-
-    A context manager: leaving it calls ``close``.
+    """One call of ``learn``: a learner, where its experience comes from, the progress, and what a checkpoint holds.
 
     Args:
+        runner: supervises processes.
         config: the run's settings, a dataclass.
         log_dir: for the checkpoint, metrics and logs; None writes none.
-        saved: the content of the checkpoint that is continued.
+        resume: the checkpoint that is continued.
         logger_type: where metrics go: tensorboard, wandb or csv.
+        play: the mean return of whole episodes without noise, of the settings and the actor's weights.
 
     Attributes:
         progress: of the latest iteration.
@@ -44,11 +54,19 @@ class TrainingRun(ABC):
         resumed_at: the iteration that this call goes on from.
     """
 
+    _learner: Any
+
     def __init__(
-        self, config: Any, log_dir: str | Path | None, saved: Mapping[str, Any] | None, logger_type: str
+        self, runner: Any, config: Any, log_dir: str | Path | None, resume: Path | None, logger_type: str, play: Play
     ) -> None:
+        saved: dict[str, Any] | None = None
+        self._changed: frozenset[str] = frozenset()
+        """settings that are others than those of the checkpoint"""
+        if resume is not None:
+            saved = load_checkpoint(resume, PARTS)
+            self._changed = check_resumable(saved, config, self.fixed(config), resume)
         self._began = time.monotonic()
-        self._config = config
+        self._runner, self._config, self._play = runner, config, play
         self.progress = Progress()
         self.score: Score | None = None
         if saved is not None:
@@ -56,11 +74,33 @@ class TrainingRun(ABC):
                 self.progress = Progress(**saved["progress"])
         self.resumed_at, self._seconds_before = self.progress.iteration, self.progress.wall_seconds
         self.directory = None if log_dir is None else Path(log_dir)
+        self.faults_path = self._log = None
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._writer = MetricWriter(self.directory, logger_type, plain(config))
-        self.faults_path = None if self.directory is None else self.directory / "faults.jsonl"
+            self.faults_path, self._log = self.directory / "faults.jsonl", self.directory / "collector.log"
         self.faults = FaultLog(config.num_envs, self.faults_path)
+        with ExitStack() as self._owned:  # if a later step fails, what was made before it is closed
+            self._writer = self.own(MetricWriter(self.directory, logger_type, plain(config)))
+            dims = env_dims(config.env, config.sim_backend, config.env_cfg)
+            self._learner = self.make_learner(dims)
+            if saved is not None and resume is not None:
+                with restoring(resume):
+                    self._learner.load_state_dict(saved["learner"])
+            self.begin(dims, saved)
+            self._owned = self._owned.pop_all()
+
+    @staticmethod
+    @abstractmethod
+    def fixed(config: Any) -> Sequence[str]:
+        """Names of the settings that a run which goes on cannot change."""
+
+    @abstractmethod
+    def make_learner(self, dims: EnvDims) -> Any:
+        """The learner for environments of these sizes."""
+
+    @abstractmethod
+    def begin(self, dims: EnvDims, saved: Mapping[str, Any] | None) -> None:
+        """Make the source of experience, and publish the first weights; ``saved`` is what the run goes on from."""
 
     @abstractmethod
     def iterate(self, check: Check) -> Progress:
@@ -73,13 +113,26 @@ class TrainingRun(ABC):
     def content(self) -> dict[str, Any]:
         """What a resumed run needs of learner and collector, beside settings and progress."""
 
-    @abstractmethod
+    def own(self, part: Any) -> Any:
+        """Let ``close`` end this object; the newest is ended first."""
+        self._owned.callback(part.close)
+        return part
+
     def close(self) -> None:
         """End everything that was started; idempotent."""
+        self._owned.close()
 
-    @abstractmethod
-    def play(self, check: Check) -> float:
-        """Mean return of whole episodes without noise; ``check`` as for ``iterate``."""
+    @contextmanager
+    def kept_if_not_finite(self, **more: Any) -> Iterator[None]:
+        """Where an update becomes non-finite within, keep the learner, and ``more``, beside the checkpoint."""
+        try:
+            yield
+        except FloatingPointError as error:
+            if self.directory is not None:
+                path = self.directory / "failed_update.pt"
+                save_checkpoint(path, {"learner": self._learner.state_dict(), **more})
+                error.add_note(f"{' and '.join(['the learner', *more])} as at the failure: {path}")
+            raise
 
     def evaluate(self, check: Check) -> None:
         """End the iteration: evaluate the policy if that is due, note the score and write the metrics.
@@ -94,21 +147,20 @@ class TrainingRun(ABC):
                 score = Score("training", self.progress.episode_return)
             elif interval and self.progress.iteration % interval == 0:
                 with span("evaluation"):
-                    score = Score("evaluation", self.play(check))
+                    score = Score("evaluation", self._play(self._config, self._learner.get_weights(), check))
                 self.progress = dataclasses.replace(self.progress, eval_return=score.value)
             if score is not None and math.isfinite(score.value):  # nothing would be better than a NaN
                 self.score = score
         finally:  # the iteration itself is complete, also when a signal ends the evaluation
             self._writer.write(self.progress)
 
-    def checkpoint(self, **more: Any) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Name of the trainer, settings, progress and ``content``."""
         return {
             "trainer": trainer_name(self._config),
             "config": plain(self._config),
             "progress": dataclasses.asdict(self.progress),
             **self.content(),
-            **more,
         }
 
     def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
@@ -142,15 +194,6 @@ class TrainingRun(ABC):
         )
         self.faults.report(collector)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        self._writer.close()
-
 
 def train(
     run: TrainingRun,
@@ -170,7 +213,7 @@ def train(
         FloatingPointError: the update became non-finite; likewise.
     """
     stopped_by = "iterations"
-    with run, stop_on_signals(runner.interrupt) as signals:
+    with closing(run), stop_on_signals(runner.interrupt) as signals:
 
         def check() -> None:
             runner.check_collectors()

@@ -1,23 +1,18 @@
-"""What the runners of all algorithms share: settings and threads, ``learn``, and the run that it makes."""
+"""What the runners of all algorithms share: settings and threads, and ``learn``."""
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.evaluate import mean_return
-from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
-from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
 from unilab.machine.cores import kept_to, sets
 from unilab.machine.devices import Threads, check_device, current_device
 from unilab.machine.loading import loading
 from unilab.machine.thread_team import torch_threads_kept
-from unilab.run.checkpoint import PARTS, Checkpoints, load_checkpoint, restoring, save_checkpoint
-from unilab.run.loop import Check, OnIteration, TrainingRun, check_resumable, train
+from unilab.run.checkpoint import Checkpoints
+from unilab.run.loop import OnIteration, TrainingRun, train
 from unilab.run.progress import Summary
 from unilab.tracing.spans import timeline, with_folder
 
@@ -30,7 +25,7 @@ class Runner(AsyncRunner):
         threads: of physics, inference and learner.
     """
 
-    run_type: ClassVar[type["Run"]]
+    run_type: ClassVar[type[TrainingRun]]
     """one call of ``learn``"""
     config: Any
     threads: Threads
@@ -113,7 +108,8 @@ class Runner(AsyncRunner):
             timeline("learner", config),
         ):
             with loading():  # PyTorch loads its compiler with the first optimizer
-                run = self.run_type(self, config, log_dir, None if resume is None else Path(resume), logger_type)
+                resumed = None if resume is None else Path(resume)
+                run = self.run_type(self, config, log_dir, resumed, logger_type, mean_return)
             return train(
                 run,
                 self,
@@ -122,70 +118,3 @@ class Runner(AsyncRunner):
                 max_seconds=max_seconds,
                 on_iteration=on_iteration,
             )
-
-
-class Run(TrainingRun):
-    """One call of ``learn``: a learner, where its experience comes from, and what a checkpoint holds of both."""
-
-    _learner: APPOLearner | OffPolicyLearner
-
-    def __init__(
-        self, runner: Any, config: Any, log_dir: str | Path | None, resume: Path | None, logger_type: str
-    ) -> None:
-        saved: dict[str, Any] | None = None
-        self._changed: frozenset[str] = frozenset()
-        """settings that are others than those of the checkpoint"""
-        if resume is not None:
-            saved = load_checkpoint(resume, PARTS)
-            self._changed = check_resumable(saved, config, self.fixed(config), resume)
-        super().__init__(config, log_dir, saved, logger_type)
-        self._runner = runner
-        self._log = None if self.directory is None else self.directory / "collector.log"
-        dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-        with ExitStack() as self._owned:  # if a later step fails, what was made before it is closed
-            self._learner = self.make_learner(dims)
-            if saved is not None and resume is not None:
-                with restoring(resume):
-                    self._learner.load_state_dict(saved["learner"])
-            self.begin(dims, saved)
-            self._owned = self._owned.pop_all()
-
-    @staticmethod
-    @abstractmethod
-    def fixed(config: Any) -> Sequence[str]:
-        """Names of the settings that a run which goes on cannot change."""
-
-    @abstractmethod
-    def make_learner(self, dims: EnvDims) -> Any:
-        """The learner for environments of these sizes."""
-
-    @abstractmethod
-    def begin(self, dims: EnvDims, saved: Mapping[str, Any] | None) -> None:
-        """Make the source of experience, and publish the first weights.
-
-        Args:
-            saved: the content of the checkpoint that the run goes on from.
-        """
-
-    def own(self, part: Any) -> Any:
-        """Let ``close`` end this object; the newest is ended first."""
-        self._owned.callback(part.close)
-        return part
-
-    @contextmanager
-    def kept_if_not_finite(self, **more: Any) -> Iterator[None]:
-        """Where an update becomes non-finite within, keep the learner, and ``more``, beside the checkpoint."""
-        try:
-            yield
-        except FloatingPointError as error:
-            if self.directory is not None:
-                path = self.directory / "failed_update.pt"
-                save_checkpoint(path, {"learner": self._learner.state_dict(), **more})
-                error.add_note(f"{' and '.join(['the learner', *more])} as at the failure: {path}")
-            raise
-
-    def play(self, check: Check) -> float:
-        return mean_return(self._config, self._learner.get_weights(), check)
-
-    def close(self) -> None:
-        self._owned.close()

@@ -11,10 +11,10 @@ from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Weights
-from unilab.algos.torch.runner import Run, Runner
+from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims
 from unilab.machine.devices import split_threads, usable_cores
-from unilab.run.loop import Check
+from unilab.run.loop import Check, TrainingRun
 from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
 from unilab.settings import combine, split_arguments
@@ -30,7 +30,7 @@ FIXED = {
 """settings that a run which goes on cannot change; sync goes on in the very same environments"""
 
 
-class APPORun(Run):
+class APPORun(TrainingRun):
     """One call of ``APPORunner.learn``."""
 
     _config: APPOConfig

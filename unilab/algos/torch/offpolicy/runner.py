@@ -18,13 +18,13 @@ from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource, TransitionSource
 from unilab.algos.torch.offpolicy.worker_source import WorkerSource
-from unilab.algos.torch.runner import Run, Runner
+from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims, env_dims
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.machine.devices import usable_cores
 from unilab.run.checkpoint import restoring
-from unilab.run.loop import Check, trainer_name
+from unilab.run.loop import Check, TrainingRun, trainer_name
 from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
 from unilab.settings import SettingsError, changed, combine, flatten, nearest, split_arguments
@@ -65,7 +65,7 @@ def build_reward_comparison_metrics(reward_history: Sequence[float], smoothed_re
     return {"mean_ep100": float(reward_history[-1])} if reward_history else {}
 
 
-class OffPolicyRun(Run):
+class OffPolicyRun(TrainingRun):
     """One call of ``OffPolicyRunner.learn``."""
 
     _config: OffPolicyConfig
