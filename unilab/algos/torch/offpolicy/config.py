@@ -223,7 +223,7 @@ class SACConfig(OffPolicyConfig):
     """All settings of a SAC run."""
 
     __pydantic_config__ = STRICT
-    __presets__ = presets.values(presets.SAC)
+    __presets__ = presets.SAC
 
     algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
 
@@ -233,7 +233,7 @@ class TD3Config(OffPolicyConfig):
     """All settings of a TD3 run."""
 
     __pydantic_config__ = STRICT
-    __presets__ = presets.values(presets.TD3)
+    __presets__ = presets.TD3
 
     num_envs: PositiveInt = 64
     network: TD3NetworkConfig = TD3NetworkConfig()
