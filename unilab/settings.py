@@ -219,8 +219,22 @@ def _states(nested: Any, dotted: str) -> bool:
     return True
 
 
-def split_arguments(call: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of a call by name: those that state something, and those that are equal to their defaults."""
+def from_arguments(
+    call: Callable[..., Any], arguments: Mapping[str, Any], settings_of: Callable[[str, Any], dict[str, Any]]
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
+    """What the arguments of a call say as settings: sources of ``combine``, and defaults, from those that are equal to
+    their own defaults and so state nothing.
+
+    Args:
+        arguments: by name.
+        settings_of: the dotted settings that an argument of this name and value stands for.
+    """
+    sources: dict[str, Mapping[str, Any]] = {}
+    defaults: dict[str, Any] = {}
     parameters = inspect.signature(call).parameters
-    stated = {name: value for name, value in arguments.items() if value != parameters[name].default}
-    return stated, {name: value for name, value in arguments.items() if name not in stated}
+    for name, value in arguments.items():
+        if value == parameters[name].default:
+            defaults |= settings_of(name, value)
+        else:
+            sources[f"the argument {name}"] = settings_of(name, value)
+    return sources, defaults

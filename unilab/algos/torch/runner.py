@@ -1,14 +1,14 @@
 """What the runners of all algorithms share: settings and threads, and ``learn``."""
 
 import dataclasses
-from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from unilab.algos.torch.evaluate import mean_return
 from unilab.ipc import AsyncRunner
 from unilab.machine.cores import kept_to, sets
-from unilab.machine.devices import Threads, check_device, current_device
+from unilab.machine.devices import Threads, check_device, current_device, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.machine.thread_team import torch_threads_kept
 from unilab.run.checkpoint import Checkpoints
@@ -27,6 +27,8 @@ class Runner(AsyncRunner):
 
     run_type: ClassVar[type[TrainingRun]]
     """one call of ``learn``"""
+    threads_of: ClassVar[Callable[[Any, int], Threads]] = staticmethod(split_threads)
+    """how so many cores are divided"""
     config: Any
     threads: Threads
 
@@ -37,24 +39,20 @@ class Runner(AsyncRunner):
         runner._settle(config)
         return runner
 
-    @abstractmethod
     def _settle(self, config: Any) -> None:
-        """Check the configuration and call ``_begin_with``."""
-
-    def _begin_with(self, config: Any, threads: Threads) -> None:
-        """Take this configuration and these threads.
+        """Take this configuration.
 
         Raises:
             DeviceError: a device that this machine does not have.
             SettingsError: cores that are not there.
         """
+        self.threads = threads = self.threads_of(config, usable_cores())
         check_device(config.learner_device, "learner_device")
         check_device(config.collector_device, "collector_device")
         numbers = {"env_threads": threads.env, "inference_threads": threads.inference}
         collector_cores, self._cores = sets(config)
         sides = {"collector_cores": collector_cores, "learner_cores": self._cores}
         self.config = dataclasses.replace(config, **numbers, **sides, learner_threads=threads.learner)
-        self.threads = threads
         super().__init__(
             config.env,
             config.env_cfg,

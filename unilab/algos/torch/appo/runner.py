@@ -13,14 +13,13 @@ from unilab.algos.torch.appo.learner import APPOLearner
 from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Weights
 from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims
-from unilab.machine.devices import split_threads, usable_cores
 from unilab.run.loop import Check, TrainingRun
 from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
-from unilab.settings import combine, split_arguments
+from unilab.settings import combine, from_arguments
 from unilab.tracing.spans import span
 
-RENAMED = {"device": "learner_device"}
+RENAMED = {"env_name": "env", "env_cfg_overrides": "env_cfg", "device": "learner_device"}
 """arguments that have other names than their settings"""
 ALWAYS_FIXED = ("mode", "env", "sim_backend", "network", "obs_normalization", "seed")
 FIXED = {
@@ -113,22 +112,14 @@ class APPORunner(Runner):
         sim_backend: str = "mujoco",
         num_envs: int = 4096,
     ) -> None:
-        arguments = {
-            "device": device,
-            "collector_device": collector_device,
-            "sim_backend": sim_backend,
-            "num_envs": num_envs,
-        }
-        stated, unstated = split_arguments(APPORunner, arguments)
-        sources: dict[str, Mapping[str, Any]] = {"the argument env_name": {"env": env_name}}
-        if env_cfg_overrides:
-            sources["the argument env_cfg_overrides"] = {"env_cfg": dict(env_cfg_overrides)}
-        sources |= {f"the argument {name}": {RENAMED.get(name, name): value} for name, value in stated.items()}
-        defaults = {name: value for name, value in unstated.items() if value is not None}
-        self._settle(combine(APPOConfig, sources | {"rl_cfg": rl_cfg}, defaults))
+        arguments = dict(locals()) | {"env_cfg_overrides": env_cfg_overrides or None}
+        del arguments["self"], arguments["rl_cfg"]
 
-    def _settle(self, config: APPOConfig) -> None:
-        self._begin_with(config, split_threads(config, usable_cores()))
+        def settings_of(name: str, value: Any) -> dict[str, Any]:
+            return {} if value is None else {RENAMED.get(name, name): value}
+
+        sources, defaults = from_arguments(APPORunner, arguments, settings_of)
+        self._settle(combine(APPOConfig, sources | {"rl_cfg": rl_cfg}, defaults))
 
 
 def build_learner(config: APPOConfig, dims: EnvDims) -> APPOLearner:

@@ -22,12 +22,11 @@ from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims, env_dims
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.replay_pipelines import build_pipeline
-from unilab.machine.devices import usable_cores
 from unilab.run.checkpoint import restoring
 from unilab.run.loop import Check, TrainingRun, trainer_name
 from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
-from unilab.settings import SettingsError, changed, combine, flatten, nearest, split_arguments
+from unilab.settings import SettingsError, changed, combine, flatten, from_arguments, nearest
 from unilab.tracing.spans import span
 
 FIXED = (
@@ -235,6 +234,7 @@ class OffPolicyRunner(Runner):
     """
 
     run_type = OffPolicyRun
+    threads_of = staticmethod(divide_threads)
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class OffPolicyRunner(Runner):
     def _settle(self, config: OffPolicyConfig, learner: OffPolicyLearner | None = None) -> None:
         check(config)
         self.learner = learner
-        self._begin_with(config, divide_threads(config, usable_cores()))
+        super()._settle(config)
         if learner is None:
             return
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
@@ -319,24 +319,17 @@ def settle(
                 return {}
         return {} if value is None else {RENAMED.get(name, name): value}
 
-    stated, unstated = split_arguments(OffPolicyRunner, arguments)
-    sources: dict[str, Mapping[str, Any]] = {
-        f"the argument {name}": settings_of(name, value) for name, value in stated.items()
-    }
+    sources, defaults = from_arguments(OffPolicyRunner, arguments, settings_of)
     sources["rl_cfg"] = rl_cfg
-    defaults: dict[str, Any] = {}
     if learner is None:
-        width = arguments["actor_hidden_dim"]
-        for name, value in unstated.items():
-            defaults |= settings_of(name, value)
-        defaults["network.critic"] = (width, width)
+        defaults["network.critic"] = (arguments["actor_hidden_dim"],) * 2
     else:
         defaults = flatten(learner.config)
         fixed = {name: value for name, value in defaults.items() if name.startswith(BUILT_IN)}
         sources["the learner's configuration"] = changed(learner.config) | fixed
     num_envs = combine(kind, sources, defaults).num_envs
     capacity = {"replay_capacity": num_envs * arguments["replay_buffer_n"]}
-    if "replay_buffer_n" in stated:
+    if "the argument replay_buffer_n" in sources:
         sources["the argument replay_buffer_n"] = capacity
     elif learner is None:
         defaults |= capacity
