@@ -7,21 +7,20 @@ forward and the backward pass release the GIL.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unilab.machine.thread_team import ThreadTeam
 
-Result = TypeVar("Result")
 Batch = Mapping[str, Tensor]
 """rows [R, ...] by name"""
 Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 """of rows of a batch: their losses [R], and statistics [R] by name"""
 
 
-class SharedGradients:
+class SharedGradients(ThreadTeam):
     """Threads that share the rows of each batch; the thread that asks is one of them.
 
     Every thread has fixed rows, and gradients are summed in a fixed order: results do not depend on the scheduling.
@@ -33,13 +32,8 @@ class SharedGradients:
     """
 
     def __init__(self, threads: int, device: torch.device, dtype: str) -> None:
-        self.threads = threads
+        super().__init__(threads)
         self._device, self._dtype = device.type, dtype
-        self._team = ThreadTeam(threads)
-
-    def map(self, work: Callable[[int], Result]) -> list[Result]:
-        """``work(thread)`` in each thread at the same time; results in the order of threads."""
-        return self._team.map(work)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which the calling thread computes with ``dtype``."""
@@ -85,7 +79,3 @@ class SharedGradients:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return {name: value / size for name, value in sums.items()}
-
-    def close(self) -> None:
-        """End the threads; idempotent."""
-        self._team.close()

@@ -134,7 +134,7 @@ class APPOLearner:
                 if on_minibatch is not None:
                     on_minibatch()
                 with span("gradient"):
-                    shares = rows.tensor_split(self._gradients.threads)
+                    shares = rows.tensor_split(self._gradients.num_threads)
                     take = lambda thread, shares=shares: [packed.take(shares[thread])]  # noqa: E731
                     statistics = self._gradients.differentiate(self._loss, self._trained, take, len(rows))
                 if algorithm.schedule == "adaptive" and (steps or says_something):
@@ -236,7 +236,7 @@ class APPOLearner:
         obs = critic_obs[:-envs] if shared else self.actor.normalizer(rollout["obs"].flatten(0, 1))
 
         def evaluate(thread: int) -> tuple[Tensor, Tensor]:
-            mine, critics = (rows.tensor_split(self._gradients.threads)[thread] for rows in (obs, critic_obs))
+            mine, critics = (rows.tensor_split(self._gradients.num_threads)[thread] for rows in (obs, critic_obs))
             with torch.no_grad(), self._gradients.autocast():  # both belong to the thread
                 outputs, values = self.target_actor.body(mine), self.critic.body(critics)
             return outputs.float(), self.critic.scale(values.float().squeeze(-1))
