@@ -1,6 +1,5 @@
 """The collector in a process of its own: lock step, free running, and every way to end."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop, off_policy_collector_fn
 from unilab.envs import EnvDims, make
-from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedFlag, SharedWeightSync
+from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedWeightSync
 from unilab.ipc.shared_memory import segments
 from unilab.run.checkpoint import load_checkpoint, save_checkpoint
 from unilab.settings import parse
@@ -82,7 +81,7 @@ class Trainer(Runner):
     def publish(self, actor):
         return self.sync.write_weights(actor.state_dict())
 
-    def order(self, *command):
+    def order(self, command):
         """Send a command and take its answer; a failure of the collector is raised."""
         self.commands.send(command)
         ready = connection.wait([self.commands, self.interrupt.fileno()], SPAWN_SECONDS)
@@ -127,13 +126,11 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
         metrics = twin.metrics()
     with Trainer(config) as trainer:
         assert trainer.publish(first) == 2  # the first version is what the sync was made of
-        assert trainer.order("collect") == ("collected", 2)
-        assert trainer.order("collect") == ("collected", 2)
+        assert trainer.order("collect") == 2
+        assert trainer.order("collect") == 2
         trainer.publish(second)
-        assert trainer.order("collect") == ("collected", 3)
-        answer, state = trainer.order("state")
-        assert answer == "state"
-        save_checkpoint(tmp_path / "collector.pt", state)
+        assert trainer.order("collect") == 3
+        save_checkpoint(tmp_path / "collector.pt", trainer.order("state"))
         reported = trainer.mailbox.get()
         before = trainer.replay.rows(0, trainer.replay.written)
         trainer.commands.close()  # the collector waits for the stop then, and ends as it should
@@ -143,7 +140,7 @@ def test_lock_step_is_the_same_collector_and_goes_on_from_its_state(tmp_path):
     with Trainer(config, load_checkpoint(tmp_path / "collector.pt")) as trainer:
         trainer.publish(second)
         for _ in range(3):
-            assert trainer.order("collect") == ("collected", 2)
+            assert trainer.order("collect") == 2
         reported = trainer.mailbox.get()
         after = trainer.replay.rows(0, trainer.replay.written)
     torch.testing.assert_close(torch.cat([before, after]), wanted, rtol=0, atol=0)
@@ -173,38 +170,9 @@ def test_an_error_inside_reaches_the_runner_with_its_traceback():
     config = settings_of(**COUNTING, env_cfg={"fail_at": 3})
     with pytest.raises(CollectorError, match="planned failure at step 3") as caught, Trainer(config) as trainer:
         while True:
-            assert trainer.order("collect") == ("collected", 1)
+            assert trainer.order("collect") == 1
     assert caught.value.last_step == 4
     assert isinstance(caught.value.__cause__, ArithmeticError)
-
-
-def call(config, dims, *commands):
-    """The function of the process, in this one, with these commands waiting."""
-    # neither the threads nor the niceness of this process are to change
-    config = dataclasses.replace(config, inference_threads=torch.get_num_threads(), learner_device="elsewhere")
-    ours, theirs = multiprocessing.Pipe()
-    sync = SharedWeightSync.from_state_dict(actor_of(config, dims).state_dict())
-    replay, mailbox = replay_of(config, dims), LatestValue()
-    for command in commands:
-        ours.send(command)
-    arguments = (replay, dims, sync.name, sync.param_shapes, mailbox, theirs, 5)
-    try:
-        off_policy_collector_fn(SharedFlag(), config, *arguments)
-    finally:
-        for shared in (replay, sync, mailbox):
-            shared.cleanup()
-        ours.close()
-        theirs.close()
-
-
-def test_an_unknown_command_is_an_error():
-    with pytest.raises(ValueError, match=r"command \('dance',\); it knows \('collect',\) and \('state',\)"):
-        call(settings_of(**COUNTING), (1, 1, 0), ("collect",), ("dance",))
-
-
-def test_sizes_other_than_announced_are_refused():
-    with pytest.raises(ValueError, match=r"have sizes \(1, 1, 0\), announced were \(1, 1, 2\)"):
-        call(settings_of(**COUNTING), (1, 1, 2))
 
 
 SCRIPT = """

@@ -104,17 +104,15 @@ class OffPolicyRun(TrainingRun):
         self._acted_ago = 0
         if saved is not None:
             with restoring():
-                self._continue(saved["run"], saved["pipeline"])
+                run = saved["run"]
+                if len(self._source.replay):
+                    if run.get("rewards") != "unscaled" and config.algorithm.reward_scale != 1:
+                        raise ValueError("the rewards in its replay buffer are scaled")
+                    if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else others follow
+                        self._pipeline.load_state_dict(saved["pipeline"])
+                    self._normalized = run["normalized"]
+                self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
         self._version = self._source.acted_version = self._source.publish(self._learner.get_weights())
-
-    def _continue(self, run: Mapping[str, Any], pipeline: Mapping[str, Any]) -> None:
-        if len(self._source.replay):
-            if run.get("rewards") != "unscaled" and self._config.algorithm.reward_scale != 1:
-                raise ValueError("the rewards in its replay buffer are scaled")
-            if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else the batches are others
-                self._pipeline.load_state_dict(pipeline)
-            self._normalized = run["normalized"]
-        self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
 
     def iterate(self, check: Check) -> Progress:
         """Take new transitions, order the next ones, and train meanwhile."""

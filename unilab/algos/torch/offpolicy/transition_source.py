@@ -223,7 +223,7 @@ class CollectorSource(TransitionSource):
 
     def _finish(self, check: Check) -> None:
         if self._commands is not None and self._collecting:
-            _, version = self._answer(self._commands, check)
+            version = self._answer(self._commands, check)
             self._collecting, self._fresh = False, True
             self._look()
             self.acted_version = version
@@ -239,7 +239,8 @@ class CollectorSource(TransitionSource):
         try:
             self._finish(check)
             self._order(self._commands, STATE)
-            return self._answer(self._commands, check)[1]
+            state: dict[str, Any] = self._answer(self._commands, check)
+            return state
         except TimeoutError:
             logger.warning(
                 "the collector does not answer, so its environments are not in the checkpoint: a run that is resumed "
@@ -247,14 +248,14 @@ class CollectorSource(TransitionSource):
             )
             return None
 
-    def _order(self, commands: Connection, command: tuple[str, ...]) -> None:
+    def _order(self, commands: Connection, command: str) -> None:
         try:
             commands.send(command)
         except ConnectionError:
             self._raise_its_failure()
             raise
 
-    def _answer(self, commands: Connection, check: Check) -> tuple[str, Any]:
+    def _answer(self, commands: Connection, check: Check) -> Any:
         """Its answer to a command.
 
         Raises:

@@ -27,7 +27,7 @@ from unilab.run.seeding import derive_seed
 from unilab.run.transitions import TransitionSink
 from unilab.tracing.spans import recording, span
 
-COLLECT, STATE = ("collect",), ("state",)
+COLLECT, STATE = "collect", "state"
 """what the runner orders in lock step"""
 _ACTOR = "actor."
 
@@ -152,9 +152,8 @@ def off_policy_collector_fn(
         dims: sizes of observation, action and privileged observation.
         weight_sync_name, weight_param_shapes: the actor's weights.
         metrics_queue: gets the counters after every ``env_steps_per_sync`` steps.
-        commands: with ``sync_collection``, the runner's orders: ``("collect",)`` is answered by ``("collected",
-            policy version)`` when ``env_steps_per_sync`` steps were made, ``("state",)`` by ``("state", state_dict)``.
-            None: it runs freely.
+        commands: with ``sync_collection``, the runner's orders: ``COLLECT`` is answered by the version of the policy
+            when ``env_steps_per_sync`` steps were made, ``STATE`` by the loop's ``state_dict``. None: it runs freely.
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
         bell: running freely, set after every ``env_steps_per_sync`` steps.
@@ -173,20 +172,29 @@ def off_policy_collector_fn(
         current_device(config.collector_device),
         recording("collector", config),
     ):
-        if (found := (env.obs_dim, env.action_dim, env.critic_dim)) != dims:
-            raise ValueError(f"{config.env}: observation, action and critic have sizes {found}, announced were {dims}")
         loop = acting_loop(config, env, policy, replay, seed=seed, faults=faults)
         if state is not None:
             loop.load_state_dict(state)
         version, busy_seconds, wait_seconds = -1, 0.0, 0.0
         while not stop_event.is_set():
-            command: tuple[Any, ...] | None = COLLECT
+            command = COLLECT
             if commands is not None:
                 waiting_since = time.monotonic()
-                command = _next_command(commands, stop_event)
+                try:
+                    with span("wait"):
+                        connection.wait([commands, stop_event.fileno()])
+                        if stop_event.is_set():
+                            return
+                        command = commands.recv()
+                except (EOFError, ConnectionError):
+                    # The runner gave up its end: it is about to say stop, or it died and the watchdog ends this one.
+                    stop_event.wait()
+                    return
                 wait_seconds += time.monotonic() - waiting_since
-            answer: tuple[str, Any]
-            if command == COLLECT:
+            answer: Any
+            if command == STATE:
+                answer = loop.state_dict()
+            else:
                 busy_since = time.monotonic()
                 if sync.version != version:
                     with span("weight_read"):
@@ -196,27 +204,9 @@ def off_policy_collector_fn(
                 seconds = {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
                 message = loop.metrics() | seconds | {"policy_version": version}
                 put_latest_metrics(metrics_queue, message, worker_name="collector")
-                answer = ("collected", version)
-            elif command == STATE:
-                answer = ("state", loop.state_dict())
-            elif command is None:
-                return
-            else:
-                raise ValueError(f"the collector got the command {command!r}; it knows {COLLECT} and {STATE}")
+                answer = version
             if commands is not None:
                 with suppress(ConnectionError):  # the runner has gone; the wait for its next command notices
                     commands.send(answer)
             elif bell is not None:
                 bell.set()
-
-
-def _next_command(commands: Connection, stop_event: SharedFlag) -> tuple[Any, ...] | None:
-    """The runner's next command; None: stop."""
-    try:
-        with span("wait"):
-            connection.wait([commands, stop_event.fileno()])
-            return None if stop_event.is_set() else commands.recv()
-    except (EOFError, ConnectionError):
-        # The runner gave up its end: it is about to say stop, or it died and the watchdog ends this process.
-        stop_event.wait()
-        return None
