@@ -18,7 +18,7 @@ from scaling_model import Costs
 from harness.trainers.costs.offpolicy import measure, workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy
-from unilab.algos.torch.offpolicy.worker_source import unit_environments, worker_class
+from unilab.algos.torch.offpolicy.worker_source import WORKERS, unit_environments
 from unilab.distributed import BaseDistributedWorkersWithBuffer, RolloutWorker
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import ReplayBuffer
@@ -73,7 +73,7 @@ def running(
     # All of them are to fit on this machine's cores, whose speed they share.
     room = {"ray_address": "local", "worker_resources": {"CPU": min(1.0, usable_cores() / count)}}
     try:
-        with worker_class(kind)(
+        with WORKERS[kind](
             share, setting.policy(), setting.steps, count, setting.batch_size, rollouts_per_iteration, True,
             range(count), replay, in_step=False, **(room if kind == "ray" else {}),
         ) as workers:  # fmt: skip

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +114,10 @@ def _observations(policy: Policy, env: VecEnv, seed: int) -> FloatArray:
 
 def _write(policy: Policy, metadata: dict[str, Any], path: Path) -> None:
     rows = torch.zeros(2, policy.obs_dim)
+    exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
+    exporter.setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
-        with warnings.catch_warnings(), _quiet():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own deprecations
             program = torch.onnx.export(
                 policy.mode, (rows,), dynamo=True, verbose=False, input_names=["obs"], output_names=["actions"],
@@ -134,18 +134,6 @@ def _write(policy: Policy, metadata: dict[str, Any], path: Path) -> None:
     for name, value in metadata.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
     program.save(path, external_data=False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Do without PyTorch's warnings that torchvision is missing."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _check(policy: Policy, path: Path, observations: FloatArray) -> float:

@@ -1,5 +1,6 @@
 """The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -68,19 +69,17 @@ def acting_loop(
     critic: Critic,
     *,
     seed: int,
-    device: str | None = None,
     faults: Path | None = None,
 ) -> tuple[ActingLoop, RolloutSink]:
     """The acting loop that collects for ``config``, and its sink, which has the arrays to write into.
 
     Args:
         env: the environments; they stay the caller's to close.
-        actor, critic: on ``device``.
+        actor, critic: on the collector's device.
         seed: of environments and actions.
-        device: where the policy computes; None: the collector's of ``config``.
         faults: the file of simulation faults.
     """
-    device = config.collector_device if device is None else device
+    device = config.collector_device
     sink = RolloutSink(partial(compute_timeout_bootstrap_correction, critic, device, config.algorithm.gamma))
     policy = SamplingPolicy(actor, env, device)
     loop = ActingLoop(env, policy, sink, device=device, seed=seed, stagger=config.stagger_episodes, faults=faults)
@@ -124,7 +123,7 @@ def appo_collector_fn(
 
     ``faults``: the file of its simulation faults.
     """
-    config = parse(APPOConfig, rl_cfg)
+    config = dataclasses.replace(parse(APPOConfig, rl_cfg), collector_device=collector_device)
     torch.set_num_threads(config.inference_threads or 1)
     keep_collector_to(config)
     yield_to_learner(config)
@@ -146,7 +145,7 @@ def appo_collector_fn(
     actor, critic = build_networks(config, env.dims)
     actor.to(collector_device)
     critic.to(collector_device)
-    loop, sink = acting_loop(config, env, actor, critic, seed=seed, device=collector_device, faults=faults)
+    loop, sink = acting_loop(config, env, actor, critic, seed=seed, faults=faults)
     version = -1
     busy_seconds = wait_seconds = 0.0
     with (

@@ -14,7 +14,7 @@ from unilab.algos.torch.gradient import Batch, Loss, SharedGradients
 from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.algos.torch.offpolicy.config import OffPolicyConfig, TD3Config, check
-from unilab.algos.torch.offpolicy.networks.critics import Critics, build_value
+from unilab.algos.torch.offpolicy.networks.critics import CategoricalValue, Critics, ScalarValue
 from unilab.algos.torch.offpolicy.networks.cuda_graphs import CudaGraphs
 from unilab.algos.torch.offpolicy.networks.policies import BoundedActor, build_actor
 from unilab.envs import EnvDims
@@ -70,8 +70,10 @@ class OffPolicyLearner(ABC):
             self.critics.normalizer = self.actor.normalizer  # they see the same
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.target_critics.normalizer = self.critics.normalizer
-        self.value = build_value(config.algorithm, self.device)
         algorithm = config.algorithm
+        self.value = ScalarValue(algorithm.target_reduction)
+        if algorithm.num_atoms > 1:
+            self.value = CategoricalValue(algorithm, self.device)
         self.critic_optimizer = self.adam(
             {
                 "params": self.critics.parameters(),

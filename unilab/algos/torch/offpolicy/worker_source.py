@@ -36,6 +36,12 @@ from unilab.run.loop import Check
 from unilab.run.progress import CollectorCounters
 from unilab.run.seeding import derive_seed
 
+WORKERS: dict[str, Callable[..., BaseDistributedWorkersWithBuffer]] = {
+    "sequential": SequentialWorkers,
+    "processes": ProcessWorkers,
+    "ray": RayWorkers,
+}
+"""the implementation of each ``workers.kind``"""
 QUEUE_SIZE = 2
 """finished rollouts of a worker that may wait to be stored"""
 KEPT_WEIGHTS = 6
@@ -70,7 +76,7 @@ class WorkerSource(TransitionSource):
         count, kind = config.workers.count, config.workers.kind
         rows, threads = config.num_envs // count, config.env_threads or 1
         on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
-        self._workers = worker_class(kind)(
+        self._workers = WORKERS[kind](
             partial(unit_environments, config.env, rows, config.sim_backend, config.env_cfg, threads),
             ExploringPolicy(config, dims),
             config.env_steps_per_sync,
@@ -218,14 +224,6 @@ class _Filler:
 def unit_environments(env: str, rows: int, sim_backend: str, env_cfg: Mapping[str, Any], threads: int) -> UnitActions:
     """A worker's share of the environments, which take actions in [-1, 1]."""
     return UnitActions(make(env, rows, sim_backend, env_cfg, 0, threads))
-
-
-def worker_class(kind: str) -> Callable[..., BaseDistributedWorkersWithBuffer]:
-    """The implementation of a ``workers.kind``."""
-    kinds: dict[str, type[BaseDistributedWorkersWithBuffer]] = {
-        "sequential": SequentialWorkers, "processes": ProcessWorkers, "ray": RayWorkers
-    }  # fmt: skip
-    return kinds[kind]
 
 
 def worker_items(config: OffPolicyConfig, actor: BoundedActor, sizes: EnvSizes, threads: int) -> list[BudgetItem]:

@@ -141,8 +141,3 @@ class CategoricalValue(ScalarValue):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return -(targets * torch.log_softmax(outputs, -1)).sum(-1)
-
-
-def build_value(algorithm: OffPolicyAlgorithmConfig, device: torch.device) -> ScalarValue:
-    """What ``algorithm`` has the critics' outputs mean: one atom is a value, more are a distribution."""
-    return ScalarValue(algorithm.target_reduction) if algorithm.num_atoms == 1 else CategoricalValue(algorithm, device)
