@@ -15,9 +15,10 @@ from unilab.run.seeding import derive_seed
 MOST_ENVS = 64
 """environments stepped together, unless more are asked for"""
 OnStep = Callable[[int, Sequence[float]], None]
-"""called after each step of all environments, with the number of steps and the returns so far"""
+"""called after each step of all environments, with the number of steps and the returns so far; what it raises ends the
+evaluation"""
 Watch = Callable[[VecEnv], None]
-"""called with the environments, to look at them"""
+"""called with the environments after the reset and after each step, to look at them; likewise"""
 
 
 def evaluate(
@@ -38,8 +39,8 @@ def evaluate(
         episodes: at least this many are played.
         seed: of the environments.
         num_envs: environments stepped together; None: one an episode, 64 at most.
-        on_step: is called after each step; what it raises ends the evaluation.
-        watch: likewise, and after the reset, such as ``unilab.envs.rendering.video.Video``.
+        on_step: see ``OnStep``.
+        watch: such as ``unilab.envs.rendering.video.Video``.
 
     Returns:
         trainer, env, iteration, env_steps (of training), episodes, return_mean, return_std, return_min, return_max,
@@ -87,10 +88,7 @@ def judge(checkpoint: str | Path, episodes: int, seed: int = 0) -> tuple[float, 
 def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], None]) -> float:
     """Mean return of ``eval_episodes`` whole episodes, played without noise and from the same starts each time.
 
-    Args:
-        config: of the run.
-        weights: of the actor.
-        check: is called after each step; what it raises ends the evaluation.
+    ``weights`` are those of the actor; ``check`` is called after each step and may raise.
     """
     num_envs = min(config.eval_episodes, MOST_ENVS)
     seed = derive_seed(config.seed, "evaluation")
@@ -108,15 +106,9 @@ def play(
     on_step: OnStep | None = None,
     watch: Watch | None = None,
 ) -> tuple[list[float], list[int]]:
-    """Returns and lengths of the first ``wanted`` episodes of each environment.
+    """Returns and lengths of the first ``wanted`` episodes of each environment, which are reset with ``seed`` first.
 
-    Args:
-        env: is reset first.
-        policy: actions [N, A] for observations [N, O].
-        seed: of the environments.
-        wanted: episodes of each.
-        on_step: is called after each step; what it raises ends the evaluation.
-        watch: likewise, and after the reset.
+    ``policy`` gives actions [N, A] for observations [N, O].
     """
     returns: list[float] = []
     lengths: list[int] = []

@@ -101,8 +101,8 @@ def restored(
 ) -> Iterator[tuple[Policy, VecEnv, dict[str, Any]]]:
     """The policy of a checkpoint, environments as it was trained in, and the content. Raises as ``load_policy``."""
     path = Path(checkpoint)
-    saved = load_checkpoint(path, ("config", "learner", "progress"))
-    trainer = saved.get("trainer", "appo")  # early checkpoints, all of APPO, do not say
+    saved = load_checkpoint(path, ("trainer", "config", "learner", "progress"))
+    trainer = saved["trainer"]
     configs: dict[str, type[Config]] = {"appo": APPOConfig, **CONFIGS}
     if trainer not in configs:
         raise CheckpointError(f"{path}: saved by '{trainer}'; only {', '.join(configs)} can be evaluated")

@@ -18,7 +18,7 @@ from unilab.algos.torch.appo.config import AlgorithmConfig as Defaults
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.vtrace import vtrace_advantages
 from unilab.algos.torch.gradient import Batch, SharedGradients
-from unilab.algos.torch.networks.normalizer import RunningNormalizer, ValueScale
+from unilab.algos.torch.networks.normalizer import RunningNormalizer
 from unilab.algos.torch.networks.sizes import pass_numbers, state_bytes
 from unilab.envs import EnvDims
 from unilab.ipc.memory_budget import HOST, MIB, BudgetItem
@@ -196,13 +196,14 @@ class APPOLearner:
 
         Raises:
             RuntimeError: the networks differ.
-            ValueError: an earlier version saved it, whose optimizer had the moments of all parameters in one.
+            ValueError: an earlier version saved it: its optimizer had the moments of all parameters in one, or its
+                critic had no scale.
         """
-        if len(state["optimizer"]["param_groups"][0]["params"]) != len(self._trained):
-            raise ValueError("the optimizer's moments are not those of each parameter")
+        parameters = state["optimizer"]["param_groups"][0]["params"]
+        if len(parameters) != len(self._trained) or "scale.mean" not in state["critic"]:
+            raise ValueError("the optimizer's moments or the critic's scale are missing")
         self.actor.load_state_dict(state["actor"])
-        unscaled = ValueScale().state_dict(prefix="scale.")  # of checkpoints from before critics had a scale
-        self.critic.load_state_dict(unscaled | state["critic"])
+        self.critic.load_state_dict(state["critic"])
         self.target_actor.load_state_dict(state["target_actor"])
         if state["initial_learning_rate"] == self.algorithm.learning_rate:
             self.learning_rate = state["learning_rate"]
