@@ -49,19 +49,17 @@ def write(path, trainer, config, actor):
 
 @torch.no_grad()
 @pytest.mark.parametrize("trainer", ["appo", "sac", "td3"])
-def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
+def test_a_checkpoint_is_played_and_acts_as_the_trained_policy_without_noise(trainer, tmp_path):
     config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
-    obs = torch.arange(4.0)[:, None]  # of an episode
-    if trainer == "appo":
-        actor = Actor(config, EnvDims(1, 1, 0))
-        actor.normalizer.update(torch.randn(50, 1) + 2)
-        actions = actor(obs).mode.clamp(LOW, HIGH)
-    else:
-        actor = build_actor(config, 1, 1)
-        actor.normalizer.update(torch.randn(50, 1) + 2)
-        actions = 3 + 2 * actor.mode(obs)
+    actor = Actor(config, EnvDims(1, 1, 0)) if trainer == "appo" else build_actor(config, 1, 1)
+    actor.normalizer.update(torch.randn(50, 1) + 2)
     write(tmp_path / "checkpoint.pt", trainer, config, actor)
+
+    def expected(obs):
+        return actor(obs).mode.clamp(LOW, HIGH) if trainer == "appo" else 3 + 2 * actor.mode(obs)
+
     result = evaluate(tmp_path / "checkpoint.pt", episodes=6, num_envs=2)
+    actions = expected(torch.arange(4.0)[:, None])  # of an episode
     long, short = float(actions.sum()), float(actions[:3].sum())  # rows play 4 and 3 steps, each as many episodes
     assert result == {
         "trainer": trainer,
@@ -76,21 +74,11 @@ def test_return_is_that_of_the_policy_without_noise(trainer, tmp_path):
         "length_mean": 3.5,
     }
 
-
-@torch.no_grad()
-@pytest.mark.parametrize("trainer", ["appo", "sac", "td3"])
-def test_a_loaded_policy_acts_as_the_trained_one_without_noise(trainer, tmp_path):
-    config = parse({"appo": APPOConfig, **CONFIGS}[trainer], SMALL)
-    obs = torch.linspace(-3, 3, 7)[:, None]
-    actor = Actor(config, EnvDims(1, 1, 0)) if trainer == "appo" else build_actor(config, 1, 1)
-    actor.normalizer.update(torch.randn(50, 1) + 2)
-    expected = actor(obs).mode.clamp(LOW, HIGH) if trainer == "appo" else 3 + 2 * actor.mode(obs)
-    write(tmp_path / "checkpoint.pt", trainer, config, actor)
-    random = torch.get_rng_state()
+    obs, random = torch.linspace(-3, 3, 7)[:, None], torch.get_rng_state()
     policy = load_policy(tmp_path / "checkpoint.pt")
     actions = policy(obs.numpy())
     assert actions.shape == (7, 1) and actions.dtype == np.float32
-    np.testing.assert_allclose(actions, expected.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(actions, expected(obs).numpy(), rtol=1e-6)
     np.testing.assert_array_equal(actions, load_policy(tmp_path)(obs.double().tolist()), "a folder, and lists, will do")
     assert torch.equal(torch.get_rng_state(), random)
     with pytest.raises(ValueError, match=r"expected observations \[N, 1\], got \[1\]"):

@@ -102,12 +102,6 @@ def test_one_rollout_goes_on_where_the_last_one_ended():
     assert rollout["obs"][:, 0, 0].tolist() == [3, 0, 1]
 
 
-def test_same_seed_same_rollout():
-    first, second = collect(rollouts=2)[2], collect(rollouts=2)[2]
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name])
-
-
 def test_a_simulation_fault_is_reported_and_is_no_bootstrap():
     loop, _, rollout = collect(explode_at=2)
     assert rollout["rewards"][1, 0] == 0

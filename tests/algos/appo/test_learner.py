@@ -81,31 +81,6 @@ def test_threads_do_not_change_the_update(critic_dim):
     two.close()
 
 
-def test_same_seed_same_bits():
-    first, second = build(num_threads=2), build(num_threads=2)
-    for _ in range(3):
-        first.update(random_rollout())
-        second.update(random_rollout())
-    assert torch.equal(parameters(first), parameters(second))
-
-
-def test_resumed_learner_goes_on_bit_for_bit():
-    straight, stopped = build(schedule="adaptive"), build(schedule="adaptive")
-    for seed in range(4):
-        straight.update(random_rollout(seed=seed))
-    for seed in range(2):
-        stopped.update(random_rollout(seed=seed))
-    resumed = build(seed=99, schedule="adaptive")
-    resumed.load_state_dict(copy.deepcopy(stopped.state_dict()))
-    for seed in range(2, 4):
-        resumed.update(random_rollout(seed=seed))
-    assert torch.equal(parameters(resumed), parameters(straight))
-    assert resumed.learning_rate == straight.learning_rate
-    assert resumed.updates == straight.updates == 80
-    for wanted, found in zip(straight.target_actor.buffers(), resumed.target_actor.buffers(), strict=True):
-        assert torch.equal(wanted, found)
-
-
 @torch.no_grad()
 def impact_loss_by_hand(learner, batch, behavior_log_probs):
     """The loss of IMPACT for one row at a time, with torch.distributions, in float64."""

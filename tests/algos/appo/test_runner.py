@@ -192,16 +192,6 @@ def test_a_non_finite_update_keeps_its_rollout(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["iteration"] == 2
 
 
-def test_evaluate_plays_whole_episodes_of_the_saved_policy(tmp_path):
-    learn(2, tmp_path, mode="sync", **COUNTING)
-    result = evaluate(tmp_path / "checkpoint.pt", episodes=6, num_envs=2)
-    assert result["episodes"] == 6
-    assert result["return_mean"] == pytest.approx(3.5)  # rows play 4 and 3 steps, each as many episodes
-    assert result["iteration"] == 2
-    with pytest.raises(ValueError, match="at least 1"):
-        evaluate(tmp_path / "checkpoint.pt", episodes=0)
-
-
 class TwoParts(gymnasium.Env):
     """Actions of two discrete parts."""
 

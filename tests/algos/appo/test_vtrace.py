@@ -68,14 +68,6 @@ def test_matches_the_papers_sum(seed, steps, envs, gamma, lam, clip_rho, clip_c)
     np.testing.assert_allclose(advantages.numpy(), wanted_advantages, rtol=1e-9, atol=1e-9)
 
 
-def test_float32_is_near_the_float64_reference():
-    arrays = random_rollout(3, 64, 32)
-    wanted_vs, wanted_advantages = reference(*arrays, 0.99, 1.0, 1.0, 0.95)
-    vs, advantages = vtrace_advantages(*as_tensors(arrays, torch.float32), 0.99, 1.0, 1.0, lam=0.95)
-    np.testing.assert_allclose(vs.numpy(), wanted_vs, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(advantages.numpy(), wanted_advantages, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
 def test_is_gae_when_behaviour_and_target_agree(lam):
     _, target, rewards, values, bootstrap, dones = random_rollout(7, 20, 5)
@@ -102,16 +94,3 @@ def test_hand_computed():
     assert vs[:, 0].tolist() == pytest.approx([2.25, 5.0])
     # advantage_0 = (1 + 0.5 * 5 - 1) / 2; advantage_1 = 3 + 2 - 2
     assert advantages[:, 0].tolist() == pytest.approx([1.25, 3.0])
-
-
-def test_nothing_flows_back_over_the_end_of_an_episode():
-    arrays = list(random_rollout(11, 6, 3))
-    arrays[5][:] = 0
-    arrays[5][2] = 1
-    before = vtrace_advantages(*as_tensors(arrays, torch.float64), lam=0.9)
-    arrays[2][3:] += 100
-    arrays[3][3:] -= 7
-    after = vtrace_advantages(*as_tensors(arrays, torch.float64), lam=0.9)
-    assert torch.equal(before[0][:3], after[0][:3])
-    assert torch.equal(before[1][:3], after[1][:3])
-    assert not torch.equal(before[0][3:], after[0][3:])

@@ -259,9 +259,3 @@ def test_nothing_reaches_over_episodes_that_a_resume_begins_anew():
         assert replay.written == 0
         loop.run(1)
         assert rows_of(replay)["steps"].tolist() == [3, 3]
-
-
-def test_one_seed_one_buffer():
-    first, second = (collect(CountingEnv(3), 20, learning_starts=5, n_step=2)[1] for _ in range(2))
-    for name, column in first.items():
-        np.testing.assert_array_equal(column, second[name])

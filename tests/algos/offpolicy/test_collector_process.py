@@ -5,13 +5,9 @@ import multiprocessing
 import os
 import signal
 import struct
-import subprocess
-import sys
 from contextlib import contextmanager
 from multiprocessing import connection
-from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -23,7 +19,6 @@ from unilab.algos.torch.offpolicy.transition_source import CollectorSource
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop, off_policy_collector_fn
 from unilab.envs import EnvDims, make
 from unilab.ipc import CollectorError, LatestValue, ReplayBuffer, SharedWeightSync
-from unilab.ipc.shared_memory import segments
 from unilab.run.checkpoint import load_checkpoint, save_checkpoint
 from unilab.settings import parse
 from unilab.tracing.spans import TRACE_FILE, merge
@@ -166,29 +161,6 @@ def test_free_running_takes_new_weights_and_leaves_a_timeline(tmp_path):
     assert {"inference", "env_step", "replay_add", "weight_read"} <= {event["name"] for event in events}
 
 
-def test_an_error_inside_reaches_the_runner_with_its_traceback():
-    config = settings_of(**COUNTING, env_cfg={"fail_at": 3})
-    with pytest.raises(CollectorError, match="planned failure at step 3") as caught, Trainer(config) as trainer:
-        while True:
-            assert trainer.order("collect") == 1
-    assert caught.value.last_step == 4
-    assert isinstance(caught.value.__cause__, ArithmeticError)
-
-
-SCRIPT = """
-from tests.algos.offpolicy.test_collector_process import COUNTING, Trainer, settings_of
-
-def main():
-    with Trainer(settings_of(**COUNTING)) as trainer:
-        trainer.order("collect")
-        print(trainer.replay.name, trainer.process.pid, flush=True)
-        trainer.interrupt.wait(60)
-
-if __name__ == "__main__":
-    main()
-"""
-
-
 def test_a_collector_that_dies_in_the_middle_of_an_answer_is_what_is_told():
     ours, theirs = multiprocessing.Pipe()
     os.write(theirs.fileno(), struct.pack("!i", 10**6) + b"a part of its state")
@@ -199,22 +171,3 @@ def test_a_collector_that_dies_in_the_middle_of_an_answer_is_what_is_told():
     source._runner.interrupt.set()
     with ours, pytest.raises(CollectorError, match="process 77"):
         source._answer(ours, lambda: None)
-
-
-def test_a_killed_runner_takes_its_collector_and_shared_memory_along(tmp_path):
-    path = tmp_path / "trainer.py"
-    path.write_text(SCRIPT)
-    root = str(Path(__file__).parents[3])
-    with subprocess.Popen(
-        [sys.executable, str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
-    ) as script:
-        name, pid = script.stdout.readline().split()
-        assert (segments.ROOT / name).exists()
-        collector = psutil.Process(int(pid))
-        script.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs([collector], timeout=SPAWN_SECONDS)
-    assert not alive
-    assert not (segments.ROOT / name).exists()

@@ -1,7 +1,6 @@
 """SAC and TD3: their updates against another text of the papers, targets of known value, determinism, exact resume."""
 
 import copy
-import dataclasses
 import io
 
 import pytest
@@ -353,13 +352,6 @@ def test_what_does_not_go_together_is_refused(changes, message):
         make("sac", **{f"algorithm.{name}": value for name, value in changes.items()})
 
 
-def test_settings_are_not_changed_by_learning():
-    learner = make("td3")
-    before = dataclasses.asdict(learner.config)
-    learner.update(make_batch())
-    assert dataclasses.asdict(learner.config) == before
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_a_compiled_update_is_that_of_the_papers(algorithm):
@@ -397,12 +389,3 @@ def test_a_factory_of_the_critics_alone_leaves_the_actor_built_in():
     learner.update(make_batch())
     assert all(torch.isfinite(torch.tensor(list(learner.metrics().values()))))
     assert isinstance(learner.critics.body[0], TwoStreams)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [("policy.hidden_dims", "network.actor"), ("policy.critic_hidden_dims", "network.critic")]
-)
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_a_setting_of_earlier_versions_is_refused_with_its_new_name(algorithm, old, new):
-    with pytest.raises(SettingsError, match=f"{old}: is called '{new}' now"):
-        parse(CONFIGS[algorithm], {old: [64, 64]})
