@@ -36,10 +36,6 @@ class Transitions(NamedTuple):
     steps: NDArray[np.int64] | None = None
     """[B] env steps from ``obs`` to ``next_obs``, the exponent of the discount; None where each is one step"""
 
-    def select(self, rows: BoolArray | NDArray[np.int64]) -> "Transitions":
-        """Copies of some of them."""
-        return Transitions._make(None if column is None else column[rows] for column in self)
-
 
 class NStepReturns:
     """Sums rewards over up to n steps (Sutton 1988; for replay: Hessel et al. 2018, arXiv:1710.02298).
@@ -63,8 +59,6 @@ class NStepReturns:
     """
 
     def __init__(self, n: int, gamma: float, num_envs: int, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
-        if n < 1:
-            raise ValueError(f"NStepReturns: n is {n}; a transition spans at least 1 step")
         self.n = n
         self._slot = 0
         self._arrays: dict[str, np.ndarray] = {}
@@ -96,7 +90,9 @@ class NStepReturns:
             failed: [N] rows whose step is not to be learned from; the next one begins an episode. None: no row.
         """
         if self.n == 1:
-            return step if failed is None else step.select(~failed)
+            if failed is None:
+                return step
+            return Transitions._make(None if column is None else column[~failed] for column in step)
         # Open a start in each row, and add the rewards to the sums of all open ones.
         slot, self._slot = self._slot, (self._slot + 1) % self.n
         self._obs[slot], self._actions[slot], self._sums[slot] = step.obs, step.actions, 0

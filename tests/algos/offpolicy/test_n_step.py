@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,11 +145,6 @@ def test_forgotten_starts_do_not_come_back():
     feed(returns, 0, [1], [GOES_ON])
     returns.forget()
     assert feed(returns, 1, [1], [GOES_ON]) == []
-
-
-def test_less_than_one_step_is_refused():
-    with pytest.raises(ValueError, match="n is 0"):
-        NStepReturns(0, GAMMA, 1, 1, 1)
 
 
 class OneEnvironment:

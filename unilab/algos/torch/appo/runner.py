@@ -21,12 +21,8 @@ from unilab.tracing.spans import span
 
 RENAMED = {"env_name": "env", "env_cfg_overrides": "env_cfg", "device": "learner_device"}
 """arguments that have other names than their settings"""
-ALWAYS_FIXED = ("mode", "env", "sim_backend", "network", "obs_normalization", "seed")
-FIXED = {
-    "async": ALWAYS_FIXED,
-    "sync": (*ALWAYS_FIXED, "num_envs", "env_cfg", "stagger_episodes"),
-}
-"""settings that a run which goes on cannot change; sync goes on in the very same environments"""
+FIXED = ("mode", "env", "sim_backend", "network", "obs_normalization", "seed")
+"""settings that a run which goes on cannot change"""
 
 
 class APPORun(TrainingRun):
@@ -37,7 +33,8 @@ class APPORun(TrainingRun):
 
     @staticmethod
     def fixed(config: APPOConfig) -> Sequence[str]:
-        return FIXED[config.mode]
+        goes_on = config.mode == "sync"  # in the very same environments
+        return (*FIXED, "num_envs", "env_cfg", "stagger_episodes") if goes_on else FIXED
 
     def make_learner(self, dims: EnvDims) -> APPOLearner:
         torch.set_num_threads(self._runner.threads.inference)

@@ -29,7 +29,6 @@ from unilab.tracing.spans import recording, span
 
 COLLECT, STATE = "collect", "state"
 """what the runner orders in lock step"""
-_ACTOR = "actor."
 
 
 class ExploringPolicy(nn.Module):
@@ -92,7 +91,7 @@ class ExploringPolicy(nn.Module):
     @staticmethod
     def weights(actor: Mapping[str, Tensor], *, exploring: bool) -> dict[str, Tensor]:
         """The state dict of one with the weights of this actor."""
-        named = {f"{_ACTOR}{name}": value for name, value in actor.items()}
+        named = {f"actor.{name}": value for name, value in actor.items()}
         return named | {"exploring": torch.tensor(exploring)}
 
 

@@ -15,12 +15,14 @@ from unilab.algos.torch.offpolicy.config import OffPolicyConfig, SACConfig
 class BoundedActor(nn.Module, ABC):
     """A policy over actions in [-1, 1]: ``act`` with noise, ``mode`` without."""
 
+    outputs_per_action = 1
     normalizer: nn.Module
 
-    def __init__(self, config: OffPolicyConfig, obs_dim: int, output_dim: int) -> None:
+    def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if config.obs_normalization else nn.Identity()
         relu_mlp = partial(mlp, activation="relu", output_gain=None, layer_norm=config.network.layer_norm)
+        output_dim = self.outputs_per_action * action_dim
         self.body = build(config.network.actor, obs_dim, output_dim, "network.actor", relu_mlp)
 
     def outputs(self, obs: Tensor) -> Tensor:
@@ -40,8 +42,7 @@ class BoundedActor(nn.Module, ABC):
 class TanhGaussianActor(BoundedActor):
     """SAC's: a diagonal Gaussian, its standard deviation a function of the observation, squashed by tanh."""
 
-    def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
-        super().__init__(config, obs_dim, 2 * action_dim)
+    outputs_per_action = 2
 
     def distribution(self, obs: Tensor) -> SquashedGaussian:
         """The distribution of actions [N, A] for observations [N, O]."""
@@ -56,9 +57,6 @@ class TanhGaussianActor(BoundedActor):
 
 class DeterministicActor(BoundedActor):
     """TD3's: one action for each observation; exploring adds noise to it."""
-
-    def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
-        super().__init__(config, obs_dim, action_dim)
 
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
         return (self.mode(obs) + noise).clamp(-1, 1)
