@@ -86,7 +86,7 @@ class RolloutSink(Sink):
     """Writes a rollout ``[T, N, ...]`` into ``arrays``, which have the names of ``rollout_ring_buffer.slot_fields``.
 
     Args:
-        bootstrap: what is added to the rewards of rows that end, for time limits.
+        bootstrap: what is added to the rewards of rows that end, for time limits; None: nothing.
 
     Attributes:
         arrays: to write into; to be set before each run.
@@ -94,7 +94,7 @@ class RolloutSink(Sink):
 
     span_name = "rollout_write"
 
-    def __init__(self, bootstrap: Bootstrap) -> None:
+    def __init__(self, bootstrap: Bootstrap | None = None) -> None:
         self.arrays: Mapping[str, np.ndarray] = {}
         self._bootstrap = bootstrap
 
@@ -112,7 +112,7 @@ class RolloutSink(Sink):
         np.logical_or(result.terminated, result.truncated, out=self.arrays["dones"][t], casting="unsafe")
         # An end that is both is a termination: nothing follows, so nothing is to be bootstrapped.
         np.greater(result.truncated, result.terminated, out=truncated, casting="unsafe")
-        if len(result.final_ids):
+        if self._bootstrap is not None and len(result.final_ids):
             ended = result.final_ids
             rewards[ended] += self._bootstrap(truncated[ended].astype(bool), result.final_obs, result.final_critic)
 
