@@ -4,17 +4,24 @@ import itertools
 import multiprocessing
 import os
 import signal
+import struct
 
 import pytest
 import torch
 
+from tests.ipc.collectors import Runner
+from tests.ipc.conftest import nothing_left
+from tests.tracing.traces import process_names, read_trace, spans
 from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner, compute_train_start_threshold
 from unilab.algos.torch.offpolicy.sac import SAC
+from unilab.algos.torch.offpolicy.transition_source import CollectorSource
 from unilab.ipc import CollectorError
 from unilab.machine.devices import DeviceError
 from unilab.run.checkpoint import CheckpointError, load_checkpoint
 from unilab.settings import SettingsError, parse
+
+__all__ = ["nothing_left"]  # a fixture that every test uses
 
 SMALL = {
     "num_envs": 4,
@@ -123,6 +130,31 @@ def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting_as
     assert summary.progress.wall_seconds > before["progress"]["wall_seconds"]
     after = load_checkpoint(tmp_path / "resumed/checkpoint.pt")["learner"]["actor"]["normalizer.count"]
     assert after > before["learner"]["actor"]["normalizer.count"]
+
+
+def test_a_free_collector_takes_new_weights_and_leaves_its_timeline(tmp_path):
+    def acts_with_the_first_weights(progress):
+        return progress.policy_lag >= progress.iteration - 1
+
+    changes = {"sync_collection": False, "trace_enabled": True, "on_iteration": acts_with_the_first_weights}
+    summary = learn("sac", 10**6, tmp_path, **changes)
+    assert (summary.stopped_by, summary.progress.collector_wait_seconds) == ("callback", 0)
+    events = read_trace(tmp_path / "trace.json")
+    assert sorted(process_names(events)) == ["collector", "learner"]
+    names = {event["name"] for event in spans(events)}
+    assert {"inference", "env_step", "replay_add", "weight_read", "weight_publish", "update"} <= names
+
+
+def test_a_collector_that_dies_in_the_middle_of_an_answer_is_what_is_told():
+    ours, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 10**6) + b"a part of its state")
+    theirs.close()
+    source = CollectorSource.__new__(CollectorSource)
+    source._runner = Runner("HalfCheetah", None, {}, num_envs=2)
+    source._runner._failures.append(CollectorError("collector", 77, -signal.SIGKILL))
+    source._runner.interrupt.set()
+    with ours, pytest.raises(CollectorError, match="process 77"):
+        source._answer(ours, lambda: None)
 
 
 @pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
