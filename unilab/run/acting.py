@@ -62,14 +62,8 @@ class Sink(ABC):
 
     @abstractmethod
     def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
-        """Take step ``t``.
-
-        Args:
-            t: steps of this run that came before.
-            recorded: what the policy said of the step.
-            result: what the environments answered.
-            episodes: [K, 2] returns and lengths of the whole episodes that ended with it.
-        """
+        """Take step ``t``: what the policy said of it, what the environments answered, and [K, 2] returns and lengths
+        of the whole episodes that ended with it."""
 
     def finish(self, env: VecEnv) -> None:  # noqa: B027 - most need nothing more
         """The run has ended; ``env`` holds the observations that follow its last step."""
@@ -131,8 +125,6 @@ class ActingLoop:
 
     Args:
         env: the environments, which it resets; they stay the caller's to close.
-        policy: acts.
-        sink: gets the steps.
         device: of the policy's random numbers.
         seed: of actions, and of the environments unless ``env_seed`` says.
         env_seed: of the environments.
@@ -141,7 +133,6 @@ class ActingLoop:
             (env_id, step, field, message, state), which may be too large to travel; None: they are kept nowhere.
 
     Attributes:
-        episodes: their counter.
         env_steps: made so far, all rows together.
         fault_count: steps that failed numerically.
     """
@@ -175,14 +166,7 @@ class ActingLoop:
 
     @torch.no_grad()
     def run(self, steps: int, stopped: Callable[[], bool] | None = None) -> None:
-        """Make so many steps of all environments.
-
-        Args:
-            stopped: is asked before each step whether to give up.
-
-        Raises:
-            ActingStopped: it said so.
-        """
+        """Make so many steps of all environments; raises ActingStopped when ``stopped``, asked before each, says so."""
         env, policy, sink = self.env, self.policy, self.sink
         policy.begin(steps, self.env_steps, self._generator)
         for t in range(steps):
@@ -217,8 +201,7 @@ class ActingLoop:
             self._latest_faults.append(told)
 
     def metrics(self) -> dict[str, Any]:
-        """Counters since the start, the mean of recent episodes, the latest simulation faults, without states, and the
-        environment's own numbers."""
+        """Counters since the start, means of recent episodes, the latest faults, and the environment's own numbers."""
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes.finished,

@@ -166,10 +166,8 @@ class TrainingRun(ABC):
     def advance(self, collector: CollectorCounters, *, waiting_since: float, learning_since: float, **now: Any) -> None:
         """Set ``progress`` at the end of an iteration and report new simulation faults.
 
-        Args:
-            collector: its newest counters.
-            waiting_since, learning_since: monotonic times at which the iteration began to wait and to learn.
-            now: updates, samples, env_steps, policy_lag and metrics.
+        ``waiting_since`` and ``learning_since`` are monotonic times at which the iteration began to wait and to learn;
+        ``now`` are updates, samples, env_steps, policy_lag and metrics.
         """
         before, end = self.progress, time.monotonic()
         iteration = before.iteration + 1
@@ -242,19 +240,14 @@ def train(
 
 
 def check_resumable(saved: Mapping[str, Any], config: Any, fixed: Sequence[str], path: Path) -> frozenset[str]:
-    """Refuse a checkpoint of another trainer, or one in which a setting differs that a run cannot change.
+    """The dotted names of the settings that are others than those that the checkpoint was written with.
 
     Args:
         saved: the checkpoint's content.
-        config: the settings of the run that is to go on.
         fixed: dotted names that cannot change; a group's name stands for all settings in it.
-        path: of the checkpoint.
-
-    Returns:
-        Dotted names of the settings that are others than those that the checkpoint was written with.
 
     Raises:
-        CheckpointError: naming the first that differs and cannot.
+        CheckpointError: it is of another trainer, or a setting that cannot change differs: the first is named.
     """
     before, now = {"trainer": saved["trainer"]}, {"trainer": trainer_name(config)}
     if before == now:

@@ -353,8 +353,7 @@ def learner_items(
 
     Args:
         actor, critic: those that it will have; on the device ``meta`` they take none themselves.
-        threads: data-parallel threads.
-        place: of its device, as budgets name it.
+        threads, place: of its device, the place as budgets name it.
         kept: what blocks of several sizes take over their sum; see ``ProcessCosts``.
     """
     rows, critic_dim = config.num_envs * config.steps_per_env, dims.critic or dims.obs

@@ -131,14 +131,12 @@ def _measure() -> ProcessCosts:
 
 def read_process_cost(pid: int) -> ProcessCost:
     """What a process holds now; shared memory, which a budget counts elsewhere, is left out. Linux only."""
-    fields = {}
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.startswith("Rss"):
-            fields[name] = int(value.split()[0]) * 1024
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    anonymous = next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss_Anon:"))
-    return ProcessCost(private=anonymous, libraries=fields["RssFile"])
+
+    def told(file: str, name: str) -> int:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+    return ProcessCost(private=told("smaps_rollup", "Pss_Anon"), libraries=told("status", "RssFile"))
 
 
 def process_items(config: APPOConfig | OffPolicyConfig, costs: ProcessCosts, learner_threads: int) -> list[BudgetItem]:

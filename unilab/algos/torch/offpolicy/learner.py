@@ -287,8 +287,7 @@ def learner_items(
 
     Args:
         actor, critics: those that it will have; on the device ``meta`` they take none themselves.
-        threads: of its device.
-        place: of its device, as budgets name it.
+        threads, place: of its device, the place as budgets name it.
     """
     of_actor, of_critics = state_bytes(actor), state_bytes(critics)
     trained, targets, detail = of_actor + of_critics, of_critics, "actor, critics, target critics"

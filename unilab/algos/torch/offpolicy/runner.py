@@ -289,13 +289,7 @@ def settle(
     rl_cfg: Mapping[str, Any],
     learner: OffPolicyLearner | None,
 ) -> OffPolicyConfig:
-    """The configuration that a call of ``OffPolicyRunner`` means.
-
-    Args:
-        algo_type: sac or td3.
-        arguments: all others that stand for settings, by name.
-        rl_cfg: nested or dotted.
-        learner: the caller's, if there is one.
+    """The configuration that a call of ``OffPolicyRunner`` means; ``arguments`` are those that stand for settings.
 
     Raises:
         SettingsError: an unknown or impossible setting; or two of these say different things.

@@ -40,11 +40,9 @@ class TransitionSource(ABC):
 
     Args:
         runner: supervises processes; its ``interrupt`` ends waits.
-        dims: sizes of the environments.
         state: what ``state_dict`` returned, to continue from.
 
     Attributes:
-        replay: where the transitions are.
         acted_version: of the weights that acted in the newest transitions that were taken.
         bell: running freely, set when something was stored.
     """
@@ -79,13 +77,8 @@ class TransitionSource(ABC):
         """Order the next steps. The first call starts whoever makes them; running freely, it is the only one needed."""
 
     def take(self, check: Check, enough: Callable[[], bool]) -> bool:
-        """Wait until the steps under way are made, or, running freely, until ``enough()``.
-
-        ``check`` is called meanwhile and may raise.
-
-        Returns:
-            whether there are steps that were not taken yet.
-        """
+        """Wait until the steps under way are made, or, running freely, until ``enough()``; whether there are steps that
+        were not taken yet. ``check`` is called meanwhile and may raise."""
         if self._lock_step:
             self._finish(check)
             fresh, self._fresh = self._fresh, False
@@ -123,11 +116,7 @@ class TransitionSource(ABC):
 
     @abstractmethod
     def _look(self) -> None:
-        """Running freely: take in what was made meanwhile.
-
-        Raises:
-            WorkerError: who makes the steps has failed.
-        """
+        """Running freely: take in what was made meanwhile, and raise the failure of whoever makes the steps."""
 
     @abstractmethod
     def _state(self, check: Check) -> dict[str, Any] | None:

@@ -37,9 +37,7 @@ class ExploringPolicy(nn.Module):
     The collector counts its random steps. For a worker the buffer ``exploring``, which is part of the weights, says
     whether to act at random, so that a restarted worker does as the others do.
 
-    Args:
-        config: the run; ``num_envs`` of it over all workers.
-        dims: of its environments.
+    ``num_envs`` of ``config`` are those over all workers.
     """
 
     exploring: Tensor
@@ -109,7 +107,6 @@ def acting_loop(
     Args:
         env: the environments, which get them scaled to their bounds; they stay the caller's to close.
         policy: on the collector's device.
-        replay: where the transitions go.
         seed: of environments and actions.
         faults: the file of simulation faults.
 
@@ -145,9 +142,6 @@ def off_policy_collector_fn(
     """The collector process: acts with the newest weights until told to stop.
 
     Args:
-        stop_event: ends it.
-        config: of the run.
-        replay: where the transitions go.
         dims: sizes of observation, action and privileged observation.
         weight_sync_name, weight_param_shapes: the actor's weights.
         metrics_queue: gets the counters after every ``env_steps_per_sync`` steps.
