@@ -77,41 +77,29 @@ def build(
         return built_in(input_dim, description, output_dim)
     arguments: dict[str, Any] = {"factory": description} if isinstance(description, str) else dict(description)
     path = arguments.pop("factory", None)
-    factory = _factory(path, setting)
-    try:
-        inspect.signature(factory).bind(input_dim, output_dim, **arguments)
-    except (TypeError, ValueError) as error:  # a ValueError: it is not written in Python
-        given = ", ".join(["obs_dim", "output_dim", *(f"{name}={value!r}" for name, value in arguments.items())])
-        raise SettingsError(setting, f"{path} cannot be called as {path.partition(':')[2]}({given}): {error}") from None
-    try:
-        network = factory(input_dim, output_dim, **arguments)
-    except Exception as error:
-        raise SettingsError(setting, f"{path} raised {_told(error)}") from error
-    _check(network, path, input_dim, output_dim, setting)
-    return network
-
-
-def _factory(path: Any, setting: str) -> Callable[..., Any]:
-    """What ``package.module:function`` names."""
     if not (isinstance(path, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", path)):
         raise SettingsError(setting, f"expected widths or a factory, package.module:function, got {path!r}")
-    module_name, _, attribute = path.partition(":")
+    module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         remedy = "is it installed or on PYTHONPATH?"
         raise SettingsError(setting, f"{module_name} cannot be imported: {error}; {remedy}") from error
-    found = getattr(module, attribute, None)
-    if found is None:
-        there = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
-        raise SettingsError(setting, f"module '{module_name}' has no '{attribute}'; {nearest(attribute, there)}")
-    if not callable(found):
-        raise SettingsError(setting, f"{path} is a {type(found).__name__}; expected a function that makes a network")
-    return found
-
-
-def _check(network: Any, path: str, input_dim: int, output_dim: int, setting: str) -> None:
-    """Try it with a few rows."""
+    factory = getattr(module, name, None)
+    if factory is None:
+        there = [other for other, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        raise SettingsError(setting, f"module '{module_name}' has no '{name}'; {nearest(name, there)}")
+    if not callable(factory):
+        raise SettingsError(setting, f"{path} is a {type(factory).__name__}; expected a function that makes a network")
+    try:
+        inspect.signature(factory).bind(input_dim, output_dim, **arguments)
+    except (TypeError, ValueError) as error:  # a ValueError: it is not written in Python
+        given = ", ".join(["obs_dim", "output_dim", *(f"{key}={value!r}" for key, value in arguments.items())])
+        raise SettingsError(setting, f"{path} cannot be called as {name}({given}): {error}") from None
+    try:
+        network = factory(input_dim, output_dim, **arguments)
+    except Exception as error:
+        raise SettingsError(setting, f"{path} raised {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise SettingsError(setting, f"{path} made {network!r:.60}; expected a torch.nn.Module")
     wrong = {str(parameter.dtype) for parameter in network.parameters() if parameter.dtype != torch.float32}
@@ -125,10 +113,9 @@ def _check(network: Any, path: str, input_dim: int, output_dim: int, setting: st
         raise SettingsError(setting, problem) from error
     if not (isinstance(outputs, Tensor) and outputs.shape == (ROWS, output_dim)):
         got = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else f"{type(outputs).__name__}"
-        raise SettingsError(
-            setting,
-            f"the network of {path} turns rows [{ROWS}, {input_dim}] into {got}; expected [{ROWS}, {output_dim}]",
-        )
+        expected = f"expected [{ROWS}, {output_dim}]"
+        raise SettingsError(setting, f"the network of {path} turns rows [{ROWS}, {input_dim}] into {got}; {expected}")
+    return network
 
 
 def _told(error: Exception) -> str:
