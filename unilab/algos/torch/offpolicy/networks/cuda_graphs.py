@@ -32,41 +32,28 @@ class CudaGraphs:
         self._calls = {True: 0, False: 0}
         self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}
         self._batch: dict[str, Tensor] | None = None
-        self._stream: torch.cuda.Stream | None = None
+        self._stream: torch.cuda.Stream
 
     def __call__(self, batch: Mapping[str, Tensor], with_actor: bool) -> None:
         with current_device(self._generator.device):
-            self._run(batch, with_actor)
-
-    def _run(self, batch: Mapping[str, Tensor], with_actor: bool) -> None:
-        if self._batch is None:
-            self._batch = {name: torch.empty_like(tensor).contiguous() for name, tensor in batch.items()}
-        for name, tensor in batch.items():
-            self._batch[name].copy_(tensor, non_blocking=True)
-        self._calls[with_actor] += 1
-        if self._calls[with_actor] <= WARMUP_UPDATES:
-            self._warm_up(with_actor)
-            return
-        if with_actor not in self._graphs:
-            self._graphs[with_actor] = self._record(with_actor)
-        self._graphs[with_actor].replay()
-
-    def _warm_up(self, with_actor: bool) -> None:
-        """On a stream of its own, as recording requires."""
-        assert self._batch is not None
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._update(self._batch, with_actor)
-        torch.cuda.current_stream().wait_stream(self._stream)
-
-    def _record(self, with_actor: bool) -> torch.cuda.CUDAGraph:
-        """On the same stream: PyTorch's own for this is one for all devices, of the device that recorded first."""
-        assert self._batch is not None and self._stream is not None
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        # "thread_local": a prefetching thread may go on
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._update(self._batch, with_actor)
-        return graph
+            if self._batch is None:
+                self._batch = {name: torch.empty_like(tensor).contiguous() for name, tensor in batch.items()}
+                self._stream = torch.cuda.Stream()
+            for name, tensor in batch.items():
+                self._batch[name].copy_(tensor, non_blocking=True)
+            self._calls[with_actor] += 1
+            if self._calls[with_actor] <= WARMUP_UPDATES:  # on a stream of its own, as recording requires
+                self._stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self._stream):
+                    self._update(self._batch, with_actor)
+                torch.cuda.current_stream().wait_stream(self._stream)
+                return
+            if with_actor not in self._graphs:
+                graph = torch.cuda.CUDAGraph()
+                graph.register_generator_state(self._generator)
+                # On the same stream: PyTorch's own for this is one for all devices, of the device that recorded first.
+                # "thread_local": a prefetching thread may go on.
+                with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                    self._update(self._batch, with_actor)
+                self._graphs[with_actor] = graph
+            self._graphs[with_actor].replay()
