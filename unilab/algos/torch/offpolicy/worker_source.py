@@ -205,20 +205,18 @@ class _Filler:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._broadcast()
+                with self._lock:
+                    weights, version, self._pending = self._pending, self._published, None
+                if weights is not None:
+                    # what was published and replaced meanwhile counts as well
+                    self._workers.policy_version = version - 1
+                    self._workers.broadcast_updated_policy(weights)
                 self._workers.collect_rollouts(unless=self._stopping)
                 self.acted_version = self._workers.acted_version
                 self._bell.set()
         except Exception as error:  # noqa: BLE001 - check() raises it in the learner's thread
             self._error = error
             self._bell.set()
-
-    def _broadcast(self) -> None:
-        with self._lock:
-            weights, version, self._pending = self._pending, self._published, None
-        if weights is not None:
-            self._workers.policy_version = version - 1  # what was published and replaced meanwhile counts as well
-            self._workers.broadcast_updated_policy(weights)
 
 
 def unit_environments(env: str, rows: int, sim_backend: str, env_cfg: Mapping[str, Any], threads: int) -> UnitActions:
