@@ -266,13 +266,6 @@ def test_learns_values_of_thousands():
     assert errors.square().mean().sqrt().item() < 100
 
 
-def test_learns_to_choose():
-    """One step, reward for the index of the largest observation."""
-    learner = build(num_actions=OBS, **SIMPLE)
-    test = learn(learner, lambda obs, actions: (obs.argmax(-1) == actions[..., 0]).float(), iterations=60)
-    assert (learner.actor(test).mode[:, 0] == test.argmax(-1)).float().mean().item() > 0.9
-
-
 def test_samples_have_one_row_a_step_and_environment():
     batch = prepared(build(), random_rollout(steps=4, envs=3))
     assert {len(rows) for rows in batch.values()} == {12}

@@ -79,14 +79,6 @@ def test_three_step_returns_of_a_chain_that_terminates():
     ]
 
 
-def test_an_episode_that_is_cut_off_before_n_steps():
-    assert chain(3, [1, 2, 4], [GOES_ON, TRUNCATED, TRUNCATED]) == [
-        [],
-        [(0, 1 + 2 / 2, 2, True, True), (1, 2, 1, True, True)],
-        [(2, 4, 1, True, True)],
-    ]
-
-
 def test_a_failed_step_is_left_out_and_what_was_open_ends_before_it():
     assert chain(3, [1, 2, 4, 8, 16], [GOES_ON, GOES_ON, FAILED, FAILED, TERMINATED]) == [
         [],
@@ -94,29 +86,6 @@ def test_a_failed_step_is_left_out_and_what_was_open_ends_before_it():
         [(0, 1 + 2 / 2, 2, True, True), (1, 2, 1, True, True)],
         [],
         [(4, 16, 1, True, False)],
-    ]
-
-
-def test_what_was_open_ends_at_the_observation_before_the_failed_step():
-    returns = NStepReturns(3, GAMMA, 1, 2, 1, 3)
-    feed(returns, 0, [1], [GOES_ON])
-    (row,) = feed(returns, 1, [1], [FAILED])
-    assert (row.start, row.end) == (0, 100)
-
-
-def test_rows_that_end_at_different_times_do_not_mix():
-    returns = NStepReturns(2, GAMMA, 3, 2, 1, 3)
-    assert feed(returns, 0, [1, 1, 1], [GOES_ON, TERMINATED, GOES_ON]) == [
-        Row(1, -1, 1, 101.5, True, False, 1),
-    ]
-    assert feed(returns, 1, [2, 2, 2], [GOES_ON, GOES_ON, TRUNCATED]) == [
-        Row(0, 0, 2, 200, False, False, 2),
-        Row(2, -2, 2, 202.5, True, True, 2),
-        Row(102, -102, 2, 202.5, True, True, 1),
-    ]
-    assert feed(returns, 2, [4, 4, 4], [GOES_ON, GOES_ON, GOES_ON]) == [
-        Row(100, -100, 4, 300, False, False, 2),
-        Row(101, -101, 4, 301, False, False, 2),
     ]
 
 

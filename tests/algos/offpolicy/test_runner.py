@@ -13,7 +13,7 @@ from tests.ipc.collectors import Runner
 from tests.ipc.conftest import nothing_left
 from tests.tracing.traces import process_names, read_trace, spans
 from unilab.algos.torch.offpolicy.config import CONFIGS, SACConfig
-from unilab.algos.torch.offpolicy.runner import OffPolicyRunner, compute_train_start_threshold
+from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource
 from unilab.ipc import CollectorError
@@ -238,8 +238,3 @@ def test_bad_settings_and_devices_are_refused_at_once():
         OffPolicyRunner(None, "Hopper", "td3", device="cuda:7")
     with pytest.raises(SettingsError, match="replay_capacity: 60 transitions are too few: learning starts at 400"):
         learn("sac", 1, learning_starts=100)
-
-
-def test_when_learning_starts():
-    assert compute_train_start_threshold(256, 10, 16) == 256
-    assert compute_train_start_threshold(256, 100, 16) == 1600
