@@ -73,14 +73,14 @@ class TrainingRun(ABC):
             with restoring():
                 self.progress = Progress(**saved["progress"])
         self.resumed_at, self._seconds_before = self.progress.iteration, self.progress.wall_seconds
-        self.directory = None if log_dir is None else Path(log_dir)
-        self.faults_path = self._log = None
-        if self.directory is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.faults_path, self._log = self.directory / "faults.jsonl", self.directory / "collector.log"
+        self.directory = folder = None if log_dir is None else Path(log_dir)
+        self.faults_path = None if folder is None else folder / "faults.jsonl"
+        self._log = None if folder is None else folder / "collector.log"
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self.faults = FaultLog(config.num_envs, self.faults_path)
         with ExitStack() as self._owned:  # if a later step fails, what was made before it is closed
-            self._writer = self.own(MetricWriter(self.directory, logger_type, plain(config)))
+            self._writer = self.own(MetricWriter(folder, logger_type, plain(config)))
             dims = env_dims(config.env, config.sim_backend, config.env_cfg)
             self._learner = self.make_learner(dims)
             if saved is not None and resume is not None:
@@ -103,7 +103,7 @@ class TrainingRun(ABC):
         """Make the source of experience, and publish the first weights; ``saved`` is what the run goes on from."""
 
     @abstractmethod
-    def iterate(self, check: Check) -> Progress:
+    def iterate(self, check: Check) -> None:
         """Learn once from new experience, publish what was learned, and advance ``progress``.
 
         ``check`` is called before each update and while waiting; what it raises ends the iteration.

@@ -14,7 +14,6 @@ from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSourc
 from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims
 from unilab.run.loop import Check, TrainingRun
-from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
 from unilab.settings import combine, from_arguments
 from unilab.tracing.spans import span
@@ -53,7 +52,7 @@ class APPORun(TrainingRun):
         self.own(self._source)
         self._version = self._source.publish(self._weights())
 
-    def iterate(self, check: Check) -> Progress:
+    def iterate(self, check: Check) -> None:
         """Learn from the next rollout and publish what was learned."""
         before = self.progress
         waiting_since = time.monotonic()
@@ -75,7 +74,6 @@ class APPORun(TrainingRun):
             policy_lag=lag,
             metrics=metrics,
         )
-        return self.progress
 
     def _weights(self) -> Weights:
         return {"actor": self._learner.get_weights(), "critic": self._learner.get_critic_weights()}

@@ -186,15 +186,11 @@ class OffPolicyConfig(RunConfig):
     @property
     def idle(self) -> tuple[str, ...]:
         """Dotted names of settings that change nothing beside the others."""
-        match self.workers.kind:
-            case "collector":
-                names = ["workers.count", "workers.max_restarts", "workers.hang_seconds", "workers.ray_address"]
-            case "sequential":  # in the learner's own process, which nobody watches
-                names = ["workers.hang_seconds"]
-            case _:
-                names = []
-        sides = () if self.workers.kind == "collector" else SIDES
-        return (*names, *sides, *self.idle_threads)
+        if self.workers.kind == "collector":
+            names = ("workers.count", "workers.max_restarts", "workers.hang_seconds", "workers.ray_address")
+            return (*names, *self.idle_threads)
+        unwatched = ("workers.hang_seconds",) if self.workers.kind == "sequential" else ()  # the learner's own process
+        return (*unwatched, *SIDES, *self.idle_threads)
 
     @property
     def alternates(self) -> bool:

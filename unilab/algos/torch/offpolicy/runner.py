@@ -24,7 +24,6 @@ from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.run.checkpoint import restoring
 from unilab.run.loop import Check, TrainingRun, trainer_name
-from unilab.run.progress import Progress
 from unilab.run.seeding import derive_seed
 from unilab.settings import SettingsError, changed, combine, flatten, from_arguments, nearest
 from unilab.tracing.spans import span
@@ -114,7 +113,7 @@ class OffPolicyRun(TrainingRun):
                 self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
         self._version = self._source.acted_version = self._source.publish(self._learner.get_weights())
 
-    def iterate(self, check: Check) -> Progress:
+    def iterate(self, check: Check) -> None:
         """Take new transitions, order the next ones, and train meanwhile."""
         config, source, before = self._config, self._source, self.progress
 
@@ -165,7 +164,6 @@ class OffPolicyRun(TrainingRun):
             policy_lag=self._acted_ago,
             metrics=metrics | compared | {"replay_rows": float(len(source.replay))},
         )
-        return self.progress
 
     def _ready(self) -> bool:
         return replay_buffer_ready_for_learning(
