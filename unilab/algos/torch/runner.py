@@ -1,7 +1,6 @@
 """What the runners of all algorithms share: settings and threads, and ``learn``."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,8 +26,6 @@ class Runner(AsyncRunner):
 
     run_type: ClassVar[type[TrainingRun]]
     """one call of ``learn``"""
-    threads_of: ClassVar[Callable[[Any, int], Threads]] = staticmethod(split_threads)
-    """how so many cores are divided"""
     config: Any
     threads: Threads
 
@@ -39,14 +36,14 @@ class Runner(AsyncRunner):
         runner._settle(config)
         return runner
 
-    def _settle(self, config: Any) -> None:
-        """Take this configuration.
+    def _settle(self, config: Any, threads: Threads | None = None) -> None:
+        """Take this configuration, and divide the usable cores as it says, unless ``threads`` does.
 
         Raises:
             DeviceError: a device that this machine does not have.
             SettingsError: cores that are not there.
         """
-        self.threads = threads = self.threads_of(config, usable_cores())
+        self.threads = threads = threads or split_threads(config, usable_cores())
         check_device(config.learner_device, "learner_device")
         check_device(config.collector_device, "collector_device")
         numbers = {"env_threads": threads.env, "inference_threads": threads.inference}

@@ -22,6 +22,7 @@ from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims, env_dims
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.replay_pipelines import build_pipeline
+from unilab.machine.devices import Threads, usable_cores
 from unilab.run.checkpoint import restoring
 from unilab.run.loop import Check, TrainingRun, trainer_name
 from unilab.run.seeding import derive_seed
@@ -230,7 +231,8 @@ class OffPolicyRunner(Runner):
     """
 
     run_type = OffPolicyRun
-    threads_of = staticmethod(divide_threads)
+    learner: OffPolicyLearner | None = None
+    """of the caller"""
 
     def __init__(
         self,
@@ -263,16 +265,16 @@ class OffPolicyRunner(Runner):
         arguments = dict(locals()) | {"env_cfg_override": env_cfg_override or None}
         for name in ("self", "learner", "algo_type", "rl_cfg"):
             del arguments[name]
-        self._settle(settle(algo_type, arguments, rl_cfg or {}, learner), learner)
-
-    def _settle(self, config: OffPolicyConfig, learner: OffPolicyLearner | None = None) -> None:
-        check(config)
         self.learner = learner
-        super()._settle(config)
-        if learner is None:
+        self._settle(settle(algo_type, arguments, rl_cfg or {}, learner))
+
+    def _settle(self, config: OffPolicyConfig, threads: Threads | None = None) -> None:
+        check(config)
+        super()._settle(config, divide_threads(config, usable_cores()))
+        if self.learner is None:
             return
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-        found = learner.actor.state_dict()
+        found = self.learner.actor.state_dict()
         for name, value in build_actor(config, dims.obs, dims.action).state_dict().items():
             if name not in found or found[name].shape != value.shape:
                 shape = list(found[name].shape) if name in found else "missing"
