@@ -19,8 +19,6 @@ ROWS_PER_THREAD = 64
 class NetworkConfig(ActorCriticConfig):
     """The networks of the actor and of the critic, and how the policy begins."""
 
-    __pydantic_config__ = STRICT
-
     activation: Literal["elu", "relu", "tanh", "silu"] = "relu"
     """of the built-in multi-layer perceptrons"""
     init_noise_std: PositiveFloat = 1.0
@@ -84,7 +82,6 @@ class AlgorithmConfig:
 class APPOConfig(RunConfig):
     """All settings of an APPO run; those of ``RunConfig`` are among them."""
 
-    __pydantic_config__ = STRICT
     __renamed__ = RENAMED
 
     steps_per_env: PositiveInt = 16

@@ -31,8 +31,6 @@ ROWS_PER_THREAD = 64
 class OffPolicyNetworkConfig(ActorCriticConfig):
     """The networks of the actor and of each critic, which sees an observation and an action."""
 
-    __pydantic_config__ = STRICT
-
     layer_norm: bool = False
     """normalize each hidden layer of the built-in multi-layer perceptrons (ReLU) before its activation"""
 
@@ -40,8 +38,6 @@ class OffPolicyNetworkConfig(ActorCriticConfig):
 @dataclass(frozen=True)
 class TD3NetworkConfig(OffPolicyNetworkConfig):
     """As above; with layer normalization TD3's actor need not be delayed, nor the smaller of two critics be taken."""
-
-    __pydantic_config__ = STRICT
 
     layer_norm: bool = True
 
@@ -89,8 +85,6 @@ class OffPolicyAlgorithmConfig:
 class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     """Soft actor-critic (arXiv:1812.05905)."""
 
-    __pydantic_config__ = STRICT
-
     alpha_learning_rate: PositiveFloat = 1e-3
     """of the temperature"""
     init_alpha: PositiveFloat = 0.2
@@ -106,8 +100,6 @@ class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
 @dataclass(frozen=True)
 class TD3AlgorithmConfig(OffPolicyAlgorithmConfig):
     """Twin delayed deep deterministic policy gradient (arXiv:1802.09477)."""
-
-    __pydantic_config__ = STRICT
 
     target_reduction: Literal["min", "mean"] = "mean"
     target_noise: NonNegativeFloat = 0.2
@@ -148,7 +140,6 @@ class WorkersConfig:
 class OffPolicyConfig(RunConfig):
     """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
 
-    __pydantic_config__ = STRICT
     __renamed__ = RENAMED
 
     preset: Literal["fast"] | None = None
@@ -218,7 +209,6 @@ class OffPolicyConfig(RunConfig):
 class SACConfig(OffPolicyConfig):
     """All settings of a SAC run."""
 
-    __pydantic_config__ = STRICT
     __presets__ = presets.SAC
 
     algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
@@ -228,7 +218,6 @@ class SACConfig(OffPolicyConfig):
 class TD3Config(OffPolicyConfig):
     """All settings of a TD3 run."""
 
-    __pydantic_config__ = STRICT
     __presets__ = presets.TD3
 
     num_envs: PositiveInt = 64
