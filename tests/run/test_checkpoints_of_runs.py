@@ -10,28 +10,16 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.algos.appo import test_runner as appo
 from tests.algos.appo.counting_env import CountingEnv
-from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.runner import APPORunner
 from unilab.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from unilab.settings import SettingsError, parse
+from unilab.settings import SettingsError
 
-SMALL = {
-    "env": "tests.algos.appo.counting_env:CountingEnv",
-    "mode": "sync",
-    "num_envs": 8,
-    "steps_per_env": 8,
-    "network": {"actor": [4], "critic": [4]},
-    "algorithm": {"num_learning_epochs": 1, "num_mini_batches": 1},
-    "env_threads": 1,
-    "learner_threads": 1,
-}
 FALLING = {"env": "tests.run.test_checkpoints_of_runs:Falling"}
 
 
-def learn(iterations, folder, *, save_interval=50, on_iteration=None, resume=None, **changes):
-    with APPORunner.from_config(parse(APPOConfig, SMALL | changes)) as runner:
-        return runner.learn(iterations, save_interval, folder, on_iteration=on_iteration, resume=resume)
+def learn(iterations, folder, **changes):
+    return appo.learn(iterations, folder, **{"mode": "sync", **appo.COUNTING, **changes})
 
 
 def iteration(path):
@@ -170,8 +158,7 @@ def test_metrics_of_an_iteration_whose_evaluation_a_signal_ended_are_written(tmp
 
     monkeypatch.setattr(Watched, "made", 0)
     monkeypatch.setattr(Watched, "in_evaluation", {2: interrupt})
-    with APPORunner.from_config(parse(APPOConfig, SMALL | WATCHED)) as runner:
-        summary = runner.learn(5, 50, tmp_path, logger_type="csv")
+    summary = learn(5, tmp_path, logger_type="csv", **WATCHED)
     assert (summary.stopped_by, summary.progress.iteration) == ("SIGINT", 2)
     with (tmp_path / "curve.csv").open() as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2"]

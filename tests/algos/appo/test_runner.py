@@ -46,9 +46,8 @@ def config(**changes):
 
 
 def learn(iterations=3, log_dir=None, **changes):
-    options = {
-        key: changes.pop(key) for key in ("resume", "on_iteration", "save_interval", "max_seconds") if key in changes
-    }
+    names = ("resume", "on_iteration", "save_interval", "max_seconds", "logger_type")
+    options = {name: changes.pop(name) for name in names if name in changes}
     runner = APPORunner.from_config(config(**changes))
     return runner.learn(iterations, log_dir=log_dir, **options)
 
