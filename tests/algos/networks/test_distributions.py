@@ -44,7 +44,7 @@ def torch_gaussian(one: DiagonalGaussian) -> Independent:
 
 
 def torch_squashed(one: SquashedGaussian) -> TransformedDistribution:
-    return TransformedDistribution(torch_gaussian(one.gaussian), [TanhTransform(cache_size=1)])
+    return TransformedDistribution(torch_gaussian(one), [TanhTransform(cache_size=1)])
 
 
 def torch_categorical(one: Categorical) -> TorchCategorical:
@@ -113,7 +113,7 @@ def test_the_squashed_entropy_is_that_of_a_fine_sum(mean: float, log_std: float)
 
 def test_modes() -> None:
     assert torch.equal(gaussian(0).mode, gaussian(0).mean)
-    assert torch.equal(squashed(0).mode, squashed(0).gaussian.mean.tanh())
+    assert torch.equal(squashed(0).mode, squashed(0).mean.tanh())
     assert torch.equal(categorical(0).mode, categorical(0).log_probs.argmax(-1, keepdim=True).float())
 
 

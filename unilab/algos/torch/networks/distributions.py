@@ -73,7 +73,7 @@ class DiagonalGaussian:
         return self.log_prob_of_noise((actions - self.mean) * torch.exp(-self.log_std))
 
     def log_prob_of_noise(self, noise: Tensor) -> Tensor:
-        """[...] of the actions that ``sample`` makes of this noise [..., A]; the means do not matter."""
+        """[...] of what the Gaussian makes of this noise [..., A]; the means do not matter."""
         return -0.5 * noise.square().sum(-1) - (self.log_std.sum(-1) + LOG_SQRT_2PI * noise.shape[-1])
 
     def entropy(self) -> Tensor:
@@ -85,20 +85,13 @@ class DiagonalGaussian:
         return 0.5 * (variance_ratio + distance - 1 - 2 * (self.log_std - other.log_std)).sum(-1)
 
 
-class SquashedGaussian:
+class SquashedGaussian(DiagonalGaussian):
     """The hyperbolic tangent of a diagonal Gaussian: actions in (-1, 1) (Haarnoja et al. 2018, arXiv:1812.05905,
-    appendix C).
+    appendix C). Mean, noise and divergence are the Gaussian's; a one-to-one function of two leaves the last as it is.
 
     With u the Gaussian's sample, log p(tanh u) = log N(u) - sum_i log(1 - tanh^2 u_i), and
     log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2 u)), which is exact where tanh is 1 in floating point.
-
-    Args:
-        mean: [..., A] of the Gaussian.
-        log_std: [..., A] of the Gaussian.
     """
-
-    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
-        self.gaussian = DiagonalGaussian(mean, log_std)
 
     @classmethod
     def of_outputs(cls, outputs: Tensor) -> Self:
@@ -111,35 +104,27 @@ class SquashedGaussian:
     @property
     def mode(self) -> Tensor:
         """The squashed mean, which is the median."""
-        return torch.tanh(self.gaussian.mean)
-
-    def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """[..., A] standard normal."""
-        return self.gaussian.noise(generator)
+        return torch.tanh(self.mean)
 
     def sample(self, noise: Tensor) -> Tensor:
-        return torch.tanh(self.gaussian.sample(noise))
+        return torch.tanh(super().sample(noise))
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        before, log_prob = self.gaussian.sample_with_log_prob(noise)
-        return torch.tanh(before), log_prob - _log_slope(before).sum(-1)
+        before = super().sample(noise)
+        return torch.tanh(before), self.log_prob_of_noise(noise) - _log_slope(before).sum(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Actions of exactly -1 or 1 count as the nearest ones within."""
         edge = 1 - torch.finfo(actions.dtype).eps
         before = torch.atanh(actions.clamp(-edge, edge))
-        return self.gaussian.log_prob(before) - _log_slope(before).sum(-1)
+        return super().log_prob(before) - _log_slope(before).sum(-1)
 
     def entropy(self) -> Tensor:
         """The Gaussian's, and the mean logarithm of the slope of tanh, summed over its bell curve."""
-        mean, std = self.gaussian.mean.unsqueeze(-1), self.gaussian.log_std.exp().unsqueeze(-1)
+        mean, std = self.mean.unsqueeze(-1), self.log_std.exp().unsqueeze(-1)
         scaled = torch.linspace(-6, 6, ENTROPY_POINTS, dtype=mean.dtype, device=mean.device)
         shares = torch.softmax(-0.5 * scaled.square(), 0)
-        return self.gaussian.entropy() + (_log_slope(mean + std * scaled) @ shares).sum(-1)
-
-    def kl(self, other: Self) -> Tensor:
-        """The divergence of the Gaussians: the same one-to-one function of both leaves it as it is."""
-        return self.gaussian.kl(other.gaussian)
+        return super().entropy() + (_log_slope(mean + std * scaled) @ shares).sum(-1)
 
 
 def _log_slope(before: Tensor) -> Tensor:
