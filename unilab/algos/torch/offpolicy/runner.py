@@ -108,7 +108,7 @@ class OffPolicyRun(TrainingRun):
                 if len(self._source.replay):
                     if run.get("rewards") != "unscaled" and config.algorithm.reward_scale != 1:
                         raise ValueError("the rewards in its replay buffer are scaled")
-                    if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # else others follow
+                    if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # or batches differ
                         self._pipeline.load_state_dict(saved["pipeline"])
                     self._normalized = run["normalized"]
                 self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
@@ -265,8 +265,38 @@ class OffPolicyRunner(Runner):
         arguments = dict(locals()) | {"env_cfg_override": env_cfg_override or None}
         for name in ("self", "learner", "algo_type", "rl_cfg"):
             del arguments[name]
+        if algo_type not in CONFIGS:
+            raise SettingsError("algo_type", f"unknown algorithm '{algo_type}'; {nearest(algo_type, CONFIGS)}")
+        kind = CONFIGS[algo_type]
+        if learner is not None and not isinstance(learner.config, kind):
+            theirs = trainer_name(learner.config)
+            raise SettingsError("algo_type", f"is {algo_type}, and the learner's is {theirs}; use the same")
+
+        def settings_of(name: str, value: Any) -> dict[str, Any]:
+            match name:
+                case "actor_hidden_dim":
+                    return {"network.actor": (value, value)}
+                case "actor_kwargs":
+                    return {f"network.{key}": inner for key, inner in (value or {}).items()}
+                case "replay_buffer_n":  # says something only together with num_envs
+                    return {}
+            return {} if value is None else {RENAMED.get(name, name): value}
+
+        sources, defaults = from_arguments(OffPolicyRunner, arguments, settings_of)
+        sources["rl_cfg"] = rl_cfg or {}
+        if learner is None:
+            defaults["network.critic"] = (actor_hidden_dim,) * 2
+        else:
+            defaults = flatten(learner.config)
+            fixed = {name: value for name, value in defaults.items() if name.startswith(BUILT_IN)}
+            sources["the learner's configuration"] = changed(learner.config) | fixed
+        capacity = {"replay_capacity": replay_buffer_n * combine(kind, sources, defaults).num_envs}
+        if "the argument replay_buffer_n" in sources:
+            sources["the argument replay_buffer_n"] = capacity
+        elif learner is None:
+            defaults |= capacity
         self.learner = learner
-        self._settle(settle(algo_type, arguments, rl_cfg or {}, learner))
+        self._settle(combine(kind, sources, defaults))
 
     def _settle(self, config: OffPolicyConfig, threads: Threads | None = None) -> None:
         check(config)
@@ -281,51 +311,6 @@ class OffPolicyRunner(Runner):
                 raise ValueError(
                     f"OffPolicyRunner: the learner's actor has {name} {shape}, '{config.env}' needs {list(value.shape)}"
                 )
-
-
-def settle(
-    algo_type: str,
-    arguments: Mapping[str, Any],
-    rl_cfg: Mapping[str, Any],
-    learner: OffPolicyLearner | None,
-) -> OffPolicyConfig:
-    """The configuration that a call of ``OffPolicyRunner`` means; ``arguments`` are those that stand for settings.
-
-    Raises:
-        SettingsError: an unknown or impossible setting; or two of these say different things.
-    """
-    if algo_type not in CONFIGS:
-        raise SettingsError("algo_type", f"unknown algorithm '{algo_type}'; {nearest(algo_type, CONFIGS)}")
-    kind = CONFIGS[algo_type]
-    if learner is not None and not isinstance(learner.config, kind):
-        theirs = trainer_name(learner.config)
-        raise SettingsError("algo_type", f"is {algo_type}, and the learner's is {theirs}; use the same")
-
-    def settings_of(name: str, value: Any) -> dict[str, Any]:
-        match name:
-            case "actor_hidden_dim":
-                return {"network.actor": (value, value)}
-            case "actor_kwargs":
-                return {f"network.{key}": inner for key, inner in (value or {}).items()}
-            case "replay_buffer_n":  # says something only together with num_envs
-                return {}
-        return {} if value is None else {RENAMED.get(name, name): value}
-
-    sources, defaults = from_arguments(OffPolicyRunner, arguments, settings_of)
-    sources["rl_cfg"] = rl_cfg
-    if learner is None:
-        defaults["network.critic"] = (arguments["actor_hidden_dim"],) * 2
-    else:
-        defaults = flatten(learner.config)
-        fixed = {name: value for name, value in defaults.items() if name.startswith(BUILT_IN)}
-        sources["the learner's configuration"] = changed(learner.config) | fixed
-    num_envs = combine(kind, sources, defaults).num_envs
-    capacity = {"replay_capacity": num_envs * arguments["replay_buffer_n"]}
-    if "the argument replay_buffer_n" in sources:
-        sources["the argument replay_buffer_n"] = capacity
-    elif learner is None:
-        defaults |= capacity
-    return combine(kind, sources, defaults)
 
 
 def build_learner(config: OffPolicyConfig, dims: EnvDims) -> OffPolicyLearner:

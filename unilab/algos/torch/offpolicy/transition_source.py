@@ -197,7 +197,7 @@ class CollectorSource(TransitionSource):
             return now.after(self._before)
         if not self._newest:
             return self._before
-        # its own counters go on, but for those of its time
+        # its own counters go on; those of its time begin anew
         busy, wait = (getattr(now, name) + getattr(self._before, name) for name in ("busy_seconds", "wait_seconds"))
         return dataclasses.replace(now, busy_seconds=busy, wait_seconds=wait)
 
