@@ -21,7 +21,7 @@ from unilab.algos.torch.offpolicy.config import OffPolicyConfig, divide_threads
 from unilab.algos.torch.offpolicy.transition_source import collector_items, replay_items, row_layout
 from unilab.algos.torch.offpolicy.worker_source import worker_items
 from unilab.envs.sizes import EnvSizes, env_sizes
-from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget, place_of
+from unilab.ipc.memory_budget import HOST, MemoryAvailable, MemoryBudget, place_of
 from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind, pipeline_items
 from unilab.machine.devices import split_threads, usable_cores
 
@@ -49,52 +49,42 @@ def estimate(
     """
     sizes = sizes or env_sizes(config.env, config.env_cfg, config.sim_backend)
     costs = costs or measure_process_cost()
+    usable, learner = cores or usable_cores(), place_of(config.learner_device)
     if isinstance(config, APPOConfig):
-        items = _appo_items(config, sizes, cores or usable_cores(), costs)
         names = ["num_envs", "steps_per_env", *(["num_slots"] if config.mode == "async" else [])]
+        threads = split_threads(config, usable)
+        actor, critic = shapes(config, sizes.dims, build_appo)
+        items = [
+            *exchange_items(config, sizes.dims, actor, critic),
+            *appo.learner_items(config, actor, critic, sizes.dims, threads.learner, learner, costs.kept),
+            *inference_items(config, actor, critic, sizes.dims),
+            *sizes.items(config.num_envs, threads.env),
+            *process_items(config, costs, threads.learner),
+        ]
     else:
-        items = _off_policy_items(config, sizes, cores or usable_cores(), costs, free)
         names = ["replay_capacity", "num_envs", "batch_size"]
+        threads = divide_threads(config, usable)
+        learner_threads = threads.learner if learner == HOST else 1
+        policy, critics = shapes(config, sizes.dims, offpolicy.build_networks)
+        layout = row_layout(config, sizes.dims)
+        here = ({} if learner == HOST else MemoryAvailable.here().devices) if free is None else free
+        mirror = 4 * config.replay_capacity * layout.width
+        room = int(FREE_MEMORY_FRACTION * here[learner]) if learner in here else mirror
+        kind = choose_kind(config.pipeline, mirror, config.learner_device, device_budget_bytes=room)
+        if config.workers.kind == "collector":
+            collecting = [*collector_items(config, policy, sizes.dims), *sizes.items(config.num_envs, threads.env)]
+        else:
+            collecting = worker_items(config, policy, sizes, threads.env)
+        items = [
+            *replay_items(config, sizes.dims),
+            *pipeline_items(kind, layout, config.replay_capacity, config.batch_size, learner),
+            *offpolicy.learner_items(config, policy, critics, sizes.dims, learner_threads, learner),
+            *collecting,
+            *process_items(config, costs, learner_threads + (kind == "prefetch")),
+        ]
 
     def changed(name: str, value: int) -> MemoryBudget:
         change: dict[str, Any] = {name: value}
         return estimate(dataclasses.replace(config, **change), sizes, cores=cores, costs=costs, free=free)
 
     return MemoryBudget(tuple(items), {name: getattr(config, name) for name in names}, changed)
-
-
-def _appo_items(config: APPOConfig, sizes: EnvSizes, cores: int, costs: ProcessCosts) -> list[BudgetItem]:
-    threads, learner = split_threads(config, cores), place_of(config.learner_device)
-    actor, critic = shapes(config, sizes.dims, build_appo)
-    return [
-        *exchange_items(config, sizes.dims, actor, critic),
-        *appo.learner_items(config, actor, critic, sizes.dims, threads.learner, learner, costs.kept),
-        *inference_items(config, actor, critic, sizes.dims),
-        *sizes.items(config.num_envs, threads.env),
-        *process_items(config, costs, threads.learner),
-    ]
-
-
-def _off_policy_items(
-    config: OffPolicyConfig, sizes: EnvSizes, cores: int, costs: ProcessCosts, free: Mapping[str, int] | None
-) -> list[BudgetItem]:
-    threads, learner = divide_threads(config, cores), place_of(config.learner_device)
-    learner_threads = threads.learner if learner == HOST else 1
-    actor, critics = shapes(config, sizes.dims, offpolicy.build_networks)
-    layout = row_layout(config, sizes.dims)
-    if free is None:
-        free = {} if learner == HOST else MemoryAvailable.here().devices
-    mirror = 4 * config.replay_capacity * layout.width
-    room = int(FREE_MEMORY_FRACTION * free[learner]) if learner in free else mirror
-    kind = choose_kind(config.pipeline, mirror, config.learner_device, device_budget_bytes=room)
-    if config.workers.kind == "collector":
-        collecting = [*collector_items(config, actor, sizes.dims), *sizes.items(config.num_envs, threads.env)]
-    else:
-        collecting = worker_items(config, actor, sizes, threads.env)
-    return [
-        *replay_items(config, sizes.dims),
-        *pipeline_items(kind, layout, config.replay_capacity, config.batch_size, learner),
-        *offpolicy.learner_items(config, actor, critics, sizes.dims, learner_threads, learner),
-        *collecting,
-        *process_items(config, costs, learner_threads + (kind == "prefetch")),
-    ]
