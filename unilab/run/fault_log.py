@@ -23,9 +23,7 @@ class AllStepsFailedError(UserError, RuntimeError):
 class FaultLog:
     """Warns of the first LOGGED_FAULTS faults of a run, and ends a run in which all steps fail.
 
-    Args:
-        num_envs: environments that are stepped together.
-        path: the file of the acting loop's first faults, to be named; None: there is none.
+    ``path`` is the file of the acting loop's first faults, to be named; None: there is none.
     """
 
     def __init__(self, num_envs: int, path: Path | None) -> None:

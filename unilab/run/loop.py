@@ -43,12 +43,11 @@ class TrainingRun(ABC):
         log_dir: for the checkpoint, metrics and logs; None writes none.
         resume: the checkpoint that is continued.
         logger_type: where metrics go: tensorboard, wandb or csv.
-        play: the mean return of whole episodes without noise, of the settings and the actor's weights.
+        play: plays whole episodes without noise, with the settings and the actor's weights; their mean return.
 
     Attributes:
         progress: of the latest iteration.
         score: what the best checkpoint is chosen by, if the latest iteration has one.
-        directory: for files; None: none are written.
         faults: warns of new simulation faults, which a run that waits for data reports itself.
         faults_path: where their states go.
         resumed_at: the iteration that this call goes on from.

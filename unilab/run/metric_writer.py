@@ -137,13 +137,10 @@ class MetricWriter:
     """Gives iterations of a run to a logger: the first ``RECORDS_PER_SECOND`` of each second, and always the last one
     of the run.
 
-    Args:
-        log_dir: the folder that is written to; None: nothing is written.
-        logger_type: one of ``LOGGERS``.
-        settings: of the run, kept where the logger keeps such.
+    Without ``log_dir`` nothing is written. ``settings`` of the run are kept where the logger keeps such.
 
     Raises:
-        SettingsError: another ``logger_type``, or one whose package is not installed.
+        SettingsError: ``logger_type`` is none of ``LOGGERS``, or one whose package is not installed.
     """
 
     def __init__(self, log_dir: Path | None, logger_type: str, settings: Mapping[str, Any]) -> None:

@@ -52,10 +52,7 @@ class NStepReturns:
     that is not finite. To call the failure a termination would teach that it is worth 0, which is a reward where
     returns are negative. With n = 1 steps pass through untouched.
 
-    Args:
-        n: the most steps that a transition spans.
-        gamma: discount an env step.
-        num_envs, obs_dim, action_dim, critic_dim: N, O, A and C; C = 0: no privileged observation.
+    ``gamma`` is the discount an env step; with ``critic_dim`` 0 there is no privileged observation.
     """
 
     def __init__(self, n: int, gamma: float, num_envs: int, obs_dim: int, action_dim: int, critic_dim: int = 0) -> None:
@@ -156,14 +153,8 @@ class NStepReturns:
 class TransitionSink(Sink):
     """Adds what the steps complete to a replay buffer.
 
-    A step that failed numerically (``StepResult.faults``) is left out, and open n-step returns of its row end before
-    it as if cut off; see ``NStepReturns``.
-
-    Args:
-        replay: with a column ``steps`` when ``n_step`` is above 1.
-        env: whose steps they are.
-        gamma: discount a step.
-        n_step: env steps that a transition spans at most.
+    A step that failed numerically (``StepResult.faults``) is left out; see ``NStepReturns``. ``replay`` has a column
+    ``steps`` when ``n_step`` is above 1.
     """
 
     span_name = "replay_add"

@@ -26,8 +26,7 @@ class SharedGradients(ThreadTeam):
     Every thread has fixed rows, and gradients are summed in a fixed order: results do not depend on the scheduling.
 
     Args:
-        threads: how many; 1 on an accelerator.
-        device: of the networks.
+        threads: 1 on an accelerator.
         dtype: of the matrix products; parameters and their gradients stay float32.
     """
 

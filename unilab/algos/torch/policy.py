@@ -26,10 +26,7 @@ Config = APPOConfig | OffPolicyConfig
 class Mode(nn.Module):
     """Actions [N, A] without noise, within the environment's bounds, for observations [N, O], which it normalizes.
 
-    Args:
-        config: that the actor was trained with.
-        weights: of the actor, its state dict.
-        env: whose sizes and bounds it takes.
+    ``weights`` are the state dict of an actor that was trained with ``config``; sizes and bounds are those of ``env``.
     """
 
     low: Tensor

@@ -73,12 +73,7 @@ class SamplingPolicy:
     """Acts with samples of the actor's distribution (see ``unilab.run.acting.ActingPolicy``).
 
     Actions are recorded as they were drawn, with their log probabilities. The environments get them within their
-    bounds.
-
-    Args:
-        actor: on ``device``.
-        env: whose actions these are.
-        device: where the actor computes.
+    bounds. The actor is on ``device``.
     """
 
     def __init__(self, actor: Actor, env: VecEnv, device: str) -> None:

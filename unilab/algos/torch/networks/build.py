@@ -65,8 +65,6 @@ def build(
 
     Args:
         description: widths for ``built_in``, or whose factory is called with both sizes and its other settings.
-        input_dim: numbers of a row that it sees.
-        output_dim: numbers of a row that it has to give.
         setting: the name of the setting, for errors.
         built_in: makes the network of widths: ``built_in(input_dim, widths, output_dim)``.
 
