@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
@@ -108,17 +108,7 @@ class Summary:
     """the one with the best return"""
 
 
-class LatestQueue(Protocol):
-    """What a collector needs of the channel for its counters."""
-
-    def put_nowait(self, item: Any, /) -> None:
-        """Add or raise queue.Full."""
-
-    def get_nowait(self) -> Any:
-        """Take or raise queue.Empty."""
-
-
-def put_latest_metrics(metrics_queue: LatestQueue, msg: dict[str, Any], *, worker_name: str) -> None:
+def put_latest_metrics(metrics_queue: "queue.Queue[Any]", msg: dict[str, Any], *, worker_name: str) -> None:
     """Offer ``msg``, as it is, without ever blocking; a full queue gives up its oldest entry.
 
     ``worker_name`` is whose message it is, in what is logged (level DEBUG) when one is given up.

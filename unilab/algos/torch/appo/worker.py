@@ -21,7 +21,7 @@ from unilab.ipc.memory_budget import BudgetItem, place_of
 from unilab.machine.cores import keep_collector_to
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop, RolloutSink
-from unilab.run.progress import LatestQueue, put_latest_metrics
+from unilab.run.progress import put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.settings import parse
 from unilab.tracing.spans import recording, span
@@ -111,7 +111,7 @@ def appo_collector_fn(
     actor_weight_param_shapes: Mapping[str, Any],
     critic_weight_sync_name: str,
     critic_weight_param_shapes: Mapping[str, Any],
-    metrics_queue: LatestQueue,
+    metrics_queue: Any,
     collector_device: str = "cpu",
     sim_backend: str = "mujoco",
     env_cfg_override: Mapping[str, Any] | None = None,

@@ -22,7 +22,7 @@ from unilab.ipc import ReplayBuffer, SharedFlag, SharedWeightSync
 from unilab.machine.cores import keep_collector_to
 from unilab.machine.devices import current_device, yield_to_learner
 from unilab.run.acting import ActingLoop
-from unilab.run.progress import LatestQueue, put_latest_metrics
+from unilab.run.progress import put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.run.transitions import TransitionSink
 from unilab.tracing.spans import recording, span
@@ -131,7 +131,7 @@ def off_policy_collector_fn(
     dims: tuple[int, int, int],
     weight_sync_name: str,
     weight_param_shapes: Mapping[str, Any],
-    metrics_queue: LatestQueue,
+    metrics_queue: Any,
     commands: Connection | None,
     seed: int,
     state: Mapping[str, Any] | None = None,
