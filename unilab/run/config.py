@@ -15,10 +15,31 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 CoreList = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
+Widths = tuple[PositiveInt, ...]
+Description = Widths | str | dict[str, Any]
+"""how settings describe a network: widths of the hidden layers of the built-in MLP; or a factory,
+``package.module:function``; or a mapping of ``factory`` and of keyword arguments for it"""
 
 SIDES = ("collector_cores", "learner_cores")
 """settings that say where each of two processes runs"""
+RENAMED = {
+    "policy.hidden_dims": "network.actor",
+    "policy.critic_hidden_dims": "network.critic",
+    "policy": "network",
+}
+"""settings of earlier versions: files and checkpoints may still have them"""
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """The actor's network and the critic's."""
+
+    __pydantic_config__ = STRICT
+
+    actor: Description = (256, 256)
+    """widths of the hidden layers, or a factory: package.module:function"""
+    critic: Description = (256, 256)
+    """the same of the critic"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,7 @@ class RunConfig:
     """Environment, devices, threads and timeline of a run; each algorithm adds its own."""
 
     __pydantic_config__ = STRICT
+    __renamed__ = RENAMED
 
     env: str = "HalfCheetah"
     """registered name, module:attribute or gymnasium id"""

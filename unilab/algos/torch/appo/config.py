@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
-from unilab.run.config import SIDES, STRICT, Fraction, PositiveFloat, PositiveInt, RunConfig
+from unilab.run.config import SIDES, STRICT, ActorCriticConfig, Fraction, PositiveFloat, PositiveInt, RunConfig
 from unilab.settings import Placement
 
 LEARNING_COST_PER_EPOCH = 12.0
@@ -81,8 +80,6 @@ class AlgorithmConfig:
 @dataclass(frozen=True)
 class APPOConfig(RunConfig):
     """All settings of an APPO run; those of ``RunConfig`` are among them."""
-
-    __renamed__ = RENAMED
 
     steps_per_env: PositiveInt = 16
     """environment steps of one rollout, T"""

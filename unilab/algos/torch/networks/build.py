@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unilab.algos.torch.networks.description import Description
+from unilab.run.config import Description
 from unilab.settings import SettingsError, nearest
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

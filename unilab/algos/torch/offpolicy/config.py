@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unilab.algos.torch.networks.description import RENAMED, ActorCriticConfig
 from unilab.algos.torch.offpolicy import presets
 from unilab.machine.devices import Threads, split_threads
 from unilab.run.config import (
     SIDES,
     STRICT,
+    ActorCriticConfig,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -139,8 +139,6 @@ class WorkersConfig:
 @dataclass(frozen=True)
 class OffPolicyConfig(RunConfig):
     """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
-
-    __renamed__ = RENAMED
 
     preset: Literal["fast"] | None = None
     """settings that belong together, instead of the defaults; what is stated beside it wins; fast: the recipe of
