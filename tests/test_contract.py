@@ -238,11 +238,6 @@ class TestReplayBufferReadyForLearning:
 class TestLoggerType:
     """``learn(logger_type=...)`` of OffPolicyRunner chooses where metrics go."""
 
-    def test_tensorboard_is_the_default(self, tmp_path):
-        off_policy_runner().learn(2, log_dir=tmp_path)
-        assert list(tmp_path.glob("events.out.tfevents.*"))
-        assert not (tmp_path / "curve.csv").exists()
-
     def test_csv_is_a_table_with_a_row_for_each_iteration(self, tmp_path):
         off_policy_runner().learn(3, log_dir=tmp_path, logger_type="csv")
         with (tmp_path / "curve.csv").open() as file:

@@ -224,6 +224,7 @@ def test_a_runner_can_learn_again_with_a_learner_of_the_callers(tmp_path):
     )
     assert runner.config.replay_capacity == 80
     runner.learn(2, log_dir=tmp_path)
+    assert list(tmp_path.glob("events.out.tfevents.*")) and not (tmp_path / "curve.csv").exists()
     assert learner.updates == 6
     runner.learn(4, log_dir=tmp_path, resume=tmp_path / "checkpoint.pt")
     assert learner.updates == 12
