@@ -163,7 +163,6 @@ class CollectorSource(TransitionSource):
             "stop_event": runner.stop_event,
             "config": config,
             "replay": self.replay,
-            "dims": (dims.obs, dims.action, dims.critic),
             "weight_sync_name": self._weights.name,
             "weight_param_shapes": self._weights.param_shapes,
             "metrics_queue": self._metrics,

@@ -128,35 +128,30 @@ def off_policy_collector_fn(
     stop_event: SharedFlag,
     config: OffPolicyConfig,
     replay: ReplayBuffer,
-    dims: tuple[int, int, int],
     weight_sync_name: str,
     weight_param_shapes: Mapping[str, Any],
     metrics_queue: Any,
     commands: Connection | None,
+    bell: SharedFlag,
     seed: int,
-    state: Mapping[str, Any] | None = None,
-    *,
-    bell: SharedFlag | None = None,
-    faults: Path | None = None,
+    state: Mapping[str, Any] | None,
+    faults: Path | None,
 ) -> None:
     """The collector process: acts with the newest weights until told to stop.
 
     Args:
-        dims: sizes of observation, action and privileged observation.
         weight_sync_name, weight_param_shapes: the actor's weights.
         metrics_queue: gets the counters after every ``env_steps_per_sync`` steps.
         commands: with ``sync_collection``, the runner's orders: ``COLLECT`` is answered by the version of the policy
             when ``env_steps_per_sync`` steps were made, ``STATE`` by the loop's ``state_dict``. None: it runs freely.
+        bell: running freely, set after every ``env_steps_per_sync`` steps.
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
-        bell: running freely, set after every ``env_steps_per_sync`` steps.
         faults: the file of its simulation faults.
     """
     torch.set_num_threads(config.inference_threads or 1)
     keep_collector_to(config)
     yield_to_learner(config)
-    policy = ExploringPolicy(config, EnvDims(*dims)).to(config.collector_device)
-    weights = policy.actor.state_dict()  # shares memory with the actor
     env_seed, threads = derive_seed(seed, "environment"), config.env_threads
     with (
         closing(SharedWeightSync(weight_param_shapes, create=False, shm_name=weight_sync_name)) as sync,
@@ -165,6 +160,8 @@ def off_policy_collector_fn(
         current_device(config.collector_device),
         recording("collector", config),
     ):
+        policy = ExploringPolicy(config, env.dims).to(config.collector_device)
+        weights = policy.actor.state_dict()  # shares memory with the actor
         loop = acting_loop(config, env, policy, replay, seed=seed, faults=faults)
         if state is not None:
             loop.load_state_dict(state)
@@ -201,5 +198,5 @@ def off_policy_collector_fn(
             if commands is not None:
                 with suppress(ConnectionError):  # the runner has gone; the wait for its next command notices
                     commands.send(answer)
-            elif bell is not None:
+            else:
                 bell.set()
