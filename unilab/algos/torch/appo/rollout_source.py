@@ -34,12 +34,7 @@ class InProcessSource:
     to the file ``faults``.
     """
 
-    def __init__(
-        self,
-        config: APPOConfig,
-        state: Mapping[str, Any] | None = None,
-        faults: Path | None = None,
-    ) -> None:
+    def __init__(self, config: APPOConfig, state: Mapping[str, Any] | None, faults: Path | None) -> None:
         seed = derive_seed(config.seed, "environment")
         self._env = make(config.env, config.num_envs, config.sim_backend, config.env_cfg, seed, config.env_threads)
         dims = self._env.dims
@@ -106,9 +101,9 @@ class ProcessSource:
         config: APPOConfig,
         dims: EnvDims,
         weights: Weights,
-        state: Mapping[str, Any] | None = None,
-        log: Path | None = None,
-        faults: Path | None = None,
+        state: Mapping[str, Any] | None,
+        log: Path | None,
+        faults: Path | None,
     ) -> None:
         self._before = CollectorCounters.of(state["counters"]) if state is not None else CollectorCounters()
         self._newest: dict[str, Any] = {}

@@ -140,9 +140,9 @@ class CollectorSource(TransitionSource):
         config: OffPolicyConfig,
         dims: EnvDims,
         weights: Mapping[str, Tensor],
-        state: Mapping[str, Any] | None = None,
-        log: Path | None = None,
-        faults: Path | None = None,
+        state: Mapping[str, Any] | None,
+        log: Path | None,
+        faults: Path | None,
     ) -> None:
         super().__init__(runner, config, dims, state)
         self._weights = SharedWeightSync.from_state_dict(weights)
