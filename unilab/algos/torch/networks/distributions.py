@@ -87,7 +87,7 @@ class DiagonalGaussian:
 
 class SquashedGaussian(DiagonalGaussian):
     """The hyperbolic tangent of a diagonal Gaussian: actions in (-1, 1) (Haarnoja et al. 2018, arXiv:1812.05905,
-    appendix C). Mean, noise and divergence are the Gaussian's; a one-to-one function of two leaves the last as it is.
+    appendix C). The divergence is the Gaussians', as a one-to-one function of both distributions leaves it as it is.
 
     With u the Gaussian's sample, log p(tanh u) = log N(u) - sum_i log(1 - tanh^2 u_i), and
     log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2 u)), which is exact where tanh is 1 in floating point.
