@@ -122,37 +122,3 @@ def test_squashed_samples_stay_finite_at_the_edges() -> None:
     actions, log_probs = far.sample_with_log_prob(torch.zeros(1, 2))
     assert actions.abs().max() <= 1
     assert torch.isfinite(log_probs).all() and torch.isfinite(far.log_prob(actions)).all()
-
-
-@pytest.mark.parametrize("kind", ["gaussian", "squashed"])
-def test_samples_are_differentiated_through(kind: str) -> None:
-    """Action and log probability by the network's outputs, at fixed noise."""
-    noise = draw(ROWS, ACTIONS, seed=4).double()
-
-    def of(outputs: Tensor) -> tuple[Tensor, Tensor]:
-        if kind == "squashed":
-            return SquashedGaussian.of_outputs(outputs).sample_with_log_prob(noise)
-        return DiagonalGaussian(*outputs.chunk(2, -1)).sample_with_log_prob(noise)
-
-    outputs = draw(ROWS, 2 * ACTIONS, seed=2).double().requires_grad_()
-    assert torch.autograd.gradcheck(of, outputs)
-
-
-@pytest.mark.parametrize("kind", ["gaussian", "squashed", "categorical"])
-def test_log_prob_entropy_and_kl_are_differentiable(kind: str) -> None:
-    actions = {"gaussian": draw(ROWS, ACTIONS), "squashed": draw(ROWS, ACTIONS).tanh()}
-    chosen = actions.get(kind, torch.ones(ROWS, 1)).double()
-
-    def make(outputs: Tensor) -> Distribution:
-        if kind == "categorical":
-            return Categorical(outputs)
-        if kind == "squashed":
-            return SquashedGaussian.of_outputs(outputs)
-        return DiagonalGaussian(*outputs.chunk(2, -1))
-
-    def of(outputs: Tensor, others: Tensor) -> tuple[Tensor, ...]:
-        one = make(outputs)
-        return one.log_prob(chosen), one.entropy(), one.kl(make(others))
-
-    inputs = [draw(ROWS, 2 * ACTIONS, seed=seed).double().requires_grad_() for seed in (1, 2)]
-    assert torch.autograd.gradcheck(of, inputs)
