@@ -1,4 +1,4 @@
-"""Distributions of actions against torch.distributions, sampling and finite differences."""
+"""Distributions of actions against torch.distributions and sampling."""
 
 import math
 from collections.abc import Callable

@@ -245,36 +245,26 @@ def test_a_constant_reward_that_is_followed_is_a_return_of_one():
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_the_size_of_rewards_that_are_followed_is_resumed(algorithm):
-    through, resumed = (make(algorithm, **{"algorithm.reward_scale": "auto"}) for _ in range(2))
-    for seed in range(3):
-        through.update(make_batch(seed))
-    resumed.load_state_dict(copy.deepcopy(through.state_dict()))
-    for learner in (through, resumed):
-        learner.update(make_batch(3))
-    assert through.metrics() == resumed.metrics()
-
-
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_same_seed_same_bits_and_resume_goes_on_with_them(algorithm, threads):
     batches = [make_batch(seed) for seed in range(6)]
-    through = make(algorithm, learner_threads=threads)
+    changes = {"learner_threads": threads, "algorithm.reward_scale": "auto"}
+    through = make(algorithm, **changes)
     for batch in batches:
         through.update(batch)
 
-    half = make(algorithm, learner_threads=threads)
+    half = make(algorithm, **changes)
     for batch in batches[:3]:
         half.update(batch)
     file = io.BytesIO()
     torch.save(half.state_dict(), file)
     file.seek(0)
-    resumed = make(algorithm, learner_threads=threads, seed=99)
+    resumed = make(algorithm, seed=99, **changes)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for batch in batches[3:]:
         resumed.update(batch)
     assert torch.equal(parameters(through.actor, through.critics), parameters(resumed.actor, resumed.critics))
     assert torch.equal(parameters(through.target_critics), parameters(resumed.target_critics))
-    assert resumed.updates == 6
+    assert resumed.updates == 6 and resumed.metrics() == through.metrics()
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
