@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from unilab.algos.torch.policy import Config, FloatArray, Policy, restored
+from unilab.algos.torch.policy import Config, Policy, restored
 from unilab.envs import VecEnv, make
+from unilab.envs.vec_env import FloatArray
 from unilab.run.acting import EpisodeCounter
 from unilab.run.loop import trainer_name
 from unilab.run.seeding import derive_seed

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch.onnx.errors import OnnxExporterError
 
-from unilab.algos.torch.policy import FloatArray, Policy, restored
+from unilab.algos.torch.policy import Policy, restored
 from unilab.envs import VecEnv
+from unilab.envs.vec_env import FloatArray
 from unilab.errors import UserError
 from unilab.run.loop import plain, trainer_name
 

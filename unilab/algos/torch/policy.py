@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from unilab.algos.torch.appo.actor_critic import Actor
@@ -16,10 +16,10 @@ from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig
 from unilab.algos.torch.offpolicy.networks.policies import BoundedActor, build_actor
 from unilab.envs import VecEnv, make
 from unilab.envs.unit_actions import action_scale
+from unilab.envs.vec_env import FloatArray
 from unilab.run.checkpoint import CheckpointError, load_checkpoint
 from unilab.settings import SettingsError, parse
 
-FloatArray = NDArray[np.float32]
 Config = APPOConfig | OffPolicyConfig
 
 
