@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch.onnx.errors import OnnxExporterError
 
-from unilab.algos.torch.policy import Policy, restored
+from unilab.algos.torch.policy import FloatArray, Policy, restored
 from unilab.envs import VecEnv
-from unilab.envs.vec_env import FloatArray
 from unilab.errors import UserError
 from unilab.run.loop import plain, trainer_name
 
@@ -115,11 +114,11 @@ def _observations(policy: Policy, env: VecEnv, seed: int) -> FloatArray:
 
 def _write(policy: Policy, metadata: dict[str, Any], path: Path) -> None:
     rows = torch.zeros(2, policy.obs_dim)
-    exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
-    exporter.setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own deprecations
+            # this one warns that torchvision is missing
+            logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
             program = torch.onnx.export(
                 policy.mode, (rows,), dynamo=True, verbose=False, input_names=["obs"], output_names=["actions"],
                 dynamic_shapes=({0: torch.export.Dim("rows")},),
