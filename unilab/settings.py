@@ -222,8 +222,8 @@ def _states(nested: Any, dotted: str) -> bool:
 def from_arguments(
     call: Callable[..., Any], arguments: Mapping[str, Any], settings_of: Callable[[str, Any], dict[str, Any]]
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
-    """What the arguments of a call say as settings: sources of ``combine``, and defaults, from those that are equal to
-    their own defaults and so state nothing.
+    """The settings that the arguments of a call stand for: sources of ``combine``, and its defaults, which are those of
+    arguments that are equal to their own defaults and so state nothing.
 
     Args:
         arguments: by name.
