@@ -207,7 +207,7 @@ class OffPolicyConfig(RunConfig):
 class SACConfig(OffPolicyConfig):
     """All settings of a SAC run."""
 
-    __presets__ = presets.SAC
+    __presets__ = presets.values(presets.SAC)
 
     algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
 
@@ -216,7 +216,7 @@ class SACConfig(OffPolicyConfig):
 class TD3Config(OffPolicyConfig):
     """All settings of a TD3 run."""
 
-    __presets__ = presets.TD3
+    __presets__ = presets.values(presets.TD3)
 
     num_envs: PositiveInt = 64
     network: TD3NetworkConfig = TD3NetworkConfig()

@@ -1,4 +1,4 @@
-"""Presets of SAC and TD3: settings that belong together by one name, and beside each value where it comes from.
+"""Presets of SAC and TD3: settings that belong together by one name, and where each value comes from.
 
 ``fast`` is the recipe that the field shares for many environments and large batches: FastTD3 (Seo et al. 2025,
 arXiv:2505.22642) and FastSAC (Seo et al. 2025, arXiv:2512.01996), with the values of their authors' implementations.
@@ -6,46 +6,57 @@ Those have a range of values for each task. Here the range is one for all tasks,
 as in SimbaV2 (Lee et al. 2025, arXiv:2502.15280).
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-COMMON: dict[str, Any] = {
-    "num_envs": 128,  # FastTD3 on HumanoidBench
-    "batch_size": 4096,  # ours: an update in a few tenths of a second on two cores; on a GPU they have 8,192 up
-    "learning_starts": 10,  # FastTD3, FastSAC
-    "updates_per_step": 2,  # FastTD3
-    "obs_normalization": True,  # FastTD3, FastSAC
-    "network.layer_norm": True,  # FastSAC
-    "algorithm.gamma": 0.99,  # FastTD3 on HumanoidBench
-    "algorithm.n_step": 3,  # FastTD3 on the DeepMind Control Suite
-    "algorithm.actor_learning_rate": 3e-4,  # FastTD3, FastSAC
-    "algorithm.critic_learning_rate": 3e-4,  # FastTD3, FastSAC
-    "algorithm.target_reduction": "mean",  # FastSAC
-    "algorithm.num_atoms": 101,  # FastTD3, FastSAC
-    "algorithm.value_min": -5.0,  # SimbaV2
-    "algorithm.value_max": 5.0,  # SimbaV2
-    "algorithm.reward_scale": "auto",  # after SimbaV2
+
+class Choice(NamedTuple):
+    """A value, and its source in words."""
+
+    value: Any
+    source: str
+
+
+BOTH = "FastTD3, FastSAC"
+COMMON = {
+    "num_envs": Choice(128, "FastTD3 on HumanoidBench"),
+    "batch_size": Choice(4096, "ours: an update in a few tenths of a second on two cores; on a GPU they have 8,192 up"),
+    "learning_starts": Choice(10, BOTH),
+    "updates_per_step": Choice(2, "FastTD3"),
+    "obs_normalization": Choice(True, BOTH),
+    "network.layer_norm": Choice(True, "FastSAC"),
+    "algorithm.gamma": Choice(0.99, "FastTD3 on HumanoidBench"),
+    "algorithm.n_step": Choice(3, "FastTD3 on the DeepMind Control Suite"),
+    "algorithm.actor_learning_rate": Choice(3e-4, BOTH),
+    "algorithm.critic_learning_rate": Choice(3e-4, BOTH),
+    "algorithm.target_reduction": Choice("mean", "FastSAC"),
+    "algorithm.num_atoms": Choice(101, BOTH),
+    "algorithm.value_min": Choice(-5.0, "SimbaV2"),
+    "algorithm.value_max": Choice(5.0, "SimbaV2"),
+    "algorithm.reward_scale": Choice("auto", "after SimbaV2"),
 }
-SAC = {
-    "fast": COMMON
-    | {
-        "algorithm.tau": 0.125,  # FastSAC
-        "algorithm.policy_frequency": 4,  # FastSAC
-        "algorithm.critic_weight_decay": 0.001,  # FastSAC
-        "algorithm.alpha_learning_rate": 3e-4,  # FastSAC
-        "algorithm.init_alpha": 0.001,  # FastSAC
-        "algorithm.max_alpha": 0.002,  # ours: the entropy's share of the values stays within their range
-        "algorithm.target_entropy_scale": 0.0,  # FastSAC
-    }
+FAST_SAC = COMMON | {
+    "algorithm.tau": Choice(0.125, "FastSAC"),
+    "algorithm.policy_frequency": Choice(4, "FastSAC"),
+    "algorithm.critic_weight_decay": Choice(0.001, "FastSAC"),
+    "algorithm.alpha_learning_rate": Choice(3e-4, "FastSAC"),
+    "algorithm.init_alpha": Choice(0.001, "FastSAC"),
+    "algorithm.max_alpha": Choice(0.002, "ours: the entropy's share of the values stays within their range"),
+    "algorithm.target_entropy_scale": Choice(0.0, "FastSAC"),
 }
-TD3 = {
-    "fast": COMMON
-    | {
-        "algorithm.tau": 0.1,  # FastTD3
-        "algorithm.policy_frequency": 2,  # FastTD3
-        "algorithm.critic_weight_decay": 0.1,  # FastTD3
-        "algorithm.target_noise": 0.1,  # FastTD3 on the DeepMind Control Suite
-        "algorithm.target_noise_clip": 0.5,  # FastTD3
-        "algorithm.exploration_noise_min": 0.1,  # FastTD3 on the DeepMind Control Suite
-        "algorithm.exploration_noise_max": 0.4,  # FastTD3
-    }
+FAST_TD3 = COMMON | {
+    "algorithm.tau": Choice(0.1, "FastTD3"),
+    "algorithm.policy_frequency": Choice(2, "FastTD3"),
+    "algorithm.critic_weight_decay": Choice(0.1, "FastTD3"),
+    "algorithm.target_noise": Choice(0.1, "FastTD3 on the DeepMind Control Suite"),
+    "algorithm.target_noise_clip": Choice(0.5, "FastTD3"),
+    "algorithm.exploration_noise_min": Choice(0.1, "FastTD3 on the DeepMind Control Suite"),
+    "algorithm.exploration_noise_max": Choice(0.4, "FastTD3"),
 }
+SAC: Mapping[str, Mapping[str, Choice]] = {"fast": FAST_SAC}
+TD3: Mapping[str, Mapping[str, Choice]] = {"fast": FAST_TD3}
+
+
+def values(presets: Mapping[str, Mapping[str, Choice]]) -> dict[str, dict[str, Any]]:
+    """Settings of each preset by dotted names, without their sources."""
+    return {preset: {name: choice.value for name, choice in chosen.items()} for preset, chosen in presets.items()}
