@@ -19,6 +19,7 @@ from tests.distributed.test_contract import build
 from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
 from tests.ray_cluster import ROOT, RayCluster
 from unilab.distributed import RayWorkers, WorkerError
+from unilab.distributed.ray import connection
 from unilab.distributed.ray.connection import RayConnection, choose_address
 
 SECONDS = 60.0
@@ -129,9 +130,9 @@ def server(answer: bytes) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(100)
-                connection.sendall(answer)
+            with listener.accept()[0] as client:
+                client.recv(100)
+                client.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -149,9 +150,11 @@ def test_an_address_without_ray_is_an_error_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):
         RayConnection()
-    not_ray = "what answers there is not Ray"
-    with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as other, pytest.raises(ConnectionError, match=not_ray):
-        RayConnection(other)
+    monkeypatch.setattr(connection, "_CONNECT_SECONDS", 0.5)
+    silent = b"\0\0\0\4\0\0\0\0\0"  # begins as Ray does, and does not show whether it asks for a token
+    for answer, reason in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "http1.x server"), (silent, "")):
+        with server(answer) as other, pytest.raises(ConnectionError, match=f"no Ray cluster at {other}: .*{reason}"):
+            RayConnection(other)
     for wrong in ("ray://127.0.0.1:10001", "127.0.0.1"):
         with pytest.raises(ValueError, match=f"ray_address is '{wrong}'; give host:port of the head"):
             RayConnection(wrong)

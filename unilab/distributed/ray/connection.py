@@ -16,13 +16,6 @@ logger = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
 """for the head of the cluster to answer"""
 
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-"""what a client of gRPC, which Ray speaks, begins with; a server answers with settings of its own"""
-_DATA, _HEADERS, _RESET, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
-"""kinds of frames in HTTP/2"""
-_END = 1
-"""flag of the last frame of a stream"""
-
 
 class OpenClusterError(UserError, ConnectionError):
     """A cluster takes code from anybody who reaches it."""
@@ -130,46 +123,27 @@ def choose_address(address: str | None, *, refuse_open: bool = False) -> str | N
 def lets_anybody_in(host: str, port: int) -> bool:
     """Whether the head of a cluster answers somebody who shows no token.
 
-    It is asked for the cluster's id, which every client begins with: an answer has data, a refusal has headers alone.
+    It is asked for the cluster's id, which every client begins with.
 
     Raises:
-        ConnectionError: nothing answers, or not in this way.
+        ConnectionError: nothing answers, or not as Ray does.
     """
-    fields = {
-        ":method": "POST", ":scheme": "http", ":path": "/ray.rpc.NodeInfoGcsService/GetClusterId",
-        ":authority": f"{host}:{port}", "content-type": "application/grpc", "te": "trailers",
-    }  # fmt: skip
-    headers = b"".join(
-        b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in fields.items()
-    )
-    no_arguments, stream_1 = b"\0" * 5, (1).to_bytes(4)
-    request = _GREETING
-    for kind, flags, payload in ((_HEADERS, 4, headers), (_DATA, _END, no_arguments)):
-        request += len(payload).to_bytes(3) + bytes((kind, flags)) + stream_1 + payload
-    problem = "it did not show whether it asks for a token"
-    try:
-        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") != "0":  # either side has a certificate
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # either side has a certificate
+        return False
+    import grpc  # not in every process that imports this file
+
+    with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+        try:
+            ask(b"", timeout=_CONNECT_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 return False
-            connection.sendall(request)
-            answers, greeted = connection.makefile("rb"), False
-            while len(start := answers.read(9)) == 9:
-                kind, flags, of_request = start[3], start[4], start[5:] == stream_1
-                if not greeted and kind != _SETTINGS:
-                    problem = "what answers there is not Ray"
-                    break
-                greeted = True
-                answers.read(int.from_bytes(start[:3]))
-                if of_request and kind == _DATA:
-                    return True
-                if (of_request and kind == _HEADERS and flags & _END) or kind in (_RESET, _GOAWAY):
-                    return False
-    except OSError as error:
-        problem = str(error)
-    raise ConnectionError(
-        f"no Ray cluster at {host}:{port}: {problem}. `ray start --head` starts one and prints its address; "
-        "`ray status --address=HOST:PORT` on this machine shows whether it can be reached"
-    )
+            raise ConnectionError(
+                f"no Ray cluster at {host}:{port}: {error.details()}. `ray start --head` starts one and prints its "
+                "address; `ray status --address=HOST:PORT` on this machine shows whether it can be reached"
+            ) from error
+    return True
 
 
 def _is_loopback(host: str) -> bool:
