@@ -252,20 +252,17 @@ def test_statistics(make_workers: MakeWorkers) -> None:
         reduced = workers.get_epoch_stats_aggregator().reduce()
     returns, lengths = np.concatenate([one.episodes for one in buffer.rollouts]).T
     assert len(returns) > 3
-    assert reduced.keys() == {"episode_return", "episode_length", "speed", "left"}
+    assert reduced.keys() == {"episode_return", "episode_length"}
     for event, values in (("episode_return", returns), ("episode_length", lengths)):
         expected = [len(values), values.mean(), values.min(), values.max(), values.std()]
         assert list(reduced[event].values()) == pytest.approx(expected)
         assert workers.get_stats_value(event, "epoch", "std") == reduced[event]["std"]
         assert workers.get_stats_value(event, "epoch") == reduced[event]["mean"]
         assert workers.get_stats_value(event, StatsLevel.EPISODE) == values[-1]
-    assert reduced["speed"]["count"] == lengths.sum(), "one value a step"
-    assert 0 < reduced["left"]["count"] < lengths.sum()
-    assert reduced["left"]["max"] < 0
-    with pytest.raises(ValueError, match="there is no event 'speeed'; choose one of episode_return"):
-        workers.get_stats_value("speeed", StatsLevel.EPOCH)
+    with pytest.raises(ValueError, match="there is no event 'speed'; choose one of episode_return"):
+        workers.get_stats_value("speed", StatsLevel.EPOCH)
     with pytest.raises(ValueError, match="there is no statistic 'median'; choose one of count"):
-        workers.get_stats_value("speed", StatsLevel.EPOCH, "median")
+        workers.get_stats_value("episode_return", StatsLevel.EPOCH, "median")
 
 
 class NumberedPolicy(NoisyPolicy):

@@ -24,7 +24,7 @@ def rollout(numbers: list[int], version: int = 0, obs_dim: int = 2) -> Rollout:
         arrays[name][...] = np.array(numbers) % 2 == 1
     arrays["header"][:] = 0
     arrays["metrics"][:] = np.frombuffer(b"{}".ljust(METRICS_BYTES), np.uint8)
-    return Rollout.of_arrays(arrays, (), version)
+    return Rollout.of_arrays(arrays, version)
 
 
 @settings(max_examples=50, deadline=None)

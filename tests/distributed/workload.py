@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tests.envs.cart import Cart, CartSettings
 from unilab.distributed import Rollout, RolloutBuffer
 from unilab.envs import StepResult, VecEnv
-from unilab.envs.mujoco_env import Array, State
 from unilab.envs.vec_env import FloatArray
 from unilab.ipc import RolloutRingBuffer
 
@@ -35,7 +33,7 @@ class UnpicklableError(Exception):
 
 
 @dataclass(frozen=True)
-class EventfulSettings(CartSettings):
+class FailingSettings(CartSettings):
     frame_skip: int = 50
     max_episode_steps: int | None = 15
     sour_above: float = 4.0
@@ -47,24 +45,16 @@ class EventfulSettings(CartSettings):
     """or kill, or stop, as a process that hangs stands"""
 
 
-class EventfulCart(Cart):
-    """The cart, which moves far enough to terminate and to fail numerically, with two events of its own."""
+class FailingCart(Cart):
+    """The cart, which moves far enough to terminate and to fail numerically, and fails otherwise if it is told to."""
 
-    settings_class = EventfulSettings
-    settings: EventfulSettings
-    event_names = ("speed", "left")
+    settings_class = FailingSettings
+    settings: FailingSettings
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._seed: int | None = None
         self._steps = 0
         super().__init__(*args, **kwargs)
-        self.events = np.zeros((self.num_envs, 2), np.float32)
-
-    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Array, Array]:
-        position, speed = state.qpos[:, 0], state.qvel[:, 0]
-        self.events[:, 0] = np.abs(speed)
-        self.events[:, 1] = np.where(position < 0, position, np.nan)
-        return super().evaluate(before, actions, state)
 
     def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
         self._seed = seed
@@ -82,7 +72,7 @@ class EventfulCart(Cart):
 
 
 def make_cart(**settings: Any) -> VecEnv:
-    return EventfulCart(2, num_threads=1, seed=None, **settings)
+    return FailingCart(2, num_threads=1, seed=None, **settings)
 
 
 def carts(**settings: Any) -> Callable[[], VecEnv]:
@@ -127,13 +117,11 @@ def assert_same(first: Sequence[Rollout], second: Sequence[Rollout]) -> None:
     """Both are the same rollouts, bit for bit."""
     assert stamps(first) == stamps(second)
     for one, other in zip(first, second, strict=True):
-        assert one.event_names == other.event_names
         assert one.steps.keys() == other.steps.keys()
         for name, array in one.steps.items():
             assert array.dtype == other.steps[name].dtype, name
             assert array.tobytes() == other.steps[name].tobytes(), f"{name} of rollout {stamps([one])} differs"
         assert one.episodes.tobytes() == other.episodes.tobytes()
-        assert one.events.tobytes() == other.events.tobytes()
 
 
 def dies_in_the_ring(marker: Path) -> Callable[[], VecEnv]:

@@ -9,12 +9,11 @@ from unilab.distributed.processes import ProcessWorkers
 from unilab.distributed.ray.workers import RayWorkers
 from unilab.distributed.rollout import Rollout, RolloutLayout
 from unilab.distributed.sequential import SequentialWorkers
-from unilab.distributed.statistics import EmitsEvents, EpochStatistics, StatsLevel
+from unilab.distributed.statistics import EpochStatistics, StatsLevel
 from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 
 __all__ = [
     "BaseDistributedWorkersWithBuffer",
-    "EmitsEvents",
     "EpochStatistics",
     "NotEnoughEntriesError",
     "ProcessWorkers",

@@ -329,7 +329,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         else:
             with span("replay_add"):
                 self.replay_buffer.add(**rollout.transitions())
-        self._statistics.record(rollout.event_names, rollout.episodes, rollout.events)
+        self._statistics.record(rollout.episodes)
         self.acted_version = rollout.policy_version
         self.env_steps += rollout.env_steps
         self.fault_count += rollout.faults

@@ -61,7 +61,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
                 "functions and classes at the top level of a module, and functools.partial for arguments"
             ) from error
         with self.env_factory() as env:
-            layout = self._layout = RolloutLayout.of(env, self.n_rollout_steps)
+            layout = RolloutLayout.of(env, self.n_rollout_steps)
         self._bell = SharedFlag(get_context("spawn"))
         for index in range(self.n_workers):
             ring = RolloutRingBuffer(
@@ -116,7 +116,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
 
     def _take(self, member: _Process) -> None:
         views, version = member.ring.read_numpy_views(), member.ring.read_policy_version
-        self._store(Rollout.of_arrays(views, self._layout.event_names, version))
+        self._store(Rollout.of_arrays(views, version))
         member.ring.advance_read()
         member.waiting = member.ring.available()
 

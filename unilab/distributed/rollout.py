@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.distributed.statistics import MOMENTS, event_names
 from unilab.envs import VecEnv
 from unilab.ipc.rollout_ring_buffer import FieldSpec
 
@@ -20,7 +19,7 @@ METRICS_BYTES = 4096
 
 @dataclass(frozen=True)
 class RolloutLayout:
-    """Sizes of the rollouts of one kind of environment: T steps of N rows, with E kinds of events."""
+    """Sizes of the rollouts of one kind of environment: T steps of N rows."""
 
     num_steps: int
     num_envs: int
@@ -28,25 +27,23 @@ class RolloutLayout:
     action_dim: int
     critic_dim: int = 0
     """0: no privileged observation"""
-    event_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, env: VecEnv, num_steps: int) -> "RolloutLayout":
         """The layout of rollouts of so many steps in this environment."""
-        return cls(num_steps, env.num_envs, env.obs_dim, env.action_dim, env.critic_dim, event_names(env))
+        return cls(num_steps, env.num_envs, env.obs_dim, env.action_dim, env.critic_dim)
 
     def fields(self) -> dict[str, FieldSpec]:
         """All arrays of a rollout as it is written, name to shape and dtype: of every step, [T, N, ...]; and of the
         episodes, of which as many are used as ended."""
-        grid, most, events = (self.num_steps, self.num_envs), self.num_steps * self.num_envs, len(self.event_names)
+        grid, most = (self.num_steps, self.num_envs), self.num_steps * self.num_envs
         widths = {"obs": self.obs_dim, "actions": self.action_dim, "next_obs": self.obs_dim}
         if self.critic_dim:
             widths |= {"critic": self.critic_dim, "next_critic": self.critic_dim}
         fields: dict[str, FieldSpec] = {name: ((*grid, width), np.float32) for name, width in widths.items()}
         fields |= dict.fromkeys(("dones", "truncated", "faulty"), (grid, np.bool_))
         fields |= {"rewards": (grid, np.float32), "header": ((_HEADER,), np.int64), "episodes": ((most, 2), np.float64)}
-        fields |= {"metrics": ((METRICS_BYTES,), np.uint8)}
-        return fields | ({"events": ((most, events, MOMENTS), np.float64)} if events else {})
+        return fields | {"metrics": ((METRICS_BYTES,), np.uint8)}
 
     def allocate(self) -> dict[str, np.ndarray]:
         """New arrays, their contents undefined."""
@@ -69,10 +66,6 @@ class Rollout:
     step with reward 0)."""
     episodes: NDArray[np.float64]
     """[K, 2] return and length of each episode that ended, in the order of their ends"""
-    events: NDArray[np.float64]
-    """[K, E, 5] of each event the moments of its values in each of these episodes; see ``statistics``"""
-    event_names: tuple[str, ...]
-    """E names of the environment's own events"""
     policy_version: int
     """version of the weights that acted: the number of the broadcast; 0: the policy's first weights"""
     worker: int
@@ -87,17 +80,12 @@ class Rollout:
     """the environment's own numbers: terms of the reward and the like, means over these steps"""
 
     @classmethod
-    def of_arrays(
-        cls, arrays: Mapping[str, np.ndarray], event_names: tuple[str, ...], policy_version: int
-    ) -> "Rollout":
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], policy_version: int) -> "Rollout":
         """The rollout that lies in arrays of ``RolloutLayout.fields``; it views them."""
         worker, incarnation, sequence, ended, nanoseconds = arrays["header"].tolist()
-        episodes = arrays["episodes"][:ended]
-        events = arrays["events"][:ended] if "events" in arrays else np.empty((ended, 0, MOMENTS))
-        other = ("header", "episodes", "events", "metrics")
-        steps = {name: array for name, array in arrays.items() if name not in other}
+        steps = {name: array for name, array in arrays.items() if name not in ("header", "episodes", "metrics")}
         return cls(
-            steps, episodes, events, event_names, policy_version, worker, incarnation, sequence,
+            steps, arrays["episodes"][:ended], policy_version, worker, incarnation, sequence,
             seconds=1e-9 * nanoseconds, metrics=json.loads(arrays["metrics"].tobytes()),
         )  # fmt: skip
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from unilab.distributed.rollout import METRICS_BYTES, Rollout, RolloutLayout
-from unilab.distributed.statistics import EmitsEvents, add_values, event_names, no_moments
 from unilab.envs import StepResult, VecEnv
 from unilab.envs.vec_env import FloatArray
 from unilab.machine.thread_team import torch_threads_kept
@@ -67,14 +66,12 @@ class _Policy:
 class _Sink(RolloutSink):
     """Writes arrays of ``RolloutLayout.fields``, all but their header."""
 
-    def __init__(self, env: VecEnv, worker: int) -> None:
+    def __init__(self, worker: int) -> None:
         super().__init__()
         self.ended = 0
         """episodes that have ended in this rollout"""
         self._worker = worker
         self._faults = 0
-        self._emitter = env if isinstance(env, EmitsEvents) else None
-        self._events = no_moments(env.num_envs, len(event_names(env)))  # of the episodes under way
 
     def record(self, t: int, recorded: Mapping[str, np.ndarray], result: StepResult, episodes: np.ndarray) -> None:
         super().record(t, recorded, result, episodes)
@@ -90,15 +87,9 @@ class _Sink(RolloutSink):
             if self._faults < _LOGGED_FAULTS:
                 logger.warning("worker %d: %s", self._worker, fault.message)
             self._faults += 1
-        if self._emitter is not None:
-            add_values(self._events, self._emitter.events)
         if len(ended):
-            new = slice(self.ended, self.ended + len(ended))
-            arrays["episodes"][new] = episodes
-            if self._emitter is not None:
-                arrays["events"][new] = self._events[ended]
-                self._events[ended] = no_moments(len(ended), self._events.shape[1])
-            self.ended = new.stop
+            arrays["episodes"][self.ended : self.ended + len(ended)] = episodes
+            self.ended += len(ended)
 
     def finish(self, env: VecEnv) -> None:
         """The observations that follow are in the last step already."""
@@ -128,7 +119,7 @@ class RolloutWorker:
         self._identity = worker, incarnation
         self._sequence = 0
         seed = seed if incarnation == 0 else derive_seed(seed, f"incarnation {incarnation}")
-        self._sink = _Sink(env, worker)
+        self._sink = _Sink(worker)
         self._loop = ActingLoop(env, _Policy(policy, env), self._sink, seed=seed, env_seed=seed)
 
     @property
@@ -163,7 +154,7 @@ class RolloutWorker:
         out["header"][:] = *self._identity, self._sequence, self._sink.ended, time.monotonic_ns() - began
         out["metrics"][:] = np.frombuffer(self._metrics(), np.uint8)
         self._sequence += 1
-        return Rollout.of_arrays(out, self.layout.event_names, self.policy_version)
+        return Rollout.of_arrays(out, self.policy_version)
 
     def _metrics(self) -> bytes:
         """The environment's own numbers, as many of them as there is room for."""
