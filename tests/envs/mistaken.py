@@ -77,17 +77,6 @@ class NoObservation(Cart):
         state.qpos + 1
 
 
-class OldObserve(Cart):
-    def observe(self, rows: Any, out: Any) -> None:  # type: ignore[override]
-        out[:] = self.qpos[rows]
-
-
-class OldEvaluate(Cart):
-    def evaluate(self, actions: Any, reward: Any, terminated: Any) -> None:  # type: ignore[override]
-        reward[:] = -np.abs(self.qpos[:, 0])
-        terminated[:] = False
-
-
 class RewardAlone(Cart):
     def evaluate(self, before: Any, actions: Any, state: Any) -> Any:
         return -np.abs(state.qpos[:, 0])

@@ -29,12 +29,6 @@ MISTAKES = [
         "observation_space is an image (8, 8, 3): images are not supported, because the policies take one vector",
     ),
     ("NoObservation", "NoObservation: observe() returned None; expected an array of shape (2, 1)"),
-    (
-        "OldObserve",
-        "OldObserve: observe(rows, out) is to write into its arguments, which is no longer done; expected "
-        "observe(state) that returns the observation, see docs/environments.md",
-    ),
-    ("OldEvaluate", "expected evaluate(before, actions, state) that returns (reward, terminated)"),
     ("RewardAlone", "evaluate() returned an array of shape (2,) and type float64; expected a tuple (reward, term"),
     ("RewardColumn", "evaluate() returned as reward an array of shape (2, 1) and type float64; expected an array of "),
     ("NoTerminated", "evaluate() returned as terminated None; expected an array of shape (2,)"),

@@ -5,7 +5,6 @@ once, and for numpy's arrays and torch's alike; see ``tasks/half_cheetah.py``.
 """
 
 import importlib.util
-import inspect
 import math
 import sys
 from abc import abstractmethod
@@ -135,7 +134,6 @@ class MujocoVecEnv(AutoresetVecEnv):
         """
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads must be at least 1 (or None for all cores), got {num_threads}")
-        self._refuse_out_parameters()
         self.settings = parse(self.settings_class, cfg)
         keep_warnings_out_of_files()
         self.model = self.load_model()
@@ -167,18 +165,6 @@ class MujocoVecEnv(AutoresetVecEnv):
         self._before = self.batch.state.copy()
         self.state = self.bind_state()
         self.before = self.state.rows(np.arange(num_envs))
-
-    def _refuse_out_parameters(self) -> None:
-        """Tasks were once written so; the arrays of a device could not be filled like this."""
-        for method in ("observe", "observe_critic", "evaluate"):
-            given = inspect.signature(getattr(self, method)).parameters
-            if {"out", "reward", "terminated"} & given.keys():
-                expected = ", ".join([*inspect.signature(getattr(MujocoVecEnv, method)).parameters][1:])
-                result = "(reward, terminated)" if method == "evaluate" else "the observation"
-                raise EnvironmentMistake(
-                    f"{self._name}: {method}({', '.join(given)}) is to write into its arguments, which is no longer "
-                    f"done; expected {method}({expected}) that returns {result}, see docs/environments.md"
-                )
 
     # What a task provides.
 
