@@ -185,9 +185,10 @@ class MujocoVecEnv(AutoresetVecEnv):
             it is their sum, and each is among the metrics.
         """
 
-    @abstractmethod
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions [count, nq] and velocities [count, nv] of ``count`` new episodes, with reset noise."""
+        """Positions [count, nq] and velocities [count, nv] of ``count`` new episodes: the model's, with reset noise."""
+        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
+        return qpos, self.init_qvel + self.uniform_noise(count, self.model.nv)
 
     def load_model(self) -> mujoco.MjModel:
         """The compiled model, by default that of ``model_file``."""

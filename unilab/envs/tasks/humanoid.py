@@ -87,11 +87,6 @@ class HumanoidBase(ContactForcesVecEnv):
             parts.append(state.forces[:, 1:].reshape(rows, -1))
         return state.xp.concat(parts, axis=1)
 
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.uniform_noise(count, self.model.nv)
-        return qpos, qvel
-
     def after_reset(self, ids: NDArray[np.int64]) -> None:
         self.state.x[ids] = self._centres[ids, :, 0] @ self._mass
         self.state.forces[ids] = 0

@@ -38,11 +38,6 @@ class InvertedPendulum(MujocoVecEnv):
         fallen = abs(state.qpos[:, 1]) > MAX_ANGLE
         return 1.0 - 1.0 * fallen, fallen
 
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.uniform_noise(count, self.model.nv)
-        return qpos, qvel
-
 
 @dataclass(frozen=True)
 class InvertedDoublePendulumSettings(MujocoSettings):

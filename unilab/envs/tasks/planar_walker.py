@@ -3,8 +3,6 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
-
 from unilab.envs.mujoco_env import Array, Finite, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
 
 MAX_OBSERVED_SPEED = 10.0
@@ -50,11 +48,6 @@ class PlanarWalker(MujocoVecEnv):
         gain = settings.forward_reward_weight * x_velocity + settings.healthy_reward * healthy
         reward = gain - settings.ctrl_cost_weight * self.action_cost(actions)
         return reward, ~healthy & settings.terminate_when_unhealthy
-
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.uniform_noise(count, self.model.nv)
-        return qpos, qvel
 
 
 def within(values: Array, bounds: tuple[float, float]) -> Array:
