@@ -6,22 +6,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from unilab.machine.cgroups import ROOT
-from unilab.machine.devices import Cores, usable_cores
+from unilab.machine.devices import ThreadDemand, usable_cores
 from unilab.settings import SettingsError
-
-
-class Sides(Protocol):
-    """What a configuration says of the cores of its sides."""
-
-    @property
-    def collector_cores(self) -> Cores: ...
-    @property
-    def learner_cores(self) -> Cores: ...
-    @property
-    def idle(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +43,7 @@ def places(allowed: frozenset[int], root: Path = ROOT) -> tuple[Place, ...]:
     return tuple(sorted(map(place, allowed)))
 
 
-def sets(config: Sides, root: Path = ROOT) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """The cores of the collector and of the learner, in order; None twice where they share all, as by default.
 
     A count takes whole physical cores of one node as long as there are enough. The collector's are taken from one end,
@@ -115,7 +103,7 @@ def kept_to(cores: Sequence[int] | None) -> Iterator[None]:
         keep_to(before)
 
 
-def keep_collector_to(config: Sides) -> None:
+def keep_collector_to(config: ThreadDemand) -> None:
     """In the collector's process, whose runner has turned counts into sets: let it run on its own cores."""
     if isinstance(config.collector_cores, tuple):
         keep_to(config.collector_cores)

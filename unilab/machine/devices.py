@@ -44,7 +44,7 @@ Cores = int | tuple[int, ...] | None
 
 
 class ThreadDemand(Protocol):
-    """What the division of threads has to know of a configuration."""
+    """What the division of cores and threads has to know of a configuration."""
 
     @property
     def learner_device(self) -> str: ...
