@@ -27,27 +27,6 @@ def free(buffer: RecordingBuffer, count: int, **options: Any) -> ProcessWorkers:
     return workers
 
 
-def sequences(buffer: RecordingBuffer, worker: int) -> list[int]:
-    return [one.sequence for one in buffer.rollouts if one.worker == worker]
-
-
-def test_running_freely_the_oldest_can_be_dropped_and_are_counted() -> None:
-    buffer = RecordingBuffer()
-    with free(buffer, 1, per_iteration=2, when_full="drop_oldest") as workers:
-        workers.request_rollouts()
-        while workers.dropped < 5:
-            assert workers._bell.wait(SPAWN_SECONDS)
-        workers.collect_rollouts()
-        dropped = workers.dropped
-    made = sequences(buffer, 0)
-    assert made[0] >= 5
-    assert dropped >= 5
-    assert workers.dropped >= dropped, "also when it has been stopped"
-    lengths = [length for one in buffer.rollouts for length in one.episodes[:, 1]]
-    assert lengths, "episodes whose beginning was dropped have their whole length"
-    assert max(lengths) <= 15
-
-
 @pytest.mark.parametrize(
     ("env", "how"),
     [

@@ -15,11 +15,9 @@ SECONDS = 60.0
 class Caller:
     """Calls an actor; each call has a number of its own, a higher one each time."""
 
-    def __init__(self, **options: Any) -> None:
-        options = {"queue_size": 2, "when_full": "wait", **options}
-        env = options.pop("env", {})
+    def __init__(self, **env: Any) -> None:
         job = {"num_steps": STEPS, "seed": SEEDS[0]}
-        self.actor = RolloutActor(carts(**env), NoisyPolicy(), job, **options)
+        self.actor = RolloutActor(carts(**env), NoisyPolicy(), job, queue_size=2)
         self.calls = 0
 
     def exchange(
@@ -41,7 +39,7 @@ class Caller:
 
 @pytest.fixture
 def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    """Of an actor with room for two rollouts; a parameter changes its job."""
+    """Of an actor with room for two rollouts; a parameter changes its environment."""
     caller = Caller(**getattr(request, "param", {}))
     yield caller
     caller.actor.close()
@@ -78,22 +76,7 @@ def test_a_full_queue_makes_it_wait_until_the_learner_has_one(caller: Caller) ->
         assert len(caller.actor._finished) == 2
 
 
-@pytest.mark.parametrize("caller", [{"when_full": "drop_oldest"}], indirect=True)
-def test_the_oldest_is_dropped_but_not_while_it_is_on_its_way(caller: Caller) -> None:
-    caller.exchange(0, seconds=0.0)
-    caller.until_made(5)
-    first = caller.take(0)
-    assert first >= 3
-    caller.until_made(first + 7)
-    assert caller.take(0) == first
-    delivery = caller.exchange(first + 1)
-    assert delivery.rollout is not None
-    assert delivery.rollout.sequence >= first + 5
-    assert delivery.dropped == delivery.rollout.sequence - 1, "all before but the one that was taken"
-    assert len(caller.actor._finished) <= 2
-
-
-@pytest.mark.parametrize("caller", [{"env": {"fail_seed": SEEDS[0], "fail_at": STEPS + 7}}], indirect=True)
+@pytest.mark.parametrize("caller", [{"fail_seed": SEEDS[0], "fail_at": STEPS + 7}], indirect=True)
 def test_a_failure_comes_after_what_was_finished_before(caller: Caller) -> None:
     assert [caller.take(0), caller.take(0)] == [0, 0]
     for _ in range(2):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedFlag, SharedWeightSync
-from unilab.ipc.rollout_ring_buffer import WhenFull
 
 
 def stamp(ring: RolloutRingBuffer, number: int) -> None:
@@ -29,12 +28,12 @@ def stamped(ring: RolloutRingBuffer) -> int:
 
 
 def write_rollouts(
-    ring: RolloutRingBuffer, stop: SharedFlag, ready: SharedFlag | None = None, when_full: WhenFull = "drop_oldest"
+    ring: RolloutRingBuffer, stop: SharedFlag, ready: SharedFlag | None = None, waits: bool = False
 ) -> None:
     """Write stamped rollouts as fast as possible until stopped or killed."""
     number = ring.written
     while not stop.is_set():
-        if when_full == "wait" and not ring.wait_for_space(unless=stop):
+        if waits and not ring.wait_for_space(unless=stop):
             continue
         stamp(ring, number)
         ring.signal_write_done()

@@ -16,7 +16,6 @@ from unilab.distributed.worker import WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc import SharedFlag
 from unilab.ipc.collector_error import ProcessFailure
-from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.machine.devices import check_device
 from unilab.tracing.spans import span
 
@@ -74,7 +73,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
     order. An order is carried out with the newest weights of its moment; what is broadcast after it acts in the next
     one. So what is stored depends on the seeds alone, bit for bit the same in all implementations on one machine, also
     after restarts of workers that raised. (After one that was killed it depends on what it had finished by then.)
-    Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead.
+    Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead, and then wait.
 
     A worker that dies or raises is noticed by a waiting call at once, by every other method that talks to workers or
     samples when it is called. A process that hangs is noticed while it is waited for, and killed. Then the worker is
@@ -97,7 +96,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         replay_buffer: a ``TransitionBuffer`` or a ``RolloutBuffer``, accordingly. It stays the caller's to close.
         in_step: make rollouts when they are ordered, or freely.
         queue_size: finished rollouts of each worker that may wait to be collected.
-        when_full: when so many wait, the worker waits too, or gives up its oldest one, which ``dropped`` counts.
         max_restarts: of all workers together.
         hang_seconds: a worker in a process of its own that is to make rollouts and makes no env step for so long hangs;
             to its first step it may take two minutes. On a Ray cluster it is noticed after twice as long at most.
@@ -126,7 +124,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         *,
         in_step: bool = True,
         queue_size: int = 2,
-        when_full: WhenFull = "wait",
         max_restarts: int = 0,
         hang_seconds: float = 120.0,
         on_stored: Callable[[Rollout], None] | None = None,
@@ -139,7 +136,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.env_instance_seeds = tuple(int(seed) for seed in env_instance_seeds)
         self.in_step = in_step
         self.queue_size = queue_size
-        self.when_full = when_full
         self.max_restarts = max_restarts
         self.hang_seconds = hang_seconds
         self._on_stored = on_stored
@@ -263,11 +259,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         """One statistic; the same as ``value`` of the aggregator, with its errors."""
         return self._statistics.value(event, level, name)
 
-    @property
-    def dropped(self) -> int:
-        """Finished rollouts that were given up because nobody collected them (``when_full="drop_oldest"``)."""
-        return 0
-
     def stop(self) -> None:
         """End the workers and free all that they shared (idempotent). What was stored stays, and can be sampled."""
         if not self._stopped:
@@ -352,10 +343,6 @@ class BaseDistributedWorkersWithBuffer(ABC):
         require(min(seeds) >= 0, f"env_instance_seeds has {min(seeds)}; seeds must not be negative")
         if not (self.in_step or self.runs_freely):
             raise ValueError(f"{type(self).__name__} works in step only: leave in_step=True")
-        known = self.when_full in ("wait", "drop_oldest")
-        require(known, f"when_full is {self.when_full!r}; choose one of wait, drop_oldest")
-        problem = "in step nothing that was ordered is dropped: when_full='drop_oldest' needs in_step=False"
-        require(not self.in_step or self.when_full == "wait", problem)
         buffer, split = self.replay_buffer, self.split_rollouts_into_transitions
         if not isinstance(buffer, TransitionBuffer if split else RolloutBuffer):
             kind = "of transitions, such as unilab.ipc.ReplayBuffer" if split else "unilab.distributed.RolloutBuffer"

@@ -48,9 +48,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
 
     def _open(self) -> None:
         self._members = []
-        self._dropped = 0
-        if self.when_full == "wait":
-            self._room = self.queue_size
+        self._room = self.queue_size  # with so many it waits
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
         try:  # by plain pickle: torch's own way between processes would make all workers share one policy's memory
@@ -76,10 +74,6 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
             ring.attach_sync_primitives(self._bell, ring.sync_primitives[1])  # one bell: any worker has finished
             self._members.append(_Process(index=index, ring=ring))
 
-    @property
-    def dropped(self) -> int:
-        return self._dropped if self._stopped else sum(member.ring.dropped for member in self._members)
-
     def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
         self._weights.write_weights(weights | {VERSION: torch.tensor(version)})
 
@@ -88,9 +82,8 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
         orders = None
         if self.in_step:
             orders, member.orders = member.group.ctx.Pipe(duplex=False)
-        waits = self.when_full == "wait"
-        arguments = (self._pickled, self._job(member), member.ring, self._weights, orders, waits)
-        member.group.start_collector(work, (member.group.stop_event, *arguments), name=f"worker-{member.index}")
+        arguments = (member.group.stop_event, self._pickled, self._job(member), member.ring, self._weights, orders)
+        member.group.start_collector(work, arguments, name=f"worker-{member.index}")
         if orders is not None:
             orders.close()  # so that the end of the process ends the pipe
 
@@ -134,7 +127,6 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
         member.waiting = member.ring.available()
 
     def _close(self) -> None:
-        self._dropped = sum(member.ring.dropped for member in self._members)
         groups = [member.group for member in self._members if member.group is not None]
         for group in groups:
             group.stop_event.set()
@@ -154,7 +146,6 @@ def work(
     ring: RolloutRingBuffer,
     weights: SharedWeightSync,
     orders: Connection | None,
-    waits: bool,
 ) -> None:
     """A worker process: makes rollouts until it is told to stop.
 
@@ -165,7 +156,6 @@ def work(
         ring: where its rollouts go.
         weights: of the policy, with its version.
         orders: in step, how many rollouts to make; None: as many as fit.
-        waits: for room in the ring, rather than to give up the oldest rollout in it.
     """
     env_factory, policy = pickle.loads(pickled)
     newest = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in weights.param_shapes.items()}
@@ -176,7 +166,7 @@ def work(
                 connection.wait([orders, stop.fileno()])
                 ordered = 0 if stop.is_set() else orders.recv()
                 continue
-            if waits and not ring.wait_for_space(unless=stop):
+            if not ring.wait_for_space(unless=stop):
                 continue
             if weights.version != taken:
                 taken = weights.read_weights_into(newest)

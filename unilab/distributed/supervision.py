@@ -67,7 +67,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
     """
 
     _members: list[AnyMember]
-    _room: float = math.inf
+    _room: int
     """finished rollouts of a worker with which it need not get on"""
     _ordered = 0
     _next = 0

@@ -13,16 +13,13 @@ side can go on with. Taking the lock also orders the data before the words that 
 import functools
 from collections.abc import Callable, Mapping
 from multiprocessing.context import BaseContext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from unilab.ipc.shared_buffer import FieldSpec, Layout, SharedBufferBase
 from unilab.ipc.shared_memory.wakeup import Deadline, SharedFlag
-
-WhenFull = Literal["drop_oldest", "wait"]
-"""what a writer does when the ring is full: give up the oldest unread rollout, or ``wait_for_space`` first"""
 
 FREE = 0
 _SIZES = ("num_envs", "num_steps", "obs_dim", "action_dim", "critic_dim", "num_slots")

@@ -11,7 +11,6 @@ from unilab.distributed.rollout import Rollout
 from unilab.distributed.worker import RolloutWorker, WorkerPolicy
 from unilab.envs import VecEnv
 from unilab.ipc.process.child import Failure
-from unilab.ipc.rollout_ring_buffer import WhenFull
 from unilab.run.acting import ActingStopped
 
 
@@ -25,8 +24,6 @@ class Delivery:
     """why there are none any more; None: there may be more, or it was told to stop"""
     env_steps: int
     """that it has made; they show the learner whether it gets on"""
-    dropped: int
-    """finished rollouts that were given up so far"""
 
 
 class RolloutActor:
@@ -39,7 +36,7 @@ class RolloutActor:
         env_factory: makes the environment.
         policy: the worker's own.
         job: further arguments of its ``RolloutWorker``.
-        queue_size, when_full: as for all workers.
+        queue_size: as for all workers.
     """
 
     def __init__(
@@ -48,7 +45,6 @@ class RolloutActor:
         policy: WorkerPolicy,
         job: Mapping[str, int],
         queue_size: int,
-        when_full: WhenFull,
     ) -> None:
         self._changed = threading.Condition()
         self._call = -1
@@ -57,13 +53,11 @@ class RolloutActor:
         self._weights: Mapping[str, Tensor] | None = None
         self._made = 0
         self._finished: deque[Rollout] = deque()
-        self._delivered = -1
-        self._dropped = 0
         self._stopping = self._over = False
         self._worker: RolloutWorker | None = None
         self._failure: Failure | None = None
         self._thread = threading.Thread(
-            target=self._run, args=(env_factory, policy, job, queue_size, when_full), name="rollouts", daemon=True
+            target=self._run, args=(env_factory, policy, job, queue_size), name="rollouts", daemon=True
         )
         self._thread.start()
 
@@ -96,11 +90,10 @@ class RolloutActor:
             rollout, failure = None, None
             if self._call == call and self._finished:
                 rollout = self._finished[0]
-                self._delivered = rollout.sequence
             elif self._call == call and self._over:
                 failure = self._failure
             env_steps = 0 if self._worker is None else self._worker.env_steps
-            return Delivery(rollout, failure, env_steps, self._dropped)
+            return Delivery(rollout, failure, env_steps)
 
     def close(self) -> None:
         """Stop within an env step and close the environment."""
@@ -115,11 +108,10 @@ class RolloutActor:
         policy: WorkerPolicy,
         job: Mapping[str, int],
         queue_size: int,
-        when_full: WhenFull,
     ) -> None:
         def may_go_on() -> bool:
             wanted = self._until is None or self._made < self._until
-            return self._stopping or (wanted and (when_full == "drop_oldest" or len(self._finished) < queue_size))
+            return self._stopping or (wanted and len(self._finished) < queue_size)
 
         try:
             with RolloutWorker(env_factory(), policy, **job) as worker:
@@ -136,9 +128,6 @@ class RolloutActor:
                     with self._changed:
                         self._made += 1
                         self._finished.append(rollout)
-                        if len(self._finished) > queue_size:  # the oldest goes that is not on its way to the learner
-                            del self._finished[1 if self._finished[0].sequence <= self._delivered else 0]
-                            self._dropped += 1
                         self._changed.notify_all()
         except ActingStopped:
             pass

@@ -48,7 +48,6 @@ class _Member(Member):
     """sequence of this incarnation's next rollout that has not arrived"""
     unreachable: Deadline | None = None
     """by which a call must succeed; None: the last one did"""
-    dropped: int = 0
 
 
 class RayWorkers(SupervisedWorkers[_Member]):
@@ -60,8 +59,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
     stays with its worker until it is stored here. What has not arrived here when a worker dies is lost with it, and
     made again where it was ordered. Each worker has one call under way, which waits for its next rollout. News for it
     are another call in its place, and a call that failed without saying whether it was carried out is repeated.
-
-    With ``when_full="drop_oldest"`` the rollout that is already on its way here is not given up.
 
     Args:
         ray_address: of the cluster, as for ``RayConnection``. If this process is connected already, that is used, and
@@ -94,7 +91,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
 
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
-        self._dropped_before = 0
         self._calls = 0
         self._version, self._weights = 0, None
         self._connection = RayConnection(self.ray_address)
@@ -111,10 +107,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
             scheduling_strategy="SPREAD",
         )
 
-    @property
-    def dropped(self) -> int:
-        return self._dropped_before + sum(member.dropped for member in self._members)
-
     def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
         self._version, self._weights = version, self._ray.put(weights)
         for member in self._members:
@@ -127,7 +119,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
     def _launch(self, member: _Member) -> None:
         """Start its actor, wherever Ray finds room."""
         member.taken, member.has_started, member.unreachable = 0, False, None
-        member.actor = self._actor_class.remote(*self._common, self._job(member), self.queue_size, self.when_full)
+        member.actor = self._actor_class.remote(*self._common, self._job(member), self.queue_size)
 
     def _order(self, member: _Member, count: int) -> None:
         self._call(member)
@@ -176,7 +168,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
             member.fault = Fault(str(error), None, error)
             return
         member.has_started, member.unreachable = True, None
-        member.env_steps, member.dropped = delivery.env_steps, delivery.dropped
+        member.env_steps = delivery.env_steps
         if delivery.rollout is not None:
             member.arrived.append(delivery.rollout)
             member.waiting = len(member.arrived)
@@ -208,7 +200,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
     def _end(self, member: _Member) -> None:
         self._ray.kill(member.actor)
         member.actor = member.call = member.replaced = None
-        self._dropped_before, member.dropped = self._dropped_before + member.dropped, 0
 
     def _close(self) -> None:
         """Let them close their environments, then end them, and wait until Ray says that they are dead."""

@@ -132,7 +132,6 @@ class WorkerSource(TransitionSource):
                 episode_length=self._episodes.mean_length,
                 busy_seconds=self._busy_seconds,
                 wait_seconds=max(0.0, since_start - self._busy_seconds),
-                dropped_rollouts=self._workers.dropped,
                 fault_count=self._faults,
                 environment={name: sum(one[name] for one in told) / len(told) for name in sorted(names)},
             )
