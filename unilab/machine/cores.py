@@ -56,9 +56,6 @@ def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | Non
     stated = {name: getattr(config, name) for name in ("collector_cores", "learner_cores") if name not in config.idle}
     if all(cores is None for cores in stated.values()):
         return None, None
-    if not hasattr(os, "sched_setaffinity"):
-        name = next(name for name, cores in stated.items() if cores is not None)
-        raise SettingsError(name, "this system cannot keep a process to some of the cores; use null")
     allowed = frozenset(os.sched_getaffinity(0))
     ordered = places(allowed, root)
     found: dict[str, tuple[int, ...]] = {}

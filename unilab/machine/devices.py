@@ -6,7 +6,6 @@ torch is imported only when a device other than the CPU is asked about: a plan f
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -115,13 +114,8 @@ def check_device(name: str, setting: str = "device") -> str:
 
 
 def processor() -> tuple[str, list[str]]:
-    """The processor's name, and those of ``FEATURES`` that it has, which Linux alone tells."""
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        name = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-        return name or platform.machine(), []
-    path = Path("/proc/cpuinfo")
-    first = path.read_text().split("\n\n")[0] if path.exists() else ""
+    """The processor's name, and those of ``FEATURES`` that it has."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     info = {key.strip(): value.strip() for key, _, value in pairs}
     flags = set((info.get("flags") or info.get("Features") or "").split())  # x86, ARM
@@ -149,8 +143,7 @@ def current_device(name: "str | torch.device") -> Iterator[None]:
 
 def usable_cores() -> int:
     """Logical cores that this process may keep busy: its affinity, cut to the container's quota; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
+    cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
@@ -158,10 +151,8 @@ def core_sets(size: int) -> list[list[int]]:
     """Sets of ``size`` cores of which a process can have one to itself, as many as this process may keep busy.
 
     Raises:
-        DeviceError: there are not so many cores, or this system cannot keep a process to some of them.
+        DeviceError: there are not so many cores.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        raise DeviceError("this system cannot keep a process to some of the cores")
     usable, cores = usable_cores(), sorted(os.sched_getaffinity(0))
     if size > usable:
         raise DeviceError(f"{size} cores were asked for, and {usable} can be used here")

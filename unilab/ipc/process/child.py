@@ -41,12 +41,11 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """The report of an exception."""
-        data = None
         try:
-            data = pickle.dumps(error)
+            data: bytes | None = pickle.dumps(error)
             pickle.loads(data)
         except Exception:  # noqa: BLE001 - a foreign class may raise anything here; the traceback text goes in any case
-            data = None  # it would not survive the way there and back
+            data = None
         return cls("".join(traceback.format_exception(error)), data)
 
     def cause(self) -> BaseException | None:
@@ -139,7 +138,7 @@ def wait_for_end(pid: int, sentinel: int, *others: Connection) -> None:
     """Wait until a process has ended, or one of the others can be read.
 
     What it forked keeps its pipe open, the ``sentinel``, which is therefore looked at only on a system that has nothing
-    else: not Linux, an old kernel, a sandbox.
+    else: an old kernel or one that Python was not built for, a sandbox.
     """
     try:
         descriptor = os.pidfd_open(pid)

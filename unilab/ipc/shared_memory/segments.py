@@ -17,7 +17,6 @@ import itertools
 import mmap
 import os
 import re
-import sys
 import tempfile
 import threading
 import time
@@ -26,7 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import DTypeLike
 
 from unilab.errors import UserError
@@ -88,17 +86,12 @@ def fence() -> None:
 def start_time(pid: int) -> int | None:
     """When a process started, or None if there is no such process (a zombie counts as gone).
 
-    Linux: clock ticks since boot, which a change of the wall clock does not touch. Elsewhere: milliseconds since 1970.
+    In clock ticks since boot, which a change of the wall clock does not touch.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        if sys.platform == "linux":
-            return None
-        try:
-            return int(psutil.Process(pid).create_time() * 1000)
-        except psutil.NoSuchProcess:
-            return None
+        return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
@@ -160,7 +153,10 @@ class Segment:
         with self._threads:
             _ = self.memory  # open
             waited, pause = 0.0, 2e-5
-            while not self._try_lock():
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 if waited >= LOCK_SECONDS:
                     raise LockHeldError(
                         f"shared memory {self.name} has been locked by another process for {LOCK_SECONDS:g} s instead "
@@ -175,12 +171,6 @@ class Segment:
             finally:
                 if self._close.alive:  # else this is a process that was forked meanwhile
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def _try_lock(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """A view of ``shape`` at ``offset`` bytes; it keeps the memory mapped even after close()."""
@@ -210,8 +200,7 @@ def _close_inherited_files() -> None:
         segment._close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited_files)
+os.register_at_fork(after_in_child=_close_inherited_files)
 
 
 def create(size: int, kind: str, *, label: str | None = None) -> Segment:
@@ -233,10 +222,7 @@ def create(size: int, kind: str, *, label: str | None = None) -> Segment:
     name = f"{_owner_prefix(pid, start_time(pid) or 0)}{kind}{suffix}"
     fd = os.open(ROOT / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        if hasattr(os, "posix_fallocate"):  # sets the pages aside: a bus error later is an error now
-            os.posix_fallocate(fd, 0, size)
-        else:
-            os.truncate(fd, size)
+        os.posix_fallocate(fd, 0, size)  # sets the pages aside: a bus error later is an error now
         return Segment(name, owner=True)
     except BaseException as error:
         _remove(name)
