@@ -152,16 +152,12 @@ class RolloutWorker:
             torch.set_num_threads(1)
             self._loop.run(self.layout.num_steps, stopped)
         out["header"][:] = *self._identity, self._sequence, self._sink.ended, time.monotonic_ns() - began
-        out["metrics"][:] = np.frombuffer(self._metrics(), np.uint8)
+        metrics = dict(self._env.metrics())
+        while len(said := json.dumps(metrics).encode()) > METRICS_BYTES:
+            metrics.popitem()
+        out["metrics"][:] = np.frombuffer(said.ljust(METRICS_BYTES), np.uint8)
         self._sequence += 1
         return Rollout.of_arrays(out, self.policy_version)
-
-    def _metrics(self) -> bytes:
-        """The environment's own numbers, as many of them as there is room for."""
-        told = dict(self._env.metrics())
-        while len(said := json.dumps(told).encode()) > METRICS_BYTES:
-            told.popitem()
-        return said.ljust(METRICS_BYTES)
 
     def close(self) -> None:
         """Close the environment (idempotent)."""

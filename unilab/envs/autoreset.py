@@ -17,8 +17,6 @@ from unilab.envs.vec_env import EnvironmentMistake, FloatArray, SimulationFault,
 Failures = dict[int, tuple[str, str]]
 """row -> (field, what was wrong with it)"""
 
-NO_STATE = np.zeros(0)
-
 
 class AutoresetVecEnv(VecEnv):
     """``VecEnv`` with preallocated buffers and same-step automatic reset."""
@@ -71,7 +69,7 @@ class AutoresetVecEnv(VecEnv):
 
     def _state_before(self, row: int) -> np.ndarray:
         """[S] the state of a row before the last ``_advance``, with its action."""
-        return NO_STATE
+        return np.zeros(0)
 
     def _state(self) -> dict[str, Any]:
         """What ``state_dict`` holds beside the common part."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from unilab.ipc.shared_buffer import SharedBufferBase as SharedBufferBase
     from unilab.ipc.shared_memory.segments import SegmentClosedError as SegmentClosedError
     from unilab.ipc.shared_memory.segments import SharedMemoryFullError as SharedMemoryFullError
-    from unilab.ipc.shared_memory.segments import remove_leftovers as remove_leftovers
     from unilab.ipc.shared_memory.wakeup import SharedFlag as SharedFlag
     from unilab.ipc.shared_obs_stats import SharedObsNormStats as SharedObsNormStats
     from unilab.ipc.weight_sync import SharedWeightSync as SharedWeightSync
@@ -34,7 +33,6 @@ _MODULES = {
     "SharedMemoryFullError": "shared_memory.segments",
     "SharedObsNormStats": "shared_obs_stats",
     "SharedWeightSync": "weight_sync",
-    "remove_leftovers": "shared_memory.segments",
 }
 
 

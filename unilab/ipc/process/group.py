@@ -115,11 +115,6 @@ class CollectorGroup:
         collector.monitor.start()
         return process
 
-    @property
-    def failed(self) -> bool:
-        """Whether a collector has failed or ended without being asked."""
-        return bool(self._failures)
-
     def check_collectors(self) -> None:
         """Raise the first failure, if there is one; cheap enough for every minibatch.
 
