@@ -43,8 +43,10 @@ class AutoresetVecEnv(VecEnv):
         self.max_episode_steps = max_episode_steps
         self.num_threads = num_threads
         self.elapsed_steps = np.zeros(num_envs, dtype=np.int64)
-        self._rng = np.random.default_rng(seed)
-        self._env_steps = 0
+        self.rng = np.random.default_rng(seed)
+        """all randomness of the environments comes from it"""
+        self.steps_made = 0
+        """env steps of each row since training began: progress, for a curriculum"""
         self._ready = self._closed = False
         # The observation before the step outlives it: it is the final one of a row whose simulation fails.
         self._obs, self._previous_obs = np.zeros((2, num_envs, obs_dim), dtype=np.float32)
@@ -91,7 +93,7 @@ class AutoresetVecEnv(VecEnv):
     def reset(self, seed: int | None = None) -> tuple[FloatArray, FloatArray | None]:
         self._check_open()
         if seed is not None:
-            self._rng = np.random.default_rng(seed)
+            self.rng = np.random.default_rng(seed)
         self.elapsed_steps.fill(0)
         self._begin(np.arange(self.num_envs))
         self._ready = True
@@ -111,7 +113,7 @@ class AutoresetVecEnv(VecEnv):
         self._obs, self._previous_obs = self._previous_obs, self._obs
         self._critic, self._previous_critic = self._previous_critic, self._critic
         self._truncated.fill(False)
-        self._env_steps += 1
+        self.steps_made += 1
         # Rows that blow up overflow on their way; they are found here and end as faults. What is nearest to the cause
         # names the fault. A sum is one cheap pass and is not finite if any term is not; the second look decides.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -129,8 +131,8 @@ class AutoresetVecEnv(VecEnv):
             self._truncated |= self.elapsed_steps >= self.max_episode_steps
         faults = []
         for row, (field, problem) in sorted(failures.items()):
-            message = f"{self._name} environment {row}, env step {self._env_steps}: {field}: {problem}"
-            faults.append(SimulationFault(row, self._env_steps, field, message, self._state_before(row)))
+            message = f"{self._name} environment {row}, env step {self.steps_made}: {field}: {problem}"
+            faults.append(SimulationFault(row, self.steps_made, field, message, self._state_before(row)))
             self._obs[row], self._critic[row] = self._previous_obs[row], self._previous_critic[row]
             self._reward[row], self._terminated[row], self._truncated[row] = 0, True, False
         np.logical_or(self._terminated, self._truncated, out=self._ended)
@@ -151,11 +153,11 @@ class AutoresetVecEnv(VecEnv):
         self._check_open()
         return {
             "kind": self._kind,
-            "env_steps": self._env_steps,
+            "env_steps": self.steps_made,
             "elapsed_steps": self.elapsed_steps.copy(),
             "obs": self._obs.copy(),
             "critic": self._critic.copy(),
-            "rng": json.dumps(self._rng.bit_generator.state),
+            "rng": json.dumps(self.rng.bit_generator.state),
             "own": self._state(),
         }
 
@@ -163,11 +165,11 @@ class AutoresetVecEnv(VecEnv):
         self._check_open()
         if state["kind"] != self._kind:
             raise ValueError(f"the state is of {state['kind']}, this environment is {self._kind}; make the same one")
-        self._env_steps = int(state["env_steps"])
+        self.steps_made = int(state["env_steps"])
         self.elapsed_steps[:] = np.asarray(state["elapsed_steps"])
         self._obs[:] = np.asarray(state["obs"])
         self._critic[:] = np.asarray(state["critic"])
-        self._rng.bit_generator.state = json.loads(state["rng"])
+        self.rng.bit_generator.state = json.loads(state["rng"])
         self._load_state(state["own"])
         self._ready = True
 

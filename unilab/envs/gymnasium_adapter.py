@@ -89,7 +89,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             try:
                 returned = env.step(action)
             except Exception as error:
-                error.add_note(f"{self._label}: environment {row}, env step {self._env_steps}, action {action}")
+                error.add_note(f"{self._label}: environment {row}, env step {self.steps_made}, action {action}")
                 raise
             if not (isinstance(returned, tuple) and len(returned) == 5):
                 is_old = isinstance(returned, tuple) and len(returned) == 4
@@ -110,7 +110,7 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         for row in ids.tolist():
             env = self._envs[row]
             # A seed at every reset makes the rows' streams a function of ours, which can be saved.
-            returned = env.reset(seed=int(self._rng.integers(2**31)))
+            returned = env.reset(seed=int(self.rng.integers(2**31)))
             if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
                 raise self._mistake("reset", returned, "(observation, info), where info is a dict")
             self._obs[row] = self._flat("reset", returned[0])

@@ -243,16 +243,6 @@ class MujocoVecEnv(AutoresetVecEnv):
 
     # For tasks and their users.
 
-    @property
-    def rng(self) -> np.random.Generator:
-        """The random stream; all of a task's randomness comes from it."""
-        return self._rng
-
-    @property
-    def steps_made(self) -> int:
-        """Env steps of each row since training began: progress, for a curriculum."""
-        return self._env_steps
-
     def figures(self) -> dict[str, float]:
         """What the metrics have beside the reward's terms: numbers of this moment."""
         return {}
@@ -279,11 +269,11 @@ class MujocoVecEnv(AutoresetVecEnv):
     def uniform_noise(self, count: int, size: int) -> np.ndarray:
         """[count, size] uniform within ``reset_noise_scale`` of zero."""
         scale = self.settings.reset_noise_scale
-        return self._rng.uniform(-scale, scale, (count, size))
+        return self.rng.uniform(-scale, scale, (count, size))
 
     def normal_noise(self, count: int, size: int) -> np.ndarray:
         """[count, size] normal with standard deviation ``reset_noise_scale``."""
-        return self.settings.reset_noise_scale * self._rng.standard_normal((count, size))
+        return self.settings.reset_noise_scale * self.rng.standard_normal((count, size))
 
     def set_state(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> FloatArray:
         """Begin new episodes in rows ``ids`` (ascending) at qpos [K, nq], qvel [K, nv].
