@@ -97,8 +97,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         in_step: make rollouts when they are ordered, or freely.
         queue_size: finished rollouts of each worker that may wait to be collected.
         max_restarts: of all workers together.
-        hang_seconds: a worker in a process of its own that is to make rollouts and makes no env step for so long hangs;
-            to its first step it may take two minutes. On a Ray cluster it is noticed after twice as long at most.
+        hang_seconds: a worker in a process of its own hangs if it makes no env step for so long although it should;
+            its first step may take two minutes. On a Ray cluster that is noticed after twice as long at most.
         on_stored: called with each rollout that was stored, by whoever collects; it must not keep its arrays.
 
     Raises:
@@ -287,7 +287,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
     # What an implementation uses
 
     def _check(self) -> None:
-        """Every method that talks to the workers begins with this check."""
+        """Raise what is wrong with the workers; every method that talks to them begins with this."""
         if self._stopped:
             raise RuntimeError(f"{type(self).__name__} was stopped; make a new one")
         if self._failure is not None:

@@ -19,8 +19,8 @@ START_SECONDS = 120.0
 """for a worker to start and make its first env step"""
 
 LOOK_SECONDS = 0.25
-"""between two looks at whether workers get on; of the time between two looks no more counts, so that a pause of this
-process (Ctrl-Z, a laptop that sleeps) is no fault of theirs"""
+"""between two looks at the workers' progress. No more than this counts as time between two looks, so that workers are
+not blamed for a pause of this process (Ctrl-Z, a laptop that sleeps)."""
 
 
 class Fault(NamedTuple):
@@ -49,12 +49,12 @@ class Member:
     waiting: int = 0
     """finished rollouts that can be stored now"""
     env_steps: int = 0
-    """that this incarnation had made when it was heard of last"""
+    """of this incarnation, as it reported last"""
     fault: Fault | None = None
     seen: int = 0
     """``env_steps`` at the last look"""
     stalled: float = 0.0
-    """seconds for which it should have got on and did not"""
+    """seconds in which it should have made an env step and made none"""
 
 
 AnyMember = TypeVar("AnyMember", bound=Member)
@@ -68,7 +68,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
 
     _members: list[AnyMember]
     _room: int
-    """finished rollouts of a worker with which it need not get on"""
+    """finished rollouts of a worker with which it may stand still"""
     _ordered = 0
     _next = 0
     _looked_at = 0.0

@@ -78,7 +78,7 @@ def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | Non
 
 
 def _taken(count: int, order: Sequence[Place], others: set[int]) -> tuple[int, ...]:
-    """So many cores, first those that are free of ``others``, if there are enough all of one node."""
+    """``count`` cores in this order: those free of ``others`` first, and all of one node where it has enough."""
     free = [place for place in order if place.number not in others]
     near = [[place for place in free if place.node == node] for node in dict.fromkeys(place.node for place in free)]
     enough = next((cores for cores in near if len(cores) >= count), None)

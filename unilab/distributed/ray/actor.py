@@ -23,7 +23,7 @@ class Delivery:
     failure: Failure | None
     """why there are none any more; None: there may be more, or it was told to stop"""
     env_steps: int
-    """that it has made; they show the learner whether it gets on"""
+    """that it has made, by which the learner sees whether it hangs"""
 
 
 class RolloutActor:

@@ -20,7 +20,7 @@ _CONCURRENT_CALLS = 8
 """calls that an actor carries out at once: the one that counts, some that it ends, and questions"""
 
 _ANSWER_SECONDS = 60.0
-"""after which a worker that has finished nothing answers at the latest, to show that it gets on"""
+"""in which a worker answers even if it has no finished rollout, which shows that it lives"""
 
 _UNREACHABLE_SECONDS = 10.0
 """for which every call to a worker may fail before it counts as dead, unless Ray says so earlier"""
@@ -57,8 +57,8 @@ class RayWorkers(SupervisedWorkers[_Member]):
     ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
     broadcast, and act in the rollouts that a freely running worker begins after they have arrived. A finished rollout
     stays with its worker until it is stored here. What has not arrived here when a worker dies is lost with it, and
-    made again where it was ordered. Each worker has one call under way, which waits for its next rollout. News for it
-    are another call in its place, and a call that failed without saying whether it was carried out is repeated.
+    made again where it was ordered. Each worker has one call under way, which waits for its next rollout. New weights
+    go with another call, which takes its place. A call is repeated if it failed and may not have been carried out.
 
     Args:
         ray_address: of the cluster, as for ``RayConnection``. If this process is connected already, that is used, and
