@@ -193,14 +193,6 @@ def test_the_workspace_grows_with_the_batch_and_the_critics():
     assert many == 256 * 4 * (actor + 10 * critic + 2 * 10 * 256)
 
 
-def test_table_fits_80_columns_and_names_every_item():
-    budget = budget_of(num_envs=4096, replay_capacity=10**8, learner_device="cuda:3", obs_normalization=True)
-    table = budget.table()
-    assert max(len(line) for line in table.splitlines()) <= 80
-    for one in budget.items:
-        assert one.bytes == 0 or one.name[:24] in table
-
-
 def test_refusal_names_need_room_items_and_the_smallest_change():
     budget = budget_of(replay_capacity=1_000_000)
     replay = item(budget, "replay buffer").bytes
