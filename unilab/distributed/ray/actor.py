@@ -40,11 +40,7 @@ class RolloutActor:
     """
 
     def __init__(
-        self,
-        env_factory: Callable[[], VecEnv],
-        policy: WorkerPolicy,
-        job: Mapping[str, int],
-        queue_size: int,
+        self, env_factory: Callable[[], VecEnv], policy: WorkerPolicy, job: Mapping[str, int], queue_size: int
     ) -> None:
         self._changed = threading.Condition()
         self._call = -1
@@ -56,9 +52,11 @@ class RolloutActor:
         self._stopping = self._over = False
         self._worker: RolloutWorker | None = None
         self._failure: Failure | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(env_factory, policy, job, queue_size), name="rollouts", daemon=True
-        )
+
+        def make() -> RolloutWorker:
+            return RolloutWorker(env_factory(), policy, **job)
+
+        self._thread = threading.Thread(target=self._run, args=(make, queue_size), name="rollouts", daemon=True)
         self._thread.start()
 
     def exchange(
@@ -102,19 +100,13 @@ class RolloutActor:
             self._changed.notify_all()
         self._thread.join()
 
-    def _run(
-        self,
-        env_factory: Callable[[], VecEnv],
-        policy: WorkerPolicy,
-        job: Mapping[str, int],
-        queue_size: int,
-    ) -> None:
+    def _run(self, make: Callable[[], RolloutWorker], queue_size: int) -> None:
         def may_go_on() -> bool:
             wanted = self._until is None or self._made < self._until
             return self._stopping or (wanted and len(self._finished) < queue_size)
 
         try:
-            with RolloutWorker(env_factory(), policy, **job) as worker:
+            with make() as worker:
                 self._worker = worker
                 while True:
                     with self._changed:
