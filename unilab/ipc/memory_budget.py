@@ -18,8 +18,6 @@ from unilab.machine.nvidia_smi import query
 MIB = 2**20
 SHM = "shm"
 HOST = "host"
-_MAIN_MEMORY = (HOST, SHM, "mps")
-"""places that are RAM: /dev/shm is, and Apple's accelerators use the machine's"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class BudgetItem:
 
     name: str
     place: str
-    """host, shm (in /dev/shm, which is host memory too), or a device: cuda:0, mps"""
+    """host, shm (in /dev/shm, which is host memory too), or a device, such as cuda:0"""
     bytes: int
     detail: str = ""
     """how the size comes about"""
@@ -88,7 +86,7 @@ class MemoryBudget:
     @property
     def host_bytes(self) -> int:
         """All RAM of the machine that the run needs, /dev/shm included, as the sum of PSS would count it."""
-        return sum(item.bytes for item in self.items if item.place in _MAIN_MEMORY)
+        return sum(item.bytes for item in self.items if item.place in (HOST, SHM))
 
     @property
     def shm_bytes(self) -> int:

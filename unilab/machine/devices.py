@@ -88,14 +88,12 @@ class Threads:
 
 
 def available_devices() -> list[str]:
-    """Names that ``check_device`` accepts here: cpu, then cuda and cuda:N or mps where torch finds them."""
+    """Names that ``check_device`` accepts here: cpu, then cuda and cuda:N where torch finds them."""
     import torch
 
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
     return devices
 
 

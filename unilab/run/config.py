@@ -58,9 +58,9 @@ class RunConfig:
     num_envs: PositiveInt = 256
     """environments stepped together by the collector"""
     collector_device: Placement[str] = "cpu"
-    """device of the collector's policy: cpu, cuda, cuda:1, mps"""
+    """device of the collector's policy: cpu, cuda, cuda:1"""
     learner_device: Placement[str] = "cpu"
-    """device of the updates: cpu, cuda, cuda:1, mps"""
+    """device of the updates: cpu, cuda, cuda:1"""
     collector_cores: Placement[PositiveInt | CoreList | None] = None
     """cores that the collector's process keeps to (async): how many, or a list of their numbers; null: all"""
     learner_cores: Placement[PositiveInt | CoreList | None] = None

@@ -16,8 +16,6 @@ def test_the_kind_follows_from_device_and_budget(monkeypatch: pytest.MonkeyPatch
         ("auto", "cpu", 10**12, "direct"),
         ("auto", "cuda", 1000, "device"),
         ("auto", "cuda:1", 999, "prefetch"),
-        ("auto", "mps", None, "prefetch"),
-        ("auto", "mps", 1000, "device"),
         ("direct", "cuda", 1000, "direct"),
         ("prefetch", "cpu", None, "prefetch"),
         ("prefetch", "cuda", 1000, "prefetch"),

@@ -47,8 +47,7 @@ def choose_kind(
         kind: auto, direct, prefetch or device.
         replay_bytes: of all rows.
         device: the learner's.
-        device_budget_bytes: what the rows may take on the device; None: half of what is free there now (known on
-            CUDA; none on a device that does not tell).
+        device_budget_bytes: what the rows may take on the device; None: half of what is free there now.
 
     Raises:
         SettingsError: an unknown kind, or kind 'device' on the cpu.
@@ -67,8 +66,7 @@ def choose_kind(
     if device.type == "cpu":
         return "direct"
     if device_budget_bytes is None:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        device_budget_bytes = int(FREE_MEMORY_FRACTION * free)
+        device_budget_bytes = int(FREE_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0])
     return "device" if replay_bytes <= device_budget_bytes else "prefetch"
 
 
