@@ -18,7 +18,7 @@ from tests.distributed import ray_workload
 from tests.distributed.test_contract import build
 from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
 from tests.ray_cluster import ROOT, RayCluster
-from unilab.distributed import RayWorkers, WorkerError
+from unilab.distributed import RayWorkers, WorkerError, supervision
 from unilab.distributed.ray import connection
 from unilab.distributed.ray.connection import RayConnection, choose_address
 
@@ -90,9 +90,12 @@ def test_a_connection_that_was_there_before_is_kept(cluster: RayCluster) -> None
         build(RayWorkers, RecordingBuffer(), ray_address="127.0.0.2:1")
 
 
-def test_no_room_in_the_cluster_is_an_error_that_says_what_there_is(cluster: RayCluster) -> None:
+def test_no_room_in_the_cluster_is_an_error_that_says_what_there_is(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "START_SECONDS", 0.1)
     resources = {"tpu_of_ours": 1.0}
-    workers = build(RayWorkers, RecordingBuffer(), worker_resources=resources, start_seconds=0.1)
+    workers = build(RayWorkers, RecordingBuffer(), worker_resources=resources, hang_seconds=0.1)
     with workers, pytest.raises(WorkerError, match=r"'tpu_of_ours': 1.0}; the cluster has {'CPU': 4.0, .* are free"):
         workers.collect_rollouts()
 

@@ -16,7 +16,7 @@ from unilab.ipc import SharedFlag
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
-"""for a worker to start and make its first env step"""
+"""for a worker to find its place, to start and to make its first env step; more if ``hang_seconds`` is more"""
 
 LOOK_SECONDS = 0.25
 """between two looks at the workers' progress. No more than this counts as time between two looks, so that workers are
@@ -139,7 +139,8 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
             working = member.waiting < min(member.owed if self.in_step else math.inf, self._room)
             member.stalled = member.stalled + passed if working and member.env_steps == member.seen else 0.0
             member.seen = member.env_steps
-            if member.fault is None and member.stalled >= (patience := self._patience(member)):
+            patience = self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
+            if member.fault is None and member.stalled >= patience:
                 member.stalled = 0.0
                 self._kill(member, patience)
             if (fault := member.fault) is not None:
@@ -154,10 +155,6 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
                 member.fault, member.env_steps, member.seen, member.stalled = None, 0, 0, 0.0
                 self._launch(member)
                 self._order(member, member.owed - member.waiting)
-
-    def _patience(self, member: AnyMember) -> float:
-        """Seconds that it may take for an env step; its first may take longer."""
-        return self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
 
     def _job(self, member: Member) -> dict[str, int]:
         """Arguments of its ``RolloutWorker``, besides environment and policy."""

@@ -65,7 +65,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
             left connected by ``stop()``.
         worker_resources: what Ray sets aside for each worker, by its names, such as ``{"CPU": 4, "my_resource": 1}``;
             CPU is 1 by default. It limits nobody: the environment's own threads are to fit in.
-        start_seconds: for a worker to find its place and to start.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -79,12 +78,10 @@ class RayWorkers(SupervisedWorkers[_Member]):
         *args: Any,
         ray_address: str | None = None,
         worker_resources: Mapping[str, float] | None = None,
-        start_seconds: float = 120.0,
         **kwargs: Any,
     ) -> None:
         self.ray_address = ray_address
         self.worker_resources = {"CPU": 1.0, **(worker_resources or {})}
-        self.start_seconds = start_seconds
         self._connection: RayConnection | None = None
         self._members = []
         super().__init__(*args, **kwargs)
@@ -183,9 +180,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
         member.waiting = len(member.arrived)
         if member.call is None:
             self._call(member)
-
-    def _patience(self, member: _Member) -> float:
-        return super()._patience(member) if member.has_started else self.start_seconds
 
     def _kill(self, member: _Member, patience: float) -> None:
         what = f"It made no env step in {patience:g} s."
