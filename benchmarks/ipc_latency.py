@@ -45,7 +45,7 @@ def write_stamps(ring: RolloutRingBuffer, count: int) -> None:
 def measure_wakeups(count: int) -> dict[str, float]:
     """Microseconds from signal to wake-up."""
     context = multiprocessing.get_context("spawn")
-    ring = RolloutRingBuffer(1, 1, 2, 1, num_slots=1, ctx=context)
+    ring = RolloutRingBuffer(1, 1, 2, 1, num_slots=1)
     writer = context.Process(target=write_stamps, args=(ring, count))
     writer.start()
     waits = []
@@ -116,8 +116,8 @@ def write_for_ever(ring: RolloutRingBuffer, stop: SharedFlag) -> None:
 def measure_ring(seconds: float) -> dict[str, float]:
     """Rollouts a second of 256 environments, 32 steps, HalfCheetah's sizes."""
     context = multiprocessing.get_context("spawn")
-    ring = RolloutRingBuffer(256, 32, 17, 6, num_slots=2, ctx=context)
-    stop = SharedFlag(context)
+    ring = RolloutRingBuffer(256, 32, 17, 6, num_slots=2)
+    stop = SharedFlag()
     writer = context.Process(target=write_for_ever, args=(ring, stop))
     writer.start()
     tensors = {name: torch.zeros(shape) for name, shape in ring.slot_shapes.items()}

@@ -56,8 +56,8 @@ class WakeUp:
 
     def setup(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.stop = SharedFlag(context)
-        self.requests, self.answers = (RolloutRingBuffer(1, 1, 1, 1, ctx=context) for _ in range(2))
+        self.stop = SharedFlag()
+        self.requests, self.answers = (RolloutRingBuffer(1, 1, 1, 1) for _ in range(2))
         names = {"requests": self.requests, "answers": self.answers, "stop": self.stop}
         self.process = context.Process(target=runpy.run_path, args=(__file__, names, ANSWERING))
         self.process.start()

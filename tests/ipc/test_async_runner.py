@@ -173,7 +173,7 @@ def test_a_collector_that_does_not_stop_is_killed_and_its_stacks_are_in_the_log(
 ) -> None:
     log = tmp_path / "collector.log"
     with runner() as running:
-        ready = SharedFlag(running.ctx)
+        ready = SharedFlag()
         running.start_collector(collectors.ignore_the_stop, (ready,), log=log)
         assert ready.wait(SPAWN_SECONDS)
         running.stop_collectors(deadline_seconds=0.1)

@@ -66,12 +66,10 @@ def test_after_close_every_access_raises() -> None:
     mailbox.cleanup()
 
 
-def test_a_writer_killed_at_any_instant_never_blocks_the_reader(
-    quick: Callable[..., Any], context: SpawnContext
-) -> None:
+def test_a_writer_killed_at_any_instant_never_blocks_the_reader(quick: Callable[..., Any]) -> None:
     mailbox = LatestValue()
     for _ in range(10):
-        ready = SharedFlag(context)
+        ready = SharedFlag()
         writer = quick(put_for_ever, mailbox, ready)
         assert ready.wait(SPAWN_SECONDS)
         mailbox.get()

@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
@@ -38,11 +37,9 @@ def test_a_spawned_process_gets_it_attached(spawn: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(("capacity", "batch"), [(20_000, 1024), (20_000, 4096), (3000, 64)])
-def test_millions_of_rows_and_none_is_torn(
-    capacity: int, batch: int, quick: Callable[..., Any], context: SpawnContext
-) -> None:
+def test_millions_of_rows_and_none_is_torn(capacity: int, batch: int, quick: Callable[..., Any]) -> None:
     rows = 2_000_000 if batch > 64 else 200_000
-    replay, stop = buffer(capacity), SharedFlag(context)
+    replay, stop = buffer(capacity), SharedFlag()
     replay.add(**counted(np.arange(batch)))
     writer = quick(add_until_stopped, replay, batch, stop)
     looks = written = 0
@@ -93,12 +90,12 @@ def test_a_writer_killed_in_the_middle_of_its_rows(quick: Callable[..., Any]) ->
     replay.cleanup()
 
 
-def test_a_writer_killed_at_any_instant_harms_nobody(quick: Callable[..., Any], context: SpawnContext) -> None:
+def test_a_writer_killed_at_any_instant_harms_nobody(quick: Callable[..., Any]) -> None:
     replay = buffer(5000)
     instants = random.Random(1)
     counter = 0
     for number in range(KILLS):
-        ready = SharedFlag(context)
+        ready = SharedFlag()
         writer = quick(add_until_killed, replay, number * 1_000_000, ready)
         assert ready.wait(SPAWN_SECONDS)
         for _ in range(instants.randrange(20)):

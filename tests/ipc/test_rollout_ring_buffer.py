@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
@@ -272,10 +271,10 @@ def test_a_flag_ends_a_wait() -> None:
     ring.cleanup()
 
 
-def test_no_wake_up_is_lost(spawn: Callable[..., Any], context: SpawnContext) -> None:
+def test_no_wake_up_is_lost(spawn: Callable[..., Any]) -> None:
     """The reader waits without a time limit that would hide a lost wake-up, 3,000 times."""
-    ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1, ctx=context)
-    stop = SharedFlag(context)
+    ring = RolloutRingBuffer(1, 1, 1, 1, num_slots=1)
+    stop = SharedFlag()
     writer = spawn(write_rollouts, ring, stop, None, True)
     for number in range(3000):
         assert ring.wait_for_data(SPAWN_SECONDS)
@@ -288,9 +287,9 @@ def test_no_wake_up_is_lost(spawn: Callable[..., Any], context: SpawnContext) ->
     ring.cleanup()
 
 
-def test_a_writer_that_laps_the_reader_tears_nothing(quick: Callable[..., Any], context: SpawnContext) -> None:
-    ring = RolloutRingBuffer(64, 8, 17, 6, critic_dim=9, num_slots=2, ctx=context)
-    stop = SharedFlag(context)
+def test_a_writer_that_laps_the_reader_tears_nothing(quick: Callable[..., Any]) -> None:
+    ring = RolloutRingBuffer(64, 8, 17, 6, critic_dim=9, num_slots=2)
+    stop = SharedFlag()
     writer = quick(write_rollouts, ring, stop)
     destination = {name: torch.zeros(shape) for name, shape in ring.slot_shapes.items()}
     assert ring.wait_for_data(SPAWN_SECONDS)
@@ -315,15 +314,13 @@ def test_a_writer_that_laps_the_reader_tears_nothing(quick: Callable[..., Any], 
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_writer_killed_at_any_instant_harms_nobody(
-    waits: bool, quick: Callable[..., Any], context: SpawnContext
-) -> None:
-    ring = RolloutRingBuffer(16, 8, 17, 6, num_slots=2, ctx=context)
+def test_a_writer_killed_at_any_instant_harms_nobody(waits: bool, quick: Callable[..., Any]) -> None:
+    ring = RolloutRingBuffer(16, 8, 17, 6, num_slots=2)
     instants = random.Random(1)
     last = -1
     for _ in range(KILLS):
-        ready = SharedFlag(context)
-        writer = quick(write_rollouts, ring, SharedFlag(context), ready, waits)
+        ready = SharedFlag()
+        writer = quick(write_rollouts, ring, SharedFlag(), ready, waits)
         assert ready.wait(SPAWN_SECONDS)
         kill_after = instants.randrange(40)
         reads = 0
@@ -343,12 +340,12 @@ def test_a_writer_killed_at_any_instant_harms_nobody(
     ring.cleanup()
 
 
-def test_a_reader_killed_at_any_instant_harms_nobody(quick: Callable[..., Any], context: SpawnContext) -> None:
-    ring = RolloutRingBuffer(16, 8, 17, 6, num_slots=2, ctx=context)
+def test_a_reader_killed_at_any_instant_harms_nobody(quick: Callable[..., Any]) -> None:
+    ring = RolloutRingBuffer(16, 8, 17, 6, num_slots=2)
     instants = random.Random(2)
     number = 0
     for _ in range(KILLS):
-        ready = SharedFlag(context)
+        ready = SharedFlag()
         reader = quick(read_rollouts, ring, ready)
         left = instants.randrange(1, 40)
         while left:
@@ -371,9 +368,9 @@ def test_a_reader_killed_at_any_instant_harms_nobody(quick: Callable[..., Any], 
     ring.cleanup()
 
 
-def test_a_lock_owned_by_a_killed_process_is_free(quick: Callable[..., Any], context: SpawnContext) -> None:
-    ring = RolloutRingBuffer(*SIZES, ctx=context)
-    ready = SharedFlag(context)
+def test_a_lock_owned_by_a_killed_process_is_free(quick: Callable[..., Any]) -> None:
+    ring = RolloutRingBuffer(*SIZES)
+    ready = SharedFlag()
     holder = quick(hold_lock_until_killed, ring, ready)
     assert ready.wait(SPAWN_SECONDS)
     holder.kill()

@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from unilab.ipc.shared_memory import segments
 from unilab.ipc.shared_memory.wakeup import Deadline
 
 
-def test_a_flag_stays_set_for_everybody(spawn: Callable[..., Any], context: SpawnContext) -> None:
-    flag = SharedFlag(context)
+def test_a_flag_stays_set_for_everybody(spawn: Callable[..., Any]) -> None:
+    flag = SharedFlag()
     assert not flag.is_set()
     assert not flag.wait(0.01)
     waiters = [spawn(wait_for_flag, flag) for _ in range(2)]
@@ -30,8 +29,8 @@ def test_a_flag_stays_set_for_everybody(spawn: Callable[..., Any], context: Spaw
     assert flag.wait()
 
 
-def test_a_killed_waiter_harms_no_flag(quick: Callable[..., Any], context: SpawnContext) -> None:
-    flag = SharedFlag(context)
+def test_a_killed_waiter_harms_no_flag(quick: Callable[..., Any]) -> None:
+    flag = SharedFlag()
     waiter = quick(wait_for_flag, flag)
     waiter.kill()
     waiter.join()

@@ -3,7 +3,6 @@
 import pickle
 import threading
 from collections.abc import Callable
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import pytest
@@ -163,10 +162,10 @@ def test_a_lock_of_the_caller_is_entered_around_writes_only() -> None:
     sync.cleanup()
 
 
-def test_no_set_is_torn_while_another_process_writes(spawn: Callable[..., Any], context: SpawnContext) -> None:
+def test_no_set_is_torn_while_another_process_writes(spawn: Callable[..., Any]) -> None:
     specs = {f"layer{index}": ((97, 31), dtype) for index, dtype in enumerate(DTYPES[:8])}
     sync = SharedWeightSync(specs)
-    stop = SharedFlag(context)
+    stop = SharedFlag()
     writer = spawn(write_weights_for_ever, sync, stop)
     received = {key: torch.zeros(shape, dtype=dtype) for key, (shape, dtype) in specs.items()}
     last, changes = 0, 0
@@ -199,14 +198,12 @@ def test_a_writer_killed_while_writing_leaves_the_last_version(quick: Callable[.
     sync.cleanup()
 
 
-def test_writers_and_readers_killed_at_any_instant_harm_nobody(
-    quick: Callable[..., Any], context: SpawnContext
-) -> None:
+def test_writers_and_readers_killed_at_any_instant_harm_nobody(quick: Callable[..., Any]) -> None:
     specs = {"weight": ((300, 100), torch.float32), "steps": ((), torch.int64)}
     sync = SharedWeightSync(specs)
     received = {key: torch.zeros(shape, dtype=dtype) for key, (shape, dtype) in specs.items()}
     for round_number in range(8):
-        writer = quick(write_weights_for_ever, sync, SharedFlag(context))
+        writer = quick(write_weights_for_ever, sync, SharedFlag())
         start = sync.version
         while sync.version < start + 10 + round_number:
             assert writer.is_alive()

@@ -3,7 +3,7 @@
 import pickle
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -60,7 +60,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
             ) from error
         with self.env_factory() as env:
             layout = RolloutLayout.of(env, self.n_rollout_steps)
-        self._bell = SharedFlag(get_context("spawn"))
+        self._bell = SharedFlag()
         for index in range(self.n_workers):
             ring = RolloutRingBuffer(
                 layout.num_envs,

@@ -12,7 +12,6 @@ side can go on with. Taking the lock also orders the data before the words that 
 
 import functools
 from collections.abc import Callable, Mapping
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,6 @@ class RolloutRingBuffer(SharedBufferBase):
         create: make the ring, or attach to one that another process made with the same sizes.
         shm_name_prefix: attaching: the ``name`` of the ring; creating: a name to attach by instead of a generated one.
         fields: names, shapes and dtypes of a slot's arrays, instead of APPO's (``slot_fields``).
-        ctx: multiprocessing context of the processes that share it; spawn when None.
 
     A ring is picklable as an argument of a process that is being started, and arrives there attached.
 
@@ -116,7 +114,6 @@ class RolloutRingBuffer(SharedBufferBase):
         create: bool = True,
         shm_name_prefix: str | None = None,
         fields: Mapping[str, FieldSpec] | None = None,
-        ctx: BaseContext | None = None,
     ) -> None:
         self._sizes = (num_envs, num_steps, obs_dim, action_dim, critic_dim, num_slots)
         for label, size in zip(_SIZES, self._sizes, strict=True):
@@ -129,7 +126,7 @@ class RolloutRingBuffer(SharedBufferBase):
         self._fields = layout.fields
         self._physical = layout.copies
         self._write_slot: int | None = None
-        self._sync = (SharedFlag(ctx), SharedFlag(ctx)) if create else None
+        self._sync = (SharedFlag(), SharedFlag()) if create else None
         self.policy_version = 0
         """version of the weights that act in the rollout being written; stored with it by signal_write_done()"""
 

@@ -1,7 +1,6 @@
 """SAC and TD3 with workers that collect: the same run whatever the kind, settings, exploring, resume, failing."""
 
 import math
-import multiprocessing
 import threading
 
 import pytest
@@ -211,9 +210,8 @@ class InstantWorkers:
 
 def test_versions_of_free_workers_are_those_that_were_published_and_take_no_memory():
     workers = InstantWorkers()
-    context = multiprocessing.get_context("spawn")
-    bell = SharedFlag(context)
-    filler = _Filler(workers, bell, context)
+    bell = SharedFlag()
+    filler = _Filler(workers, bell)
     filler.ensure_running()
     sizes = set()
     for version in range(1, 61):

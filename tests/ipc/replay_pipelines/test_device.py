@@ -1,7 +1,6 @@
 """The pipeline that keeps a copy of the replay buffer: each row once, whole, and the batches of the buffer itself."""
 
 from collections.abc import Callable
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,8 @@ def test_loaded_contents_replace_those_copied() -> None:
     replay.cleanup()
 
 
-def test_nothing_is_torn_while_another_process_laps_it(quick: Callable[..., Any], context: SpawnContext) -> None:
-    replay, stop = buffer(20_000), SharedFlag(context)
+def test_nothing_is_torn_while_another_process_laps_it(quick: Callable[..., Any]) -> None:
+    replay, stop = buffer(20_000), SharedFlag()
     pipeline = DevicePipeline(replay, 512, "cpu", seed=0)
     writer = quick(add_until_stopped, replay, 256, stop)
     looks = 0

@@ -68,7 +68,7 @@ class CollectorGroup:
         segments.remove_leftovers()
 
     def _begin(self) -> None:
-        self.stop_event, self.interrupt = SharedFlag(self.ctx), SharedFlag(self.ctx)
+        self.stop_event, self.interrupt = SharedFlag(), SharedFlag()
         self._end: Deadline | None = None
 
     def start_collector(

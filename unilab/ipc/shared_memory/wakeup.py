@@ -7,8 +7,7 @@ import contextlib
 import os
 import select
 import time
-from multiprocessing import get_context
-from multiprocessing.context import BaseContext
+from multiprocessing.connection import Pipe
 
 
 class SharedFlag:
@@ -21,8 +20,8 @@ class SharedFlag:
     the others change it first and set the flag then; the waiter clears the flag first and looks then.
     """
 
-    def __init__(self, context: BaseContext | None = None) -> None:
-        self._receive, self._send = (context or get_context("spawn")).Pipe(duplex=False)
+    def __init__(self) -> None:
+        self._receive, self._send = Pipe(duplex=False)
         os.set_blocking(self._receive.fileno(), False)
         os.set_blocking(self._send.fileno(), False)
 

@@ -60,7 +60,7 @@ class TransitionSource(ABC):
             seed=derive_seed(config.seed, "replay"),
         )
         self.acted_version = 0
-        self.bell = SharedFlag(runner.ctx)
+        self.bell = SharedFlag()
         self._runner = runner
         self._lock_step = config.sync_collection
         self._fresh = state is not None and state["fresh"]

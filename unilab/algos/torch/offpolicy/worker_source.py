@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from multiprocessing.context import SpawnContext
 from typing import Any
 
 import torch
@@ -93,7 +92,7 @@ class WorkerSource(TransitionSource):
             on_stored=self._count,
             **(on_cluster if kind == "ray" else {}),
         )
-        self._filler = None if config.sync_collection else _Filler(self._workers, self.bell, runner.ctx)
+        self._filler = None if config.sync_collection else _Filler(self._workers, self.bell)
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:
         named = ExploringPolicy.weights(weights, exploring=self._env_steps < self._random_steps)
@@ -167,13 +166,13 @@ class WorkerSource(TransitionSource):
 class _Filler:
     """Stores what free-running workers make, in a thread of its own, through which all calls to them go."""
 
-    def __init__(self, workers: BaseDistributedWorkersWithBuffer, bell: SharedFlag, context: SpawnContext) -> None:
+    def __init__(self, workers: BaseDistributedWorkersWithBuffer, bell: SharedFlag) -> None:
         self._bell = bell  # set when something was stored, and when the thread has failed
         self.acted_version = 0
         """as ``publish`` counted, of the weights that acted in the newest rollout"""
         self._workers = workers
         self._thread = threading.Thread(target=self._run, name="filler", daemon=True)
-        self._stopping = SharedFlag(context)
+        self._stopping = SharedFlag()
         self._lock = threading.Lock()
         self._published = 0
         self._pending: dict[str, Tensor] | None = None
