@@ -60,7 +60,7 @@ class AutoresetVecEnv(VecEnv):
 
     @abstractmethod
     def _advance(self, actions: FloatArray) -> Failures:
-        """Step every row: write ``_obs``, ``_critic``, ``_reward``, ``_terminated``, ``_truncated``; tell failures.
+        """Step every row: write ``_obs``, ``_critic``, ``_reward``, ``_terminated``, ``_truncated``; return what failed.
 
         ``_truncated`` comes in all False and need not be written: the time limit is added to it.
         """

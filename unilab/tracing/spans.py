@@ -34,7 +34,7 @@ __all__ = ["TRACE_FILE", "merge", "recording", "span", "start", "stop", "timelin
 BATCH_SPANS = 1024
 """spans that a thread keeps, some 150 bytes each, before it writes them"""
 BATCH_NANOSECONDS = 1_000_000_000
-"""... and the time after which it writes fewer: what a killed process loses"""
+"""... and the time after which it writes fewer: a killed process loses what it has not written"""
 MAX_SPANS = 500_000
 """spans of one process, some 50 MB of trace.json; recording ends there, and the trace says so"""
 CUDA_TRACKS = 1 << 22

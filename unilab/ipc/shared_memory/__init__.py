@@ -1,1 +1,1 @@
-"""Segments, and what lies in them: latest values, mailboxes and wake-ups."""
+"""Segments of shared memory, and wake-ups between the processes that use them."""

@@ -36,7 +36,7 @@ ROOT = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempd
 _NAME = re.compile(r"unilab\.(?P<namespace>[0-9a-f]+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P<kind>[\w-]+?)(\.\d+)?")
 _numbers = itertools.count()
 LOCK_SECONDS = 4.0
-"""in which a lock that is held for microseconds must have become free; then its holder stands still"""
+"""to wait for a lock that is held for microseconds; one that is still held then has a holder that stands still"""
 _fence_lock = threading.Lock()
 
 
@@ -136,10 +136,11 @@ class Segment:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Enter alone, among all threads and processes; for a few stores (microseconds), which it also orders.
+        """Hold the segment's lock, which one thread of one process has at a time, and which orders memory accesses.
 
-        The kernel ends the lock of a process that dies. It belongs to the open file, which a forked process would share
-        and so keep locked after its parent's death: a forked process gives up the file at once.
+        It is for a few stores (microseconds). The kernel ends the lock of a process that dies. The lock belongs to the
+        open file, which a forked process would share and keep locked after its parent's death: a forked process gives
+        up the file at once.
 
         Raises:
             LockHeldError: another process held it for LOCK_SECONDS in which this one ran.
