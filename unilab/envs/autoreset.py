@@ -60,7 +60,7 @@ class AutoresetVecEnv(VecEnv):
 
     @abstractmethod
     def _advance(self, actions: FloatArray) -> Failures:
-        """Step every row: write ``_obs``, ``_critic``, ``_reward``, ``_terminated``, ``_truncated``; return what failed.
+        """Step every row: write ``_obs``, ``_critic``, ``_reward``, ``_terminated``, ``_truncated``. Return failures.
 
         ``_truncated`` comes in all False and need not be written: the time limit is added to it.
         """
