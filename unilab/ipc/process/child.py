@@ -41,11 +41,12 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """The report of an exception."""
+        data = None
         try:
-            data: bytes | None = pickle.dumps(error)
+            data = pickle.dumps(error)
             pickle.loads(data)
         except Exception:  # noqa: BLE001 - a foreign class may raise anything here; the traceback text goes in any case
-            data = None
+            data = None  # it would not survive the way there and back
         return cls("".join(traceback.format_exception(error)), data)
 
     def cause(self) -> BaseException | None:
