@@ -88,7 +88,7 @@ def costs_of(setting: Setting, kind: str) -> Costs:
     """The costs of one kind of workers."""
     config, policy = setting.config, setting.policy()
     share = partial(unit_environments, setting.env, setting.rows, config.sim_backend, {}, 1)
-    with RolloutWorker(share(), policy, setting.steps, seed=0) as worker:
+    with contextlib.closing(RolloutWorker(share(), policy, setting.steps, seed=0)) as worker:
         layout = worker.layout
         written = layout.allocate()
         rollouts = spent(lambda: worker.rollout(written))

@@ -160,7 +160,7 @@ def work(
     env_factory, policy = pickle.loads(pickled)
     newest = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in weights.param_shapes.items()}
     taken = ordered = 0
-    with closing(ring), closing(weights), RolloutWorker(env_factory(), policy, **job) as worker:
+    with closing(ring), closing(weights), closing(RolloutWorker(env_factory(), policy, **job)) as worker:
         while not stop.is_set():
             if orders is not None and ordered == 0:
                 connection.wait([orders, stop.fileno()])

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -106,7 +107,7 @@ class RolloutActor:
             return self._stopping or (wanted and len(self._finished) < queue_size)
 
         try:
-            with make() as worker:
+            with closing(make()) as worker:
                 self._worker = worker
                 while True:
                     with self._changed:
