@@ -90,16 +90,6 @@ def test_an_error_of_the_engine_ends_the_row_alone() -> None:
         assert env.step(actions(env, 4)).faults == ()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_bad_actions_are_faults_of_their_row(value: float) -> None:
-    with new("Walker2d") as env:
-        before = env.obs.copy()
-        bad = actions(env, 1)
-        bad[BAD, 3] = value
-        assert_row_failed(env.step(bad), "action", 1, before)
-        assert env.step(actions(env, 2)).faults == ()
-
-
 def test_bad_reward_and_observation_of_a_task_are_found() -> None:
     push = np.zeros((ROWS, 1), dtype=np.float32)
     push[BAD] = 1

@@ -27,15 +27,6 @@ from unilab.ipc import SharedFlag
 KILLS = 10
 
 
-def test_a_spawned_process_gets_it_attached(spawn: Callable[..., Any]) -> None:
-    replay = buffer(100)
-    writer = spawn(add_range, replay, 0, 250, 32)
-    writer.join(SPAWN_SECONDS)
-    assert writer.exitcode == 0
-    assert contents(replay) == list(range(150, 250))
-    replay.cleanup()
-
-
 @pytest.mark.parametrize(("capacity", "batch"), [(20_000, 1024), (20_000, 4096), (3000, 64)])
 def test_millions_of_rows_and_none_is_torn(capacity: int, batch: int, quick: Callable[..., Any]) -> None:
     rows = 2_000_000 if batch > 64 else 200_000

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -166,34 +165,6 @@ def test_what_belongs_to_another_user_is_left_alone(monkeypatch: pytest.MonkeyPa
         with pytest.raises(FileNotFoundError, match="0 shared-memory segments are called 'someone'"):
             segments.attach("someone")
     assert segments.remove_leftovers() == [LEFTOVER]
-
-
-AS_NOBODY = """
-import os, pathlib, sys
-from unilab.ipc.shared_memory import segments
-segments.ROOT = pathlib.Path(sys.argv[1])
-os.setuid(65534)
-print(segments.remove_leftovers())
-"""
-
-
-def test_a_leftover_of_another_user_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    if os.geteuid() != 0 or sys.platform != "linux":
-        pytest.skip("only root can be two users")
-    with tempfile.TemporaryDirectory() as folder:  # one that both users may enter, as /dev/shm is
-        root = Path(folder)
-        root.chmod(0o1777)
-        roots, nobodys = (root / f"{LEFTOVER}-{user}" for user in ("root", "nobody"))
-        roots.touch()
-        nobodys.touch()
-        os.chown(nobodys, 65534, 65534)
-        done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True, timeout=60)
-        assert done.stdout == f"{[nobodys.name]}\n", done.stderr
-        nobodys.touch()
-        os.chown(nobodys, 65534, 65534)
-        monkeypatch.setattr(segments, "ROOT", root)
-        assert segments.remove_leftovers() == [roots.name]
-        assert nobodys.exists()
 
 
 def test_a_forked_process_holds_no_lock() -> None:
