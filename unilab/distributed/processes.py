@@ -150,11 +150,8 @@ def work(
     """A worker process: makes rollouts until it is told to stop.
 
     Args:
-        stop: ends it.
         pickled: the factory of its environment, and its policy.
         job: further arguments of its ``RolloutWorker``.
-        ring: where its rollouts go.
-        weights: of the policy, with its version.
         orders: in step, how many rollouts to make; None: as many as fit.
     """
     env_factory, policy = pickle.loads(pickled)

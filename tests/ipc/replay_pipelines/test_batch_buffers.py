@@ -71,10 +71,3 @@ def test_a_stream_buffer_orders_host_copy_and_learner() -> None:
         "learner records released",
     ]
     assert device.log == ["learner records released", *once, *once, "host waits for copied"]
-
-
-def test_a_plain_buffer_copies_to_a_device_without_streams() -> None:
-    buffer = BatchBuffer((2, 3), torch.device("meta"))
-    seen = []
-    buffer.fill(lambda out: seen.append((out.device.type, list(out.shape))))
-    assert (seen, buffer.packed.device.type) == ([("cpu", [2, 3])], "meta")

@@ -24,7 +24,6 @@ def build_pipeline(
     """The pipeline that ``choose_kind`` chooses, for a learner on ``device``.
 
     Args:
-        replay: where the rows come from.
         batch_size: transitions a batch, B.
         seed: of the generator on the device, for the kind that has one; the others draw with the replay buffer's.
 

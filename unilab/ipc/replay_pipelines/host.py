@@ -32,8 +32,8 @@ class BatchBuffer:
     Args:
         shape: [B, W] of the packed batch.
         device: where the learner reads it.
-        stream: the copy stream, shared by all buffers of a pipeline; None: everything happens in the order of the
-            calls.
+        stream: the copy stream, shared by all buffers of a pipeline; None: the learner is on the CPU, where everything
+            happens in the order of the calls.
         module: torch's module of the device, torch.cuda or one with the same Stream, Event and current_stream.
     """
 
@@ -41,8 +41,7 @@ class BatchBuffer:
         cuda = device.type == "cuda"
         self.packed = torch.empty(shape, dtype=torch.float32, device=device)
         """[B, W] on the learner's device"""
-        on_host = device.type == "cpu" and stream is None
-        self._host = self.packed if on_host else torch.empty(shape, dtype=torch.float32, pin_memory=cuda)
+        self._host = self.packed if stream is None else torch.empty(shape, dtype=torch.float32, pin_memory=cuda)
         self._device, self._stream, self._module = device, stream, module
         if stream is not None:
             if cuda:  # dropped without close(), the allocator keeps the memory until the copy stream is done with it
@@ -62,9 +61,6 @@ class BatchBuffer:
                 self._stream.wait_event(self._released)
                 self.packed.copy_(self._host, non_blocking=True)
                 self._copied.record(self._stream)
-        elif self._host is not self.packed:
-            with span("copy"):
-                self.packed.copy_(self._host)
 
     def hand_out(self) -> None:
         """What is queued on the current stream from now on sees the batch."""
