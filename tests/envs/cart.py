@@ -33,12 +33,6 @@ class Cart(MujocoVecEnv):
     def load_model(self) -> mujoco.MjModel:
         return mujoco.MjModel.from_xml_string(XML)
 
-    def observation_size(self) -> int:
-        return 1
-
-    def critic_size(self) -> int:
-        return 2
-
     def observe(self, state: State) -> Array:
         return state.xp.where(state.qpos > self.settings.blind_above, np.inf, state.qpos)
 

@@ -92,11 +92,6 @@ class NoTerminated(Cart):
         return -np.abs(state.qpos[:, 0]), None
 
 
-class FewNumbers(Cart):
-    def observation_size(self) -> int:
-        return 3
-
-
 class AllRows(Cart):
     def observe(self, state: Any) -> Any:
         return self.qpos

@@ -28,11 +28,10 @@ MISTAKES = [
         "Image",
         "observation_space is an image (8, 8, 3): images are not supported, because the policies take one vector",
     ),
-    ("NoObservation", "NoObservation: observe() returned None; expected an array of shape (2, 1)"),
+    ("NoObservation", "NoObservation: observe() returned None; expected an array of shape (2, numbers of a row)"),
     ("RewardAlone", "evaluate() returned an array of shape (2,) and type float64; expected a tuple (reward, term"),
     ("RewardColumn", "evaluate() returned as reward an array of shape (2, 1) and type float64; expected an array of "),
     ("NoTerminated", "evaluate() returned as terminated None; expected an array of shape (2,)"),
-    ("FewNumbers", "observe() returned an array of shape (2, 1) and type float64; expected an array of shape (2, 3)"),
     ("AllRows", "observe() returned an array of shape (2, 1) and type float64; expected an array of shape (1, 1)"),
     ("NoSuchField", "AttributeError: 'State' object has no attribute 'qacc' ("),
     (

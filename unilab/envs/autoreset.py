@@ -25,18 +25,18 @@ class AutoresetVecEnv(VecEnv):
         self,
         num_envs: int,
         *,
-        obs_dim: int,
+        obs_dim: int = 0,
         action_low: np.ndarray,
         action_high: np.ndarray,
-        critic_dim: int,
+        critic_dim: int = 0,
         max_episode_steps: int | None,
         num_threads: int,
         seed: int | None,
     ) -> None:
-        """Allocate the buffers; ``action_low`` and ``action_high`` are [A]."""
+        """``action_low`` and ``action_high`` are [A]; widths that are not known yet are those of ``_allocate``."""
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.num_envs, self.obs_dim, self.critic_dim = num_envs, obs_dim, critic_dim
+        self.num_envs = num_envs
         self.action_low = np.asarray(action_low, dtype=np.float32)
         self.action_high = np.asarray(action_high, dtype=np.float32)
         self.action_dim = self.action_low.size
@@ -48,13 +48,18 @@ class AutoresetVecEnv(VecEnv):
         self.steps_made = 0
         """env steps of each row since training began: progress, for a curriculum"""
         self._ready = self._closed = False
+        self._reward = np.zeros(num_envs, dtype=np.float32)
+        self._terminated, self._truncated, self._ended = np.zeros((3, num_envs), dtype=bool)
+        self._allocate(obs_dim, critic_dim)
+
+    def _allocate(self, obs_dim: int, critic_dim: int) -> None:
+        """Make the buffers of observations of these widths."""
+        self.obs_dim, self.critic_dim, num_envs = obs_dim, critic_dim, self.num_envs
         # The observation before the step outlives it: it is the final one of a row whose simulation fails.
         self._obs, self._previous_obs = np.zeros((2, num_envs, obs_dim), dtype=np.float32)
         self._critic, self._previous_critic = np.zeros((2, num_envs, critic_dim), dtype=np.float32)
         self._final_obs = np.zeros((num_envs, obs_dim), dtype=np.float32)
         self._final_critic = np.zeros((num_envs, critic_dim), dtype=np.float32)
-        self._reward = np.zeros(num_envs, dtype=np.float32)
-        self._terminated, self._truncated, self._ended = np.zeros((3, num_envs), dtype=bool)
 
     # What a subclass provides.
 

@@ -64,7 +64,6 @@ class GymnasiumVecEnv(AutoresetVecEnv):
             obs_dim=spaces.flatdim(first.observation_space),
             action_low=bounds.low,
             action_high=bounds.high,
-            critic_dim=0,
             max_episode_steps=max_episode_steps,
             num_threads=1,
             seed=seed,

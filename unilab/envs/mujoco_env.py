@@ -143,10 +143,8 @@ class MujocoVecEnv(AutoresetVecEnv):
         low, high = self.action_bounds()
         super().__init__(
             num_envs,
-            obs_dim=self.observation_size(),
             action_low=low,
             action_high=high,
-            critic_dim=self.critic_size(),
             max_episode_steps=self.settings.max_episode_steps,
             num_threads=num_threads or usable_cores(),
             seed=seed,
@@ -165,16 +163,23 @@ class MujocoVecEnv(AutoresetVecEnv):
         self._before = self.batch.state.copy()
         self.state = self.bind_state()
         self.before = self.state.rows(np.arange(num_envs))
+        self._allocate(self._width("observe"), self._width("observe_critic"))
+
+    def _width(self, method: str) -> int:
+        """Numbers that a row observes, asked when nothing is computed yet; 0: no privileged observation."""
+        with np.errstate(all="ignore"):
+            seen = getattr(self, method)(self.state)
+        if seen is None and method == "observe_critic":
+            return 0
+        if np.ndim(seen) != 2 or len(seen) != self.num_envs:
+            raise self._mistake(method, seen, f"an array of shape ({self.num_envs}, numbers of a row)")
+        return seen.shape[1]
 
     # What a task provides.
 
     @abstractmethod
-    def observation_size(self) -> int:
-        """O, from ``model`` and ``settings`` alone: the rest does not exist yet when this is called."""
-
-    @abstractmethod
     def observe(self, state: Any) -> Array:
-        """The observation [K, O] of the K rows of ``state``."""
+        """The observation [K, O] of the K rows of ``state``; also called before the first episode, which tells O."""
 
     @abstractmethod
     def evaluate(self, before: Any, actions: Array, state: Any) -> tuple[Array, Array]:
@@ -204,7 +209,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         return False
 
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest action [A], asked like ``observation_size``; by default the limits of the controls."""
+        """Lowest and highest action [A], from ``model`` and ``settings`` alone; by default the controls' limits."""
         limited = self.model.actuator_ctrllimited.astype(bool)
         low, high = self.model.actuator_ctrlrange.T
         return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
@@ -220,12 +225,9 @@ class MujocoVecEnv(AutoresetVecEnv):
         as well is saved and loaded with the state. The positions are placed and nothing is computed yet.
         """
 
-    def critic_size(self) -> int:
-        """C, called like ``observation_size``; 0: no privileged observation."""
-        return 0
-
-    def observe_critic(self, state: Any) -> Array:
-        """The privileged observation [K, C] of the K rows of ``state``; called if ``critic_size`` is not 0."""
+    def observe_critic(self, state: Any) -> Array | None:
+        """The privileged observation [K, C] of the K rows of ``state``; None: there is none."""
+        return None
 
     def bind_state(self) -> State:
         """The arrays that the task's functions are given, as live views [N, ...] of ``batch`` or arrays of its own.

@@ -74,11 +74,6 @@ class Ant(ContactForcesVecEnv):
             known = ", ".join(self.model.body(i).name for i in range(self.model.nbody))
             raise SettingsError("main_body", f"the model has no body {body!r}; it has: {known}") from None
 
-    def observation_size(self) -> int:
-        skipped = 2 * self.settings.exclude_current_positions_from_observation
-        forces = 6 * (self.model.nbody - 1) * self.settings.include_cfrc_ext_in_observation
-        return self.model.nq + self.model.nv - skipped + forces
-
     def observe(self, state: AntState) -> Array:
         first = 2 * self.settings.exclude_current_positions_from_observation
         parts = [state.qpos[:, first:], state.qvel]

@@ -26,9 +26,6 @@ class HalfCheetah(MujocoVecEnv):
     settings_class = HalfCheetahSettings
     settings: HalfCheetahSettings
 
-    def observation_size(self) -> int:
-        return self.model.nq + self.model.nv - int(self.settings.exclude_current_positions_from_observation)
-
     def observe(self, state: State) -> Array:
         first = int(self.settings.exclude_current_positions_from_observation)
         return state.xp.concat([state.qpos[:, first:], state.qvel], axis=1)

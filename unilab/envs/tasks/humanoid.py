@@ -66,13 +66,6 @@ class HumanoidBase(ContactForcesVecEnv):
             self.qpos, self.qvel, x, bind("cinert"), bind("cvel"), bind("qfrc_actuator"), self.new_forces()
         )
 
-    def observation_size(self) -> int:
-        settings, bodies, joints = self.settings, self.model.nbody - 1, self.model.nv - ROOT
-        size = self.model.nq + self.model.nv - 2 * settings.exclude_current_positions_from_observation
-        size += bodies * (10 * settings.include_cinert_in_observation + 6 * settings.include_cvel_in_observation)
-        size += joints * settings.include_qfrc_actuator_in_observation
-        return size + 6 * bodies * settings.include_cfrc_ext_in_observation
-
     def observe(self, state: HumanoidState) -> Array:
         settings, rows = self.settings, len(state.qpos)
         parts = [state.qpos[:, 2 * settings.exclude_current_positions_from_observation :], state.qvel]

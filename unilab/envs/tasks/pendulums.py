@@ -28,9 +28,6 @@ class InvertedPendulum(MujocoVecEnv):
     model_file = "inverted_pendulum.xml"
     settings_class = InvertedPendulumSettings
 
-    def observation_size(self) -> int:
-        return self.model.nq + self.model.nv
-
     def observe(self, state: State) -> Array:
         return state.xp.concat([state.qpos, state.qvel], axis=1)
 
@@ -66,9 +63,6 @@ class InvertedDoublePendulum(MujocoVecEnv):
 
     def bind_state(self) -> PolesState:
         return PolesState(self.qpos, self.qvel, self.batch.bind("site_xpos"), self.batch.bind("qfrc_constraint"))
-
-    def observation_size(self) -> int:
-        return 9
 
     def observe(self, state: PolesState) -> Array:
         xp, angles = state.xp, state.qpos[:, 1:]

@@ -34,9 +34,6 @@ class PlanarWalker(MujocoVecEnv):
     def healthy(self, state: State) -> Array:
         """[N] whether the state is within the healthy ranges."""
 
-    def observation_size(self) -> int:
-        return self.model.nq + self.model.nv - int(self.settings.exclude_current_positions_from_observation)
-
     def observe(self, state: State) -> Array:
         first = int(self.settings.exclude_current_positions_from_observation)
         speeds = state.xp.clip(state.qvel, -MAX_OBSERVED_SPEED, MAX_OBSERVED_SPEED)

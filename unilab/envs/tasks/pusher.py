@@ -56,9 +56,6 @@ class Pusher(MujocoVecEnv):
         self._tip, self._cylinder, self._goal = (self.model.body(name).id for name in ("tips_arm", "object", "goal"))
         return PusherState(self.qpos, self.qvel, self.batch.bind("xpos"))
 
-    def observation_size(self) -> int:
-        return 2 * JOINTS + 9
-
     def observe(self, state: PusherState) -> Array:
         places = [state.xpos[:, body] for body in (self._tip, self._cylinder, self._goal)]
         return state.xp.concat([state.qpos[:, :JOINTS], state.qvel[:, :JOINTS], *places], axis=1)

@@ -46,9 +46,6 @@ class Reacher(MujocoVecEnv):
         self._tip, self._target = self.model.body("fingertip").id, self.model.body("target").id
         return ReacherState(self.qpos, self.qvel, self.batch.bind("xpos"))
 
-    def observation_size(self) -> int:
-        return 10
-
     def observe(self, state: ReacherState) -> Array:
         xp, angles = state.xp, state.qpos[:, :2]
         away = state.xpos[:, self._tip, :2] - state.xpos[:, self._target, :2]

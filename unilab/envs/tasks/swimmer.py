@@ -25,9 +25,6 @@ class Swimmer(MujocoVecEnv):
     settings_class = SwimmerSettings
     settings: SwimmerSettings
 
-    def observation_size(self) -> int:
-        return self.model.nq + self.model.nv - 2 * self.settings.exclude_current_positions_from_observation
-
     def observe(self, state: State) -> Array:
         first = 2 * self.settings.exclude_current_positions_from_observation
         return state.xp.concat([state.qpos[:, first:], state.qvel], axis=1)
