@@ -193,7 +193,7 @@ class MujocoVecEnv(AutoresetVecEnv):
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions [count, nq] and velocities [count, nv] of ``count`` new episodes: the model's, with reset noise."""
         qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        return qpos, self.init_qvel + self.uniform_noise(count, self.model.nv)
+        return qpos, self.init_qvel + self.velocity_noise(count, self.model.nv)
 
     def load_model(self) -> mujoco.MjModel:
         """The compiled model, by default that of ``model_file``."""
@@ -276,6 +276,9 @@ class MujocoVecEnv(AutoresetVecEnv):
     def normal_noise(self, count: int, size: int) -> np.ndarray:
         """[count, size] normal with standard deviation ``reset_noise_scale``."""
         return self.settings.reset_noise_scale * self.rng.standard_normal((count, size))
+
+    velocity_noise = uniform_noise
+    """the noise of the initial velocities; a task that has the other one names that"""
 
     def set_state(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> FloatArray:
         """Begin new episodes in rows ``ids`` (ascending) at qpos [K, nq], qvel [K, nv].

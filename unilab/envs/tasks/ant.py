@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unilab.envs.contact_forces import ContactForcesVecEnv
-from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, State
+from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, MujocoVecEnv, State
 from unilab.settings import SettingsError
 
 
@@ -55,6 +55,7 @@ class Ant(ContactForcesVecEnv):
     model_file = "ant.xml"
     settings_class = AntSettings
     settings: AntSettings
+    velocity_noise = MujocoVecEnv.normal_noise
     state: AntState
 
     def bind_state(self) -> AntState:
@@ -96,11 +97,6 @@ class Ant(ContactForcesVecEnv):
         xp, height = state.xp, state.qpos[:, 2]
         finite = xp.isfinite(state.qpos).all(axis=1) & xp.isfinite(state.qvel).all(axis=1)
         return finite & (low <= height) & (height <= high)
-
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.normal_noise(count, self.model.nv)
-        return qpos, qvel
 
     def after_reset(self, ids: NDArray[np.int64]) -> None:
         self.state.xy[ids] = self._xpos[ids, self._main_body, :2]

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from unilab.envs.mujoco_env import Array, Finite, MujocoSettings, MujocoVecEnv, State
 
 
@@ -25,6 +23,7 @@ class HalfCheetah(MujocoVecEnv):
     model_file = "half_cheetah.xml"
     settings_class = HalfCheetahSettings
     settings: HalfCheetahSettings
+    velocity_noise = MujocoVecEnv.normal_noise
 
     def observe(self, state: State) -> Array:
         first = int(self.settings.exclude_current_positions_from_observation)
@@ -34,8 +33,3 @@ class HalfCheetah(MujocoVecEnv):
         x_velocity = (state.qpos[:, 0] - before.qpos[:, 0]) / self.dt
         forward = self.settings.forward_reward_weight * x_velocity
         return forward - self.settings.ctrl_cost_weight * self.action_cost(actions), False
-
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.normal_noise(count, self.model.nv)
-        return qpos, qvel

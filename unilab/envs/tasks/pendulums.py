@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from unilab.envs.mujoco_env import Array, Finite, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
 
 MAX_ANGLE = 0.2
@@ -60,6 +58,7 @@ class InvertedDoublePendulum(MujocoVecEnv):
     model_file = "inverted_double_pendulum.xml"
     settings_class = InvertedDoublePendulumSettings
     settings: InvertedDoublePendulumSettings
+    velocity_noise = MujocoVecEnv.normal_noise
 
     def bind_state(self) -> PolesState:
         return PolesState(self.qpos, self.qvel, self.batch.bind("site_xpos"), self.batch.bind("qfrc_constraint"))
@@ -76,8 +75,3 @@ class InvertedDoublePendulum(MujocoVecEnv):
         distance = 0.01 * x**2 + (height - 2) ** 2
         speed = 1e-3 * state.qvel[:, 1] ** 2 + 5e-3 * state.qvel[:, 2] ** 2
         return self.settings.healthy_reward * ~fallen - distance - speed, fallen
-
-    def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self.init_qpos + self.uniform_noise(count, self.model.nq)
-        qvel = self.init_qvel + self.normal_noise(count, self.model.nv)
-        return qpos, qvel
