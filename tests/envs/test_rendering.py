@@ -70,10 +70,11 @@ def test_a_video_shows_the_first_four_environments(tmp_path):
 
 @pytest.mark.parametrize("name", tried(VELOCITY)[:1])
 def test_a_robots_command_and_velocity_are_drawn(name):
-    with make(name, 2, seed=0) as env:
+    with make(name, 2, env_cfg_override={"terrain": "stairs"}, seed=0) as env:
         env.reset()
         model = env.visible_model()
         assert model.nq == env.model.nq and model.nmesh > 0
+        np.testing.assert_array_equal(model.hfield_data, env.model.hfield_data)
         scene = mujoco.MjvScene(model, 100)
         env.state.command[1] = 0.5, 0.0, 0.3
         env.qpos[1, 3:7] = np.sqrt(0.5), 0, 0, np.sqrt(0.5)  # it looks to the left

@@ -321,7 +321,7 @@ class Velocity(MujocoVecEnv):
         }
 
     def visible_model(self) -> mujoco.MjModel:
-        return build(self.robot, self.settings.contacts, self.settings.friction, visible=True)
+        return build(self.robot, self.settings.contacts, self.settings.friction, self._ground, visible=True)
 
     def annotate(self, scene: mujoco.MjvScene, row: int) -> None:
         """The commanded velocity as a blue arrow, the velocity as a green one, and both turn rates."""
