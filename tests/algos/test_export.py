@@ -156,6 +156,8 @@ def test_the_verb_writes_and_says_what_is_missing(checkpoint, tmp_path, monkeypa
     assert told["onnx"] == file and told["metadata"]["trainer"] == "td3"
     assert cli.main(["export", source, "--onnx", str(tmp_path / "none" / "policy.onnx")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    assert cli.main(["export", source, "--onnx", str(tmp_path)]) == 1
+    assert "is a folder; name a file" in capsys.readouterr().err
     assert cli.main(["export", str(tmp_path / "none.pt"), "--onnx", file]) == 1
     assert "no such checkpoint" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else sys)

@@ -132,6 +132,9 @@ def test_without_a_library_its_packages_are_named(no_gl):
     no_gl.setenv("MUJOCO_GL", "osmesa")
     with pytest.raises(RenderingError, match=r"by osmesa, which this machine lacks: apt-get install libosmesa6"):
         offscreen.choose()
+    no_gl.setenv("MUJOCO_GL", "disable")
+    with pytest.raises(RenderingError, match="MUJOCO_GL=disable: MuJoCo draws with egl, osmesa or glfw; unset it"):
+        offscreen.choose()
 
 
 def test_what_cannot_be_shown_is_one_line(no_gl, tmp_path, capsys):
@@ -142,6 +145,9 @@ def test_what_cannot_be_shown_is_one_line(no_gl, tmp_path, capsys):
     checkpoint = untrained(tmp_path / "c.pt", "CartPole-v1")
     assert "give it a name that ends with .mp4" in told(checkpoint, "--video", tmp_path / "out.avi")
     assert "there is no folder" in told(checkpoint, "--video", tmp_path / "none" / "out.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    assert "is a folder; name a file" in told(checkpoint, "--video", tmp_path / "folder.mp4")
+    (tmp_path / "folder.mp4").rmdir()
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         no_gl.delenv(name, raising=False)
     assert "there is no display for a window here" in told(checkpoint, "--view")

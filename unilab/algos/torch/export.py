@@ -15,7 +15,7 @@ from torch.onnx.errors import OnnxExporterError
 
 from unilab.algos.torch.policy import FloatArray, Policy, restored
 from unilab.envs import VecEnv
-from unilab.errors import UserError
+from unilab.errors import UserError, check_writable
 from unilab.run.loop import plain, trainer_name
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -60,6 +60,7 @@ def export_onnx(checkpoint: str | Path, path: str | Path, seed: int = 0) -> dict
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its environment cannot be made here.
+        UserError: the file cannot be written.
         ExportError: a package is missing, the network cannot be exported, or the file computes something else; there
             is no new file then.
     """
@@ -67,8 +68,7 @@ def export_onnx(checkpoint: str | Path, path: str | Path, seed: int = 0) -> dict
         remedy = "pip install -e '.[onnx]' in this project's checkout"
         raise ExportError(f"an ONNX file needs {', '.join(missing)}, which this interpreter has not: {remedy}")
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ExportError(f"{path}: there is no folder {path.parent}; make it, or choose another place")
+    check_writable(path)
     with restored(checkpoint, ENVS, seed) as (policy, env, saved):
         metadata = _metadata(policy, env, saved["progress"])
         observations = _observations(policy, env, seed)

@@ -21,8 +21,10 @@ def choose() -> None:
         RenderingError: there is none, or not the one that is set.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if not sys.platform.startswith("linux") or (wanted and wanted not in LIBRARIES):
+    if not sys.platform.startswith("linux") or wanted == "glfw":
         return
+    if wanted and wanted not in LIBRARIES:
+        raise RenderingError(f"MUJOCO_GL={wanted}: MuJoCo draws with {', '.join(LIBRARIES)} or glfw; unset it")
     names = [wanted] if wanted else [*LIBRARIES]
     here = [name for name in names if ctypes.util.find_library(LIBRARIES[name][0])]
     if not here:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from unilab.envs.rendering import offscreen
 from unilab.envs.rendering.offscreen import RenderingError
 from unilab.envs.vec_env import VecEnv
+from unilab.errors import check_writable
 
 if TYPE_CHECKING:
     from unilab.envs.rendering.pictures import Pictures
@@ -27,15 +28,14 @@ class Video:
     loads MuJoCo, which then draws without a window.
 
     Raises:
-        RenderingError: a package or a library is missing, or the file cannot be written.
+        UserError: a package or a library is missing, or the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.suffix != ".mp4":
             raise RenderingError(f"{path}: a video is an MP4 file; give it a name that ends with .mp4")
-        if not self.path.parent.is_dir():
-            raise RenderingError(f"{path}: there is no folder {self.path.parent}; make it, or choose another place")
+        check_writable(self.path)
         if importlib.util.find_spec("av") is None:
             remedy = "pip install -e '.[video]' in this project's checkout"
             raise RenderingError(f"a video needs the package av, which this interpreter has not: {remedy}")
