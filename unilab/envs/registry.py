@@ -1,7 +1,8 @@
 """Names of environments.
 
 A name is a registered one (``HalfCheetah``), ``module:attribute``, or a gymnasium id (``Pendulum-v1``). Processes
-are spawned: what ``register`` adds is known only where it ran, ``module:attribute`` works everywhere.
+are spawned: what ``register`` adds is known only where it ran, ``module:attribute`` works everywhere. A ``Robot``
+stands for the task in which it follows velocities.
 """
 
 import difflib
@@ -10,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from unilab.envs.robots.robot import Robot
 from unilab.envs.vec_env import EnvDims, EnvironmentMistake, Factory, VecEnv
 from unilab.settings import SettingsError, nearest
 
@@ -27,15 +29,13 @@ _FACTORIES: dict[str, Factory | str] = {
     "Pusher": "unilab.envs.tasks.pusher:Pusher",
     "Reacher": "unilab.envs.tasks.reacher:Reacher",
     "Swimmer": "unilab.envs.tasks.swimmer:Swimmer",
-    "Velocity-Barkour": "unilab.envs.tasks.velocity.robots:VelocityBarkour",
-    "Velocity-G1": "unilab.envs.tasks.velocity.robots:VelocityG1",
-    "Velocity-Go1": "unilab.envs.tasks.velocity.robots:VelocityGo1",
-    "Velocity-Go2": "unilab.envs.tasks.velocity.robots:VelocityGo2",
-    "Velocity-H1": "unilab.envs.tasks.velocity.robots:VelocityH1",
-    "Velocity-Spot": "unilab.envs.tasks.velocity.robots:VelocitySpot",
-    "Velocity-T1": "unilab.envs.tasks.velocity.robots:VelocityT1",
     "Walker2d": "unilab.envs.tasks.walker2d:Walker2d",
 }
+_ROBOTS = {
+    f"Velocity-{name}": f"unilab.envs.robots.{name.lower()}:{name.upper()}"
+    for name in ("Barkour", "G1", "Go1", "Go2", "H1", "Spot", "T1")
+}
+_FACTORIES |= _ROBOTS
 
 
 def register(name: str, factory: Factory | str) -> None:
@@ -125,7 +125,7 @@ def _find(name: str) -> Factory:
 
 
 def _import(path: str) -> Factory:
-    """The factory at ``module:attribute``; a gymnasium environment class or id there is adapted."""
+    """The factory at ``module:attribute``: of a gymnasium class or id its adapter, of a robot its task."""
     module_name, attribute = path.split(":", 1)
     try:
         module = importlib.import_module(module_name)
@@ -137,13 +137,17 @@ def _import(path: str) -> Factory:
     if found is None:
         there = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
         return _gymnasium(attribute, f"'{path}': module '{module_name}' has no '{attribute}'", there)
+    if isinstance(found, Robot):
+        from unilab.envs.tasks.velocity.task import with_robot
+
+        return with_robot(found)
     is_class = isinstance(found, type)
     if isinstance(found, type) and not issubclass(found, VecEnv):
         from unilab.envs.gymnasium_adapter import adapter_of_class
 
         return adapter_of_class(found)
     if not callable(found):
-        raise ValueError(f"environment '{path}' is a {type(found).__name__}; it must be a factory or a class")
+        raise ValueError(f"environment '{path}' is a {type(found).__name__}; it must be a factory, a class or a Robot")
     return found if is_class else _checked(path, found)
 
 

@@ -2,19 +2,23 @@
 
 import pytest
 
-from unilab.envs import names
+from unilab.envs import names, registry
 from unilab.envs.robots.models import installed_folders
-from unilab.envs.tasks.velocity import robots
+from unilab.envs.robots.robot import Robot
 
 VELOCITY = sorted(name for name in names() if name.startswith("Velocity-"))
+
+
+def robot(name: str) -> Robot:
+    """Of a registered environment."""
+    return registry._find(name).robot  # type: ignore[attr-defined]
 
 
 def missing(name: str) -> bool:
     """Whether the model of a registered environment is in no data wheel."""
     if not name.startswith("Velocity-"):
         return False
-    robot = getattr(robots, name.replace("-", "")).robot
-    return not any((folder / robot.model).is_file() for folder in installed_folders())
+    return not any((folder / robot(name).model).is_file() for folder in installed_folders())
 
 
 def tried(environments: list[str]) -> list[object]:

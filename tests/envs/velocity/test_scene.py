@@ -4,14 +4,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from tests.envs.robots.here import VELOCITY, tried
+from tests.envs.robots.here import VELOCITY, robot, tried
 from unilab.envs.robots.robot import Robot
-from unilab.envs.tasks.velocity import robots
 from unilab.envs.tasks.velocity.scene import build, feet, standing
-
-
-def robot(name: str) -> Robot:
-    return getattr(robots, name.replace("-", "")).robot
 
 
 @pytest.mark.parametrize("name", tried(VELOCITY))

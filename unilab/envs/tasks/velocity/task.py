@@ -455,3 +455,9 @@ class Velocity(MujocoVecEnv):
     def _like(self, state: State, constant: np.ndarray) -> Array:
         """A constant as an array of the state's kind."""
         return state.xp.asarray(constant, dtype=state.qpos.dtype)
+
+
+def with_robot(robot: Robot) -> type[Velocity]:
+    """The task of this robot."""
+    made: type[Velocity] = type("Velocity", (Velocity,), {"robot": robot})
+    return made
