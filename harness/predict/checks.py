@@ -1,6 +1,6 @@
 """The mistakes in a suite's settings on this machine, each with its line, and the part of the suite that applies here.
 
-Nothing is created. Nothing is started but a few steps of an environment that is not ours.
+Nothing is created. Nothing is started but a few steps of an environment that is not ours, or of a robot.
 """
 
 import dataclasses
@@ -307,7 +307,8 @@ def try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
 def try_environment(
     document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]
 ) -> list[str]:
-    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started.
+    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started; or of
+    a robot, whose model may be missing.
 
     Args:
         groups: settings, by where in the document they stand.
@@ -318,10 +319,10 @@ def try_environment(
     Raises:
         InputError: its code does not do what is asked of it, or this trainer cannot train in it.
     """
-    from unilab.envs import names
+    from unilab.envs.registry import is_robot, names
 
     notes: list[str] = []
-    if trainer.unilab_environments and env not in names():
+    if trainer.unilab_environments and (env not in names() or is_robot(env)):
         from unilab.envs.check import check
 
         settings = {name: value for group in groups.values() for name, value in group.items()}

@@ -56,6 +56,11 @@ def names() -> list[str]:
     return sorted(_FACTORIES)
 
 
+def is_robot(name: str) -> bool:
+    """Whether it is the registered name of a robot, whose model may not be on this machine."""
+    return name in _ROBOTS
+
+
 def make(
     name: str,
     num_envs: int,

