@@ -46,8 +46,8 @@ class SB3Config(ForeignConfig):
     n_envs: PositiveInt = 1
     vec_env: Placement[Literal["dummy", "subproc"]] = "dummy"
     """environments one after the other in the learner's process, or each in a process of its own"""
-    normalize: bool = False
-    """``VecNormalize`` of observations and of the rewards that are learned from; returns stay those of the task"""
+    normalize: bool | Literal["observations"] = False
+    """``VecNormalize`` of observations, and if true of the rewards that are learned from; returns stay the task's"""
     gamma: Fraction = 0.99
     stats_window_size: PositiveInt = 100
     """finished episodes that the return is a mean of"""

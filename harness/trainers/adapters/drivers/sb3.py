@@ -139,7 +139,8 @@ def make_env(settings: dict[str, Any]) -> VecEnv:
             vec_env_cls=kind,
         )
     )
-    return VecNormalize(env, gamma=settings["gamma"]) if settings["normalize"] else env
+    normalize = settings["normalize"]
+    return VecNormalize(env, norm_reward=normalize is True, gamma=settings["gamma"]) if normalize else env
 
 
 def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv) -> BaseAlgorithm:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,13 @@ def test_sb3_ppo(tmp_path, vec_env) -> None:
 
 
 def test_sb3_trains_in_environments_that_gymnasium_does_not_have(tmp_path) -> None:
-    settings = {"env": "AntNoForces", "n_envs": 3, "n_steps": 8, "batch_size": 12, "n_epochs": 1, "normalize": True}
+    settings = {"env": "AntNoForces", "n_envs": 3, "n_steps": 8, "batch_size": 12, "n_epochs": 1}
     trainer = trainers.get("harness.trainers.adapters.sb3:PPO")
-    settings |= {"policy.net_arch": [8], **EPISODES}
+    settings |= {"normalize": "observations", "policy.net_arch": [8], **EPISODES}
     summary = trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=3, keep_seconds=1e-6)
     assert (summary.progress.env_steps, summary.progress.episode_length) == (72, 5)
+    normalized = pickle.loads((tmp_path / "normalize.pkl").read_bytes())
+    assert normalized.norm_obs and not normalized.norm_reward
     assert -20 < trainer.evaluate(settings, tmp_path, 2) < 20
     seen = np.random.default_rng(0).normal(size=(4, 27)).astype(np.float32)
     first, last = (trainer._kept[place][1](seen) for place in (0, -1))
