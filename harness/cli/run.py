@@ -209,6 +209,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
     """Write what is made from the complete records: tables, ``best.yaml``, the report and asv's history."""
     from harness.report import terminal
+    from harness.report.page.write import film
     from harness.study.results import RecordedStudy
 
     study.write_tables()
@@ -217,6 +218,8 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
     terminal.show_measured(recorded, out)
     if arguments.trace:
         show_timeline(study.folder / "logs" / "*", out)
+    if ended and (filmed := film(study.folder)):
+        out.print(filmed, soft_wrap=True, markup=False)
     _report(study.folder, out)
     if ended:
         from harness.report.asv_export import ExportError, export

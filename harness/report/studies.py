@@ -16,9 +16,14 @@ from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import RecordedStudy
 from harness.suite.metrics import TIMES
 from harness.suite.text import setting_text, settings_text
+from unilab.envs.registry import is_robot
 from unilab.machine.devices import usable_cores
 
 ROLES = ("best", "baseline", "others")
+POLICY = "checkpoint.pt"
+"""what this project's trainers leave in the folder of a repeat"""
+VIDEO = "best.mp4"
+"""of a robot that the best policy moves, in the study's folder"""
 DRAWN = ("episode_return", "env_steps_per_second", "policy_lag_mean", "peak_host_bytes")
 """metrics that charts may set against the objective"""
 IN_TURNS = 0.03
@@ -237,6 +242,17 @@ class ReportedStudy(RecordedStudy):
             return []
         by_number = {trial.number: trial for trial in self.trials}
         return [by_number[number] for number in ranking(self.records, self.suite)]
+
+    @property
+    def robots_policy(self) -> Path | None:
+        """The folder of the best trial's best repeat, if a robot was trained and its policy is there to be seen."""
+        objective = self.suite.objectives[0]
+        if not (self.order and is_robot(self.suite.tasks[0])):
+            return None
+        best, sign = self.order[0], 1 if objective.direction == "maximize" else -1
+        values = [(sign * best.of(record, objective.metric), record.log) for record in best.complete if record.log]
+        folder = self.folder / max(one for one in [(-math.inf, ""), *values] if not math.isnan(one[0]))[1]
+        return folder if (folder / POLICY).is_file() else None
 
     def trial(self, number: int | None) -> Trial | None:
         """The trial of that number; None where there is none."""

@@ -1,7 +1,10 @@
 """A study's page: the answer, every section in its order, and the table of all trials."""
 
+import base64
 import math
+import shlex
 import statistics
+from pathlib import Path
 from typing import Any
 
 from harness.report.finding import (
@@ -14,13 +17,14 @@ from harness.report.finding import (
 )
 from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves, over_time
-from harness.report.page.model import MISSING, Cell, Chart, FirstScreen, Page, Rows, Section, Table, share
+from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
-from harness.report.studies import ReportedStudy, finite, plain, scale
+from harness.report.studies import VIDEO, ReportedStudy, finite, plain, scale
 from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.text import metric_text, number_text, setting_text, value_text
+from unilab.envs.rendering.video import SECONDS
 
 SHOWN = 6
 """trials whose repeats are drawn"""
@@ -45,7 +49,21 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
         sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
         sections += [part(study) for part in parts if part not in left_out]
         answer = beside_the_baseline(study)
+    if watched is None and (policy := study.robots_policy):
+        sections.insert(0, to_be_seen(study, policy))
     return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
+
+
+def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
+    """The best policy of a robot as a video, and the command that makes it."""
+    file, url = study.folder / VIDEO, None
+    text = "There is no video of it. This command makes one, or says why not; the next report shows it."
+    if file.is_file():
+        url = f"data:video/mp4;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        text = f"The first {SECONDS:g} seconds of an episode without noise. A blue arrow is the commanded velocity, a "
+        text += "green one the robot's own."
+    command = f"python -m harness eval {shlex.quote(str(policy))} --video {shlex.quote(str(file))}"
+    return Section("video", "The best policy", [text], code=[Code("Command that makes a video", command)], video=url)
 
 
 def beside_the_baseline(study: ReportedStudy) -> FirstScreen:

@@ -107,6 +107,8 @@ class Section:
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
     code: Sequence[Code] = ()
+    video: str | None = None
+    """an MP4 file as a ``data:`` URL"""
 
 
 @dataclass(frozen=True)

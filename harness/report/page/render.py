@@ -41,7 +41,7 @@ def html(page: Page) -> str:
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return _environment().get_template("page.html").render(
         page=page, style=Markup(style), scripts=[Markup(one) for one in scripts],
-        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:",
+        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; media-src data:",
         content={"charts": {chart.id: chart.spec for chart in page.charts}, "data": page.data},
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Reports as files: whole or not at all, and beside each page its Markdown summary."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,13 @@ from harness.report import training_run
 from harness.report.page import build, render
 from harness.report.page.comparison import comparison
 from harness.report.page.model import Page
-from harness.report.studies import ReportedStudy
+from harness.report.studies import VIDEO, ReportedStudy
 from harness.runs.folder import configuration_of
 from harness.study.results import find, find_all
 
 REPORT = "report.html"
+MOST_SECONDS = 60.0
+"""that making a video may take"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,28 @@ def write_report(folder: Path, out: Path | None = None, *, watched: str | None =
         RecordError: a file cannot be written; the old version stays.
     """
     return _write(build.page(ReportedStudy(folder), watched=watched), out or folder / REPORT, [folder])
+
+
+def film(folder: Path) -> str:
+    """Make the video that the report of a study with robots shows, by ``eval`` in a process that loads MuJoCo anew.
+
+    Returns:
+        what came of it, in a line; nothing where there is no robot's policy to be seen.
+    """
+    policy, file = ReportedStudy(folder).robots_policy, folder / VIDEO
+    if policy is None:
+        return ""
+    command = [sys.executable, "-m", "harness", "eval", str(policy), "--video", str(file), "--episodes", "1"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=MOST_SECONDS)
+        problem = "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+    except subprocess.TimeoutExpired:
+        problem = f"it took more than {MOST_SECONDS:g} s"
+    if problem:
+        for left in folder.glob(f"{VIDEO}*"):  # of an earlier best, or unfinished
+            left.unlink()
+        return f"no video of the best policy: {problem}"
+    return f"video:      {file}"
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:

@@ -1,10 +1,13 @@
 """What a report says: from whole studies, from old, empty and broken ones, and from hostile text."""
 
+import base64
 import io
 import json
 import math
 import re
 import shlex
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from harness.report.page.curves import POINTS, aggregate, summary_kind, thin
 from harness.report.page.model import MISSING, Cell, Page, Section, Table, share
 from harness.report.page.resources import measured, predicted
 from harness.report.page.search import front
-from harness.report.page.write import write_report
+from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, Trial, trials_of
 from harness.study.results import find, find_all
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
@@ -233,6 +236,56 @@ def test_a_study_of_an_older_version(tmp_path: Path) -> None:
     assert section(page, "memory").text == ["No trial has both a predicted and a measured peak."]
     assert "do not say whether" in section(page, "unsteady").text[0]
     assert "<h1>" in render.html(page)
+
+
+RENDERER = """
+import pathlib, sys
+assert sys.argv[1:4] == ["-m", "harness", "eval"] and sys.argv[5] == "--video"
+pathlib.Path(sys.argv[6]).write_bytes(b"moving pictures")
+sys.exit("0 of 1 episodes\\nerror: nothing can be drawn here" if "fails" in sys.argv[6] else 0)
+"""
+
+
+@pytest.fixture
+def robots_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A study of a Go1 whose best repeat left a policy, and a renderer that takes no time."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(RENDERER)} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+
+    def write(name: str) -> Path:
+        records = [make_record(0, n, env_steps_per_second=speed) for n, speed in enumerate([7e3, 9e3, 8e3])]
+        folder = write_study(tmp_path / name, records)
+        suite = folder / "suite.yaml"
+        suite.write_text(suite.read_text().replace("HalfCheetah", "Velocity-Go1"))
+        (folder / "logs" / "0-1").mkdir(parents=True)
+        (folder / "logs" / "0-1" / "checkpoint.pt").touch()
+        return folder
+
+    return write
+
+
+def test_a_robots_best_policy_is_seen_in_the_page(robots_study: Callable[[str], Path]) -> None:
+    folder = robots_study("one")
+    assert film(folder) == f"video:      {folder / 'best.mp4'}"
+    page = build.page(ReportedStudy(folder))
+    text = render.html(page)
+    url = f"data:video/mp4;base64,{base64.b64encode(b'moving pictures').decode()}"
+    assert page.sections[0].video == url and f'<video src="{url}" controls' in text and "media-src data:" in text
+    command = shlex.split(page.sections[0].code[0].text)
+    assert command[3:] == ["eval", str(folder / "logs" / "0-1"), "--video", str(folder / "best.mp4")]
+    assert build.page(ReportedStudy(folder), watched="now").sections[0].id != "video"
+
+
+def test_why_a_policy_is_not_seen_is_one_line(robots_study: Callable[[str], Path]) -> None:
+    folder = robots_study("fails")
+    assert film(folder) == "no video of the best policy: nothing can be drawn here"
+    assert not list(folder.glob("best.mp4*"))
+    shown = build.page(ReportedStudy(folder)).sections[0]
+    assert shown.video is None and shown.text[0].startswith("There is no video of it.")
+    (folder / "logs" / "0-1" / "checkpoint.pt").unlink()
+    assert film(folder) == "" and build.page(ReportedStudy(folder)).sections[0].id != "video"
 
 
 def test_two_objectives_have_a_front(tmp_path: Path) -> None:
