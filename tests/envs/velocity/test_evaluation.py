@@ -5,8 +5,7 @@ import pytest
 
 from tests.envs.robots.here import missing
 from unilab.envs.robots.go1 import GO1
-from unilab.envs.tasks.velocity import evaluation
-from unilab.envs.tasks.velocity.evaluation import Following, follow, planar_velocity, tilt
+from unilab.envs.tasks.velocity.evaluation import SECONDS, Following, follow, planar_velocity, tilt
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
 from unilab.envs.tasks.velocity.task import with_robot
 from unilab.envs.vec_env import FloatArray
@@ -22,11 +21,9 @@ def stand(obs: FloatArray) -> FloatArray:
 
 @needs_go1
 def test_a_standing_robot_does_not_walk() -> None:
-    steps: list[int] = []
-    outcome = follow(stand, VelocityGo1, stepping=0.0, on_step=steps.append, **SHORT)  # type: ignore[arg-type]
+    outcome = follow(stand, VelocityGo1, stepping=0.0, **SHORT)  # type: ignore[arg-type]
     assert outcome.falls == 0 and not outcome.walks
     assert 0.35 < outcome.velocity_error < 0.65 and 0.3 < outcome.turn_error < 0.65, "the mean sizes of commands"
-    assert steps == [16 * (step + 1) for step in range(500)]
     again = follow(stand, VelocityGo1, stepping=0.0, **SHORT)  # type: ignore[arg-type]
     assert again == outcome
 
@@ -57,7 +54,7 @@ def test_a_random_policy_falls() -> None:
 
 
 @needs_go1
-def test_settings_of_the_training_do_not_make_it_easier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_training_do_not_make_it_easier() -> None:
     easy = {"forward": (-0.1, 0.1), "turn": (-0.1, 0.1), "standing_fraction": 1.0, "command_steps": 7}
     strict = follow(stand, VelocityGo1, stepping=0.0, **SHORT, **easy)  # type: ignore[arg-type]
     assert strict.velocity_error > 0.35
@@ -74,7 +71,7 @@ def test_settings_of_the_training_do_not_make_it_easier(monkeypatch: pytest.Monk
 )
 def test_what_is_called_walking(outcome: Following, walks: bool) -> None:
     assert outcome.walks == walks
-    assert (evaluation.EPISODES, evaluation.SECONDS) == (256, 20.0)
+    assert SECONDS == 20.0, "of each episode"
 
 
 def test_rotations_agree_with_those_of_scipy() -> None:

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from unilab.envs.mujoco_env import MujocoVecEnv
 from unilab.envs.vec_env import FloatArray
 
-EPISODES = 256
 SECONDS = 20.0
 """of each episode"""
 COMMAND_SECONDS = 5.0
@@ -58,11 +57,10 @@ def follow(
     policy: Callable[[FloatArray], FloatArray],
     task: type[MujocoVecEnv],
     *,
-    episodes: int = EPISODES,
+    episodes: int,
     seconds: float = SECONDS,
     seed: int = 0,
     num_threads: int | None = None,
-    on_step: Callable[[int], None] | None = None,
     **cfg: Any,
 ) -> Following:
     """Let a policy follow new commands without noise, on flat ground that everything touches.
@@ -74,7 +72,6 @@ def follow(
         seconds: of each.
         seed: of starts and commands.
         num_threads: physics threads; None: all cores this process may use.
-        on_step: is called after each step with the env steps so far.
         cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults. With
             ``judged_command`` among them this one is followed all the time.
     """
@@ -99,8 +96,6 @@ def follow(
             fallen |= result.terminated | (on_ground > 0) | (tilt(env.qpos[:, 3:7]) > MOST_TILT)
             if step % every >= settling:
                 errors.append(command - np.where(fallen[:, None], 0.0, planar_velocity(env.qpos, env.qvel)))
-            if on_step is not None:
-                on_step((step + 1) * episodes)
         wrong = np.array(errors)
     return Following(
         velocity_error=float(np.hypot(wrong[:, :, 0], wrong[:, :, 1]).mean()),

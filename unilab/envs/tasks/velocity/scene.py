@@ -91,16 +91,11 @@ def feet(model: mujoco.MjModel) -> np.ndarray:
     return np.array([*rows.values()])
 
 
-def foot_of_joint(model: mujoco.MjModel) -> np.ndarray:
-    """[joints] the foot that hangs on each joint, -1 where there is none or several."""
-    result = np.full(model.nu, -1)
-    bodies = [{int(model.geom_bodyid[geom]) for geom in foot} for foot in feet(model)]
-    for joint in range(model.nu):
-        below = model.jnt_bodyid[joint + 1]
-        hanging = [foot for foot, its in enumerate(bodies) if any(below in _chain(model, body) for body in its)]
-        if len(hanging) == 1:
-            result[joint] = hanging[0]
-    return result
+def foot_joints(model: mujoco.MjModel) -> np.ndarray:
+    """[feet, joints] whether the foot, and no other, hangs on the joint."""
+    bodies = model.geom_bodyid[feet(model)[:, 0]]
+    hangs = np.array([np.isin(model.jnt_bodyid[1:], _chain(model, int(body))) for body in bodies])
+    return hangs & (hangs.sum(axis=0) == 1)
 
 
 def _chain(model: mujoco.MjModel, body: int) -> list[int]:

@@ -30,7 +30,7 @@ from unilab.envs.tasks.velocity.scene import (
     Contacts,
     build,
     feet,
-    foot_of_joint,
+    foot_joints,
     standing,
 )
 from unilab.envs.tasks.velocity.terrain import PERIOD, Ground, Terrain, periods
@@ -163,8 +163,7 @@ class Velocity(MujocoVecEnv):
         self._standing_height = data.geom_xpos[self._feet, 2].mean()
         self._gait = np.array(self.robot.gait)
         joints = [model.joint(i).name for i in range(1, model.njnt)]
-        hangs = foot_of_joint(model) == np.arange(len(self._feet))[:, None]
-        self._swing = self.settings.stepping * hangs * by_joint(self.robot.swing, joints)
+        self._swing = self.settings.stepping * foot_joints(model) * by_joint(self.robot.swing, joints)
         return model
 
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
