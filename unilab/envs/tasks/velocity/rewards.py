@@ -62,37 +62,18 @@ class RewardWeights:
 class Step:
     """One step of all rows, as the terms need it."""
 
-    xp: ModuleType
     dt: float
     """seconds"""
-    command: Any
-    """[N, 3] that the step was to follow: forward, sideways (m/s), turn (rad/s)"""
+    before: Any
+    """``VelocityState`` that the step began in, with the command that it was to follow"""
+    state: Any
+    """``VelocityState`` that it led to"""
     moving: Any
     """[N] 1 where the command is not to stand, else 0"""
-    velocity: Any
-    """[N, 3] of the trunk in its own frame"""
-    turn: Any
-    """[N, 3] turn rates of the trunk in its own frame"""
-    down: Any
-    """[N, 3] direction of gravity in the trunk's frame"""
     offset: Any
     """[N, A] of the joints from the default pose"""
     beyond: Any
     """[N, A] radians of the joints beyond their soft limits"""
-    joint_velocity: Any
-    """[N, A]"""
-    torque: Any
-    """[N, A]"""
-    action: Any
-    """[N, A]"""
-    last_action: Any
-    """[N, A] of the step before"""
-    contact: Any
-    """[N, F] 1 where a foot touches the ground, else 0"""
-    air_time: Any
-    """[N, F] seconds that each foot had been in the air before this step"""
-    foot_velocity: Any
-    """[N, F, 3]"""
     foot_height: Any
     """[N, F] above where it is when standing"""
     wanted_height: Any
@@ -103,38 +84,38 @@ class Step:
 
 def _squares(step: Step, values: Any) -> Any:
     """[N] sum of the squares of ``values`` [N, K]; a sum along short rows takes several times as long."""
-    return step.xp.einsum("nk,nk->n", values, values)
+    return step.state.xp.einsum("nk,nk->n", values, values)
 
 
 def track_velocity(step: Step) -> Any:
-    error = _squares(step, step.command[:, :2] - step.velocity[:, :2])
-    return step.xp.exp(-error / TRACKING_WIDTH)
+    error = _squares(step, step.before.command[:, :2] - step.state.velocity[:, :2])
+    return step.state.xp.exp(-error / TRACKING_WIDTH)
 
 
 def track_turn(step: Step) -> Any:
-    return step.xp.exp(-((step.command[:, 2] - step.turn[:, 2]) ** 2) / TRACKING_WIDTH)
+    return step.state.xp.exp(-((step.before.command[:, 2] - step.state.qvel[:, 5]) ** 2) / TRACKING_WIDTH)
 
 
 def gait(step: Step) -> Any:
     error = _squares(step, step.foot_height - step.wanted_height)
-    return step.xp.exp(-error / GAIT_WIDTH)
+    return step.state.xp.exp(-error / GAIT_WIDTH)
 
 
 def air_time(step: Step) -> Any:
-    landed = step.contact * (step.air_time > 0)
-    return ((step.air_time + step.dt - TARGET_AIR_TIME) * landed).sum(axis=1) * step.moving
+    landed = step.state.contact * (step.before.air_time > 0)
+    return ((step.before.air_time + step.dt - TARGET_AIR_TIME) * landed).sum(axis=1) * step.moving
 
 
 def vertical_velocity(step: Step) -> Any:
-    return step.velocity[:, 2] ** 2
+    return step.state.velocity[:, 2] ** 2
 
 
 def roll_pitch_rate(step: Step) -> Any:
-    return _squares(step, step.turn[:, :2])
+    return _squares(step, step.state.qvel[:, 3:5])
 
 
 def tilt(step: Step) -> Any:
-    return _squares(step, step.down[:, :2])
+    return _squares(step, step.state.down[:, :2])
 
 
 def pose(step: Step) -> Any:
@@ -150,20 +131,21 @@ def joint_limits(step: Step) -> Any:
 
 
 def torque(step: Step) -> Any:
-    return _squares(step, step.torque) ** 0.5 + abs(step.torque).sum(axis=1)
+    return _squares(step, step.state.torque) ** 0.5 + abs(step.state.torque).sum(axis=1)
 
 
 def power(step: Step) -> Any:
-    return step.xp.einsum("nk,nk->n", abs(step.torque), abs(step.joint_velocity))
+    return step.state.xp.einsum("nk,nk->n", abs(step.state.torque), abs(step.state.qvel[:, 6:]))
 
 
 def action_rate(step: Step) -> Any:
-    return _squares(step, step.action - step.last_action)
+    return _squares(step, step.state.action - step.before.action)
 
 
 def slip(step: Step) -> Any:
-    speed = step.foot_velocity[:, :, 0] ** 2 + step.foot_velocity[:, :, 1] ** 2
-    return step.xp.einsum("nf,nf->n", speed, step.contact) * step.moving
+    velocity = (step.state.feet - step.before.feet) / step.dt
+    speed = velocity[:, :, 0] ** 2 + velocity[:, :, 1] ** 2
+    return step.state.xp.einsum("nf,nf->n", speed, step.state.contact) * step.moving
 
 
 def fall(step: Step) -> Any:
