@@ -84,6 +84,9 @@ def test_the_policy_sees_the_steps_before() -> None:
         env.set_state(np.array([2]), env.init_qpos[None], np.zeros((1, env.model.nv)))
         np.testing.assert_array_equal(env.obs[2], np.tile(env.obs[2, :47], 3))
         np.testing.assert_array_equal(env.obs[1], obs[1])
+        names = env.deployment()["observation_names"]
+        assert len(set(names)) == len(names) == env.obs_dim
+        assert names.index("gyro.x[-2]") == 2 * names.index("gyro.x[-1]") == 94
 
 
 @pytest.mark.parametrize("kind", ["rough", "stairs"])

@@ -290,15 +290,17 @@ class Velocity(MujocoVecEnv):
     def deployment(self) -> dict[str, Any]:
         joints = [self.model.joint(i).name for i in range(1, self.model.njnt)]
         settings = self.settings
+        names = [
+            *(f"gyro.{axis}" for axis in "xyz"),
+            *(f"gravity.{axis}" for axis in "xyz"),
+            *(f"{part}.{joint}" for part in ("position", "velocity", "action") for joint in joints),
+            *(f"command.{name}" for name in ("forward", "sideways", "turn")),
+            "phase.cos",
+            "phase.sin",
+        ]
+        before = [f"{name}[-{steps}]" for steps in range(1, settings.history) for name in names]
         return super().deployment() | {
-            "observation_names": [
-                *(f"gyro.{axis}" for axis in "xyz"),
-                *(f"gravity.{axis}" for axis in "xyz"),
-                *(f"{part}.{joint}" for part in ("position", "velocity", "action") for joint in joints),
-                *(f"command.{name}" for name in ("forward", "sideways", "turn")),
-                "phase.cos",
-                "phase.sin",
-            ],
+            "observation_names": names + before,
             "default_pose": self._pose.tolist(),
             "action_scale": [settings.action_scale] * len(joints),
             "kp": by_joint(self.robot.kp, joints).tolist(),
