@@ -4,10 +4,8 @@ What they are, and most of their weights, are those of MuJoCo Playground's joyst
 follow legged_gym (arXiv:2109.11978).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from unilab.envs.mujoco_env import STRICT, Finite
@@ -160,8 +158,3 @@ TERMS: dict[str, Callable[[Step], Any]] = {
     )
 }  # fmt: skip
 """by the names of their weights"""
-
-
-def swing_height(xp: ModuleType, phase: Any, height: float) -> Any:
-    """Heights of feet in their phases, 0 to 1: up to ``height`` in the first half of the cycle, 0 in the second."""
-    return height * xp.clip(xp.sin(2 * math.pi * phase), 0, None)

@@ -21,7 +21,7 @@ from unilab.envs.rendering.marks import arrow, label
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
 from unilab.envs.tasks.velocity.randomization import NOISE, Draws, Randomization, drawn_size
-from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step, swing_height
+from unilab.envs.tasks.velocity.rewards import TERMS, RewardWeights, Step
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
 from unilab.envs.tasks.velocity.scene import (
     GROUND,
@@ -189,9 +189,9 @@ class Velocity(MujocoVecEnv):
         return self._pose + lifted @ self._swing + self.settings.action_scale * actions
 
     def _wanted_heights(self, state: VelocityState, height: float) -> Array:
-        """[N, F] heights of the feet in their phases."""
+        """[N, F] heights of the feet: up to ``height`` in the first half of each one's cycle, 0 in the second."""
         phases = (state.phase[:, None] + self._like(state, self._gait)[None]) % 1.0
-        return swing_height(state.xp, phases, height)
+        return height * state.xp.clip(state.xp.sin(2 * math.pi * phases), 0, None)
 
     # Observation.
 
