@@ -79,14 +79,14 @@ def film(folder: Path) -> str:
     command = [sys.executable, "-m", "harness", "eval", str(policy), "--video", str(file), "--episodes", "1"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=MOST_SECONDS)
-        problem = "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        if done.returncode == 0:
+            return f"video:      {file}"
+        problem = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ") or f"exit code {done.returncode}"
     except subprocess.TimeoutExpired:
         problem = f"it took more than {MOST_SECONDS:g} s"
-    if problem:
-        for left in folder.glob(f"{VIDEO}*"):  # of an earlier best, or unfinished
-            left.unlink()
-        return f"no video of the best policy: {problem}"
-    return f"video:      {file}"
+    for left in folder.glob(f"{VIDEO}*"):  # of an earlier best, or unfinished
+        left.unlink()
+    return f"no video of the best policy: {problem}"
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Written:
