@@ -250,8 +250,9 @@ class ReportedStudy(RecordedStudy):
         if not (self.order and is_robot(self.suite.tasks[0])):
             return None
         best, sign = self.order[0], 1 if objective.direction == "maximize" else -1
-        values = [(sign * best.of(record, objective.metric), record.log) for record in best.complete if record.log]
-        folder = self.folder / max(one for one in [(-math.inf, ""), *values] if not math.isnan(one[0]))[1]
+        values = {record.log: sign * best.of(record, objective.metric) for record in best.complete}
+        logs = [log for log, value in values.items() if log and not math.isnan(value)]
+        folder = self.folder / max(logs, key=values.__getitem__, default="")
         return folder if (folder / POLICY).is_file() else None
 
     def trial(self, number: int | None) -> Trial | None:
