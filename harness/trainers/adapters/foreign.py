@@ -5,6 +5,7 @@ runs in the process of a repeat or of ``harness train``, or in the interpreter t
 (``harness.trainers.trainer.enter``).
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -28,7 +29,7 @@ from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
 from unilab.run.signals import stop_on_signals
-from unilab.settings import Placement, SettingsError, flatten
+from unilab.settings import Placement, SettingsError
 
 if TYPE_CHECKING:
     from unilab.envs import VecEnv
@@ -153,7 +154,7 @@ class ForeignTrainer(ConfiguredTrainer):
 
     Args:
         config_type: the settings, a ``ForeignConfig``.
-        driver: ``module:function``, called with all settings, a ``Report`` and the log folder.
+        driver: ``module:function``, called with all settings (groups as dictionaries), a ``Report`` and the log folder.
         package: module that has to be there.
         extra: of this project, which installs it.
     """
@@ -218,7 +219,8 @@ class ForeignTrainer(ConfiguredTrainer):
         with stop_on_signals() as signals:
             report = Report(on_progress, signals, max_iterations, max_seconds, keep_seconds)
             # packages take no tuples
-            policy: Act = train(json.loads(json.dumps(flatten(self.config(settings)))), report, log_dir)
+            plain = json.loads(json.dumps(dataclasses.asdict(self.config(settings))))
+            policy: Act = train(plain, report, log_dir)
         if not report.stopping:
             raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
         end, self._policy = report.progress.wall_seconds, policy

@@ -117,18 +117,9 @@ def acting(actor: Any) -> Act:
     return act
 
 
-def group(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """``{"actor.init_std": 1.0, ...}`` to ``{"init_std": 1.0}`` for ``actor``."""
-    return {key.partition(".")[2]: value for key, value in settings.items() if key.startswith(f"{name}.")}
-
-
 def networks(settings: dict[str, Any]) -> dict[str, Any]:
     """``actor`` and ``critic`` as rsl_rl's configuration has them."""
-    actor, critic = group(settings, "actor"), group(settings, "critic")
-    distribution = {
-        "class_name": "rsl_rl.modules.distribution.GaussianDistribution",
-        "init_std": actor.pop("init_std"),
-        "std_type": actor.pop("std_type"),
-    }
-    model = {"class_name": "rsl_rl.models.MLPModel"}
-    return {"actor": model | actor | {"distribution_cfg": distribution}, "critic": model | critic}
+    actor, model = dict(settings["actor"]), {"class_name": "rsl_rl.models.MLPModel"}
+    distribution = {name: actor.pop(name) for name in ("init_std", "std_type")}
+    distribution["class_name"] = "rsl_rl.modules.distribution.GaussianDistribution"
+    return {"actor": model | actor | {"distribution_cfg": distribution}, "critic": model | settings["critic"]}

@@ -159,5 +159,5 @@ def gymnasium_id(env: str) -> str | None:
 
 def constructor_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that go to the constructor of an algorithm under the same name."""
-    own = {"env", "env_cfg", "threads", "python", "n_envs", "vec_env", "normalize", "action_noise"}
-    return {name: value for name, value in settings.items() if name not in own and not name.startswith("policy.")}
+    own = {"env", "env_cfg", "threads", "python", "n_envs", "vec_env", "normalize", "action_noise", "policy"}
+    return {name: value for name, value in settings.items() if name not in own}

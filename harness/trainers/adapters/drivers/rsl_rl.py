@@ -11,7 +11,7 @@ from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
 from harness.trainers.adapters.foreign import Act, Report, StopTraining, UpdateCounter, in_turns
-from harness.trainers.adapters.rsl_rl import acting, group, networks
+from harness.trainers.adapters.rsl_rl import acting, networks
 from unilab.envs import make
 from unilab.run.acting import EpisodeCounter
 
@@ -68,7 +68,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     try:
         config = {
             **networks(settings),
-            "algorithm": {"class_name": "rsl_rl.algorithms.PPO", **group(settings, "algorithm")},
+            "algorithm": {"class_name": "rsl_rl.algorithms.PPO", **settings["algorithm"]},
             "num_steps_per_env": settings["num_steps_per_env"],
             "obs_groups": {
                 "actor": ["policy"],
@@ -90,7 +90,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
                 **in_turns(env_steps, collecting, learning),
                 iteration=it + 1,
                 updates=updates.count,
-                samples=env_steps * settings["algorithm.num_learning_epochs"],
+                samples=env_steps * settings["algorithm"]["num_learning_epochs"],
                 episodes=env.episodes.finished,
                 episode_return=env.episodes.mean_return,
                 episode_length=env.episodes.mean_length,

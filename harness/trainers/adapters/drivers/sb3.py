@@ -29,8 +29,6 @@ ACTIVATIONS = {
     "tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU, "leaky_relu": torch.nn.LeakyReLU,
     "silu": torch.nn.SiLU,
 }  # fmt: skip
-OF_PPO = ("log_std_init", "ortho_init")
-"""arguments of the policy of PPO alone"""
 
 
 def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
@@ -149,12 +147,9 @@ def build(algorithm: type[BaseAlgorithm], settings: dict[str, Any], env: VecEnv)
         assert env.action_space.shape is not None
         size = env.action_space.shape[0]
         given["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings["action_noise"]))
-    policy: dict[str, Any] = {}
-    if settings["policy.net_arch"] is not None:
-        policy["net_arch"] = settings["policy.net_arch"]
-    if settings["policy.activation_fn"] is not None:
-        policy["activation_fn"] = ACTIVATIONS[settings["policy.activation_fn"]]
-    policy |= {name: value for name in OF_PPO if (value := settings.get(f"policy.{name}")) is not None}
+    policy = {name: value for name, value in settings["policy"].items() if value is not None}
+    if "activation_fn" in policy:
+        policy["activation_fn"] = ACTIVATIONS[policy["activation_fn"]]
     return algorithm("MlpPolicy", env, policy_kwargs=policy, **given)
 
 

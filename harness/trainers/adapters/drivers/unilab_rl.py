@@ -19,7 +19,7 @@ from uni_rl.algos.appo import runner as appo
 from uni_rl.algos.appo.staging import TensorRolloutStagingPool
 
 from harness.trainers.adapters.foreign import Act, Report, StopTraining, UpdateCounter
-from harness.trainers.adapters.rsl_rl import acting, group, networks
+from harness.trainers.adapters.rsl_rl import acting, networks
 from unilab.envs import make
 
 
@@ -159,7 +159,7 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     runner = CountingRunner(
         settings["env"],
         {},
-        {**networks(settings), "algorithm": group(settings, "algorithm")},
+        {**networks(settings), "algorithm": settings["algorithm"]},
         partial(make_env, settings=settings),
         device=settings["device"],
         collector_device=settings["collector_device"],

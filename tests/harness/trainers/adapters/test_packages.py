@@ -15,10 +15,9 @@ import torch
 from harness.predict import plan as plans
 from harness.trainers import trainer as trainers
 from harness.trainers.adapters.drivers import sb3
-from harness.trainers.adapters.rsl_rl import group
 from harness.trainers.adapters.sb3 import constructor_arguments
 from unilab.run.progress import Progress
-from unilab.settings import SettingsError
+from unilab.settings import SettingsError, nest
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +113,7 @@ class StoppedWithin:
 def test_sb3_keeps_its_model_when_it_is_stopped_within_a_long_rollout(tmp_path, name) -> None:
     own = {"n_steps": 500, "batch_size": 500, "n_epochs": 1} if name == "PPO" else OFF_POLICY | {"train_freq": 500}
     trainer = trainers.get(f"harness.trainers.adapters.sb3:{name}")
-    settings = trainer.defaults() | SB3 | own | {"threads": torch.get_num_threads()}
+    settings = nest(trainer.defaults() | SB3 | own | {"threads": torch.get_num_threads()})
     report = StoppedWithin(7)
     {"PPO": sb3.train_ppo, "SAC": sb3.train_sac}[name](settings, report, tmp_path)
     model = getattr(package("stable_baselines3"), name).load(tmp_path / "model.zip")
@@ -180,7 +179,7 @@ def same(ours: Any, theirs: Any) -> bool:
 @pytest.mark.parametrize("name", ["PPO", "SAC", "TD3"])
 def test_sb3_settings_are_the_constructors_arguments(name) -> None:
     theirs = defaults_of(getattr(package("stable_baselines3"), name))
-    ours = constructor_arguments(trainers.get(f"harness.trainers.adapters.sb3:{name}").defaults())
+    ours = constructor_arguments(nest(trainers.get(f"harness.trainers.adapters.sb3:{name}").defaults()))
     chosen = {"seed": 0, "device": "cpu"}  # a measurement has both
     differing = {key: value for key, value in ours.items() if theirs[key] != (chosen | {key: value})[key]}
     assert differing == chosen
@@ -192,19 +191,19 @@ def test_sb3_settings_are_the_constructors_arguments(name) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "prefix", "theirs", "chosen"),
+    ("trainer", "prefix", "theirs"),
     [
-        ("rsl_rl:PPO", "algorithm", "rsl_rl.algorithms:PPO", {}),
-        ("rsl_rl:PPO", "critic", "rsl_rl.models:MLPModel", {}),
-        ("unilab_rl:APPO", "algorithm", "uni_rl.algos.appo.learner:APPOLearner", {}),
-        ("unilab_rl:APPO", "critic", "rsl_rl.models:MLPModel", {}),
+        ("rsl_rl:PPO", "algorithm", "rsl_rl.algorithms:PPO"),
+        ("rsl_rl:PPO", "critic", "rsl_rl.models:MLPModel"),
+        ("unilab_rl:APPO", "algorithm", "uni_rl.algos.appo.learner:APPOLearner"),
+        ("unilab_rl:APPO", "critic", "rsl_rl.models:MLPModel"),
     ],
 )
-def test_other_settings_are_their_classes_arguments(trainer, prefix, theirs, chosen) -> None:
-    ours = group(trainers.get(f"harness.trainers.adapters.{trainer}").defaults(), prefix)
+def test_other_settings_are_their_classes_arguments(trainer, prefix, theirs) -> None:
+    ours = nest(trainers.get(f"harness.trainers.adapters.{trainer}").defaults())[prefix]
     module, _, name = theirs.partition(":")
     known = defaults_of(getattr(package(module), name))
-    assert ours and {key for key, value in ours.items() if not same(value, known[key])} == set(chosen)
+    assert ours and {key for key, value in ours.items() if not same(value, known[key])} == set()
 
 
 def test_unilab_rl_runner_settings() -> None:
