@@ -81,6 +81,11 @@ class Trial:
         return "complete" if self.complete else (self.counted or self.records)[-1].state
 
     @property
+    def error(self) -> str | None:
+        """Why the first of its repeats that did not end as complete did not."""
+        return next((record.error for record in self.records if record.error), None)
+
+    @property
     def confirmed(self) -> bool:
         """Whether the confirmation measured it."""
         return any(record.phase == "confirm" for record in self.complete)

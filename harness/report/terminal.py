@@ -54,11 +54,11 @@ def summary(study: RecordedStudy) -> dict[str, Any]:
     trials = [
         {
             "trial": trial.number, "baseline": trial.baseline, "state": trial.state,
-            "confirmed": trial.counted[0].phase == "confirm", "params": trial.params, **measured(trial.counted),
+            "confirmed": trial.confirmed, "params": trial.params, **measured(trial.counted),
             "search": measured(judged_by(trial.records, "search")),
             "budget_host_bytes": trial.records[-1].budget_host_bytes,
             "limited_by": trial.limited_by(suite.fixed),
-            "error": next((r.error for r in trial.records if r.error), None),
+            "error": trial.error,
         }
         for trial in trials_of(records)
     ]  # fmt: skip
@@ -122,37 +122,34 @@ def show_measured(study: RecordedStudy, console: Console) -> None:
 
 
 def _show_trials(study: RecordedStudy, console: Console) -> None:
-    result, suite = summary(study), study.suite
-    order, by_search = result["order"], ranking(study.records, suite, "search")
+    suite, name = study.suite, study.name
+    trials, searched = trials_of(of_one_kind(study.records)), trials_of(study.records, "search")
+    order = ranking(study.records, suite)
 
-    def best_first(order: Sequence[int]) -> list[dict[str, Any]]:
+    def best_first(trials: Sequence[Trial], order: Sequence[int]) -> list[Trial]:
         places = {number: place for place, number in enumerate(order)}
-        return sorted(result["trials"], key=lambda trial: places.get(trial["trial"], math.inf))
+        return sorted(trials, key=lambda trial: places.get(trial.number, math.inf))
 
-    confirmed = [trial for trial in best_first(order) if trial["confirmed"]]
-    searched = [(trial, trial["search"]) for trial in best_first(by_search)]
-    name = study.name
+    confirmed = best_first([trial for trial in trials if trial.confirmed], order)
+    searched = best_first(searched, ranking(study.records, suite, "search"))
     if confirmed:
-        title = f"{name}: confirmation, {confirmed[0]['kind']}"
-        views = trials_of(of_one_kind(study.records))
-        console.print(_trials(suite, title, [(trial, trial) for trial in confirmed], views))
-        name = f"search, {searched[0][1]['kind']}"
-    views = trials_of(study.records, "search")
-    console.print(_trials(suite, name, searched, views, best=order[0] if order else None))
-    if any(_marks(own) for own in [*confirmed, *(own for _, own in searched)]):
+        console.print(_trials(suite, f"{name}: confirmation, {confirmed[0].kind}", confirmed))
+        name = f"search, {searched[0].kind}"
+    console.print(_trials(suite, name, searched, best=order[0] if order else None))
+    if any(_marks(trial) for trial in [*confirmed, *searched]):
         console.print(Text("! disturbed by other work; ~ unsteady: the window's halves differ, or it was too short"))
     if len(suite.objectives) > 1 and order:
         front = ", ".join(map(str, order))
         console.print(Text(f"Pareto front: trials {front}; ordered by {suite.objectives[0].metric}"))
-    if result["importances"]:
-        parts = [f"{name} {percent_text(part)}" for name, part in result["importances"].items()]
+    if found := importances(of_one_kind(study.records), suite):
+        parts = [f"{name} {percent_text(part)}" for name, part in found.items()]
         console.print(Text(f"Importance for {suite.objectives[0].metric}: {', '.join(parts)}"))
-    if pruned := sum(trial["state"] == "pruned" for trial in result["trials"]):
+    if pruned := sum(trial.state == "pruned" for trial in trials):
         console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
-        for trial in [trial for trial in result["trials"] if trial["state"] == state][:3]:
-            reason = (trial["error"] or "").replace("\n", "\n  ")
-            console.print(Text(f"{title}: trial {trial['trial']} ({settings_text(trial['params'])})\n  {reason}"))
+        for trial in [trial for trial in trials if trial.state == state][:3]:
+            reason = (trial.error or "").replace("\n", "\n  ")
+            console.print(Text(f"{title}: trial {trial.number} ({trial.settings})\n  {reason}"))
 
 
 def show_answer(study: RecordedStudy, console: Console) -> None:
@@ -208,43 +205,32 @@ def _show_standings(study: RecordedStudy, console: Console) -> None:
             console.print(Text(f"{where}\n  {record.error}"))
 
 
-def _trials(
-    suite: Suite,
-    title: str,
-    shown: Sequence[tuple[dict[str, Any], dict[str, Any]]],
-    views: Sequence[Trial],
-    best: int | None = None,
-) -> Table:
-    """Trials and what was measured of each in one way; ``best`` has a star.
-
-    Args:
-        shown: of each trial what ``summary`` says, and of that what was measured in this way.
-        views: the trials with the records of this way.
-    """
+def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None = None) -> Table:
+    """Trials with the records of one way of measuring; ``best`` has a star."""
     metric, *others = [objective.metric for objective in suite.objectives]
     other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
-    by_number = {trial.number: trial for trial in views}
-    baseline = next((by_number[trial["trial"]] for trial, _ in shown if trial["baseline"]), None)
+    baseline = next((trial for trial in trials if trial.baseline), None)
     before = {} if baseline is None else baseline.params
-    changed = {name for trial, _ in shown for name, value in trial["params"].items() if before.get(name, ...) != value}
+    changed = {name for trial in trials for name, value in trial.params.items() if before.get(name, ...) != value}
     rows = []
-    for trial, own in shown[:ROWS]:
-        values, change, settings = own["metrics"], "-", trial["params"]
-        if baseline is not None and trial["baseline"]:
+    for trial in trials[:ROWS]:
+        change, settings = "-", trial.params
+        if trial is baseline:
             change = "base"
             settings = {name: settings[name] for name in settings if name in changed} or settings
         elif baseline is not None:
-            change = against(metric, by_number[trial["trial"]], baseline)[1]
+            change = against(metric, trial, baseline)[1]
             settings = {name: value for name, value in settings.items() if before.get(name, ...) != value}
         rows.append((
-            f"{trial['trial']}{'*' * (trial['trial'] == best)}",
-            value_text(metric, values[metric]) if own["repeats"] else trial["state"], change,
-            value_text(other, values[other]), number_text(values["policy_lag_mean"]),
-            f"{own['repeats']}/{own['of']}{_marks(own)}", settings_text(settings),
+            f"{trial.number}{'*' * (trial.number == best)}",
+            value_text(metric, trial.value(metric)) if trial.complete else trial.state, change,
+            value_text(other, trial.value(other)), number_text(trial.value("policy_lag_mean")),
+            f"{len(trial.complete)}/{len(trial.counted)}{_marks(trial)}", settings_text(settings),
         ))  # fmt: skip
     names = ("trial", UNITS.get(metric, metric), "vs base", UNITS.get(other, other), "lag", "repeats", "settings")
     return table(title, names, rows)
 
 
-def _marks(measured: dict[str, Any]) -> str:
-    return "!" * bool(measured["disturbed"]) + "~" * bool(measured["unsteady"])
+def _marks(trial: Trial) -> str:
+    disturbed, unsteady = (any(getattr(record, mark) for record in trial.counted) for mark in ("disturbed", "unsteady"))
+    return "!" * disturbed + "~" * unsteady
