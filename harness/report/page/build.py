@@ -19,7 +19,7 @@ from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves, over_time
 from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table, share
 from harness.report.page.model import measured as cell
-from harness.report.studies import VIDEO, ReportedStudy, finite, plain, scale
+from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS, TIMES
@@ -73,13 +73,9 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
     drawn = list[Chart]()
     for number, (env, own) in enumerate(found.items()):
         rows: Rows = []
-        for one in own:
-            first, role = len(rows), "baseline" if one.trial.baseline else "others"
-            rows += [{"trainer": one.name, "role": role, metric: finite(value)} for value in one.points]
-            if one.points:
-                rows[first]["middle"] = finite(one.value)
-            if one.points and one.interval:
-                rows[first] |= {"low": finite(one.interval.low), "high": finite(one.interval.high)}
+        for one in [one for one in own if one.points]:
+            common = {"trainer": one.name, "role": "baseline" if one.trial.baseline else "others"}
+            rows += charts.spread(common, metric, one.points, one.value, one.interval)
         if rows:
             middle = "interquartile mean" if metric in RETURNS else "median"
             title = f"{env}: {metric_text(metric)} of each repeat, {middle} and its interval"
@@ -174,12 +170,8 @@ def _evidence(study: ReportedStudy, metric: str) -> list[Chart]:
         return []
     rows: Rows = []
     for trial in trials:
-        interval, first, unit = trial.interval(metric), len(rows), scale(metric)
         common = {"trial": trial.name, "role": study.role(trial)}
-        rows += [common | {metric: finite(value * unit)} for value in trial.values(metric)]
-        rows[first]["middle"] = finite(trial.value(metric) * unit)
-        if interval is not None:
-            rows[first] |= {"low": finite(interval.low * unit), "high": finite(interval.high * unit)}
+        rows += charts.spread(common, metric, trial.values(metric), trial.value(metric), trial.interval(metric))
     middle = "interquartile mean" if metric in RETURNS else "median"
     what = f"each repeat and the {middle}"
     if any("low" in row for row in rows):

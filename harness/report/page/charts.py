@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from harness.report.page.model import Chart, Rows
-from harness.report.studies import ROLES
+from harness.report.studies import ROLES, finite, scale
 from harness.suite.text import metric_text
 
 SHAPES = ("diamond", "square", "circle")
@@ -117,6 +117,15 @@ def dots(
         layers.append(names.encode(x=alt.value(2), y=y, text=f"{row}:N"))
     height = (68 if named_above else ROW) * len({one[row] for one in rows}) + 8
     return made(name, title, layers, {name: rows}, height)
+
+
+def spread(common: dict[str, Any], metric: str, values: Sequence[float], middle: float, interval: Any = None) -> Rows:
+    """The rows of ``dots`` for values that share a row, with their middle and, where there is one, its interval."""
+    unit = scale(metric)
+    rows = [common | {metric: finite(value * unit)} for value in values]
+    ends = {"middle": middle} | ({} if interval is None else dict(zip(("low", "high"), interval, strict=True)))
+    rows[0] |= {name: finite(end * unit) for name, end in ends.items()}
+    return rows
 
 
 def bars(name: str, title: str, rows: Rows, across: str, *, wide: bool = True) -> Chart:

@@ -54,9 +54,7 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
         rows: Rows = []
         for trial, curves in own:
             pairs = [(curve[axis].to_numpy(float), curve["episode_return"].to_numpy(float)) for curve in curves]
-            for point in zip(*aggregate(pairs), strict=True):
-                x, y, low, high = map(finite, point)
-                rows.append({"name": names[trial.number], "x": x, "y": y, "low": low, "high": high})
+            rows += _line(names[trial.number], pairs)
         drawn.append(charts.lines(f"{name}_{axis}", axis, "episode return", rows, band=True))
     cells: list[tuple[Any, ...]] = []
     for trial, curves in own:
@@ -109,14 +107,17 @@ def over_time(study: ReportedStudy) -> list[Chart]:
             else:
                 curve = curve.dropna()
                 pairs.append((curve["wall_seconds"].to_numpy(float), curve["episode_return"].to_numpy(float)))
-        for point in zip(*aggregate(pairs), strict=True):
-            x, y, low, high = map(finite, point)
-            rows.append({"name": name, "x": x, "y": y, "low": low, "high": high})
+        rows += _line(name, pairs)
     seeds = "seeds that learned here"
     where = {"search": "search, unconfirmed", "confirm": best.measured, "learning": seeds}[phase]
     repeats = min(map(len, known[phase].values()))
     title = f"Best and baseline over wall time: {what}, {summary_kind(repeats)}; {where}"
     return [charts.lines("over_time", "wall_seconds", what, rows, band=True, title=title)]
+
+
+def _line(name: str, curves: Sequence[tuple[Floats, Floats]]) -> Rows:
+    ends = zip(*aggregate(curves), strict=True)
+    return [{"name": name} | dict(zip(("x", "y", "low", "high"), map(finite, one), strict=True)) for one in ends]
 
 
 def _has_returns(curve: pd.DataFrame) -> bool:
