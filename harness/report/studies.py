@@ -106,8 +106,23 @@ class Trial:
         return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
 
     def limited_by(self, fixed: dict[str, Any]) -> str:
-        """What limited it, in words; ``fixed``: the settings of all trials."""
-        return self.verdict or limited_by(fixed | self.params, self.timed)
+        """What limited it, in words; ``fixed``: the settings of all trials.
+
+        Of a trainer that does not describe its rounds: by how busy each side was in the steady window.
+        """
+        if self.verdict:
+            return self.verdict
+        busy = median(self.timed, "collector_busy_fraction"), median(self.timed, "learner_busy_fraction")
+        if any(map(math.isnan, busy)) or not any(busy):  # of a trainer that does not say
+            return "not known"
+        # taking turns, whether they were told to or it comes to that, their fractions add up
+        in_turns = (fixed | self.params).get("mode") == "sync" or abs(sum(busy) - 1) < IN_TURNS
+        waits = [median(self.timed, f"{side}_wait_fraction") for side in ("collector", "learner")]
+        waits = [1 - own if math.isnan(wait) else wait for own, wait in zip(busy, waits, strict=True)]
+        # all that the trainer was given, by a text such as "env 2, learner 2"
+        shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", self.timed[-1].threads))) > usable_cores()
+        facts = TimeUse("turns" if in_turns else "free", usable_cores(), shared, busy[0], waits[0], busy[1], waits[1])
+        return sentence(facts, limit_of(facts))
 
     def value(self, metric: str) -> float:
         """``typical`` of a numeric field over the repeats that count; NaN without any."""
@@ -158,25 +173,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "not set" if value is None else setting_text(value)
     return value if isinstance(value, int) else finite(value)
-
-
-def limited_by(settings: dict[str, Any], records: Sequence[Record]) -> str:
-    """The verdict on a trainer that does not describe its rounds: from how busy each side was in the steady window."""
-    collector, learner = median(records, "collector_busy_fraction"), median(records, "learner_busy_fraction")
-    if math.isnan(collector) or math.isnan(learner) or collector == learner == 0:  # of a trainer that does not say
-        return "not known"
-    # taking turns, whether they were told to or it comes to that, their fractions add up
-    in_turns = settings.get("mode") == "sync" or abs(collector + learner - 1) < IN_TURNS
-    waits = (median(records, f"{side}_wait_fraction") for side in ("collector", "learner"))
-    collector_wait, learner_wait = (
-        1 - busy if math.isnan(wait) else wait for busy, wait in zip((collector, learner), waits, strict=True)
-    )
-    # all that the trainer was given, by a text such as "env 2, learner 2"
-    shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", records[-1].threads))) > usable_cores()
-    facts = TimeUse(
-        "turns" if in_turns else "free", usable_cores(), shared, collector, collector_wait, learner, learner_wait
-    )  # fmt: skip
-    return sentence(facts, limit_of(facts))
 
 
 class ReportedStudy(RecordedStudy):
