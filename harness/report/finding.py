@@ -31,9 +31,6 @@ from harness.suite.schema import Suite
 from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
 from harness.trainers import evidence
 
-SEEDS = needed_pairs()
-"""with fewer nothing is claimed of a return: not even their median has a 95 % interval"""
-
 Pairs = list[tuple[float, float]]
 
 
@@ -52,7 +49,7 @@ class Finding:
     """median, of returns the interquartile mean, over the repeats that count (``harness.measure.record.typical``)"""
     baseline_value: float = math.nan
     value_interval: Interval | None = None
-    """95 %, of the median; None with fewer than ``SEEDS`` repeats"""
+    """95 %, of the median; None with fewer than six repeats. Without it nothing is claimed of a return"""
     baseline_interval: Interval | None = None
     points: tuple[float, ...] = ()
     """the repeats behind ``value``"""
@@ -152,13 +149,13 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
         )  # fmt: skip
         if baseline is not None:
             # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
-            out = refused(records, suite)
-            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out
-            found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(sorted(out)))
-            found = replace(found, **_compared(found, trials, candidates))
-            found = replace(found, **_learning(suite, records, own, base))
-            out_text = " ".join(_refused_text(suite, records, trial) for trial in found.refused)
-            found = replace(found, learning=" ".join(filter(None, [found.learning, out_text])))
+            out = {trial: one for trial in sorted(refused(records, suite)) if (one := learned(records, suite, trial))}
+            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out.keys()
+            found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(out))
+            found = replace(found, **_compared(found, trials, candidates), **_learning(suite, records, own, base))
+            said = [f"Trial {trial} is not the best, as it learns worse: {_here(suite, one)}."
+                    for trial, one in out.items()]  # fmt: skip
+            found = replace(found, learning=" ".join(filter(None, [found.learning, *said])))
     return replace(found, claim=sentence(found))
 
 
@@ -237,12 +234,6 @@ def _margin_text(value: float, interval: Interval | None, level: float = LEVEL) 
         return text
     low, high = (change_text(end, fraction=True) for end in interval)
     return f"{text}, {confidence_text(level)} interval {low} to {high}"
-
-
-def _refused_text(suite: Suite, records: Sequence[Record], trial: int) -> str:
-    seen = learned(records, suite, trial)
-    assert seen is not None
-    return f"Trial {trial} is not the best, as it learns worse: {_here(suite, seen)}."
 
 
 def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:
@@ -337,23 +328,19 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
     Seeds of two trainers have nothing in common, so values are compared without pairs.
     """
     found: dict[str, list[Standing]] = {env: [] for env in suite.tasks}
+    metric = suite.objectives[0].metric
     for trial in sorted(trials_of(records), key=lambda trial: not trial.baseline):
-        own = found.setdefault(trial.params.get("env", suite.tasks[0]), [])
         others = {name: value for name, value in trial.params.items() if name not in ("env", "trainer")}
         names = [trial.params.get("trainer", ""), settings_text(others) if others else ""]
-        own.append(_standing(suite, trial, " ".join(filter(None, names)) or suite.trainer))
+        name = " ".join(filter(None, names)) or suite.trainer
+        points = tuple(trial.values(metric))
+        interval = None if metric in RETURNS else trial.interval(metric)
+        if metric in RETURNS and len(points) >= BOOTSTRAPPED:
+            interval = Interval(*map(float, bootstrap_interval(points)))
+        failed = sum(record.state in ("failed", "timeout") for record in trial.counted)
+        one = Standing(trial, name, trial.value(metric), points, interval, failed, trial.reached(metric))
+        found.setdefault(trial.params.get("env", suite.tasks[0]), []).append(one)
     return {env: [_beside(suite, one, own[0], len(own) - 1) for one in own] for env, own in found.items() if own}
-
-
-def _standing(suite: Suite, trial: Trial, name: str) -> Standing:
-    metric, interval = suite.objectives[0].metric, None
-    points = tuple(trial.values(metric))
-    if metric not in RETURNS:
-        interval = trial.interval(metric)
-    elif len(points) >= BOOTSTRAPPED:
-        interval = Interval(*map(float, bootstrap_interval(points)))
-    failed = sum(record.state in ("failed", "timeout") for record in trial.counted)
-    return Standing(trial, name, trial.value(metric), points, interval, failed, trial.reached(metric))
 
 
 def _beside(suite: Suite, one: Standing, baseline: Standing, others: int) -> Standing:
@@ -395,8 +382,7 @@ def sentence(found: Finding) -> str:
     """The claim that the numbers of an answer allow, with what they rest on."""
     if found.best is None:
         return "No trial was measured to its end within the constraints."
-    care = doubts(found)
-    return f"{_claim(found)}{'; ' if care else ''}{care}."
+    return f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}."
 
 
 def _claim(found: Finding) -> str:

@@ -23,14 +23,12 @@ class Cell:
     sort: str | float | None = None
 
     @classmethod
-    def of(cls, value: "Cell | float | str | bool | None") -> "Cell":
+    def of(cls, value: "Cell | float | str | None") -> "Cell":
         """A value as a cell: numbers short, what is missing as a dash."""
         if isinstance(value, Cell):
             return value
         if isinstance(value, str):
             return cls(value, value.lower())
-        if isinstance(value, bool):
-            return cls("yes" if value else "no", float(value))
         return cls(MISSING) if value is None or not math.isfinite(value) else cls(number_text(value), value)
 
 
