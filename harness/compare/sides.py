@@ -244,7 +244,7 @@ def version_of(
         name, seed | settings,
         RepeatLimits(max(limits.trial_timeout_seconds, 2 * seconds), limits.progress_timeout_seconds, found.host_limit),
         side.commit or here.commit, here.dirty and side.commit is None,
-        ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items()),
+        trainers.threads_text(trainer, settings),
         None, predicted, fraction, factor, trainer.pausable(settings),
     )  # fmt: skip
 

@@ -53,8 +53,19 @@ class Trainer(ABC):
         return self.defaults() | dict(settings)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Check each setting. Raises ``unilab.settings.SettingsError`` for an unknown name or an impossible value."""
-        check_like(self.defaults(), settings)
+        """Check each setting: it is known, and of the type of its default; a default of None allows anything.
+
+        Raises:
+            SettingsError: naming the setting, and the nearest known one.
+        """
+        defaults = self.defaults()
+        for name, value in settings.items():
+            if name not in defaults:
+                raise SettingsError(name, f"unknown setting; {nearest(name, defaults)}")
+            kind = type(defaults[name])
+            alike = {float: (int, float), list: (list, tuple), tuple: (list, tuple), type(None): (object,)}
+            if not isinstance(value, alike.get(kind, kind)) or (isinstance(value, bool) and kind in (int, float)):
+                raise SettingsError(name, f"expected {kind.__name__} as in {defaults[name]!r}, got {value!r}")
 
     def new_name(self, name: str) -> str | None:
         """What a setting of an earlier version is called now; None: there was none of this name."""
@@ -159,21 +170,6 @@ class Trainer(ABC):
 def threads_text(trainer: Trainer, settings: Mapping[str, Any]) -> str:
     """``Trainer.threads`` as records have it."""
     return ", ".join(f"{part} {count}" for part, count in trainer.threads(settings).items())
-
-
-def check_like(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Settings are known and of the type of their defaults; a default of None allows anything.
-
-    Raises:
-        SettingsError: naming the setting, and the nearest known one.
-    """
-    for name, value in settings.items():
-        if name not in defaults:
-            raise SettingsError(name, f"unknown setting; {nearest(name, defaults)}")
-        kind = type(defaults[name])
-        alike = {float: (int, float), list: (list, tuple), tuple: (list, tuple), type(None): (object,)}.get(kind, kind)
-        if not isinstance(value, alike) or (isinstance(value, bool) and kind in (int, float)):
-            raise SettingsError(name, f"expected {kind.__name__} as in {defaults[name]!r}, got {value!r}")
 
 
 class ConfiguredTrainer(Trainer):
