@@ -512,26 +512,19 @@ class SuiteSource:
         return self.document.error(key, problem)
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
-    """Read a suite file; ``overrides`` are ``key=value`` texts as given with ``--set``.
+def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
+    """A suite from the text of a file; ``overrides`` are ``key=value`` texts as given with ``--set``.
 
     Raises:
-        InputError: everything that is wrong with the file or an override.
+        InputError: everything that is wrong with the text or an override.
     """
-    source = read(path, overrides)
-    Mistakes(source.mistakes).check()
-    return source
-
-
-def parse(text: str, file: str = "<suite>", overrides: Sequence[str] = ()) -> SuiteSource:
-    """As ``load``, from text."""
     source = _build(Document.parse(text, file, overrides, FLAT_GROUPS))
     Mistakes(source.mistakes).check()
     return source
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> SuiteSource:
-    """As ``load``, for a caller who looks for more mistakes: what is wrong is left out and named in ``mistakes``.
+    """As ``parse``, of a file, for a caller who looks for more mistakes: ``mistakes`` names what is wrong and left out.
 
     Raises:
         InputError: too little is right to go on.

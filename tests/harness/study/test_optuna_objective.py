@@ -55,7 +55,7 @@ def test_three_lines_serve_a_study() -> None:
 
 def test_a_suite_object_and_overrides_do_as_well() -> None:
     objective = harness.objective(
-        suites.load("own.yaml").suite, ["measure.repeats=2", "objectives=[episode_return, policy_lag_mean]"], "out"
+        suites.read("own.yaml").suite, ["measure.repeats=2", "objectives=[episode_return, policy_lag_mean]"], "out"
     )
     assert objective.directions == ["maximize", "minimize"]
     own = study(objective)

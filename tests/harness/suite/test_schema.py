@@ -90,10 +90,10 @@ def test_error_names_file_line_key_and_remedy(text: str, line: int | None, key: 
 
 def test_missing_file_and_binary_file_are_input_errors(tmp_path) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file"):
-        suites.load(tmp_path / "absent.yaml")
+        suites.read(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
-        suites.load(tmp_path / "binary.yaml")
+        suites.read(tmp_path / "binary.yaml")
 
 
 @settings(max_examples=150, deadline=None)
