@@ -35,14 +35,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 def asv(folder: Path, *arguments: str) -> str:
     """Run asv in ``folder`` with a home of its own; its output."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
+    environment, command = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}, [sys.executable, "-m", "asv"]
     done = subprocess.run(
-        [sys.executable, "-m", "asv", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -110,30 +105,24 @@ def example(repository: Path, study: str = "one-1") -> list[Record]:
     ]
 
 
-def values(results: Results, name: str, index: Path) -> dict[str, Any]:
-    parameters = json.loads(index.read_text())[name]["params"]
+def values(path: Path, name: str = THROUGHPUT) -> dict[str, Any]:
+    """What a result file has of a benchmark, by the names of configurations."""
+    parameters = read_benchmarks(path.parent.parent / "benchmarks.json")[name]["params"]
+    results = Results.load(str(path), machine_name=path.parent.name)
     return dict(zip(parameters[0], results.get_result_value(name, parameters), strict=True))
-
-
-def test_a_suite_has_one_name_for_all_code(repository: Path) -> None:
-    commit = example(repository)[0].commit
-    path = export(write_study(repository, example(repository, "study-0a1b2c3d")), repository / "results" / "asv")
-    assert path.name == f"{commit[:8]}-appo_throughput-study.json"
 
 
 def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> None:
     asv_dir = repository / "results" / "asv"
-    path = export(write_study(repository, example(repository)), asv_dir)
+    path = export(write_study(repository, example(repository, "one-0a1b2c3d")), asv_dir)
     results = Results.load(str(path), machine_name="node7-3f9a2c")
-    assert path.name == f"{results.commit_hash[:8]}-appo_throughput-one.json"
-    seconds = values(results, THROUGHPUT, asv_dir / "benchmarks.json")
-    assert seconds == {repr(AT_BASELINE): pytest.approx(9e-5), repr(AT_FOUND): pytest.approx(4.5e-5)}
-    negated = values(results, REWARD, asv_dir / "benchmarks.json")
+    name = f"{results.commit_hash[:8]}-appo_throughput-one.json"
+    assert path.name == name, "one for a suite, whatever the code"
+    assert values(path) == {repr(AT_BASELINE): pytest.approx(9e-5), repr(AT_FOUND): pytest.approx(4.5e-5)}
+    negated = values(path, REWARD)
     assert negated[repr(AT_BASELINE)] == pytest.approx(25.0)
     assert negated[repr(AT_FOUND)] != negated[repr(AT_FOUND)], "a return that is missing is not a number"
-    samples = results.get_result_samples(
-        THROUGHPUT, json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"]
-    )
+    samples = results.get_result_samples(THROUGHPUT, read_benchmarks(asv_dir / "benchmarks.json")[THROUGHPUT]["params"])
     assert [pytest.approx(1 / 10_000), pytest.approx(1 / 12_500)] in samples
     assert results.date == 1000 * int(git(repository, "show", "-s", "--format=%at"))
 
@@ -175,12 +164,11 @@ def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: 
         record("s", commit, trial=2, params={"num_envs": 8}, pinned="small", state="pruned", episode_return=1e6),
     ]
     path = export(write_study(repository, records), repository / "results" / "asv")
-    index = path.parent.parent / "benchmarks.json"
-    budget = REWARD.replace("episode_return", "return_at_budget")
-    names = {name.rpartition(".")[2] for name in json.loads(index.read_text()) if name != "version"}
+    known = read_benchmarks(path.parent.parent / "benchmarks.json")
+    names = {name.rpartition(".")[2] for name in known if name != "version"}
     assert names == {"track_seconds_per_env_step", "track_negated_return_at_budget"}, "what was measured, no more"
-    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), budget, index)
-    assert exported == {repr(AT_BASELINE): -100.0, repr(AT_FOUND): -300.0}
+    budget = REWARD.replace("episode_return", "return_at_budget")
+    assert values(path, budget) == {repr(AT_BASELINE): -100.0, repr(AT_FOUND): -300.0}
 
 
 def test_what_a_search_found_is_no_history(repository: Path) -> None:
@@ -198,8 +186,7 @@ def test_other_settings_under_a_name_do_not_continue_its_history(repository: Pat
     export(write_study(repository, example(repository)), asv_dir)
     commit = git(repository, "rev-parse", "HEAD")
     other = [record("two-1", commit, baseline=True, params={"num_envs": 4}, env_steps_per_second=1e3)]
-    path = export(write_study(repository, other), asv_dir)
-    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, asv_dir / "benchmarks.json")
+    exported = values(export(write_study(repository, other), asv_dir))
     assert exported["'baseline: num_envs=4'"] == pytest.approx(1e-3)
     assert math.isnan(exported[repr(AT_BASELINE)])
 
@@ -302,10 +289,7 @@ def test_a_suite_that_measures_something_else_starts_a_new_history(repository: P
 
 def test_numbers_are_the_search_s_when_nothing_was_confirmed(repository: Path) -> None:
     records = [r for r in example(repository) if r.phase == "search"]
-    path = export(write_study(repository, records), repository / "results" / "asv")
-    exported = values(
-        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
-    )
+    exported = values(export(write_study(repository, records), repository / "results" / "asv"))
     assert exported == {repr(AT_BASELINE): pytest.approx(1 / 9_000), repr(AT_FOUND): pytest.approx(1 / 22_000)}
 
 
@@ -316,9 +300,7 @@ def test_a_study_that_goes_on_at_a_later_commit_of_the_same_code_is_exported_who
     study = write_study(repository, [*records[:-3], *(replace(r, commit=later) for r in records[-3:])])
     path = export(study, repository / "results" / "asv")
     assert path.name.startswith(later[:8])
-    index = path.parent.parent / "benchmarks.json"
-    exported = values(Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, index)
-    assert exported[repr(AT_BASELINE)] == pytest.approx(9e-5)
+    assert values(path)[repr(AT_BASELINE)] == pytest.approx(9e-5)
 
 
 def test_a_finished_study_that_was_run_again_at_a_later_commit_stays_where_it_was_measured(repository: Path) -> None:
@@ -335,11 +317,7 @@ def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
     failed = [record("s", commit, trial=1, params=FOUND, pinned="wide", state="failed", error="killed")]
     records = [r for r in example(repository) if r.trial == 0] + failed
     records = [r for r in records if r.phase == "search"]
-    path = export(write_study(repository, records), repository / "results" / "asv")
-    exported = values(
-        Results.load(str(path), machine_name="node7-3f9a2c"), THROUGHPUT, path.parent.parent / "benchmarks.json"
-    )
-    assert exported[repr(AT_FOUND)] is None
+    assert values(export(write_study(repository, records), repository / "results" / "asv"))[repr(AT_FOUND)] is None
 
 
 @pytest.mark.parametrize(
