@@ -1,14 +1,10 @@
-"""Headless Chromium for tests that read a page as a person would, and a server for folders of pages."""
+"""Headless Chromium for tests that read a page as a person would."""
 
-import functools
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,22 +60,3 @@ def errors(driver: webdriver.Chrome) -> list[str]:
     """What the page wrote to the console as errors since the last call."""
     log: Callable[[str], list[dict[str, Any]]] = driver.get_log
     return [entry["message"] for entry in log("browser") if entry["level"] == "SEVERE"]
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no output of a test."""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server of a folder's files."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
