@@ -66,7 +66,9 @@ def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dic
     used: set[str] = set()
     missing = [*roots, *modules]
     while missing:
-        parts = [part for part in _with_parents(missing.pop()) if own.has(part)]
+        names = missing.pop().split(".")
+        # of a.b.c all of a, a.b and a.b.c are loaded
+        parts = [part for part in (".".join(names[: count + 1]) for count in range(len(names))) if own.has(part)]
         for part in parts:
             if part not in found:
                 found[part] = reader.read(part)
@@ -106,7 +108,7 @@ class _Module:
             isinstance(line, ast.FunctionDef) and line.name == "__getattr__" for line in node.body
         )
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and _is_for_types(child.test):
+            if isinstance(child, ast.If) and ast.unparse(child.test).rpartition(".")[2] == "TYPE_CHECKING":
                 for line in child.body if is_lazy else []:
                     self.add_imports(line, self.later_imports)
                 for line in child.orelse:
@@ -140,12 +142,6 @@ class _Own:
             place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts}
             for folder in self._folders
         )
-
-
-def _with_parents(name: str) -> list[str]:
-    """``a``, ``a.b`` and ``a.b.c``: all of them are loaded."""
-    parts = name.split(".")
-    return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 @cache
@@ -212,28 +208,17 @@ def _parsed(content: bytes, package: str, suffix: str) -> _Module:
         tree = None
     if tree is None:
         return _Module(hashlib.sha256(content).hexdigest())
-    _remove_docstrings(tree)
+    for node in ast.walk(tree):  # strings that stand alone say nothing to Python
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [line for line in body if not _is_docstring(line)]
     module = _Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), package)
     module.add_imports(tree, module.imports)
     return module
 
 
-def _remove_docstrings(tree: ast.AST) -> None:
-    """Strings that stand alone say nothing to Python."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [line for line in body if not _is_docstring(line)]
-
-
 def _is_docstring(line: ast.AST) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-def _is_for_types(test: ast.expr) -> bool:
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
 
 
 def _version(package: str) -> str:
