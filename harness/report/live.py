@@ -4,6 +4,7 @@ import math
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure.record import SECOND_LOOK, Record, attempts_that_count
+from harness.measure.record import Record, attempts_that_count
 from harness.predict.plan import Plan
 from harness.suite.text import bytes_text, metric_text, minutes_text, number_text, settings_text, value_text
 
@@ -182,19 +183,12 @@ class Forecast:
     def __init__(self, plan: Plan, began: float) -> None:
         self._plan = plan
         self._limit = began + plan.suite.limits.minutes * 60
-        self._seen: set[Key] = set()
-        """repeats that are begun or over"""
-        self._repeats, self._attempts = 0, 0
-        """measured for their speed, and attempts at them, as far as this run has begun them"""
-        self._measured: set[int] = set()
-        """trials beside the baseline with a value"""
-        self._rates: list[float] = []
-        """env steps a second of the search's repeats"""
-        self._newest, self._gain = 0, math.nan
-        """the trial that was begun last, and the gain that was expected of it"""
-        self._searching = True
-        self._running: dict[Key, tuple[float, bool]] = {}
-        """since when, and whether in turns"""
+        self._over: list[Record] = []
+        """repeats that have ended, in this run or before it"""
+        self._begun: list[Record] = []
+        """attempts that this run has begun"""
+        self._running: dict[Key, tuple[Record, float]] = {}
+        """those that have not ended, and since when they run"""
         self._block = 0
         """repeats of the block that runs or ran last"""
         self._taken: dict[bool, list[float]] = {False: [], True: []}
@@ -202,89 +196,71 @@ class Forecast:
 
     def known(self, record: Record) -> None:
         """A repeat that is over."""
-        self._see(record)
-        if record.state == "complete" and not record.baseline:
-            self._measured.add(record.trial)
-        if record.phase == "search" and record.env_steps_per_second > 0:
-            self._rates.append(record.env_steps_per_second)
-
-    def _see(self, record: Record) -> None:
-        self._seen.add(_key(record))
-        if record.phase == "search" and not record.second_look and record.trial >= self._newest:
-            self._newest, self._gain = record.trial, record.expected_gain
-
-    @property
-    def _trials(self) -> int:
-        """Of the whole search."""
-        if not self._plan.suite.guided:
-            return self._plan.trials
-        from harness.predict.next_trial import expected_trials  # loads SciPy, which takes long
-
-        return min(self._plan.trials, expected_trials(self._newest, self._gain))
+        self._over.append(record)
 
     def started(self, record: Record, now: float) -> None:
-        self._see(record)
-        self._attempts += record.phase != "learning"
-        self._repeats += record.phase != "learning" and not record.attempt
+        self._begun.append(record)
         if record.in_turns:
-            self._block = 1 + len(self._begun(in_turns=True))
-        self._running[_key(record)] = now, record.in_turns
-        self._searching &= record.phase == "search" and not record.second_look
+            self._block = 1 + sum(one.in_turns for one, _ in self._running.values())
+        self._running[_key(record)] = record, now
 
     def finished(self, record: Record, now: float) -> None:
         self.known(record)
-        began, in_turns = self._running.pop(_key(record), (math.nan, False))
-        if record.state != "complete" or record.phase == "learning":
-            return
-        # those of a block end at about the same time
-        length = (now - began) / self._block if in_turns else record.wall_seconds + self._saved(_key(record))
-        self._taken[in_turns].append(length)
+        one, began = self._running.pop(_key(record), (record, math.nan))
+        if record.state == "complete" and record.phase != "learning":
+            # those of a block end at about the same time
+            length = (now - began) / self._block if one.in_turns else record.wall_seconds + self._saved(record)
+            self._taken[one.in_turns].append(length)
 
     def left(self, now: float) -> float:
         """Seconds."""
-        block = self._begun(in_turns=True)
+        plan, seen = self._plan, list({_key(one): one for one in [*self._over, *self._begun]}.values())
+        searching = all(one.phase == "search" and not one.second_look for one in self._begun)
+        measured = {one.trial for one in self._over if one.state == "complete" and not one.baseline}
+        attempts = [one for one in self._begun if one.phase != "learning"]
+        again = (1 + len(attempts)) / (1 + sum(not one.attempt for one in attempts))  # attempts at each repeat
         each = {
-            in_turns: statistics.fmean(self._taken[in_turns] or self._taken[False] or [self._plan.repeat_seconds])
+            in_turns: statistics.fmean(self._taken[in_turns] or self._taken[False] or [plan.repeat_seconds])
             for in_turns in (False, True)
         }
-        alone = [(key, began) for key, (began, in_turns) in self._running.items() if not in_turns]
-        learns = [(began, self._learning(1)) for (_, _, phase), began in alone if phase == "learning"]
-        expected = [(began, each[False] - self._saved(key)) for key, began in alone if key[2] != "learning"] + learns
-        expected += [(began, len(block) * each[True]) for began in block[:1]]
-        running = [max(length - (now - began), 0.1 * (now - began)) for began, length in expected]
-        plan, places = self._plan, max(1, len(running))
-        searched = sum(phase == "search" and repeat < SECOND_LOOK for _, repeat, phase in self._seen)
-        looked = sum(phase == "search" and repeat >= SECOND_LOOK for _, repeat, phase in self._seen)
-        confirmed = sum(phase == "confirm" for _, _, phase in self._seen)
-        candidates = self._trials - 1 if self._searching else len(self._measured)
-        search = max(0, self._trials * plan.suite.measure.repeats - searched) if self._searching else 0
+        rates = [one.env_steps_per_second for one in self._over if one.phase == "search"]
+        rate = statistics.median([rate for rate in rates if rate > 0] or [math.inf])
+        seed = plan.learning_seconds(rate) if plan.learning_repeats else 0.0
+
+        running = [(began, seed if one.phase == "learning" else each[False] - self._saved(one))
+                   for one, began in self._running.values() if not one.in_turns]  # fmt: skip
+        block = [began for one, began in self._running.values() if one.in_turns]
+        running += [(began, len(block) * each[True]) for began in block[:1]]
+        rest = [max(length - (now - began), 0.1 * (now - began)) for began, length in running]
+
+        phases = Counter("look" if one.second_look else one.phase for one in seen)
+        trials = self._trials(seen)
+        candidates = trials - 1 if searching else len(measured)
+        search = max(0, trials * plan.suite.measure.repeats - phases["search"]) if searching else 0
         # no second look comes after the confirmation has begun
-        looks = 0 if confirmed else max(0, plan.look_repeats_of(candidates) - looked)
-        in_turns = max(0, plan.confirm_repeats_of(candidates) - confirmed)
-        again = (1 + self._attempts) / (1 + self._repeats)  # attempts at each repeat
-        sure = (sum(running) + looks * each[False] + in_turns * each[True] + self._learning()) / places
+        looks = 0 if phases["confirm"] else max(0, plan.look_repeats_of(candidates) - phases["look"])
+        in_turns = max(0, plan.confirm_repeats_of(candidates) - phases["confirm"])
+        seeds = max(0, plan.learning_repeats - phases["learning"]) if searching or measured else 0
+
+        places = max(1, len(rest))
+        sure = (sum(rest) + looks * each[False] + in_turns * each[True] + seeds * seed) / places
         more = search * again * (each[False] - plan.saved_seconds)
         more += (again - 1) * (looks * each[False] + in_turns * each[True])
         # the search leaves time for what follows it, and nothing is measured again after the limit
         return max(sure, min(sure + more / places, self._limit - now))
 
-    def _saved(self, key: Key) -> float:
+    def _trials(self, seen: Sequence[Record]) -> int:
+        """Of the whole search."""
+        if not self._plan.suite.guided:
+            return self._plan.trials
+        from harness.predict.next_trial import expected_trials  # loads SciPy, which takes long
+
+        chosen = [(one.trial, one.expected_gain) for one in seen if one.phase == "search" and not one.second_look]
+        return min(self._plan.trials, expected_trials(*max(chosen, key=lambda one: one[0], default=(0, math.nan))))
+
+    def _saved(self, record: Record) -> float:
         """By which a repeat is shorter than those after the first look."""
-        _, repeat, phase = key
-        return self._plan.saved_seconds if phase == "search" and repeat < SECOND_LOOK else 0.0
-
-    def _learning(self, repeats: int | None = None) -> float:
-        """Seconds of so many repeats that show whether the best learns as well; None: of all that are not begun."""
-        if repeats is None:
-            begun = sum(phase == "learning" for _, _, phase in self._seen)
-            repeats = max(0, self._plan.learning_repeats - begun) if self._searching or self._measured else 0
-        if not repeats:
-            return 0.0
-        return repeats * self._plan.learning_seconds(statistics.median(self._rates or [math.inf]))
-
-    def _begun(self, *, in_turns: bool) -> list[float]:
-        """When the repeats that run began."""
-        return [began for began, turns in self._running.values() if turns == in_turns]
+        return self._plan.saved_seconds if record.phase == "search" and not record.second_look else 0.0
 
 
 def _comparable(record: Record) -> tuple[str, str, str]:
