@@ -119,11 +119,9 @@ class OwnTrainer(ConfiguredTrainer):
 class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""
 
+    config_type = APPOConfig
     remedies = APPO_REMEDIES
     learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "worker", "rollout_source"))
-
-    def __init__(self) -> None:
-        super().__init__(APPOConfig)
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
         config = self.config(settings)
@@ -170,7 +168,7 @@ class OffPolicyTrainer(OwnTrainer):
     algorithm: Literal["sac", "td3"]
 
     def __init__(self) -> None:
-        super().__init__(OFF_POLICY[self.algorithm])
+        self.config_type = OFF_POLICY[self.algorithm]
         names = (self.algorithm, "worker", "transition_source")
         self.learning_code = tuple(f"unilab.algos.torch.offpolicy.{name}" for name in names)
 

@@ -173,12 +173,11 @@ def threads_text(trainer: Trainer, settings: Mapping[str, Any]) -> str:
 
 
 class ConfiguredTrainer(Trainer):
-    """A trainer whose settings are a dataclass, ``config_type``, in environments that may be this project's."""
+    """A trainer whose settings are a dataclass, in environments that may be this project's."""
 
     unilab_environments = True
-
-    def __init__(self, config_type: type) -> None:
-        self.config_type = config_type
+    config_type: type
+    """of the settings"""
 
     def config(self, settings: Mapping[str, Any]) -> Any:
         """The settings as the dataclass, those that are not given with their defaults."""

@@ -150,32 +150,27 @@ class ForeignConfig:
 
 
 class ForeignTrainer(ConfiguredTrainer):
-    """Trains with another package.
-
-    Args:
-        config_type: the settings, a ``ForeignConfig``.
-        driver: ``module:function``, called with all settings (groups as dictionaries), a ``Report`` and the log folder.
-        package: module that has to be there.
-        extra: of this project, which installs it.
-    """
+    """Trains with another package. Its settings are a ``ForeignConfig``."""
 
     device_settings: tuple[str, ...] = ("device",)
+    driver: str
+    """``module:function``, called with all settings (groups as dictionaries), a ``Report`` and the log folder"""
+    package: str
+    """module that has to be there"""
+    extra: str
+    """of this project, which installs it"""
 
-    def __init__(self, config_type: type[ForeignConfig], driver: str, package: str, extra: str) -> None:
-        super().__init__(config_type)
+    def __init__(self) -> None:
         self._policy: Act | None = None
         self._kept: list[tuple[float, Act]] = []
-        self._driver, self._package, self._extra = driver, package, extra
 
     def check_together(self, settings: Mapping[str, Any]) -> None:
         """Check that the interpreter is there and, as far as can be seen without starting it, has the package."""
         config: ForeignConfig = self.config(settings)
-        remedy = f"pip install -e '.[{self._extra}]' in this project's checkout"
+        remedy = f"pip install -e '.[{self.extra}]' in this project's checkout"
         if config.python is None:
-            if importlib.util.find_spec(self._package) is None:
-                raise SettingsError(
-                    "python", f"this interpreter has no {self._package}: {remedy}, or name one that has"
-                )
+            if importlib.util.find_spec(self.package) is None:
+                raise SettingsError("python", f"this interpreter has no {self.package}: {remedy}, or name one that has")
         elif shutil.which(config.python) is None:
             raise SettingsError("python", f"there is no program {config.python}; name an interpreter, or {remedy}")
 
@@ -210,11 +205,11 @@ class ForeignTrainer(ConfiguredTrainer):
             whatever the package raises.
         """
         if resume is not None:
-            raise SettingsError("resume", f"training with {self._package} starts anew each time; leave --resume out")
+            raise SettingsError("resume", f"training with {self.package} starts anew each time; leave --resume out")
         self.check_together(settings)
         if self.interpreter(settings) not in (None, os.environ.get(ENTERED)):
             raise SettingsError("python", "the process has to be that interpreter's (harness.trainers.trainer.enter)")
-        module, function = self._driver.split(":")
+        module, function = self.driver.split(":")
         train = getattr(importlib.import_module(module), function)
         with stop_on_signals() as signals:
             report = Report(on_progress, signals, max_iterations, max_seconds, keep_seconds)
@@ -222,7 +217,7 @@ class ForeignTrainer(ConfiguredTrainer):
             plain = json.loads(json.dumps(dataclasses.asdict(self.config(settings))))
             policy: Act = train(plain, report, log_dir)
         if not report.stopping:
-            raise ForeignTrainerError(f"{self._package} ended training although nobody asked it to")
+            raise ForeignTrainerError(f"{self.package} ended training although nobody asked it to")
         end, self._policy = report.progress.wall_seconds, policy
         self._kept = [*(one for one in report.kept if one[0] < end), (end, policy)]
         return Summary(report.progress, str(report.stopped_by), None)

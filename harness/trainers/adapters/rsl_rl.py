@@ -99,8 +99,9 @@ class GaussianTrainer(ForeignTrainer):
 class PPO(GaussianTrainer):
     """Proximal policy optimization; synchronous."""
 
-    def __init__(self) -> None:
-        super().__init__(PPOConfig, "harness.trainers.adapters.drivers.rsl_rl:train", "rsl_rl", "rsl-rl")
+    config_type = PPOConfig
+    driver = "harness.trainers.adapters.drivers.rsl_rl:train"
+    package, extra = "rsl_rl", "rsl-rl"
 
 
 def acting(actor: Any) -> Act:

@@ -115,8 +115,7 @@ class TD3Config(OffPolicyConfig):
 class SB3Trainer(ForeignTrainer):
     """One algorithm of Stable-Baselines3."""
 
-    def __init__(self, config_type: type[SB3Config], function: str) -> None:
-        super().__init__(config_type, f"harness.trainers.adapters.drivers.sb3:{function}", "stable_baselines3", "sb3")
+    package, extra = "stable_baselines3", "sb3"
 
     def evaluated_in(self, config: ForeignConfig) -> str:
         return gymnasium_id(config.env) or config.env
@@ -125,22 +124,22 @@ class SB3Trainer(ForeignTrainer):
 class PPO(SB3Trainer):
     """Proximal policy optimization; synchronous."""
 
-    def __init__(self) -> None:
-        super().__init__(PPOConfig, "train_ppo")
+    config_type = PPOConfig
+    driver = "harness.trainers.adapters.drivers.sb3:train_ppo"
 
 
 class SAC(SB3Trainer):
     """Soft actor-critic; synchronous."""
 
-    def __init__(self) -> None:
-        super().__init__(SACConfig, "train_sac")
+    config_type = SACConfig
+    driver = "harness.trainers.adapters.drivers.sb3:train_sac"
 
 
 class TD3(SB3Trainer):
     """Twin delayed deep deterministic policy gradients; synchronous."""
 
-    def __init__(self) -> None:
-        super().__init__(TD3Config, "train_td3")
+    config_type = TD3Config
+    driver = "harness.trainers.adapters.drivers.sb3:train_td3"
 
 
 def gymnasium_id(env: str) -> str | None:

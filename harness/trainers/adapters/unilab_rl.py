@@ -49,9 +49,9 @@ class APPO(GaussianTrainer):
     """Asynchronous PPO with V-trace."""
 
     device_settings = ("device", "collector_device")
-
-    def __init__(self) -> None:
-        super().__init__(APPOConfig, "harness.trainers.adapters.drivers.unilab_rl:train", "uni_rl", "unilab-rl")
+    config_type = APPOConfig
+    driver = "harness.trainers.adapters.drivers.unilab_rl:train"
+    package, extra = "uni_rl", "unilab-rl"
 
     def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
         """Updates train on a growing pool until it is full."""

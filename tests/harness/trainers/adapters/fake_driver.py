@@ -19,8 +19,13 @@ class FakeConfig(ForeignConfig):
 
 
 class FakeForeign(ForeignTrainer):
+    config_type = FakeConfig
+    driver = "tests.harness.trainers.adapters.fake_driver:train"
+    extra = "fake"
+
     def __init__(self, package: str = "json") -> None:
-        super().__init__(FakeConfig, "tests.harness.trainers.adapters.fake_driver:train", package, "fake")
+        super().__init__()
+        self.package = package
 
 
 def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
