@@ -24,8 +24,8 @@ PHASES: tuple[Phase, ...] = ("confirm", "search")
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 
-Repeats = dict[tuple[Phase, int], list[Record]]
-"""of one configuration in one session, by phase and number; without pruned ones"""
+Repeats = dict[tuple[Phase, int, int], Record]
+"""of one configuration in one session, by phase, number, and which of the trials that have it; without pruned ones"""
 Configurations = dict[str, list[Repeats]]
 """one for each session, by what decides the meaning of a number, as text"""
 
@@ -45,9 +45,8 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
     lost = 0
     for configuration in sorted(own.keys() & other.keys()):
         for number, (one, two) in enumerate(zip(own[configuration], other[configuration], strict=False)):
-            tried = one.keys() & two.keys()
-            failed = [sum(record.state != "complete" for key in tried for record in side[key]) for side in (one, two)]
-            lost += failed[1] - failed[0]
+            for key in one.keys() & two.keys():
+                lost += (two[key].state != "complete") - (one[key].state != "complete")
             sessions[number] += _matched(one, two, notes)
     if lost > 0:
         notes.append(
@@ -65,7 +64,7 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
             notes.append(f"installed packages differ: {' | '.join(versions)}")
     else:
         before, after = (
-            {name for name, found in side.items() if any(_complete(one, phase) for one in found for phase in PHASES)}
+            {name for name, found in side.items() if any(r.state == "complete" for one in found for r in one.values())}
             for side in (own, other)
         )
         notes.append(
@@ -109,7 +108,7 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
 def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:
     found: Configurations = defaultdict(list)
     for suite, records in studies:
-        session: dict[str, Repeats] = defaultdict(lambda: defaultdict(list))
+        session: dict[str, Repeats] = defaultdict(dict)
         how = {name: part for name, part in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
         for trial in sorted({record.trial for record in records}):
             own = [record for record in records if record.trial == trial]
@@ -124,38 +123,36 @@ def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurat
                         trainer, settings = variant.trainer, settings | variant.settings
                     settings.pop("seed", None)
                     content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
-                    session[json.dumps(content, sort_keys=True)][phase, record.repeat - first].append(record)
+                    repeats, number = session[json.dumps(content, sort_keys=True)], record.repeat - first
+                    trials = sum(key[:2] == (phase, number) for key in repeats)
+                    repeats[phase, number, trials] = record
         for configuration, repeats in session.items():
             found[configuration].append(repeats)
     return found
 
 
-def _complete(side: Repeats, phase: Phase) -> dict[int, list[Record]]:
-    """The repeats by their numbers."""
-    found = {n: [r for r in records if r.state == "complete"] for (own, n), records in side.items() if own == phase}
-    return {number: records for number, records in found.items() if records}
-
-
 def _matched(base: Repeats, new: Repeats, notes: list[str]) -> Pair:
     """The repeats that two sessions have of one configuration; ``notes`` get why others were left out."""
     for phase in PHASES:
-        sides = _complete(base, phase), _complete(new, phase)
-        kinds = sorted({record.kind for side in sides for records in side.values() for record in records})
+        sides = [
+            {key: record for key, record in side.items() if key[0] == phase and record.state == "complete"}
+            for side in (base, new)
+        ]
+        kinds = sorted({record.kind for side in sides for record in side.values()})
         if not all(sides):
             continue
         if len(kinds) > 1:
             notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
             continue
         made: Pair = []
-        for number, records in sorted(sides[0].items()):
-            for one, other in zip(records, sides[1].get(number, []), strict=False):
-                if one.machine == other.machine:
-                    made.append((one, other))
-                else:
-                    machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
-                    notes.append(
-                        f"repeats of different machines ({machines}) were left out: their difference says nothing "
-                        "about the code"
-                    )
+        for one, other in [(sides[0][key], sides[1][key]) for key in sorted(sides[0].keys() & sides[1].keys())]:
+            if one.machine == other.machine:
+                made.append((one, other))
+            else:
+                machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
+                notes.append(
+                    f"repeats of different machines ({machines}) were left out: their difference says nothing about "
+                    "the code"
+                )
         return made
     return []  # confirmed on one side only, or in another way, and measured by no search
