@@ -403,12 +403,6 @@ def test_a_plan_says_that_returns_may_never_come(tmp_path, capsys) -> None:
     assert "s.yaml:3: env: environment 'nowhere:Env': no module 'nowhere'" in capsys.readouterr().err
 
 
-def test_eval_of_what_is_no_checkpoint_is_an_error(tmp_path, capsys) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    assert cli.main(["eval", str(tmp_path / "checkpoint.pt")]) == 1
-    assert str(tmp_path / "checkpoint.pt") in capsys.readouterr().err
-
-
 def test_machine_and_clean(capsys) -> None:
     assert cli.main(["machine", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cores_usable"] >= 1

@@ -9,7 +9,7 @@ import pytest
 
 from harness import cli
 from harness.compare.measured import Options, prepared
-from harness.compare.sides import Side, resolve
+from harness.compare.sides import Side
 from harness.measure.record import read_records
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
@@ -171,15 +171,6 @@ def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsy
     (tmp_path / "empty").mkdir()
     code, content, _ = verb(capsys, "HEAD~1", "HEAD", "--results", tmp_path / "empty")
     assert code == 2 and "was measured at commit" in content["error"] and "add --measure" in content["error"]
-
-
-def test_a_study_has_the_names_that_report_takes(tmp_path: Path) -> None:
-    older, newer = study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two")
-    for folder, day in ((older, 1), (newer, 2)):
-        runs = {"runs": [{"started_at": f"2026-11-0{day}T00:00:00+00:00"}]}
-        (folder / "manifest.json").write_text(json.dumps(runs))
-    assert resolve("fake", tmp_path).study == newer
-    assert resolve("fake/one", tmp_path).study == resolve(str(older), Path("elsewhere")).study == older
 
 
 @pytest.mark.parametrize(

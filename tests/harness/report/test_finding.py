@@ -97,13 +97,6 @@ def test_no_difference_comes_with_the_one_that_would_have_been_seen() -> None:
     assert found.claim.endswith(f", 6 pairs, {found.smallest_effect:.1%} would have been seen).")
 
 
-def test_an_interval_around_zero_is_no_difference() -> None:
-    base = [100.0] * 6
-    found = conclude(suite(), [*SEARCH, *confirmed(0, base), *confirmed(1, [90.0, 115.0, 95.0, 112.0, 92.0, 114.0])])
-    assert found.interval is not None and 0 in found.interval and not found.shown
-    assert found.claim.startswith("No difference is shown: ")
-
-
 def test_two_pairs_are_too_few() -> None:
     found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0, 101.0]), *confirmed(1, [150.0, 151.0])])
     assert found.pairs == 2 and found.interval is None and not found.shown

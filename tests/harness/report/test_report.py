@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.files.yaml_file import InputError
 from harness.measure.record import Record
 from harness.report.live import StudyDisplay
 from harness.report.page import build, render
@@ -29,7 +28,6 @@ from harness.report.page.resources import measured, predicted
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, Trial, trials_of
-from harness.study.results import find, find_all
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'
@@ -443,18 +441,7 @@ def test_memory_uses_the_calibrated_prediction() -> None:
     assert (predicted(trial), measured(trial)) == (120, 126)
 
 
-# -- which study, where to, and while it runs
-
-
-def test_studies_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
-    old, new = (write_study(tmp_path / "made_up" / id, [make_record(0)]) for id in ("aaaa", "bbbb"))
-    manifest = json.loads((old / "manifest.json").read_text())
-    manifest["runs"][0]["started_at"] = "2027-01-01T00:00:00+00:00"
-    (old / "manifest.json").write_text(json.dumps(manifest))
-    assert find("made_up", tmp_path) == old == find(str(old), tmp_path) == find("made_up/aaaa", tmp_path)
-    assert find_all("made_up", tmp_path) == [new, old]
-    with pytest.raises(InputError, match=r"nothing: is no study .*made_up/aaaa, made_up/bbbb"):
-        find("nothing", tmp_path)
+# -- where to, and while it runs
 
 
 def test_both_files_are_written(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.files.yaml_file import InputError
+from harness.files.yaml_file import InputError, to_yaml
 from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Outcome
 from harness.measure.repeat import TrialSpec
@@ -60,14 +60,8 @@ def test_which_trainer_is_the_choice_and_the_first_is_the_baseline(tmp_path) -> 
 
 def test_a_suite_reads_back_as_it_was_written(tmp_path) -> None:
     suite = make(tmp_path).suite
-    assert suites.parse(suites_text(suite)).suite == suite
+    assert suites.parse(to_yaml(suite.to_dict())).suite == suite
     assert "trainer" not in suite.to_dict() and "trainers" in suite.to_dict()
-
-
-def suites_text(suite: suites.Suite) -> str:
-    from harness.files.yaml_file import to_yaml
-
-    return to_yaml(suite.to_dict())
 
 
 def test_one_run_measures_all_in_turns_and_the_best_can_be_trained(tmp_path) -> None:
