@@ -33,7 +33,17 @@ def add_eval(verbs: Any) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    with _watching(arguments) as watch:
+    # what looks at the environments is made before MuJoCo is loaded
+    watching: AbstractContextManager[Watch | None] = nullcontext()
+    if arguments.video:
+        from unilab.envs.rendering.video import Video
+
+        watching = Video(arguments.video)
+    elif arguments.view:
+        from unilab.envs.rendering.window import Window
+
+        watching = Window()
+    with watching as watch:
         from harness.report.live import EvalDisplay, console
         from unilab.algos.torch.evaluate import evaluate as play
 
@@ -51,19 +61,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
         *([judged] if judged else []),
         *([f"video: {arguments.video}"] if arguments.video else []),
     )  # fmt: skip
-
-
-def _watching(arguments: argparse.Namespace) -> "AbstractContextManager[Watch | None]":
-    """What looks at the environments; made before MuJoCo is loaded."""
-    if arguments.video:
-        from unilab.envs.rendering.video import Video
-
-        return Video(arguments.video)
-    if arguments.view:
-        from unilab.envs.rendering.window import Window
-
-        return Window()
-    return nullcontext()
 
 
 def add_export(verbs: Any) -> None:

@@ -133,8 +133,13 @@ class StudyDisplay(ProgressLine):
                 f"{number_text(record.episode_return)}, {without_noise}{judged}"
                 f"policy lag {number_text(record.policy_lag_mean)}, {bytes_text(record.peak_host_bytes)}"
             )
-            for warning in _warnings(record) if record.phase != "learning" else ():  # it is not measured for speed
-                self._say(f"  {warning}", "yellow")
+            if record.disturbed and record.phase != "learning":  # which is not measured for speed
+                self._say(f"  disturbed: {record.disturbed}", "yellow")
+            if record.unsteady and record.phase != "learning":
+                why = f"the second half of the window ran at {record.half_ratio:.0%} of the first"
+                if math.isnan(record.half_ratio):
+                    why = "the window was too short to compare its halves"
+                self._say(f"  unsteady: {why}", "yellow")
         else:
             reason = (record.error or "").partition("\n")[0]
             self._say(f"{which}{record.state}: {reason}", "yellow")
@@ -321,11 +326,3 @@ def console(stderr: bool = False) -> Console:
     """
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 100)
-
-
-def _warnings(record: Record) -> list[str]:
-    """What makes a repeat less than trustworthy, in words."""
-    unsteady = f"unsteady: the second half of the window ran at {record.half_ratio:.0%} of the first"
-    if math.isnan(record.half_ratio):
-        unsteady = "unsteady: the window was too short to compare its halves"
-    return [f"disturbed: {record.disturbed}"] * bool(record.disturbed) + [unsteady] * record.unsteady
