@@ -17,8 +17,7 @@ from harness.report.finding import (
 )
 from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves, over_time
-from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table, share
-from harness.report.page.model import measured as cell
+from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
@@ -98,12 +97,12 @@ def final_policies(study: ReportedStudy) -> Section:
     rows, judged = [], sorted({name for record in study.records for name in record.judged})
     for env, own in found.items():
         for one in own:
-            ends = (cell(metric, end) for end in one.interval or (math.nan, math.nan))
+            values = (Cell.metric(metric, value) for value in (one.value, *(one.interval or (math.nan, math.nan))))
             repeats = f"{one.reached} of {len(one.trial.counted)}"
             steps = one.trial.value("env_steps")
             last = (statistics.median([r.judged[name] for r in one.trial.complete if name in r.judged] or [math.nan])
                     for name in judged)  # fmt: skip
-            rows.append((env, one.name, cell(metric, one.value), *ends, one.word, one.ahead, repeats, steps, *last))
+            rows.append((env, one.name, *values, one.word, one.ahead, repeats, steps, *last))
     episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
     text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
     if metric in RETURNS:
@@ -202,11 +201,11 @@ def all_trials(study: ReportedStudy) -> Section:
                 base = next((other for other in same_task if other.baseline), None)
                 change, text = (math.nan, MISSING) if base is None else against(first, view[trial.number], base)
                 beside = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
-            row += [value if value is None else cell(first, value), beside]
+            row += [value if value is None else Cell.metric(first, value), beside]
         once = searched.get(trial.number, trial)
-        row += [cell(metric, once.value(metric)) for metric in others]
-        row += [share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES]
-        row += [cell("peak_host_bytes", resources.measured(once))]
+        row += [Cell.metric(metric, once.value(metric)) for metric in others]
+        row += [Cell.share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES]
+        row += [Cell.metric("peak_host_bytes", resources.peak_bytes(once))]
         row.append(Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)))
         params = trial.params
         row += [Cell(setting_text(params[name]), plain(params[name])) if name in params else None for name in names]

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report.finding import change_of, conclude
 from harness.report.page import charts
-from harness.report.page.model import MISSING, Chart, Code, Page, Rows, Section, Table, measured
+from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Rows, Section, Table
 from harness.report.page.provenance import UNKNOWN, described
 from harness.report.studies import ReportedStudy, finite, scale
 from harness.report.terminal import train_command
@@ -36,9 +36,9 @@ def comparison(studies: Sequence[ReportedStudy]) -> Page:
             what = [None] * 5 + [MISSING, len(study.trials), "nothing was measured to its end"]
         else:
             interval = trial.interval(metric) or (math.nan, math.nan)
-            values = trial.value(metric), *interval, one.baseline_value
-            what = [*(measured(metric, value) for value in values), change_of(one), trial.measured, len(study.trials),
-                    trial.limited_by(study.suite.fixed)]  # fmt: skip
+            values = [Cell.metric(metric, value) for value in (trial.value(metric), *interval, one.baseline_value)]
+            limit = trial.limited_by(study.suite.fixed)
+            what = [*values, change_of(one), trial.measured, len(study.trials), limit]
         machine = str(study.manifest.get("machine_name", UNKNOWN))
         rows.append((name, metric_text(metric), *what, machine, commit, study.last_run or MISSING))
     columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "measured", "trials", "limited by",

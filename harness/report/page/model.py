@@ -31,20 +31,20 @@ class Cell:
             return cls(value, value.lower())
         return cls(MISSING) if value is None or not math.isfinite(value) else cls(number_text(value), value)
 
+    @classmethod
+    def share(cls, value: float, sign: str = "", digits: int = 0) -> "Cell":
+        """A fraction, in percent."""
+        return cls(percent_text(value, sign, digits), value) if math.isfinite(value) else cls(MISSING)
 
-def share(value: float, sign: str = "", digits: int = 0) -> Cell:
-    """A fraction as a cell."""
-    return Cell(percent_text(value, sign, digits), value) if math.isfinite(value) else Cell(MISSING)
+    @classmethod
+    def size(cls, size: float) -> "Cell":
+        """Bytes; 0 is what was not measured."""
+        return cls(bytes_text(size), size) if math.isfinite(size) and size else cls(MISSING)
 
-
-def memory(size: float) -> Cell:
-    """Bytes as a cell; 0 is what was not measured."""
-    return Cell(bytes_text(size), size) if math.isfinite(size) and size else Cell(MISSING)
-
-
-def measured(metric: str, value: float) -> Cell:
-    """A value of a metric as a cell."""
-    return memory(value) if metric.endswith("_bytes") else Cell.of(value)
+    @classmethod
+    def metric(cls, name: str, value: float) -> "Cell":
+        """A value of a metric."""
+        return cls.size(value) if name.endswith("_bytes") else cls.of(value)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.files.yaml_file import to_yaml
 from harness.measure import host
-from harness.report.page.model import MISSING, Code, Section, Table, measured, share
+from harness.report.page.model import MISSING, Cell, Code, Section, Table
 from harness.report.studies import ReportedStudy, Trial
 from harness.study.best_trials import value as trial_value
 from harness.suite.text import metric_text
@@ -37,7 +37,7 @@ def unsuccessful(study: ReportedStudy) -> Section:
             if trial.complete and bounds.excess(value) > 0:
                 ends = {"at least": bounds.min, "at most": bounds.max}.items()
                 limits = " and ".join(f"{end} {limit}" for end, limit in ends if limit is not None)
-                broken.append((trial.name, metric_text(metric), measured(metric, value), limits, trial.settings))
+                broken.append((trial.name, metric_text(metric), Cell.metric(metric, value), limits, trial.settings))
     if rows:
         columns = ("trial", "repeat", "what happened", "reason", "log", "settings")
         tables.append(Table.of("problems-table", "Repeats without a result", columns, rows))
@@ -73,8 +73,8 @@ def unsteady(study: ReportedStudy) -> Section:
     columns = ("trial", "repeat", "attempt", "phase", "second half against first", "disturbed by", "others' CPU",
                "load", "throttled seconds", "env steps per second")  # fmt: skip
     rows = [
-        (str(r.trial), r.repeat, r.attempt, r.phase, share(r.half_ratio - 1, "+", 1), r.disturbed or MISSING,
-         share(r.other_cpu_fraction), r.load_average, r.throttled_seconds, r.env_steps_per_second)
+        (str(r.trial), r.repeat, r.attempt, r.phase, Cell.share(r.half_ratio - 1, "+", 1), r.disturbed or MISSING,
+         Cell.share(r.other_cpu_fraction), r.load_average, r.throttled_seconds, r.env_steps_per_second)
         for r in marked
     ]  # fmt: skip
     table = Table.of("unsteady-table", "Repeats to be read with care", columns, rows)

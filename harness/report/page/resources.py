@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from harness.report.page import charts
-from harness.report.page.model import Chart, Rows, Section, Table, share
-from harness.report.page.model import memory as size
+from harness.report.page.model import Cell, Chart, Rows, Section, Table
 from harness.report.page.search import scatter
 from harness.report.studies import ReportedStudy, Trial, finite, scale
 from harness.stats.inference import spearman
@@ -52,7 +51,7 @@ def busy(study: ReportedStudy) -> Section:
         across = f"share of the {side}'s time"
         drawn.append(charts.bars(f"busy_{side}", side.capitalize(), rows, across, wide=False))
     cells = [
-        (trial.name, *(share(part(trial, side, what)) for side in SIDES for what in ("busy", "wait")),
+        (trial.name, *(Cell.share(part(trial, side, what)) for side in SIDES for what in ("busy", "wait")),
          trial.limited_by(study.suite.fixed))
         for trial in trials
     ]  # fmt: skip
@@ -108,9 +107,10 @@ def prediction(study: ReportedStudy) -> Section:
     if math.isfinite(rank):
         text.append(f"Rank correlation of prediction and measurement over {len(pairs)} trials: {rank:.2f}.")
     cells = [
-        (t.name, p, m, share(m / p - 1 if p else math.nan, "+"), share(t.value("async_efficiency")), t.settings)
+        (t.name, p, m, Cell.share(m / p - 1 if p else math.nan, "+"), Cell.share(t.value("async_efficiency")),
+         t.settings)
         for t, p, m in pairs
-    ]
+    ]  # fmt: skip
     columns = ("trial", "predicted", "measured", "measured against predicted", "asynchronous efficiency", "settings")
     tables.append(Table.of("prediction-table", "Env steps per second, predicted and measured", columns, cells))
     ends = [value for _, *both in pairs for value in both]
@@ -128,14 +128,14 @@ def prediction(study: ReportedStudy) -> Section:
     return Section("prediction", title, text, [chart], tables)
 
 
-def predicted(trial: Trial, kind: str = "host") -> float:
+def predicted_bytes(trial: Trial, kind: str = "host") -> float:
     """Bytes; NaN when nothing was predicted. Calibrated for this machine where it is."""
     record = trial.records[-1]
     calibrated = record.calibrated_host_bytes if kind == "host" else 0
     return float(calibrated or getattr(record, f"budget_{kind}_bytes") or math.nan)
 
 
-def measured(trial: Trial, kind: str = "host") -> float:
+def peak_bytes(trial: Trial, kind: str = "host") -> float:
     """Peak in bytes over the complete repeats that count; NaN when none was measured."""
     return float(max((getattr(r, f"peak_{kind}_bytes") for r in trial.complete), default=0) or math.nan)
 
@@ -143,14 +143,14 @@ def measured(trial: Trial, kind: str = "host") -> float:
 def memory(study: ReportedStudy) -> Section:
     """Predicted before launch against the measured peak; the chart's trials are the best, the tables have all."""
     title, tables = "Memory predicted and measured", []
-    both = {t.number: t for t in study.searched if math.isfinite(predicted(t) * measured(t))}
-    kinds = [kind for kind in KINDS if any(math.isfinite(measured(t, kind)) for t in both.values())]
+    both = {t.number: t for t in study.searched if math.isfinite(predicted_bytes(t) * peak_bytes(t))}
+    kinds = [kind for kind in KINDS if any(math.isfinite(peak_bytes(t, kind)) for t in both.values())]
     if both:
         columns = [f"{KINDS[kind]} {what}" for kind in kinds for what in ("predicted", "measured", "difference")]
         rows = []
         for trial in both.values():
-            sizes = [(predicted(trial, kind), measured(trial, kind)) for kind in kinds]
-            cells = [cell for a, b in sizes for cell in (size(a), size(b), share(b / a - 1, "+", 1))]
+            sizes = [(predicted_bytes(trial, kind), peak_bytes(trial, kind)) for kind in kinds]
+            cells = [cell for a, b in sizes for cell in (Cell.size(a), Cell.size(b), Cell.share(b / a - 1, "+", 1))]
             rows.append((trial.name, *cells, trial.settings))
         tables.append(Table.of("memory-table", "Peak memory by trial", ("trial", *columns, "settings"), rows))
     chosen = {f"trial {t.name}": t.records[-1].budget_items for t in study.leaders(2) if t.records[-1].budget_items}
@@ -159,11 +159,11 @@ def memory(study: ReportedStudy) -> Section:
         parts = [(name, [items.get(name, 0) for items in chosen.values()]) for name in names]
         parts.sort(key=lambda row: row[1], reverse=True)
         parts.append(("all items", [sum(items.values()) for items in chosen.values()]))
-        lines = [(name, *map(size, own)) for name, own in parts]
+        lines = [(name, *map(Cell.size, own)) for name, own in parts]
         tables.append(Table.of("items-table", "What the prediction consists of", ("item", *chosen), lines))
     if not both:
         return Section("memory", title, ["No trial has both a predicted and a measured peak."], (), tables)
-    ratios = [measured(trial) / predicted(trial) for trial in both.values()]
+    ratios = [peak_bytes(trial) / predicted_bytes(trial) for trial in both.values()]
     ways = sorted({record.memory_accounting for record in study.records if record.state == "complete"})
     within = percent_text(statistics.fmean(abs(ratio - 1) <= 0.08 for ratio in ratios))
     text = (
@@ -174,7 +174,7 @@ def memory(study: ReportedStudy) -> Section:
     shown = [both[t.number] for t in study.leaders(MEMORY) if t.number in both] or list(both.values())[:MEMORY]
     data: Rows = []
     for trial in shown:
-        ends = [finite(end * scale("host_bytes")) for end in (predicted(trial), measured(trial))]
+        ends = [finite(end * scale("host_bytes")) for end in (predicted_bytes(trial), peak_bytes(trial))]
         both_kinds = zip(("predicted", "measured"), ends, strict=True)
         data += [{"trial": trial.name, "kind": kind, "host_bytes": end} for kind, end in both_kinds]
         data[-1] |= {"low": ends[0], "high": ends[1]}

@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import charts
-from harness.report.page.model import Chart, Rows, Section, Table, measured, share
+from harness.report.page.model import Cell, Chart, Rows, Section, Table
 from harness.report.studies import DRAWN, ReportedStudy, Trial, finite, plain, scale
 from harness.stats.pareto import pareto_front
 from harness.study.importances import BEST_PART, importances, missing
@@ -62,7 +62,7 @@ def by_setting(study: ReportedStudy) -> Section:
             values = own[objective.metric].astype(float)
             best = values.max() if objective.direction == "maximize" else values.min()
             sizes = (float(one) / scale(objective.metric) for one in (best, values.median()))
-            cells = (measured(objective.metric, size) for size in sizes)
+            cells = (Cell.metric(objective.metric, size) for size in sizes)
             rows.append([name, value, len(own), *cells])
     text = (
         "Each mark is a trial: the median of its repeats in the search. Other settings vary as well, so a column shows "
@@ -127,7 +127,7 @@ def importance(study: ReportedStudy) -> Section:
         f"How much each setting sets the best {percent_text(BEST_PART)} of the trials apart from all of them "
         "(PED-ANOVA). It does not show which values are better; the charts by setting do."
     )
-    cells = [(name, share(part)) for name, part in found.items()]
+    cells = [(name, Cell.share(part)) for name, part in found.items()]
     table = Table.of("importance-table", "Importances", ("setting", "share"), cells)
     chart = charts.bars("importance_chart", of, rows, "share of the importance")
     return Section("importances", title, [text], [chart], [table])
@@ -256,7 +256,7 @@ def pareto(study: ReportedStudy) -> Section:
     else:
         text += f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both."
     names = [metric_text(metric) for metric, _ in pair]
-    cells = [(t.name, *(measured(m, t.value(m)) for m, _ in pair), t.settings) for t in reversed(best)]
+    cells = [(t.name, *(Cell.metric(m, t.value(m)) for m, _ in pair), t.settings) for t in reversed(best)]
     tables = [Table.of("pareto-table", "Trials on the front", ("trial", *names, "settings"), cells)] if best else []
     x, y = (charts.quantity(c, m, padding=12) for c, m in ((alt.X, second), (alt.Y, first)))
     numbers = [trial.number for trial in best]

@@ -23,8 +23,8 @@ from harness.report.live import StudyDisplay
 from harness.report.page import build, render
 from harness.report.page.comparison import comparison, labels
 from harness.report.page.curves import POINTS, aggregate, summary_kind, thin
-from harness.report.page.model import MISSING, Cell, Page, Section, Table, share
-from harness.report.page.resources import measured, predicted
+from harness.report.page.model import MISSING, Cell, Page, Section, Table
+from harness.report.page.resources import peak_bytes, predicted_bytes
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, Trial, trials_of
@@ -394,8 +394,8 @@ def test_markdown_cells_stay_in_their_row(text: str) -> None:
 def test_cells_sort_by_value_and_missing_ones_have_none() -> None:
     assert Cell.of(math.nan) == Cell.of(None) == Cell(MISSING)
     assert Cell.of(12345.6) == Cell("12,346", 12345.6)
-    assert share(-0.123, "+", 1) == Cell("-12.3%", -0.123)
-    assert share(0.5).text == "50%"
+    assert Cell.share(-0.123, "+", 1) == Cell("-12.3%", -0.123)
+    assert Cell.share(0.5).text == "50%"
     numbers = Table.of("t", "", ("name", "n", "text"), [("b", 2, "x"), ("a", None, "y")])
     assert numbers.numeric == {"n"}
 
@@ -438,7 +438,7 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 def test_memory_uses_the_calibrated_prediction() -> None:
     trial = Trial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
-    assert (predicted(trial), measured(trial)) == (120, 126)
+    assert (predicted_bytes(trial), peak_bytes(trial)) == (120, 126)
 
 
 # -- where to, and while it runs
