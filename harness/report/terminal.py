@@ -171,12 +171,11 @@ def show_answer(study: RecordedStudy, console: Console) -> None:
 
 def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tuple[str, str]]:
     """What a report and the end of a run say first of the best configuration, in this order: names and texts."""
-    trials = {trial.number: trial for trial in trials_of(of_one_kind(records))}
     if found.best is None:
         return []
-    best, baseline = trials[found.best], None if found.baseline is None else trials[found.baseline]
+    best = next(trial for trial in trials_of(of_one_kind(records)) if trial.number == found.best)
     facts, name = list[tuple[str, str]](), "Best"
-    if baseline is not None and best is not baseline:
+    if found.baseline not in (None, found.best):
         sides = found.baseline_value, found.baseline_interval, found.baseline_points
         facts, name = [("Before", side_text(found.metric, *sides))], "After"
     after = side_text(found.metric, found.value, found.value_interval, found.points)
