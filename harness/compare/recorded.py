@@ -20,7 +20,7 @@ from harness.study.results import RecordedStudy, with_records
 from harness.suite.schema import Suite
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
-"""the first that both sides have of a configuration: the search has measured its winner when that was lucky"""
+"""both sides are compared by the first that both have: the search measured its winner when it was lucky"""
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 

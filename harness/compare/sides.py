@@ -33,7 +33,7 @@ PREFIX = "harness-compare-"
 GIT_SECONDS = 120
 """for one command"""
 TURNS = "harness/measure/interleaving.py"
-"""the file of a checkout that tells whether its trials take turns: it has the name of the file that tells them"""
+"""a checkout whose trials take turns has this file, and in it the name of the file through which they are told"""
 
 
 class CompareError(UserError, ValueError):

@@ -137,7 +137,7 @@ def compare(pairs: Pairs, deciding: Sequence[str], detect: float = DETECT) -> Co
 
 
 def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT) -> MetricChange:
-    """One metric: what the values of the pairs show, unless one side missed a target or repeats more often."""
+    """One metric: what the values of the pairs show, unless one side missed a target more often or lost repeats."""
     found = MetricChange(metric, "up" if METRICS[metric] == "maximize" else "down", decides)
     values = []  # of each pair [repeats, 2], where both sides have one
     for pair in pairs.across:

@@ -98,7 +98,7 @@ class Finding:
     learns: AsWell | Literal["not measured", ""] = ""
     """beside the baseline; empty where the objective says it or the best is the baseline"""
     learning: str = ""
-    """what is known of that, from what is shipped and what was trained here, and which trials were refused for it"""
+    """what shipped evidence and training here say of that, and which trials were refused for it"""
     learned: Learned | None = None
     """what was trained here, of the best"""
     refused: tuple[int, ...] = ()
@@ -272,7 +272,7 @@ def _finite(value: float) -> float | None:
 
 
 def _have_ratios(metric: str, values: Sequence[float]) -> bool:
-    """No return, all above 0, and none so close to it that a ratio is no finite number."""
+    """Whether ratios mean something: it is no return, and all values are so far above 0 that ratios are finite."""
     return metric not in RETURNS and (not values or (min(values) > 0 and math.isfinite(max(values) / min(values))))
 
 
@@ -291,9 +291,9 @@ class Standing:
     failed: int = 0
     """repeats that failed or did not end in time"""
     reached: int = 0
-    """of ``points``, those that are not of a target that was not reached"""
+    """number of ``points`` that are no stand-in for a missed target"""
     ahead: float = math.nan
-    """mean of the baseline less that of this one, where less is better the other way round"""
+    """mean of the baseline less the mean of this one; the reverse where less is better"""
     ahead_interval: Interval | None = None
     """what the test does not reject, at ``level``"""
     p: float = math.nan

@@ -27,7 +27,7 @@ VIDEO = "best.mp4"
 DRAWN = ("episode_return", "env_steps_per_second", "policy_lag_mean", "peak_host_bytes")
 """metrics that charts may set against the objective"""
 IN_TURNS = 0.03
-"""how close to the whole time the busy fractions of both sides add up when they take turns"""
+"""two sides take turns where their busy fractions add up to 1, give or take this"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Its number, and of trainers side by side which one it is, of environments which."""
+        """Its number, with its trainer and its environment where a study has several."""
         which = "".join(f" {self.params[name]}" for name in ("trainer", "env") if name in self.params)
         return f"{self.number}{which}{' (baseline)' if self.baseline else ''}"
 
@@ -82,7 +82,7 @@ class Trial:
 
     @property
     def error(self) -> str | None:
-        """Why the first of its repeats that did not end as complete did not."""
+        """The reason of its first repeat that did not end as complete."""
         return next((record.error for record in self.records if record.error), None)
 
     @property
@@ -133,7 +133,7 @@ class Trial:
         return [value for record in self.complete if math.isfinite(value := self.of(record, metric))]
 
     def of(self, record: Record, metric: str) -> float:
-        """The metric of one of its repeats; of a target that was not reached ``latest``."""
+        """The metric of one of its repeats; ``latest`` where a target was not reached."""
         value = record.metric(metric)
         return self.latest if math.isnan(value) and metric in TIMES else value
 

@@ -29,9 +29,10 @@ LEARNING: Mapping[str, Mapping[str, Any]] = {
 """what ``time-to-return`` searches, by trainer"""
 MINUTES = {"throughput": 10.0, "memory": 10.0, "time-to-return": 60.0}
 """of a run, unless ``--minutes`` says otherwise"""
-TRIALS, SPEED_TRIALS, REPEATS = 10, 16, 6
-"""of the search, where speed is its goal at most; of the best and of the baseline, to confirm: with fewer no difference
-is shown at a level of 5 %"""
+TRIALS, SPEED_TRIALS = 10, 16
+"""of a search for a return, and at most of one for speed"""
+REPEATS = 6
+"""that confirm the best and the baseline: fewer show no difference at a level of 5 %"""
 START_SECONDS = 6.0
 """of a trial, beside its budget"""
 

@@ -34,7 +34,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 STEADY_SECONDS = 20.0
 LOOKED_AT = 3
-"""trials that the search measures once more, or one more than are confirmed where that is more"""
+"""trials that get a second look; more where at least as many are confirmed"""
 FLAT_GROUPS = ("fixed", "search", "baseline")
 """groups whose keys are dotted names of trainer settings"""
 UNKNOWN = "?"

@@ -69,7 +69,7 @@ def shipped() -> tuple[Evidence, ...]:
 
 
 def needing(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings in which a configuration differs from the baseline those that need evidence."""
+    """The settings that need evidence, of those in which a configuration differs from the baseline."""
     return {name: value for name, value in changed.items() if not name.endswith(SAME_ARITHMETIC)}
 
 
