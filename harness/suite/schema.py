@@ -557,16 +557,12 @@ def _build(document: Document) -> SuiteSource:
         except pydantic.ValidationError:
             raise InputError.together(mistakes) from None
     wrong = {one.key.partition(".")[0] for one in mistakes}
-    if not wrong & {"trainer", "trainers"} and bool(suite.trainer) == bool(suite.trainers):
-        key, problem = "trainer", "is missing" if "trainer" not in content else "expected a name"
-        if suite.trainer:
-            key, problem = "trainers", "there is a 'trainer' as well; leave out one of the two"
-        mistakes.append(document.error((key,), problem))
-    if not wrong & {"env", "envs"} and bool(suite.env) == bool(suite.envs):
-        key, problem = "env", "is missing" if "env" not in content else "expected a name"
-        if suite.env:
-            key, problem = "envs", "there is an 'env' as well; leave out one of the two"
-        mistakes.append(document.error((key,), problem))
+    for one, several, named in (("trainer", "trainers", "a 'trainer'"), ("env", "envs", "an 'env'")):
+        if not wrong & {one, several} and bool(getattr(suite, one)) == bool(getattr(suite, several)):
+            key, problem = one, "is missing" if one not in content else "expected a name"
+            if getattr(suite, one):
+                key, problem = several, f"there is {named} as well; leave out one of the two"
+            mistakes.append(document.error((key,), problem))
     if "measure" not in wrong:  # otherwise it is not known what is measured
         mistakes += [document.error(key, problem) for key, problem in _contradictions(suite)]
     return SuiteSource(suite, document, tuple(mistakes))
