@@ -132,31 +132,33 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
     baseline = next((r.trial for r in records if r.baseline and r.trial in measured), None)
     found = Finding(metric, objective.direction, best, baseline, len(measured))
-    if best is not None:
-        own, base = trials[best], Trial(BASELINE, ()) if baseline is None else trials[baseline]
-        known = {(r.trial, r.repeat): r for r in [*base.counted, *own.counted]}.values()
-        behind = [record for record in known if record.state == "complete"]
-        failed = [record.trial for record in known if record.state in ("failed", "timeout")]
-        found = replace(
-            found, value=own.value(metric), baseline_value=base.value(metric), points=tuple(own.values(metric)),
-            baseline_points=tuple(base.values(metric)), value_interval=own.interval(metric),
-            baseline_interval=base.interval(metric), confirmed=own.confirmed, repeats=len(behind), failed=len(failed),
-            missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
-            latest=own.latest if metric in TIMES else None, came_to=own.value("episode_return"),
-            best_failed=failed.count(best),
-            unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
-            limited_by=own.verdict,
-        )  # fmt: skip
-        if baseline is not None:
-            # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
-            out = {trial: one for trial in sorted(refused(records, suite)) if (one := learned(records, suite, trial))}
-            candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out.keys()
-            found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(out))
-            found = replace(found, **_compared(found, trials, candidates), **_learning(suite, records, own, base))
-            said = [f"Trial {trial} is not the best, as it learns worse: {_here(suite, one)}."
-                    for trial, one in out.items()]  # fmt: skip
-            found = replace(found, learning=" ".join(filter(None, [found.learning, *said])))
-    return replace(found, claim=sentence(found))
+    if best is None:
+        return replace(found, claim="No trial was measured to its end within the constraints.")
+    own, base = trials[best], Trial(BASELINE, ()) if baseline is None else trials[baseline]
+    known = {(r.trial, r.repeat): r for r in [*base.counted, *own.counted]}.values()
+    behind = [record for record in known if record.state == "complete"]
+    failed = [record.trial for record in known if record.state in ("failed", "timeout")]
+    found = replace(
+        found, value=own.value(metric), baseline_value=base.value(metric), points=tuple(own.values(metric)),
+        baseline_points=tuple(base.values(metric)), value_interval=own.interval(metric),
+        baseline_interval=base.interval(metric), confirmed=own.confirmed, repeats=len(behind), failed=len(failed),
+        missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
+        latest=own.latest if metric in TIMES else None, came_to=own.value("episode_return"),
+        best_failed=failed.count(best),
+        unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
+        limited_by=own.verdict,
+    )  # fmt: skip
+    if baseline is not None:
+        # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
+        out = {trial: one for trial in sorted(refused(records, suite)) if (one := learned(records, suite, trial))}
+        candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out.keys()
+        found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(out))
+        found = replace(found, **_compared(found, trials, candidates), **_learning(suite, records, own, base))
+        said = [
+            f"Trial {trial} is not the best, as it learns worse: {_here(suite, one)}." for trial, one in out.items()
+        ]
+        found = replace(found, learning=" ".join(filter(None, [found.learning, *said])))
+    return replace(found, claim=f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}.")
 
 
 def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Trial) -> dict[str, Any]:
@@ -378,14 +380,8 @@ def standing_claim(suite: Suite, found: Mapping[str, Sequence[Standing]]) -> tup
     return len(ahead), f"{text}; {metric_text(suite.objectives[0].metric)}, seeds without pairs."
 
 
-def sentence(found: Finding) -> str:
-    """The claim that the numbers of an answer allow, with what they rest on."""
-    if found.best is None:
-        return "No trial was measured to its end within the constraints."
-    return f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}."
-
-
 def _claim(found: Finding) -> str:
+    """What the numbers of an answer allow to be claimed, with what it rests on."""
     metric, name, alone = found.metric, metric_text(found.metric), found.best == found.baseline
     no_interval = found.value_interval is None or (found.baseline is not None and found.baseline_interval is None)
     if metric in RETURNS and no_interval:

@@ -14,15 +14,7 @@ from rich.text import Text
 from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
-from harness.report.finding import (
-    Finding,
-    against,
-    change_of,
-    conclude,
-    side_text,
-    standing_claim,
-    standings,
-)
+from harness.report.finding import Finding, against, change_of, conclude, side_text, standing_claim, standings
 from harness.report.planned import UNITS, table
 from harness.report.studies import Trial, trials_of
 from harness.study.best_trials import judged_by, of_one_kind, ranking

@@ -7,14 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from harness.report.finding import (
-    against,
-    baseline_name,
-    conclude,
-    doubts,
-    standing_claim,
-    standings,
-)
+from harness.report.finding import against, baseline_name, conclude, doubts, standing_claim, standings
 from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves, over_time
 from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table
