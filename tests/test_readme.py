@@ -6,7 +6,6 @@ command that stands on two pages runs once, where it stands first. The page of b
 """
 
 import json
-import posixpath
 import re
 import runpy
 from pathlib import Path
@@ -95,19 +94,3 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
     pages = sorted(str(path.relative_to(DOCS).with_suffix("")) for path in written)
     assert sorted(re.findall(r"^\| \[.+\]\(docs/([\w/-]+)\.md\)", readme, re.MULTILINE)) == sorted(ORDER) == pages
     assert re.findall(r"\]\(([\w/-]+)\.md\)", INDEX) == ORDER
-
-
-def test_links_lead_to_headings_that_exist() -> None:
-    """As a forge shows the pages; ``make docs`` checks the same for the site."""
-    anchors = {
-        name: {
-            re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
-            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for name, text in PAGES.items()
-    }
-    for name, text in PAGES.items():
-        for page, anchor in re.findall(r"\]\((?:([\w./-]+)\.md)?(?:#([\w-]+))?\)", text):
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), page)) if page else name
-            assert target in PAGES, f"{name}: {page}"
-            assert not anchor or anchor in anchors[target], f"{name}: {page}#{anchor}"
