@@ -17,6 +17,7 @@ from harness.predict.plan import Plan
 from harness.report.finding import Finding, against, change_of, conclude, side_text, standing_claim, standings
 from harness.report.planned import UNITS, table
 from harness.report.studies import Trial, trials_of
+from harness.runs.training import RunConfiguration
 from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.folder import Study
 from harness.study.importances import importances
@@ -80,16 +81,13 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     order = ranking(study.records.records, plan.suite)
     if not order or len(plan.suite.tasks) > 1:  # each environment has another best
         return None
-    trainer, chosen = plan.launch(study.params(order[0]))
-    settings = trainers.get(trainer).complete(chosen)
-    env = settings.pop("env")
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-    config = {"trainer": trainer, "env": env, "settings": plain}
+    trainer, settings = plan.launch(study.params(order[0]))
     path = study.folder / "best.yaml"
     head = f"# trial {order[0]} of study {plan.suite.name}/{plan.study_id}; {train_command(path)}\n"
     if learning := conclude(plan.suite, study.records.records).learning:
         head += f"# {learning}\n"
-    write_atomic(path, head + to_yaml(config))
+    best = RunConfiguration(path.stem, trainer, trainers.get(trainer), settings)
+    write_atomic(path, head + to_yaml(best.content()))
     return path
 
 
