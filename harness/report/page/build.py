@@ -4,6 +4,7 @@ import base64
 import math
 import shlex
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,21 @@ SHOWN = 6
 
 def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     """The page of a study; ``watched`` says how far the study is while it runs."""
-    parts = (
-        search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
-        resources.prediction, resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials,
-        provenance.machine, provenance.reproduce,
-    )  # fmt: skip
     suite, began = study.suite, study.last_run
     trainer = suite.trainer or ", ".join(suite.trainers)
     subtitle = f"{trainer} on {', '.join(suite.tasks)}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    sections, answer = [part(study) for part in parts], headline(study)
+    parts: list[Callable[[ReportedStudy], Section]] = [resources.busy]
     if suite.side_by_side:  # nothing was searched for
-        left_out = (search.by_setting, search.importance, search.parallel, search.pareto, learning_curves,
-                    resources.prediction)  # fmt: skip
-        sections = [final_policies(study)]
+        answer, sections = beside_the_baseline(study), [final_policies(study)]
         sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
-        sections += [part(study) for part in parts if part not in left_out]
-        answer = beside_the_baseline(study)
+    else:
+        answer, sections = headline(study), []
+        parts = [search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
+                 resources.prediction]  # fmt: skip
+    parts += [resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials, provenance.machine,
+              provenance.reproduce]  # fmt: skip
+    sections += [part(study) for part in parts]
     if watched is None and (policy := study.robots_policy):
         sections.insert(0, to_be_seen(study, policy))
     return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
