@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _messages_on_stderr():
             return int(arguments.verb(arguments))
     except UserError as error:
-        if getattr(arguments, "json", False):
+        if arguments.json:
             print_json({"error": str(error), "kind": type(error).__name__})
         print(f"error: {error}", file=sys.stderr)
         return int(arguments.error_code)
