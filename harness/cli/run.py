@@ -210,12 +210,12 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
     """Write what is made from the complete records: tables, ``best.yaml``, the report and asv's history."""
     from harness.report import terminal
     from harness.report.page.write import film
-    from harness.study.results import RecordedStudy
+    from harness.report.studies import ReportedStudy
 
     study.write_tables()
     terminal.write_best(made, study)
-    recorded = RecordedStudy(study.folder)
-    terminal.show_measured(recorded, out)
+    reported = ReportedStudy(study.folder)
+    terminal.show_measured(reported, out)
     if arguments.trace:
         show_timeline(study.folder / "logs" / "*", out)
     if ended and (filmed := film(study.folder)):
@@ -231,9 +231,9 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
             out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
         else:
             out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)
-    terminal.show_answer(recorded, out)
+    terminal.show_answer(reported, out)
     if arguments.json:
-        print_json(terminal.summary(recorded))
+        print_json(terminal.summary(reported))
 
 
 def _report(study: Path, out: "Console") -> None:

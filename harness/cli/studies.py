@@ -24,9 +24,10 @@ def add_show(verbs: Any) -> None:
 def show(arguments: argparse.Namespace) -> int:
     from harness.report import terminal
     from harness.report.live import console
-    from harness.study.results import RecordedStudy, find
+    from harness.report.studies import ReportedStudy
+    from harness.study.results import find
 
-    study = RecordedStudy(find(arguments.study, arguments.results))
+    study = ReportedStudy(find(arguments.study, arguments.results))
     if arguments.json:
         print_json(terminal.summary(study))
     else:

@@ -16,12 +16,11 @@ from harness.measure.record import Record, attempts_that_count, typical, write_a
 from harness.predict.plan import Plan
 from harness.report.finding import Finding, against, change_of, conclude, side_text, standing_claim, standings
 from harness.report.planned import UNITS, table
-from harness.report.studies import Trial, trials_of
+from harness.report.studies import ReportedStudy, Trial
 from harness.runs.training import RunConfiguration
-from harness.study.best_trials import judged_by, of_one_kind, ranking
+from harness.study.best_trials import judged_by, ranking
 from harness.study.folder import Study
 from harness.study.importances import importances
-from harness.study.results import RecordedStudy
 from harness.suite.schema import Suite
 from harness.suite.text import number_text, percent_text, settings_text, value_text
 from harness.trainers import trainer as trainers
@@ -30,10 +29,10 @@ ROWS = 12
 """trials in the final table"""
 
 
-def summary(study: RecordedStudy) -> dict[str, Any]:
+def summary(study: ReportedStudy) -> dict[str, Any]:
     """The outcome as a program reads it: best trial, baseline, limits, failures, files."""
-    suite = study.suite
-    records, names = of_one_kind(study.records), [objective.metric for objective in suite.objectives]
+    suite, records = study.suite, study.records
+    names = [objective.metric for objective in suite.objectives]
     names += ["env_steps_per_second", "episode_return", "policy_lag_mean", "peak_host_bytes"]
 
     def measured(records: Sequence[Record]) -> dict[str, Any]:
@@ -53,10 +52,9 @@ def summary(study: RecordedStudy) -> dict[str, Any]:
             "limited_by": trial.limited_by(suite.fixed),
             "error": trial.error,
         }
-        for trial in trials_of(records)
+        for trial in study.trials
     ]  # fmt: skip
-    order = ranking(records, suite) if len(suite.tasks) == 1 else []
-    found = conclude(suite, records)
+    order, found = [trial.number for trial in study.order], conclude(suite, records)
     beside = {
         env: [
             {"trial": one.trial.number, "name": one.name, "value": one.value, "interval": one.interval,
@@ -96,13 +94,13 @@ def train_command(path: Path | str) -> str:
     return f"python -m harness train {shlex.quote(str(path))}"
 
 
-def show(study: RecordedStudy, console: Console) -> None:
+def show(study: ReportedStudy, console: Console) -> None:
     """All that is said at the end of a run."""
     show_measured(study, console)
     show_answer(study, console)
 
 
-def show_measured(study: RecordedStudy, console: Console) -> None:
+def show_measured(study: ReportedStudy, console: Console) -> None:
     """Tables of what was confirmed and, apart from it, of the search; what failed; where the files are."""
     if study.suite.side_by_side:
         _show_standings(study, console)
@@ -111,17 +109,15 @@ def show_measured(study: RecordedStudy, console: Console) -> None:
     console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"), soft_wrap=True)
 
 
-def _show_trials(study: RecordedStudy, console: Console) -> None:
-    suite, name = study.suite, study.name
-    trials, searched = trials_of(of_one_kind(study.records)), trials_of(study.records, "search")
-    order = ranking(study.records, suite)
+def _show_trials(study: ReportedStudy, console: Console) -> None:
+    suite, name, order = study.suite, study.name, [trial.number for trial in study.order]
 
     def best_first(trials: Sequence[Trial], order: Sequence[int]) -> list[Trial]:
         places = {number: place for place, number in enumerate(order)}
         return sorted(trials, key=lambda trial: places.get(trial.number, math.inf))
 
-    confirmed = best_first([trial for trial in trials if trial.confirmed], order)
-    searched = best_first(searched, ranking(study.records, suite, "search"))
+    confirmed = best_first([trial for trial in study.trials if trial.confirmed], order)
+    searched = best_first(study.searched, ranking(study.records, suite, "search"))
     if confirmed:
         console.print(_trials(suite, f"{name}: confirmation, {confirmed[0].kind}", confirmed))
         name = f"search, {searched[0].kind}"
@@ -131,27 +127,27 @@ def _show_trials(study: RecordedStudy, console: Console) -> None:
     if len(suite.objectives) > 1 and order:
         front = ", ".join(map(str, order))
         console.print(Text(f"Pareto front: trials {front}; ordered by {suite.objectives[0].metric}"))
-    if found := importances(of_one_kind(study.records), suite):
+    if found := importances(study.records, suite):
         parts = [f"{name} {percent_text(part)}" for name, part in found.items()]
         console.print(Text(f"Importance for {suite.objectives[0].metric}: {', '.join(parts)}"))
-    if pruned := sum(trial.state == "pruned" for trial in trials):
+    if pruned := sum(trial.state == "pruned" for trial in study.trials):
         console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
-        for trial in [trial for trial in trials if trial.state == state][:3]:
+        for trial in [trial for trial in study.trials if trial.state == state][:3]:
             reason = (trial.error or "").replace("\n", "\n  ")
             console.print(Text(f"{title}: trial {trial.number} ({trial.settings})\n  {reason}"))
 
 
-def show_answer(study: RecordedStudy, console: Console) -> None:
+def show_answer(study: ReportedStudy, console: Console) -> None:
     """The answer, as the first screen of the report has it, and the command that uses it."""
     if study.suite.side_by_side:
-        claim = standing_claim(study.suite, standings(study.suite, of_one_kind(study.records)))[1]
+        claim = standing_claim(study.suite, standings(study.suite, study.records))[1]
         console.print(Text(claim, style="bold"))
         return
     found = conclude(study.suite, study.records)
     console.print(Text(found.claim, style="bold" if found.best is not None else "bold red"))
     facts = Table.grid(padding=(0, 2))
-    for name, text in answer(study.suite, study.records, found):
+    for name, text in answer(study, found):
         facts.add_row(Text(name, style="dim"), Text(text))
     console.print(facts)
     if study.best:
@@ -159,11 +155,11 @@ def show_answer(study: RecordedStudy, console: Console) -> None:
         console.print(Text(f"Train with it: {command}", style="bold"), soft_wrap=True)
 
 
-def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tuple[str, str]]:
+def answer(study: ReportedStudy, found: Finding) -> list[tuple[str, str]]:
     """What a report and the end of a run say first of the best configuration, in this order: names and texts."""
-    if found.best is None:
+    best = study.trial(found.best)
+    if best is None:
         return []
-    best = next(trial for trial in trials_of(of_one_kind(records)) if trial.number == found.best)
     facts, name = list[tuple[str, str]](), "Best"
     if found.baseline not in (None, found.best):
         sides = found.baseline_value, found.baseline_interval, found.baseline_points
@@ -173,13 +169,13 @@ def answer(suite: Suite, records: Sequence[Record], found: Finding) -> list[tupl
     facts += [(name, f"{after}; trial {best.number}, {how}, {best.kind}"), ("Gain", change_of(found))]
     if found.learning:
         facts.append(("Learns as well", found.learning))
-    return [*facts, ("Limited now by", best.limited_by(suite.fixed))]
+    return [*facts, ("Limited now by", best.limited_by(study.suite.fixed))]
 
 
-def _show_standings(study: RecordedStudy, console: Console) -> None:
+def _show_standings(study: ReportedStudy, console: Console) -> None:
     """A table for each environment: all that was measured there, beside the baseline."""
-    metric, records = study.suite.objectives[0].metric, of_one_kind(study.records)
-    for env, own in standings(study.suite, records).items():
+    metric = study.suite.objectives[0].metric
+    for env, own in standings(study.suite, study.records).items():
         rows = [
             (one.name, value_text(metric, one.value),
              " to ".join(value_text(metric, end) for end in one.interval) if one.interval else "-",
@@ -188,7 +184,7 @@ def _show_standings(study: RecordedStudy, console: Console) -> None:
         ]  # fmt: skip
         names = ("of", UNITS.get(metric, metric), "95 % interval", "repeats", "the baseline beside it")
         console.print(table(f"{study.name}: {env}", names, rows))
-    for record in attempts_that_count(records):
+    for record in attempts_that_count(study.records):
         if record.error:
             where = f"{record.state}: trial {record.trial}, repeat {record.repeat} ({settings_text(record.params)})"
             console.print(Text(f"{where}\n  {record.error}"))

@@ -121,7 +121,7 @@ def headline(study: ReportedStudy) -> FirstScreen:
     """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
     found = conclude(study.suite, study.records)
     metric, best, baseline = found.metric, study.trial(found.best), study.trial(found.baseline)
-    facts, settings, command, name = answer(study.suite, study.records, found), None, None, metric_text(metric)
+    facts, settings, command, name = answer(study, found), None, None, metric_text(metric)
     if best is None:
         text, unit = "No result", "no trial was measured to its end within the constraints"
     else:

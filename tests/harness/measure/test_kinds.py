@@ -19,7 +19,6 @@ from harness.report.page.model import MISSING, Table
 from harness.report.studies import ReportedStudy
 from harness.study.best_trials import of_one_kind, ranking
 from harness.study.folder import Study
-from harness.study.results import RecordedStudy
 from tests.harness.report.studies import make_record, write_study
 
 SPEEDS = {0: 15_000.0, 1: 18_000.0, 2: 18_769.0}
@@ -55,8 +54,8 @@ def test_tables_of_a_run_show_confirmed_values_apart(make_plan, tmp_path: Path) 
         for record in records(params={"speed": 80}):
             study.records.append(record)
         study.describe(plan, [])
-    tables.show(RecordedStudy(study.folder), out)
-    content = tables.summary(RecordedStudy(study.folder))
+    tables.show(ReportedStudy(study.folder), out)
+    content = tables.summary(ReportedStudy(study.folder))
     confirmed, _, search = out.file.getvalue().partition("search, alone")  # type: ignore[attr-defined]
     assert "confirmation, in turns" in confirmed and "17,636" in confirmed and "14,000" in confirmed
     assert not {"18,769", "18,000", "15,000"} & set(confirmed.split())

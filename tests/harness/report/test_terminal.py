@@ -13,8 +13,8 @@ from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
 from harness.report import live
 from harness.report import terminal as tables
+from harness.report.studies import ReportedStudy
 from harness.study.folder import Study
-from harness.study.results import RecordedStudy
 from harness.study.search import Sweep
 from tests.harness.study.test_search import Disturbed, Quiet
 
@@ -24,8 +24,8 @@ def finished(plan: Plan, results: Path, disturbed: set[int]) -> tuple[str, dict]
     with Study(plan.folder(results)) as study, StopSignal() as stop:
         Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, Disturbed(disturbed), in_turns=False)).run()
         study.describe(plan, [])
-    tables.show(RecordedStudy(study.folder), out)
-    content = tables.summary(RecordedStudy(study.folder))
+    tables.show(ReportedStudy(study.folder), out)
+    content = tables.summary(ReportedStudy(study.folder))
     return out.file.getvalue(), content  # type: ignore[attr-defined]
 
 
@@ -80,7 +80,7 @@ def test_a_trial_that_was_stopped_beside_others_has_no_row(make_plan, tmp_path) 
             study.records.append(Record("s", trial, 0, "complete", baseline=not trial, **more))
         study.describe(plan, [])
     out = Console(file=io.StringIO(), width=80)
-    tables.show(RecordedStudy(study.folder), out)
-    content = tables.summary(RecordedStudy(study.folder))
+    tables.show(ReportedStudy(study.folder), out)
+    content = tables.summary(ReportedStudy(study.folder))
     assert [trial["trial"] for trial in content["trials"]] == content["order"][::-1] == [0, 2]
     assert content["best"]["trial"] == 2 and "2*" in out.file.getvalue()  # type: ignore[attr-defined]

@@ -17,7 +17,6 @@ from harness.report.page.render import html, markdown
 from harness.report.studies import ReportedStudy
 from harness.report.terminal import show, summary, write_best
 from harness.study.folder import Study
-from harness.study.results import RecordedStudy
 from harness.study.search import Sweep
 from harness.suite import schema as suites
 from harness.trainers.trainer import Trainer
@@ -123,8 +122,8 @@ def test_the_terminal_and_programs_are_told_of_each(measured, capsys: pytest.Cap
     plan, folder = measured
     with Study(folder) as study:
         assert write_best(plan, study) is None, "each environment has another best"
-    show(RecordedStudy(folder), console())
-    environments = summary(RecordedStudy(folder))["environments"]
+    show(ReportedStudy(folder), console())
+    environments = summary(ReportedStudy(folder))["environments"]
     assert [one["verdict"] for one in environments["Far"]] == [None, "worse"]
     said = capsys.readouterr().out
     assert "Near" in said and "ahead, +600" in said and "behind one of them in Far" in said
