@@ -244,6 +244,11 @@ class ReportedStudy(RecordedStudy):
         by_number = {trial.number: trial for trial in self.trials}
         return [by_number[number] for number in ranking(self.records, self.suite)]
 
+    @cached_property
+    def best_first(self) -> list[Trial]:
+        """All trials, those without a place at the end."""
+        return list({trial.number: trial for trial in [*self.order, *self.trials]}.values())
+
     @property
     def robots_policy(self) -> Path | None:
         """The folder of the best trial's best repeat, if a robot was trained and its policy is there to be seen."""
@@ -269,5 +274,5 @@ class ReportedStudy(RecordedStudy):
     def leaders(self, count: int) -> list[Trial]:
         """The best trials, the baseline among them, then others that were measured."""
         baseline = [trial for trial in self.trials if trial.baseline]
-        ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.order, *self.trials] if t.complete}
+        ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.best_first] if t.complete}
         return list(ordered.values())[:count]

@@ -111,13 +111,9 @@ def show_measured(study: ReportedStudy, console: Console) -> None:
 
 def _show_trials(study: ReportedStudy, console: Console) -> None:
     suite, name, order = study.suite, study.name, [trial.number for trial in study.order]
-
-    def best_first(trials: Sequence[Trial], order: Sequence[int]) -> list[Trial]:
-        places = {number: place for place, number in enumerate(order)}
-        return sorted(trials, key=lambda trial: places.get(trial.number, math.inf))
-
-    confirmed = best_first([trial for trial in study.trials if trial.confirmed], order)
-    searched = best_first(study.searched, ranking(study.records, suite, "search"))
+    confirmed = [trial for trial in study.best_first if trial.confirmed]
+    places = {number: place for place, number in enumerate(ranking(study.records, suite, "search"))}
+    searched = sorted(study.searched, key=lambda trial: places.get(trial.number, math.inf))
     if confirmed:
         console.print(_trials(suite, f"{name}: confirmation, {confirmed[0].kind}", confirmed))
         name = f"search, {searched[0].kind}"

@@ -182,7 +182,7 @@ def all_trials(study: ReportedStudy) -> Section:
     views = (searched, confirmed) if confirmed else (searched,)
     places = {trial.number: place for place, trial in enumerate(study.order, 1)}
     rows = []
-    for trial in [*study.order, *(trial for trial in study.trials if trial.number not in places)]:
+    for trial in study.best_first:
         row: list[Any] = [Cell(trial.name, trial.number), trial.state + ", confirmed" * trial.confirmed]
         row.append(places.get(trial.number))
         for view in views:
