@@ -120,7 +120,8 @@ def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurat
                     trainer, settings = suite.trainer, {"env": suite.env} | suite.fixed | record.params
                     if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
                         variant = suite.trainers[settings.pop("trainer")]
-                        trainer, settings = variant.trainer, settings | variant.settings
+                        there = variant.by_env.get(settings["env"], {})
+                        trainer, settings = variant.trainer, settings | variant.settings | there
                     settings.pop("seed", None)
                     content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
                     repeats, number = session[json.dumps(content, sort_keys=True)], record.repeat - first

@@ -130,10 +130,13 @@ def test_trainers_side_by_side_are_the_same_if_their_settings_are(tmp_path: Path
     ours = {"params": {"trainer": "ours"}}
     study(tmp_path / "fake" / "one", suite=DUEL, **ours), study(tmp_path / "fake" / "two", suite=DUEL, **ours)
     study(tmp_path / "fake" / "other", suite=DUEL.replace("speed: 40", "speed: 80"), **ours)
+    there = DUEL.replace("speed: 40}", "speed: 40}, by_env: {Fake: {speed: 9}}")
+    study(tmp_path / "fake" / "there", suite=there, **ours)
     study(tmp_path / "fake" / "plain", params={"speed": 40})
     assert verb(capsys, "fake/one", "fake/two", "--results", tmp_path)[1]["metrics"]
     code, content, err = verb(capsys, "fake/one", "fake/other", "--results", tmp_path)
     assert code == 3 and content["metrics"] == [] and "both have 0" in " ".join(err.split())
+    assert verb(capsys, "fake/one", "fake/there", "--results", tmp_path)[1]["metrics"] == []
     assert verb(capsys, "fake/one", "fake/plain", "--results", tmp_path)[1]["metrics"]
 
 
