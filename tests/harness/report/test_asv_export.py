@@ -105,6 +105,16 @@ def example(repository: Path, study: str = "one-1") -> list[Record]:
     ]
 
 
+def exported(repository: Path, records: list[Record], **study: Any) -> Path:
+    """The result file of a study with these records."""
+    return export(write_study(repository, records, **study), repository / "results" / "asv")
+
+
+def known(repository: Path) -> dict[str, Any]:
+    """The benchmarks that have been exported."""
+    return read_benchmarks(repository / "results" / "asv" / "benchmarks.json")
+
+
 def values(path: Path, name: str = THROUGHPUT) -> dict[str, Any]:
     """What a result file has of a benchmark, by the names of configurations."""
     parameters = read_benchmarks(path.parent.parent / "benchmarks.json")[name]["params"]
@@ -113,8 +123,7 @@ def values(path: Path, name: str = THROUGHPUT) -> dict[str, Any]:
 
 
 def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> None:
-    asv_dir = repository / "results" / "asv"
-    path = export(write_study(repository, example(repository, "one-0a1b2c3d")), asv_dir)
+    path = exported(repository, example(repository, "one-0a1b2c3d"))
     results = Results.load(str(path), machine_name="node7-3f9a2c")
     name = f"{results.commit_hash[:8]}-appo_throughput-one.json"
     assert path.name == name, "one for a suite, whatever the code"
@@ -122,13 +131,13 @@ def test_values_are_medians_of_the_confirmations_repeats(repository: Path) -> No
     negated = values(path, REWARD)
     assert negated[repr(AT_BASELINE)] == pytest.approx(25.0)
     assert negated[repr(AT_FOUND)] != negated[repr(AT_FOUND)], "a return that is missing is not a number"
-    samples = results.get_result_samples(THROUGHPUT, read_benchmarks(asv_dir / "benchmarks.json")[THROUGHPUT]["params"])
+    samples = results.get_result_samples(THROUGHPUT, known(repository)[THROUGHPUT]["params"])
     assert [pytest.approx(1 / 10_000), pytest.approx(1 / 12_500)] in samples
     assert results.date == 1000 * int(git(repository, "show", "-s", "--format=%at"))
 
 
 def test_asv_publishes_and_shows_a_study_at_its_commit(repository: Path) -> None:
-    export(write_study(repository, example(repository)), repository / "results" / "asv")
+    exported(repository, example(repository))
     asv(repository, "publish")
     published = json.loads((repository / ".asv" / "html" / "index.json").read_text())
     assert {THROUGHPUT, REWARD} <= published["benchmarks"].keys()
@@ -143,12 +152,11 @@ def test_asv_publishes_and_shows_a_study_at_its_commit(repository: Path) -> None
 
 
 def test_asvs_discovery_keeps_what_was_exported(repository: Path) -> None:
-    index = repository / "results" / "asv" / "benchmarks.json"
-    export(write_study(repository, example(repository)), index.parent)
-    before = json.loads(index.read_text())
+    exported(repository, example(repository))
+    before = known(repository)
     asv(repository, "machine", "--yes")
     asv(repository, "run", "--python=same", "--bench", "just-discover")
-    after = json.loads(index.read_text())
+    after = known(repository)
     assert before.keys() == after.keys()
     for name in (THROUGHPUT, REWARD):
         for key in ("params", "param_names", "version", "unit", "type"):
@@ -163,32 +171,28 @@ def test_returns_at_a_budget_are_exported_and_pruned_trials_are_not(repository: 
         record("s", commit, trial=1, params=FOUND, pinned="wide", return_at_budget=300.0, env_steps_per_second=1e4),
         record("s", commit, trial=2, params={"num_envs": 8}, pinned="small", state="pruned", episode_return=1e6),
     ]
-    path = export(write_study(repository, records), repository / "results" / "asv")
-    known = read_benchmarks(path.parent.parent / "benchmarks.json")
-    names = {name.rpartition(".")[2] for name in known if name != "version"}
+    path = exported(repository, records)
+    names = {name.rpartition(".")[2] for name in known(repository) if name != "version"}
     assert names == {"track_seconds_per_env_step", "track_negated_return_at_budget"}, "what was measured, no more"
     budget = REWARD.replace("episode_return", "return_at_budget")
     assert values(path, budget) == {repr(AT_BASELINE): -100.0, repr(AT_FOUND): -300.0}
 
 
 def test_what_a_search_found_is_no_history(repository: Path) -> None:
-    asv_dir = repository / "results" / "asv"
-    export(write_study(repository, example(repository)), asv_dir)
-    known = read_benchmarks(asv_dir / "benchmarks.json")
-    assert {*known[THROUGHPUT]["params"][0]} == {repr(AT_BASELINE), repr(AT_FOUND)}
+    exported(repository, example(repository))
+    assert {*known(repository)[THROUGHPUT]["params"][0]} == {repr(AT_BASELINE), repr(AT_FOUND)}
     lucky = [r for r in example(repository, "two-1") if r.trial == 2]
     with pytest.raises(ExportError, match="neither the baseline nor a pinned configuration was measured"):
-        export(write_study(repository, lucky), asv_dir)
+        exported(repository, lucky)
 
 
 def test_other_settings_under_a_name_do_not_continue_its_history(repository: Path) -> None:
-    asv_dir = repository / "results" / "asv"
-    export(write_study(repository, example(repository)), asv_dir)
+    exported(repository, example(repository))
     commit = git(repository, "rev-parse", "HEAD")
     other = [record("two-1", commit, baseline=True, params={"num_envs": 4}, env_steps_per_second=1e3)]
-    exported = values(export(write_study(repository, other), asv_dir))
-    assert exported["'baseline: num_envs=4'"] == pytest.approx(1e-3)
-    assert math.isnan(exported[repr(AT_BASELINE)])
+    found = values(exported(repository, other))
+    assert found["'baseline: num_envs=4'"] == pytest.approx(1e-3)
+    assert math.isnan(found[repr(AT_BASELINE)])
 
 
 def test_suites_whose_names_are_alike_stay_apart(repository: Path) -> None:
@@ -199,7 +203,7 @@ def test_suites_whose_names_are_alike_stay_apart(repository: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
         written.append(export(folder, asv_dir))
         shutil.rmtree(folder)
-    names = {name.split(".")[1] for name in read_benchmarks(asv_dir / "benchmarks.json") if name != "version"}
+    names = {name.split(".")[1] for name in known(repository) if name != "version"}
     assert len(names) == len(set(written)) == 3 and "a_b" in names and all(map(str.isidentifier, names))
 
 
@@ -218,7 +222,7 @@ def test_a_damaged_index_is_named(repository: Path) -> None:
     asv_dir.mkdir(parents=True)
     (asv_dir / "benchmarks.json").write_text("{")
     with pytest.raises(ExportError, match=r"benchmarks\.json: cannot be read"):
-        export(write_study(repository, example(repository)), asv_dir)
+        exported(repository, example(repository))
 
 
 def test_merging_follows_no_links(repository: Path) -> None:
@@ -240,7 +244,7 @@ def test_merging_follows_no_links(repository: Path) -> None:
 
 def test_folders_of_two_machines_are_brought_together(repository: Path) -> None:
     ours, theirs = repository / "results" / "asv", repository.parent / "theirs"
-    export(write_study(repository, example(repository)), ours)
+    exported(repository, example(repository))
     commit = git(repository, "rev-parse", "HEAD")
     other = [
         record("other", commit, baseline=True, params={"num_envs": 64}, env_steps_per_second=4e4, return_at_budget=1.0)
@@ -270,27 +274,23 @@ def test_exporting_twice_changes_nothing(repository: Path) -> None:
 
 
 def test_later_studies_keep_earlier_configurations(repository: Path) -> None:
-    asv_dir = repository / "results" / "asv"
-    export(write_study(repository, example(repository)), asv_dir)
-    other = [r for r in example(repository, "two-1") if r.trial == 0]
-    export(write_study(repository, other), asv_dir)
-    parameters = json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["params"][0]
-    assert parameters == [repr(AT_BASELINE), repr(AT_FOUND)]
-    assert len(list((asv_dir / "node7-3f9a2c").glob("*-*.json"))) == 2
+    path = exported(repository, example(repository))
+    exported(repository, [r for r in example(repository, "two-1") if r.trial == 0])
+    assert known(repository)[THROUGHPUT]["params"][0] == [repr(AT_BASELINE), repr(AT_FOUND)]
+    assert len(list(path.parent.glob("*-*.json"))) == 2
 
 
 def test_a_suite_that_measures_something_else_starts_a_new_history(repository: Path) -> None:
-    asv_dir = repository / "results" / "asv"
-    export(write_study(repository, example(repository)), asv_dir)
-    first = json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["version"]
-    export(write_study(repository, example(repository, "two-1"), suite=SUITE.replace("32", "64")), asv_dir)
-    assert json.loads((asv_dir / "benchmarks.json").read_text())[THROUGHPUT]["version"] != first
+    exported(repository, example(repository))
+    first = known(repository)[THROUGHPUT]["version"]
+    exported(repository, example(repository, "two-1"), suite=SUITE.replace("32", "64"))
+    assert known(repository)[THROUGHPUT]["version"] != first
 
 
 def test_numbers_are_the_search_s_when_nothing_was_confirmed(repository: Path) -> None:
     records = [r for r in example(repository) if r.phase == "search"]
-    exported = values(export(write_study(repository, records), repository / "results" / "asv"))
-    assert exported == {repr(AT_BASELINE): pytest.approx(1 / 9_000), repr(AT_FOUND): pytest.approx(1 / 22_000)}
+    found = values(exported(repository, records))
+    assert found == {repr(AT_BASELINE): pytest.approx(1 / 9_000), repr(AT_FOUND): pytest.approx(1 / 22_000)}
 
 
 def test_a_study_that_goes_on_at_a_later_commit_of_the_same_code_is_exported_whole(repository: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
     failed = [record("s", commit, trial=1, params=FOUND, pinned="wide", state="failed", error="killed")]
     records = [r for r in example(repository) if r.trial == 0] + failed
     records = [r for r in records if r.phase == "search"]
-    assert values(export(write_study(repository, records), repository / "results" / "asv"))[repr(AT_FOUND)] is None
+    assert values(exported(repository, records))[repr(AT_FOUND)] is None
 
 
 @pytest.mark.parametrize(
