@@ -124,19 +124,14 @@ class BatchedEnv(VecEnv):
 
 
 def make_env(settings: dict[str, Any]) -> VecEnv:
-    kind = SubprocVecEnv if settings["vec_env"] == "subproc" else DummyVecEnv
     name = gymnasium_id(settings["env"])
-    env: VecEnv = (
-        BatchedEnv(settings)
-        if name is None
-        else make_vec_env(
-            name,
-            n_envs=settings["n_envs"],
-            seed=settings["seed"],
-            env_kwargs=settings["env_cfg"],
-            vec_env_cls=kind,
-        )
-    )
+    if name is None:
+        env: VecEnv = BatchedEnv(settings)
+    else:
+        kind = SubprocVecEnv if settings["vec_env"] == "subproc" else DummyVecEnv
+        env = make_vec_env(
+            name, settings["n_envs"], settings["seed"], env_kwargs=settings["env_cfg"], vec_env_cls=kind
+        )  # fmt: skip
     normalize = settings["normalize"]
     return VecNormalize(env, norm_reward=normalize is True, gamma=settings["gamma"]) if normalize else env
 

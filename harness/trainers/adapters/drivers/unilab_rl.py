@@ -104,7 +104,6 @@ class CountingRunner(appo.APPORunner):
     """APPORunner that reports after each update."""
 
     report: Report
-    log_dir: Path
     episode_return = math.nan
 
     def _build_learner(self) -> Any:
