@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness VERB``. Each verb is a function beside the options that it takes.
+"""The command line: ``python -m harness VERB``. Each verb is a function; ``add`` of its module gives it its options.
 
 Exit codes are those of ``harness.cli.options.EXIT_CODES``; ``compare`` has codes of its own.
 
@@ -48,25 +48,8 @@ def parser() -> argparse.ArgumentParser:
     """Verbs and their options, in the order in which a user meets them."""
     top = argparse.ArgumentParser(prog="python -m harness", description=DESCRIPTION)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    run.add_run(verbs)
-    run.add_tune(verbs)
-    suites.add_plan(verbs)
-    suites.add_validate(verbs)
-    suites.add_init(verbs)
-    suites.add_schema(verbs)
-    suites.add_settings(verbs)
-    machine.add_check_env(verbs)
-    studies.add_show(verbs)
-    studies.add_best(verbs)
-    studies.add_report(verbs)
-    training.add_train(verbs)
-    policies.add_eval(verbs)
-    policies.add_export(verbs)
-    compare.add_compare(verbs)
-    studies.add_list(verbs)
-    studies.add_rm(verbs)
-    machine.add_machine(verbs)
-    machine.add_clean(verbs)
+    for module in (run, suites, studies, training, policies, compare, machine):
+        module.add(verbs)
     return top
 
 

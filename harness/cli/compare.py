@@ -20,7 +20,7 @@ EXIT_CODES = {
 }
 
 
-def add_compare(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     text = "say whether NEW is worse than BASE: two studies, commits or configurations"
     verb = add_verb(verbs, "compare", compare, text, error_code=ERROR, exit_codes=EXIT_CODES)
     what = "a study (folder, or SUITE/ID below --results), several with commas between, a commit, or a configuration"

@@ -7,12 +7,14 @@ from harness.cli.options import FAILURE, add_set, add_verb
 from harness.cli.output import tell
 
 
-def add_check_env(verbs: Any) -> None:
-    verb = add_verb(verbs, "check-env", check_env, "step an environment and say what its code does wrong")
-    verb.add_argument(
+def add(verbs: Any) -> None:
+    check = add_verb(verbs, "check-env", check_env, "step an environment and say what its code does wrong")
+    check.add_argument(
         "name", metavar="NAME", help="as 'env' in a suite: HalfCheetah, module:Class, module:Id-v0, Id-v0"
     )
-    add_set(verb, "max_episode_steps=500")
+    add_set(check, "max_episode_steps=500")
+    add_verb(verbs, "machine", show_machine, "describe this machine")
+    add_verb(verbs, "clean", clean, "remove shared memory that crashed runs left")
 
 
 def check_env(arguments: argparse.Namespace) -> int:
@@ -28,20 +30,12 @@ def check_env(arguments: argparse.Namespace) -> int:
     return FAILURE if findings.problems else 0
 
 
-def add_machine(verbs: Any) -> None:
-    add_verb(verbs, "machine", show_machine, "describe this machine")
-
-
 def show_machine(arguments: argparse.Namespace) -> int:
     """Describe the machine, as records name it."""
     from harness.measure import host as machine
 
     description = machine.describe()
     return tell(arguments, description, machine.table(description))
-
-
-def add_clean(verbs: Any) -> None:
-    add_verb(verbs, "clean", clean, "remove shared memory that crashed runs left")
 
 
 def clean(arguments: argparse.Namespace) -> int:

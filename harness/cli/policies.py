@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "a file, or the folder of a run"
 
 
-def add_eval(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     verb = add_verb(
         verbs, "eval", evaluate, "play episodes without noise and show the returns of a checkpoint's policy"
     )
@@ -30,6 +30,9 @@ def add_eval(verbs: Any) -> None:
     text = "also write a video of the first 10 seconds in the first four environments, drawn without a window"
     looking.add_argument("--video", type=Path, metavar="FILE.mp4", help=text)
     looking.add_argument("--view", action="store_true", help="also show the first environment in MuJoCo's viewer")
+    verb = add_verb(verbs, "export", export, "write a checkpoint's policy as an ONNX file, checked against PyTorch")
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    verb.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file that is written, or replaced")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -61,12 +64,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
         *([judged] if judged else []),
         *([f"video: {arguments.video}"] if arguments.video else []),
     )  # fmt: skip
-
-
-def add_export(verbs: Any) -> None:
-    verb = add_verb(verbs, "export", export, "write a checkpoint's policy as an ONNX file, checked against PyTorch")
-    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
-    verb.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file that is written, or replaced")
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from harness.study.folder import Study
 
 
-def add_run(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     verb = add_verb(verbs, "run", run, "measure what a suite says, or go on with its study")
     add_suite(verb)
     _add_measuring(verb)
-
-
-def add_tune(verbs: Any) -> None:
     verb = add_verb(verbs, "tune", tune, "find the best configuration for an environment, without a suite file")
     text = "a task of this project, a gymnasium id, or module:Class"
     verb.add_argument("env", metavar="ENV", help=f"environment to train in: {text}")

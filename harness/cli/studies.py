@@ -12,13 +12,32 @@ from unilab.errors import UserError
 NAMED = "a study: its folder, SUITE/ID, ID, a suite (its newest study is meant), or the name that run --name gave"
 
 
-def _add_study(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("study", nargs="?", metavar="STUDY", help=f"{NAMED}; default: the newest")
+def add(verbs: Any) -> None:
+    shown = add_verb(verbs, "show", show, "show what a study found, as at the end of its run")
+    text = "print best.yaml of a study, the configuration that measured best, and the command that trains with it"
+    trained = add_verb(verbs, "best", best, text)
+    for verb in (shown, trained):
+        verb.add_argument("study", nargs="?", metavar="STUDY", help=f"{NAMED}; default: the newest")
+        add_results(verb)
+
+    text = "write a page about a study, about several side by side, or about a run of train"
+    verb = add_verb(verbs, "report", report, text)
+    text = f"{NAMED}; or the folder of a run of train; default: the newest study"
+    verb.add_argument("study", nargs="*", metavar="STUDY", help=text)
+    add_results(verb)
+    verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
+    text = "page to write; default: report.html in the study, for several comparison.html in --results"
+    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
+
+    verb = add_verb(verbs, "list", list_all, "list studies, suites and environments")
+    text = "list the studies of this suite, or of this name, alone"
+    verb.add_argument("study", nargs="?", metavar="STUDY", help=text)
     add_results(verb)
 
-
-def add_show(verbs: Any) -> None:
-    _add_study(add_verb(verbs, "show", show, "show what a study found, as at the end of its run"))
+    verb = add_verb(verbs, "rm", remove, "delete a study: its folder with records, reports, logs and checkpoints")
+    verb.add_argument("study", metavar="STUDY", help="as for report; a suite only if it has one study")
+    add_results(verb)
+    verb.add_argument("--yes", action="store_true", help="do not ask; in a pipe nothing is asked")
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -35,11 +54,6 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_best(verbs: Any) -> None:
-    text = "print best.yaml of a study, the configuration that measured best, and the command that trains with it"
-    _add_study(add_verb(verbs, "best", best, text))
-
-
 def best(arguments: argparse.Namespace) -> int:
     from harness.report.terminal import train_command
     from harness.study.results import RecordedStudy, find
@@ -52,18 +66,6 @@ def best(arguments: argparse.Namespace) -> int:
     return tell(arguments, content, study.best.rstrip("\n"))
 
 
-def add_report(verbs: Any) -> None:
-    verb = add_verb(
-        verbs, "report", report, "write a page about a study, about several side by side, or about a run of train"
-    )
-    text = f"{NAMED}; or the folder of a run of train; default: the newest study"
-    verb.add_argument("study", nargs="*", metavar="STUDY", help=text)
-    add_results(verb)
-    verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
-    text = "page to write; default: report.html in the study, for several comparison.html in --results"
-    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
-
-
 def report(arguments: argparse.Namespace) -> int:
     """Write the page of a study, of several side by side, or of a run of ``train``."""
     from harness.report.page.write import write_named
@@ -73,26 +75,12 @@ def report(arguments: argparse.Namespace) -> int:
     return tell(arguments, vars(written), *(f"left out: {reason}" for reason in written.left_out), page)
 
 
-def add_list(verbs: Any) -> None:
-    verb = add_verb(verbs, "list", list_all, "list studies, suites and environments")
-    text = "list the studies of this suite, or of this name, alone"
-    verb.add_argument("study", nargs="?", metavar="STUDY", help=text)
-    add_results(verb)
-
-
 def list_all(arguments: argparse.Namespace) -> int:
     """List the studies below ``--results``, the suites and the environments."""
     from harness.report import listing
 
     content = listing.collect(arguments.results, Path("suites"), arguments.study)
     return tell(arguments, content, listing.text(content))
-
-
-def add_rm(verbs: Any) -> None:
-    verb = add_verb(verbs, "rm", remove, "delete a study: its folder with records, reports, logs and checkpoints")
-    verb.add_argument("study", metavar="STUDY", help="as for report; a suite only if it has one study")
-    add_results(verb)
-    verb.add_argument("--yes", action="store_true", help="do not ask; in a pipe nothing is asked")
 
 
 def remove(arguments: argparse.Namespace) -> int:

@@ -30,10 +30,17 @@ limits: {{trials: 8, minutes: 10}}          # of the whole study
 """
 
 
-def add_init(verbs: Any) -> None:
+def add(verbs: Any) -> None:
+    verb = add_verb(verbs, "plan", show_plan, "show trials, time and memory of a suite; nothing is started")
+    add_suite(verb)
+    add_limits(verb)
+    add_suite(add_verb(verbs, "validate", validate, "check a suite file; nothing is started"))
     verb = add_verb(verbs, "init", init, "write a small suite with comments, to be changed")
     text = "file to write; default: suite.yaml"
     verb.add_argument("file", type=Path, nargs="?", default=Path("suite.yaml"), metavar="FILE", help=text)
+    add_verb(verbs, "schema", schema, "print a JSON schema of the suite file, for editors")
+    verb = add_verb(verbs, "settings", settings, "list the settings of a trainer, with meanings and defaults")
+    verb.add_argument("trainer", metavar="TRAINER", help="a trainer: appo, sac, td3, or package.module:Class")
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -50,21 +57,12 @@ def init(arguments: argparse.Namespace) -> int:
     return tell(arguments, {"file": file}, f"{file} is written; next: python -m harness plan {file}")
 
 
-def add_schema(verbs: Any) -> None:
-    add_verb(verbs, "schema", schema, "print a JSON schema of the suite file, for editors")
-
-
 def schema(arguments: argparse.Namespace) -> int:
     """Print the JSON schema of the suite file."""
     from harness.report.reference import suite_schema
 
     print_json(suite_schema())
     return 0
-
-
-def add_settings(verbs: Any) -> None:
-    verb = add_verb(verbs, "settings", settings, "list the settings of a trainer, with meanings and defaults")
-    verb.add_argument("trainer", metavar="TRAINER", help="a trainer: appo, sac, td3, or package.module:Class")
 
 
 def settings(arguments: argparse.Namespace) -> int:
@@ -82,10 +80,6 @@ def settings(arguments: argparse.Namespace) -> int:
     return tell(arguments, [dataclasses.asdict(one) for one in found], *lines)
 
 
-def add_validate(verbs: Any) -> None:
-    add_suite(add_verb(verbs, "validate", validate, "check a suite file; nothing is started"))
-
-
 def validate(arguments: argparse.Namespace) -> int:
     """Check a suite and start nothing; mistakes are errors with their lines."""
     from harness.predict import plan
@@ -97,12 +91,6 @@ def validate(arguments: argparse.Namespace) -> int:
         f"{arguments.suite}: valid; study {name}/{study}",
         *(f"left out of the search: {dropped}" for dropped in made.dropped), *(f"note: {note}" for note in made.notes),
     )  # fmt: skip
-
-
-def add_plan(verbs: Any) -> None:
-    verb = add_verb(verbs, "plan", show_plan, "show trials, time and memory of a suite; nothing is started")
-    add_suite(verb)
-    add_limits(verb)
 
 
 def show_plan(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ HERE = Path()
 """what ``--resume`` without a name stands for: --out"""
 
 
-def add_train(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     verb = add_verb(verbs, "train", train, "train in an environment, or one configuration, best.yaml included")
     verb.add_argument(
         "config", metavar="ENV|CONFIG",
