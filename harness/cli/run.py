@@ -23,40 +23,35 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    verb = add_verb(verbs, "run", run, "measure what a suite says, or go on with its study")
-    add_suite(verb)
-    _add_measuring(verb)
-    verb = add_verb(verbs, "tune", tune, "find the best configuration for an environment, without a suite file")
+    suite = add_verb(verbs, "run", run, "measure what a suite says, or go on with its study")
+    add_suite(suite)
+    goal = add_verb(verbs, "tune", tune, "find the best configuration for an environment, without a suite file")
     text = "a task of this project, a gymnasium id, or module:Class"
-    verb.add_argument("env", metavar="ENV", help=f"environment to train in: {text}")
+    goal.add_argument("env", metavar="ENV", help=f"environment to train in: {text}")
     text = "appo (the default), sac, td3, or package.module:Class"
-    verb.add_argument("--trainer", default="appo", metavar="TRAINER", help=text)
+    goal.add_argument("--trainer", default="appo", metavar="TRAINER", help=text)
     text = "throughput (the default); time-to-return=RETURN, such as 3000; or memory=SIZE, such as 8GB"
-    verb.add_argument("--goal", default="throughput", metavar="GOAL", help=text)
-    add_set(verb, "fixed.num_envs=512")
-    _add_measuring(verb)
-
-
-def _add_measuring(verb: Any) -> None:
-    """Options for how a study is measured, and where its files go."""
-    add_limits(verb)
-    add_trace(verb)
-    text = "name of the study, by which report, show, best, train and the like find it"
-    verb.add_argument("--name", type=study_name, metavar="NAME", help=text)
-    text = "database that keeps the study, so that several runs can share it; default: files"
-    verb.add_argument("--storage", metavar="URL", help=text)
-    verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
-    text = "where trials run: on this machine (the default) or on the nodes of a Ray cluster"
-    verb.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    verb.add_argument(
-        "--address", metavar="HOST:PORT", help="address of the cluster's head; default: the cluster of this machine"
-    )
-    verb.add_argument(
-        "--insecure-cluster", action="store_true",
-        help="use a cluster that asks for no token, so that anybody in its network can run code there",
-    )  # fmt: skip
-    text = "run as many trials on a node as fit, which is quicker and disturbs their numbers"
-    verb.add_argument("--share-nodes", action="store_true", help=text)
+    goal.add_argument("--goal", default="throughput", metavar="GOAL", help=text)
+    add_set(goal, "fixed.num_envs=512")
+    for verb in (suite, goal):  # how a study is measured, and where its files go
+        add_limits(verb)
+        add_trace(verb)
+        text = "name of the study, by which report, show, best, train and the like find it"
+        verb.add_argument("--name", type=study_name, metavar="NAME", help=text)
+        text = "database that keeps the study, so that several runs can share it; default: files"
+        verb.add_argument("--storage", metavar="URL", help=text)
+        verb.add_argument("--watch", action="store_true", help="keep report.html current while the study runs")
+        text = "where trials run: on this machine (the default) or on the nodes of a Ray cluster"
+        verb.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+        verb.add_argument(
+            "--address", metavar="HOST:PORT", help="address of the cluster's head; default: the cluster of this machine"
+        )
+        verb.add_argument(
+            "--insecure-cluster", action="store_true",
+            help="use a cluster that asks for no token, so that anybody in its network can run code there",
+        )  # fmt: skip
+        text = "run as many trials on a node as fit, which is quicker and disturbs their numbers"
+        verb.add_argument("--share-nodes", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace, made: "Plan | None" = None) -> int:
