@@ -180,26 +180,22 @@ def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
     A repeat without a value counts as later than any other: leaving it out would favour the side that seldom reaches
     the target. The sign test looks at the pairs in which only one side missed it.
     """
-    missed = np.array(
-        [
-            [sum(math.isnan(both[side].metric(found.metric)) for both in pair) for side in (0, 1)]
-            for pair in pairs.across
-        ]
-    ).reshape(-1, 2)
-    repeats = sum(map(len, pairs.across))
-    base, new = (int(count) for count in missed.sum(axis=0))
+    base_missed, new_missed = (
+        [sum(math.isnan(both[side].metric(found.metric)) for both in pair) for pair in pairs.across] for side in (0, 1)
+    )
+    base, new, repeats = sum(base_missed), sum(new_missed), sum(map(len, pairs.across))
     if base == new or base + new == 2 * repeats:
         return found
-    worse, better = (int((sign * (missed[:, 1] - missed[:, 0]) > 0).sum()) for sign in (1, -1))
-    p = float(binomtest(worse, worse + better).pvalue)
+    more = [n - b for b, n in zip(base_missed, new_missed, strict=True) if n != b]
+    p = float(binomtest(sum(count > 0 for count in more), len(more)).pvalue)
     sides = (("BASE", base), ("NEW", new))
     reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in sides if n)
     direction: Verdict = "worse" if new > base else "better"
     if p < LEVEL:
-        return dataclasses.replace(found, pairs=len(missed), p=p, verdict=direction, reason=reason)
+        return dataclasses.replace(found, pairs=len(pairs.across), p=p, verdict=direction, reason=reason)
     if found.verdict == direction:  # what the others show is the same
         return found
-    return dataclasses.replace(found, pairs=len(missed), verdict="undecided", reason=reason)
+    return dataclasses.replace(found, pairs=len(pairs.across), verdict="undecided", reason=reason)
 
 
 def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
