@@ -53,8 +53,7 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     for axis in charts.AXES:
         rows: Rows = []
         for trial, curves in own:
-            pairs = [(curve[axis].to_numpy(float), curve["episode_return"].to_numpy(float)) for curve in curves]
-            rows += _line(names[trial.number], pairs)
+            rows += _line(names[trial.number], curves, axis, "episode_return")
         drawn.append(charts.lines(f"{name}_{axis}", axis, "episode return", rows, band=True))
     cells: list[tuple[Any, ...]] = []
     for trial, curves in own:
@@ -94,20 +93,15 @@ def over_time(study: ReportedStudy) -> list[Chart]:
     long_enough = (phase for phase, own in known.items() if all(map(_has_returns, itertools.chain(*own.values()))))
     returned = next(long_enough, None)
     phase = returned or ("confirm" if "confirm" in known else "search")
-    what = "episode return" if returned else "env steps since the first update"
     if phase not in known:
         return []
+    what, y = "env steps since the first update", "env_steps"
+    if returned:
+        what, y = "episode return", "episode_return"
     rows: Rows = []
     for name, curves in known[phase].items():
-        pairs = []
-        for curve in curves:
-            if phase != returned:
-                since = curve - curve.iloc[0]
-                pairs.append((since["wall_seconds"].to_numpy(float), since["env_steps"].to_numpy(float)))
-            else:
-                curve = curve.dropna()
-                pairs.append((curve["wall_seconds"].to_numpy(float), curve["episode_return"].to_numpy(float)))
-        rows += _line(name, pairs)
+        shown = [curve.dropna() if returned else curve - curve.iloc[0] for curve in curves]
+        rows += _line(name, shown, "wall_seconds", y)
     seeds = "seeds that learned here"
     where = {"search": "search, unconfirmed", "confirm": best.measured, "learning": seeds}[phase]
     repeats = min(map(len, known[phase].values()))
@@ -115,8 +109,9 @@ def over_time(study: ReportedStudy) -> list[Chart]:
     return [charts.lines("over_time", "wall_seconds", what, rows, band=True, title=title)]
 
 
-def _line(name: str, curves: Sequence[tuple[Floats, Floats]]) -> Rows:
-    ends = zip(*aggregate(curves), strict=True)
+def _line(name: str, curves: Sequence[pd.DataFrame], x: str, y: str) -> Rows:
+    """The points of a line with its band, from columns of curves."""
+    ends = zip(*aggregate([(curve[x].to_numpy(float), curve[y].to_numpy(float)) for curve in curves]), strict=True)
     return [{"name": name} | dict(zip(("x", "y", "low", "high"), map(finite, one), strict=True)) for one in ends]
 
 
