@@ -35,7 +35,7 @@ from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict import plan
 from harness.study.results import RecordedStudy
-from harness.suite.schema import Limits, Measure, Suite
+from harness.suite.schema import Measure, Suite
 from harness.suite.text import minutes_text
 
 BASE, NEW = 0, 1
@@ -129,15 +129,14 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         InputError: a suite or a configuration is wrong.
     """
     study = base.study or new.study
-    suite = plan.make(options.suite).suite if options.suite else RecordedStudy(study).suite if study else None
-    measure = suite.measure if suite else Measure()
+    suite = plan.make(options.suite).suite if options.suite else RecordedStudy(study).suite if study else Suite("none")
+    measure = suite.measure
     if options.seconds is not None:
         measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)
     if options.warmup_seconds is not None:
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
-    limits = suite.limits if suite else Limits()
     one, other = (
-        version_of(side, options.suite, options.config, options.results, limits, measure.least_seconds)
+        version_of(side, options.suite, options.config, options.results, suite.limits, measure.least_seconds)
         for side in (base, new)
     )
     with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:
@@ -149,7 +148,7 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
             one_by_one = "the suite says measure.turns: false"
         else:
             one_by_one = why_not_together([one, other])
-        deciding = [objective.metric for objective in (suite.objectives if suite else Suite.objectives)]
+        deciding = [objective.metric for objective in suite.objectives]
         yield (one, other), Schedule(measure, options.pairs, one_by_one), deciding
 
 
