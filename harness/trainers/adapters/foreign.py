@@ -54,52 +54,48 @@ class StopTraining(Exception):
     """Ends a training loop that has no other way out than its number of iterations."""
 
 
+@dataclass
 class Report:
     """What a driver calls with its counters after each iteration; False once it should stop."""
 
-    def __init__(
-        self,
-        on_progress: OnProgress,
-        signals: stop_on_signals,
-        max_iterations: int,
-        max_seconds: float | None,
-        keep_seconds: float | None = None,
-    ) -> None:
-        self._on_progress, self._signals = on_progress, signals
-        self._max_iterations, self._max_seconds = max_iterations, math.inf if max_seconds is None else max_seconds
-        self._keep_seconds = math.inf if keep_seconds is None else keep_seconds
-        self.kept: list[tuple[float, Act]] = []
-        """policies as they were, each with the wall time of training"""
-        self._began = time.monotonic()
-        self.progress = Progress()
-        self.stopped_by: str | None = None
+    on_progress: OnProgress
+    signals: stop_on_signals
+    max_iterations: int
+    max_seconds: float
+    keep_seconds: float
+    """between two policies that are kept"""
+    kept: list[tuple[float, Act]] = field(default_factory=list)
+    """policies as they were, each with the wall time of training"""
+    began: float = field(default_factory=time.monotonic)
+    progress: Progress = field(default_factory=Progress)
+    stopped_by: str | None = None
 
     def start(self) -> None:
         """The wall time of training begins here."""
-        self._began = time.monotonic()
+        self.began = time.monotonic()
 
     def __call__(self, policy: Callable[[], Act], **counters: Any) -> bool:
         """Report fields of ``unilab.run.progress.Progress``, all cumulative; the wall time is added here.
 
         ``policy`` gives the policy as it is now, and is called when one is to be kept.
         """
-        self.progress = Progress(**{**UNKNOWN, "wall_seconds": time.monotonic() - self._began, **counters})
+        self.progress = Progress(**{**UNKNOWN, "wall_seconds": time.monotonic() - self.began, **counters})
         seconds = self.progress.wall_seconds
-        if seconds - (self.kept[-1][0] if self.kept else 0.0) >= self._keep_seconds:
+        if seconds - (self.kept[-1][0] if self.kept else 0.0) >= self.keep_seconds:
             self.kept.append((seconds, policy()))
-        if not self._on_progress(self.progress):
+        if not self.on_progress(self.progress):
             self.stopped_by = "callback"
-        elif self.progress.iteration >= self._max_iterations:
+        elif self.progress.iteration >= self.max_iterations:
             self.stopped_by = "iterations"
-        elif self.progress.wall_seconds >= self._max_seconds:
+        elif seconds >= self.max_seconds:
             self.stopped_by = "seconds"
         return not self.stopping
 
     @property
     def stopping(self) -> bool:
         """A stop was asked for: for drivers that can end between two reports."""
-        if self._signals.signal is not None:
-            self.stopped_by = self._signals.signal.name
+        if self.signals.signal is not None:
+            self.stopped_by = self.signals.signal.name
         return self.stopped_by is not None
 
 
@@ -212,7 +208,8 @@ class ForeignTrainer(ConfiguredTrainer):
         module, function = self.driver.split(":")
         train = getattr(importlib.import_module(module), function)
         with stop_on_signals() as signals:
-            report = Report(on_progress, signals, max_iterations, max_seconds, keep_seconds)
+            seconds, apart = (math.inf if given is None else given for given in (max_seconds, keep_seconds))
+            report = Report(on_progress, signals, max_iterations, seconds, apart)
             # packages take no tuples
             plain = json.loads(json.dumps(dataclasses.asdict(self.config(settings))))
             policy: Act = train(plain, report, log_dir)
