@@ -1,4 +1,4 @@
-"""Several trainers in one study: which one trains is the setting that is compared."""
+"""Several trainers in one study, which are compared as values of one setting."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -86,7 +86,7 @@ def worse(trainer: str) -> list[tuple[str, Any]]:
 
 
 def like(name: str, trainer: Trainer, settings: Mapping[str, Any], env: str) -> Evidence | None:
-    """Current evidence in this environment, if ``settings`` learn as its baseline does: as the trainer comes."""
+    """Current evidence in this environment; None unless ``settings`` learn as its baseline, the trainer's defaults."""
 
     def learning(given: Mapping[str, Any]) -> dict[str, Any]:
         changes, values = trainer.changes(), trainer.complete(given)

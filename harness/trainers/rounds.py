@@ -91,7 +91,7 @@ class Lever:
     """the setting is a device: another one is proposed only where the suite found one on this machine"""
 
     def moves(self, old: Any, new: Any) -> bool:
-        """Whether another value of the setting is the change that is meant; None, a value that is found, may be."""
+        """Whether this is the change that is meant. It may be where a value is None: then another one is found."""
         direction = DIRECTIONS.get(self.change.split()[0])
         if direction is None or not all(isinstance(value, int | float) for value in (old, new)):
             return bool(new != old)

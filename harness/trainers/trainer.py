@@ -40,7 +40,7 @@ class Trainer(ABC):
     device_settings: tuple[str, ...] = ()
     """names of the settings whose values are devices"""
     learning_code: tuple[str, ...] = ()
-    """modules that learn, which with all that they load decide what a run learns; empty: it does not say"""
+    """modules that decide what a run learns, with all that they load; empty: not stated"""
     unilab_environments: bool = False
     """whether its environments are those that ``unilab.envs`` knows, so that a plan finds a wrong name"""
 
@@ -49,7 +49,7 @@ class Trainer(ABC):
         """Every setting and its default; ``env`` is one of them, and ``seed`` gets another value each repeat."""
 
     def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Every setting and its value: the one that is given, or else the one that is used."""
+        """Every setting with the value that a run uses."""
         return self.defaults() | dict(settings)
 
     def check(self, settings: Mapping[str, Any]) -> None:

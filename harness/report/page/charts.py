@@ -10,7 +10,7 @@ from harness.report.studies import ROLES, finite, scale
 from harness.suite.text import metric_text
 
 SHAPES = ("diamond", "square", "circle")
-"""of the roles, which are therefore told apart without colour as well"""
+"""of the roles, so that they are told apart without colour"""
 ROW = 26
 """pixels of a row of bars or marks"""
 PARTS = ("busy", "waits")

@@ -70,7 +70,7 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
 
 
 def over_time(study: ReportedStudy) -> list[Chart]:
-    """The best and the baseline over wall time in one chart, the gain as people feel it; none where nothing was better.
+    """The best and the baseline over wall time in one chart; none where nothing was better.
 
     Returns are drawn where all repeats of a phase are long enough for them; otherwise env steps since the first update.
     """

@@ -22,7 +22,7 @@ LONG = 12
 AXES = 24
 """settings that are shown at most"""
 VALUES = 12
-"""of a setting that are told apart; of more, quarters are"""
+"""of a setting that are shown one by one; more of them are shown by quarters"""
 TOP = 10
 """trials whose lines stand out"""
 LABELLED = 6

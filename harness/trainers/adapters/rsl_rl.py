@@ -39,7 +39,7 @@ class ActorConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class ProximalConfig:
-    """What rsl_rl's PPO has in common with an asynchronous one that was made after it."""
+    """Settings that rsl_rl's PPO shares with unilab-rl's."""
 
     __pydantic_config__ = STRICT
 
@@ -67,7 +67,7 @@ class PPOAlgorithmConfig(ProximalConfig):
 
 @dataclass(frozen=True)
 class RunnerConfig(ForeignConfig):
-    """What rsl_rl's runner here has in common with one that was made after it: environments and networks."""
+    """Settings of environments and networks that the runners of rsl_rl and of unilab-rl share."""
 
     env_threads: Placement[PositiveInt] = 1
     """physics threads"""

@@ -64,7 +64,7 @@ def chosen(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def at_once(threads: Threads, config: Any) -> Threads:
-    """Those that run at the same time: more than the cores of their side take turns."""
+    """The threads that run at the same time: of each side at most as many as it has cores."""
     collector, learner = cores_of_sides(config)
     env, updating = min(threads.env, collector or threads.env), min(threads.learner, learner or threads.learner)
     return Threads(env, threads.inference, updating)

@@ -30,7 +30,7 @@ ALGORITHM = ("algorithm.n_step", "algorithm.num_critics", "algorithm.num_atoms",
 COLLECTOR = (*NETWORKS, "collector_device", "algorithm.n_step")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
 _critics: dict[str, Cost] = {}
-"""what updates without the actor's part cost, by settings and size: that part is what an update takes beyond them"""
+"""costs of updates without the actor's part, by settings and size; that part is what a whole update takes beyond"""
 
 
 def workload(config: OffPolicyConfig, cores: int) -> Workload:
