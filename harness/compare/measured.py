@@ -129,14 +129,15 @@ def prepared(base: Side, new: Side, options: Options) -> Iterator[tuple[tuple[Ve
         InputError: a suite or a configuration is wrong.
     """
     study = base.study or new.study
-    suite = plan.make(options.suite).suite if options.suite else RecordedStudy(study).suite if study else Suite("none")
+    made = plan.make(options.suite) if options.suite else None
+    suite = made.suite if made else RecordedStudy(study).suite if study else Suite("none")
     measure = suite.measure
     if options.seconds is not None:
         measure = dataclasses.replace(measure, seconds=options.seconds, return_at=None)
     if options.warmup_seconds is not None:
         measure = dataclasses.replace(measure, warmup_seconds=options.warmup_seconds)
     one, other = (
-        version_of(side, options.suite, options.config, options.results, suite.limits, measure.least_seconds)
+        version_of(side, made, options.config, options.results, suite.limits, measure.least_seconds)
         for side in (base, new)
     )
     with checkouts([side.commit for side in (base, new) if side.commit is not None]) as folders:

@@ -16,9 +16,10 @@ from harness.files.yaml_file import InputError
 from harness.measure import provenance
 from harness.measure.interleaving import FILE, possible
 from harness.measure.process import RepeatLimits
-from harness.predict import calibration, plan
+from harness.predict import calibration
 from harness.predict import memory as budget
 from harness.predict.calibration import AS_PREDICTED, Factor
+from harness.predict.plan import Plan
 from harness.runs import training
 from harness.study.results import find
 from harness.suite import sources
@@ -196,13 +197,13 @@ class Version:
 
 
 def version_of(
-    side: Side, suite: Path | None, config: Path | None, results: Path, limits: Limits, seconds: float
+    side: Side, made: Plan | None, config: Path | None, results: Path, limits: Limits, seconds: float
 ) -> Version:
     """A study stands for its best configuration, a commit for the one given with --suite or --config.
 
     Args:
         side: whose.
-        suite: its baseline is measured at commits.
+        made: the plan of a suite, whose baseline is measured at commits.
         config: instead of a suite's baseline.
         results: has what is known of memory on this machine.
         limits: of a repeat, which takes ``seconds`` at least.
@@ -219,12 +220,11 @@ def version_of(
         if not file.is_file():
             raise CompareError(f"{side.name}: no best.yaml in {side.study}, so there is no configuration to measure")
     if file is not None:
-        job, where = training.load(file), file
+        job, where = training.load(file), str(file)
         name, settings, fraction = job.trainer_name, job.settings, Constraints().host_memory_fraction
-    elif suite is not None:
-        made, where = plan.make(suite), suite
+    elif made is not None:
+        where, fraction = made.suite.name, made.suite.constraints.host_memory_fraction
         name, settings = made.launch(made.baseline)
-        fraction = made.suite.constraints.host_memory_fraction
     else:
         raise CompareError(
             f"{side.name}: which configuration is to be measured at this commit? Add --suite SUITE (its baseline is) "
