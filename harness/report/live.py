@@ -89,8 +89,6 @@ class StudyDisplay(ProgressLine):
     def __init__(self, plan: Plan, console: Console, began: float | None = None, watched: Path | None = None) -> None:
         super().__init__(console)
         self._objective = plan.suite.objectives[0]
-        self._best: dict[tuple[str, str, str], float] = {}
-        """by phase, kind of numbers and environment"""
         self._running: dict[Key, str] = {}
         self._forecast = Forecast(plan, time.monotonic() if began is None else began)
         self._watched, self._finished = watched, 0
@@ -99,10 +97,8 @@ class StudyDisplay(ProgressLine):
             self._say(f"report:     {watched / 'report.html'} (open it in a browser; it keeps itself current)")
 
     def note_existing(self, records: list[Record]) -> None:
-        """Records of earlier runs of this study count for the best so far."""
-        for record in attempts_that_count(records):
-            self._note_best(record)
-            self._forecast.known(record)
+        """Records of earlier runs of this study count for the best so far and for the time left."""
+        self._forecast.over += attempts_that_count(records)
         if records:
             self._say(f"going on with {len(records)} recorded repeats of this study")
 
@@ -123,7 +119,6 @@ class StudyDisplay(ProgressLine):
         self._last.pop(_key(record), None)
         which = f"  {what}: " if what and self._running else "  "
         self._forecast.finished(record, time.monotonic())
-        self._note_best(record)
         if record.state == "complete":
             evaluated = record.evaluated_return
             without_noise = "" if math.isnan(evaluated) else f"{number_text(evaluated)} without noise, "
@@ -146,16 +141,11 @@ class StudyDisplay(ProgressLine):
         self._finished += 1
         self._report()
 
-    def _note_best(self, record: Record) -> None:
-        value, which = record.metric(self._objective.metric), _comparable(record)
-        if record.state != "complete" or math.isnan(value):
-            return
-        if which not in self._best or self._objective.better(value, self._best[which]):
-            self._best[which] = value
-
     def _show(self, record: Record, state: str) -> None:
-        value = self._best.get(_comparable(record))
-        best = "no best yet" if value is None else f"best {value_text(self._objective.metric, value)}"
+        metric, maximize = self._objective.metric, self._objective.direction == "maximize"
+        alike = [one for one in self._forecast.over if _comparable(one) == _comparable(record)]
+        values = [value for one in alike if one.state == "complete" and not math.isnan(value := one.metric(metric))]
+        best = f"best {value_text(metric, max(values) if maximize else min(values))}" if values else "no best yet"
         left = minutes_text(self._forecast.left(time.monotonic()))
         # first, where 80 columns show it
         self.show(f"{left} left, {self._running[_key(record)]}: {state}, {best}", indent="  ")
@@ -188,7 +178,7 @@ class Forecast:
     def __init__(self, plan: Plan, began: float) -> None:
         self._plan = plan
         self._limit = began + plan.suite.limits.minutes * 60
-        self._over: list[Record] = []
+        self.over: list[Record] = []
         """repeats that have ended, in this run or before it"""
         self._begun: list[Record] = []
         """attempts that this run has begun"""
@@ -199,10 +189,6 @@ class Forecast:
         self._taken: dict[bool, list[float]] = {False: [], True: []}
         """seconds of a repeat after the first look, by whether it took turns"""
 
-    def known(self, record: Record) -> None:
-        """A repeat that is over."""
-        self._over.append(record)
-
     def started(self, record: Record, now: float) -> None:
         self._begun.append(record)
         if record.in_turns:
@@ -210,7 +196,7 @@ class Forecast:
         self._running[_key(record)] = record, now
 
     def finished(self, record: Record, now: float) -> None:
-        self.known(record)
+        self.over.append(record)
         one, began = self._running.pop(_key(record), (record, math.nan))
         if record.state == "complete" and record.phase != "learning":
             # those of a block end at about the same time
@@ -219,16 +205,16 @@ class Forecast:
 
     def left(self, now: float) -> float:
         """Seconds."""
-        plan, seen = self._plan, list({_key(one): one for one in [*self._over, *self._begun]}.values())
+        plan, seen = self._plan, list({_key(one): one for one in [*self.over, *self._begun]}.values())
         searching = all(one.phase == "search" and not one.second_look for one in self._begun)
-        measured = {one.trial for one in self._over if one.state == "complete" and not one.baseline}
+        measured = {one.trial for one in self.over if one.state == "complete" and not one.baseline}
         attempts = [one for one in self._begun if one.phase != "learning"]
         again = (1 + len(attempts)) / (1 + sum(not one.attempt for one in attempts))  # attempts at each repeat
         each = {
             in_turns: statistics.fmean(self._taken[in_turns] or self._taken[False] or [plan.repeat_seconds])
             for in_turns in (False, True)
         }
-        rates = [one.env_steps_per_second for one in self._over if one.phase == "search"]
+        rates = [one.env_steps_per_second for one in self.over if one.phase == "search"]
         rate = statistics.median([rate for rate in rates if rate > 0] or [math.inf])
         seed = plan.learning_seconds(rate) if plan.learning_repeats else 0.0
 

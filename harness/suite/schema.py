@@ -159,10 +159,6 @@ class Objective(Group):
             return {"direction": METRICS[given["metric"]]} | given
         return given
 
-    def better(self, value: float, than: float) -> bool:
-        """Whether ``value`` is better than ``than``."""
-        return value > than if self.direction == "maximize" else value < than
-
 
 @dataclass(frozen=True)
 class Bounds(Group):
