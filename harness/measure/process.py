@@ -25,7 +25,7 @@ import psutil
 
 from harness.measure import interleaving
 from harness.measure.interleaving import Processes, Seat
-from harness.measure.peak_memory import MemorySample, PeakMemory, trial_processes
+from harness.measure.peak_memory import PeakMemory, trial_processes
 from harness.measure.record import Record, State
 from harness.measure.repeat import TrialSpec, write_spec
 from harness.measure.stop import StopSignal
@@ -71,23 +71,14 @@ class Outcome:
     state: State
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
-    peak: MemorySample = field(default_factory=MemorySample)
-    memory_accounting: str = "pss"
-    device_busy_fraction: float = math.nan
-    wall_seconds: float = 0.0
-    node: str = ""
-    """of a cluster, where it ran"""
+    """fields of its record, by name"""
 
     def added_to(self, record: Record) -> Record:
         """The record of this repeat, without fields that the code of another commit reports and records here do not
         have."""
         known = {field.name for field in dataclasses.fields(Record)}
-        return dataclasses.replace(
-            record, state=self.state, error=self.error,
-            **{name: value for name, value in self.result.items() if name in known}, peak_host_bytes=self.peak.host,
-            peak_shm_bytes=self.peak.shm, peak_device_bytes=self.peak.device, memory_accounting=self.memory_accounting,
-            device_busy_fraction=self.device_busy_fraction, wall_seconds=self.wall_seconds, node=self.node,
-        )  # fmt: skip
+        result = {name: value for name, value in self.result.items() if name in known}
+        return dataclasses.replace(record, state=self.state, error=self.error, **result)
 
 
 @dataclass(frozen=True)
@@ -108,29 +99,25 @@ class Job:
 def execute(
     spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress: OnProgress = lambda progress: None
 ) -> Outcome:
-    """``execute_together`` for one repeat."""
-    return execute_together([Job(spec, limits, on_progress)], stop)[0]
-
-
-def execute_together(jobs: Sequence[Job], stop: StopSignal) -> list[Outcome]:
-    """Run repeats and wait for their ends; several, whose ``spec`` names a file for their pauses, take turns.
+    """Run one repeat and wait for its end.
 
     Raises:
-        Stopped: a signal came; the repeats are gone, nothing is known of them.
+        Stopped: a signal came; the repeat is gone, nothing is known of it.
         whatever ``on_progress`` raises, likewise.
     """
     with Alive(stop) as alive:
-        alive.start(0, jobs)
-        return alive.wait()[1]
+        alive.start(0, [Job(spec, limits, on_progress)])
+        return alive.wait()[1][0]
 
 
 class Alive:
     """Works that run side by side, each of one repeat, or of several that take turns. Leaving it ends all of them.
 
-    Those that take turns are started one after the other; each stands still once it is warm. Then they run in a circle,
-    so that all have equally many pauses: each pause costs a cold cache. Where the first and the last are of one kind
-    and those between of another, a steady drift of the machine hits both kinds alike. What was measured stands still
-    until all are, and comes to its end then. While a repeat stands still, its limits do.
+    Those that take turns have a file for their pauses in their ``spec``. They are started one after the other; each
+    stands still once it is warm. Then they run in a circle, so that all have equally many pauses: each pause costs a
+    cold cache. Where the first and the last are of one kind and those between of another, a steady drift of the
+    machine hits both kinds alike. What was measured stands still until all are, and comes to its end then. While a
+    repeat stands still, its limits do.
     """
 
     def __init__(self, stop: StopSignal) -> None:
@@ -420,6 +407,10 @@ class _Repeat:
         if self.outcome is None or self.outcome.state != "complete":
             segments.remove_leftovers()
         if self.outcome is not None:
-            self.outcome.peak, self.outcome.memory_accounting = self._memory.peak, self._memory.accounting
-            self.outcome.device_busy_fraction = self._memory.device_busy_fraction
-            self.outcome.wall_seconds = time.monotonic() - self._started
+            peak = self._memory.peak
+            self.outcome.result |= {
+                "peak_host_bytes": peak.host, "peak_shm_bytes": peak.shm, "peak_device_bytes": peak.device,
+                "memory_accounting": self._memory.accounting,
+                "device_busy_fraction": self._memory.device_busy_fraction,
+                "wall_seconds": time.monotonic() - self._started,
+            }  # fmt: skip

@@ -144,7 +144,7 @@ class RayEngine:
             else:
                 outcome = self._heard(work, running, answer)
             if outcome is not None:
-                outcome.node = "" if running.node is None else running.node.name
+                outcome.result["node"] = "" if running.node is None else running.node.name
                 del self._running[work]
                 ray.kill(place)
                 return work, [outcome]

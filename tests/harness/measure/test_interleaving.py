@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.measure import interleaving as turns
 from harness.measure.interleaving import Pauses, Processes, Seat
-from harness.measure.process import Job, Outcome, RepeatLimits, _Repeat, execute_together
+from harness.measure.process import Alive, Job, Outcome, RepeatLimits, _Repeat
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from unilab.ipc.shared_memory.segments import start_time
@@ -29,8 +29,9 @@ def spec(folder: Path, seconds: float = 0.3, **fake) -> TrialSpec:
 
 
 def measured(specs: list[TrialSpec], limits: RepeatLimits = PATIENT) -> list[Outcome]:
-    with StopSignal() as stop:
-        return execute_together([Job(one, limits, lambda progress: None) for one in specs], stop)
+    with StopSignal() as stop, Alive(stop) as alive:
+        alive.start(0, [Job(one, limits, lambda progress: None) for one in specs])
+        return alive.wait()[1]
 
 
 def standing(pid: int) -> bool:
@@ -101,7 +102,7 @@ def test_one_runs_while_the_others_stand_still(tmp_path: Path, monkeypatch) -> N
     for outcome in outcomes:
         # without its pauses: 100 env steps in 10 ms, and a pause may shorten the sleep that it fell into
         assert outcome.result["env_steps_per_second"] == pytest.approx(10_000, rel=0.25)
-        assert 0.6 <= outcome.result["steady_seconds"] < 0.8 < outcome.wall_seconds
+        assert 0.6 <= outcome.result["steady_seconds"] < 0.8 < outcome.result["wall_seconds"]
         assert math.isnan(outcome.result["collector_busy_fraction"])
 
 
@@ -129,8 +130,9 @@ def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
     def fails(progress: dict) -> None:
         raise ValueError("no such thing")
 
-    with StopSignal() as stop, pytest.raises(ValueError, match="no such thing"):
-        execute_together([Job(specs[0], PATIENT, lambda progress: None), Job(specs[1], PATIENT, fails)], stop)
+    with StopSignal() as stop, pytest.raises(ValueError, match="no such thing"), Alive(stop) as alive:
+        alive.start(0, [Job(specs[0], PATIENT, lambda progress: None), Job(specs[1], PATIENT, fails)])
+        alive.wait()
     for marker in markers:
         with pytest.raises(ProcessLookupError):
             os.kill(int(marker.read_text().split()[0]), 0)
