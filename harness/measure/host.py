@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import textwrap
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,25 @@ PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "optuna", "pandas", "ray")
 
 
 def describe() -> dict[str, Any]:
-    """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch."""
+    """The machine as a dictionary that JSON can hold; sizes in bytes. Takes well under a second, loads no torch.
+
+    GPUs are those that NVIDIA's driver lists; the size of memory that one shares with the CPU is None.
+    """
     memory = psutil.virtual_memory()
     limit = memory_limit()
     cpu, features = processor()
     shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
+    gpus = []
+    for index, total, free, driver, name in query(
+        "gpu", "index", "memory.total", "memory.free", "driver_version", "name"
+    ):
+        sizes = [int(text) * 2**20 if text.isdigit() else None for text in (total, free)]
+        gpu = {"index": int(index), "name": name, "memory_total": sizes[0], "memory_free": sizes[1], "driver": driver}
+        gpus.append(gpu)
+    versions = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # an extra that is not installed
+            versions[package] = metadata.version(package)
     return {
         "name": platform.node(),
         "cpu": cpu,
@@ -37,11 +52,11 @@ def describe() -> dict[str, Any]:
         "ram_available": min(memory.available, limit.free) if limit else memory.available,
         "shm_total": shm.total if shm else None,
         "shm_free": shm.free if shm else None,
-        "gpus": _gpus(),
+        "gpus": gpus,
         "os": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": versions,
     }
 
 
@@ -100,24 +115,3 @@ def table(machine: dict[str, Any]) -> str:
 
 def _size(size: int | None) -> str:
     return "unknown size" if size is None else f"{size / 2**30:.1f} GiB"
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # an extra that is not installed
-            continue
-    return versions
-
-
-def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA devices as the driver lists them; sizes in bytes, None where memory is shared with the CPU."""
-    rows = query("gpu", "index", "memory.total", "memory.free", "driver_version", "name")
-    found = []
-    for index, total, free, driver, name in rows:
-        sizes = [int(text) * 2**20 if text.isdigit() else None for text in (total, free)]
-        gpu = {"index": int(index), "name": name, "memory_total": sizes[0], "memory_free": sizes[1], "driver": driver}
-        found.append(gpu)
-    return found

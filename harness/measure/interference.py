@@ -50,7 +50,7 @@ class Reading:
     throttled: float | None
     """None: no quota"""
     ran: float = 0.0
-    """of the trial's threads that are alive, by the scheduler"""
+    """of the trial's threads that are alive, by the scheduler; 0 where it does not tell"""
     queued: float = 0.0
     """time in which these threads could have run, and waited for a core"""
 
@@ -81,25 +81,30 @@ class Interference:
 
 
 def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
-    """A reading for the calling trial; None where the system does not tell (other than Linux).
+    """A reading for the calling trial; None where the system does not tell.
 
     What the process groups ``groups`` take counts as the trial's own. Where trials take turns these are the groups of
     the others, which stand still during its turns. What a stranger takes at any time disturbs all of them.
     """
     trial, cores = trial_processes(os.getpgid(0), *groups), set[int]()
-    for pid in trial | {0} if hasattr(os, "sched_getaffinity") else ():  # 0: this one
+    for pid in trial | {0}:  # 0: this one
         with suppress(ProcessLookupError):  # ended since it was listed
             cores |= os.sched_getaffinity(pid)
     times = _core_times(root / "proc/stat")
-    if not cores or not cores <= times.keys():
+    if not cores <= times.keys():
         return None
-    own = 0.0
+    own, ran, queued = 0.0, 0, 0
     for pid in trial | {os.getppid()}:
         with suppress(psutil.Error):  # ended since it was listed: its parent has its time
             own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
+    for pid in trial:
+        for thread in (root / "proc" / str(pid) / "task").glob("*/schedstat"):
+            with suppress(OSError):  # ended since it was listed
+                nanoseconds = thread.read_text().split()
+                ran, queued = ran + int(nanoseconds[0]), queued + int(nanoseconds[1])
     return Reading(
         time.monotonic(), frozenset(cores), cpu_quota(root), sum(times[core][0] for core in cores),
-        sum(times[core][1] for core in cores), own, throttled_seconds(root), *_scheduled(root / "proc", trial),
+        sum(times[core][1] for core in cores), own, throttled_seconds(root), ran / 1e9, queued / 1e9,
     )  # fmt: skip
 
 
@@ -137,18 +142,6 @@ def between(before: Reading | None, after: Reading | None) -> Interference:
     ran, queued = max(0.0, after.ran - before.ran), max(0.0, after.queued - before.queued)
     waited = queued / (ran + queued) if ran else math.nan
     return Interference(taken / usable, throttled, "; ".join(problems), disturbance, waited)
-
-
-def _scheduled(proc: Path, processes: Iterable[int]) -> tuple[float, float]:
-    """Seconds that all threads of these processes ran, and that they waited for a core; 0 where the system does not
-    tell."""
-    ran, queued = 0, 0
-    for pid in processes:
-        for thread in (proc / str(pid) / "task").glob("*/schedstat"):
-            with suppress(OSError):  # ended since it was listed
-                own = thread.read_text().split()
-                ran, queued = ran + int(own[0]), queued + int(own[1])
-    return ran / 1e9, queued / 1e9
 
 
 def _core_times(stat: Path) -> dict[int, tuple[float, float]]:

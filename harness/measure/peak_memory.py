@@ -176,9 +176,21 @@ def process_memory(pid: int, how: Accounting) -> ProcessMemory:
 
 def trial_processes(*pids: int) -> set[int]:
     """Processes alive now that are one of ``pids``, descend from it, or are in the group or session that it leads."""
-    table = _process_table()
-    members = {row[0] for row in table if not {row[0], *row[2:]}.isdisjoint(pids)}
-    while children := {pid for pid, parent, *_ in table if parent in members} - members:
+    parents: dict[int, int] = {}
+    members = set[int]()
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:  # ended since it was listed
+                continue
+            state, parent, group, session = stat[stat.rindex(")") + 2 :].split(maxsplit=4)[:4]
+            if state != "Z":  # a zombie holds no memory
+                pid = int(entry.name)
+                parents[pid] = int(parent)
+                if not {pid, int(group), int(session)}.isdisjoint(pids):
+                    members.add(pid)
+    while children := {pid for pid, parent in parents.items() if parent in members} - members:
         members |= children
     return members
 
@@ -193,20 +205,3 @@ def owned_shm(pids: Iterable[int]) -> int:
             except OSError:  # unlinked since it was listed
                 continue
     return total
-
-
-def _process_table() -> list[tuple[int, int, int, int]]:
-    """(pid, parent, process group, session) of every process; -1 where the system does not say."""
-    if not (PROC / "self/stat").exists():
-        return [(process.pid, process.info["ppid"] or -1, -1, -1) for process in psutil.process_iter(["ppid"])]
-    table = []
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:  # ended since it was listed
-                continue
-            state, parent, group, session = stat[stat.rindex(")") + 2 :].split(maxsplit=4)[:4]
-            if state != "Z":  # a zombie holds no memory
-                table.append((int(entry.name), int(parent), int(group), int(session)))
-    return table
