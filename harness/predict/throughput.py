@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.predict.ceilings import Ceilings
 from harness.predict.plan import Plan
-from harness.trainers.rounds import Course, Describes, Workload
+from harness.trainers.rounds import Cost, Course, Describes, Workload
 
 OVERHEAD = (1.0, 1.5)
 """bounds of the factor by which times grow in a short run of both sides; a run beyond them was disturbed"""
@@ -26,34 +26,15 @@ NICE_WEIGHT = 3.06
 
 
 @dataclass(frozen=True)
-class Load:
-    """One side of a round, alone on the machine."""
-
-    seconds: float = 0.0
-    core_seconds: float = 0.0
-
-    def __add__(self, other: "Load") -> "Load":
-        return Load(self.seconds + other.seconds, self.core_seconds + other.core_seconds)
-
-    def times(self, count: float) -> "Load":
-        return Load(count * self.seconds, count * self.core_seconds)
-
-    @property
-    def parallelism(self) -> float:
-        """Cores that it keeps busy, on average."""
-        return self.core_seconds / self.seconds if self.seconds else 0.0
-
-
-@dataclass(frozen=True)
 class Round:
-    """The sides of one round."""
+    """What the sides of one round cost, each alone on the machine."""
 
-    collector: Load
-    learner: Load
+    collector: Cost
+    learner: Cost
     """copies and weights included"""
-    transfer: Load
+    transfer: Cost
     """the part of the learner's that is copies and weights"""
-    background: Load
+    background: Cost
     """what goes on in threads of its own beside the learner"""
 
 
@@ -102,13 +83,13 @@ class Predictor:
 
     def round(self, workload: Workload) -> Round | None:
         """What each side of a round costs alone; None when a part of it was never measured."""
-        sides: dict[str, Load] = dict.fromkeys(("collector", "learner", "transfer", "background"), Load())
+        sides: dict[str, Cost] = dict.fromkeys(("collector", "learner", "transfer", "background"), Cost())
         for part in workload.parts:
             cost = self.ceilings.cost(self._name, part)
             if cost is None:
                 return None
             side = "background" if part.background else part.side
-            sides[side] += Load(cost.seconds, cost.core_seconds).times(part.count)
+            sides[side] += cost.times(part.count)
         return Round(sides["collector"], sides["learner"] + sides["transfer"], sides["transfer"], sides["background"])
 
     def rates(self, settings: Mapping[str, Any]) -> Rates | None:
@@ -141,14 +122,14 @@ def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: fl
     """
     collector, learner = costs.collector, costs.learner
     if workload.course != "turns" and collector.parallelism + learner.parallelism > cores:
-        collector = Load(collector.seconds, overhead * collector.core_seconds)
-        learner = Load(learner.seconds, overhead * learner.core_seconds)
-    beside = Load(max(learner.seconds, costs.background.seconds), learner.core_seconds + costs.background.core_seconds)
+        collector = Cost(collector.seconds, overhead * collector.core_seconds)
+        learner = Cost(learner.seconds, overhead * learner.core_seconds)
+    beside = Cost(max(learner.seconds, costs.background.seconds), learner.core_seconds + costs.background.core_seconds)
     if workload.course == "turns":
         both = overhead * (collector.seconds + learner.seconds)
         return both, both
     if workload.course == "lockstep":
-        updating = Load(beside.seconds - costs.transfer.seconds, beside.core_seconds - costs.transfer.core_seconds)
+        updating = Cost(beside.seconds - costs.transfer.seconds, beside.core_seconds - costs.transfer.core_seconds)
         both = costs.transfer.seconds + meeting(collector, updating, cores, workload.yields)
         return both, both
     apart = contended(collector, beside, cores, workload.yields)
@@ -160,12 +141,12 @@ def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: fl
     return together, together
 
 
-def ideal_seconds(collector: Load, learner: Load, cores: int) -> float:
+def ideal_seconds(collector: Cost, learner: Cost, cores: int) -> float:
     """Wall time of one round of both with nothing lost: the slower side's, or what the cores need."""
     return max(collector.seconds, learner.seconds, (collector.core_seconds + learner.core_seconds) / cores)
 
 
-def contended(collector: Load, learner: Load, cores: int, yields: bool) -> tuple[float, float]:
+def contended(collector: Cost, learner: Cost, cores: int, yields: bool) -> tuple[float, float]:
     """Wall time of a round of each side while both always run: shares of cores by threads and niceness."""
     wanted = collector.parallelism, learner.parallelism
     if sum(wanted) <= cores or not all(wanted):
@@ -176,7 +157,7 @@ def contended(collector: Load, learner: Load, cores: int, yields: bool) -> tuple
     return collector.core_seconds / (cores - learning), learner.core_seconds / learning
 
 
-def meeting(collector: Load, learner: Load, cores: int, yields: bool) -> float:
+def meeting(collector: Cost, learner: Cost, cores: int, yields: bool) -> float:
     """Wall time until both have finished a round that they began together: what is left of one goes on alone."""
     apart = contended(collector, learner, cores, yields)
     first, second = (0, 1) if apart[0] <= apart[1] else (1, 0)

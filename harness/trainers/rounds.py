@@ -26,12 +26,24 @@ DIRECTIONS = {"more": 1, "higher": 1, "fewer": -1, "lower": -1}
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one execution, alone on the machine."""
+    """The cost of one execution of a part, or of a side's whole round, alone on the machine."""
 
-    seconds: float
+    seconds: float = 0.0
     """wall time"""
-    core_seconds: float
+    core_seconds: float = 0.0
     """processor time of all threads"""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, self.core_seconds + other.core_seconds)
+
+    def times(self, count: float) -> "Cost":
+        """Of so many executions."""
+        return Cost(count * self.seconds, count * self.core_seconds)
+
+    @property
+    def parallelism(self) -> float:
+        """Cores that it keeps busy, on average."""
+        return self.core_seconds / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)

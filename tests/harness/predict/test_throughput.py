@@ -12,7 +12,6 @@ from harness.predict import ranking
 from harness.predict import throughput as predict
 from harness.predict.ceilings import Ceilings, Measured, Rehearsal
 from harness.predict.throughput import (
-    Load,
     Predictor,
     Rates,
     Round,
@@ -34,12 +33,12 @@ def workload(course: str, *, yields: bool = False) -> Workload:
     return Workload((), course, env_steps=100, updates=4, samples=400, yields=yields)
 
 
-def costs(collector: Load, learner: Load, transfer: Load = Load(), background: Load = Load()) -> Round:  # noqa: B008
+def costs(collector: Cost, learner: Cost, transfer: Cost = Cost(), background: Cost = Cost()) -> Round:  # noqa: B008
     return Round(collector, learner, transfer, background)
 
 
-ONE, TWO = Load(1.0, 1.0), Load(2.0, 2.0)
-WIDE = Load(1.0, 2.0)
+ONE, TWO = Cost(1.0, 1.0), Cost(2.0, 2.0)
+WIDE = Cost(1.0, 2.0)
 """one second on two cores"""
 
 
@@ -60,7 +59,7 @@ def test_on_shared_cores_the_core_time_decides() -> None:
 
 
 def test_a_collector_that_gives_up_rollouts_takes_its_share_of_the_cores_for_nothing() -> None:
-    slow = Load(2.0, 4.0)
+    slow = Cost(2.0, 4.0)
     assert seconds_of_rounds(workload("wait"), costs(WIDE, slow), cores=2) == (3.0, 3.0)
     assert seconds_of_rounds(workload("drop"), costs(WIDE, slow), cores=2) == (4.0, 4.0)  # half of the cores each
     # one that gives way takes 2 / (1 + 3.06) cores: too few to be faster than the learner, which then waits for it
@@ -76,15 +75,15 @@ def test_who_gives_way_gets_less_of_the_cores() -> None:
 
 def test_what_is_left_of_a_round_goes_on_alone() -> None:
     # both share two cores until the first has finished after 2 s; the second has done a third, the rest takes 2 s
-    assert meeting(WIDE, Load(3.0, 6.0), 2, yields=False) == pytest.approx(2.0 + 2 / 3 * 3.0)
-    assert meeting(Load(), WIDE, 2, yields=False) == pytest.approx(1.0)
+    assert meeting(WIDE, Cost(3.0, 6.0), 2, yields=False) == pytest.approx(2.0 + 2 / 3 * 3.0)
+    assert meeting(Cost(), WIDE, 2, yields=False) == pytest.approx(1.0)
 
 
 def test_copies_are_in_series_and_what_is_sampled_ahead_is_not() -> None:
-    both = Load(2.5, 2.5)  # the learner's 2 s and a transfer of 0.5 s
-    lockstep = seconds_of_rounds(workload("lockstep"), costs(ONE, both, transfer=Load(0.5, 0.5)), cores=2)
+    both = Cost(2.5, 2.5)  # the learner's 2 s and a transfer of 0.5 s
+    lockstep = seconds_of_rounds(workload("lockstep"), costs(ONE, both, transfer=Cost(0.5, 0.5)), cores=2)
     assert lockstep == pytest.approx((2.5, 2.5))
-    ahead = costs(ONE, TWO, background=Load(2.2, 0.5))
+    ahead = costs(ONE, TWO, background=Cost(2.2, 0.5))
     assert seconds_of_rounds(workload("wait"), ahead, cores=4) == (2.2, 2.2)
 
 
@@ -93,14 +92,14 @@ def test_rates_follow_the_side_that_makes_them() -> None:
 
 
 LOADS = st.builds(
-    lambda seconds, parallelism: Load(seconds, seconds * parallelism), st.floats(1e-4, 10), st.floats(0.1, 4)
+    lambda seconds, parallelism: Cost(seconds, seconds * parallelism), st.floats(1e-4, 10), st.floats(0.1, 4)
 )
 
 
 @given(LOADS, LOADS, st.integers(1, 16), st.booleans(), st.sampled_from(["turns", "lockstep", "wait", "drop"]))
 def test_nothing_is_faster_than_the_ceilings_allow(collector, learner, cores, yields, course) -> None:
     collector, learner = (
-        Load(max(one.seconds, one.core_seconds / cores), one.core_seconds) for one in (collector, learner)
+        Cost(max(one.seconds, one.core_seconds / cores), one.core_seconds) for one in (collector, learner)
     )
     seconds, again = seconds_of_rounds(workload(course, yields=yields), costs(collector, learner), cores)
     assert seconds == again >= ideal_seconds(collector, learner, cores) * (1 - 1e-9)
