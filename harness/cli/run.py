@@ -181,9 +181,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                     sweep.run()
                 if sweep.ending and made.suite.confirm is not None:  # once more, after what followed the search
                     say(sweep.ending)
-                missing = {"repeats": sweep.missing_repeats, "blocks of the confirmation": sweep.missing_blocks}
-                missing["seeds that show whether the best learns as well"] = sweep.missing_seeds
-                for what in [f"{count} {name} are missing" for name, count in missing.items() if count]:
+                for what in [f"{count} {name} are missing" for name, count in sweep.missing.items() if count]:
                     when = f"limits.minutes = {made.suite.limits.minutes:g}"
                     say(f"time is up ({when}): {what}; run the same command again to measure them")
         except Stopped as stopped:

@@ -94,10 +94,6 @@ class Plan:
         there = {name: params[name] for name in self.space.dimensions if name in params and name != "env"}
         return "env" in params and all(self.baseline[name] == value for name, value in there.items())
 
-    def baseline_in(self, env: str | None) -> Settings:
-        """The baseline's configuration; of several environments in this one."""
-        return self.baseline | ({} if env is None else {"env": env})
-
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
         settings = self.settings(params)

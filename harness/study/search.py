@@ -9,6 +9,7 @@ The repeats of a trial, and those of a block of the confirmation, are a *work* (
 import dataclasses
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,14 +71,10 @@ class Sweep:
     """what is predicted; None: nothing"""
     began: float = field(default_factory=time.monotonic)
     """when the wait of the user began, whose end is ``limits.minutes`` later; of the monotonic clock"""
-    missing_blocks: int = 0
-    """of the confirmation, for which there was no time"""
-    missing_repeats: int = 0
-    """of a grid that is measured in pieces, for which there was no time"""
+    missing: Counter[str] = field(default_factory=Counter)
+    """what there was no time for, by what it is called"""
     ending: str = ""
     """what another trial would have been expected to bring"""
-    missing_seeds: int = 0
-    """of those that show whether the best learns as well, for which there was no time"""
 
     def run(self) -> None:
         """Search, then confirm.
@@ -101,12 +98,16 @@ class Sweep:
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
             carry_out(self._search(), self.engine, self.stop)
             if self._out_of_time:
-                self.missing_repeats = self._count_missing()
+                trials, repeats = self._optuna.get_trials(deepcopy=False), self.plan.suite.measure.repeats
+                begun = [repeats - len(self._searched(one.number)) for one in trials if not one.state.is_finished()]
+                self.missing["repeats"] = sum(begun) + repeats * max(0, self.plan.trials - len(trials))
                 return
         following = self._next_trial() if self.plan.suite.guided else None
         self._over = following is not None and following.ends
-        self.ending = self._end_of_search(following)
-        if self.ending:
+        if following is not None and not math.isnan(following.gain):
+            gain = f"another trial is expected to bring {percent_text(following.gain, digits=1)} at most"
+            left = f"{following.left:,} configurations are left"
+            self.ending = f"search done after {following.tried} trials: {gain}, {left}"
             self.say(self.ending)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)
@@ -191,13 +192,6 @@ class Sweep:
     def _next_trial(self) -> NextTrial | None:
         return next_trial(self.plan, self.prediction.ranking if self.prediction else [], list(self._tried()))
 
-    def _end_of_search(self, following: NextTrial | None) -> str:
-        """What is known to be left when the search is over, in words."""
-        if following is None or math.isnan(following.gain):
-            return ""
-        gain = f"another trial is expected to bring {percent_text(following.gain, digits=1)} at most"
-        return f"search done after {following.tried} trials: {gain}, {following.left:,} configurations are left"
-
     def _enqueue_baseline(self) -> None:
         searched = {name: self.plan.baseline[name] for name in self.plan.space.dimensions}
         self._optuna.enqueue_trial(self.plan.space.encode(searched), user_attrs={"baseline": True})
@@ -221,12 +215,6 @@ class Sweep:
         self._out_of_time = True
         return False
 
-    def _count_missing(self) -> int:
-        """Repeats of trials that are not finished, or not begun."""
-        trials, repeats = self._optuna.get_trials(deepcopy=False), self.plan.suite.measure.repeats
-        unfinished = (len(self._searched(trial.number)) for trial in trials if not trial.state.is_finished())
-        return sum(repeats - done for done in unfinished) + repeats * max(0, self.plan.trials - len(trials))
-
     def _longest(self) -> float:
         """Seconds of a repeat after the first look, by the longest so far if there is one."""
         took = [
@@ -239,15 +227,18 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        places, longest, searched = self.engine.places, self._longest(), self.plan.suite.measure.repeats
-        again = math.ceil(self.plan.look_repeats / places) + self.plan.confirm_repeats_in_a_row(places)
-        return again * longest + searched * (longest - self.plan.saved_seconds) + self._learning_seconds()
+        plan, places, longest = self.plan, self.engine.places, self._longest()
+        again = math.ceil(plan.look_repeats / places) + plan.confirm_repeats_in_a_row(places)
+        seconds = again * longest + plan.suite.measure.repeats * (longest - plan.saved_seconds)
+        if plan.learning_repeats:  # by the speed of the baseline
+            seconds += math.ceil(plan.learning_repeats / places) * plan.learning_seconds(self._rate(BASELINE))
+        return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:
         """Run the repeats of a trial that have no record, then tell Optuna."""
         params = self.plan.space.decode(trial.params)
         if trial.number == BASELINE or self.plan.is_baseline(params):
-            params = self.plan.baseline_in(params.get("env"))
+            params = self.plan.baseline | ({"env": params["env"]} if "env" in params else {})
         params = self.plan.effective(params)
         fit, problem = self.plan.possible(params, self.engine.available())
         reason = problem or fit.reason
@@ -306,41 +297,28 @@ class Sweep:
 
     def _confirm(self) -> None:
         """Confirm, and train what is best then. One that learns worse is out, and the next one is confirmed."""
+        suite = self.plan.suite
+        learning = None if suite.confirm is None else suite.confirm.learning
         while True:
             carry_out(self._confirmation(), self.engine, self.stop)
-            best = self._unproven()
-            if best is None:
+            records = self.study.records.records
+            best = next(iter(ranking(records, suite)), BASELINE)
+            confirmed = any(record.trial == best and record.phase == "confirm" for record in records)
+            if learning is None or best == BASELINE or not confirmed or not self.study.measured(BASELINE):
                 return
-            carry_out(self._learning(best), self.engine, self.stop)
-            if best not in refused(self.study.records.records, self.plan.suite):
+            carry_out(self._learning(best, learning.seeds), self.engine, self.stop)
+            if best not in refused(self.study.records.records, suite):
                 return
 
-    def _unproven(self) -> int | None:
-        """The best configuration, where seeds are to show whether it learns as well; None: there is nothing to show."""
-        records, confirm = self.study.records.records, self.plan.suite.confirm
-        best = next(iter(ranking(records, self.plan.suite)), BASELINE)
-        confirmed = any(record.trial == best and record.phase == "confirm" for record in records)
-        if best == BASELINE or not confirmed or confirm is None or confirm.learning is None:
-            return None
-        return best if self.study.measured(BASELINE) else None
-
-    def _learning(self, trial: int) -> Iterator[Work]:
+    def _learning(self, trial: int, count: int) -> Iterator[Work]:
         """So many seeds of a trial and of the baseline, in turns: whatever ends a run leaves as many of both."""
-        assert self.plan.suite.confirm is not None and self.plan.suite.confirm.learning is not None
-        seeds = range(FIRST_SEED, FIRST_SEED + self.plan.suite.confirm.learning.seeds)
+        seeds = range(FIRST_SEED, FIRST_SEED + count)
         recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "learning"}
         for one in [(side, seed) for seed in seeds for side in (BASELINE, trial) if (side, seed) not in recorded]:
             if self._left() > 0:
                 yield self._recorded_again("learning", [one])
             else:
-                self.missing_seeds += 1
-
-    def _learning_seconds(self) -> float:
-        """Seconds until it is shown whether the best learns as well, by the speed of the baseline."""
-        if not self.plan.learning_repeats:
-            return 0.0
-        in_a_row = math.ceil(self.plan.learning_repeats / self.engine.places)
-        return in_a_row * self.plan.learning_seconds(self._rate(BASELINE))
+                self.missing["seeds that show whether the best learns as well"] += 1
 
     def _rate(self, trial: int) -> float:
         """Env steps a second, as the search measured them; infinite where it did not."""
@@ -364,7 +342,7 @@ class Sweep:
             if self._left() > 0:
                 yield self._recorded_again("confirm", block)
             else:
-                self.missing_blocks += not recorded.issuperset(block)
+                self.missing["blocks of the confirmation"] += not recorded.issuperset(block)
 
     def _recorded_again(self, phase: Phase, numbers: Sequence[tuple[int, int]]) -> Work:
         """Repeats (trial, number) of trials that have records: a block in turns where it can be, else in order."""

@@ -60,7 +60,7 @@ def sweep(plan: Plan, results: Path, cores: int | None = None) -> tuple[list[Rec
         engine = LocalEngine("here", stop, Executed(), in_turns=False, cores=cores)
         search = Sweep(plan, study, stop, Quiet(), engine)
         search.run()
-        return study.records.records, search.missing_repeats
+        return study.records.records, search.missing["repeats"]
 
 
 @pytest.fixture(scope="module")
