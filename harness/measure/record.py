@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -235,6 +236,11 @@ class Record:
 def key_of(record: Record) -> Key:
     """What names an attempt within a study: trial, phase, repeat and attempt."""
     return record.trial, record.phase, record.repeat, record.attempt
+
+
+def now() -> str:
+    """This moment as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def inside(name: str) -> bool:

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -26,6 +25,7 @@ from harness.measure.record import (
     RecordError,
     RecordFile,
     attempts_that_count,
+    now,
     set_bad_lines_aside,
     write_atomic,
     write_tables,
@@ -63,7 +63,7 @@ def lock(folder: Path, kind: int = fcntl.LOCK_EX) -> IO[str]:
         file.close()
         raise StudyLocked(f"{folder}: {holder} works on this study; wait for its end or stop it") from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename}, since {_now()}")
+    file.write(f"process {os.getpid()} on {os.uname().nodename}, since {now()}")
     file.flush()
     return file
 
@@ -148,7 +148,7 @@ class Study:
         path = self.folder / "manifest.json"
         recorded = RecordedStudy(self.folder)
         runs, name = recorded.manifest.get("runs", []), name or recorded.given_name
-        run = {"command": shlex.join(command), "started_at": _now(), "commit": self.commit, "dirty": self.dirty}
+        run = {"command": shlex.join(command), "started_at": now(), "commit": self.commit, "dirty": self.dirty}
         manifest = {
             "study": self.folder.name, "suite": plan.suite.name, "commit": self.commit, "dirty": self.dirty,
             "machine": self._machine, "machine_name": self.machine, "python": sys.version.split()[0],
@@ -212,7 +212,3 @@ class Study:
     def confirmations(self, stop: StopSignal) -> Iterator[None]:
         """Yield when this driver has to confirm, with all records known here."""
         yield
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

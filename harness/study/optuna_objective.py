@@ -8,7 +8,6 @@ and minutes are not. Each repeat runs in a fresh process, as in a study of the h
 import dataclasses
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
@@ -17,7 +16,7 @@ from optuna.trial import TrialState
 from harness.files.yaml_file import to_yaml
 from harness.measure import provenance
 from harness.measure.process import execute
-from harness.measure.record import Record, attempts_that_count, typical
+from harness.measure.record import Record, attempts_that_count, now, typical
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict import plan as plans
 from harness.study.optuna_trial import CurvePruner, Told
@@ -109,7 +108,7 @@ class SuiteObjective:
                 watch = pruners[-1] if is_return and repeat == 0 else lambda progress: None
                 record = dataclasses.replace(
                     planned, repeat=repeat, attempt=attempt, seed=self.plan.first_seed(params) + repeat,
-                    started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    started_at=now(),
                     log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
                 )  # fmt: skip
                 spec = self.plan.spec(params, record.seed, Path(record.log))

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +22,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, measured, until_calm
 from harness.measure.process import Job
-from harness.measure.record import FIRST_SEED, SECOND_LOOK, Phase, Record, State, attempts_that_count, key_of, median
+from harness.measure.record import (
+    FIRST_SEED,
+    SECOND_LOOK,
+    Phase,
+    Record,
+    State,
+    attempts_that_count,
+    key_of,
+    median,
+    now,
+)
 from harness.measure.stop import StopSignal
 from harness.predict.bottleneck import explain
 from harness.predict.next_trial import NextTrial, Tried, next_trial
@@ -394,7 +403,7 @@ class Sweep:
             baseline=trial == BASELINE or plan.is_baseline(params),
             pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
             budget_host_bytes=fit.host_bytes, budget_shm_bytes=fit.shm_bytes,
-            budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=_now(),
+            budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
@@ -429,7 +438,7 @@ class Sweep:
         prepared = []
         for repeat in repeats:
             record = dataclasses.replace(
-                repeat, attempt=attempt, anew=anew, traced=self.trace, in_turns=len(repeats) > 1, started_at=_now(),
+                repeat, attempt=attempt, anew=anew, traced=self.trace, in_turns=len(repeats) > 1, started_at=now(),
                 log=repeat.log + (f"-again-{attempt}" if attempt else ""),
             )  # fmt: skip
             self.display.started(record, self._what(record))
@@ -503,7 +512,3 @@ class Sweep:
                 with suppress(TakenOver):  # another driver does the same
                     self.study.records.explain(explained)
                 self.study.release(record.trial)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
