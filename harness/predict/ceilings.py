@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from harness.files.locks import locked
-from harness.measure import interference, provenance
+from harness.measure import interference
 from harness.measure.host import fingerprint
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
@@ -80,7 +80,6 @@ class Ceilings:
     """Costs of parts on one machine."""
 
     machine: str = ""
-    commit: str = ""
     cores: int = 1
     measured: list[Measured] = field(default_factory=list)
     rehearsals: list[Rehearsal] = field(default_factory=list)
@@ -88,9 +87,6 @@ class Ceilings:
     """what disturbed the measuring, in words; empty when nothing did"""
     seconds: float = 0.0
     """that all the measuring took"""
-    spent: dict[str, float] = field(default_factory=dict)
-    """parts of ``seconds`` by what was measured, the first with the loading of libraries; the rest is the start of a
-    process"""
 
     def __post_init__(self) -> None:
         self._groups: dict[tuple[str, str], dict[int, Cost]] = {}
@@ -145,10 +141,11 @@ class Ceilings:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Ceilings":
-        """Back from ``text``."""
-        measured = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
-        rehearsals = [Rehearsal(**rehearsal) for rehearsal in content["rehearsals"]]
-        return cls(**{**content, "measured": measured, "rehearsals": rehearsals})
+        """Back from ``text``; what is no field any more is left out."""
+        known = {one.name: content[one.name] for one in dataclasses.fields(cls) if one.name in content}
+        known["measured"] = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
+        known["rehearsals"] = [Rehearsal(**rehearsal) for rehearsal in content["rehearsals"]]
+        return cls(**known)
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
@@ -204,7 +201,7 @@ def measure(
         Stopped: a signal came.
     """
     path = path_of(results, code)
-    kept = load(path) or Ceilings(fingerprint(), provenance.commit().commit, usable_cores())
+    kept = load(path) or Ceilings(fingerprint(), usable_cores())
     missing = kept.missing(trainer, parts)
     describes = trainers.get(trainer)
     if rehearse and isinstance(describes, Describes):
@@ -226,8 +223,6 @@ def measure(
     )  # fmt: skip
     kept.take_in(made)
     kept.seconds += time.monotonic() - started
-    for kind, spent in made.spent.items():
-        kept.spent[kind] = kept.spent.get(kind, 0.0) + spent
     kept.disturbed = made.disturbed
     if made.disturbed:
         problem = "predictions may be off, and the next study measures the ceilings again"
@@ -295,26 +290,18 @@ def main() -> int:
     name, known, made = request["trainer"], set(request["known"]), Ceilings()
     trainer = trainers.get(name)
     assert isinstance(trainer, Describes)
-    deadline, before, began = time.monotonic() + SECONDS, interference.read(), time.monotonic()
-
-    def ended(kind: str) -> None:
-        nonlocal began
-        now = time.monotonic()
-        made.spent[kind] = made.spent.get(kind, 0.0) + now - began
-        began = now
-        print(kind, flush=True)
-
+    deadline, before = time.monotonic() + SECONDS, interference.read()
     for part in (Part(**given) for given in request["parts"]):
         if part.kind not in known or time.monotonic() <= deadline:
             made.measured.append(Measured(name, part, trainer.measure_alone(part)))
             known.add(part.kind)
-            ended(part.kind)
+            print(part.kind, flush=True)
     for settings in request["rehearse"]:
         window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(name, settings, window.result()["updates_per_second"]))
-        ended("both sides")
+        print("both sides", flush=True)
     made.disturbed = interference.between(before, interference.read()).disturbed
     print(json.dumps(dataclasses.asdict(made)), flush=True)
     return 0

@@ -56,7 +56,7 @@ def study(folder: Path, records: list[Record]) -> Path:
             *((0.002, Part("learner", "learn", speed, {})) for speed in SPEEDS),
         ]
     ]
-    (folder / ceilings.FILE).write_text(Ceilings("m", "c", 4, costs).text())
+    (folder / ceilings.FILE).write_text(Ceilings("m", 4, costs).text())
     return folder
 
 

@@ -48,7 +48,6 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     assert measure(tmp_path, 20, 10) == (first, [])
     more, _ = measure(tmp_path, 10, 20, 40)
     assert [one.part.size for one in more.measured] == [10, 20, 40]
-    assert more.spent.keys() == {"step"} and 0 < more.spent["step"] < more.seconds
     assert more.machine and more.cores >= 1 and more.disturbed == "" and more.seconds > first.seconds > 0
 
 
@@ -170,7 +169,7 @@ def test_a_study_begins_with_the_best_of_the_ranking_and_keeps_a_copy(suite, tmp
 def test_a_study_that_goes_on_uses_the_ceilings_that_it_began_with(suite, tmp_path) -> None:
     plan, study = plans.make(suite), tmp_path / "study"
     study.mkdir()
-    own = Ceilings(ceilings.fingerprint(), "", 2, [])
+    own = Ceilings(ceilings.fingerprint(), 2, [])
     (study / ceilings.FILE).write_text(own.text())
     with StopSignal() as stop:
         known = ranking.prepare(plan, tmp_path, study, stop)

@@ -35,7 +35,7 @@ MACHINE = {
     "architecture": "x86_64", "python": "3.12.1", "versions": {"torch": "2.13.0"},
 }  # fmt: skip
 CEILINGS = Ceilings(
-    "node7-3f9a2c", "0123456", cores=16, seconds=21.0,
+    "node7-3f9a2c", cores=16, seconds=21.0,
     measured=[
         Measured("appo", Part("learner", "update", 256, {"learner_threads": 2}), Cost(0.005, 0.01)),
         Measured("appo", Part("collector", "env_step", 256, {"env_threads": 2}), Cost(0.005, 0.005)),
