@@ -30,7 +30,6 @@ class Window:
 
     Args:
         warmup_seconds: of training, at least.
-        seconds: length of the window.
         warmup_iterations: learner iterations of the warm-up, at least; ``WARMUP_ITERATIONS`` if that is more.
         return_at: ``{"env_steps": N}`` or ``{"seconds": S}``, counted from the start of training: the trial ends there
             instead of after ``seconds``, and its return is that at the budget.

@@ -156,7 +156,6 @@ def suggestions(
         levers: of the limit, the most promising first.
         settings: all settings of the trial, thread counts resolved.
         cores: that threads can use.
-        search: what it has found so far.
     """
     open_ = [
         lever
@@ -179,8 +178,6 @@ def explain(
     The prediction comes from the ceilings alone: the record's own measurement has no part in it.
 
     Args:
-        record: of a repeat that has ended.
-        plan: of the study.
         predictor: None: nothing is predicted.
         known: the study's records. What they show to bring nothing is not proposed.
         over: the search ended because no other trial was worth its time.

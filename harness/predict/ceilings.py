@@ -188,11 +188,8 @@ def measure(
     """The ceilings that a study needs: kept ones, and what is missing measured now.
 
     Args:
-        trainer: as the suite names it.
         parts: of all configurations that are to be predicted.
-        results: folder of all studies.
         code: digest of the code that is measured.
-        say: is told what is measured.
         rehearse: settings to run for a moment, to see what the sides cost beside each other: once for a trainer and
             each way in which they go together.
 

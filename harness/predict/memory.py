@@ -52,7 +52,6 @@ def judge(
     """Compare a trainer's budget with what there is; None (nothing predicted) fits.
 
     Args:
-        predicted: item by item.
         fraction: of the machine's memory, that a trial may use.
         factor: measured over predicted host memory of past runs. The check asks for as much as would have been enough
             for nearly all of them, and never for less than the predicted items.

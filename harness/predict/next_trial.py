@@ -55,7 +55,6 @@ def next_trial(plan: Plan, ranking: Sequence[Candidate], tried: Sequence[Tried])
     """What to try next where the objective is a speed (``Suite.guided``); None when all has been tried.
 
     Args:
-        plan: of the study.
         ranking: what is predicted; empty: nothing is.
         tried: the baseline and all other configurations that the study has, by their searched settings.
     """

@@ -211,11 +211,7 @@ class Plan:
         return min(searching + again, self.suite.limits.minutes * 60)
 
     def fit(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
-        """Whether a configuration fits.
-
-        Args:
-            params: of the configuration.
-            available: what it has to fit into; None: this machine as it is now.
+        """Whether a configuration fits into what is ``available``; None: into this machine as it is now.
 
         Raises:
             SettingsError: its settings contradict each other.
@@ -249,10 +245,9 @@ class Plan:
         return int(self.settings(params).get("seed", self.suite.sampler.seed))
 
     def fit_together(self, trials: Sequence[Sequence[Record]]) -> bool:
-        """Whether this machine's memory is enough for one repeat of each at once.
+        """Whether this machine's memory is enough for one repeat of each trial at once.
 
-        Args:
-            trials: the records of each so far, one at least: their peaks stand for what is not predicted.
+        Of each there are the records so far, one at least. Their peaks stand for what is not predicted.
         """
         from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryBudget
 

@@ -62,13 +62,7 @@ class Prediction:
         return cls(plan, made, [] if made is None else rank(plan, found, made), results)
 
     def complete(self, record: Record, known: Sequence[Record], *, over: bool = False) -> Record:
-        """The record with prediction, efficiency, verdict and expected memory; its peak calibrates later plans.
-
-        Args:
-            record: of a repeat that has ended.
-            known: the study's records.
-            over: see ``harness.predict.bottleneck.explain``.
-        """
+        """The record with expected memory, and with what ``explain`` adds; its peak calibrates later plans."""
         expected = round(record.budget_host_bytes * self.plan.factor(record.params).expected)
         record = replace(record, calibrated_host_bytes=expected)
         if self.results is not None:
@@ -97,11 +91,7 @@ def prepare(
     A trainer that does not describe its rounds, or whose parts cannot be measured, goes without.
 
     Args:
-        plan: of the study.
-        results: folder of all studies.
         study: the study's folder; a study that goes on uses the ceilings that it began with.
-        stop: ends the measuring.
-        say: is told what is measured.
         alone: what is measured is measured while it is entered.
 
     Raises:

@@ -114,9 +114,6 @@ def seconds_of_rounds(workload: Workload, costs: Round, cores: int, overhead: fl
     """Wall time of one round of the collector, whose env steps are learned from, and of one of the learner.
 
     Args:
-        workload: of the configuration.
-        costs: of its sides, alone.
-        cores: that there are.
         overhead: factor of the times of sides that take turns, or want more cores than there are. Threads wait for one
             that was kept from its core, and the other side has used the caches.
     """

@@ -52,9 +52,7 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
 
     Args:
         name: of it; a study is named as for ``report``.
-        results: folder of the studies.
         trainer: with an environment, which ``name`` then is; None: what there is of that name, in this order.
-        overrides: ``key=value`` texts.
 
     Raises:
         InputError: it is none of them, or something keeps it from running here.

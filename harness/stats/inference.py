@@ -215,7 +215,6 @@ def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0,
         pairs: of each its repeats, ``[repeats, 2]``: A and B. However many it has, it counts once.
         ratio: by the logarithms of B over A; otherwise by B - A.
         unit: of differences.
-        level: of the test.
     """
     sides = [np.asarray(pair, dtype=np.float64).T for pair in pairs]
     differences = [(paired_log_ratios(a, b) if ratio else (b - a) / unit).mean() for a, b in sides]
@@ -231,12 +230,8 @@ def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0,
 def verdict(change: float, p: float, least_p: float, direction: str, level: float = LEVEL) -> Verdict:
     """Whether B is better than A: what ``run`` claims of its best configuration, and ``compare`` of NEW.
 
-    Args:
-        change: from A to B.
-        p: of the test.
-        least_p: that the test can give; where it is not below the level nothing is decided.
-        direction: "maximize" or "minimize", which is better.
-        level: of the test.
+    ``p`` is that of a test at ``level``. Where ``least_p``, the smallest that the test can give, is not below the level
+    nothing is decided. ``direction`` is "maximize" or "minimize".
     """
     if least_p >= level:
         return "undecided"

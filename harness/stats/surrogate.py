@@ -34,7 +34,6 @@ def expected_gains(distances: Array, values: Array, predicted: Array, seed: int 
             tried, from 0 to 1.
         values: ``[T]``, logarithms of what was measured, more is better.
         predicted: ``[N]``, logarithms of what was predicted; equal where nothing is known.
-        seed: of the draws.
 
     Returns:
         ``[N]``, differences of logarithms, 0 or more: what is measured again is expected to bring something, too.

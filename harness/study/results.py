@@ -126,7 +126,6 @@ def find_all(name: str | None, results: Path) -> list[Path]:
     Args:
         name: a path, ``<suite>/<study id>`` below ``results``, a suite, a study id, or what ``run --name`` gave; None:
             all studies.
-        results: folder of all studies.
 
     Raises:
         InputError: there is none.

@@ -110,13 +110,7 @@ def mirrored(members: Iterable[int], seed: str, again: Collection[int] | None = 
     A machine that grows slower or faster hits all of them alike, and what comes back at a fixed rhythm does not always
     hit the same one.
 
-    Args:
-        members: numbers of what is measured.
-        seed: decides the order.
-        again: those that are measured a second time; None: all.
-
-    Returns:
-        (member, 0) there and (member, 1) back.
+    Those of ``again`` are measured a second time (None: all). A member is (member, 0) there and (member, 1) back.
     """
     there = sorted(members)
     random.Random(seed).shuffle(there)

@@ -16,8 +16,6 @@ class LocalEngine:
     """See ``harness.measure.engines.blocks.Engine``. Use as a context manager: its end ends what runs.
 
     Args:
-        machine: this one, as records have it.
-        stop: ends what runs.
         execute: runs one repeat; None: in a process of its own.
         in_turns: whether several may take turns.
         cores: that a repeat has to itself; as many works run side by side as there are such sets. None: one at a time,

@@ -55,8 +55,6 @@ class RayEngine:
     """See ``harness.measure.engines.blocks.Engine``. Use as a context manager: its end ends what runs.
 
     Args:
-        cluster: connected.
-        stop: is heard while waiting.
         share_nodes: repeats share nodes, as their CPUs, GPUs and memory allow.
         say: is told of lost nodes.
     """
