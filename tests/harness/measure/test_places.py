@@ -49,7 +49,7 @@ class Places:
         if len(self.executed.specs) == self.lost_at:
             self.nodes[work] = "d"
         outcome = self.executed(job.spec, job.limits, self.stop, job.on_progress)
-        return work, [replace(outcome, node=self.nodes[work])]
+        return work, [replace(outcome, result=outcome.result | {"node": self.nodes[work]})]
 
 
 def sweep(plan: Plan, results: Path, executed: Executed | None = None, **engine: int) -> list[Record]:
