@@ -8,7 +8,6 @@ import pytest
 
 from harness.measure.engines.local import LocalEngine
 from harness.measure.interleaving import TURN_SECONDS
-from harness.measure.peak_memory import MemorySample
 from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.repeat import TrialSpec
@@ -164,7 +163,7 @@ def test_peaks_of_the_search_stand_for_memory_that_is_not_predicted(
 
     def run(*arguments, **options) -> Outcome:
         outcome = Ends()(*arguments, **options)
-        return outcome if peak == 0 else dataclasses.replace(outcome, peak=MemorySample(host=peak))
+        return dataclasses.replace(outcome, result=outcome.result | {"peak_host_bytes": peak})
 
     block = confirmed(sweep(make_plan(CONFIRM, "limits.trials=4"), tmp_path, run))
     assert order(block) == BLOCK and {record.in_turns for record in block} == {turns}
