@@ -232,8 +232,8 @@ def version_of(
         )
     trainer = trainers.get(name)
     modules = {text.partition(":")[0] for text in (name, str(settings["env"])) if ":" in text}
-    known = calibration.load(results)
-    factor = known.factor(name, sources.digest(*sorted(modules)) if known.ratios.get(name) else "")
+    known = calibration.load(results).get(name, [])
+    factor = calibration.factor(known, sources.digest(*sorted(modules)) if known else "")
     predicted = trainer.budget(settings)
     found = budget.judge(predicted, fraction, factor)
     if not found.fits:

@@ -8,8 +8,7 @@ prediction alone would refuse.
 import json
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,83 +47,60 @@ class Factor(NamedTuple):
 AS_PREDICTED = Factor()
 
 
-@dataclass
-class Calibration:
-    """The past runs of each trainer, the newest last."""
+def factor(known: Sequence[Ratio], code: str = "") -> Factor:
+    """The factor from the runs of this code once there are enough of them; 1 while too little is known.
 
-    ratios: dict[str, list[Ratio]] = field(default_factory=dict)
-
-    def factor(self, trainer: str, code: str = "") -> Factor:
-        """The factor from the runs of this code once there are enough of them; 1 while too little is known.
-
-        New code may change what a run takes, or the prediction itself. Runs of other code therefore count only until
-        this code has enough of its own.
-        """
-        known = self.ratios.get(trainer, [])
-        own = [ratio for ratio in known if code and ratio.code == code]
-        counted = sorted(ratio.value for ratio in (own if len(own) >= LEAST else known))
-        if len(counted) < LEAST:
-            return AS_PREDICTED
-        upper = counted[math.ceil(UPPER * len(counted)) - 1]
-        return Factor(
-            min(max(statistics.median(counted), BOUNDS[0]), BOUNDS[1]), min(max(upper, SAFE_BOUNDS[0]), SAFE_BOUNDS[1])
-        )
-
-    def factors(self, code: str = "") -> dict[str, Factor]:
-        """The factors of all trainers that have past runs."""
-        return {trainer: self.factor(trainer, code) for trainer in self.ratios}
-
-    def learn(self, trainer: str, records: Sequence[Record], code: str = "") -> None:
-        """Add records measured with this code, without those that lack a prediction or a true measurement."""
-        known = self.ratios.setdefault(trainer, [])
-        known += [Ratio(r.peak_host_bytes / r.budget_host_bytes, code) for r in records if usable(r)]
-        del known[:-KEPT]
-
-
-def usable(record: Record) -> bool:
-    """Whether a record's peak is a measurement of all that the run took."""
-    whole = record.state == "complete" and record.memory_accounting == "pss"
-    return whole and record.budget_host_bytes > 0 and record.peak_host_bytes > 0
+    New code may change what a run takes, or the prediction itself. Runs of other code therefore count only until this
+    code has enough of its own.
+    """
+    own = [ratio for ratio in known if code and ratio.code == code]
+    counted = sorted(ratio.value for ratio in (own if len(own) >= LEAST else known))
+    if len(counted) < LEAST:
+        return AS_PREDICTED
+    upper = counted[math.ceil(UPPER * len(counted)) - 1]
+    return Factor(
+        min(max(statistics.median(counted), BOUNDS[0]), BOUNDS[1]), min(max(upper, SAFE_BOUNDS[0]), SAFE_BOUNDS[1])
+    )
 
 
 def path_of(results: Path) -> Path:
-    """Where the calibration of this machine is kept."""
+    """Where the past runs of this machine are kept."""
     return results / "ceilings" / f"{fingerprint()}-memory.json"
 
 
-def load(results: Path) -> Calibration:
-    """The calibration kept for this machine; an empty one when there is none, or none that can be read."""
+def load(results: Path) -> dict[str, list[Ratio]]:
+    """The past runs of each trainer on this machine, the newest last; none where none can be read."""
     try:
         content = json.loads(path_of(results).read_text(encoding="utf-8"))
-        return Calibration(
-            {
-                name: [Ratio(float(value), str(code)) for value, code in ratios]
-                for name, ratios in content["ratios"].items()
-            }
-        )
+        return {
+            name: [Ratio(float(value), str(code)) for value, code in ratios]
+            for name, ratios in content["ratios"].items()
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # absent, cut short: learned anew
-        return Calibration()
+        return {}
 
 
 def add(results: Path, trainer: str, record: Record, code: str) -> None:
-    """Keep what a record tells, beside what other studies on this machine add at the same time.
+    """Keep what a record of this code tells, beside what other studies on this machine add at the same time.
+
+    It tells nothing where its peak is no measurement of all that the run took, or where nothing was predicted.
 
     Raises:
         RecordError: it cannot be written.
     """
-    if not usable(record):
+    whole = record.state == "complete" and record.memory_accounting == "pss"
+    if not (whole and record.budget_host_bytes > 0 and record.peak_host_bytes > 0):
         return
     with locked(path_of(results).parent):
-        learned = load(results)
-        learned.learn(trainer, [record], code)
-        save(learned, results)
+        ratios = load(results)
+        known = [*ratios.get(trainer, []), Ratio(record.peak_host_bytes / record.budget_host_bytes, code)]
+        save(ratios | {trainer: known[-KEPT:]}, results)
 
 
-def save(calibration: Calibration, results: Path) -> None:
-    """Keep it for the next plan.
+def save(ratios: Mapping[str, Sequence[Ratio]], results: Path) -> None:
+    """Keep the past runs of each trainer for the next plan.
 
     Raises:
         RecordError: it cannot be written.
     """
-    content = {"machine": fingerprint(), "ratios": calibration.ratios}
-    write_atomic(path_of(results), json.dumps(content, indent=1) + "\n")
+    write_atomic(path_of(results), json.dumps({"machine": fingerprint(), "ratios": ratios}, indent=1) + "\n")

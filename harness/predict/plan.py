@@ -324,4 +324,6 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     )
     if results is None:
         return plan
-    return dataclasses.replace(plan, calibration=calibration.load(results).factors(plan.code))
+    past = calibration.load(results)
+    factors = {name: calibration.factor(ratios, plan.code) for name, ratios in past.items()}
+    return dataclasses.replace(plan, calibration=factors)

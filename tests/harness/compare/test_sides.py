@@ -7,7 +7,7 @@ import pytest
 from harness.compare.sides import TURNS, CompareError, Side, Version, version_of, why_not_together
 from harness.measure.process import RepeatLimits
 from harness.predict import calibration
-from harness.predict.calibration import AS_PREDICTED, Calibration, Ratio
+from harness.predict.calibration import AS_PREDICTED, Ratio
 from harness.suite.schema import Limits
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget
 
@@ -59,6 +59,6 @@ def test_memory_that_past_runs_took_beyond_their_prediction_is_asked_for_as_by_r
     (tmp_path / "a.yaml").write_text(f"trainer: {trainer}\nenv: Fake\nsettings: {{host_bytes: {6 * GIB}}}\n")
     side = Side("a", configuration=tmp_path / "a.yaml")
     assert version_of(side, None, None, tmp_path, Limits(), 1).memory_factor == AS_PREDICTED
-    calibration.save(Calibration({trainer: [Ratio(1.5, "")] * 3}), tmp_path)
+    calibration.save({trainer: [Ratio(1.5, "")] * 3}, tmp_path)
     with pytest.raises(CompareError, match="does not fit into this machine"):
         version_of(side, None, None, tmp_path, Limits(), 1)

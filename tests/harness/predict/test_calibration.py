@@ -12,61 +12,53 @@ from harness.measure.record import Record
 from harness.predict import calibration
 from harness.predict import memory as budget
 from harness.predict import plan as plans
-from harness.predict.calibration import BOUNDS, KEPT, SAFE_BOUNDS, Calibration, Factor
+from harness.predict.calibration import BOUNDS, KEPT, SAFE_BOUNDS, Factor, Ratio, factor
 from harness.predict.plan import Plan
 
 TRAINER = "tests.harness.fake_trainer:FakeTrainer"
 RECORD = Record("s", 0, 0, "complete", budget_host_bytes=1000, peak_host_bytes=1100)
 
 
-def peaks(*sizes: int) -> list[Record]:
-    return [dataclasses.replace(RECORD, peak_host_bytes=size) for size in sizes]
+def peak(size: int) -> Record:
+    return dataclasses.replace(RECORD, peak_host_bytes=size)
 
 
-def learned(*sizes: int, trainer: str = "appo") -> Calibration:
-    made = Calibration()
-    made.learn(trainer, peaks(*sizes))
-    return made
+def past(*sizes: int, code: str = "") -> list[Ratio]:
+    """Runs for which 1,000 bytes were predicted."""
+    return [Ratio(size / 1000, code) for size in sizes]
 
 
 def test_from_three_runs_on_the_median_is_expected_and_the_upper_quantile_is_safe() -> None:
-    assert learned(1100, 1100).factor("appo") == Factor()
-    assert learned(1060, 1100, 1300).factor("appo") == pytest.approx((1.1, 1.3))
-    assert learned(1060, 1100, 9999).factor("sac") == Factor()
-    assert learned(*range(1001, 1101)).factor("appo") == pytest.approx((1.0505, 1.095))
-    assert learned(*range(801, 901)).factor("appo") == pytest.approx((0.8505, 1.0)), "never less than predicted"
+    assert factor(past(1100, 1100)) == factor([]) == Factor()
+    assert factor(past(1060, 1100, 1300)) == pytest.approx((1.1, 1.3))
+    assert factor(past(*range(1001, 1101))) == pytest.approx((1.0505, 1.095))
+    assert factor(past(*range(801, 901))) == pytest.approx((0.8505, 1.0)), "never less than predicted"
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=3))
 def test_the_factor_stays_within_its_bounds(sizes: list[int]) -> None:
-    expected, safe = learned(*sizes).factor("appo")
+    expected, safe = factor(past(*sizes))
     assert BOUNDS[0] <= expected <= BOUNDS[1] and SAFE_BOUNDS[0] <= safe <= SAFE_BOUNDS[1]
     assert expected <= safe
 
 
-def test_what_was_learned_of_other_code_counts_until_enough_is_known_of_this(tmp_path) -> None:
-    made = learned(1200, 1200, 1200)
-    own = peaks(1000, 1000, 1000)
-    made.learn("appo", own[:2], "c")
-    assert made.factor("appo", "c").expected == pytest.approx(1.2)
-    made.learn("appo", own[2:], "c")
-    calibration.save(made, tmp_path)
-    assert calibration.load(tmp_path) == made
-    assert made.factor("appo", "c") == Factor() and made.factor("appo", "d").expected == pytest.approx(1.1)
+def test_what_was_learned_of_other_code_counts_until_enough_is_known_of_this() -> None:
+    known = past(1200, 1200, 1200) + past(1000, 1000, code="c")
+    assert factor(known, "c").expected == pytest.approx(1.2)
+    known += past(1000, code="c")
+    assert factor(known, "c") == Factor() and factor(known, "d").expected == pytest.approx(1.1)
 
 
 def test_studies_that_learn_at_the_same_time_lose_nothing(tmp_path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda size: calibration.add(tmp_path, "appo", *peaks(size), "c"), range(1000, 1040)))
-    assert sorted(ratio.value for ratio in calibration.load(tmp_path).ratios["appo"]) == [
-        size / 1000 for size in range(1000, 1040)
-    ]
+        list(pool.map(lambda size: calibration.add(tmp_path, "appo", peak(size), "c"), range(1000, 1040)))
+    assert sorted(calibration.load(tmp_path)["appo"]) == past(*range(1000, 1040), code="c")
 
 
 def test_trainers_side_by_side_have_a_factor_each(tmp_path) -> None:
     path = tmp_path / "duel.yaml"
     path.write_text(DUEL)
-    plan = dataclasses.replace(plans.make(path), calibration=learned(1200, 1200, 1200, trainer=TRAINER).factors())
+    plan = dataclasses.replace(plans.make(path), calibration={TRAINER: Factor(1.2, 1.2)})
     fits = [plan.fit({"trainer": name}) for name in ("ours", "theirs")]
     assert [fit.expected_host_bytes for fit in fits] == [1200, 1000]
 
@@ -80,29 +72,29 @@ trainers:
 """
 
 
-def test_old_runs_are_forgotten() -> None:
-    made = learned(*[900] * KEPT, *[1100] * (KEPT // 2 + 1))
-    assert len(made.ratios["appo"]) == KEPT and made.factor("appo").expected == pytest.approx(1.1)
+def test_old_runs_are_forgotten(tmp_path) -> None:
+    calibration.save({"appo": past(*range(1, KEPT + 1))}, tmp_path)
+    calibration.add(tmp_path, "appo", peak(1100), "c")
+    assert calibration.load(tmp_path) == {"appo": past(*range(2, KEPT + 1)) + past(1100, code="c")}
 
 
 @pytest.mark.parametrize(
     "change", [{"state": "failed"}, {"memory_accounting": "rss"}, {"budget_host_bytes": 0}, {"peak_host_bytes": 0}]
 )
-def test_what_is_no_measurement_of_the_whole_run_teaches_nothing(change: dict) -> None:
-    made = Calibration()
-    made.learn("appo", [dataclasses.replace(RECORD, **change)] * 5)
-    assert made.factor("appo") == Factor() and made.ratios["appo"] == []
+def test_what_is_no_measurement_of_the_whole_run_teaches_nothing(tmp_path, change: dict) -> None:
+    calibration.add(tmp_path, "appo", dataclasses.replace(RECORD, **change), "c")
+    assert calibration.load(tmp_path) == {}
 
 
 def test_it_is_kept_beside_the_ceilings_and_a_damaged_file_is_no_error(tmp_path) -> None:
-    calibration.save(learned(1100, 1100, 1100), tmp_path)
-    assert calibration.load(tmp_path).factor("appo").expected == pytest.approx(1.1)
+    calibration.save({"appo": past(1100)}, tmp_path)
+    assert calibration.load(tmp_path) == {"appo": past(1100)}
     path = calibration.path_of(tmp_path)
     assert path.parent == tmp_path / "ceilings" and json.loads(path.read_text())["machine"]
     for damaged in ("", "{}", "[1]", '{"ratios": {"appo": [1.1]}}', '{"ratios": {"appo": ["x"]}}', '{"ratios": 3}'):
         path.write_text(damaged)
-        assert calibration.load(tmp_path) == Calibration()
-    assert calibration.load(tmp_path / "nowhere") == Calibration()
+        assert calibration.load(tmp_path) == {}
+    assert calibration.load(tmp_path / "nowhere") == {}
 
 
 def test_what_some_runs_took_makes_the_check_stricter_and_less_than_predicted_leaves_it(make_plan) -> None:

@@ -153,7 +153,7 @@ def test_a_study_begins_with_the_best_of_the_ranking_and_keeps_a_copy(suite, tmp
     assert [record.predicted_env_steps_per_second for record in records[:2]] == pytest.approx([1000 / 3, 500])
     assert all(record.verdict and record.async_efficiency > 0 for record in records)
     assert records[0].budget_items == {"ring": 1000} and records[0].calibrated_host_bytes == 1000
-    ratios = calibration.load(tmp_path / "r").ratios[TRAINER]
+    ratios = calibration.load(tmp_path / "r")[TRAINER]
     assert len(ratios) == sum(record.peak_host_bytes > 0 for record in records)
 
     assert cli.main(["plan", *arguments, "--json"]) == 0

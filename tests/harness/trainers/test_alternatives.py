@@ -11,7 +11,7 @@ from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict import calibration
 from harness.predict import plan as plans
-from harness.predict.calibration import Calibration, Ratio
+from harness.predict.calibration import Ratio
 from harness.predict.plan import Plan
 from harness.report.terminal import write_best
 from harness.runs import training
@@ -108,9 +108,7 @@ def test_mistakes_are_found_with_their_line(tmp_path, replacement, line, words) 
 def test_each_trainer_has_the_factor_of_its_own_past_runs(tmp_path) -> None:
     fake, other = "tests.harness.fake_trainer:FakeTrainer", "tests.harness.described_trainer:DescribedTrainer"
     fast = (f"  fast:\n    trainer: {fake}", f"  fast:\n    trainer: {other}")
-    calibration.save(
-        Calibration({fake: [Ratio(1.1, "")] * 3, other: [Ratio(0.9, "")] * 3, "": [Ratio(1.2, "")] * 3}), tmp_path
-    )
+    calibration.save({fake: [Ratio(1.1, "")] * 3, other: [Ratio(0.9, "")] * 3, "": [Ratio(1.2, "")] * 3}, tmp_path)
     make(tmp_path, fast)
     plan = plans.make(tmp_path / "duel.yaml", results=tmp_path)
     assert plan.fit({"trainer": "slow"}).expected_host_bytes == 1100
