@@ -71,19 +71,12 @@ def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[NDArray
 def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
     """The interval of the median of independent values, with confidence ``1 - level`` at least for any distribution.
 
-    None with fewer values than ``needed_pairs``, as all of them may well lie on one side of it.
+    It holds the medians that the sign test does not reject. None with fewer values than ``needed_pairs``, as all of
+    them may well lie on one side of it.
     """
     sample = np.sort(_finite(values))
-    rank = median_rank(len(sample), level)
+    rank = int(scipy.stats.binom.ppf(level / 2, len(sample), 0.5))  # from the k-th smallest to the k-th largest
     return Interval(float(sample[rank - 1]), float(sample[-rank])) if rank else None
-
-
-def median_rank(count: int, level: float = LEVEL) -> int:
-    """The interval of the median of so many values reaches from the k-th smallest to the k-th largest: k; 0 for none.
-
-    It holds the medians that the sign test does not reject.
-    """
-    return int(scipy.stats.binom.ppf(level / 2, count, 0.5))
 
 
 def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
