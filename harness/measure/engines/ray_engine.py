@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from harness.measure.engines.cluster import NODE_LABEL, Cluster, ClusterError, Node, last_line
-from harness.measure.engines.node import Ended, Place, Reports
+from harness.measure.engines.node import Ended, Place
 from harness.measure.process import Job, Outcome
 from harness.measure.record import inside
 from harness.measure.stop import StopSignal
@@ -135,12 +135,21 @@ class RayEngine:
                 running.node = self._homes[work] = next(node for node in self._cluster.nodes if node.id == answer)
                 self._listen(work, place, place.reports.remote(None))
                 return None
+            outcome: Outcome | None = None
             if isinstance(answer, ray.exceptions.RayTaskError):
-                outcome: Outcome | None = Outcome("failed", error=f"{answer.cause or answer}")
+                outcome = Outcome("failed", error=f"{answer.cause or answer}")
             elif isinstance(answer, BaseException):
                 outcome = self._lost(work, running, answer)
             else:
-                outcome = self._heard(work, running, answer)
+                lines, ended = answer
+                if ended is not None:
+                    _write(ended, Path(running.job.spec.folder))
+                    outcome = ended.outcome
+                reason = None
+                for progress in lines:
+                    reason = reason or running.job.on_progress(progress)
+                if ended is None:
+                    self._listen(work, place, place.reports.remote(reason))
             if outcome is not None:
                 outcome.result["node"] = "" if running.node is None else running.node.name
                 del self._running[work]
@@ -164,19 +173,6 @@ class RayEngine:
         self._running[work] = _Running(job, place, losses)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self._listen(work, place, place.begin.remote(job.spec, limits, str(Path.cwd()), environment))
-
-    def _heard(self, work: int, running: _Running, reports: Reports) -> Outcome | None:
-        """Show progress, and ask for more or take the end in."""
-        lines, ended = reports
-        if ended is not None:
-            _write(ended, Path(running.job.spec.folder))
-        reason = None
-        for progress in lines:
-            reason = reason or running.job.on_progress(progress)
-        if ended is None:
-            self._listen(work, running.place, running.place.reports.remote(reason))
-            return None
-        return ended.outcome
 
     def _lost(self, work: int, running: _Running, error: BaseException) -> Outcome | None:
         """Begin again elsewhere; or give up, and say so.
