@@ -42,8 +42,8 @@ def trainer_of(source: SuiteSource) -> Trainer:
     def check(where: Key, trainer: Trainer, key: str, value: Any) -> None:
         if key in SHARED:
             raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
-        _check_value(source, trainer, where, {key: value})
-        _check_device(source, trainer, where, value)
+        check_value(source.document, trainer, where, {key: value})
+        check_is_here(source.document, trainer, where, value)
 
     if suite.trainer:
         return load(suite.trainer, ("trainer",))
@@ -106,9 +106,9 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                 if group == "search" and name in suite.fixed:
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
-                    _check_value(source, trainer, key, {name: sample})
+                    check_value(source.document, trainer, key, {name: sample})
                 if group != "search":
-                    _check_device(source, trainer, key, value)
+                    check_is_here(source.document, trainer, key, value)
     objectives = suite.objectives
     if suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
         return
@@ -152,21 +152,23 @@ def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> 
             mistakes.found.append(source.error(("sampler", "name"), problem))
 
 
-def _check_value(source: SuiteSource, trainer: Trainer, key: Key, settings: Settings) -> None:
+def check_value(document: Document, trainer: Trainer, key: Key, settings: Settings) -> None:
+    """Settings that stand at a key of the document are possible. Raises ``InputError``."""
     try:
         trainer.check(settings)
     except SettingsError as error:
         named = error.key in settings and len(settings) == 1
-        raise source.error(key, error.problem if named else str(error)) from None
+        raise document.error(key, error.problem if named else str(error)) from None
 
 
-def _check_device(source: SuiteSource, trainer: Trainer, key: Key, value: Any) -> None:
+def check_is_here(document: Document, trainer: Trainer, key: Key, value: Any) -> None:
+    """A setting that is a device is one of this machine. Raises ``InputError``."""
     name = str(key[-1])
     try:
         if name in trainer.device_settings:
             check_device(value, name)
     except DeviceError as error:
-        raise source.error(key, str(error).removeprefix(f"{name}: ")) from None
+        raise document.error(key, str(error).removeprefix(f"{name}: ")) from None
 
 
 def with_placement(source: SuiteSource, trainer: Trainer) -> tuple[SuiteSource, tuple[str, ...]]:
@@ -222,7 +224,7 @@ def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Sui
                 except DeviceError:
                     dropped.append(f"{name}: {device} (not on this machine)")
             if not there:
-                _check_device(source, trainer, ("search", name), ends(search[name])[0])
+                check_is_here(source.document, trainer, ("search", name), ends(search[name])[0])
             search[name] = distribution(there)
     base = {"env": suite.tasks[0]} | suite.fixed | suite.baseline
     for name, dimension in suite.search.items():
@@ -258,7 +260,7 @@ def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Spac
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
     settings = {"env": suite.tasks[0]} | suite.fixed | baseline
-    _check_value(source, trainer, ("baseline",), settings)
+    check_value(source.document, trainer, ("baseline",), settings)
     try:
         trainer.check_together(settings)
     except SettingsError as error:

@@ -11,13 +11,12 @@ from typing import Any
 
 from harness.files.yaml_file import Document, InputError, Mistakes, to_yaml
 from harness.measure.repeat import UNLIMITED
-from harness.predict.checks import check_environment, dotted, is_environment, try_environment
+from harness.predict import checks
 from harness.runs import folder as run_folder
 from harness.study import timelines
 from harness.suite.text import number_text
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import Trainer, TrainerError
-from unilab.machine.devices import DeviceError, check_device
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, nearest
 
@@ -70,7 +69,7 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
         try:
             file = find(name, results) / "best.yaml"
         except InputError:
-            if not is_environment(name):
+            if not checks.is_environment(name):
                 known = {*names(), *(path.parent.parent.name for path in results.glob("*/*/suite.yaml"))}
                 problem = f"is no file, no folder of a run, no study in {results} and no environment; "
                 raise InputError(name, None, "", problem + nearest(name, known)) from None
@@ -104,21 +103,15 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
     if trainer is None:
         raise InputError.together(mistakes.found)
     content = document.content
-    settings = dict(dotted(content.get("settings", {}), trainer))
+    settings = dict(checks.dotted(content.get("settings", {}), trainer))
     with mistakes.collected():
-        check_environment(document, trainer, content["env"])
+        checks.check_environment(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
-            try:
-                trainer.check({name: value})
-                if name in trainer.device_settings:
-                    check_device(str(value), name)
-            except SettingsError as error:
-                raise document.error(("settings", error.key), error.problem) from None
-            except DeviceError as error:
-                raise document.error(("settings", name), str(error).removeprefix(f"{name}: ")) from None
+            checks.check_value(document, trainer, ("settings", name), {name: value})
+            checks.check_is_here(document, trainer, ("settings", name), value)
     mistakes.check()
-    notes = try_environment(document, trainer, content["env"], {("settings",): settings})
+    notes = checks.try_environment(document, trainer, content["env"], {("settings",): settings})
     settings = {"env": content["env"]} | settings
     try:
         trainer.check(settings)
