@@ -96,72 +96,8 @@ class Job:
     process"""
 
 
-def execute(
-    spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress: OnProgress = lambda progress: None
-) -> Outcome:
-    """Run one repeat and wait for its end.
-
-    Raises:
-        Stopped: a signal came; the repeat is gone, nothing is known of it.
-        whatever ``on_progress`` raises, likewise.
-    """
-    with Alive(stop) as alive:
-        alive.start(0, [Job(spec, limits, on_progress)])
-        return alive.wait()[1][0]
-
-
-class Alive:
-    """Works that run side by side, each of one repeat, or of several that take turns. Leaving it ends all of them.
-
-    Those that take turns have a file for their pauses in their ``spec``. They are started one after the other; each
-    stands still once it is warm. Then they run in a circle, so that all have equally many pauses: each pause costs a
-    cold cache. Where the first and the last are of one kind and those between of another, a steady drift of the
-    machine hits both kinds alike. What was measured stands still until all are, and comes to its end then. While a
-    repeat stands still, its limits do.
-    """
-
-    def __init__(self, stop: StopSignal) -> None:
-        self._stop = stop
-        self._works: dict[int, _Turns] = {}
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(stop.fd, selectors.EVENT_READ)
-
-    def __enter__(self) -> "Alive":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        repeats = [one for work in self._works.values() for one in work.repeats]
-        for one in repeats:
-            one.terminate()
-        for one in repeats:
-            one.end()
-        self._selector.close()
-
-    def start(self, work: int, jobs: Sequence[Job]) -> None:
-        """Begin the repeats of a work, by its number."""
-        self._works[work] = _Turns(jobs, self._stop, self._selector)
-
-    def wait(self) -> tuple[int, list[Outcome]]:
-        """Wait until all repeats of a work have ended: its number and how they did.
-
-        Raises:
-            Stopped: a signal came.
-            whatever ``on_progress`` raises.
-        """
-        while True:
-            self._stop.check()
-            seconds = min([work.proceed() for work in self._works.values()], default=math.inf)
-            for number, work in self._works.items():
-                if work.ended:
-                    del self._works[number]
-                    return number, [one.outcome for one in work.repeats if one.outcome is not None]
-            for key, _ in self._selector.select(max(0.0, min(seconds, 3600.0))):
-                if key.data is not None:
-                    key.data.read()
-
-
-class _Turns:
-    """The repeats of one work."""
+class Repeats:
+    """The repeats of one work: one, or several that take turns."""
 
     def __init__(self, jobs: Sequence[Job], stop: StopSignal, selector: selectors.BaseSelector) -> None:
         self.repeats: list[_Repeat] = []

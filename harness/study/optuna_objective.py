@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from harness.files.yaml_file import to_yaml
 from harness.measure import provenance
-from harness.measure.process import execute
+from harness.measure.engines.local import execute
 from harness.measure.record import Record, attempts_that_count, now, typical
 from harness.measure.stop import Stopped, StopSignal
 from harness.predict import plan as plans

@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 
 from harness.measure import host as machine
-from harness.measure.process import Outcome, RepeatLimits, execute
+from harness.measure.engines.local import execute
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.repeat import TrialSpec, describe
 from harness.measure.stop import Stopped, StopSignal
 from harness.suite import sources

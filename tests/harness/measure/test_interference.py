@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.measure import interference as contention
+from harness.measure.engines.local import execute
 from harness.measure.interference import Interference, Reading, between
-from harness.measure.process import RepeatLimits, execute
+from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 

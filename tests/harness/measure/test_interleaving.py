@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.measure import interleaving as turns
+from harness.measure.engines.local import LocalEngine
 from harness.measure.interleaving import Pauses, Processes, Seat
-from harness.measure.process import Alive, Job, Outcome, RepeatLimits, _Repeat
+from harness.measure.process import Job, Outcome, RepeatLimits, _Repeat
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from unilab.ipc.shared_memory.segments import start_time
@@ -29,9 +30,9 @@ def spec(folder: Path, seconds: float = 0.3, **fake) -> TrialSpec:
 
 
 def measured(specs: list[TrialSpec], limits: RepeatLimits = PATIENT) -> list[Outcome]:
-    with StopSignal() as stop, Alive(stop) as alive:
-        alive.start(0, [Job(one, limits, lambda progress: None) for one in specs])
-        return alive.wait()[1]
+    with StopSignal() as stop, LocalEngine("here", stop) as engine:
+        engine.start(0, [Job(one, limits, lambda progress: None) for one in specs])
+        return engine.wait()[1]
 
 
 def standing(pid: int) -> bool:
@@ -130,9 +131,9 @@ def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
     def fails(progress: dict) -> None:
         raise ValueError("no such thing")
 
-    with StopSignal() as stop, pytest.raises(ValueError, match="no such thing"), Alive(stop) as alive:
-        alive.start(0, [Job(specs[0], PATIENT, lambda progress: None), Job(specs[1], PATIENT, fails)])
-        alive.wait()
+    with StopSignal() as stop, pytest.raises(ValueError, match="no such thing"), LocalEngine("here", stop) as engine:
+        engine.start(0, [Job(specs[0], PATIENT, lambda progress: None), Job(specs[1], PATIENT, fails)])
+        engine.wait()
     for marker in markers:
         with pytest.raises(ProcessLookupError):
             os.kill(int(marker.read_text().split()[0]), 0)

@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.measure.process import RepeatLimits, execute
+from harness.measure.engines.local import execute
+from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from unilab.distributed import WorkerError

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import harness
-from harness.measure.process import execute
+from harness.measure.engines.local import execute
 from harness.study import optuna_objective as own_study
 from harness.study.optuna_objective import SuiteObjective
 from harness.suite import schema as suites

@@ -13,7 +13,8 @@ from optuna.trial import TrialState, create_trial
 
 from harness.files.yaml_file import InputError
 from harness.measure import repeat as trial
-from harness.measure.process import Outcome, RepeatLimits, execute
+from harness.measure.engines.local import execute
+from harness.measure.process import Outcome, RepeatLimits
 from harness.measure.record import Record
 from harness.measure.repeat import TrialSpec, run_repeat
 from harness.measure.stop import StopSignal

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.process import RepeatLimits, execute
+from harness.measure.engines.local import execute
+from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.trainers.adapters.foreign import ForeignTrainerError
