@@ -14,10 +14,6 @@ PACKAGES = ("harness", "unilab")
 """whose files run in a trial, whether git tracks them or not"""
 
 
-class ProvenanceError(UserError, RuntimeError):
-    """It cannot be said which code this is."""
-
-
 @dataclass(frozen=True)
 class Revision:
     """A state of the repository."""
@@ -36,7 +32,7 @@ def commit() -> Revision:
     such as suites, or results in the repository, is no change of what was measured.
 
     Raises:
-        ProvenanceError: git does not answer.
+        UserError: git does not answer.
     """
     return look(Path(__file__).resolve().parents[2])
 
@@ -55,7 +51,7 @@ def look(root: Path) -> Revision:
         return Revision()
     for done in (difference, added):
         if done.returncode != 0:
-            raise ProvenanceError(f"'{shlex.join(done.args)}' failed: {done.stderr.decode(errors='replace').strip()}")
+            raise UserError(f"'{shlex.join(done.args)}' failed: {done.stderr.decode(errors='replace').strip()}")
     return Revision(head.stdout.decode().strip(), bool(difference.stdout or added.stdout))
 
 
@@ -64,7 +60,7 @@ def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
     try:
         return subprocess.run(command, capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise ProvenanceError(
+        raise UserError(
             f"git did not answer within {SECONDS} s, so the commit of this code is not known: try "
             f"'{shlex.join(error.cmd)}'; is the disk slow, or the machine overloaded?"
         ) from None

@@ -164,7 +164,6 @@ def run(
     ``run_folder.check`` says whether ``out`` may be written. ``resume`` is a checkpoint, or a folder with one.
 
     Raises:
-        TraceError: the trainer cannot be traced.
         UserError: whatever may happen to a training: it does not fit, a process dies, a file is no checkpoint.
         FloatingPointError: its numbers exploded.
     """

@@ -18,23 +18,19 @@ ENABLED, FOLDER = "trace_enabled", "trace_output_dir"
 VIEWER = "https://ui.perfetto.dev"
 
 
-class TraceError(UserError, ValueError):
-    """``--trace`` cannot be used with this trainer, or with this study."""
-
-
 def check_trainer(trainer: Trainer) -> None:
-    """Raises TraceError when the trainer cannot be traced."""
+    """Raises UserError when the trainer cannot be traced."""
     missing = [f"'{name}'" for name in (ENABLED, FOLDER) if name not in trainer.defaults()]
     if missing:
-        raise TraceError(f"--trace: the trainer has no setting {' and no '.join(missing)}; leave --trace out")
+        raise UserError(f"--trace: the trainer has no setting {' and no '.join(missing)}; leave --trace out")
 
 
 def check_study(records: Iterable[Record], trace: bool) -> None:
-    """Raises TraceError when the study has numbers that were measured the other way."""
+    """Raises UserError when the study has numbers that were measured the other way."""
     measured = [record for record in records if record.state == "complete"]
     if any(record.traced != trace for record in measured):
         how, remedy = ("without", "leave --trace out") if trace else ("with", "add --trace")
-        raise TraceError(
+        raise UserError(
             f"this study was measured {how} --trace, and tracing costs some of the speed: {remedy} to go on with it, "
             "or take another --results DIR for a study of its own"
         )

@@ -24,10 +24,6 @@ NODE_LABEL = "ray.io/node-id"
 """which Ray gives every node"""
 
 
-class ClusterError(UserError, RuntimeError):
-    """The cluster cannot be used: why, and what to do."""
-
-
 @dataclass(frozen=True)
 class Node:
     """One that may measure. Sizes in bytes."""
@@ -71,19 +67,19 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     ``insecure``: one on the network may let anybody in.
 
     Raises:
-        ClusterError: Ray is not installed, nothing answers, or no node may measure.
+        UserError: Ray is not installed, nothing answers, or no node may measure.
     """
     from unilab.distributed.ray.connection import OpenClusterError, RayConnection
 
     try:
         connection = RayConnection(address or "auto", log_to_driver=False, refuse_open=not insecure)
     except OpenClusterError as error:
-        raise ClusterError(
+        raise UserError(
             f"--engine ray: {error}. Start it with RAY_AUTH_MODE=token, or add --insecure-cluster if nobody else is in "
             "that network"
         ) from error
     except (ModuleNotFoundError, ConnectionError, ValueError) as error:
-        raise ClusterError(f"--engine ray: {error}") from error
+        raise UserError(f"--engine ray: {error}") from error
     try:
         yield look()
     finally:
@@ -94,7 +90,7 @@ def look() -> Cluster:
     """The connected cluster's nodes.
 
     Raises:
-        ClusterError: none may measure.
+        UserError: none may measure.
     """
     import ray
 
@@ -126,7 +122,7 @@ def look() -> Cluster:
         nodes.append(Node(row["NodeID"], name, cpus, gpus, memory, known.available))
     if not nodes:
         reasons = "".join(f"\n  {reason}" for reason in left_out)
-        raise ClusterError(
+        raise UserError(
             "no node of this cluster can measure this study. Nodes must be like the machine on which the study is "
             f"started, {machine.fingerprint(own.machine)}. Start it on one of the nodes that are to measure{reasons}"
         )

@@ -17,12 +17,13 @@ from typing import Any
 
 import ray
 
-from harness.measure.engines.cluster import NODE_LABEL, Cluster, ClusterError, Node, last_line
+from harness.measure.engines.cluster import NODE_LABEL, Cluster, Node, last_line
 from harness.measure.engines.node import Ended, Place
 from harness.measure.process import Job, Outcome
 from harness.measure.record import inside
 from harness.measure.stop import StopSignal
 from harness.trainers import trainer as trainers
+from unilab.errors import UserError
 from unilab.ipc.memory_budget import MemoryAvailable
 
 END_SECONDS = 4.5
@@ -178,12 +179,12 @@ class RayEngine:
         """Begin again elsewhere; or give up, and say so.
 
         Raises:
-            ClusterError: there is no node any more.
+            UserError: there is no node any more.
         """
         where = "a node" if running.node is None else f"node {running.node.name}"
         self._nodes = self._cluster.alive()
         if not self._nodes:
-            raise ClusterError("all nodes are lost; start the cluster and run the same command again to go on")
+            raise UserError("all nodes are lost; start the cluster and run the same command again to go on")
         if running.losses + 1 >= CHANCES:
             return Outcome("failed", error=f"its node was lost {CHANCES} times: {where}, {last_line(error)}")
         self._say(f"{where} is lost; what it measured begins again on another one")
@@ -239,6 +240,6 @@ def _write(ended: Ended, folder: Path) -> None:
     for name, content in ended.files.items():
         path = folder / name
         if not inside(name) or not path.resolve().is_relative_to(folder.resolve()):
-            raise ClusterError(f"a node sent a file that would lie outside of its repeat's folder: {name!r}")
+            raise UserError(f"a node sent a file that would lie outside of its repeat's folder: {name!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

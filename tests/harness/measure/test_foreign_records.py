@@ -12,6 +12,7 @@ import pytest
 from harness import cli
 from harness.measure.record import Record, RecordError, read_records
 from harness.predict.plan import Plan
+from unilab.errors import UserError
 
 RECORD = Record("s", 0, 0, "complete", env_steps_per_second=10.0, commit="0a1b" * 10, log="logs/0-0")
 
@@ -64,7 +65,6 @@ def test_brackets_in_paths_and_errors_are_printed_literally(suite_file: Path, ca
 
 def test_what_a_node_sends_lies_in_the_folder_of_its_repeat(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs pip install '.[ray]'")
-    from harness.measure.engines.cluster import ClusterError
     from harness.measure.engines.node import Ended
     from harness.measure.engines.ray_engine import _write
     from harness.measure.process import Outcome
@@ -73,7 +73,7 @@ def test_what_a_node_sends_lies_in_the_folder_of_its_repeat(tmp_path: Path) -> N
     folder.mkdir(parents=True)
     (folder / "link").symlink_to(tmp_path)
     for name in ("../escaped", "/escaped", "a/../../escaped", "link/escaped"):
-        with pytest.raises(ClusterError, match="outside of its repeat's folder"):
+        with pytest.raises(UserError, match="outside of its repeat's folder"):
             _write(Ended(Outcome("complete"), {name: b"x"}), folder)
     _write(Ended(Outcome("complete"), {"a/curve.jsonl": b"x"}), folder)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["curve.jsonl"]

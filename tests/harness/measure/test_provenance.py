@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.measure import provenance
-from harness.measure.provenance import ProvenanceError, Revision, look
+from harness.measure.provenance import Revision, look
+from unilab.errors import UserError
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_git_that_does_not_answer_is_an_error_not_another_commit(
 ) -> None:
     fake_git(tmp_path, monkeypatch, "exec sleep 60")
     monkeypatch.setattr(provenance, "SECONDS", 0.2)
-    with pytest.raises(ProvenanceError, match=r"git did not answer within 0\.2 s.*rev-parse HEAD"):
+    with pytest.raises(UserError, match=r"git did not answer within 0\.2 s.*rev-parse HEAD"):
         look(tmp_path)
 
 
@@ -78,7 +79,7 @@ def test_a_git_that_cannot_compare_is_an_error_not_a_clean_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_git(tmp_path, monkeypatch, 'case "$*" in *" diff "*) echo bad index >&2; exit 128;; esac; echo 0123abc')
-    with pytest.raises(ProvenanceError, match=r"diff HEAD.* failed: bad index"):
+    with pytest.raises(UserError, match=r"diff HEAD.* failed: bad index"):
         look(tmp_path)
 
 

@@ -10,9 +10,9 @@ from harness import cli
 from harness.measure.record import Record, read_records
 from harness.report.asv_export import ExportError, export
 from harness.study import timelines
-from harness.study.timelines import TraceError
 from tests.harness.fake_trainer import FakeTrainer
 from tests.tracing.traces import process_names, read_trace, spans
+from unilab.errors import UserError
 from unilab.tracing import spans as tracing
 from unilab.tracing.timeline_file import PART_SUFFIX
 
@@ -80,7 +80,7 @@ def test_repeats_without_a_number_do_not_decide_how_a_study_is_measured() -> Non
     failed = Record("s", 0, 0, "failed", traced=True)
     timelines.check_study([failed], trace=False)
     timelines.check_study([failed], trace=True)
-    with pytest.raises(TraceError, match="with --trace"):
+    with pytest.raises(UserError, match="with --trace"):
         timelines.check_study([failed, Record("s", 1, 0, "complete", traced=True)], trace=False)
 
 
