@@ -32,56 +32,6 @@ def possible() -> bool:
     return True
 
 
-class Processes:
-    """The processes of a repeat, each held by a descriptor: a process id may be given to another process later.
-
-    Args:
-        members: the numbers of those alive now.
-        found: is told of each new one before it is signalled.
-    """
-
-    def __init__(self, members: Callable[[], Iterable[int]], found: Callable[[int], None]) -> None:
-        self._members, self._found = members, found
-        self._held: dict[int, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
-
-    def find(self) -> bool:
-        """Take in new ones; whether there were any."""
-        poll = select.poll()
-        numbers = {held: pid for pid, held in self._held.items()}
-        for held in numbers:
-            poll.register(held, select.POLLIN)  # a descriptor is readable when its process has ended
-        for held, _ in poll.poll(0):
-            del self._held[numbers[held]]
-            os.close(held)
-        opened = {}
-        for pid in set(self._members()) - self._held.keys():
-            with suppress(ProcessLookupError):  # ended since it was listed
-                opened[pid] = os.pidfd_open(pid)
-        still = set(self._members()) if opened else set()
-        for pid, held in opened.items():
-            if pid in still:  # and was when it was opened: what it holds is no stranger with the number of a dead one
-                self._held[pid] = held
-                self._found(pid)
-            else:
-                os.close(held)
-        return not still.isdisjoint(opened)
-
-    def signal(self, signum: int) -> None:
-        """Send a signal to all of them; one that has ended is left out."""
-        for held in list(self._held.values()):
-            with suppress(OSError):  # it has ended; or a signal handler calls this while they are being let go
-                signal.pidfd_send_signal(held, signum)
-
-    def close(self) -> None:
-        """Let go of all descriptors."""
-        for held in self._held.values():
-            os.close(held)
-        self._held = {}
-
-
 class Pauses:
     """A repeat's own view of its turns: who takes turns with it, and how long it stood still."""
 
@@ -124,13 +74,20 @@ class Pauses:
 class Seat:
     """The harness's side of a repeat that can stand still.
 
+    Its processes are held by descriptors: a process id may be given to another process later.
+
     Args:
-        processes: those that are to stand still.
+        members: the numbers of those alive now.
+        found: is told of each new one before it is signalled.
         file: what the repeat reads its pauses from; None: it never pauses.
     """
 
-    def __init__(self, processes: Processes, file: Path | None = None) -> None:
-        self._processes, self._file = processes, file
+    def __init__(
+        self, members: Callable[[], Iterable[int]], found: Callable[[int], None], file: Path | None = None
+    ) -> None:
+        self._members, self._found, self._file = members, found, file
+        self._held: dict[int, int] = {}
+        """descriptors by process id"""
         self.paused_at: float | None = None
         """of the monotonic clock; None: it runs"""
         self._paused_seconds = 0.0
@@ -149,16 +106,44 @@ class Seat:
             with self._file.open("a") as file:
                 file.write(f"{what} {value!r}\n")
 
+    def find(self) -> bool:
+        """Hold new processes, and let go of those that have ended; whether there were new ones."""
+        poll = select.poll()
+        numbers = {held: pid for pid, held in self._held.items()}
+        for held in numbers:
+            poll.register(held, select.POLLIN)  # a descriptor is readable when its process has ended
+        for held, _ in poll.poll(0):
+            del self._held[numbers[held]]
+            os.close(held)
+        opened = {}
+        for pid in set(self._members()) - self._held.keys():
+            with suppress(ProcessLookupError):  # ended since it was listed
+                opened[pid] = os.pidfd_open(pid)
+        still = set(self._members()) if opened else set()
+        for pid, held in opened.items():
+            if pid in still:  # and was when it was opened: what it holds is no stranger with the number of a dead one
+                self._held[pid] = held
+                self._found(pid)
+            else:
+                os.close(held)
+        return not still.isdisjoint(opened)
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to all processes that are held; one that has ended is left out."""
+        for held in list(self._held.values()):
+            with suppress(OSError):  # it has ended; or a signal handler calls this while they are being let go
+                signal.pidfd_send_signal(held, signum)
+
     def pause(self) -> None:
         """Let it stand still; a second call does nothing."""
         if self.paused_at is not None or self._closed:
             return
-        if not self._processes:
-            self._processes.find()
-        self._processes.signal(signal.SIGSTOP)  # those that are known at once: to look for new ones takes a while
+        if not self._held:
+            self.find()
+        self.signal(signal.SIGSTOP)  # those that are known at once: to look for new ones takes a while
         self.paused_at = time.monotonic()
-        while self._processes.find():
-            self._processes.signal(signal.SIGSTOP)
+        while self.find():
+            self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run; a second call does nothing."""
@@ -168,13 +153,15 @@ class Seat:
         self._paused_seconds += pause
         self.paused_at = None
         self.tell("pause", pause)
-        self._processes.signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     def run_at_once(self) -> None:
         """End the pause from a signal handler, because the program ends."""
-        self._processes.signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Forget its processes: it has ended, and their ids may be those of other processes."""
         self._closed = True
-        self._processes.close()
+        for held in self._held.values():
+            os.close(held)
+        self._held = {}

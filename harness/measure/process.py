@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from harness.measure import interleaving
-from harness.measure.interleaving import Processes, Seat
+from harness.measure.interleaving import Seat
 from harness.measure.peak_memory import PeakMemory, trial_processes
 from harness.measure.record import Record, State
 from harness.measure.repeat import TrialSpec, write_spec
@@ -177,7 +177,7 @@ class _Repeat:
         """of the process group"""
         stop.groups.add(self.id)
         pauses = None if job.spec.pauses is None else Path(job.spec.pauses)
-        self.seat = Seat(Processes(self._running, self._tell_guard), pauses)
+        self.seat = Seat(self._running, self._tell_guard, pauses)
         stop.at_once.add(self.seat.run_at_once)
         for one in (*others, self):
             self.seat.tell("group", one.id)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.measure import interleaving as turns
 from harness.measure.engines.local import LocalEngine
-from harness.measure.interleaving import Pauses, Processes, Seat
+from harness.measure.interleaving import Pauses, Seat
 from harness.measure.process import Job, Outcome, RepeatLimits, _Repeat
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
@@ -140,7 +140,7 @@ def test_what_a_watcher_raises_ends_all(tmp_path: Path) -> None:
 
 
 def test_a_seat_counts_what_it_stood_still(tmp_path: Path) -> None:
-    seat = Seat(Processes(tuple, lambda pid: None), tmp_path / turns.FILE)
+    seat = Seat(tuple, lambda pid: None, tmp_path / turns.FILE)
     real, before = time.monotonic(), seat.clock()
     seat.pause()
     stopped, stands_since = seat.clock(), time.monotonic()
@@ -247,7 +247,7 @@ def test_a_second_signal_lets_all_run_before_it_ends_them(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "_exit", end)
     with subprocess.Popen(["sleep", "60"]) as process, StopSignal() as stop:
-        seat = Seat(Processes(lambda: [process.pid], lambda pid: None), tmp_path / turns.FILE)
+        seat = Seat(lambda: [process.pid], lambda pid: None, tmp_path / turns.FILE)
         stop.at_once.add(seat.run_at_once)
         seat.pause()
         assert standing(process.pid)
@@ -263,18 +263,18 @@ def test_a_number_that_was_given_to_another_process_is_never_signalled() -> None
         try:
             listed = [{own.pid, stranger.pid}, {own.pid}]  # when it is looked at again, one is no member any more
             found: list[int] = []
-            processes = Processes(lambda: listed.pop(0) if len(listed) > 1 else listed[0], found.append)
-            assert processes.find() and found == [own.pid] and not processes.find()
-            processes.signal(signal.SIGSTOP)
+            seat = Seat(lambda: listed.pop(0) if len(listed) > 1 else listed[0], found.append)
+            assert seat.find() and found == [own.pid] and not seat.find()
+            seat.signal(signal.SIGSTOP)
             assert standing(own.pid)
             stat = Path(f"/proc/{stranger.pid}/stat").read_text()
             assert stat.rpartition(")")[2].split()[0] != "T"
             own.kill()
             own.wait()
             listed[:] = [{stranger.pid}]  # the number is somebody's again, here of a member
-            processes.signal(signal.SIGSTOP)
-            assert processes.find() and found == [own.pid, stranger.pid]
-            processes.close()
+            seat.signal(signal.SIGSTOP)
+            assert seat.find() and found == [own.pid, stranger.pid]
+            seat.close()
         finally:
             stranger.kill()
             own.kill()
@@ -283,16 +283,14 @@ def test_a_number_that_was_given_to_another_process_is_never_signalled() -> None
 def test_a_pause_begins_before_the_processes_are_listed(tmp_path: Path) -> None:
     listed_since: list[float] = []
 
-    class Slow(Processes):
-        def __bool__(self) -> bool:
-            return True
-
+    class Slow(Seat):
         def find(self) -> bool:
             listed_since.append(time.monotonic())
             time.sleep(0.05)
             return False
 
-    seat = Seat(Slow(tuple, lambda pid: None), tmp_path / turns.FILE)
+    seat = Slow(tuple, lambda pid: None, tmp_path / turns.FILE)
+    seat._held = {os.getpid(): -1}  # no descriptor of any process, so that no signal arrives
     real, before = time.monotonic(), seat.clock()
     seat.pause()
     assert seat.clock() <= before + listed_since[0] - real
@@ -301,7 +299,7 @@ def test_a_pause_begins_before_the_processes_are_listed(tmp_path: Path) -> None:
 def test_what_has_ended_is_not_stopped(tmp_path: Path) -> None:
     """Its numbers may be those of other processes."""
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        seat = Seat(Processes(lambda: [stranger.pid], lambda pid: None), tmp_path / turns.FILE)
+        seat = Seat(lambda: [stranger.pid], lambda pid: None, tmp_path / turns.FILE)
         seat.close()
         seat.pause()
         assert seat.paused_at is None
