@@ -120,12 +120,11 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
         say = partial(console(stderr=arguments.json).print, soft_wrap=True)
         return opened.enter_context(SharedStudy(folder, made, database, given, say))
     from harness.study.folder import Study
+    from harness.study.results import RecordedStudy
 
     study = opened.enter_context(Study(folder))
-    if study.kept_in is not None:
-        raise UserError(
-            f"{folder}: this study is kept in {study.kept_in}: add --storage, or take another --results DIR"
-        )
+    if kept_in := RecordedStudy(folder).manifest.get("storage"):
+        raise UserError(f"{folder}: this study is kept in {kept_in}: add --storage, or take another --results DIR")
     return study
 
 
@@ -198,11 +197,12 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
 
 def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Console", *, ended: bool) -> None:
     """Write what is made from the complete records: tables, ``best.yaml``, the report and asv's history."""
+    from harness.measure.record import write_tables
     from harness.report import terminal
     from harness.report.page.write import film
     from harness.report.studies import ReportedStudy
 
-    study.write_tables()
+    write_tables(study.folder, study.records.records)
     terminal.write_best(made, study)
     reported = ReportedStudy(study.folder)
     terminal.show_measured(reported, out)

@@ -28,7 +28,6 @@ from harness.measure.record import (
     now,
     set_bad_lines_aside,
     write_atomic,
-    write_tables,
 )
 from harness.measure.stop import StopSignal
 from harness.predict.plan import Plan
@@ -156,15 +155,6 @@ class Study:
             "runs": [*runs, run],
         } | ({"storage": self.storage} if self.storage else {}) | ({"name": name} if name else {})  # fmt: skip
         write_atomic(path, json.dumps(manifest, indent=2) + "\n")
-
-    @property
-    def kept_in(self) -> str | None:
-        """The database that keeps this study, by the manifest; None: its files do."""
-        return RecordedStudy(self.folder).manifest.get("storage")
-
-    def write_tables(self) -> None:
-        """Write ``trials.csv`` and ``curves.csv``."""
-        write_tables(self.folder, self.records.records)
 
     @property
     def trials(self) -> int:
