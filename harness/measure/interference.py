@@ -59,11 +59,6 @@ class Reading:
         """Cores' worth of CPU time that the trial may have."""
         return len(self.cores) if self.quota is None else min(float(len(self.cores)), self.quota)
 
-    @property
-    def may_be_taken(self) -> float:
-        """Cores that others may take without disturbing."""
-        return min(TAKEN_CORES, TAKEN_FRACTION * self.usable)
-
 
 @dataclass(frozen=True)
 class Interference:
@@ -112,23 +107,23 @@ def between(before: Reading | None, after: Reading | None) -> Interference:
     """The interference between two readings."""
     if before is None or after is None:
         return Interference()
-    seconds = after.at - before.at
+    seconds, usable = after.at - before.at, before.usable
+    limit = min(TAKEN_CORES, TAKEN_FRACTION * usable)
     throttled = math.nan
     if before.throttled is not None and after.throttled is not None:
         throttled = after.throttled - before.throttled
     if before.cores != after.cores or before.quota != after.quota:
-        text = f"the usable cores changed from {before.usable:g} to {after.usable:g}"
-        changed = max(len(before.cores ^ after.cores), abs(before.usable - after.usable))
-        return Interference(math.nan, throttled, text, 1 + changed / before.may_be_taken)
+        text = f"the usable cores changed from {usable:g} to {after.usable:g}"
+        changed = max(len(before.cores ^ after.cores), abs(usable - after.usable))
+        return Interference(math.nan, throttled, text, 1 + changed / limit)
     if seconds < SHORTEST_SECONDS:
         return Interference(throttled_seconds=throttled)
-    usable, own = before.usable, (after.own - before.own) / seconds
+    own = (after.own - before.own) / seconds
     stolen = max(0.0, after.stolen - before.stolen) / seconds
     idle = max(0.0, after.idle - before.idle) / seconds
     others = max(0.0, len(before.cores) - idle - stolen - own)
     # A quota below the number of cores leaves some to others for nothing: they take only what the trial could have had.
     taken = min(usable, max(0.0, others - (len(before.cores) - usable)))
-    limit = before.may_be_taken
     disturbance = max(taken, stolen) / limit
     problems = []
     if taken > limit:

@@ -230,8 +230,8 @@ class _Repeat:
                 progress = message["progress"]
                 reason = self._job.on_progress(progress)
                 if reason is not None:
-                    known = {name: kind for name, kind in PRUNED_RESULT.items() if progress[name] is not None}
-                    result = {name: kind(progress[name]) for name, kind in known.items()}
+                    kinds = PRUNED_RESULT.items()
+                    result = {name: kind(progress[name]) for name, kind in kinds if progress[name] is not None}
                     self._said = self.outcome = Outcome("pruned", error=reason, result=result)
                 self.steady |= bool(progress["measuring"])
             elif message["event"] == "result":

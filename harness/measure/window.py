@@ -98,7 +98,12 @@ class Window:
             for name in FRACTIONS:
                 # the collector counts by whole rollouts: one may reach over the window; NaN, not known, stays NaN
                 window[name] = min(window[name], 1.0)
-            half_ratio = self._half_ratio()
+            half_ratio, times, env_steps = math.nan, self._times, self._env_steps
+            middle = bisect.bisect_left(times, (times[0] + times[-1]) / 2)
+            if 0 < middle < len(times) - 1:  # otherwise an iteration is about as long as the window
+                before = (env_steps[middle] - env_steps[0]) / (times[middle] - times[0])
+                after = (env_steps[-1] - env_steps[middle]) / (times[-1] - times[middle])
+                half_ratio = after / before if before > 0 else math.nan
             # nor is one steady that has no halves to compare
             window |= {
                 "steady_seconds": seconds,
@@ -121,13 +126,3 @@ class Window:
             "return_at_budget": self._return_at_budget,
             "seconds_to_return": self._seconds_to_return,
         }
-
-    def _half_ratio(self) -> float:
-        """Throughput after the middle over that before; NaN where an iteration is about as long as the window."""
-        times, env_steps = self._times, self._env_steps
-        middle = bisect.bisect_left(times, (times[0] + times[-1]) / 2)
-        if not 0 < middle < len(times) - 1:
-            return math.nan
-        before = (env_steps[middle] - env_steps[0]) / (times[middle] - times[0])
-        after = (env_steps[-1] - env_steps[middle]) / (times[-1] - times[middle])
-        return after / before if before > 0 else math.nan
