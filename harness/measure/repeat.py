@@ -99,7 +99,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         if time.monotonic() >= next_report or opened or not more:
             next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars()) | {"measuring": window.first is not None}
-            curve.write(json.dumps(scalars) + "\n")  # first: the answer to the report may be our end
+            curve.write(json.dumps(scalars) + "\n")  # before the report, whose answer may end this process
             report({"event": "progress", "progress": scalars})
         return more
 
@@ -110,7 +110,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
             spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
             return_at=spec.return_at, target_return=spec.target_return,
         )  # fmt: skip
-        # by lines: what was reported is there however the repeat ends
+        # buffered by lines: what was reported is in the file however the repeat ends
         with (folder / "curve.jsonl").open("w", encoding="utf-8", buffering=1) as curve:
             keeping: dict[str, Any] = {} if spec.judge is None else {"keep_seconds": spec.judge["every_seconds"]}
             trainer.run(

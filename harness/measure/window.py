@@ -89,7 +89,7 @@ class Window:
             RuntimeError: training ended before there was a window, and before a budget was used up.
         """
         first, end = self.first, self.last
-        # what needs a window is not known without one; nor can a window be unsteady that was not there
+        # without a window these are not known, and nothing was unsteady
         window = dict.fromkeys(RATES, math.nan) | {"steady_seconds": 0.0, "half_ratio": math.nan, "unsteady": False}
         if first is not None and end is not None and end.wall_seconds > first.wall_seconds:
             seconds = end.wall_seconds - first.wall_seconds
@@ -104,7 +104,7 @@ class Window:
                 before = (env_steps[middle] - env_steps[0]) / (times[middle] - times[0])
                 after = (env_steps[-1] - env_steps[middle]) / (times[-1] - times[middle])
                 half_ratio = after / before if before > 0 else math.nan
-            # nor is one steady that has no halves to compare
+            # a window without halves to compare does not count as steady
             window |= {
                 "steady_seconds": seconds,
                 "half_ratio": half_ratio,

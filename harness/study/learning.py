@@ -62,7 +62,7 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
 def _seen(
     base: tuple[float, ...], own: tuple[float, ...], margin: float, level: float, spread: float | None
 ) -> NonInferiority:
-    """Kept, as whoever ranks trials asks for it."""
+    """Cached, because every ranking of trials asks for it."""
     return non_inferiority([(base, own)], margin, level=level, spread=spread)
 
 

@@ -50,7 +50,7 @@ from harness.trainers.trainer import threads_text
 from unilab.settings import SettingsError
 
 PATIENCE = 3.0
-"""times as long as it should take may a repeat take that learns"""
+"""a repeat that learns may take so many times as long as it should"""
 
 
 class Display(Protocol):
@@ -79,9 +79,9 @@ class Sweep:
     prediction: Prediction | None = None
     """what is predicted; None: nothing"""
     began: float = field(default_factory=time.monotonic)
-    """when the wait of the user began, whose end is ``limits.minutes`` later; of the monotonic clock"""
+    """monotonic time at which the user began to wait; the run ends ``limits.minutes`` later"""
     missing: Counter[str] = field(default_factory=Counter)
-    """what there was no time for, by what it is called"""
+    """how much there was no time for, by the name that people read"""
     ending: str = ""
     """what another trial would have been expected to bring"""
 
@@ -275,11 +275,11 @@ class Sweep:
         self._begun.remove(trial.number)
 
     def _searched(self, number: int) -> list[Record]:
-        """What the sampler knows of a trial; the second look comes after it."""
+        """The records of a trial that the sampler knows: those before the second look."""
         return [record for record in self.study.of_trial(number, "search") if not record.second_look]
 
     def _tell(self, frozen: FrozenTrial) -> None:
-        """A crash may have come between the parts of this before."""
+        """Tell Optuna how a trial ended; a crash may have cut this short before."""
         told = Told.of(self.plan.suite, self._searched(frozen.number))
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
         for key, value in told.constraints.items():
@@ -320,7 +320,8 @@ class Sweep:
                 return
 
     def _learning(self, trial: int, count: int) -> Iterator[Work]:
-        """So many seeds of a trial and of the baseline, in turns: whatever ends a run leaves as many of both."""
+        """Train seeds of a trial and of the baseline, one of each after the other: whatever ends a run leaves as many
+        of both."""
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         recorded = {(r.trial, r.repeat) for r in self.study.records.records if r.phase == "learning"}
         for one in [(side, seed) for seed in seeds for side in (BASELINE, trial) if (side, seed) not in recorded]:
@@ -411,7 +412,7 @@ class Sweep:
         )  # fmt: skip
 
     def _attempts(self, repeat: Record) -> list[Record]:
-        """All at a repeat that there are."""
+        """All recorded attempts at a repeat."""
         return [record for record in self.study.records.records if key_of(record)[:3] == key_of(repeat)[:3]]
 
     def _repeat(self, *repeats: Record) -> Work:
@@ -453,7 +454,7 @@ class Sweep:
         return records
 
     def _job(self, record: Record) -> Job:
-        """It shows its progress, and ends a trial that falls behind."""
+        """The job that measures a record: it shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         fit, _ = self.plan.possible(record.params, self.engine.available())
         limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
@@ -494,7 +495,7 @@ class Sweep:
         return f"trial {record.trial} ({record.trial + 1} of {self.plan.trials}){repeat}{again}{expected}"
 
     def _explain(self, record: Record) -> None:
-        """Add what is known of why it is as it is to a record that is safe already."""
+        """Add prediction and verdict to a record that is already on disk."""
         explained = record
         if self.prediction is not None:
             explained = self.prediction.complete(record, self.study.records.records, over=self._over)
@@ -503,7 +504,7 @@ class Sweep:
         self.display.finished(explained)
 
     def _explain_again(self) -> None:
-        """Bring verdicts up to what the whole search has measured: none proposes what was found to be slower."""
+        """Judge all records again by what the whole search has measured: no verdict proposes what was slower."""
         known = [] if self.prediction is None else list(self.study.records.records)
         for record in known:
             assert self.prediction is not None
