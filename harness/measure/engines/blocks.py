@@ -68,7 +68,8 @@ class Engine(Protocol):
         """Block until the jobs of a work have ended, or there is room for another work (None).
 
         Raises:
-            Stopped: a signal came; what runs is ended by ``close``, or is gone.
+            Stopped: a signal came; leaving the engine ends what runs.
+            whatever ``on_progress`` of a job raises.
         """
 
 

@@ -88,12 +88,6 @@ class LocalEngine:
             self._started[work] = jobs
 
     def wait(self) -> tuple[int, list[Outcome]]:
-        """Wait until all repeats of a work have ended: its number and how they did.
-
-        Raises:
-            Stopped: a signal came.
-            whatever ``on_progress`` raises.
-        """
         if self._execute is not None:
             work = next(iter(self._started))
             jobs = self._started.pop(work)
