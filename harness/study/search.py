@@ -22,17 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.measure.engines.blocks import Attempt, Engine, Work, carry_out, measured, until_calm
 from harness.measure.process import Job
-from harness.measure.record import (
-    FIRST_SEED,
-    SECOND_LOOK,
-    Phase,
-    Record,
-    State,
-    attempts_that_count,
-    key_of,
-    median,
-    now,
-)
+from harness.measure.record import FIRST_SEED, SECOND_LOOK, Phase, Record, attempts_that_count, key_of, median, now
 from harness.measure.stop import StopSignal
 from harness.predict.bottleneck import explain
 from harness.predict.next_trial import NextTrial, Tried, next_trial
@@ -254,10 +244,8 @@ class Sweep:
         try:
             done = self._searched(trial.number)
             if reason is not None and not done:
-                state: State = "infeasible" if problem is None else "failed"
-                record = dataclasses.replace(
-                    self._planned(trial.number, 0, "search", params), state=state, error=reason
-                )
+                planned = self._planned(trial.number, 0, "search", params)
+                record = dataclasses.replace(planned, state="infeasible" if problem is None else "failed", error=reason)
                 self.study.records.append(record)
                 self._explain(record)
             elif reason is None and all(record.state != "infeasible" for record in done):

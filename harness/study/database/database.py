@@ -19,22 +19,9 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import optuna
+import sqlalchemy as sa
 from optuna.storages import RDBStorage
-from sqlalchemy import (
-    Column,
-    Engine,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    event,
-    inspect,
-    make_url,
-)
+from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -68,40 +55,40 @@ PSYCOPG = {
 }  # fmt: skip
 """a server that is gone without a word is noticed within 30 s"""
 
-METADATA = MetaData()
-STUDIES = Table(
+METADATA = sa.MetaData()
+STUDIES = sa.Table(
     "unilab_studies",
     METADATA,
-    Column("study", String(512), primary_key=True),
-    Column("hardware", String(64), nullable=False),
-    Column("machine", String(255), nullable=False),
-    Column("options", String(255), nullable=False),
+    sa.Column("study", sa.String(512), primary_key=True),
+    sa.Column("hardware", sa.String(64), nullable=False),
+    sa.Column("machine", sa.String(255), nullable=False),
+    sa.Column("options", sa.String(255), nullable=False),
 )
-RECORDS = Table(
+RECORDS = sa.Table(
     "unilab_records",
     METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("study", String(512), nullable=False),
-    Column("trial", Integer, nullable=False),
-    Column("phase", String(16), nullable=False),
-    Column("repeat", Integer, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("driver", String(64), nullable=False),
-    Column("record", Text, nullable=False),
-    Column("curve", LargeBinary(LONGEST_BLOB)),
-    UniqueConstraint("study", "trial", "phase", "repeat", "attempt"),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("study", sa.String(512), nullable=False),
+    sa.Column("trial", sa.Integer, nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("repeat", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("driver", sa.String(64), nullable=False),
+    sa.Column("record", sa.Text, nullable=False),
+    sa.Column("curve", sa.LargeBinary(LONGEST_BLOB)),
+    sa.UniqueConstraint("study", "trial", "phase", "repeat", "attempt"),
 )
-LEASES = Table(
+LEASES = sa.Table(
     "unilab_leases",
     METADATA,
-    Column("study", String(512), primary_key=True),
-    Column("what", String(128), primary_key=True),
-    Column("driver", String(64), nullable=False),
-    Column("holder", String(255), nullable=False),
-    Column("host", String(128), nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("started", String(32), nullable=False),
-    Column("beat", Integer, nullable=False),
+    sa.Column("study", sa.String(512), primary_key=True),
+    sa.Column("what", sa.String(128), primary_key=True),
+    sa.Column("driver", sa.String(64), nullable=False),
+    sa.Column("holder", sa.String(255), nullable=False),
+    sa.Column("host", sa.String(128), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started", sa.String(32), nullable=False),
+    sa.Column("beat", sa.Integer, nullable=False),
 )
 
 
@@ -153,7 +140,7 @@ class Database:
                 f"cannot be used: {self.explain(error)}; is the server running, and are address, user, password and "
                 "database right? Nothing was started"
             ) from None
-        self.engine: Engine = self.storage.engine
+        self.engine: sa.Engine = self.storage.engine
         event.listen(self.engine, "do_connect", self._connect)
         event.listen(self.engine, "handle_error", self._note)
 
@@ -163,7 +150,7 @@ class Database:
     def _open(self, url: str) -> RDBStorage:
         """Make the tables that are missing, and touch none of another version of Optuna."""
         try:
-            parsed = make_url(url)
+            parsed = sa.make_url(url)
         except (ArgumentError, ValueError):
             raise self._refused(
                 "not a database URL; expected one such as postgresql+psycopg://user@host/database or sqlite:///study.db"
@@ -177,7 +164,7 @@ class Database:
                 raise self._refused(f"there is no folder {Path(parsed.database).parent}")
         options = {"connect_args": _connect_options(parsed), "pool_pre_ping": True}
         try:
-            looking = create_engine(parsed, poolclass=NullPool, **options)
+            looking = sa.create_engine(parsed, poolclass=NullPool, **options)
         except NoSuchModuleError:
             raise self._refused(
                 f"no database is called {parsed.drivername!r}; expected one such as postgresql+psycopg, mysql+pymysql "
@@ -189,12 +176,12 @@ class Database:
                 remedy = "pip install -e '.[postgresql]' in this project's checkout"
             problem = f"the package {error.name} is missing, which talks to this database: {remedy}"
             raise self._refused(problem) from None
-        inspect(looking).get_table_names()  # what does not work at all is told at once
+        sa.inspect(looking).get_table_names()  # what does not work at all is told at once
         deadline = time.monotonic() + CREATE_SECONDS
         while True:
             version = None
             try:
-                tables = {"studies", "version_info", "alembic_version"} & set(inspect(looking).get_table_names())
+                tables = {"studies", "version_info", "alembic_version"} & set(sa.inspect(looking).get_table_names())
                 if "alembic_version" in tables:
                     with looking.connect() as connection:
                         version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
@@ -266,7 +253,7 @@ class Database:
 def _secrets(url: str) -> list[str]:
     """What is secret in a URL, in the forms in which it may turn up in messages of others."""
     try:
-        parsed = make_url(url)
+        parsed = sa.make_url(url)
     except (ArgumentError, ValueError):
         return [url]
     query = parsed.normalized_query
