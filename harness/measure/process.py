@@ -146,11 +146,7 @@ class Repeats:
 
 
 class _Repeat:
-    """A repeat and its guard, in a process group of their own.
-
-    Args:
-        others: those that it takes turns with and that were started before.
-    """
+    """A repeat and its guard, in a process group of their own; the ``others`` that it takes turns with began before."""
 
     def __init__(self, job: Job, stop: StopSignal, others: Sequence["_Repeat"]) -> None:
         self.folder = Path(job.spec.folder)

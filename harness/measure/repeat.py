@@ -72,8 +72,7 @@ class TrialSpec:
 def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> bool:
     """Run a trainer until the steady window is full; True when a result was reported, False when an error was.
 
-    Args:
-        report: is called with ``{"event": "progress" | "result" | "error", ...}``.
+    ``report`` is called with ``{"event": "progress" | "result" | "error", ...}``.
     """
     folder = Path(spec.folder)
     folder.mkdir(parents=True, exist_ok=True)

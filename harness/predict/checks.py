@@ -312,11 +312,7 @@ def try_environment(
     """A few steps of an environment that is not ours, so that its mistakes are found before anything is started; or of
     a robot, whose model may be missing.
 
-    Args:
-        groups: settings, by where in the document they stand.
-
-    Returns:
-        Warnings: what may be intended, or a mistake.
+    ``groups`` are settings, by where in the document they stand. Returns warnings: what may be intended, or a mistake.
 
     Raises:
         InputError: its code does not do what is asked of it, or this trainer cannot train in it.

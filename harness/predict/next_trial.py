@@ -42,10 +42,7 @@ def expected_trials(tried: int, gain: float) -> int:
     """How many trials a search will have when it ends, if each one halves the gain that is expected of the next.
 
     In 26 searches on paper each gain was about 0.4 of the one before; 22 ended after ``TRIED`` trials, one after 14.
-
-    Args:
-        tried: trials before the newest.
-        gain: that was expected of the newest; NaN: not known.
+    ``gain`` was expected of the newest trial (NaN: not known), before which ``tried`` were there.
     """
     halvings = math.log2(max(UNKNOWN_GAIN if math.isnan(gain) else gain, WORTH) / WORTH)
     return max(TRIED, tried + 1 + math.floor(halvings))

@@ -39,9 +39,8 @@ def models_of(folder: Path) -> list[Path]:
 def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     """Refuse a folder that cannot be written, or that holds what another run learned.
 
-    Args:
-        resume: the checkpoint, or the folder with one, that the run goes on from: it may be replaced.
-        overwrite: anything may.
+    What the run goes on from, the checkpoint ``resume`` or the folder with one, may be replaced; with ``overwrite``
+    anything may.
 
     Raises:
         InputError: saying what else to do.
@@ -87,15 +86,10 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 class RunFolder:
-    """What ``train`` keeps of a run.
-
-    Args:
-        folder: is made if it is not there.
-        content: of ``config.yaml``.
-        overwrite: TensorBoard's files of an earlier run go.
+    """What ``train`` keeps of a run; with ``overwrite`` TensorBoard's files of an earlier run go.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, content: dict[str, Any], *, overwrite: bool) -> None:

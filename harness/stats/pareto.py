@@ -7,9 +7,8 @@ from typing import Any
 def pareto_front(scores: Mapping[int, Sequence[Any]]) -> list[int]:
     """Keys of what no other one beats, in their order.
 
-    Args:
-        scores: as many numbers of each, or tuples of numbers, none NaN; higher is better in each place. What is nowhere
-            worse than another and somewhere better beats it.
+    Scores are as many numbers of each, or tuples of numbers, none NaN; higher is better in each place. What is nowhere
+    worse than another and somewhere better beats it.
     """
     different = {tuple(own) for own in scores.values()}
     best = {

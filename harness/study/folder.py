@@ -93,10 +93,8 @@ def delete(folder: Path) -> tuple[int, int]:
 class Study:
     """A study's folder, opened by one process; a second one gets ``StudyLocked``. The lock ends with its process.
 
-    The methods from ``turn`` on let a search agree with other drivers; here there are none.
-
-    Args:
-        folder: ``results/<suite>/<study id>``, made when it is not there.
+    The methods from ``turn`` on let a search agree with other drivers; here there are none. The ``folder``,
+    ``results/<suite>/<study id>``, is made when it is not there.
     """
 
     storage: str | None = None

@@ -85,9 +85,7 @@ class Place:
     def begin(self, spec: TrialSpec, limits: RepeatLimits, working_folder: str, environment: dict[str, str]) -> str:
         """Start the repeat; the id of the node.
 
-        Args:
-            spec: its paths are the driver's.
-            environment: what the driver's has of thread counts and of Python's path.
+        Paths are the driver's, and so is the ``environment``: thread counts and Python's path.
         """
         import ray
 

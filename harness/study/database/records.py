@@ -33,11 +33,7 @@ KEY = ("trial", "phase", "repeat", "attempt")
 
 
 class SharedRecords(RecordFile):
-    """``records`` is as of the last ``refresh``, ``own`` what this driver added of it.
-
-    Args:
-        folder: of the study, for the copy.
-    """
+    """``records`` is as of the last ``refresh``, ``own`` what this driver added of it; ``folder`` has the copy."""
 
     def __init__(self, engine: Engine, study: str, leases: Leases, folder: Path) -> None:
         super().__init__(folder / "trials.jsonl")
