@@ -8,7 +8,7 @@ thread, that of ``carry_out``.
 import itertools
 import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,27 +36,24 @@ class Engine(Protocol):
         ended = engine.wait()
     """
 
-    @property
-    def in_turns(self) -> bool:
-        """Whether several jobs can be alive in one place and take turns; otherwise they are given one at a time."""
+    machine: str
+    """name of the machine that it measures on, as in records"""
+    in_turns: bool = False
+    """several jobs can be alive in one place and take turns; otherwise they are given one at a time"""
+    alone: bool = True
+    """a repeat has the machine that it runs on to itself"""
 
     @property
     def places(self) -> int:
         """Number of works that run side by side when nobody else uses the machine."""
 
-    @property
-    def machine(self) -> str:
-        """Name of the machine that it measures on, as in records."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether a repeat has the machine that it runs on to itself."""
-
     def available(self) -> "MemoryAvailable | None":
-        """Memory that a repeat may take; None: what this machine has at the moment."""
+        """Memory that a repeat may take; None: what this machine has at the moment, as other programs come and go."""
+        return None
 
     def alone_here(self) -> AbstractContextManager[None]:
         """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
+        return nullcontext()
 
     def has_room(self) -> bool:
         """Whether another work may begin now; always while none runs."""

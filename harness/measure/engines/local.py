@@ -3,19 +3,19 @@
 import math
 import selectors
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from harness.measure import interleaving
+from harness.measure.engines.blocks import Engine
 from harness.measure.process import Job, OnProgress, Outcome, RepeatLimits, Repeats
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from unilab.machine.devices import core_sets
 
 
-class LocalEngine:
-    """See ``harness.measure.engines.blocks.Engine``. Use as a context manager: its end ends what runs.
+class LocalEngine(Engine):
+    """Use as a context manager: its end ends what runs.
 
     Repeats that take turns are started one after the other; each stands still once it is warm. Then they run in a
     circle, so that all have equally many pauses: each pause costs a cold cache. Where the first and the last are of one
@@ -28,8 +28,6 @@ class LocalEngine:
         cores: that a repeat has to itself; as many works run side by side as there are such sets. None: one at a time,
             on all cores.
     """
-
-    alone = True
 
     def __init__(
         self,
@@ -65,12 +63,6 @@ class LocalEngine:
     @property
     def places(self) -> int:
         return len(self._sets)
-
-    def available(self) -> None:
-        """Judged anew for each configuration: other programs come and go."""
-
-    def alone_here(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def has_room(self) -> bool:
         return len(self._place_of) < self.places

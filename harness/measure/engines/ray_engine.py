@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from harness.measure.engines.blocks import Engine
 from harness.measure.engines.cluster import NODE_LABEL, Cluster, Node, last_line
 from harness.measure.engines.node import Ended, Place
 from harness.measure.process import Job, Outcome
@@ -52,21 +53,19 @@ Reply = tuple[int, Any, Any]
 """work, the place that was asked (a lost one may answer late) and its answer"""
 
 
-class RayEngine:
-    """See ``harness.measure.engines.blocks.Engine``. Use as a context manager: its end ends what runs.
+class RayEngine(Engine):
+    """Use as a context manager: its end ends what runs.
 
     Args:
         share_nodes: repeats share nodes, as their CPUs, GPUs and memory allow.
         say: is told of lost nodes.
     """
 
-    in_turns = False
-
     def __init__(
         self, cluster: Cluster, stop: StopSignal, *, share_nodes: bool = False, say: Callable[[str], None] = print
     ) -> None:
         self._cluster, self._stop, self._say = cluster, stop, say
-        self.alone = not share_nodes
+        self.machine, self.alone = cluster.machine, not share_nodes
         self._running: dict[int, _Running] = {}
         self._homes: dict[int, Node] = {}
         """where each work had its latest place: its next job goes there too"""
@@ -92,10 +91,6 @@ class RayEngine:
     @property
     def places(self) -> int:
         return len(self._nodes)
-
-    @property
-    def machine(self) -> str:
-        return self._cluster.machine
 
     def available(self) -> MemoryAvailable:
         return self._cluster.available()
