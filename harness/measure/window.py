@@ -52,7 +52,6 @@ class Window:
         self.last: Progress | None = None
         self._return_at = {BUDGETS[kind]: budget for kind, budget in (return_at or {}).items()}
         self._target_return = math.nan if target_return is None else target_return
-        self._return_at_budget = math.nan
         self._ended_at: Progress | None = None
         """where ``return_at`` was used up"""
         self._seconds_to_return = math.nan
@@ -76,7 +75,6 @@ class Window:
             return self.first is None or progress.wall_seconds - self.first.wall_seconds < self.seconds
         if all(getattr(progress, counter) < budget for counter, budget in self._return_at.items()):
             return True
-        self._return_at_budget = progress.episode_return
         self._ended_at = progress
         return False
 
@@ -123,6 +121,6 @@ class Window:
             "policy_lag_mean": end.policy_lag_mean,
             "dropped_rollouts": end.dropped_rollouts,
             "env_steps": end.env_steps,
-            "return_at_budget": self._return_at_budget,
+            "return_at_budget": math.nan if self._ended_at is None else self._ended_at.episode_return,
             "seconds_to_return": self._seconds_to_return,
         }
