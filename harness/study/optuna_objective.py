@@ -108,8 +108,7 @@ class SuiteObjective:
                 watch = pruners[-1] if is_return and repeat == 0 else lambda progress: None
                 record = dataclasses.replace(
                     planned, repeat=repeat, attempt=attempt, seed=self.plan.first_seed(params) + repeat,
-                    started_at=now(),
-                    log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
+                    started_at=now(), log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
                 )  # fmt: skip
                 spec = self.plan.spec(params, record.seed, Path(record.log))
                 records.append(execute(spec, self.plan.limits(fit), stop, watch).added_to(record))

@@ -37,7 +37,6 @@ from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
 from harness.suite.text import percent_text
 from harness.trainers.trainer import threads_text
-from unilab.settings import SettingsError
 
 PATIENCE = 3.0
 """a repeat that learns may take so many times as long as it should"""
@@ -375,7 +374,7 @@ class Sweep:
     def _planned(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any]) -> Record:
         """What is known of a repeat before it is measured."""
         plan, study = self.plan, self.study
-        fit, _ = plan.possible(params, self.engine.available())
+        fit, problem = plan.possible(params, self.engine.available())
         identity, confirm = plan.space.identity, plan.suite.confirm
         asked = {
             "confirm": confirm and confirm.repeats,
@@ -383,10 +382,6 @@ class Sweep:
         }
         own = identity({name: value for name, value in params.items() if name in plan.space.dimensions})
         pinned = (name for name, pinned in plan.pinned.items() if identity(plan.effective(pinned)) == own)
-        try:
-            threads = threads_text(plan.trainer, plan.settings(params))
-        except SettingsError:  # such a trial is recorded as failed
-            threads = ""
         return Record(
             study=plan.study_id, trial=trial, repeat=repeat, state="failed", phase=phase,
             baseline=trial == BASELINE or plan.is_baseline(params),
@@ -394,7 +389,8 @@ class Sweep:
             budget_host_bytes=fit.host_bytes, budget_shm_bytes=fit.shm_bytes,
             budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
-            machine=self.engine.machine, threads=threads, shared=not self.engine.alone,
+            machine=self.engine.machine, shared=not self.engine.alone,
+            threads="" if problem else threads_text(plan.trainer, plan.settings(params)),
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
             expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
         )  # fmt: skip
