@@ -39,10 +39,6 @@ from unilab.errors import UserError
 JOURNAL = "optuna.journal"
 
 
-class StudyLocked(UserError, RuntimeError):
-    """Another harness process works on this study."""
-
-
 class TakenOver(RuntimeError):
     """Another driver of a shared study took over what this one was working on."""
 
@@ -51,7 +47,7 @@ def lock(folder: Path, kind: int = fcntl.LOCK_EX) -> IO[str]:
     """Hold a study's folder until the file that is returned is closed, or this process ends.
 
     Raises:
-        StudyLocked: another process works on it; the error says which.
+        UserError: another process works on it; the error says which.
     """
     file = (folder / "lock").open("a+", encoding="utf-8")
     try:
@@ -60,7 +56,7 @@ def lock(folder: Path, kind: int = fcntl.LOCK_EX) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise StudyLocked(f"{folder}: {holder} works on this study; wait for its end or stop it") from None
+        raise UserError(f"{folder}: {holder} works on this study; wait for its end or stop it") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {os.uname().nodename}, since {now()}")
     file.flush()
@@ -74,7 +70,7 @@ def delete(folder: Path) -> tuple[int, int]:
         How many files there were, and how many bytes.
 
     Raises:
-        StudyLocked: another process works on it.
+        UserError: another process works on it.
         RecordError: this is no folder that a run made, or it cannot be deleted.
     """
     if not any((folder / name).is_file() for name in ("trials.jsonl", "manifest.json")):
@@ -91,7 +87,7 @@ def delete(folder: Path) -> tuple[int, int]:
 
 
 class Study:
-    """A study's folder, opened by one process; a second one gets ``StudyLocked``. The lock ends with its process.
+    """A study's folder, opened by one process; a second one gets a ``UserError``. The lock ends with its process.
 
     The methods from ``turn`` on let a search agree with other drivers; here there are none. The ``folder``,
     ``results/<suite>/<study id>``, is made when it is not there.

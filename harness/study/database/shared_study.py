@@ -46,7 +46,7 @@ class SharedStudy(Study):
 
     Raises:
         StorageError: the study was begun on other hardware, or with other options.
-        StudyLocked: a run without a database works in this folder.
+        UserError: a run without a database works in this folder.
         RecordError: the folder has records of another study.
     """
 

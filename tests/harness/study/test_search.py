@@ -22,11 +22,12 @@ from harness.report.finding import conclude
 from harness.report.studies import Trial
 from harness.report.terminal import write_best
 from harness.study.best_trials import ranking
-from harness.study.folder import JOURNAL, Study, StudyLocked
+from harness.study.folder import JOURNAL, Study
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
 from harness.suite.text import settings_text
 from harness.trainers.rounds import Lever
+from unilab.errors import UserError
 
 
 class Quiet:
@@ -393,7 +394,7 @@ def test_a_signal_before_a_repeat_leaves_the_study_resumable(make_plan, tmp_path
 
 def test_one_process_holds_a_study(make_plan, tmp_path) -> None:
     folder = make_plan().folder(tmp_path)
-    with Study(folder), pytest.raises(StudyLocked, match=r"process \d+ on .* works on this study"):
+    with Study(folder), pytest.raises(UserError, match=r"process \d+ on .* works on this study"):
         Study(folder)
     with Study(folder):
         pass
