@@ -62,10 +62,6 @@ class Ended:
     """what it left in its folder, by path relative to that"""
 
 
-Reports = tuple[list[dict[str, Any]], Ended | None]
-"""what has been heard of a repeat since the last time: lines of progress, and the end"""
-
-
 class Place:
     """A Ray actor that holds a part of a node, or all of it, and runs one repeat there.
 
@@ -97,8 +93,8 @@ class Place:
         self._thread.start()
         return ray.get_runtime_context().get_node_id()
 
-    def reports(self, reason: str | None) -> Reports:
-        """Wait for news; a ``reason`` ends the repeat as pruned."""
+    def reports(self, reason: str | None) -> tuple[list[dict[str, Any]], Ended | None]:
+        """Wait for news: lines of progress since the last time, and the end. A ``reason`` ends the repeat as pruned."""
         self._reason = reason or self._reason
         progress: list[dict[str, Any]] = []
         while True:

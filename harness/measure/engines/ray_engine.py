@@ -49,10 +49,6 @@ class _Running:
     """None until the place has been granted"""
 
 
-Reply = tuple[int, Any, Any]
-"""work, the place that was asked (a lost one may answer late) and its answer"""
-
-
 class RayEngine(Engine):
     """Use as a context manager: its end ends what runs.
 
@@ -69,7 +65,8 @@ class RayEngine(Engine):
         self._running: dict[int, _Running] = {}
         self._homes: dict[int, Node] = {}
         """where each work had its latest place: its next job goes there too"""
-        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[tuple[int, Any, Any]] = queue.SimpleQueue()
+        """work, the place that was asked (a lost one may answer late) and its answer"""
         self._wake_reader, self._wake_writer = os.pipe()  # never closed: Ray's threads may answer late
         self._nodes = list(cluster.nodes)
         """those that are alive, as far as is known"""
@@ -208,7 +205,7 @@ class RayEngine(Engine):
 
         ref.future().add_done_callback(answered)
 
-    def _next_reply(self) -> Reply:
+    def _next_reply(self) -> tuple[int, Any, Any]:
         """Wait for one.
 
         Raises:
