@@ -372,11 +372,8 @@ class RecordFile:
         self.path = path
         self.set_aside = set_bad_lines_aside(path)
         self.records = read_records(path)
-
-    @property
-    def own(self) -> list[Record]:
-        """The records that this driver added: all of them in a study in files, where nobody else adds any."""
-        return self.records
+        self.own = self.records
+        """those that this driver added: all of them in a study in files, where nobody else adds any"""
 
     def append(self, record: Record) -> None:
         """On disk when this returns.

@@ -37,17 +37,13 @@ class SharedRecords(RecordFile):
 
     def __init__(self, engine: Engine, study: str, leases: Leases, folder: Path) -> None:
         super().__init__(folder / "trials.jsonl")
-        self._own: list[Record] = []
+        self.own: list[Record] = []
         self._engine = engine
         self._study = study
         self._leases = leases
         self._folder = folder
         self._with_curve: set[int] = set()
         """rows whose curve is in the folder"""
-
-    @property
-    def own(self) -> list[Record]:
-        return self._own
 
     def append(self, record: Record) -> None:
         """In the database when this returns, and in the folder's copy.
@@ -102,7 +98,7 @@ class SharedRecords(RecordFile):
                     self._restore_curve(record, connection.scalar(select(columns.curve).where(columns.id == row.id)))
                     self._with_curve.add(row.id)
         # as before where the database fails meanwhile
-        self.records[:], self._own[:] = records, own
+        self.records[:], self.own[:] = records, own
         text = "".join(_text(record) + "\n" for record in self.records)
         # a driver with the same folder may have written what it knew, which was less
         if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
