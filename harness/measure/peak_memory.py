@@ -42,7 +42,6 @@ class MemorySample:
     """the part of ``host`` that lies in /dev/shm"""
     device: int = 0
     """accelerator memory; 0 when nvidia-smi is absent"""
-    processes: int = 0
 
 
 class PeakMemory:
@@ -110,7 +109,7 @@ class PeakMemory:
                     busy = [percent for (percent,) in query("gpu", "utilization.gpu")]
                     self._device_busy += [int(one) / 100 for one in busy if len(busy) == 1 and one.isdigit()]
                 self._next_device = time.monotonic() + DEVICE_INTERVAL
-            sample = MemorySample(host, shm, sum(self._device_used[pid] for pid in pids), len(pids))
+            sample = MemorySample(host, shm, sum(self._device_used[pid] for pid in pids))
             self.peak = MemorySample(*map(max, dataclasses.astuple(self.peak), dataclasses.astuple(sample)))
             self.samples += 1
             self.cost_seconds += time.thread_time() - started
