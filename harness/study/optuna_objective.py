@@ -116,7 +116,7 @@ class SuiteObjective:
                     break
             (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)
             # not before: a trial takes one value for a part of the budget, the first
-            for percent, value in pruners[counted.attempt].checks.values.items():
+            for percent, value in pruners[counted.attempt].values.items():
                 trial.report(value, percent)
             if records[-1].state == "pruned":
                 break

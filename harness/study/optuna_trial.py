@@ -13,7 +13,7 @@ without the interruption.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,42 +74,33 @@ class Told:
         return cls(TrialState.COMPLETE, list(values.values()), constraints, reason)
 
 
-@dataclass
-class Checks:
-    """The returns of one repeat at the parts of its budget where it is looked at, in percent.
+def part_of(suite: Suite, pruner: Pruner, progress: Progress) -> int | None:
+    """The part of its budget, in percent, whose return a line of a curve may be; None: of no part.
 
-    The value of a part is the first number from there on, before the next part.
+    The return of a part is the first one from there on, before the next part.
     """
-
-    suite: Suite
-    pruner: Pruner
-    values: dict[int, float] = field(default_factory=dict)
-
-    def add(self, progress: Progress) -> bool:
-        """Take in the next line of a curve; True when it gave a part its value."""
-        measure, value, seconds = self.suite.measure, progress["episode_return"], float(progress["wall_seconds"])
-        if measure.return_at is None:
-            used = seconds / (measure.warmup_seconds + measure.steady_seconds)
-        elif measure.return_at.seconds is not None:
-            used = seconds / measure.return_at.seconds
-        else:
-            used = float(progress["env_steps"]) / (measure.return_at.env_steps or math.inf)
-        percent = round(100 * self.pruner.interval_fraction)
-        part = int(100 * used) // percent * percent
-        if value is None or math.isnan(value) or not 0 < part < 100 or part in self.values:
-            return False
-        self.values[part] = value
-        return True
+    measure, value, seconds = suite.measure, progress["episode_return"], float(progress["wall_seconds"])
+    if measure.return_at is None:
+        used = seconds / (measure.warmup_seconds + measure.steady_seconds)
+    elif measure.return_at.seconds is not None:
+        used = seconds / measure.return_at.seconds
+    else:
+        used = float(progress["env_steps"]) / (measure.return_at.env_steps or math.inf)
+    percent = round(100 * pruner.interval_fraction)
+    part = int(100 * used) // percent * percent
+    return None if value is None or math.isnan(value) or not 0 < part < 100 else part
 
 
 def checks_of(suite: Suite, curve: Path) -> dict[int, float]:
-    """What a repeat's ``curve.jsonl`` has at the parts of the budget; empty without a pruner or without the file."""
+    """The returns that a repeat's ``curve.jsonl`` has at the parts of the budget; empty without a pruner."""
+    values: dict[int, float] = {}
     if suite.pruner is None:
-        return {}
-    checks = Checks(suite, suite.pruner)
+        return values
     for reading in read_curve(curve):
-        checks.add(reading)
-    return checks.values
+        part = part_of(suite, suite.pruner, reading)
+        if part is not None:
+            values.setdefault(part, reading["episode_return"])
+    return values
 
 
 class CurvePruner:
@@ -121,8 +112,9 @@ class CurvePruner:
     """
 
     def __init__(self, suite: Suite, pruner: Pruner, study: optuna.Study, number: int | None = None) -> None:
-        self.checks = Checks(suite, pruner)
-        self._percentile = pruner.percentile
+        self.values: dict[int, float] = {}
+        """returns at the parts of the budget, in percent"""
+        self._suite, self._pruner = suite, pruner
         self._study = study
         self._number = number
         self._rule: BasePruner = study.pruner
@@ -135,9 +127,11 @@ class CurvePruner:
 
     def __call__(self, progress: Progress) -> str | None:
         """The reason why the trial should end now; None where it should not."""
-        if not self.checks.add(progress):
+        part = part_of(self._suite, self._pruner, progress)
+        if part is None or part in self.values:
             return None
-        values, running, why = self.checks.values, create_trial(state=TrialState.RUNNING), ""
+        self.values[part] = progress["episode_return"]
+        values, running, why = self.values, create_trial(state=TrialState.RUNNING), ""
         if self._number is not None:
             running = self._study.get_trials()[self._number]
         running.intermediate_values = dict(values)
@@ -145,6 +139,6 @@ class CurvePruner:
             return None
         if self._number is None:
             completed = len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-            why = f"is below percentile {self._percentile:g} of {completed} completed trials "
+            why = f"is below percentile {self._pruner.percentile:g} of {completed} completed trials "
         best, percent = max(values.values()), max(values)
         return f"pruned at {progress['env_steps']:,.0f} env steps: return {best:,.1f} {why}at {percent} % of the budget"

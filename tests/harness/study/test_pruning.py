@@ -19,7 +19,7 @@ from harness.measure.record import Record
 from harness.measure.repeat import TrialSpec, run_repeat
 from harness.measure.stop import StopSignal
 from harness.study.folder import JOURNAL, Study
-from harness.study.optuna_trial import Checks, CurvePruner, checks_of
+from harness.study.optuna_trial import CurvePruner, checks_of, part_of
 from harness.suite.schema import Measure, Objective, Pruner, Suite
 from tests.harness.study.test_search import Crash, Executed, sweep
 
@@ -66,26 +66,20 @@ def line(seconds: float, value: float | None, env_steps: int = 0) -> dict:
     return {"wall_seconds": seconds, "episode_return": value, "env_steps": float(env_steps)}
 
 
-def test_a_part_of_the_budget_has_the_first_number_that_comes() -> None:
-    checks = Checks(SUITE, Pruner(interval_fraction=0.2))
-    assert not checks.add(line(19.9, 1.0))
-    assert not checks.add(line(20.0, None)) and not checks.add(line(21.0, math.nan))
-    assert checks.add(line(30.0, 2.0))
-    assert not checks.add(line(39.0, 3.0))
-    assert checks.add(line(85.0, 4.0))
-    assert not checks.add(line(100.0, 5.0))
-    assert checks.values == {20: 2.0, 80: 4.0}
+def test_a_part_of_the_budget_has_the_first_number_that_comes(tmp_path: Path) -> None:
+    curve = ((19.9, 1.0), (20.0, None), (21.0, math.nan), (30.0, 2.0), (39.0, 3.0), (85.0, 4.0), (100.0, 5.0))
+    (tmp_path / "curve.jsonl").write_text("".join(json.dumps(line(*one)) + "\n" for one in curve))
+    suite = dataclasses.replace(SUITE, pruner=Pruner(interval_fraction=0.2))
+    assert checks_of(suite, tmp_path / "curve.jsonl") == {20: 2.0, 80: 4.0}
 
 
 @given(st.lists(st.floats(0, 150), max_size=60), st.sampled_from([0.01, 0.07, 0.1, 0.25, 0.5]))
 def test_checks_are_whole_intervals_within_the_budget(seconds: list[float], interval: float) -> None:
-    checks = Checks(SUITE, Pruner(interval_fraction=interval))
-    for index, second in enumerate(sorted(seconds)):
-        checks.add(line(second, float(index)))
-    assert all(0 < part < 100 and part % round(100 * interval) == 0 for part in checks.values)
-    assert list(checks.values) == sorted(checks.values)
-    for part, value in checks.values.items():
-        assert part <= sorted(seconds)[int(value)] < part + round(100 * interval) + 1e-9
+    parts = [part_of(SUITE, Pruner(interval_fraction=interval), line(second, 1.0)) for second in sorted(seconds)]
+    known = [part for part in parts if part is not None]
+    assert all(0 < part < 100 and part % round(100 * interval) == 0 for part in known) and known == sorted(known)
+    for part, second in zip(parts, sorted(seconds), strict=True):
+        assert part is None or part <= second < part + round(100 * interval) + 1e-9
 
 
 def completed(*values: float) -> optuna.Study:
