@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from harness.measure.record import FIRST_SEED, Record, attempts_that_count
-from harness.stats.inference import LEVEL, AsWell, Interval, NonInferiority, non_inferiority
+from harness.stats.inference import LEVEL, AsWell, Interval, non_inferiority
 from harness.study.confirmation import BASELINE
 from harness.suite.schema import Suite
+
+_compared = cache(non_inferiority)
+"""every ranking of trials asks for it"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
         why = f"{failed} of its {asked.seeds} seeds failed, {base_failed} of the baseline's"
         return replace(found, why=why, verdict="worse" if failed > base_failed else "cannot tell")
     try:
-        seen = _seen(base_points, points, asked.margin, found.level, asked.spread)
+        seen = _compared(((base_points, points),), asked.margin, level=found.level, spread=asked.spread)
     except ValueError:
         return replace(found, why="the baseline's mean return is not above 0, so that no part of it can be named")
     bounded = seen.interval if all(map(math.isfinite, seen.interval)) else None
@@ -56,14 +59,6 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
         found, value=seen.value, interval=bounded, verdict=seen.verdict,
         why="" if bounded else f"{asked.seeds} seeds a side are too few to tell",
     )  # fmt: skip
-
-
-@cache
-def _seen(
-    base: tuple[float, ...], own: tuple[float, ...], margin: float, level: float, spread: float | None
-) -> NonInferiority:
-    """Cached, because every ranking of trials asks for it."""
-    return non_inferiority([(base, own)], margin, level=level, spread=spread)
 
 
 def refused(records: Sequence[Record], suite: Suite) -> frozenset[int]:
