@@ -62,7 +62,7 @@ def next_trial(plan: Plan, ranking: Sequence[Candidate], tried: Sequence[Tried])
         searched = {name: value for name, value in one.params.items() if name in space.dimensions}
         if one.fits:
             rates[space.identity(searched)] = getattr(one.rates, objective.metric)
-    known = {space.identity(params): value for params, value in tried}
+    known = {space.identity(params) for params, _ in tried}
     open_ = [
         params
         for params in plan.configurations
