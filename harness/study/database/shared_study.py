@@ -111,9 +111,9 @@ class SharedStudy(Study):
 
     def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
         """The study in Optuna's tables, named ``<suite>/<study id>``."""
-        with suppress(optuna.exceptions.DuplicatedStudyError):
-            optuna.create_study(storage=self._database.storage, study_name=self._name, directions=list(directions))
-        return optuna.load_study(storage=self._database.storage, study_name=self._name)
+        return optuna.create_study(
+            storage=self._database.storage, study_name=self._name, directions=list(directions), load_if_exists=True
+        )
 
     def strangers(self) -> list[str]:
         machines = {record.machine for record in self.records.records}
