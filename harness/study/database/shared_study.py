@@ -51,6 +51,7 @@ class SharedStudy(Study):
     """
 
     lock_kind = fcntl.LOCK_SH
+    records: SharedRecords
 
     def __init__(
         self, folder: Path, plan: Plan, database: Database, options: str = "", say: Callable[[str], None] = print
@@ -66,7 +67,7 @@ class SharedStudy(Study):
             self._leases.take(self._searching)
             self._join(options)
             super().__init__(folder)
-            self._shared.adopt()
+            self.records.adopt()
         except BaseException:
             self._leave()
             raise
@@ -106,8 +107,7 @@ class SharedStudy(Study):
             )
 
     def _open_records(self) -> SharedRecords:
-        self._shared = SharedRecords(self._database.engine, self._name, self._leases, self.folder)
-        return self._shared
+        return SharedRecords(self._database.engine, self._name, self._leases, self.folder)
 
     def open_optuna(self, directions: Sequence[Any]) -> optuna.Study:
         """The study in Optuna's tables, named ``<suite>/<study id>``."""
@@ -124,7 +124,7 @@ class SharedStudy(Study):
         self._database.stop = stop
         self._wait_for(TURN, stop)
         try:
-            self._shared.refresh()
+            self.records.refresh()
             yield
         finally:
             self._leases.release(TURN)
@@ -167,10 +167,10 @@ class SharedStudy(Study):
         mine = self._left
         while not mine:
             self._wait_for(CONFIRMATION, stop, "which confirms")
-            self._shared.refresh()
+            self.records.refresh()
             yield
             mine = self._leases.release(CONFIRMATION)
-        self._shared.refresh()
+        self.records.refresh()
 
     def _wait_for(self, what: str, stop: StopSignal, why: str = "") -> None:
         said = not why
