@@ -209,8 +209,6 @@ class Record:
                 raise ValueError(f"{name} is {value!r}")
             if value is None and known[name].type is float:
                 values[name] = math.nan
-        if "trial" not in values or "repeat" not in values:
-            raise ValueError("a record needs the numbers of its trial and repeat")
         if not re.fullmatch(r"[0-9a-f]*", values.get("commit", "")):
             raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")
         if not inside(values.get("log", "")):

@@ -25,13 +25,9 @@ class StopSignal:
         """process groups to take along"""
         self.at_once: set[Callable[[], None]] = set()
         """to be called before, by the signal handler"""
-        self._read, self._write = os.pipe()
+        self.fd, self._write = os.pipe()
+        """the first is readable from the first signal on, for selectors"""
         self._previous: dict[int, Any] = {}
-
-    @property
-    def fd(self) -> int:
-        """Readable from the first signal on, for selectors."""
-        return self._read
 
     def check(self) -> None:
         """Raises ``Stopped`` after a signal."""
@@ -46,7 +42,7 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        os.close(self._read)
+        os.close(self.fd)
         os.close(self._write)
 
     def ask(self, signum: int) -> None:

@@ -194,8 +194,8 @@ def run(
 
 def exit_code(summary: Summary) -> int:
     """0, or 128 + the signal's number when one ended the training."""
-    known = {member.name: int(member) for member in signal.Signals}
-    return 128 + known[summary.stopped_by] if summary.stopped_by in known else 0
+    by = summary.stopped_by
+    return 128 + signal.Signals[by] if by in signal.Signals.__members__ else 0
 
 
 def describe(summary: Summary, folder: Path) -> str:
