@@ -345,7 +345,7 @@ class Sweep:
         """Repeats (trial, number) of trials that have records: a block in turns where it can be, else in order."""
         repeats = [self._planned(trial, number, phase, self.study.params(trial)) for trial, number in numbers]
         try:
-            if phase == "confirm" and self._fit_together(repeats):
+            if phase == "confirm" and self._can_take_turns(repeats):
                 yield from self._repeat(*repeats)
                 return
             for repeat in repeats:
@@ -357,7 +357,7 @@ class Sweep:
         except TakenOver:
             pass  # another driver, which saw no sign of this one any more, finishes it
 
-    def _fit_together(self, repeats: Sequence[Record]) -> bool:
+    def _can_take_turns(self, repeats: Sequence[Record]) -> bool:
         """Whether they can take turns: measured for their speed, by trainers that can be stopped, within the memory.
 
         Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
