@@ -68,10 +68,25 @@ class RecordedStudy:
         """
         import pandas as pd
 
-        frame = pd.DataFrame(read_curve(self.folder / record.log / "curve.jsonl"))
+        path = self.folder / record.log / "curve.jsonl"
+        if record.log and path.exists():
+            frame = pd.DataFrame(read_curve(path))
+        else:
+            kept = self._kept_curves
+            frame = kept[(kept["trial"] == record.trial) & (kept["repeat"] == record.repeat)]
         frame = frame.reindex(columns=CURVE_COLUMNS).apply(pd.to_numeric, errors="coerce")
         frame = frame.replace([math.inf, -math.inf], math.nan).dropna(subset=CURVE_COLUMNS[:2])
         return frame.sort_values("wall_seconds")
+
+    @cached_property
+    def _kept_curves(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        columns = ["trial", "repeat", *CURVE_COLUMNS]
+        path = self.folder / "curves.csv"
+        there = path.exists() and path.stat().st_size
+        frame = pd.read_csv(path, usecols=lambda name: name in columns) if there else pd.DataFrame()
+        return frame.reindex(columns=columns)
 
     @property
     def name(self) -> str:
