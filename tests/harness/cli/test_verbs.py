@@ -385,11 +385,11 @@ def test_check_env_says_what_is_wrong(capsys) -> None:
 
 @pytest.mark.parametrize("verb", ["validate", "plan", "run", "train"])
 def test_an_environment_is_tried_before_anything_is_started(tmp_path, capsys, verb: str) -> None:
-    text = "trainer: sac\nenv: tests.envs.mistaken:FewNumbers\n" + ("" if verb == "train" else "name: a\n")
+    text = "trainer: sac\nenv: tests.envs.mistaken:RewardAlone\n" + ("" if verb == "train" else "name: a\n")
     (tmp_path / "c.yaml").write_text(text)
     out = {"train": ["--out", str(tmp_path / "out")], "validate": []}.get(verb, ["--results", str(tmp_path / "out")])
     assert cli.main([verb, str(tmp_path / "c.yaml"), *out]) == 1
-    assert "c.yaml:2: env: FewNumbers: observe() returned an array of shape (2, 1)" in capsys.readouterr().err
+    assert "c.yaml:2: env: RewardAlone: evaluate() returned an array of shape (2,)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
