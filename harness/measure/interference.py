@@ -82,7 +82,8 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
     the others, which stand still during its turns. What a stranger takes at any time disturbs all of them.
     """
     trial, cores = trial_processes(os.getpgid(0), *groups), set[int]()
-    for pid in trial | {0}:  # 0: this one
+    guards = {os.getpgid(0), *groups}  # which lead the groups and wait: they may use cores that are not the trial's
+    for pid in trial - guards | {0}:  # 0: this one
         with suppress(ProcessLookupError):  # ended since it was listed
             cores |= os.sched_getaffinity(pid)
     times = _core_times(root / "proc/stat")

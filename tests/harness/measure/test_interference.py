@@ -114,6 +114,16 @@ def test_idle_and_stolen_time_are_those_of_the_cores_that_may_be_used(tmp_path: 
     assert contention.read(tmp_path / "nowhere") is None
 
 
+def test_a_guard_may_use_cores_that_are_not_the_trials(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(contention, "trial_processes", lambda *_: {7, 8})
+    monkeypatch.setattr(os, "getpgid", lambda _: 7)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1} if pid == 7 else {0}, raising=False)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu0 1 1 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1 1 1\n")
+    reading = contention.read(tmp_path)
+    assert reading is not None and reading.cores == {0}
+
+
 def test_threads_that_could_have_run_and_waited_for_a_core(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(contention, "trial_processes", lambda *_: {7, 8})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
