@@ -4,6 +4,11 @@
 arXiv:2505.22642) and FastSAC (Seo et al. 2025, arXiv:2512.01996), with the values of their authors' implementations.
 Those have a range of values for each task. Here the range is one for all tasks, because the rewards are scaled to it,
 as in SimbaV2 (Lee et al. 2025, arXiv:2502.15280).
+
+The values were compared with FastSAC's in amazon-far/holosoma at 76a52b5 (``config_values/algo.py``), FastTD3's in
+younggyoseo/FastTD3 at 070415e (``fast_td3/hyperparams.py``), and SimbaV2's in its authors' code as it stands in
+pkicki/SimbaV2 at 5237aaf (``configs/agent/simbaV2.yaml``). FastSAC averages its critics for the actor, and each critic
+has a target of its own; here the target is their average, too.
 """
 
 from collections.abc import Mapping
