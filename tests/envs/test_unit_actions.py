@@ -1,6 +1,7 @@
 """Actions in [-1, 1] for environments with other bounds."""
 
 import numpy as np
+import pytest
 
 from tests.envs.contract import check_vec_env
 from unilab.envs import VecEnv, make
@@ -25,3 +26,10 @@ def test_actions_are_scaled_to_the_bounds_of_the_environment() -> None:
         expected = env.step(actions * 2).obs.copy()
         np.testing.assert_array_equal(unit.step(actions).obs, expected)
         np.testing.assert_array_equal(unit.obs, expected)
+
+
+def test_unbounded_actions_are_refused() -> None:
+    env = make("tests.algos.appo.counting_env:CountingEnv", 2, env_cfg_override={})
+    env.action_high = np.array([np.inf], np.float32)
+    with pytest.raises(ValueError, match="give the environment's actions bounds"):
+        UnitActions(env)
