@@ -16,6 +16,7 @@ from unilab.distributed import WorkerError
 from unilab.envs import EnvDims
 from unilab.ipc import SharedFlag
 from unilab.run.checkpoint import load_checkpoint
+from unilab.run.seeding import derive_seed
 from unilab.settings import SettingsError, parse
 
 __all__ = ["nothing_left"]
@@ -67,14 +68,14 @@ def test_episodes_are_counted_with_the_environments_own_rewards(tmp_path):
 
 
 class Measuring(CountingEnv):
-    """Has a number for each of its instances' seeds, and more than there is room for."""
+    """Its numbers: the last digits of its seed, one that is NaN, and more than there is room for."""
 
     def reset(self, seed=None):
         self.seed = seed
         return super().reset(seed)
 
     def metrics(self):
-        return {"odd": float(self.seed % 2), "nan": math.nan} | {f"much more {n:04}": 1.0 for n in range(1000)}
+        return {"digits": float(self.seed % 1000), "nan": math.nan} | {f"much more {n:04}": 1.0 for n in range(1000)}
 
 
 @pytest.mark.parametrize("kind", HERE)
@@ -82,7 +83,9 @@ def test_the_environments_own_numbers_are_those_of_all_workers(kind):
     seen = []
     env = f"{__name__}:Measuring"
     learn("sac", 2, env=env, on_iteration=lambda p: seen.append(p.metrics) or True, **workers(kind))
-    assert seen[-1]["odd"] in (0.0, 0.5, 1.0) and math.isnan(seen[-1]["nan"])
+    digits = [derive_seed(0, f"worker {worker}") % 1000 for worker in range(2)]
+    assert digits[0] != digits[1]
+    assert seen[-1]["digits"] == sum(digits) / 2 and math.isnan(seen[-1]["nan"])
     assert seen[-1]["much more 0099"] == 1.0 and "much more 0999" not in seen[-1]
 
 
