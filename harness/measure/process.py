@@ -156,6 +156,8 @@ class _Repeat:
         """it is warm, and its window has begun"""
         self.measured = False
         """it needs no more turns"""
+        self._window_ended = False
+        """policies may be played afterwards, which uses no GPU"""
         self._job, self._stop, self._log = job, stop, self.folder / "stderr.log"
         self._said: Outcome | None = None
         self._exceeded: int | None = None
@@ -196,7 +198,7 @@ class _Repeat:
         self._memory = PeakMemory(
             self.id, limit=job.limits.host_bytes, on_exceed=self._out_of_memory,
             stands=lambda: self.seat.paused_at is not None,
-            measuring=lambda: self.steady and not self.measured,
+            measuring=lambda: self.steady and not self._window_ended and not self.measured,
         )  # fmt: skip
         self._deadline = self.seat.clock() + job.limits.timeout_seconds
         self._progress_deadline = self.seat.clock() + job.limits.progress_timeout_seconds
@@ -230,6 +232,8 @@ class _Repeat:
                     result = {name: kind(progress[name]) for name, kind in kinds if progress[name] is not None}
                     self._said = self.outcome = Outcome("pruned", error=reason, result=result)
                 self.steady |= bool(progress["measuring"])
+            elif message["event"] == "window_ended":
+                self._window_ended = True
             elif message["event"] == "result":
                 result = {name: math.nan if value is None else value for name, value in message["result"].items()}
                 self._said = Outcome("complete", result=result)

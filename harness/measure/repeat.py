@@ -72,7 +72,7 @@ class TrialSpec:
 def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> bool:
     """Run a trainer until the steady window is full; True when a result was reported, False when an error was.
 
-    ``report`` is called with ``{"event": "progress" | "result" | "error", ...}``.
+    ``report`` is called with ``{"event": "progress" | "window_ended" | "result" | "error", ...}``.
     """
     folder = Path(spec.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +84,10 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
     def read() -> interference.Reading | None:
         return interference.read(groups=pauses.groups if pauses else ())
 
+    def window_ended() -> interference.Interference:
+        report({"event": "window_ended"})
+        return interference.between(before, read())
+
     def on_progress(progress: Progress) -> bool:
         nonlocal before, found, next_report
         if pauses is not None:
@@ -94,7 +98,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         if opened:
             before = read()
         if not more:
-            found = interference.between(before, read())
+            found = window_ended()
         if time.monotonic() >= next_report or opened or not more:
             next_report = time.monotonic() + REPORT_SECONDS
             scalars = _finite(progress.scalars()) | {"measuring": window.first is not None}
@@ -115,7 +119,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
             trainer.run(
                 spec.settings, on_progress, log_dir=folder, max_iterations=UNLIMITED, save_interval=0, **keeping
             )
-        found = found or interference.between(before, read())  # the trainer may end by itself
+        found = found or window_ended()  # the trainer may end by itself
         result = window.result() | dataclasses.asdict(found) | {"load_average": load_average}
         if spec.cores is not None:  # the harness counted all of the machine
             result["threads"] = trainers.threads_text(trainer, spec.settings)

@@ -1,16 +1,20 @@
+import dataclasses
 import json
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness.measure import peak_memory
 from harness.measure.engines.local import execute
 from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
+from tests.harness.fake_trainer import FakeTrainer
 from unilab.distributed import WorkerError
 from unilab.ipc import CollectorError
 
@@ -60,6 +64,53 @@ def test_a_good_repeat_is_measured_in_a_process_of_its_own(tmp_path) -> None:
     assert outcome.result["peak_host_bytes"] > 2**20
     assert outcome.result["wall_seconds"] > 0
     assert pid_of(tmp_path) != os.getpid() and not psutil.pid_exists(pid_of(tmp_path))
+
+
+class Playing(FakeTrainer):
+    """The GPU works while it trains and stands idle while it plays; both last until the driver was asked."""
+
+    def run(self, settings, on_progress, *, log_dir, **options):
+        def training(progress):
+            if progress.iteration == 20:  # in the middle of the window
+                wait_for_questions(log_dir.parent, "gpu", 2)
+            return on_progress(progress)
+
+        return super().run(settings, training, log_dir=log_dir, **options)
+
+    def evaluate(self, settings, log_dir, episodes):
+        wait_for_questions(log_dir.parent, "compute", 2)  # the parent knows by now that the window has ended
+        (log_dir.parent / "idle").touch()
+        wait_for_questions(log_dir.parent, "compute", 3)
+        return 0.0
+
+
+def wait_for_questions(folder: Path, kind: str, count: int) -> None:
+    """Until nvidia-smi was asked so many more."""
+    asked, deadline = folder / "asked", time.monotonic() + 60
+    before = asked.read_text().count(kind)
+    while asked.read_text().count(kind) < before + count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_idle_gpu_counts_in_the_window_alone(tmp_path, monkeypatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"""#!/bin/sh
+cd {tmp_path}
+echo "$1" >> asked
+case $1 in
+  *gpu=*) if [ -e idle ]; then echo 0; else echo 80; fi;;
+  *) read -r pid speed < started && echo "$pid, 300";;
+esac
+""")
+    tool.chmod(0o755)
+    (tmp_path / "asked").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(peak_memory, "DEVICE_INTERVAL", 0.0)
+    playing = dataclasses.replace(spec(tmp_path), trainer=f"{__name__}:Playing", evaluate=1)
+    outcome = run(playing, RepeatLimits(120, 120))
+    assert outcome.state == "complete", outcome.error
+    assert outcome.result["device_busy_fraction"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
