@@ -39,12 +39,23 @@ class Drawing(nn.Linear):
         return super().forward(rows) + torch.randn(rows.shape[0], 1)
 
 
+class Rounding(nn.Linear):
+    """It computes with numbers for which ONNX Runtime has no multiplication on a CPU."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (rows.bfloat16() @ self.weight.T.bfloat16()).float()
+
+
 def branching(obs_dim: int, output_dim: int) -> nn.Module:
     return Branching(obs_dim, output_dim)
 
 
 def drawing(obs_dim: int, output_dim: int) -> nn.Module:
     return Drawing(obs_dim, output_dim)
+
+
+def rounding(obs_dim: int, output_dim: int) -> nn.Module:
+    return Rounding(obs_dim, output_dim)
 
 
 @pytest.fixture
@@ -140,7 +151,11 @@ def test_a_robots_file_says_what_the_robot_needs(checkpoint, tmp_path, name):
 
 @pytest.mark.parametrize(
     ("network", "problem"),
-    [("branching", "cannot be exported: "), ("drawing", "does not compute what PyTorch does: ")],
+    [
+        ("branching", "cannot be exported: "),
+        ("drawing", "does not compute what PyTorch does: "),
+        ("rounding", "ONNX Runtime .* cannot run the file: "),
+    ],
 )
 def test_a_network_that_does_not_fit_into_a_file_is_refused(checkpoint, tmp_path, network, problem):
     source = checkpoint("appo", "InvertedPendulum", f"{HERE}:{network}")

@@ -140,17 +140,23 @@ def _check(policy: Policy, path: Path, observations: FloatArray) -> float:
     """How far the file's actions are from PyTorch's: the largest difference, as a part of 1 + the action's root mean
     square; or where actions are discrete the part of the choices that differ."""
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+    failures = (  # their only base is Exception
+        errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException,
+    )  # fmt: skip
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     batches = (observations, observations[:1])  # as many as there are, and one, as a robot has it
     expected = np.concatenate([policy(rows) for rows in batches])
     try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         found = np.concatenate([session.run(["actions"], {"obs": rows})[0] for rows in batches])
-    except RuntimeException as error:
-        raise ExportError(f"ONNX Runtime cannot run the file: {error}. {REMEDY}") from error
+    except failures as error:
+        raise ExportError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run the file: {error}. {REMEDY}, or install a newer "
+            "onnxruntime"
+        ) from error
     if policy.num_actions:
         difference, most = float((found != expected).mean()), MOST_OTHER_CHOICES
     else:
