@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
     update = verbs.add_parser("update", help="the update alone, beside plain PyTorch")
     update.add_argument("--batch-size", type=int, default=8192)
-    update.add_argument("--device", default="cpu", help="of both: cpu, cuda, mps")
+    update.add_argument("--device", default="cpu", help="of both: cpu or cuda")
     update.add_argument("--plain-threads", type=_numbers, default=[1, 2], metavar="N,...", help="the best of these")
     add_options(update)
     update.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours, JSON value")

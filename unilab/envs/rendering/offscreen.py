@@ -2,7 +2,6 @@
 
 import ctypes.util
 import os
-import sys
 
 from unilab.errors import UserError
 
@@ -21,7 +20,7 @@ def choose() -> None:
         RenderingError: there is none, or not the one that is set.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if not sys.platform.startswith("linux") or wanted == "glfw":
+    if wanted == "glfw":
         return
     if wanted and wanted not in LIBRARIES:
         raise RenderingError(f"MUJOCO_GL={wanted}: MuJoCo draws with {', '.join(LIBRARIES)} or glfw; unset it")

@@ -1,7 +1,6 @@
 """MuJoCo's viewer, on an environment that is being stepped."""
 
 import os
-import sys
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,7 @@ class Window:
     """
 
     def __init__(self) -> None:
-        if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             raise RenderingError("there is no display for a window here (DISPLAY is not set); write a video instead")
         self._viewer: Any = None
 
