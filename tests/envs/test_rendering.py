@@ -2,9 +2,10 @@
 
 import ctypes.util
 import os
+import resource
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import mujoco
@@ -19,6 +20,7 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.envs import make
 from unilab.envs.rendering import offscreen
 from unilab.envs.rendering.offscreen import RenderingError
+from unilab.envs.rendering.video import Video
 from unilab.envs.rendering.window import Window
 from unilab.run.checkpoint import save_checkpoint
 from unilab.run.loop import plain
@@ -65,6 +67,39 @@ def test_a_video_shows_the_first_four_environments(tmp_path):
     quarters = [frames[0][y : y + 360, x : x + 480] for y in (0, 360) for x in (0, 480)]
     assert all(quarter.std() > 10 for quarter in quarters), "something is to be seen in each"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.pt", "out.mp4"]
+
+
+@contextmanager
+def full_disk():
+    """No file grows beyond 100 bytes, which is the header of a video."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("frames", [3, 60], ids=["nothing-written", "begun"])
+@pytest.mark.parametrize("full", [False, True], ids=["room", "full"])
+@pytest.mark.parametrize("fails", [False, True], ids=["good", "error"])
+def test_a_video_has_its_name_if_it_is_whole_and_the_first_error_is_told(no_gl, tmp_path, frames, full, fails):
+    no_gl.setenv("MUJOCO_GL", "glfw")
+    pictures = mock.Mock(size=(16, 16), draw=lambda: np.full((16, 16, 3), 128, np.uint8))
+    no_gl.setattr("unilab.envs.rendering.pictures.Pictures", lambda env: pictures)
+    told = nullcontext()
+    if fails:
+        told = pytest.raises(ValueError, match="the first error")
+    elif full:
+        told = pytest.raises(RenderingError, match=r"out\.mp4: cannot be written: .*File too large")
+    disk = full_disk() if full else nullcontext()
+    with make("InvertedPendulum", 1, seed=0) as env, disk, told, Video(tmp_path / "out.mp4") as video:
+        for _ in range(frames):
+            video(env)
+        if fails:
+            raise ValueError("the first error")
+    pictures.close.assert_called_once_with()
+    assert [path.name for path in tmp_path.iterdir()] == ([] if fails or full else ["out.mp4"])
 
 
 @pytest.mark.parametrize("name", tried(VELOCITY)[:1])

@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -60,10 +62,11 @@ class Video:
         self._every = math.ceil(1 / (MOST_FRAMES * self._dt) - 1e-6)
         pictures = Pictures(env)
         try:
-            self._file = av.open(str(self._unfinished), "w", format="mp4")
-        except OSError as error:
+            with self._writing():
+                self._file = av.open(str(self._unfinished), "w", format="mp4")
+        except RenderingError:
             pictures.close()
-            raise RenderingError(f"{self.path}: cannot be written: {error}") from error
+            raise
         self._pictures = pictures
         rate = Fraction(1 / (self._every * self._dt)).limit_denominator(1000)
         self._stream: Any = self._file.add_stream("libx264", rate=rate)
@@ -72,8 +75,18 @@ class Video:
         return pictures
 
     def _encode(self, frame: Any) -> None:
-        for packet in self._stream.encode(frame):
-            self._file.mux(packet)
+        with self._writing():
+            for packet in self._stream.encode(frame):
+                self._file.mux(packet)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            raise RenderingError(f"{self.path}: cannot be written: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +96,15 @@ class Video:
     ) -> None:
         if self._pictures is None:
             return
-        self._pictures.close()
-        if kind is None:
-            self._encode(None)  # what the encoder still holds
-        self._file.close()
-        if kind is None:
-            self._unfinished.replace(self.path)
-        else:
-            self._unfinished.unlink()
+        try:
+            with self._writing():
+                with closing(self._file), closing(self._pictures):
+                    if error is None:
+                        self._encode(None)  # what the encoder still holds
+                if error is None:
+                    self._unfinished.replace(self.path)
+        except RenderingError:
+            if error is None:  # otherwise that one is told, which came first
+                raise
+        finally:
+            self._unfinished.unlink(missing_ok=True)  # there is none before the first frame is encoded
