@@ -23,11 +23,10 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
     """Workers that take turns in this process; always in step.
 
     An order is carried out by ``collect_rollouts()``, with the weights of the moment of the order. Nothing ever waits
-    to be collected, so ``queue_size`` bounds nothing.
+    to be collected.
     """
 
     runs_freely: ClassVar[bool] = False
-    _room = 0  # each works when this process lets it
 
     def _open(self) -> None:
         self._members = [_Local(index) for index in range(self.n_workers)]

@@ -90,7 +90,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
 
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
-        self._room = self.queue_size
         self._version, self._weights = 0, None
         self._connection = RayConnection(self.ray_address)
         self._ray = self._connection.ray
@@ -127,9 +126,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
             member.report_due = Deadline(min(_REPORT_SECONDS, self.hang_seconds / 2))
 
     def _order(self, member: _Member, count: int) -> None:
-        """Have a call under way for each rollout that is ordered, as far as they may wait here."""
-        wanted = min(self.queue_size, member.owed if self.in_step else self.queue_size)
-        for _ in range(len(member.arrived) + len(member.calls), wanted):
+        for _ in range(count):
             member.calls.append(self._call(member, member.expected + len(member.calls)))
 
     def _call(self, member: _Member, sequence: int) -> Any:
@@ -182,7 +179,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
                 logger.warning("worker %d lost its place before it started, and gets another: %s", member.index, error)
                 self._end(member)
                 self._launch(member)
-                self._order(member, 0)
+                self._order(member, member.ordered - member.waiting)
         else:
             member.has_started, member.unreachable = True, None
             return answer
@@ -191,7 +188,6 @@ class RayWorkers(SupervisedWorkers[_Member]):
     def _take(self, member: _Member) -> None:
         self._store(member.arrived.pop(0))
         member.waiting = len(member.arrived)
-        self._order(member, 0)
 
     def _kill(self, member: _Member, patience: float) -> None:
         what = f"It made no env step in {patience:g} s."
