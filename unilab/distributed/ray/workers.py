@@ -1,14 +1,15 @@
 """Workers that are Ray actors, on this machine or on many."""
 
+import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from unilab.distributed.ray.actor import RolloutActor
-from unilab.distributed.ray.connection import RayConnection
+from unilab.distributed.ray.connection import connect
 from unilab.distributed.rollout import Rollout
 from unilab.distributed.supervision import LOOK_SECONDS, Fault, Member, SupervisedWorkers
 from unilab.ipc import SharedFlag
@@ -65,7 +66,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
     repeated if it failed and may not have been carried out.
 
     Args:
-        ray_address: of the cluster, as for ``RayConnection``. If this process is connected already, that is used, and
+        ray_address: of the cluster, as for ``connect``. If this process is connected already, that is used, and
             left connected by ``stop()``.
         worker_resources: what Ray sets aside for each worker, by its names, such as ``{"CPU": 4, "my_resource": 1}``;
             CPU is 1 by default. It limits nobody: the environment's own threads are to fit in.
@@ -84,15 +85,15 @@ class RayWorkers(SupervisedWorkers[_Member]):
     ) -> None:
         self.ray_address = ray_address
         self.worker_resources = {"CPU": 1.0, **(worker_resources or {})}
-        self._connection: RayConnection | None = None
+        self._disconnect: Callable[[], object] | None = None
         self._members = []
         super().__init__(*args, **kwargs)
 
     def _open(self) -> None:
         self._members = [_Member(index) for index in range(self.n_workers)]
         self._version, self._weights = 0, None
-        self._connection = RayConnection(self.ray_address)
-        self._ray = self._connection.ray
+        self._disconnect = connect(self.ray_address)
+        self._ray = importlib.import_module("ray")
         self._common = self._ray.put(self.env_factory), self._ray.put(self._policy)
         own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}  # Ray's names have options of their own
         options = {own[name]: amount for name, amount in self.worker_resources.items() if name in own}
@@ -206,7 +207,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
 
     def _close(self) -> None:
         """Let them close their environments, then end them, and wait until Ray says that they are dead."""
-        if self._connection is None:
+        if self._disconnect is None:
             return
         if self._ray.is_initialized():
             alive = [member for member in self._members if member.actor is not None]
@@ -214,7 +215,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
             for member in alive:
                 self._ray.kill(member.actor)
             self._answered([member.actor.__ray_ready__.remote() for member in alive], _KILL_SECONDS)
-        self._connection.close()
+        self._disconnect()
 
     def _answered(self, calls: list[Any], seconds: float) -> list[Any]:
         """Wait for the answers to all of these calls, so long at most; those that are there."""
