@@ -134,12 +134,13 @@ class RayWorkers(SupervisedWorkers[_Member]):
         return member.actor.rollout.remote(sequence, member.expected, self._version)
 
     def _wait(self, unless: SharedFlag | None) -> None:
-        calls = [call for one in self._members for call in (*one.calls[:1], one.report) if call is not None]
-        self._ray.wait(calls, num_returns=1, timeout=LOOK_SECONDS)
+        self._ray.wait(self._next_answers(), num_returns=1, timeout=LOOK_SECONDS)
+
+    def _next_answers(self) -> list[Any]:
+        return [call for one in self._members for call in (*one.calls[:1], one.report) if call is not None]
 
     def _look(self) -> None:
-        calls = [call for one in self._members for call in (*one.calls, one.report) if call is not None]
-        answered = set(self._answered(calls, 0.0))
+        answered = set(self._answered(self._next_answers(), 0.0))
         for member in self._members:
             if member.report in answered:
                 env_steps = self._answer(member, member.report)
@@ -148,7 +149,7 @@ class RayWorkers(SupervisedWorkers[_Member]):
                 else:
                     member.env_steps = max(env_steps, member.env_steps)
                 member.report = None
-            while member.fault is None and member.calls and member.calls[0] in answered:
+            if member.fault is None and member.calls and member.calls[0] in answered:
                 rollout = self._answer(member, member.calls[0])
                 if isinstance(rollout, Rollout):
                     member.calls.pop(0)
