@@ -1,7 +1,7 @@
 """Workers in processes of their own on this machine: rollouts and weights go through shared memory."""
 
 import pickle
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -48,8 +48,10 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
 
     def _open(self) -> None:
         self._members = []
+        self._shared = ExitStack()
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
+        self._shared.callback(self._weights.cleanup)
         try:  # by plain pickle: torch's own way between processes would make all workers share one policy's memory
             self._pickled = pickle.dumps((self.env_factory, self._policy))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -70,6 +72,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
                 num_slots=self.queue_size,
                 fields=layout.fields(),
             )
+            self._shared.callback(ring.cleanup)
             ring.attach_sync_primitives(self._bell, ring.sync_primitives[1])  # one bell: any worker has finished
             self._members.append(_Process(index=index, ring=ring))
 
@@ -132,8 +135,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
             group.stop_collectors(deadline.left())
         for member in self._members:
             self._end(member)
-            member.ring.cleanup()
-        self._weights.cleanup()
+        self._shared.close()
 
 
 def work(
