@@ -60,15 +60,3 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
     def _close(self) -> None:
         for member in self._members:
             self._end(member)
-
-    def _launch(self, member: _Local) -> None:
-        """It is made when it is its turn."""
-
-    def _order(self, member: _Local, count: int) -> None:
-        """It makes a rollout when it is its turn."""
-
-    def _look(self) -> None:
-        """All is known."""
-
-    def _kill(self, member: _Local, patience: float) -> None:
-        """None hangs without this process."""

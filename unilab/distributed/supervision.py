@@ -172,13 +172,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         """Finished rollouts that wait."""
         return sum(member.waiting for member in self._members)
 
-    @abstractmethod
-    def _launch(self, member: AnyMember) -> None:
-        """Start the worker's present incarnation."""
-
-    @abstractmethod
-    def _order(self, member: AnyMember, count: int) -> None:
-        """Let it make so many more rollouts."""
+    # What a kind of workers provides
 
     @abstractmethod
     def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
@@ -189,17 +183,23 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         """Wait for a rollout, a failure or the flag, but not longer than LOOK_SECONDS."""
 
     @abstractmethod
-    def _look(self) -> None:
-        """Bring ``waiting``, ``env_steps`` and ``fault`` of the members up to date; does not wait."""
-
-    @abstractmethod
     def _take(self, member: AnyMember) -> None:
         """Store the oldest of its rollouts that wait."""
 
     @abstractmethod
-    def _kill(self, member: AnyMember, patience: float) -> None:
-        """Give a worker that made no env step for so many seconds a ``fault``, to be found at the next look."""
-
-    @abstractmethod
     def _end(self, member: AnyMember) -> None:
         """End what is left of it; afterwards ``waiting`` has what can still be stored."""
+
+    # What only workers outside of this process need
+
+    def _launch(self, member: AnyMember) -> None:
+        """Start the worker's present incarnation."""
+
+    def _order(self, member: AnyMember, count: int) -> None:
+        """Let it make so many more rollouts."""
+
+    def _look(self) -> None:
+        """Bring ``waiting``, ``env_steps`` and ``fault`` of the members up to date; does not wait."""
+
+    def _kill(self, member: AnyMember, patience: float) -> None:
+        """Give a worker that made no env step for so many seconds a ``fault``, to be found at the next look."""

@@ -62,8 +62,8 @@ class RayWorkers(SupervisedWorkers[_Member]):
     ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
     broadcast, and act in the rollouts that a freely running worker begins after they have arrived. A finished rollout
     travels here at once. What has not arrived here when a worker dies is lost with it, and made again where it was
-    ordered. There is a call under way for each rollout of a worker that is ordered and may wait here. A call is
-    repeated if it failed and may not have been carried out.
+    ordered. A worker has a call under way for each rollout that it is to make. A call is repeated if it failed and may
+    not have been carried out.
 
     Args:
         ray_address: of the cluster, as for ``connect``. If this process is connected already, that is used, and
