@@ -16,6 +16,7 @@ from tests.distributed.test_contract import build, until_waiting
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, RecordingBuffer, carts, dies_in_the_ring, stamps
 from tests.ipc.conftest import SPAWN_SECONDS
 from unilab.distributed import ProcessWorkers, WorkerError
+from unilab.ipc import SharedMemoryFullError
 from unilab.ipc.shared_memory import segments
 
 HANG_SECONDS = 1.0
@@ -102,6 +103,15 @@ def test_what_cannot_be_pickled_is_refused() -> None:
     arguments = _arguments(NoisyPolicy())
     with pytest.raises(TypeError, match="env_factory and worker_policy go to other processes"):
         ProcessWorkers(lambda: arguments[0](), *arguments[1:])
+
+
+@pytest.mark.parametrize("free", [0, 100_000])
+def test_shared_memory_that_is_too_small_is_refused_and_none_is_left(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "_free_bytes", lambda: free)
+    with pytest.raises(SharedMemoryFullError, match="weights:" if free == 0 else "rollout-ring:"):
+        ProcessWorkers(carts(), NoisyPolicy(), 10_000, 1, 2, 1, False, SEEDS[:1], RecordingBuffer())
 
 
 def test_killing_the_learner_ends_the_workers() -> None:

@@ -2,86 +2,71 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, carts
-from unilab.distributed.ray.actor import Delivery, RolloutActor
-
-SECONDS = 60.0
-
-
-class Caller:
-    """Calls an actor; each call has a number of its own, a higher one each time."""
-
-    def __init__(self, **env: Any) -> None:
-        job = {"num_steps": STEPS, "seed": SEEDS[0]}
-        self.actor = RolloutActor(carts(**env), NoisyPolicy(), job, queue_size=2)
-        self.calls = 0
-
-    def exchange(
-        self, taken: int, until: int | None = None, version: int = 0, *, call: int | None = None, seconds: float = 60.0
-    ) -> Delivery:
-        self.calls += 1
-        weights = NoisyPolicy(version).state_dict() if version else None
-        return self.actor.exchange(call or self.calls, taken, until, version, weights, seconds)
-
-    def take(self, taken: int, until: int | None = None) -> int:
-        rollout = self.exchange(taken, until).rollout
-        assert rollout is not None
-        return rollout.sequence
-
-    def until_made(self, rollouts: int) -> None:
-        with self.actor._changed:
-            assert self.actor._changed.wait_for(lambda: self.actor._made >= rollouts, SECONDS)
+from unilab.distributed import Rollout
+from unilab.distributed.ray.actor import RolloutActor
+from unilab.ipc.process.child import Failure
 
 
 @pytest.fixture
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    """Of an actor with room for two rollouts; a parameter changes its environment."""
-    caller = Caller(**getattr(request, "param", {}))
-    yield caller
-    caller.actor.close()
-    assert not caller.actor._thread.is_alive()
+def actor(request: pytest.FixtureRequest) -> Iterator[RolloutActor]:
+    """A parameter changes its environment."""
+    job = {"num_steps": STEPS, "seed": SEEDS[0]}
+    actor = RolloutActor(carts(**getattr(request, "param", {})), NoisyPolicy(), job)
+    yield actor
+    actor.close()
 
 
-def test_calls_that_are_repeated_or_late_change_nothing(caller: Caller) -> None:
-    assert [caller.take(taken, 2) for taken in (0, 0, 1, 1)] == [0, 0, 1, 1]
-    assert caller.exchange(0, 9, 6, call=2).rollout is None, "it was overtaken"
-    last = caller.exchange(2, 3, 7).rollout
-    assert last is not None
-    assert (last.sequence, last.policy_version) == (2, 7)
-    nothing = caller.exchange(3, 3, 7, seconds=0.1)
-    assert (nothing.rollout, nothing.failure, nothing.env_steps) == (None, None, 3 * STEPS * 2)
-    assert caller.actor._made == 3, "no more than ordered"
+def take(actor: RolloutActor, sequence: int, arrived: int = 0, version: int = 0) -> tuple[int, int]:
+    """Sequence and version of the rollout that it answers with."""
+    rollout = actor.rollout(sequence, arrived, version)
+    assert isinstance(rollout, Rollout)
+    return rollout.sequence, rollout.policy_version
 
 
-def test_a_call_ends_the_wait_of_the_one_before(caller: Caller) -> None:
+def test_calls_that_are_repeated_or_overtake_each_other_make_each_rollout_once(actor: RolloutActor) -> None:
+    assert [take(actor, sequence) for sequence in (0, 0, 2, 1, 2)] == [(0, 0), (0, 0), (2, 0), (1, 0), (2, 0)]
+    assert actor.take_policy(0, None) == 3 * STEPS * 2
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(lambda number: take(actor, number), (6, 4, 3, 5))) == [(n, 0) for n in (3, 4, 5, 6)]
+
+
+def test_the_newest_weights_act_and_are_waited_for(actor: RolloutActor) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(caller.exchange, 0, 0)
-        with caller.actor._changed:
-            assert caller.actor._changed.wait_for(lambda: caller.actor._call == 1, SECONDS)
-        assert caller.take(0, 1) == 0
-        assert waiting.result(SECONDS).rollout is None
+        waiting = pool.submit(take, actor, 0, version=2)
+        actor.take_policy(1, NoisyPolicy(1).state_dict())
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        for version in (3, 2):
+            actor.take_policy(version, NoisyPolicy(version).state_dict())
+        assert waiting.result(60) == (0, 3)
+    assert [take(actor, 1, version=1), take(actor, 0, version=2)] == [(1, 3), (0, 3)]
 
 
-def test_a_full_queue_makes_it_wait_until_the_learner_has_one(caller: Caller) -> None:
-    caller.take(0)
-    caller.until_made(2)
-    assert [caller.take(0), len(caller.actor._finished), caller.actor._made] == [0, 2, 2], "taking is not having"
-    for number in range(1, 6):
-        assert caller.take(number) == number
-        caller.until_made(number + 2)
-        assert len(caller.actor._finished) == 2
+def test_what_the_learner_has_is_not_kept(actor: RolloutActor) -> None:
+    assert [take(actor, 0), take(actor, 1), take(actor, 2, arrived=2)] == [(0, 0), (1, 0), (2, 0)]
+    assert [actor.rollout(sequence, 0, 0) for sequence in (0, 1)] == [None, None]
+    assert take(actor, 2) == (2, 0)
+    assert actor.take_policy(0, None) == 3 * STEPS * 2, "none was made again"
 
 
-@pytest.mark.parametrize("caller", [{"fail_seed": SEEDS[0], "fail_at": STEPS + 7}], indirect=True)
-def test_a_failure_comes_after_what_was_finished_before(caller: Caller) -> None:
-    assert [caller.take(0), caller.take(0)] == [0, 0]
+def test_told_to_stop_it_makes_no_more_and_waits_for_no_weights(actor: RolloutActor) -> None:
+    assert take(actor, 0) == (0, 0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(actor.rollout, 1, 1, 1)
+        actor.close()
+        assert waiting.result(60) is None
+    assert actor.rollout(1, 1, 0) is None
+
+
+@pytest.mark.parametrize("actor", [{"fail_seed": SEEDS[0], "fail_at": STEPS + 7}], indirect=True)
+def test_a_failure_comes_after_what_was_finished_before(actor: RolloutActor) -> None:
     for _ in range(2):
-        delivery = caller.exchange(1)
-        assert delivery.rollout is None
-        assert delivery.failure is not None
-        assert "raise UnpicklableError(1, 2)" in delivery.failure.traceback_text
-        assert delivery.failure.cause() is None
+        failure = actor.rollout(1, 0, 0)
+        assert isinstance(failure, Failure)
+        assert "raise UnpicklableError(1, 2)" in failure.traceback_text
+        assert failure.cause() is None
+        assert take(actor, 0) == (0, 0)

@@ -20,7 +20,7 @@ from tests.distributed.workload import NoisyPolicy, RecordingBuffer, stamps
 from tests.ray_cluster import ROOT, RayCluster
 from unilab.distributed import RayWorkers, WorkerError, supervision
 from unilab.distributed.ray import connection
-from unilab.distributed.ray.connection import RayConnection, choose_address
+from unilab.distributed.ray.connection import choose_address, connect
 
 SECONDS = 60.0
 
@@ -149,18 +149,18 @@ def test_an_address_without_ray_is_an_error_at_once(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}: .*refused.*`ray start --head` starts one"):
-        RayConnection(address)
+        connect(address)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):
-        RayConnection()
+        connect()
     monkeypatch.setattr(connection, "_CONNECT_SECONDS", 0.5)
     silent = b"\0\0\0\4\0\0\0\0\0"  # begins as Ray does, and does not show whether it asks for a token
     for answer, reason in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "http1.x server"), (silent, "")):
         with server(answer) as other, pytest.raises(ConnectionError, match=f"no Ray cluster at {other}: .*{reason}"):
-            RayConnection(other)
+            connect(other)
     for wrong in ("ray://127.0.0.1:10001", "127.0.0.1"):
         with pytest.raises(ValueError, match=f"ray_address is '{wrong}'; give host:port of the head"):
-            RayConnection(wrong)
+            connect(wrong)
 
 
 def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for(

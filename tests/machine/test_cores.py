@@ -11,7 +11,7 @@ from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.offpolicy.config import SACConfig, WorkersConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.machine import cores
-from unilab.machine.cores import kept_to, places, sets
+from unilab.machine.cores import kept_to, nodes, sets
 from unilab.machine.devices import Threads, split_threads, usable_cores
 from unilab.settings import SettingsError, parse
 
@@ -37,9 +37,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cores_are_in_order_of_nodes_physical_cores_and_hyperthreads(root: Path) -> None:
-    assert [place.number for place in places(frozenset(range(8)), root)] == [0, 4, 1, 5, 2, 6, 3, 7]
-    assert [place.number for place in places(frozenset({7, 1, 3}), root)] == [1, 3, 7]
-    assert [place.number for place in places(frozenset({2, 0}), root / "nothing")] == [0, 2]
+    assert list(nodes(frozenset(range(8)), root).items()) == [
+        (0, 0), (4, 0), (1, 0), (5, 0), (2, 1), (6, 1), (3, 1), (7, 1)
+    ]  # fmt: skip
+    assert list(nodes(frozenset({7, 1, 3}), root)) == [1, 3, 7]
+    assert nodes(frozenset({2, 0}), root / "nothing") == {0: 0, 2: 0}
 
 
 @pytest.mark.parametrize(

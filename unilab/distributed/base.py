@@ -65,19 +65,19 @@ class BaseDistributedWorkersWithBuffer(ABC):
 
     A rollout has exactly T = ``n_rollout_steps`` steps of the N rows of one worker's environment, and goes on across
     the ends of episodes. A worker takes the newest weights before a rollout, never inside one; each rollout carries
-    their version. It is stored as a whole or not at all, and once.
+    their version. It is stored once, as a whole.
 
-    In step (``in_step=True``) rollouts are made when they are ordered, by ``request_rollouts()`` or else by
-    ``collect_rollouts()``; the k-th rollout ever is that of worker k % ``n_workers``, and they are stored in this
-    order. An order is carried out with the newest weights of its moment; what is broadcast after it acts in the next
-    one. So what is stored depends on the seeds alone, bit for bit the same in all implementations on one machine, also
-    after restarts of workers that raised. (After one that was killed it depends on what it had finished by then.)
-    Freely (``in_step=False``) workers make rollouts without orders, up to ``queue_size`` ahead, and then wait.
+    In step (``in_step=True``) ``request_rollouts()``, or else ``collect_rollouts()``, orders rollouts. The k-th rollout
+    ever is that of worker k % ``n_workers``, and they are stored in this order. The newest weights at the moment of the
+    order act; what is broadcast later acts in the next order. So what is stored depends on the seeds alone, bit for bit
+    the same in all implementations on one machine, also after restarts of workers that raised. (After one that was
+    killed it depends on what it had finished by then.) Freely (``in_step=False``) workers make rollouts without orders,
+    up to ``queue_size`` ahead, and then wait.
 
-    A worker that dies or raises is noticed by a waiting call at once, by every other method that talks to workers or
-    samples when it is called. A process that hangs is noticed while it is waited for, and killed. Then the worker is
-    restarted, with new episodes and a warning in the log, as long as ``max_restarts`` allows; otherwise WorkerError is
-    raised, and by all these methods from then on.
+    A call that waits notices at once when a worker dies or raises; every other method that talks to workers, or
+    samples, notices it when it is called. A process that hangs is noticed while it is waited for, and killed. As long
+    as ``max_restarts`` allows, the worker is restarted, with new episodes and a warning in the log. Otherwise all these
+    methods raise WorkerError from then on.
 
     One thread at a time may use it.
 
@@ -142,8 +142,8 @@ class BaseDistributedWorkersWithBuffer(ABC):
         self.split_rollouts_into_transitions = split_rollouts_into_transitions
         self._check_arguments()
         self.policy_version = 0
-        """version of the newest weights that were broadcast; 0: none were. The next one's is one more than this, which
-        may be raised by who counts versions that are not broadcast"""
+        """version of the newest weights that were broadcast; 0: none were. The next version is one more; a caller that
+        counts versions which it does not broadcast may raise it"""
         self.acted_version = 0
         """version of the weights that acted in the newest rollout that was stored"""
         self.env_steps = 0
@@ -199,7 +199,7 @@ class BaseDistributedWorkersWithBuffer(ABC):
         """
 
     def request_rollouts(self) -> None:
-        """Start the workers, and in step order the next iteration's rollouts, if that was not done yet; does not wait.
+        """Start the workers, unless they run. In step, order the next iteration's rollouts, unless they are ordered.
 
         Raises:
             WorkerError: a worker died and may not be restarted.

@@ -1,7 +1,7 @@
 """Workers in processes of their own on this machine: rollouts and weights go through shared memory."""
 
 import pickle
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -48,9 +48,10 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
 
     def _open(self) -> None:
         self._members = []
-        self._room = self.queue_size  # with so many it waits
+        self._shared = ExitStack()
         weights = {**self._policy.state_dict(), VERSION: torch.zeros((), dtype=torch.int64)}
         self._weights = SharedWeightSync.from_state_dict(weights)
+        self._shared.callback(self._weights.cleanup)
         try:  # by plain pickle: torch's own way between processes would make all workers share one policy's memory
             self._pickled = pickle.dumps((self.env_factory, self._policy))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -71,6 +72,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
                 num_slots=self.queue_size,
                 fields=layout.fields(),
             )
+            self._shared.callback(ring.cleanup)
             ring.attach_sync_primitives(self._bell, ring.sync_primitives[1])  # one bell: any worker has finished
             self._members.append(_Process(index=index, ring=ring))
 
@@ -79,18 +81,16 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
 
     def _launch(self, member: _Process) -> None:
         member.group = CollectorGroup()
-        orders = None
-        if self.in_step:
-            orders, member.orders = member.group.ctx.Pipe(duplex=False)
+        orders, member.orders = member.group.ctx.Pipe(duplex=False)
         arguments = (member.group.stop_event, self._pickled, self._job(member), member.ring, self._weights, orders)
         member.group.start_collector(work, arguments, name=f"worker-{member.index}")
-        if orders is not None:
-            orders.close()  # so that the end of the process ends the pipe
+        orders.close()  # so that the end of the process ends the pipe
 
     def _order(self, member: _Process, count: int) -> None:
-        if member.orders is not None and count > 0:
-            with suppress(ConnectionError):  # it has just died; the one in its place gets the order
-                member.orders.send(count)
+        assert member.orders is not None
+        with suppress(ConnectionError):  # it has just died; the one in its place gets the order
+            for _ in range(count):
+                member.orders.send(None)
 
     def _wait(self, unless: SharedFlag | None) -> None:
         flags = [self._bell, *(member.group.interrupt for member in self._members if member.group is not None)]
@@ -135,8 +135,7 @@ class ProcessWorkers(SupervisedWorkers[_Process]):
             group.stop_collectors(deadline.left())
         for member in self._members:
             self._end(member)
-            member.ring.cleanup()
-        self._weights.cleanup()
+        self._shared.close()
 
 
 def work(
@@ -145,26 +144,25 @@ def work(
     job: dict[str, Any],
     ring: RolloutRingBuffer,
     weights: SharedWeightSync,
-    orders: Connection | None,
+    orders: Connection,
 ) -> None:
     """A worker process: makes rollouts until it is told to stop.
 
     Args:
         pickled: the factory of its environment, and its policy.
         job: further arguments of its ``RolloutWorker``.
-        orders: in step, how many rollouts to make; None: as many as fit.
+        orders: one for each rollout; never more than the ring has room for.
     """
     env_factory, policy = pickle.loads(pickled)
     newest = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in weights.param_shapes.items()}
-    taken = ordered = 0
+    taken = 0
     with closing(ring), closing(weights), closing(RolloutWorker(env_factory(), policy, **job)) as worker:
-        while not stop.is_set():
-            if orders is not None and ordered == 0:
-                connection.wait([orders, stop.fileno()])
-                ordered = 0 if stop.is_set() else orders.recv()
-                continue
-            if not ring.wait_for_space(unless=stop):
-                continue
+        while connection.wait([orders, stop.fileno()]) and not stop.is_set():
+            try:
+                orders.recv()
+            except EOFError:  # the learner has died: the watchdog frees what it shared, then ends this process
+                stop.wait()
+                break
             if weights.version != taken:
                 taken = weights.read_weights_into(newest)
                 acting = {name: value for name, value in newest.items() if name != VERSION}
@@ -173,4 +171,3 @@ def work(
                 rollout = worker.rollout(ring.write_buffer, stopped=stop.is_set)
                 ring.policy_version = rollout.policy_version
                 ring.signal_write_done()
-                ordered -= 1

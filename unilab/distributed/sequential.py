@@ -23,11 +23,10 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
     """Workers that take turns in this process; always in step.
 
     An order is carried out by ``collect_rollouts()``, with the weights of the moment of the order. Nothing ever waits
-    to be collected, so ``queue_size`` bounds nothing.
+    to be collected.
     """
 
     runs_freely: ClassVar[bool] = False
-    _room = 0  # each works when this process lets it
 
     def _open(self) -> None:
         self._members = [_Local(index) for index in range(self.n_workers)]
@@ -61,15 +60,3 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
     def _close(self) -> None:
         for member in self._members:
             self._end(member)
-
-    def _launch(self, member: _Local) -> None:
-        """It is made when it is its turn."""
-
-    def _order(self, member: _Local, count: int) -> None:
-        """It makes a rollout when it is its turn."""
-
-    def _look(self) -> None:
-        """All is known."""
-
-    def _kill(self, member: _Local, patience: float) -> None:
-        """None hangs without this process."""

@@ -1,7 +1,6 @@
 """What all kinds of workers share: orders and weights for them, whose turn it is, and who replaces those that fail."""
 
 import logging
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -44,8 +43,8 @@ class Member:
     index: int
     incarnation: int = 0
     """how often it was restarted"""
-    owed: int = 0
-    """in step: rollouts that were ordered and not stored yet"""
+    ordered: int = 0
+    """rollouts that it was told to make and that are not stored yet"""
     waiting: int = 0
     """finished rollouts that can be stored now"""
     env_steps: int = 0
@@ -67,9 +66,8 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
     """
 
     _members: list[AnyMember]
-    _room: int
-    """finished rollouts of a worker with which it may stand still"""
     _ordered = 0
+    """in step: rollouts of all workers that were ordered since the beginning"""
     _next = 0
     _looked_at = 0.0
     _started = False
@@ -89,16 +87,12 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
             self._started = True
             for member in self._members:
                 self._launch(member)
-                self._order(member, 0)
+                self._order_more(member)
         if self.in_step and self._ordered == self.rollouts:
             self._publish_newest()
-            numbers = range(self._ordered, self._ordered + self.rollouts_per_iteration)
-            turns = [number % self.n_workers for number in numbers]
-            self._ordered = numbers.stop
+            self._ordered += self.rollouts_per_iteration
             for member in self._members:
-                count = turns.count(member.index)
-                member.owed += count
-                self._order(member, count)
+                self._order_more(member)
 
     def collect_rollouts(self, *, unless: SharedFlag | None = None) -> tuple[int, int, float]:
         began = time.monotonic()
@@ -114,9 +108,9 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
                 self._supervise()
                 continue
             self._next = member.index + 1
-            if self.in_step:
-                member.owed -= 1
             self._take(member)
+            member.ordered -= 1
+            self._order_more(member)
         return before, self._waiting(), time.monotonic() - began
 
     @property
@@ -136,7 +130,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, LOOK_SECONDS), now
         for member in self._members:
-            working = member.waiting < min(member.owed if self.in_step else math.inf, self._room)
+            working = member.waiting < member.ordered
             member.stalled = member.stalled + passed if working and member.env_steps == member.seen else 0.0
             member.seen = member.env_steps
             patience = self.hang_seconds if member.env_steps else max(START_SECONDS, self.hang_seconds)
@@ -154,7 +148,19 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
                 member.incarnation += 1
                 member.fault, member.env_steps, member.seen, member.stalled = None, 0, 0, 0.0
                 self._launch(member)
-                self._order(member, member.owed - member.waiting)
+                member.ordered = member.waiting
+                self._order_more(member)
+
+    def _order_more(self, member: AnyMember) -> None:
+        """Let a worker make what is ordered of it, or freely any rollouts, as far as they may wait."""
+        owed = self.queue_size
+        if self.in_step:
+            first = self.rollouts + (member.index - self.rollouts) % self.n_workers
+            owed = len(range(first, self._ordered, self.n_workers))
+        count = min(owed, self.queue_size) - member.ordered
+        if count > 0:
+            self._order(member, count)
+            member.ordered += count
 
     def _job(self, member: Member) -> dict[str, int]:
         """Arguments of its ``RolloutWorker``, besides environment and policy."""
@@ -166,13 +172,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         """Finished rollouts that wait."""
         return sum(member.waiting for member in self._members)
 
-    @abstractmethod
-    def _launch(self, member: AnyMember) -> None:
-        """Start the worker's present incarnation."""
-
-    @abstractmethod
-    def _order(self, member: AnyMember, count: int) -> None:
-        """In step: let it make so many more rollouts. Freely: it is told once, when it has been started."""
+    # What a kind of workers provides
 
     @abstractmethod
     def _publish(self, version: int, weights: dict[str, Tensor]) -> None:
@@ -183,17 +183,23 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         """Wait for a rollout, a failure or the flag, but not longer than LOOK_SECONDS."""
 
     @abstractmethod
-    def _look(self) -> None:
-        """Bring ``waiting``, ``env_steps`` and ``fault`` of the members up to date; does not wait."""
-
-    @abstractmethod
     def _take(self, member: AnyMember) -> None:
         """Store the oldest of its rollouts that wait."""
 
     @abstractmethod
-    def _kill(self, member: AnyMember, patience: float) -> None:
-        """Give a worker that made no env step for so many seconds a ``fault``, to be found at the next look."""
-
-    @abstractmethod
     def _end(self, member: AnyMember) -> None:
         """End what is left of it; afterwards ``waiting`` has what can still be stored."""
+
+    # What only workers outside of this process need
+
+    def _launch(self, member: AnyMember) -> None:
+        """Start the worker's present incarnation."""
+
+    def _order(self, member: AnyMember, count: int) -> None:
+        """Let it make so many more rollouts."""
+
+    def _look(self) -> None:
+        """Bring ``waiting``, ``env_steps`` and ``fault`` of the members up to date; does not wait."""
+
+    def _kill(self, member: AnyMember, patience: float) -> None:
+        """Give a worker that made no env step for so many seconds a ``fault``, to be found at the next look."""

@@ -53,7 +53,10 @@ def memory_limit(root: Path = ROOT) -> MemoryLimit | None:
         limit = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
         used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
         if limit and used and limit[0].isdigit() and int(limit[0]) < 2**60:  # version 1: nearly 2**63 for no limit
-            limits.append(MemoryLimit(int(limit[0]), max(0, int(used[0]) - _reclaimable(group))))
+            values = dict(line.split() for line in _lines(group / "memory.stat"))
+            # page cache that the kernel drops before it refuses memory
+            reclaimable = int(values.get("total_inactive_file", values.get("inactive_file", "0")))
+            limits.append(MemoryLimit(int(limit[0]), max(0, int(used[0]) - reclaimable)))
     return min(limits, key=lambda limit: limit.free, default=None)
 
 
@@ -80,12 +83,6 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
         group = mount / path.strip("/")
         yield group
         yield from (parent for parent in group.parents if parent.is_relative_to(mount))
-
-
-def _reclaimable(group: Path) -> int:
-    """Bytes of page cache that the kernel drops before it refuses memory."""
-    values = dict(line.split() for line in _lines(group / "memory.stat"))
-    return int(values.get("total_inactive_file", values.get("inactive_file", "0")))
 
 
 def _words(path: Path) -> list[str]:

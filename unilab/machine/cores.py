@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,35 +11,25 @@ from unilab.machine.devices import ThreadDemand, usable_cores
 from unilab.settings import SettingsError
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where a logical core is."""
-
-    node: int
-    """of the memory that is near to it"""
-    physical: tuple[int, int]
-    """package and core; hyperthreads have it in common"""
-    number: int
-    """of the logical core"""
-
-
 @cache
-def places(allowed: frozenset[int], root: Path = ROOT) -> tuple[Place, ...]:
-    """These logical cores, those of a physical core together, and those of a node.
+def nodes(allowed: frozenset[int], root: Path = ROOT) -> dict[int, int]:
+    """The memory node of each of these logical cores, which are in order of nodes and physical cores.
 
     Cores of which the system tells nothing are on one node, and each is one physical core.
     """
-    nodes = {}
+    node_of: dict[int, int] = {}
     for cores in (root / "sys/devices/system/node").glob("node*/cpulist"):
-        for number in _listed(_text(cores)):
-            nodes[number] = int(cores.parent.name.removeprefix("node"))
+        for part in filter(None, _text(cores).split(",")):  # as the kernel writes a list: 0-3,8,10-11
+            first, _, last = part.partition("-")
+            node = int(cores.parent.name.removeprefix("node"))
+            node_of |= dict.fromkeys(range(int(first), int(last or first) + 1), node)
 
-    def place(number: int) -> Place:
+    def place(number: int) -> tuple[int, ...]:
         topology = root / f"sys/devices/system/cpu/cpu{number}/topology"
         package, core = (_text(topology / name) for name in ("physical_package_id", "core_id"))
-        return Place(nodes.get(number, 0), (int(package or 0), int(core or number)), number)
+        return node_of.get(number, 0), int(package or 0), int(core or number), number
 
-    return tuple(sorted(map(place, allowed)))
+    return {number: node for node, *_, number in sorted(map(place, allowed))}
 
 
 def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
@@ -57,7 +46,7 @@ def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | Non
     if all(cores is None for cores in stated.values()):
         return None, None
     allowed = frozenset(os.sched_getaffinity(0))
-    ordered = places(allowed, root)
+    node_of = nodes(allowed, root)
     found: dict[str, tuple[int, ...]] = {}
     for name, cores in stated.items():
         if isinstance(cores, tuple):
@@ -70,20 +59,17 @@ def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | Non
         elif cores > usable_cores():
             raise SettingsError(name, f"{cores} were asked for, and {usable_cores()} can be used here")
     others = {core for name, cores in found.items() if stated[name] is not None for core in cores}
-    for name, order in (("collector_cores", ordered), ("learner_cores", ordered[::-1])):
-        if name not in found:
-            found[name] = _taken(stated[name], order, others)
-            others |= set(found[name])
+    for name, order in (("collector_cores", [*node_of]), ("learner_cores", [*reversed(node_of)])):
+        if name in found:
+            continue
+        free = [core for core in order if core not in others]
+        near = dict.fromkeys(node_of[core] for core in free)
+        candidates = [[core for core in free if node_of[core] == node] for node in near]
+        candidates.append(free + [core for core in order if core in others])
+        enough = next(cores for cores in candidates if len(cores) >= stated[name])
+        found[name] = tuple(sorted(enough[: stated[name]]))
+        others |= set(found[name])
     return found["collector_cores"], found["learner_cores"]
-
-
-def _taken(count: int, order: Sequence[Place], others: set[int]) -> tuple[int, ...]:
-    """``count`` cores in this order: those free of ``others`` first, and all of one node where it has enough."""
-    free = [place for place in order if place.number not in others]
-    near = [[place for place in free if place.node == node] for node in dict.fromkeys(place.node for place in free)]
-    enough = next((cores for cores in near if len(cores) >= count), None)
-    rest = [place for place in order if place.number in others]
-    return tuple(sorted(place.number for place in (enough or [*free, *rest])[:count]))
 
 
 @contextmanager
@@ -118,10 +104,3 @@ def _text(path: Path) -> str:
     with suppress(OSError):
         return path.read_text().strip()
     return ""
-
-
-def _listed(text: str) -> Iterator[int]:
-    """The numbers of a list as the kernel writes it: ``0-3,8,10-11``."""
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)

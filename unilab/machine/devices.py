@@ -169,8 +169,16 @@ def split_threads(config: ThreadDemand, cores: int) -> Threads:
         env, learner = max(1, cores - 1), 1
     elif cores <= FEW_CORES:  # neither pool spins, so the operating system shares the cores out better than we can
         env, learner = cores, cores
+    elif config.env_threads or config.learner_threads:  # the side that is not stated gets what the other leaves
+        env, learner = max(1, cores - (config.learner_threads or 1)), max(1, cores - (config.env_threads or 1))
     else:  # many cores: dedicated ones, because two pools on the same cores would only evict each other's caches
-        env, learner = _divide(config, cores)
+
+        def seconds_per_step(env: int) -> float:
+            """Of the slower side."""
+            return max(PHYSICS_COST / env + INFERENCE_COST / max(1, env // 8), config.learning_cost / (cores - env))
+
+        env = min(range(max(1, cores - config.most_learner_threads), cores), key=seconds_per_step)
+        learner = cores - env
     env = config.env_threads or env
     # Intra-op threads hardly speed up networks of this size and their pool spins: one suffices until the physics,
     # which costs nine times as much, has eight threads.
@@ -197,19 +205,3 @@ def yield_to_learner(config: ThreadDemand) -> None:
     cores = len({*own, *other}) if isinstance(own, tuple) and isinstance(other, tuple) else usable_cores()
     if config.learner_device == "cpu" and wanted > cores:
         os.nice(COLLECTOR_NICENESS)
-
-
-def _divide(config: ThreadDemand, cores: int) -> tuple[int, int]:
-    """Threads of physics and learner, together ``cores``, for which the slower of the two sides is fastest."""
-
-    def seconds_per_step(env: int) -> float:
-        return max(PHYSICS_COST / env + INFERENCE_COST / max(1, env // 8), config.learning_cost / (cores - env))
-
-    if config.env_threads or config.learner_threads:  # the side that is not stated gets what the other leaves
-        return (
-            config.env_threads or max(1, cores - (config.learner_threads or 1)),
-            config.learner_threads or max(1, cores - (config.env_threads or 1)),
-        )
-    least = max(1, cores - config.most_learner_threads)
-    env = min(range(least, cores), key=seconds_per_step)
-    return env, cores - env

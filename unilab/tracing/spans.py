@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 from unilab.settings import SettingsError
 from unilab.tracing.cuda_spans import CudaSpans, Track
-from unilab.tracing.timeline_file import TRACE_FILE, discard_parts, merge, part_path
+from unilab.tracing.timeline_file import PART_SUFFIX, TRACE_FILE, discard_parts, merge
 
 __all__ = ["TRACE_FILE", "merge", "recording", "span", "start", "stop", "timeline", "with_folder"]
 
@@ -198,7 +198,7 @@ class Recorder:
         self._threads: list[_Thread] = []
         self._tracks: dict[tuple[_Thread, Track], int] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = part_path(folder)
+        self._path = folder / f"{os.getpid()}{PART_SUFFIX}"
         self._file: int | None = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         self._put({"process": process_name, "pid": os.getpid(), "began": monotonic_ns()})
 

@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PART_SUFFIX = ".trace-part"
+"""of the file that a process writes, whose name is the process id"""
 TRACE_FILE = "trace.json"
-
-
-def part_path(folder: Path) -> Path:
-    """Where this process writes its part."""
-    return folder / f"{os.getpid()}{PART_SUFFIX}"
 
 
 def parts(folder: Path) -> list[Path]:

@@ -69,10 +69,10 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     Raises:
         UserError: Ray is not installed, nothing answers, or no node may measure.
     """
-    from unilab.distributed.ray.connection import OpenClusterError, RayConnection
+    from unilab.distributed.ray.connection import OpenClusterError, connect
 
     try:
-        connection = RayConnection(address or "auto", log_to_driver=False, refuse_open=not insecure)
+        disconnect = connect(address or "auto", log_to_driver=False, refuse_open=not insecure)
     except OpenClusterError as error:
         raise UserError(
             f"--engine ray: {error}. Start it with RAY_AUTH_MODE=token, or add --insecure-cluster if nobody else is in "
@@ -83,7 +83,7 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     try:
         yield look()
     finally:
-        connection.close()
+        disconnect()
 
 
 def look() -> Cluster:

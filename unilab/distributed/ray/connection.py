@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from unilab.errors import UserError
@@ -21,8 +22,10 @@ class OpenClusterError(UserError, ConnectionError):
     """A cluster takes code from anybody who reaches it."""
 
 
-class RayConnection:
-    """Connects this process to a Ray cluster, unless it is connected already; Ray's SIGTERM handler is not kept.
+def connect(
+    address: str | None = None, *, log_to_driver: bool | None = None, refuse_open: bool = False
+) -> Callable[[], object]:
+    """Connect this process to a Ray cluster, unless it is connected already; Ray's SIGTERM handler is not kept.
 
     Args:
         address: ``host:port`` of the cluster's head; ``auto``: the one that runs on this machine; ``local``: a new one
@@ -32,8 +35,8 @@ class RayConnection:
             environment says.
         refuse_open: whether a cluster on the network is refused that lets anybody in, without a token.
 
-    Attributes:
-        ray: the package.
+    Returns:
+        what ends the connection that was made here, and a cluster that was started for it; idempotent.
 
     Raises:
         ModuleNotFoundError: Ray is not installed; names the extra that brings it.
@@ -41,49 +44,37 @@ class RayConnection:
         ConnectionError: nothing that speaks Ray's protocol answers there within 10 s, or it refuses.
         OpenClusterError: it lets anybody in.
     """
-
-    def __init__(
-        self, address: str | None = None, *, log_to_driver: bool | None = None, refuse_open: bool = False
-    ) -> None:
-        try:
-            self.ray = importlib.import_module("ray")
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            where = "pip install -e '.[ray]' in this project's checkout, on every machine of the cluster"
-            raise ModuleNotFoundError(f"Ray is not installed here: {where}", name="ray") from error
-        self._made = not self.ray.is_initialized()
-        if not self._made:
-            connected = self.ray.get_runtime_context().gcs_address
-            if address not in {None, "auto", "local"} and _host_and_port(address)[1] != _host_and_port(connected)[1]:
-                raise ValueError(
-                    f"this process is connected to Ray at {connected}, not at {address}: call ray.shutdown() first, or "
-                    "leave ray_address out"
-                )
-            return
-        chosen = choose_address(address, refuse_open=refuse_open)
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            self.ray.init(
-                address=chosen, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=log_to_driver
+    try:
+        ray = importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        where = "pip install -e '.[ray]' in this project's checkout, on every machine of the cluster"
+        raise ModuleNotFoundError(f"Ray is not installed here: {where}", name="ray") from error
+    if ray.is_initialized():
+        connected = ray.get_runtime_context().gcs_address
+        if address not in {None, "auto", "local"} and _host_and_port(address)[1] != _host_and_port(connected)[1]:
+            raise ValueError(
+                f"this process is connected to Ray at {connected}, not at {address}: call ray.shutdown() first, or "
+                "leave ray_address out"
             )
-        except (ConnectionError, RuntimeError) as error:
-            named = os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address
-            where, why = named or "this machine", error.__cause__ or error
-            raise ConnectionError(
-                f"Ray at {where} does not let this process in: {why}. It takes a machine of the cluster (`ray start "
-                "--address=HEAD:6379`), the same version of Ray, and RAY_AUTH_MODE=token with the cluster's token if "
-                "it has one"
-            ) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves it alone, too
-                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-    def close(self) -> None:
-        """Disconnect, if this object connected; ends a cluster that was started for it (idempotent)."""
-        if self._made:
-            self.ray.shutdown()
-            self._made = False
+        return lambda: None
+    chosen = choose_address(address, refuse_open=refuse_open)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=chosen, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=log_to_driver)
+    except (ConnectionError, RuntimeError) as error:
+        named = os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address
+        where, why = named or "this machine", error.__cause__ or error
+        raise ConnectionError(
+            f"Ray at {where} does not let this process in: {why}. It takes a machine of the cluster (`ray start "
+            "--address=HEAD:6379`), the same version of Ray, and RAY_AUTH_MODE=token with the cluster's token if "
+            "it has one"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves it alone, too
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    return ray.shutdown
 
 
 def choose_address(address: str | None, *, refuse_open: bool = False) -> str | None:
