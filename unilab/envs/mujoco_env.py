@@ -1,14 +1,14 @@
 """What all MuJoCo tasks share: the physics batch, threads, actions, frame skip, partial reset, faults, exact state.
 
 A task subclasses ``MujocoVecEnv``. Its observation, reward and termination are functions of arrays, for all rows at
-once, and for numpy's arrays and torch's alike; see ``tasks/half_cheetah.py``.
+once, and for numpy's arrays and torch's alike; see ``tasks/planar.py``.
 """
 
 import importlib.util
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -404,11 +404,3 @@ class MujocoVecEnv(AutoresetVecEnv):
         for name in vars(self).keys() - self._without_physics:
             if isinstance(getattr(self, name), Batch | np.ndarray | State):
                 delattr(self, name)
-
-
-def accepted(draw: Callable[[int], np.ndarray], accept: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """``count`` rows that ``draw(size)`` gives and ``accept(rows)`` takes: rejection sampling, for initial states."""
-    rows = draw(count)
-    while (wrong := ~accept(rows)).any():
-        rows[wrong] = draw(int(wrong.sum()))
-    return rows
