@@ -336,30 +336,29 @@ class Velocity(MujocoVecEnv):
 
     def bind_state(self) -> VelocityState:
         n, actions, legs = self.num_envs, self.model.nu, len(self.robot.feet)
-        self._positions, self._touching = self.batch.bind("geom_xpos"), self.batch.bind("sensordata")
-        own = self.carried
-        own["command"], own["phase"] = np.zeros((n, 3)), np.zeros(n)
-        own["action"] = np.zeros((n, actions))
-        own["velocity"], own["down"] = np.zeros((2, n, 3))
-        own["feet"] = np.zeros((n, legs, 3))
-        own["contact"], own["air_time"] = np.zeros((2, n, legs))
-        own["stream"] = np.zeros(2, dtype=np.int64)
         settings, randomize = self.settings, self.settings.randomize
-        own["ground"] = np.zeros((n, 1 + legs))
-        own["push"] = np.zeros((n, 2 if randomize.push else 0))
-        own["noise"] = np.zeros((n, self._reading_size if randomize.noise else 0))
-        own["past"] = np.zeros((n, (settings.history - 1) * self._reading_size), dtype=np.float32)
+        self._positions, self._touching = self.batch.bind("geom_xpos"), self.batch.bind("sensordata")
+        self._draws = Draws(self.batch, randomize, self.model.geom(GROUND).id, int(self.model.jnt_bodyid[0]))
+        own = {
+            "command": np.zeros((n, 3)),
+            "phase": np.zeros(n),
+            "action": np.zeros((n, actions)),
+            "velocity": np.zeros((n, 3)),
+            "down": np.zeros((n, 3)),
+            "feet": np.zeros((n, legs, 3)),
+            "contact": np.zeros((n, legs)),
+            "air_time": np.zeros((n, legs)),
+            "ground": np.zeros((n, 1 + legs)),
+            "drawn": self._draws.drawn,
+            "push": np.zeros((n, 2 if randomize.push else 0)),
+            "noise": np.zeros((n, self._reading_size if randomize.noise else 0)),
+            "past": np.zeros((n, (settings.history - 1) * self._reading_size), dtype=np.float32),
+        }
+        self.carried |= own | {f"model.{name}": values for name, values in self._draws.fields.items()}
+        self.carried["stream"] = np.zeros(2, dtype=np.int64)
         if randomize.latency:
-            own["sent"] = np.zeros((n, randomize.latency + 1, actions))
-        trunk = int(self.model.jnt_bodyid[0])
-        self._draws = Draws(self.batch, randomize, self.model.geom(GROUND).id, trunk)
-        own["drawn"] = self._draws.drawn
-        own |= {f"model.{name}": values for name, values in self._draws.fields.items()}
-        return VelocityState(
-            self.qpos, self.qvel, own["command"], own["phase"], own["action"], self.batch.bind("actuator_force"),
-            own["velocity"], own["down"], own["feet"], own["contact"], own["air_time"], own["ground"], own["drawn"],
-            own["push"], own["noise"], own["past"],
-        )  # fmt: skip
+            self.carried["sent"] = np.zeros((n, randomize.latency + 1, actions))
+        return VelocityState(qpos=self.qpos, qvel=self.qvel, torque=self.batch.bind("actuator_force"), **own)
 
     def initial_state(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         qpos = np.tile(self.init_qpos, (count, 1))
