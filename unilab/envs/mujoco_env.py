@@ -339,9 +339,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             if value is None or np.shape(value) not in ((), buffer.shape):
                 raise self._mistake("evaluate", value, f"an array of shape {buffer.shape}", f"as {part} ")
             buffer[...] = value
-        self._obs[...] = self._observed("observe", self.state, self.num_envs, self.obs_dim)
-        if self.critic_dim:
-            self._critic[...] = self._observed("observe_critic", self.state, self.num_envs, self.critic_dim)
+        self._look(slice(None), self.state)
         # A sum is one cheap pass and is not finite if any term is not.
         if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
             for field, kind in _BAD.items():  # that MuJoCo found during the step
@@ -352,12 +350,14 @@ class MujocoVecEnv(AutoresetVecEnv):
                     failures.setdefault(row, (field, "not finite"))
         return failures
 
-    def _observed(self, method: str, state: State, rows: int, size: int) -> Array:
-        """The result of ``observe`` or ``observe_critic``, after a check of its shape: numpy would broadcast it."""
-        seen = getattr(self, method)(state)
-        if np.shape(seen) != (rows, size):
-            raise self._mistake(method, seen, f"an array of shape {(rows, size)}")
-        return seen
+    def _look(self, rows: Any, state: State) -> None:
+        """Write what is observed of ``state``, the state of these rows, into the buffers."""
+        for method, buffer in (("observe", self._obs), ("observe_critic", self._critic)):
+            if size := buffer.shape[1]:
+                seen = getattr(self, method)(state)
+                if np.shape(seen) != (len(state.qpos), size):  # numpy would broadcast it
+                    raise self._mistake(method, seen, f"an array of shape {(len(state.qpos), size)}")
+                buffer[rows] = seen
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
         returned, count = self.initial_state(ids.size), ids.size
@@ -376,10 +376,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.randomize(ids)
         self.batch.forward(ids)
         self.after_reset(ids)
-        rows = self.state.rows(ids)
-        self._obs[ids] = self._observed("observe", rows, ids.size, self.obs_dim)
-        if self.critic_dim:
-            self._critic[ids] = self._observed("observe_critic", rows, ids.size, self.critic_dim)
+        self._look(ids, self.state.rows(ids))
 
     def metrics(self) -> dict[str, float]:
         means = {f"reward/{name}": total / self._steps_of_terms for name, total in self._terms.items()}
