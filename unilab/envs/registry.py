@@ -57,8 +57,14 @@ def names() -> list[str]:
 
 
 def is_robot(name: str) -> bool:
-    """Whether it is the registered name of a robot, whose model may not be on this machine."""
-    return name in _ROBOTS
+    """Whether it is a registered robot, whose model may not be on this machine, or ``module:ROBOT`` that is here."""
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        return name in _ROBOTS
+    try:
+        return isinstance(getattr(importlib.import_module(module), attribute, None), Robot)
+    except ImportError:
+        return False
 
 
 def make(
