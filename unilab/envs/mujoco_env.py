@@ -339,7 +339,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             if value is None or np.shape(value) not in ((), buffer.shape):
                 raise self._mistake("evaluate", value, f"an array of shape {buffer.shape}", f"as {part} ")
             buffer[...] = value
-        self._look(slice(None), self.state)
+        self._write_obs(slice(None), self.state)
         # A sum is one cheap pass and is not finite if any term is not.
         if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
             for field, kind in _BAD.items():  # that MuJoCo found during the step
@@ -350,7 +350,7 @@ class MujocoVecEnv(AutoresetVecEnv):
                     failures.setdefault(row, (field, "not finite"))
         return failures
 
-    def _look(self, rows: Any, state: State) -> None:
+    def _write_obs(self, rows: Any, state: State) -> None:
         """Write what is observed of ``state``, the state of these rows, into the buffers."""
         for method, buffer in (("observe", self._obs), ("observe_critic", self._critic)):
             if size := buffer.shape[1]:
@@ -376,7 +376,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.randomize(ids)
         self.batch.forward(ids)
         self.after_reset(ids)
-        self._look(ids, self.state.rows(ids))
+        self._write_obs(ids, self.state.rows(ids))
 
     def metrics(self) -> dict[str, float]:
         means = {f"reward/{name}": total / self._steps_of_terms for name, total in self._terms.items()}

@@ -18,7 +18,7 @@ NEAREST = 0.17
 
 @dataclass(frozen=True)
 class ArmSettings(MujocoSettings):
-    """What they have in common."""
+    """Settings that all of them have."""
 
     reward_dist_weight: Finite = 1.0
     """cost of each metre: of Reacher between tip and target, of Pusher between cylinder and goal"""

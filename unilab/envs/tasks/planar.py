@@ -12,7 +12,7 @@ MAX_OBSERVED_SPEED = 10.0
 
 @dataclass(frozen=True)
 class PlanarSettings(MujocoSettings):
-    """What they have in common."""
+    """Settings that all of them have."""
 
     forward_reward_weight: Finite = 1.0
     """reward for each metre per second"""
