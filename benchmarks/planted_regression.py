@@ -24,7 +24,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from harness.stats.inference import LEVEL
-from unilab.envs.tasks.half_cheetah import HalfCheetah, HalfCheetahSettings
+from unilab.envs.tasks.planar import HalfCheetah, PlanarSettings
 from unilab.envs.vec_env import FloatArray, StepResult
 
 SHORTEST_SLEEP = 0.002
@@ -41,7 +41,7 @@ CONFIGURATION: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class SlowedSettings(HalfCheetahSettings):
+class SlowedSettings(PlanarSettings):
     loss: float = 0.0
     """part of the env steps a second that sleeping costs"""
 

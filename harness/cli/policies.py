@@ -55,15 +55,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
                 arguments.checkpoint, arguments.episodes, arguments.seed, arguments.num_envs, on_step=display.step,
                 watch=watch,
             )  # fmt: skip
+    mean = f"{result['env']}: return {result['return_mean']:,.1f}"
+    if result["episodes"] == 1:
+        lines = [f"{mean} in 1 episode"]
+    else:
+        lines = [
+            f"{mean} ± {result['return_std']:,.1f} (standard deviation),",
+            f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes",
+        ]
     names = [*result]
-    judged = ", ".join(f"{name} {result[name]:.3g}" for name in names[names.index("length_mean") + 1 :])
-    return tell(
-        arguments, result | ({"video": arguments.video} if arguments.video else {}),
-        f"{result['env']}: return {result['return_mean']:,.1f} ± {result['return_std']:,.1f} (standard deviation),",
-        f"from {result['return_min']:,.1f} to {result['return_max']:,.1f} over {result['episodes']} episodes",
-        *([judged] if judged else []),
-        *([f"video: {arguments.video}"] if arguments.video else []),
-    )  # fmt: skip
+    if judged := names[names.index("length_mean") + 1 :]:
+        lines.append(", ".join(f"{name} {result[name]:.3g}" for name in judged))
+    if arguments.video:
+        result["video"] = arguments.video
+        lines.append(f"video: {arguments.video}")
+    return tell(arguments, result, *lines)
 
 
 def export(arguments: argparse.Namespace) -> int:

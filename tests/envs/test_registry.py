@@ -40,6 +40,21 @@ def test_register(restored: None) -> None:
         register("a:b", cart.Cart)
 
 
+@pytest.mark.parametrize(
+    ("name", "robot"),
+    [
+        ("Velocity-Go2", True),
+        ("unilab.envs.robots.spot:SPOT", True),
+        ("Ant", False),
+        ("tests.envs.cart:Cart", False),
+        ("Pendulum-v1", False),
+        ("no_such_module:ROBOT", False),
+    ],
+)
+def test_robots_are_told_from_other_environments(name: str, robot: bool) -> None:
+    assert registry.is_robot(name) == robot
+
+
 def carts(num_envs: int, *, num_threads: int | None, seed: int | None, frame_skip: int) -> VecEnv:
     return cart.Cart(num_envs, num_threads=num_threads, seed=seed, frame_skip=frame_skip)
 

@@ -25,15 +25,13 @@ class AutoresetVecEnv(VecEnv):
         self,
         num_envs: int,
         *,
-        obs_dim: int = 0,
         action_low: np.ndarray,
         action_high: np.ndarray,
-        critic_dim: int = 0,
         max_episode_steps: int | None,
         num_threads: int,
         seed: int | None,
     ) -> None:
-        """``action_low`` and ``action_high`` are [A]; widths that are not known yet are those of ``_allocate``."""
+        """``action_low`` and ``action_high`` are [A]. A subclass then calls ``_allocate``."""
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs = num_envs
@@ -50,7 +48,6 @@ class AutoresetVecEnv(VecEnv):
         self._ready = self._closed = False
         self._reward = np.zeros(num_envs, dtype=np.float32)
         self._terminated, self._truncated, self._ended = np.zeros((3, num_envs), dtype=bool)
-        self._allocate(obs_dim, critic_dim)
 
     def _allocate(self, obs_dim: int, critic_dim: int) -> None:
         """Make the buffers of observations of these widths."""

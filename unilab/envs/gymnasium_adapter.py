@@ -61,13 +61,13 @@ class GymnasiumVecEnv(AutoresetVecEnv):
         bounds = spaces.flatten_space(action_space)
         super().__init__(
             num_envs,
-            obs_dim=spaces.flatdim(first.observation_space),
             action_low=bounds.low,
             action_high=bounds.high,
             max_episode_steps=max_episode_steps,
             num_threads=1,
             seed=seed,
         )
+        self._allocate(spaces.flatdim(first.observation_space), 0)
 
     @property
     def _name(self) -> str:

@@ -1,14 +1,14 @@
 """What all MuJoCo tasks share: the physics batch, threads, actions, frame skip, partial reset, faults, exact state.
 
 A task subclasses ``MujocoVecEnv``. Its observation, reward and termination are functions of arrays, for all rows at
-once, and for numpy's arrays and torch's alike; see ``tasks/half_cheetah.py``.
+once, and for numpy's arrays and torch's alike; see ``tasks/planar.py``.
 """
 
 import importlib.util
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -339,9 +339,7 @@ class MujocoVecEnv(AutoresetVecEnv):
             if value is None or np.shape(value) not in ((), buffer.shape):
                 raise self._mistake("evaluate", value, f"an array of shape {buffer.shape}", f"as {part} ")
             buffer[...] = value
-        self._obs[...] = self._observed("observe", self.state, self.num_envs, self.obs_dim)
-        if self.critic_dim:
-            self._critic[...] = self._observed("observe_critic", self.state, self.num_envs, self.critic_dim)
+        self._write_obs(slice(None), self.state)
         # A sum is one cheap pass and is not finite if any term is not.
         if self._warnings.any() or not np.isfinite(self.batch.state.sum()):
             for field, kind in _BAD.items():  # that MuJoCo found during the step
@@ -352,12 +350,14 @@ class MujocoVecEnv(AutoresetVecEnv):
                     failures.setdefault(row, (field, "not finite"))
         return failures
 
-    def _observed(self, method: str, state: State, rows: int, size: int) -> Array:
-        """The result of ``observe`` or ``observe_critic``, after a check of its shape: numpy would broadcast it."""
-        seen = getattr(self, method)(state)
-        if np.shape(seen) != (rows, size):
-            raise self._mistake(method, seen, f"an array of shape {(rows, size)}")
-        return seen
+    def _write_obs(self, rows: Any, state: State) -> None:
+        """Write what is observed of ``state``, the state of these rows, into the buffers."""
+        for method, buffer in (("observe", self._obs), ("observe_critic", self._critic)):
+            if size := buffer.shape[1]:
+                seen = getattr(self, method)(state)
+                if np.shape(seen) != (len(state.qpos), size):  # numpy would broadcast it
+                    raise self._mistake(method, seen, f"an array of shape {(len(state.qpos), size)}")
+                buffer[rows] = seen
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
         returned, count = self.initial_state(ids.size), ids.size
@@ -376,10 +376,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.randomize(ids)
         self.batch.forward(ids)
         self.after_reset(ids)
-        rows = self.state.rows(ids)
-        self._obs[ids] = self._observed("observe", rows, ids.size, self.obs_dim)
-        if self.critic_dim:
-            self._critic[ids] = self._observed("observe_critic", rows, ids.size, self.critic_dim)
+        self._write_obs(ids, self.state.rows(ids))
 
     def metrics(self) -> dict[str, float]:
         means = {f"reward/{name}": total / self._steps_of_terms for name, total in self._terms.items()}
@@ -404,11 +401,3 @@ class MujocoVecEnv(AutoresetVecEnv):
         for name in vars(self).keys() - self._without_physics:
             if isinstance(getattr(self, name), Batch | np.ndarray | State):
                 delattr(self, name)
-
-
-def accepted(draw: Callable[[int], np.ndarray], accept: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """``count`` rows that ``draw(size)`` gives and ``accept(rows)`` takes: rejection sampling, for initial states."""
-    rows = draw(count)
-    while (wrong := ~accept(rows)).any():
-        rows[wrong] = draw(int(wrong.sum()))
-    return rows

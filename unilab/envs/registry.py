@@ -18,18 +18,18 @@ from unilab.settings import SettingsError, nearest
 _FACTORIES: dict[str, Factory | str] = {
     "Ant": "unilab.envs.tasks.ant:Ant",
     "AntNoForces": "unilab.envs.tasks.ant:AntNoForces",
-    "HalfCheetah": "unilab.envs.tasks.half_cheetah:HalfCheetah",
-    "Hopper": "unilab.envs.tasks.hopper:Hopper",
+    "HalfCheetah": "unilab.envs.tasks.planar:HalfCheetah",
+    "Hopper": "unilab.envs.tasks.planar:Hopper",
     "Humanoid": "unilab.envs.tasks.humanoid:Humanoid",
     "HumanoidNoForces": "unilab.envs.tasks.humanoid:HumanoidNoForces",
     "HumanoidStandup": "unilab.envs.tasks.humanoid:HumanoidStandup",
     "HumanoidStandupNoForces": "unilab.envs.tasks.humanoid:HumanoidStandupNoForces",
     "InvertedDoublePendulum": "unilab.envs.tasks.pendulums:InvertedDoublePendulum",
     "InvertedPendulum": "unilab.envs.tasks.pendulums:InvertedPendulum",
-    "Pusher": "unilab.envs.tasks.pusher:Pusher",
-    "Reacher": "unilab.envs.tasks.reacher:Reacher",
-    "Swimmer": "unilab.envs.tasks.swimmer:Swimmer",
-    "Walker2d": "unilab.envs.tasks.walker2d:Walker2d",
+    "Pusher": "unilab.envs.tasks.arms:Pusher",
+    "Reacher": "unilab.envs.tasks.arms:Reacher",
+    "Swimmer": "unilab.envs.tasks.planar:Swimmer",
+    "Walker2d": "unilab.envs.tasks.planar:Walker2d",
 }
 _ROBOTS = {
     f"Velocity-{name}": f"unilab.envs.robots.{name.lower()}:{name.upper()}"
@@ -57,8 +57,14 @@ def names() -> list[str]:
 
 
 def is_robot(name: str) -> bool:
-    """Whether it is the registered name of a robot, whose model may not be on this machine."""
-    return name in _ROBOTS
+    """Whether it is a registered robot, whose model may not be on this machine, or ``module:ROBOT`` that is here."""
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        return name in _ROBOTS
+    try:
+        return isinstance(getattr(importlib.import_module(module), attribute, None), Robot)
+    except ImportError:
+        return False
 
 
 def make(

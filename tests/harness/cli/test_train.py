@@ -220,6 +220,8 @@ def test_evaluating_for_long_shows_progress(train, folder, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert re.search(r"^4 of 6 episodes, 1\d steps, return 3.5, .* left$", captured.err, re.MULTILINE)
     assert "over 6 episodes" in captured.out
+    assert cli.main(["eval", str(folder), "--episodes", "1"]) == 0
+    assert capsys.readouterr().out.endswith(": return 4.0 in 1 episode\n"), "one return has neither spread nor range"
 
 
 def test_report_makes_a_page_of_a_run(train, folder, capsys):

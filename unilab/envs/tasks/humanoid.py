@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unilab.envs.contact_forces import ContactForcesVecEnv
 from unilab.envs.mujoco_env import Array, Bounds, Finite, MujocoSettings, NonNegative, State
+from unilab.envs.tasks.contact_forces import ContactForcesVecEnv
 
 ROOT = 6
 """velocities of the root, which no actuator moves"""

@@ -8,7 +8,6 @@ trunk and 5 cm to its centre of mass, and multiplies masses and armature by abou
 from dataclasses import dataclass
 from typing import Annotated
 
-import mujoco
 import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
@@ -63,18 +62,6 @@ NOISE = (0.2, 0.05, 0.03, 1.5)
 """of gyro, gravity, joint angles and joint velocities"""
 
 
-def drawn_size(model: mujoco.MjModel, settings: Randomization) -> int:
-    """How many numbers say what was drawn for a simulation, D."""
-    masses = model.nbody if settings.masses or settings.trunk_mass else 0
-    rows = [
-        {len(getattr(model, name)) for name in names}
-        for setting, names in FACTORS.items()
-        if getattr(settings, setting)
-    ]
-    shift, latency = 3 * bool(settings.centre_of_mass), int(settings.latency > 0)
-    return 1 + masses + shift + sum(map(sum, rows)) + latency
-
-
 class Draws:
     """Fields of the model that each simulation has to itself.
 
@@ -97,13 +84,24 @@ class Draws:
         wanted += [name for setting, names in FACTORS.items() if getattr(settings, setting) for name in names]
         self.fields: dict[str, np.ndarray] = {name: batch.expand(name) for name in wanted}
         self._original = {name: values[0].copy() for name, values in self.fields.items()}
-        self.drawn = np.zeros((batch.state.shape[0], drawn_size(batch.model, settings)))
-        self.drawn[:, 0] = batch.model.geom_friction[ground, 0]
+        self._friction = batch.model.geom_friction[ground, 0]
+        numbers = self._redraw(np.arange(0), np.random.default_rng()).shape[1]
+        self.drawn = np.zeros((batch.state.shape[0], numbers))
 
     def draw(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Draw all fields of the rows ``ids`` anew."""
+        self.drawn[ids] = self._redraw(ids, rng)
+        self.derive(ids)
+
+    def derive(self, ids: NDArray[np.int64] | None = None) -> None:
+        """Let MuJoCo compute the constants of the rows ``ids``, or of all, that depend on the fields."""
+        if DERIVED & self.fields.keys():
+            self._batch.set_const(ids)
+
+    def _redraw(self, ids: NDArray[np.int64], rng: np.random.Generator) -> np.ndarray:
+        """Draw all fields of the rows ``ids``; [K, D] what was drawn."""
         settings, fields, original, count = self._settings, self.fields, self._original, ids.size
-        seen = [self.drawn[ids, :1]]
+        seen = [np.full((count, 1), self._friction)]
         if settings.friction:
             seen = [rng.uniform(*settings.friction, (count, 1))]
             fields["geom_friction"][ids, self._ground, 0] = seen[0][:, 0]
@@ -129,10 +127,4 @@ class Draws:
                 seen += [factor - 1 for factor in drawn.values()]
         if settings.latency:
             seen.append(rng.integers(0, settings.latency, (count, 1), endpoint=True))
-        self.drawn[ids] = np.concatenate(seen, axis=1)
-        self.derive(ids)
-
-    def derive(self, ids: NDArray[np.int64] | None = None) -> None:
-        """Let MuJoCo compute the constants of the rows ``ids``, or of all, that depend on the fields."""
-        if DERIVED & self.fields.keys():
-            self._batch.set_const(ids)
+        return np.concatenate(seen, axis=1)
