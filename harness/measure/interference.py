@@ -1,7 +1,7 @@
 """Interference: what else used the cores of a trial while it was measured, by two readings and a verdict.
 
-A reading takes a few files and the list of processes. The first follows the stamp that opens the steady window, because
-only that stamp tells that the warm-up is over, so its milliseconds lie inside the window. The second lies behind it. A
+A reading takes milliseconds: a few files, and the list of processes. The first one lies just inside the steady window,
+because only the progress that opens the window tells that the warm-up is over. The second one follows the window. A
 trial that keeps all cores busy disturbs nobody: what its own processes and the harness took does not count. The load
 average is recorded, but no verdict is based on it, because it still holds the trial that ran before.
 """

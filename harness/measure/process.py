@@ -10,12 +10,11 @@ import dataclasses
 import json
 import math
 import os
-import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 
 import psutil
 
-from harness.measure import interleaving
 from harness.measure.interleaving import Seat
 from harness.measure.peak_memory import PeakMemory, trial_processes
 from harness.measure.record import Record, State
@@ -96,59 +94,10 @@ class Job:
     process"""
 
 
-class Repeats:
-    """The repeats of one work: one, or several that take turns."""
-
-    def __init__(self, jobs: Sequence[Job], stop: StopSignal, selector: selectors.BaseSelector) -> None:
-        self.repeats: list[_Repeat] = []
-        self._jobs, self._stop, self._selector = jobs, stop, selector
-        self._order, self._turn_ends = self._turns(), 0.0
-        self._turn: _Repeat | None = None
-
-    def _turns(self) -> "Iterator[tuple[_Repeat, float]]":
-        """Whose turn it is, and seconds that it goes on once the repeat is warm."""
-        for job in self._jobs:
-            self.repeats.append(_Repeat(job, self._stop, self.repeats))
-            self._selector.register(self.repeats[-1].reports, selectors.EVENT_READ, self.repeats[-1])
-            yield self.repeats[-1], 0.0
-        seconds = interleaving.TURN_SECONDS if len(self._jobs) > 1 else math.inf
-        while not all(one.measured for one in self.repeats):
-            yield from ((one, seconds) for one in self.repeats if not one.measured)
-
-    @property
-    def ended(self) -> bool:
-        return len(self.repeats) == len(self._jobs) and all(one.outcome is not None for one in self.repeats)
-
-    def proceed(self) -> float:
-        """End what is over or took too long, and give the turn to the next if it is due; seconds that can be waited."""
-        for one in self.repeats:
-            if one.outcome is None and one.seat.paused_at is None and one.remaining <= 0:
-                one.time_out()
-        for one in self.repeats:
-            if one.outcome is not None and not one.over:
-                self._selector.unregister(one.reports)
-                one.end()
-        turn = self._turn
-        if not self.ended and (turn is None or turn.measured or (turn.steady and time.monotonic() >= self._turn_ends)):
-            others_wait = len(self.repeats) < len(self._jobs) or not all(
-                one.measured for one in self.repeats if one is not turn
-            )
-            if turn is not None and others_wait:
-                turn.seat.pause()
-            turn, seconds = next(self._order, (None, 0.0))
-            self._turn, self._turn_ends = turn, time.monotonic() + seconds
-            for one in self.repeats if turn is None else [turn]:
-                one.seat.go_on()
-        waits = [one.remaining for one in self.repeats if one.outcome is None and one.seat.paused_at is None]
-        if turn is not None and turn.steady:
-            waits.append(self._turn_ends - time.monotonic())
-        return min(waits, default=math.inf)
-
-
-class _Repeat:
+class Repeat:
     """A repeat and its guard, in a process group of their own; the ``others`` that it takes turns with began before."""
 
-    def __init__(self, job: Job, stop: StopSignal, others: Sequence["_Repeat"]) -> None:
+    def __init__(self, job: Job, stop: StopSignal, others: Sequence["Repeat"]) -> None:
         self.folder = Path(job.spec.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.outcome: Outcome | None = None

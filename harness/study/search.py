@@ -86,7 +86,10 @@ class Sweep:
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
         with self.study.turn(self.stop):
             self._catch_up()
-        self._begun: set[int] = set()
+        self._waiting: dict[int, list[Record]] = {}
+        """by trial that this driver has begun, the repeats that nobody has begun"""
+        self._works: Counter[int] = Counter()
+        """by trial, how many works measure its repeats now"""
         self._expected: dict[int, float] = {}
         """by trial, the gain for which it was chosen"""
         self._out_of_time, self._measurements = False, 0
@@ -131,15 +134,22 @@ class Sweep:
             self._optuna.enqueue_trial(recorded[number])
 
     def _search(self) -> Iterator[Work]:
+        """A work for each trial; what is free on this machine then helps with the repeats of those that go on."""
+        begun: list[FrozenTrial] = []
         while True:
             with self.study.turn(self.stop):  # from now on the trial is this driver's alone
                 trial = self._choose()
                 while trial is not None and not self.study.take(trial.number):
                     trial = self._choose()
             if trial is None:
-                return
-            self._begun.add(trial.number)
+                break
+            begun.append(trial)
             yield self._search_with(trial)
+        if self.plan.suite.measure.cores is None or self.plan.suite.pruner is not None:
+            return  # a trial stays on its node, and with a pruner its first repeat says whether there are others
+        for trial in begun:
+            while self._waiting.get(trial.number) and not self._out_of_time:
+                yield self._search_with(trial)
 
     def _choose(self) -> FrozenTrial | None:
         """The trial that a crash left unfinished, or a new one, or None at a limit.
@@ -148,7 +158,7 @@ class Sweep:
         """
         plan, space = self.plan, self.plan.space
         trials = self._optuna.get_trials(deepcopy=False)
-        open_ones = (t for t in trials if not t.state.is_finished() and t.number not in self._begun)
+        open_ones = (t for t in trials if not t.state.is_finished() and t.number not in self._waiting)
         unfinished = next((trial for trial in open_ones if self.study.take(trial.number)), None)
         if unfinished is not None and unfinished.state != TrialState.WAITING:
             running = optuna.trial.Trial(self._optuna, unfinished._trial_id)
@@ -233,33 +243,44 @@ class Sweep:
         return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:
-        """Run the repeats of a trial that have no record, then tell Optuna."""
-        params = self.plan.space.decode(trial.params)
-        if trial.number == BASELINE or self.plan.is_baseline(params):
+        """Run the repeats of a trial that have no record; the last of the works that do so tells Optuna."""
+        number = trial.number
+        is_first = number not in self._waiting
+        waiting = self._waiting.setdefault(number, [])
+        self._works[number] += 1
+        try:
+            if is_first:
+                waiting += self._repeats_of(trial)
+            while waiting and all(record.state != "pruned" for record in self._searched(number)):
+                if not self._time_for_one_more(waiting[0]):
+                    return  # not told: the next run goes on with it
+                yield from self._repeat(waiting.pop(0))
+            if self._works[number] == 1:
+                self._tell(trial)
+        except (TakenOver, UpdateFinishedTrialError):
+            waiting.clear()  # another driver, which saw no sign of this one any more, finishes it
+        self._works[number] -= 1
+        if not self._works[number]:
+            self.study.release(number)
+            del self._waiting[number]
+
+    def _repeats_of(self, trial: FrozenTrial) -> list[Record]:
+        """What is to be measured of a trial; nothing of one that cannot run, which is recorded here."""
+        number, params = trial.number, self.plan.space.decode(trial.params)
+        if number == BASELINE or self.plan.is_baseline(params):
             params = self.plan.baseline | ({"env": params["env"]} if "env" in params else {})
         params = self.plan.effective(params)
         fit, problem = self.plan.possible(params, self.engine.available())
-        reason = problem or fit.reason
-        try:
-            done = self._searched(trial.number)
-            if reason is not None and not done:
-                planned = self._planned(trial.number, 0, "search", params)
-                record = dataclasses.replace(planned, state="infeasible" if problem is None else "failed", error=reason)
-                self.study.records.append(record)
-                self._explain(record)
-            elif reason is None and all(record.state != "infeasible" for record in done):
-                for repeat in range(self.plan.suite.measure.repeats):
-                    if any(record.state == "pruned" for record in self._searched(trial.number)):
-                        break
-                    planned = self._planned(trial.number, repeat, "search", params)
-                    if not self._time_for_one_more(planned):
-                        return  # not told: the next run goes on with it
-                    yield from self._repeat(planned)
-            self._tell(trial)
-        except (TakenOver, UpdateFinishedTrialError):
-            pass  # another driver, which saw no sign of this one any more, finishes it
-        self.study.release(trial.number)
-        self._begun.remove(trial.number)
+        reason, done = problem or fit.reason, self._searched(number)
+        if reason is None and all(record.state != "infeasible" for record in done):
+            repeats = range(self.plan.suite.measure.repeats)
+            return [self._planned(number, repeat, "search", params) for repeat in repeats]
+        if not done:
+            planned = self._planned(number, 0, "search", params)
+            record = dataclasses.replace(planned, state="infeasible" if problem is None else "failed", error=reason)
+            self.study.records.append(record)
+            self._explain(record)
+        return []
 
     def _searched(self, number: int) -> list[Record]:
         """The records of a trial that the sampler knows: those before the second look."""

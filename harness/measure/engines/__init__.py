@@ -1,1 +1,1 @@
-"""Where the repeats of a study run: on this machine, one at a time, or on the nodes of a Ray cluster."""
+"""Where the repeats of a study run: on this machine, or on the nodes of a Ray cluster."""

@@ -2,13 +2,14 @@
 
 import math
 import selectors
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.measure import interleaving
 from harness.measure.engines.blocks import Engine
-from harness.measure.process import Job, OnProgress, Outcome, RepeatLimits, Repeats
+from harness.measure.process import Job, OnProgress, Outcome, Repeat, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from unilab.machine.devices import core_sets
@@ -42,10 +43,11 @@ class LocalEngine(Engine):
         self.in_turns = interleaving.possible() if in_turns is None else in_turns
         self._stop, self._execute = stop, execute
         self._sets = [None] if cores is None else core_sets(cores)
-        self._started: dict[int, Sequence[Job]] = {}
-        self._works: dict[int, Repeats] = {}
+        self._works: dict[int, Generator[float, None, list[Outcome]]] = {}
         self._place_of: dict[int, int] = {}
         """of the works whose jobs run"""
+        self._alive: list[Repeat] = []
+        """those that are not over"""
         self._selector = selectors.DefaultSelector()
         self._selector.register(stop.fd, selectors.EVENT_READ)
 
@@ -53,11 +55,10 @@ class LocalEngine(Engine):
         return self
 
     def __exit__(self, *_: object) -> None:
-        repeats = [one for work in self._works.values() for one in work.repeats]
-        for one in repeats:
-            one.terminate()
-        for one in repeats:
-            one.end()
+        for repeat in self._alive:
+            repeat.terminate()
+        for repeat in self._alive:
+            repeat.end()
         self._selector.close()
 
     @property
@@ -74,28 +75,67 @@ class LocalEngine(Engine):
         if len(jobs) > 1:
             files = (str(Path(job.spec.folder).resolve() / interleaving.FILE) for job in jobs)
             jobs = [replace(job, spec=replace(job.spec, pauses=file)) for job, file in zip(jobs, files, strict=True)]
-        if self._execute is None:
-            self._works[work] = Repeats(jobs, self._stop, self._selector)
-        else:
-            self._started[work] = jobs
+        self._works[work] = self._run(jobs)
 
     def wait(self) -> tuple[int, list[Outcome]]:
-        if self._execute is not None:
-            work = next(iter(self._started))
-            jobs = self._started.pop(work)
-            outcomes = [self._execute(job.spec, job.limits, self._stop, job.on_progress) for job in jobs]
-            del self._place_of[work]
-            return work, outcomes
         while True:
             self._stop.check()
-            seconds = min([turns.proceed() for turns in self._works.values()], default=math.inf)
-            for work, turns in self._works.items():
-                if turns.ended:
+            seconds = 3600.0  # infinity cannot be waited for
+            for work, run in self._works.items():
+                try:
+                    seconds = min(seconds, next(run))
+                except StopIteration as ended:
                     del self._works[work], self._place_of[work]
-                    return work, [one.outcome for one in turns.repeats if one.outcome is not None]
-            for key, _ in self._selector.select(max(0.0, min(seconds, 3600.0))):
+                    return work, ended.value
+            for key, _ in self._selector.select(max(0.0, seconds)):
                 if key.data is not None:
                     key.data.read()
+
+    def _run(self, jobs: Sequence[Job]) -> Generator[float, None, list[Outcome]]:
+        """Run the jobs of a work; yields the seconds for which their repeats may be waited for."""
+        if self._execute is not None:
+            return [self._execute(job.spec, job.limits, self._stop, job.on_progress) for job in jobs]
+        repeats: list[Repeat] = []
+
+        def until(
+            reached: Callable[[Repeat], bool], of: Sequence[Repeat], seconds: float = math.inf
+        ) -> Iterator[float]:
+            """End what is over or took too long, until all of these have reached it or the seconds are over."""
+            ends = time.monotonic() + seconds
+            while True:
+                running = [one for one in repeats if one.outcome is None and one.seat.paused_at is None]
+                for one in running:
+                    if one.remaining <= 0:
+                        one.time_out()
+                for one in repeats:
+                    if one.outcome is not None and not one.over:
+                        self._selector.unregister(one.reports)
+                        one.end()
+                        self._alive.remove(one)
+                left = ends - time.monotonic()
+                if all(map(reached, of)) or left <= 0:
+                    return
+                yield min([left, *(one.remaining for one in running)])
+
+        for job in jobs:
+            repeat = Repeat(job, self._stop, repeats)
+            repeats.append(repeat)
+            self._alive.append(repeat)
+            self._selector.register(repeat.reports, selectors.EVENT_READ, repeat)
+            yield from until(lambda one: one.steady, [repeat])
+            if len(jobs) > 1:
+                repeat.seat.pause()
+        while unmeasured := [repeat for repeat in repeats if not repeat.measured]:
+            for repeat in unmeasured:
+                repeat.seat.go_on()
+                seconds = math.inf if unmeasured == [repeat] else interleaving.TURN_SECONDS
+                yield from until(lambda one: one.measured, [repeat], seconds)
+                if any(not other.measured for other in repeats if other is not repeat):
+                    repeat.seat.pause()
+        for repeat in repeats:
+            repeat.seat.go_on()
+        yield from until(lambda one: one.over, repeats)
+        return [repeat.outcome for repeat in repeats if repeat.outcome is not None]
 
 
 def execute(

@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Ended:
 class Place:
     """A Ray actor that holds a part of a node, or all of it, and runs one repeat there.
 
-    ``begin``, then ``reports`` until it has the end. ``end`` may be called meanwhile from another thread.
+    ``prune`` and ``end`` may be called from another thread while it runs.
     """
 
     def __init__(self) -> None:
@@ -78,8 +79,10 @@ class Place:
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def begin(self, spec: TrialSpec, limits: RepeatLimits, working_folder: str, environment: dict[str, str]) -> str:
-        """Start the repeat; the id of the node.
+    def run(
+        self, spec: TrialSpec, limits: RepeatLimits, working_folder: str, environment: dict[str, str]
+    ) -> Iterator[str | dict[str, Any] | Ended]:
+        """Run the repeat: yields the id of the node, then its lines of progress, at last its end.
 
         Paths are the driver's, and so is the ``environment``: thread counts and Python's path.
         """
@@ -91,19 +94,15 @@ class Place:
         os.chdir(working_folder)
         self._thread = threading.Thread(target=self._run, args=(spec, limits), name="repeat")
         self._thread.start()
-        return ray.get_runtime_context().get_node_id()
-
-    def reports(self, reason: str | None) -> tuple[list[dict[str, Any]], Ended | None]:
-        """Wait for news: lines of progress since the last time, and the end. A ``reason`` ends the repeat as pruned."""
-        self._reason = reason or self._reason
-        progress: list[dict[str, Any]] = []
-        while True:
+        yield ray.get_runtime_context().get_node_id()
+        news: dict[str, Any] | Ended = {}
+        while not isinstance(news, Ended):
             news = self._news.get()
-            if isinstance(news, Ended):
-                return progress, news
-            progress.append(news)
-            if self._news.empty():
-                return progress, None
+            yield news
+
+    def prune(self, reason: str) -> None:
+        """End the repeat as pruned."""
+        self._reason = reason
 
     def end(self) -> None:
         """End the repeat; nothing of it is left afterwards."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.measure import interleaving as turns
 from harness.measure.engines.local import LocalEngine
 from harness.measure.interleaving import Pauses, Seat
-from harness.measure.process import Job, Outcome, RepeatLimits, _Repeat
+from harness.measure.process import Job, Outcome, Repeat, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import Stopped, StopSignal
 from unilab.ipc.shared_memory.segments import start_time
@@ -173,15 +173,15 @@ def test_processes_in_sessions_of_their_own_stand_still_too(tmp_path: Path, monk
 def test_at_a_signal_all_end_by_themselves(tmp_path: Path, monkeypatch) -> None:
     """Nobody is stopped again on the way, so none has to be killed."""
     ended: list[int | None] = []
-    end = _Repeat.end
+    end = Repeat.end
 
-    def recording(repeat: _Repeat) -> None:
+    def recording(repeat: Repeat) -> None:
         known = repeat.over
         end(repeat)
         if not known:
             ended.append(repeat._process.returncode)
 
-    monkeypatch.setattr(_Repeat, "end", recording)
+    monkeypatch.setattr(Repeat, "end", recording)
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.05)
     folders = [tmp_path / name for name in "abc"]
     go_on, given = Seat.go_on, []

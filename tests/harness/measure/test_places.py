@@ -1,12 +1,15 @@
 """The search with several works in flight, in an engine that runs them in this process, the newest first."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from harness.measure.engines import local
+from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, attempts_that_count
 from harness.measure.stop import StopSignal
@@ -123,6 +126,23 @@ def test_what_was_disturbed_is_measured_again_at_once_on_its_own_node(make_plan,
     assert sorted(attempts) == [
         (0, 0, False, "a"), (1, 0, True, "b"), (1, 1, False, "b"), (2, 0, True, "c"), (2, 1, False, "c")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_the_last_trials_repeats_run_side_by_side_where_each_has_cores_of_its_own(
+    make_plan, tmp_path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    monkeypatch.setattr(local, "core_sets", lambda size: [[5], [7]])
+    plan = make_plan("measure.repeats=5", "measure.cores=1", f"limits.trials={trials}")
+    executed, crashing = Executed(), Executed(crash_at=3)
+    for ran in (crashing, executed):
+        with suppress(Crash), Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+            Sweep(plan, study, stop, Quiet(), LocalEngine("here", stop, ran, cores=1)).run()
+    cores = [spec.cores for spec in crashing.specs + executed.specs]
+    assert abs(cores.count([5]) - cores.count([7])) <= 1, "no core was left alone"
+    assert keys(study.records.records) == [(trial, repeat, "search") for trial in range(trials) for repeat in range(5)]
+    with Study(plan.folder(tmp_path)) as study:
+        assert [t.state for t in study.open_optuna(["maximize"]).trials] == [TrialState.COMPLETE] * trials
 
 
 def test_the_confirmation_of_several_places_takes_less_time(make_plan) -> None:

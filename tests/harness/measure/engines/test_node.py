@@ -24,21 +24,22 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     made.end()
 
 
-def begin(place: Place, folder: Path, behaviour: str, **settings) -> str:
+def begin(place: Place, folder: Path, behaviour: str, **settings) -> Iterator[str | dict | Ended]:
     settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
-    return place.begin(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
+    return place.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
 
 
-def ended(place: Place) -> Ended:
-    while (end := place.reports(None)[1]) is None:
-        pass
+def ended(news: Iterator[str | dict | Ended]) -> Ended:
+    *_, end = news
+    assert isinstance(end, Ended)
     return end
 
 
 def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(place, tmp_path) -> None:
-    assert begin(place, tmp_path, "exit") == "n"
-    end = ended(place)
+    news = begin(place, tmp_path, "exit")
+    assert next(news) == "n"
+    end = ended(news)
     assert end.outcome.state == "failed"
     assert end.outcome.error == f"exit code 7 without a result; log: {tmp_path / 'log' / 'stderr.log'}"
     assert end.files["curve.jsonl"].startswith(b'{"iteration": 1.0,')
@@ -46,16 +47,17 @@ def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_aske
 
 
 def test_a_reason_ends_the_repeat_as_pruned(place, tmp_path) -> None:
-    begin(place, tmp_path, "endless")
-    assert place.reports(None)[0][0]["env_steps"] > 0
-    place.reports("hopeless")
-    end = ended(place)
+    news = begin(place, tmp_path, "endless")
+    next(news)
+    assert next(news)["env_steps"] > 0
+    place.prune("hopeless")
+    end = ended(news)
     assert (end.outcome.state, end.outcome.error) == ("pruned", "hopeless")
 
 
 def test_what_is_ended_is_gone(place, tmp_path) -> None:
-    begin(place, tmp_path, "deaf")
-    place.reports(None)
+    news = begin(place, tmp_path, "deaf")
+    next(news), next(news)
     trial = int((tmp_path / "started").read_text().split()[0])
     place.end()
     assert not psutil.pid_exists(trial)
@@ -63,8 +65,7 @@ def test_what_is_ended_is_gone(place, tmp_path) -> None:
 
 def test_an_error_of_the_place_itself_comes_back_with_its_traceback(place, tmp_path) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
-    place.begin(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
-    end = ended(place)
+    end = ended(place.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
     assert (end.outcome.state, end.outcome.error) == (
         "failed",
         "TypeError: Object of type object is not JSON serializable",
