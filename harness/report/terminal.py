@@ -68,7 +68,7 @@ def summary(study: ReportedStudy) -> dict[str, Any]:
         "study": study.folder.resolve().name, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
         "gain_over_baseline": found.change if found.ratio else None,
-        "answer": dataclasses.asdict(found) | {"shown": found.shown},
+        "answer": dataclasses.asdict(found),
         "best_config": str(study.folder / "best.yaml") if order else None,
         "importances": importances(records, suite), "environments": beside,
     }  # fmt: skip
