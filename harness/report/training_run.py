@@ -45,10 +45,11 @@ def page(folder: Path) -> Page:
     sections = [Section("again", "Use it, and do it again", code=commands)]
     answer = FirstScreen("No result", "no iteration was finished", "")
     if len(curve):
-        last = [(str(name), float(value)) for name, value in curve.iloc[-1].dropna().items()]
-        table = Table.of("last-table", "Every number of it", ("number", "value"), last)
+        last = {str(name): float(value) for name, value in curve.iloc[-1].dropna().items()}
+        rows = [{"number": name, "value": value} for name, value in last.items()]
+        table = Table.of("last-table", "Every number of it", rows)
         sections = [_curves(curve, known), Section("last", "The last iteration", tables=[table]), *sections]
-        answer = _answer(folder, dict(last), known)
+        answer = _answer(folder, last, known)
     subtitle = f"{content.get('trainer')} on {content.get('env')}"
     return Page(folder.resolve().name, subtitle, answer, sections, str(folder))
 

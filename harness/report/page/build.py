@@ -6,12 +6,11 @@ import shlex
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.report.finding import against, baseline_name, conclude, doubts, standing_claim, standings
 from harness.report.page import charts, provenance, resources, search
 from harness.report.page.curves import learning_curves, over_time
-from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Rows, Section, Table
+from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Row, Rows, Section, Table
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.report.terminal import answer, train_command
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
@@ -86,16 +85,20 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
 def final_policies(study: ReportedStudy) -> Section:
     """Every configuration in each environment, by the first objective."""
     metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
-    rows, judged = [], sorted({name for record in study.records for name in record.judged})
+    episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
+    rows, judged = list[Row](), sorted({what for record in study.records for what in record.judged})
     for env, own in found.items():
         for one in own:
-            values = (Cell.metric(metric, value) for value in (one.value, *(one.interval or (math.nan, math.nan))))
-            repeats = f"{one.reached} of {len(one.trial.counted)}"
-            steps = one.trial.value("env_steps")
-            last = (statistics.median([r.judged[name] for r in one.trial.complete if name in r.judged] or [math.nan])
-                    for name in judged)  # fmt: skip
-            rows.append((env, one.name, *values, one.word, one.ahead, repeats, steps, *last))
-    episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
+            low, high = one.interval or (math.nan, math.nan)
+            rows.append({
+                "environment": env, "of": one.name, name: Cell.metric(metric, one.value),
+                "low": Cell.metric(metric, low), "high": Cell.metric(metric, high), f"{baseline} is": one.word,
+                "by": one.ahead, "repeats": f"{one.reached} of {len(one.trial.counted)}",
+                "env steps": one.trial.value("env_steps"),
+            })  # fmt: skip
+            for what in judged:
+                last = [record.judged[what] for record in one.trial.complete if what in record.judged]
+                rows[-1][metric_text(what)] = statistics.median(last or [math.nan])
     text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
     if metric in RETURNS:
         text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "
@@ -111,10 +114,8 @@ def final_policies(study: ReportedStudy) -> Section:
     if episodes is not None:
         text += f"After its training each policy played {episodes} whole episodes without noise. "
     text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
-    columns = ["environment", "of", name, "low", "high", f"{baseline} is", "by", "repeats", "env steps"]
-    columns += [metric_text(name) for name in judged]
     title = "Results" if episodes is None else "Final policies"
-    return Section("standings", title, [text], (), [Table.of("standings-table", title, columns, rows)])
+    return Section("standings", title, [text], (), [Table.of("standings-table", title, rows)])
 
 
 def headline(study: ReportedStudy) -> FirstScreen:
@@ -140,9 +141,8 @@ def headline(study: ReportedStudy) -> FirstScreen:
                 setting_text(trial.params[setting]) if trial and setting in trial.params else MISSING
                 for trial in (best, baseline)
             )
-            rows.append((setting, own, "same" if baseline and own == before else before))
-        columns = ("setting", "best", "baseline")
-        settings = Table.of("best-settings", "Settings of the best configuration", columns, rows, sortable=False)
+            rows.append({"setting": setting, "best": own, "baseline": "same" if baseline and own == before else before})
+        settings = Table.of("best-settings", "Settings of the best configuration", rows, sortable=False)
         command = train_command(study.folder / "best.yaml") if study.best else None
     unmeasured = sum(not trial.complete for trial in study.trials)
     without = f"; {unmeasured} without a result" if unmeasured else ""
@@ -179,28 +179,34 @@ def all_trials(study: ReportedStudy) -> Section:
     names = list(dict.fromkeys(name for trial in study.trials for name in [*study.suite.search, *trial.params]))
     searched = {trial.number: trial for trial in study.searched}
     confirmed = {trial.number: trial for trial in study.trials if trial.confirmed}
-    views = (searched, confirmed) if confirmed else (searched,)
+    views = [(searched, metric_text(first), "against baseline")]
+    if confirmed:
+        views.append((confirmed, f"{metric_text(first)}, confirmed", "confirmed against baseline"))
     places = {trial.number: place for place, trial in enumerate(study.order, 1)}
     rows = []
     for trial in study.best_first:
-        row: list[Any] = [Cell(trial.name, trial.number), trial.state + ", confirmed" * trial.confirmed]
-        row.append(places.get(trial.number))
-        for view in views:
-            value, beside = None, Cell(MISSING)
+        row: Row = {
+            "trial": Cell(trial.name, trial.number), "state": trial.state + ", confirmed" * trial.confirmed,
+            "place": places.get(trial.number),
+        }  # fmt: skip
+        for view, value, beside in views:
+            row |= {value: None, beside: Cell(MISSING)}
             if trial.number in view:
-                value = view[trial.number].value(first)
+                own = view[trial.number]
                 same_task = [other for other in view.values() if other.params.get("env") == trial.params.get("env")]
                 base = next((other for other in same_task if other.baseline), None)
-                change, text = (math.nan, MISSING) if base is None else against(first, view[trial.number], base)
-                beside = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
-            row += [value if value is None else Cell.metric(first, value), beside]
+                change, text = (math.nan, MISSING) if base is None else against(first, own, base)
+                row[value] = Cell.metric(first, own.value(first))
+                row[beside] = Cell("baseline", 0.0) if trial.baseline else Cell(text, finite(change))
         once = searched.get(trial.number, trial)
-        row += [Cell.metric(metric, once.value(metric)) for metric in others]
-        row += [Cell.share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES]
-        row += [Cell.metric("peak_host_bytes", resources.peak_bytes(once))]
-        row.append(Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete)))
-        params = trial.params
-        row += [Cell(setting_text(params[name]), plain(params[name])) if name in params else None for name in names]
+        row |= {metric_text(metric): Cell.metric(metric, once.value(metric)) for metric in others}
+        row |= {f"{side} busy": Cell.share(once.value(f"{side}_busy_fraction")) for side in resources.SIDES}
+        row["peak host memory"] = Cell.size(resources.peak_bytes(once))
+        row["repeats"] = Cell(f"{len(trial.complete)}/{len(trial.counted)}", len(trial.complete))
+        taken, params = set(row), trial.params
+        for name in names:  # a trainer may call a setting as a column is called here
+            cell = Cell(setting_text(params[name]), plain(params[name])) if name in params else None
+            row[f"{name} (setting)" if name in taken else name] = cell
         rows.append(row)
     if not rows:
         return Section("trials", "All trials", ["No trial has been recorded yet."])
@@ -209,7 +215,4 @@ def all_trials(study: ReportedStudy) -> Section:
     if confirmed:
         how = next(iter(confirmed.values())).measured
         said.append(f"Beside them are those of the {how}. Compare these with each other only.")
-    again = (f"{metric_text(first)}, confirmed", "confirmed against baseline") if confirmed else ()
-    columns = ("trial", "state", "place", metric_text(first), "against baseline", *again, *map(metric_text, others),
-               "collector busy", "learner busy", "peak host memory", "repeats", *names)  # fmt: skip
-    return Section("trials", "All trials", said, (), [Table.of("trials-table", "All trials", columns, rows)])
+    return Section("trials", "All trials", said, (), [Table.of("trials-table", "All trials", rows)])

@@ -30,20 +30,19 @@ def comparison(studies: Sequence[ReportedStudy]) -> Page:
                 row: dict[str, Any] = {"study": name, "role": role, "trial": shown.name, "measured": shown.measured}
                 row |= {field: finite(value * scale(metric)) for field, value in ends.items()}
                 drawn.setdefault((metric, shown.measured), []).append(row)
-        commit = str(study.manifest.get("commit") or UNKNOWN)[:12]
-        commit += " with changes" if study.manifest.get("dirty") else ""
-        if trial is None:
-            what = [None] * 5 + [MISSING, len(study.trials), "nothing was measured to its end"]
-        else:
-            interval = trial.interval(metric) or (math.nan, math.nan)
-            values = [Cell.metric(metric, value) for value in (trial.value(metric), *interval, one.baseline_value)]
-            limit = trial.limited_by(study.suite.fixed)
-            what = [*values, change_of(one), trial.measured, len(study.trials), limit]
-        machine = str(study.manifest.get("machine_name", UNKNOWN))
-        rows.append((name, metric_text(metric), *what, machine, commit, study.last_run or MISSING))
-    columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "measured", "trials", "limited by",
-               "machine", "commit", "run")  # fmt: skip
-    overview = Table.of("overview-table", "Best of each study", columns, rows)
+        dirty = study.manifest.get("dirty")
+        low, high = (trial and trial.interval(metric)) or (math.nan, math.nan)
+        rows.append({
+            "study": name, "metric": metric_text(metric), "best": Cell.metric(metric, one.value),
+            "low": Cell.metric(metric, low), "high": Cell.metric(metric, high),
+            "baseline": Cell.metric(metric, one.baseline_value), "gain": trial and change_of(one),
+            "measured": trial.measured if trial else MISSING, "trials": len(study.trials),
+            "limited by": trial.limited_by(study.suite.fixed) if trial else "nothing was measured to its end",
+            "machine": str(study.manifest.get("machine_name", UNKNOWN)),
+            "commit": str(study.manifest.get("commit") or UNKNOWN)[:12] + " with changes" * bool(dirty),
+            "run": study.last_run or MISSING,
+        })  # fmt: skip
+    overview = Table.of("overview-table", "Best of each study", rows)
     figures: list[Chart] = []
     for (metric, how), own in drawn.items():
         again = sum(figure.id.startswith(f"best-{metric}") for figure in figures)
@@ -92,5 +91,6 @@ def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict
     rows = []
     for key in dict.fromkeys(key for content in contents for key in content):
         texts = [str(content.get(key, MISSING)) for content in contents]
-        rows.append((key, *texts, "same" if len(set(texts)) == 1 else "differs"))
-    return Table.of(f"{id}-table", caption, ("what", *names, "compared"), rows)
+        compared = "same" if len(set(texts)) == 1 else "differs"
+        rows.append({"what": key, **dict(zip(names, texts, strict=True)), "compared": compared})
+    return Table.of(f"{id}-table", caption, rows)

@@ -396,7 +396,7 @@ def test_cells_sort_by_value_and_missing_ones_have_none() -> None:
     assert Cell.of(12345.6) == Cell("12,346", 12345.6)
     assert Cell.share(-0.123, "+", 1) == Cell("-12.3%", -0.123)
     assert Cell.share(0.5).text == "50%"
-    numbers = Table.of("t", "", ("name", "n", "text"), [("b", 2, "x"), ("a", None, "y")])
+    numbers = Table.of("t", "", [{"name": "b", "n": 2, "text": "x"}, {"name": "a", "n": None, "text": "y"}])
     assert numbers.numeric == {"n"}
 
 
