@@ -3,19 +3,17 @@
 import base64
 import math
 import shlex
-import statistics
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from harness.report.finding import against, baseline_name, conclude, doubts, standing_claim, standings
+from harness.report.finding import against, standings
 from harness.report.page import charts, provenance, resources, search
+from harness.report.page.answer import final_policies, first_screen
 from harness.report.page.curves import learning_curves, over_time
-from harness.report.page.model import MISSING, Cell, Chart, Code, FirstScreen, Page, Row, Rows, Section, Table
+from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Row, Rows, Section, Table
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
-from harness.report.terminal import answer, train_command
-from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
-from harness.suite.metrics import RETURNS, TIMES
-from harness.suite.text import metric_text, number_text, setting_text, value_text
+from harness.suite.metrics import RETURNS
+from harness.suite.text import metric_text, setting_text
 from unilab.envs.rendering.video import SECONDS
 
 SHOWN = 6
@@ -28,19 +26,21 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     trainer = suite.trainer or ", ".join(suite.trainers)
     subtitle = f"{trainer} on {', '.join(suite.tasks)}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    parts: list[Callable[[ReportedStudy], Section]] = [resources.busy]
     if suite.side_by_side:  # nothing was searched for
-        answer, sections = beside_the_baseline(study), [final_policies(study)]
+        drawn, sections = side_by_side(study), [final_policies(study)]
         sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
+        sections.append(resources.busy(study))
     else:
-        answer, sections = headline(study), []
-        parts = [search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
-                 resources.prediction]  # fmt: skip
-    parts += [resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials, provenance.machine,
-              provenance.reproduce]  # fmt: skip
+        drawn = [*over_time(study), *evidence(study)]
+        parts = (search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
+                 resources.prediction)  # fmt: skip
+        sections = [part(study) for part in parts]
+    parts = (resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials, provenance.machine,
+             provenance.reproduce)  # fmt: skip
     sections += [part(study) for part in parts]
     if watched is None and (policy := study.robots_policy):
         sections.insert(0, to_be_seen(study, policy))
+    answer = replace(first_screen(study), charts=drawn)
     return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
 
 
@@ -56,12 +56,10 @@ def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
     return Section("video", "The best policy", [text], code=[Code("Command that makes a video", command)], video=url)
 
 
-def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
-    """The first screen where configurations stand side by side: in which environments the baseline is ahead."""
-    metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
-    count, claim = standing_claim(study.suite, found)
-    drawn = list[Chart]()
-    for number, (env, own) in enumerate(found.items()):
+def side_by_side(study: ReportedStudy) -> list[Chart]:
+    """The repeats of every configuration, a chart for each environment."""
+    metric, drawn = study.suite.objectives[0].metric, list[Chart]()
+    for number, (env, own) in enumerate(standings(study.suite, study.records).items()):
         rows: Rows = []
         for one in [one for one in own if one.points]:
             common = {"trainer": one.name, "role": "baseline" if one.trial.baseline else "others"}
@@ -70,90 +68,12 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
             middle = "interquartile mean" if metric in RETURNS else "median"
             title = f"{env}: {metric_text(metric)} of each repeat, {middle} and its interval"
             drawn.append(charts.dots(f"standing_{number}", title, rows, metric, row="trainer"))
-    facts = [
-        (env, "; ".join(f"{one.name} {value_text(metric, one.value)}"
-                        + f" ({own[0].name} {one.text})" * (one.verdict is not None) for one in own))
-        for env, own in found.items()
-    ]  # fmt: skip
-    without = sum(not one.points for own in found.values() for one in own)
-    text = f"{len(study.trials)} configurations, {len(study.records)} repeats"
-    facts.append(("Looked at", text + f"; {without} configurations without a result" * bool(without)))
-    unit = f"of {len(study.suite.tasks)} environments: there {baseline_name(found)} is ahead of all others"
-    return FirstScreen(str(count), unit, claim, facts, charts=drawn)
+    return drawn
 
 
-def final_policies(study: ReportedStudy) -> Section:
-    """Every configuration in each environment, by the first objective."""
-    metric, found = study.suite.objectives[0].metric, standings(study.suite, study.records)
-    episodes, baseline, name = study.suite.measure.evaluate, baseline_name(found), metric_text(metric)
-    rows, judged = list[Row](), sorted({what for record in study.records for what in record.judged})
-    for env, own in found.items():
-        for one in own:
-            low, high = one.interval or (math.nan, math.nan)
-            rows.append({
-                "environment": env, "of": one.name, name: Cell.metric(metric, one.value),
-                "low": Cell.metric(metric, low), "high": Cell.metric(metric, high), f"{baseline} is": one.word,
-                "by": one.ahead, "repeats": f"{one.reached} of {len(one.trial.counted)}",
-                "env steps": one.trial.value("env_steps"),
-            })  # fmt: skip
-            for what in judged:
-                last = [record.judged[what] for record in one.trial.complete if what in record.judged]
-                rows[-1][metric_text(what)] = statistics.median(last or [math.nan])
-    text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
-    if metric in RETURNS:
-        text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "
-        text += f"bootstrap interval from {BOOTSTRAPPED} seeds on. "
-    if metric == "seconds_to_return":
-        text += f"The target is a mean return of {number_text(study.suite.measure.target_return)}. "
-    if study.suite.measure.judge is not None:
-        text += f"The environment judged kept policies in {study.suite.measure.judge.episodes} episodes each; "
-        text += "what it says of the last one is a median over the repeats. "
-    if metric in TIMES:
-        text += f"A repeat that did not reach {TIMES[metric]} counts as the longest training, so that differences are "
-        text += "at least as large. "
-    if episodes is not None:
-        text += f"After its training each policy played {episodes} whole episodes without noise. "
-    text += f"{baseline} is ahead or behind, by the difference of the means, where a permutation test shows it."
-    title = "Results" if episodes is None else "Final policies"
-    return Section("standings", title, [text], (), [Table.of("standings-table", title, rows)])
-
-
-def headline(study: ReportedStudy) -> FirstScreen:
-    """The first screen: the best configuration, what it gains, what limits it now, and the command that uses it."""
-    found = conclude(study.suite, study.records)
-    metric, best, baseline = found.metric, study.trial(found.best), study.trial(found.baseline)
-    facts, settings, command, name = answer(study, found), None, None, metric_text(metric)
-    if best is None:
-        text, unit = "No result", "no trial was measured to its end within the constraints"
-    else:
-        said = ", the baseline" if best is baseline else "" if found.confirmed else ", unconfirmed"
-        text, unit = value_text(metric, found.value), name + said
-        if found.shown:  # a gain is named only where the measurements show one
-            text, unit = change_text(found.change or 0.0, fraction=found.ratio), f"{name} against the baseline"
-        if found.smallest_effect is not None and not found.shown:
-            seen = change_text(found.smallest_effect, fraction=found.ratio, sign="")
-            facts.append(("Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"))
-        if care := doubts(found):
-            facts.append(("With care", care))
-        rows = []
-        for setting in dict.fromkeys([*study.suite.search, *best.params]):
-            own, before = (
-                setting_text(trial.params[setting]) if trial and setting in trial.params else MISSING
-                for trial in (best, baseline)
-            )
-            rows.append({"setting": setting, "best": own, "baseline": "same" if baseline and own == before else before})
-        settings = Table.of("best-settings", "Settings of the best configuration", rows, sortable=False)
-        command = train_command(study.folder / "best.yaml") if study.best else None
-    unmeasured = sum(not trial.complete for trial in study.trials)
-    without = f"; {unmeasured} without a result" if unmeasured else ""
-    facts.append(("Looked at", f"{len(study.trials)} trials, {len(study.records)} repeats{without}"))
-    return FirstScreen(
-        text, unit, found.claim, facts, command, settings, [*over_time(study), *_evidence(study, metric)]
-    )
-
-
-def _evidence(study: ReportedStudy, metric: str) -> list[Chart]:
+def evidence(study: ReportedStudy) -> list[Chart]:
     """Every repeat of what was confirmed, or else of the best trials and the baseline, with medians and intervals."""
+    metric = study.suite.objectives[0].metric
     trials = [trial for trial in study.leaders(SHOWN) if trial.values(metric)]
     confirmed = any(trial.confirmed for trial in trials)
     trials = [trial for trial in trials if trial.confirmed == confirmed]

@@ -13,7 +13,7 @@ from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.report.finding import standing_claim, standings
 from harness.report.page.build import page
-from harness.report.page.render import html, markdown
+from harness.report.page.write import html, markdown
 from harness.report.studies import ReportedStudy
 from harness.report.terminal import show, summary, write_best
 from harness.study.folder import Study
