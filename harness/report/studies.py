@@ -149,7 +149,8 @@ class ReportedStudy(RecordedStudy):
 
     def __init__(self, folder: Path, task: str | None = None) -> None:
         super().__init__(folder)
-        self._task = task
+        self.place = "" if task is None else f" in {task}"
+        """of a view, as names have it"""
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -184,7 +185,7 @@ class ReportedStudy(RecordedStudy):
     @property
     def name(self) -> str:
         """The study as pages name it."""
-        return super().name if self._task is None else f"{super().name} in {self._task}"
+        return super().name + self.place
 
     @cached_property
     def by_task(self) -> list["ReportedStudy"]:
