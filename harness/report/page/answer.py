@@ -18,7 +18,9 @@ from harness.report.page.model import MISSING, Cell, FirstScreen, Row, Section, 
 from harness.report.studies import ReportedStudy
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS, TIMES
-from harness.suite.text import metric_text, number_text, setting_text, value_text
+from harness.suite.schema import Suite
+from harness.suite.text import metric_text, number_text, setting_text, settings_text, value_text
+from harness.trainers import trainer as trainers
 
 
 def train_command(path: Path | str) -> str:
@@ -51,6 +53,8 @@ def headline(study: ReportedStudy) -> FirstScreen:
             before = side_text(metric, found.baseline_value, found.baseline_interval, found.baseline_points)
             facts += [("Before", before), ("After", after)]
         facts.append(("Gain", change_of(found)))
+        if today := defaults_today(study.suite):
+            facts.append(("Defaults today", today))
         if found.learning:
             facts.append(("Learns as well", found.learning))
         facts.append(("Limited now by", best.limited_by(study.suite.fixed)))
@@ -72,6 +76,24 @@ def headline(study: ReportedStudy) -> FirstScreen:
     without = f"; {unmeasured} without a result" if unmeasured else ""
     facts.append(("Looked at", f"{len(study.trials)} trials, {len(study.records)} repeats{without}"))
     return FirstScreen(text, unit, found.claim, facts, command, settings)
+
+
+def defaults_today(suite: Suite) -> str:
+    """The defaults of one of this project's trainers that differ from a baseline that a suite states value by value.
+
+    Such a baseline stays as it is when defaults improve; empty where none differs.
+    """
+    value_by_value = suite.baseline and suite.search.keys() <= suite.baseline.keys()
+    if not value_by_value or suite.trainer not in trainers.REGISTRY:
+        return ""
+    defaults = trainers.get(suite.trainer).defaults()
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    before = suite.fixed | suite.baseline
+    differ = [name for name, value in before.items() if name in defaults and defaults[name] != value]
+    if not differ:
+        return ""
+    now, stated = (settings_text({name: values[name] for name in differ}) for values in (defaults, before))
+    return f"{now}, where the baseline has {stated}"
 
 
 def beside_the_baseline(study: ReportedStudy) -> FirstScreen:

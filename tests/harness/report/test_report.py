@@ -28,6 +28,7 @@ from harness.report.page.resources import peak_bytes, predicted_bytes
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, Trial, trials_of
+from harness.trainers.trainer import get
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'
@@ -163,6 +164,26 @@ def test_one_trial(tmp_path: Path) -> None:
     assert page.answer is not None
     assert page.answer.unit == "env steps a second, the baseline"
     assert dict(page.answer.facts)["Gain"] == "none: the best is the baseline"
+
+
+def test_defaults_that_have_left_a_baseline_behind_stand_beside_it(tmp_path: Path) -> None:
+    """The made-up baseline leaves the learning rate to the trainer: it does not stand value by value."""
+    folder = write_study(tmp_path / "s", [make_record(0), make_record(1)])
+    page = build.page(ReportedStudy(folder))
+    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
+    suite = (folder / "suite.yaml").read_text()
+    whole = "baseline: {mode: async, num_envs: 256, num_slots: 2, algorithm.learning_rate: 1.0e-3, when_full: wait}"
+    suite = re.sub("baseline: .*", whole, suite)
+    (folder / "suite.yaml").write_text(suite)
+    page = build.page(ReportedStudy(folder))
+    defaults = get("appo").defaults()
+    assert defaults["num_slots"] != 2 and defaults["network.activation"] == "relu"
+    assert page.answer is not None
+    today = f"num_slots={defaults['num_slots']}, where the baseline has num_slots=2"
+    assert dict(page.answer.facts)["Defaults today"] == today
+    (folder / "suite.yaml").write_text(suite.replace("num_slots: 2,", f"num_slots: {defaults['num_slots']},"))
+    page = build.page(ReportedStudy(folder))
+    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
 
 
 def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
