@@ -104,7 +104,6 @@ class Finding:
     """what was trained here, of the best"""
     refused: tuple[int, ...] = ()
     """trials that are shown to learn worse than the baseline"""
-
     shown: bool = False
     """the best is better than the baseline beyond what noise and the luck of a search explain"""
 
@@ -166,19 +165,19 @@ def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[
     ``others``: the best. Where that is the baseline they are the candidates, of which none was better: what would have
     been seen of them?
     """
-    metric, level = found.metric, found.level
+    metric, level, alone = found.metric, found.level, found.best == found.baseline
     ratio = _have_ratios(metric, [value for one in (baseline, *others) for value in one.values(metric)])
-    usable = found.confirmed and (not found.missing or metric in TIMES)
+    usable = alone or (found.confirmed and (not found.missing or metric in TIMES))
     every = [pairs for one in others if usable and (pairs := _pairs(metric, baseline, one))]
     seen = [paired_change([[pair] for pair in pairs], ratio=ratio, level=level) for pairs in every]
-    if found.best == found.baseline:
+    if alone:
         effect = max((one.smallest_effect for one in seen), default=math.inf)
         return {"ratio": ratio, "smallest_effect": effect if math.isfinite(effect) else None}
     if not seen:
         change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
         return {"ratio": ratio, "change": change if math.isfinite(change) else None}
     (one,) = seen
-    known = {"pairs": one.pairs, "p": one.p, "ratio": ratio, "change": one.value}
+    known: dict[str, Any] = {"pairs": one.pairs, "p": one.p, "ratio": ratio, "change": one.value}
     if one.pairs < needed_pairs(level):
         return known
     return known | {"interval": one.interval, "smallest_effect": one.smallest_effect}

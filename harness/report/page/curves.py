@@ -9,12 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.measure.record import Phase, attempts_that_count
+from harness.measure.record import Phase
 from harness.report.finding import standings
 from harness.report.page import charts
 from harness.report.page.model import Chart, Row, Rows, Section, Table
 from harness.report.studies import ReportedStudy, finite
 from harness.stats.inference import BOOTSTRAPPED, bootstrap_interval
+from harness.study.best_trials import judged_by
 
 POINTS = 150
 """of a curve at most"""
@@ -79,10 +80,7 @@ def over_time(study: ReportedStudy) -> list[Chart]:
     sides = {f"best, trial {best.number}": best, f"baseline, trial {baseline.number}": baseline}
     known = dict[str, dict[str, list[pd.DataFrame]]]()
     for phase in reversed(typing.get_args(Phase)):
-        counted = {
-            name: attempts_that_count([record for record in trial.records if record.phase == phase])
-            for name, trial in sides.items()
-        }
+        counted = {name: judged_by(trial.records, phase) for name, trial in sides.items()}
         own = {
             name: [curve for r in records if r.state == "complete" and len(curve := study.curve(r)) > 1]
             for name, records in counted.items()
