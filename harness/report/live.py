@@ -234,13 +234,7 @@ class Forecast:
         rest = [max(length - (now - began), 0.1 * (now - began)) for began, length in running]
 
         phases = Counter("look" if one.second_look else one.phase for one in seen)
-        trials = plan.trials
-        if plan.suite.guided:
-            from harness.predict.next_trial import expected_trials  # loads SciPy, which takes long
-
-            chosen = [(one.trial, one.expected_gain) for one in seen if one.phase == "search" and not one.second_look]
-            newest = max(chosen, key=lambda one: one[0], default=(0, math.nan))
-            trials = min(trials, expected_trials(*newest))
+        trials = self._trials(seen)
         candidates = trials - 1 if searching else len(measured)
         search = max(0, trials * plan.suite.measure.repeats - phases["search"]) if searching else 0
         # no second look comes after the confirmation has begun
@@ -254,6 +248,15 @@ class Forecast:
         more += (again - 1) * (looks * each[False] + in_turns * each[True])
         # the search leaves time for what follows it, and nothing is measured again after the limit
         return max(sure, min(sure + more / places, self._limit - now))
+
+    def _trials(self, seen: Sequence[Record]) -> int:
+        """Of the whole search."""
+        if not self._plan.suite.guided:
+            return self._plan.trials
+        from harness.predict.next_trial import expected_trials  # loads SciPy, which takes long
+
+        chosen = [(one.trial, one.expected_gain) for one in seen if one.phase == "search" and not one.second_look]
+        return min(self._plan.trials, expected_trials(*max(chosen, key=lambda one: one[0], default=(0, math.nan))))
 
     def _saved(self, record: Record) -> float:
         """By which a repeat is shorter than those after the first look."""

@@ -5,15 +5,7 @@ import shlex
 import statistics
 from pathlib import Path
 
-from harness.report.finding import (
-    baseline_name,
-    change_of,
-    conclude,
-    doubts,
-    side_text,
-    standing_claim,
-    standings,
-)
+from harness.report.finding import baseline_name, change_of, conclude, doubts, side_text, standing_claim, standings
 from harness.report.page.model import MISSING, Cell, FirstScreen, Row, Section, Table
 from harness.report.studies import ReportedStudy
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
@@ -53,11 +45,11 @@ def headline(study: ReportedStudy) -> FirstScreen:
             before = side_text(metric, found.baseline_value, found.baseline_interval, found.baseline_points)
             facts += [("Before", before), ("After", after)]
         facts.append(("Gain", change_of(found)))
-        if today := defaults_today(study.suite):
-            facts.append(("Defaults today", today))
         if found.learning:
             facts.append(("Learns as well", found.learning))
         facts.append(("Limited now by", best.limited_by(study.suite.fixed)))
+        if today := defaults_today(study.suite):
+            facts.append(("Defaults today", today))
         if found.smallest_effect is not None and not found.shown:
             seen = change_text(found.smallest_effect, fraction=found.ratio, sign="")
             facts.append(("Could be seen", f"a change of {seen}, with a probability of {POWER:.0%}"))

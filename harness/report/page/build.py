@@ -32,12 +32,14 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
         sections.append(resources.busy(study))
     else:
         drawn = [*over_time(study), *evidence(study)]
-        parts = (search.by_setting, search.importance, search.parallel, search.pareto, learning_curves, resources.busy,
-                 resources.prediction)  # fmt: skip
-        sections = [part(study) for part in parts]
-    parts = (resources.memory, provenance.unsuccessful, provenance.unsteady, all_trials, provenance.machine,
-             provenance.reproduce)  # fmt: skip
-    sections += [part(study) for part in parts]
+        sections = [
+            search.by_setting(study), search.importance(study), search.parallel(study), search.pareto(study),
+            learning_curves(study), resources.busy(study), resources.prediction(study),
+        ]  # fmt: skip
+    sections += [
+        resources.memory(study), provenance.unsuccessful(study), provenance.unsteady(study), all_trials(study),
+        provenance.machine(study), provenance.reproduce(study),
+    ]  # fmt: skip
     if watched is None and (policy := study.robots_policy):
         sections.insert(0, to_be_seen(study, policy))
     answer = replace(first_screen(study), charts=drawn)
