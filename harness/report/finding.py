@@ -24,7 +24,6 @@ from harness.stats.inference import (
     verdict,
 )
 from harness.study.best_trials import of_one_kind, ranking
-from harness.study.confirmation import BASELINE
 from harness.study.learning import Learned, learned, refused
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
@@ -68,6 +67,8 @@ class Finding:
     """trials that the confirmation measured beside the baseline"""
     looks: int = 1
     """at the result: one more each time that ``confirm.repeats`` was changed"""
+    level: float = LEVEL
+    """of the test: the best of several candidates was picked, and each look was one more chance to be wrong"""
     p: float | None = None
     """of ``harness.stats.inference.paired_change`` over the pairs, at ``level``; None without pairs"""
     change: float | None = None
@@ -103,23 +104,13 @@ class Finding:
     """what was trained here, of the best"""
     refused: tuple[int, ...] = ()
     """trials that are shown to learn worse than the baseline"""
-
-    @property
-    def level(self) -> float:
-        """Of the test: the best of several candidates was picked, and each look was one more chance to be wrong."""
-        return LEVEL / (max(1, self.candidates) * self.looks)
+    shown: bool = False
+    """the best is better than the baseline beyond what noise and the luck of a search explain"""
 
     @property
     def too_few_pairs(self) -> bool:
         """Even if all pairs agreed, the test would not reach its level."""
         return self.pairs < needed_pairs(self.level)
-
-    @property
-    def shown(self) -> bool:
-        """The best is better than the baseline beyond what noise and the luck of a search explain."""
-        if not self.confirmed or self.p is None or self.change is None or self.best_failed:
-            return False
-        return verdict(self.change, self.p, least_p(self.pairs), self.direction, self.level) == "better"
 
 
 def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
@@ -134,31 +125,62 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     found = Finding(metric, objective.direction, best, baseline, len(measured))
     if best is None:
         return replace(found, claim="No trial was measured to its end within the constraints.")
-    own, base = trials[best], Trial(BASELINE, ()) if baseline is None else trials[baseline]
-    known = {(r.trial, r.repeat): r for r in [*base.counted, *own.counted]}.values()
-    behind = [record for record in known if record.state == "complete"]
-    failed = [record.trial for record in known if record.state in ("failed", "timeout")]
+
+    own, base = trials[best], None if baseline is None else trials[baseline]
+    counted = own.counted if base is None or base is own else [*base.counted, *own.counted]
+    behind = [record for record in counted if record.state == "complete"]
+    failed = [record.trial for record in counted if record.state in ("failed", "timeout")]
     found = replace(
-        found, value=own.value(metric), baseline_value=base.value(metric), points=tuple(own.values(metric)),
-        baseline_points=tuple(base.values(metric)), value_interval=own.interval(metric),
-        baseline_interval=base.interval(metric), confirmed=own.confirmed, repeats=len(behind), failed=len(failed),
+        found, value=own.value(metric), points=tuple(own.values(metric)), value_interval=own.interval(metric),
+        confirmed=own.confirmed, repeats=len(behind), failed=len(failed), best_failed=failed.count(best),
         missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
         latest=own.latest if metric in TIMES else None, came_to=own.value("episode_return"),
-        best_failed=failed.count(best),
         unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
-        limited_by=own.verdict,
+        limited_by=own.verdict, looks=looks,
     )  # fmt: skip
-    if baseline is not None:
+
+    if base is not None:
         # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
         out = {trial: one for trial in sorted(refused(records, suite)) if (one := learned(records, suite, trial))}
         candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out.keys()
-        found = replace(found, candidates=len(candidates), looks=looks, refused=tuple(out))
-        found = replace(found, **_compared(found, trials, candidates), **_learning(suite, records, own, base))
-        said = [
-            f"Trial {trial} is not the best, as it learns worse: {_here(suite, one)}." for trial, one in out.items()
-        ]
-        found = replace(found, learning=" ".join(filter(None, [found.learning, *said])))
+        found = replace(
+            found, baseline_value=base.value(metric), baseline_points=tuple(base.values(metric)),
+            baseline_interval=base.interval(metric), candidates=len(candidates), refused=tuple(out),
+            level=LEVEL / (max(1, len(candidates)) * looks),
+        )  # fmt: skip
+        found = replace(found, **_compared(found, base, [trials[n] for n in candidates] if own is base else [own]))
+        if not suite.learns and own is not base:
+            found = replace(found, **_learning(suite, records, own, base))
+        worse = [f"Trial {n} is not the best, as it learns worse: {_here(suite, one)}." for n, one in out.items()]
+        found = replace(found, learning=" ".join(filter(None, [found.learning, *worse])))
+    if found.confirmed and found.p is not None and found.change is not None and not found.best_failed:
+        decided = verdict(found.change, found.p, least_p(found.pairs), found.direction, found.level)
+        found = replace(found, shown=decided == "better")
     return replace(found, claim=f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}.")
+
+
+def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[str, Any]:
+    """What pairs of repeats, or without pairs the two values, say of the best against the baseline.
+
+    ``others``: the best. Where that is the baseline they are the candidates, of which none was better: what would have
+    been seen of them?
+    """
+    metric, level, alone = found.metric, found.level, found.best == found.baseline
+    ratio = _have_ratios(metric, [value for one in (baseline, *others) for value in one.values(metric)])
+    usable = alone or (found.confirmed and (not found.missing or metric in TIMES))
+    every = [pairs for one in others if usable and (pairs := _pairs(metric, baseline, one))]
+    seen = [paired_change([[pair] for pair in pairs], ratio=ratio, level=level) for pairs in every]
+    if alone:
+        effect = max((one.smallest_effect for one in seen), default=math.inf)
+        return {"ratio": ratio, "smallest_effect": effect if math.isfinite(effect) else None}
+    if not seen:
+        change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
+        return {"ratio": ratio, "change": change if math.isfinite(change) else None}
+    (one,) = seen
+    known: dict[str, Any] = {"pairs": one.pairs, "p": one.p, "ratio": ratio, "change": one.value}
+    if one.pairs < needed_pairs(level):
+        return known
+    return known | {"interval": one.interval, "smallest_effect": one.smallest_effect}
 
 
 def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Trial) -> dict[str, Any]:
@@ -167,28 +189,10 @@ def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Tr
     It is said to learn as well where enough seeds here show it; or where what is shipped shows it for every setting
     that it changes, and the seeds here do not contradict that.
     """
-    if suite.learns or best.number == baseline.number:
-        return {}
     before = baseline.params
     changed = {name: value for name, value in best.params.items() if name not in before or value != before[name]}
-    name, here = settings_text(changed), learned(records, suite, best.number)
-    covered, layers = _shipped(suite.trainer, changed)
-    if here is not None:
-        layers.append(_here(suite, here))
-    if not layers:
-        text = f"Speed alone was measured: that it learns as well with {name} is not shown."
-        return {"learns": "not measured", "learning": text}
-    learns: AsWell = "as well" if (here and here.verdict == "as well") or covered else "cannot tell"
-    head = (
-        f"It learns as well with {name}" if learns == "as well" else f"That it learns as well with {name} is not shown"
-    )
-    return {"learns": learns, "learning": f"{head}: {'; '.join(layers)}.", "learned": here}
-
-
-def _shipped(trainer: str, changed: Mapping[str, Any]) -> tuple[bool, list[str]]:
-    """Whether what is shipped shows it for all that changed, and what it says; nothing where it knows none of that."""
     asked, said, shown = evidence.needing(changed), list[str](), set[str]()
-    for one in evidence.covering(trainer, asked):
+    for one in evidence.covering(suite.trainer, asked):
         name = settings_text(one.settings)
         if not one.current:
             said.append(f"shipped evidence on {name}: it was shown for an earlier version of the learning code")
@@ -197,16 +201,27 @@ def _shipped(trainer: str, changed: Mapping[str, Any]) -> tuple[bool, list[str]]
         text += f", {one.env_steps:,} env steps each as the trainer comes, {one.machine}"
         said.append(f"shipped evidence on {name}: {_word(one.verdict, one.margin)} ({text})")
         shown |= set(one.settings) if one.verdict == "as well" else set()
-    if not said:
-        return False, []
-    if len(shown) > 1 < len(said):
-        said.append("each by itself, not together")
     missing = {name: value for name, value in asked.items() if name not in shown}
-    if missing:
-        said.append(f"nothing that is shipped shows it for {settings_text(missing)}")
-    if same := {name: value for name, value in changed.items() if name not in asked}:
-        said.append(f"{settings_text(same)} changes at most the order of a sum")
-    return not missing, said
+    covered = bool(said) and not missing
+    if said:
+        if len(shown) > 1 < len(said):
+            said.append("each by itself, not together")
+        if missing:
+            said.append(f"nothing that is shipped shows it for {settings_text(missing)}")
+        if same := {name: value for name, value in changed.items() if name not in asked}:
+            said.append(f"{settings_text(same)} changes at most the order of a sum")
+
+    name, here = settings_text(changed), learned(records, suite, best.number)
+    if here is not None:
+        said.append(_here(suite, here))
+    if not said:
+        text = f"Speed alone was measured: that it learns as well with {name} is not shown."
+        return {"learns": "not measured", "learning": text}
+    learns: AsWell = "as well" if (here and here.verdict == "as well") or covered else "cannot tell"
+    head = f"That it learns as well with {name} is not shown"
+    if learns == "as well":
+        head = f"It learns as well with {name}"
+    return {"learns": learns, "learning": f"{head}: {'; '.join(said)}.", "learned": here}
 
 
 def _here(suite: Suite, seen: Learned) -> str:
@@ -238,28 +253,6 @@ def _margin_text(value: float, interval: Interval | None, level: float = LEVEL) 
     return f"{text}, {confidence_text(level)} interval {low} to {high}"
 
 
-def _compared(found: Finding, trials: Mapping[int, Trial], candidates: set[int]) -> dict[str, Any]:
-    """What pairs of repeats, or without pairs the two values, say of the best against the baseline."""
-    metric, level, baseline = found.metric, found.level, trials[found.baseline or 0]
-    if found.best == found.baseline:  # none of the candidates was better: what would have been seen of them?
-        every = [own for own in (_pairs(metric, baseline, trials[one]) for one in candidates) if own]
-        ratio = _have_ratios(metric, [value for own in every for pair in own for value in pair])
-        effects = [paired_change([[pair] for pair in own], ratio=ratio, level=level).smallest_effect for own in every]
-        return {"ratio": ratio, "smallest_effect": _finite(max(effects, default=math.inf))}
-    ratio = _have_ratios(metric, [*found.points, *found.baseline_points])
-    usable = found.confirmed and (not found.missing or metric in TIMES)
-    own = _pairs(metric, baseline, trials[found.best or 0]) if usable else []
-    if not own:
-        change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
-        return {"ratio": ratio, "change": _finite(change)}
-    seen = paired_change([[pair] for pair in own], ratio=ratio, level=level)
-    enough = seen.pairs >= needed_pairs(level)
-    return {
-        "pairs": seen.pairs, "p": seen.p, "ratio": ratio, "change": seen.value,
-        "interval": seen.interval if enough else None, "smallest_effect": seen.smallest_effect if enough else None,
-    }  # fmt: skip
-
-
 def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
     """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
     before, after = (
@@ -267,10 +260,6 @@ def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
     )
     both = ((before[repeat], after[repeat]) for repeat in sorted(before.keys() & after.keys()))
     return [pair for pair in both if all(map(math.isfinite, pair))]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _have_ratios(metric: str, values: Sequence[float]) -> bool:
@@ -330,38 +319,39 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
     Seeds of two trainers have nothing in common, so values are compared without pairs.
     """
     found: dict[str, list[Standing]] = {env: [] for env in suite.tasks}
-    metric = suite.objectives[0].metric
+    metric, sign = suite.objectives[0].metric, 1 if suite.objectives[0].direction == "maximize" else -1
     for trial in sorted(trials_of(records), key=lambda trial: not trial.baseline):
         others = {name: value for name, value in trial.params.items() if name not in ("env", "trainer")}
         names = [trial.params.get("trainer", ""), settings_text(others) if others else ""]
-        name = " ".join(filter(None, names)) or suite.trainer
         points = tuple(trial.values(metric))
         interval = None if metric in RETURNS else trial.interval(metric)
         if metric in RETURNS and len(points) >= BOOTSTRAPPED:
             interval = Interval(*map(float, bootstrap_interval(points)))
-        failed = sum(record.state in ("failed", "timeout") for record in trial.counted)
-        one = Standing(trial, name, trial.value(metric), points, interval, failed, trial.reached(metric))
+        one = Standing(
+            trial, " ".join(filter(None, names)) or suite.trainer, trial.value(metric), points, interval,
+            sum(record.state in ("failed", "timeout") for record in trial.counted), trial.reached(metric),
+        )  # fmt: skip
         found.setdefault(trial.params.get("env", suite.tasks[0]), []).append(one)
-    return {env: [_beside(suite, one, own[0], len(own) - 1) for one in own] for env, own in found.items() if own}
 
-
-def _beside(suite: Suite, one: Standing, baseline: Standing, others: int) -> Standing:
-    """With the comparison, if ``baseline`` is one and this is another."""
-    if one is baseline or not baseline.trial.baseline:
-        return one
-    if not (one.points and baseline.points):
-        return replace(one, verdict="undecided")
-    sign, level = (1 if suite.objectives[0].direction == "maximize" else -1), LEVEL / others
-    other, own = ([sign * value for value in side.points] for side in (one, baseline))
-    seen = unpaired_comparison(other, own, level)
-    decided = verdict(seen.value, seen.p, seen.least_p, "maximize", level)
-    # what fails is not better, whatever the rest of it has
-    failed = (decided == "better" and baseline.failed) or (decided == "worse" and one.failed)
-    return replace(
-        one, ahead=seen.value, p=seen.p, level=level, verdict="undecided" if failed else decided,
-        failed=max(one.failed, baseline.failed) if failed else one.failed,
-        ahead_interval=seen.interval if all(map(math.isfinite, seen.interval)) else None,
-    )  # fmt: skip
+    for own in found.values():
+        base = own[0] if own and own[0].trial.baseline else None
+        for place, one in enumerate(own[1:] if base else [], start=1):
+            assert base is not None
+            if not (one.points and base.points):
+                own[place] = replace(one, verdict="undecided")
+                continue
+            level = LEVEL / (len(own) - 1)
+            seen = unpaired_comparison([sign * x for x in one.points], [sign * x for x in base.points], level)
+            decided = verdict(seen.value, seen.p, seen.least_p, "maximize", level)
+            failed = one.failed
+            # what fails is not better, whatever the rest of it has
+            if (decided == "better" and base.failed) or (decided == "worse" and one.failed):
+                decided, failed = "undecided", max(one.failed, base.failed)
+            own[place] = replace(
+                one, ahead=seen.value, p=seen.p, level=level, verdict=decided, failed=failed,
+                ahead_interval=seen.interval if all(map(math.isfinite, seen.interval)) else None,
+            )  # fmt: skip
+    return {env: own for env, own in found.items() if own}
 
 
 def baseline_name(found: Mapping[str, Sequence[Standing]]) -> str:
@@ -395,11 +385,13 @@ def _claim(found: Finding) -> str:
             f"No trial reached {TIMES[metric]}: trial {found.best} came to "
             f"{'a return of ' * (metric != 'seconds_to_return')}{number_text(found.came_to)}, the furthest"
         )
-    value = side_text(metric, found.value, found.value_interval, found.points)
+    value, seen = side_text(metric, found.value, found.value_interval, found.points), ""
+    if found.smallest_effect is not None:
+        seen = f"{change_text(found.smallest_effect, fraction=found.ratio, sign='')} would have been seen"
     if alone and found.trials == 1:
         return f"One configuration was measured: {value}"
     if alone:
-        seen = "" if found.smallest_effect is None else f"; {_seen(found)} would have been seen"
+        seen = seen and f"; {seen}"
         proper = " that does not learn worse" * bool(found.refused)
         return f"No configuration{proper} was better than the baseline, {value}, of {found.trials} measured{seen}"
     if found.baseline is None:
@@ -414,8 +406,7 @@ def _claim(found: Finding) -> str:
     evidence = [evidence_text(found.interval, found.pairs, fraction=found.ratio, level=found.level)]
     evidence += [f"{found.candidates} candidates"] * (found.candidates > 1)
     evidence += [f"{found.looks} looks"] * (found.looks > 1)
-    if found.smallest_effect is not None and not found.shown:
-        evidence.append(f"{_seen(found)} would have been seen")
+    evidence += [seen] * bool(seen and not found.shown)
     rest = f"{change} ({', '.join(evidence)})"
     if found.shown:
         return f"Trial {found.best} is better than the baseline: {rest}"
@@ -423,10 +414,6 @@ def _claim(found: Finding) -> str:
         few = f"that is too few to tell a difference from noise at {confidence_text(found.level)}"
         return f"Trial {found.best} measured {rest}; {few}"
     return f"No difference is shown: trial {found.best} measured {rest}"
-
-
-def _seen(found: Finding) -> str:
-    return change_text(found.smallest_effect or 0.0, fraction=found.ratio, sign="")
 
 
 def side_text(metric: str, value: float, interval: Interval | None, points: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure.record import Record, attempts_that_count
+from harness.measure.record import Key, Record, attempts_that_count, key_of
 from harness.predict.plan import Plan
 from harness.suite.text import bytes_text, metric_text, minutes_text, number_text, settings_text, value_text
 
@@ -23,8 +23,14 @@ PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.5
 """between two states of the line of a terminal"""
 
-Key = tuple[int, int, str]
-"""trial, repeat and phase"""
+
+def left_text(passed: float, *parts: float) -> str:
+    """How long work still takes that has taken ``passed`` seconds, by the part that is done of each of its limits.
+
+    While no part is known, or nothing is done, it is how long it took so far.
+    """
+    left = [passed / part - passed for part in parts if part]
+    return f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(passed)} so far"
 
 
 class ProgressLine:
@@ -89,7 +95,8 @@ class StudyDisplay(ProgressLine):
     def __init__(self, plan: Plan, console: Console, began: float | None = None, watched: Path | None = None) -> None:
         super().__init__(console)
         self._objective = plan.suite.objectives[0]
-        self._running: dict[Key, str] = {}
+        self._what: dict[Key, str] = {}
+        """of each repeat that is measured now"""
         self._forecast = Forecast(plan, time.monotonic() if began is None else began)
         self._watched, self._finished = watched, 0
         if watched is not None:
@@ -104,20 +111,20 @@ class StudyDisplay(ProgressLine):
 
     def started(self, record: Record, what: str) -> None:
         what += " (baseline)" if record.baseline else ""
-        self._running[_key(record)] = what
+        self._what[key_of(record)] = what
         self._forecast.started(record, time.monotonic())
         self._say(f"{what}: {settings_text(record.params)}")
         self._due = 0.0 if self._live else time.monotonic() + PLAIN_SECONDS
         self._show(record, "starting")
 
     def progress(self, record: Record, progress: dict[str, Any]) -> None:
-        phase, speed = "measuring" if progress.get("measuring") else "warm-up", self._speed(progress, _key(record))
+        phase, speed = "measuring" if progress.get("measuring") else "warm-up", self._speed(progress, key_of(record))
         self._show(record, f"{phase}, {speed}, return {number_text(progress['episode_return'])}")
 
     def finished(self, record: Record) -> None:
-        what = self._running.pop(_key(record), "")  # one that was not started has nothing to show
-        self._last.pop(_key(record), None)
-        which = f"  {what}: " if what and self._running else "  "
+        what = self._what.pop(key_of(record), "")  # one that was not started has nothing to show
+        self._last.pop(key_of(record), None)
+        which = f"  {what}: " if what and self._what else "  "
         self._forecast.finished(record, time.monotonic())
         if record.state == "complete":
             evaluated = record.evaluated_return
@@ -142,13 +149,16 @@ class StudyDisplay(ProgressLine):
         self._report()
 
     def _show(self, record: Record, state: str) -> None:
+        def alike(one: Record) -> tuple[str, str, Any]:
+            return one.phase, one.kind, one.params.get("env")
+
         metric, maximize = self._objective.metric, self._objective.direction == "maximize"
-        alike = [one for one in self._forecast.over if _comparable(one) == _comparable(record)]
-        values = [value for one in alike if one.state == "complete" and not math.isnan(value := one.metric(metric))]
+        over = [one for one in self._forecast.over if one.state == "complete" and alike(one) == alike(record)]
+        values = [value for one in over if not math.isnan(value := one.metric(metric))]
         best = f"best {value_text(metric, max(values) if maximize else min(values))}" if values else "no best yet"
         left = minutes_text(self._forecast.left(time.monotonic()))
         # first, where 80 columns show it
-        self.show(f"{left} left, {self._running[_key(record)]}: {state}, {best}", indent="  ")
+        self.show(f"{left} left, {self._what[key_of(record)]}: {state}, {best}", indent="  ")
 
     def _report(self) -> None:
         """Written anew whenever a repeat ends, when no other is measured yet."""
@@ -179,9 +189,9 @@ class Forecast:
         self._plan = plan
         self._limit = began + plan.suite.limits.minutes * 60
         self.over: list[Record] = []
-        """repeats that have ended, in this run or before it"""
+        """attempts that have ended, in this run or before it"""
         self._begun: list[Record] = []
-        """attempts that this run has begun"""
+        """those that this run has begun"""
         self._running: dict[Key, tuple[Record, float]] = {}
         """those that have not ended, and since when they run"""
         self._block = 0
@@ -191,21 +201,20 @@ class Forecast:
 
     def started(self, record: Record, now: float) -> None:
         self._begun.append(record)
-        if record.in_turns:
-            self._block = 1 + sum(one.in_turns for one, _ in self._running.values())
-        self._running[_key(record)] = record, now
+        self._running[key_of(record)] = record, now
+        self._block = sum(one.in_turns for one, _ in self._running.values()) or self._block
 
     def finished(self, record: Record, now: float) -> None:
         self.over.append(record)
-        one, began = self._running.pop(_key(record), (record, math.nan))
+        _, began = self._running.pop(key_of(record), (record, math.nan))
         if record.state == "complete" and record.phase != "learning":
             # those of a block end at about the same time
-            length = (now - began) / self._block if one.in_turns else record.wall_seconds + self._saved(record)
-            self._taken[one.in_turns].append(length)
+            length = (now - began) / self._block if record.in_turns else record.wall_seconds + self._saved(record)
+            self._taken[record.in_turns].append(length)
 
     def left(self, now: float) -> float:
         """Seconds."""
-        plan, seen = self._plan, list({_key(one): one for one in [*self.over, *self._begun]}.values())
+        plan, seen = self._plan, list({key_of(one)[:3]: one for one in [*self.over, *self._begun]}.values())
         searching = all(one.phase == "search" and not one.second_look for one in self._begun)
         measured = {one.trial for one in self.over if one.state == "complete" and not one.baseline}
         attempts = [one for one in self._begun if one.phase != "learning"]
@@ -254,14 +263,6 @@ class Forecast:
         return self._plan.saved_seconds if record.phase == "search" and not record.second_look else 0.0
 
 
-def _comparable(record: Record) -> tuple[str, str, str]:
-    return record.phase, record.kind, record.params.get("env", "")
-
-
-def _key(record: Record) -> Key:
-    return record.trial, record.repeat, record.phase
-
-
 class TrainDisplay(ProgressLine):
     """Time left, iteration, throughput now and return of one training."""
 
@@ -273,11 +274,8 @@ class TrainDisplay(ProgressLine):
         if not self.due:
             return
         seconds, done = progress["wall_seconds"], progress["iteration"]
-        left = [self._seconds - seconds] if self._seconds else []
-        if self._iterations and done:
-            left.append((self._iterations - done) * seconds / done)
-        line = f"{minutes_text(max(0.0, min(left)))} left" if left else f"{minutes_text(seconds)} so far"
-        line += f", iteration {done:.0f}, {progress['env_steps']:,.0f} steps, {self._speed(progress)}"
+        left = left_text(seconds, done / (self._iterations or math.inf), seconds / (self._seconds or math.inf))
+        line = f"{left}, iteration {done:.0f}, {progress['env_steps']:,.0f} steps, {self._speed(progress)}"
         line += f", return {number_text(progress['episode_return'])}"
         if not math.isnan(progress["eval_return"]):
             line += f", evaluated {number_text(progress['eval_return'])}"
@@ -300,8 +298,8 @@ class EvalDisplay(ProgressLine):
         done = len(returns)
         line = f"{done:,} of {self._episodes:,} episodes, {steps:,} steps"
         if done:
-            left = (time.monotonic() - self._began) * max(0, self._episodes - done) / done
-            line += f", return {number_text(sum(returns) / done)}, {minutes_text(left)} left"
+            left = left_text(time.monotonic() - self._began, done / self._episodes)
+            line += f", return {number_text(sum(returns) / done)}, {left}"
         self.show(line)
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,80 +30,44 @@ IN_TURNS = 0.03
 """two sides take turns where their busy fractions add up to 1, give or take this"""
 
 
-@dataclass(frozen=True)
 class Trial:
-    """One configuration and all that was measured of it."""
+    """One configuration and all that was measured of it.
 
-    number: int
-    records: tuple[Record, ...]
-    latest: float = math.nan
-    """seconds that stand for those of a repeat that did not reach the target: none beside it was trained for longer"""
+    Args:
+        number: of the trial.
+        records: of its repeats, one at least.
+        latest: seconds that stand for those of a repeat that did not reach the target: none beside it was trained for
+            longer.
+    """
 
-    @cached_property
-    def counted(self) -> list[Record]:
-        """The repeats that count: those of the confirmation where it has them."""
-        return judged_by(self.records)
-
-    @cached_property
-    def complete(self) -> list[Record]:
-        """The repeats that count and were measured to their end."""
-        return [record for record in self.counted if record.state == "complete"]
-
-    @cached_property
-    def timed(self) -> list[Record]:
-        """The repeats that say how the time was used."""
-        return timed_by(self.records)
-
-    @property
-    def baseline(self) -> bool:
-        """Whether it is the baseline."""
-        return self.records[0].baseline
-
-    @property
-    def name(self) -> str:
-        """Its number, with its trainer and its environment where a study has several."""
+    def __init__(self, number: int, records: Sequence[Record], latest: float = math.nan) -> None:
+        self.number, self.records, self.latest = number, tuple(records), latest
+        self.counted = judged_by(records)
+        """the repeats that count: those of the confirmation where it has them"""
+        self.complete = [record for record in self.counted if record.state == "complete"]
+        """the repeats that count and were measured to their end"""
+        self.timed = timed_by(records)
+        """the repeats that say how the time was used"""
+        newest = (self.counted or self.records)[-1]
+        self.state = "complete" if self.complete else newest.state
+        """``complete`` if any repeat was; otherwise how the last one ended"""
+        self.error = next((record.error for record in records if record.error), None)
+        """the reason of its first repeat that did not end as complete"""
+        self.baseline = records[0].baseline
+        self.params = records[-1].params
+        """what the search or the baseline set, by dotted names"""
+        self.settings = settings_text(self.params)
         which = "".join(f" {self.params[name]}" for name in ("trainer", "env") if name in self.params)
-        return f"{self.number}{which}{' (baseline)' if self.baseline else ''}"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """What the search or the baseline set, by dotted names."""
-        return self.records[-1].params
-
-    @property
-    def settings(self) -> str:
-        """Its configuration on one line."""
-        return settings_text(self.params)
-
-    @property
-    def state(self) -> str:
-        """``complete`` if any repeat was; otherwise how the last one ended."""
-        return "complete" if self.complete else (self.counted or self.records)[-1].state
-
-    @property
-    def error(self) -> str | None:
-        """The reason of its first repeat that did not end as complete."""
-        return next((record.error for record in self.records if record.error), None)
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the confirmation measured it."""
-        return any(record.phase == "confirm" for record in self.complete)
-
-    @property
-    def kind(self) -> str:
-        """See ``Record.kind``."""
-        return (self.counted or self.records)[-1].kind
-
-    @property
-    def measured(self) -> str:
-        """The phase that its values are from, and their kind (``Record.kind``)."""
-        return f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
-
-    @property
-    def verdict(self) -> str:
-        """What limited it, as its newest record says; empty where none does."""
-        return next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+        self.name = f"{number}{which}{' (baseline)' if self.baseline else ''}"
+        """its number, with its trainer and its environment where a study has several"""
+        self.confirmed = any(record.phase == "confirm" for record in self.complete)
+        """the confirmation measured it"""
+        self.kind = newest.kind
+        """see ``Record.kind``"""
+        self.measured = f"{'confirmation' if self.confirmed else 'search'}, {self.kind}"
+        """the phase that its values are from, and their kind"""
+        self.verdict = next((record.verdict for record in reversed(self.timed) if record.verdict), "")
+        """what limited it, as its newest record says; empty where none does"""
 
     def limited_by(self, fixed: dict[str, Any]) -> str:
         """What limited it, in words; ``fixed``: the settings of all trials.
@@ -185,7 +149,8 @@ class ReportedStudy(RecordedStudy):
 
     def __init__(self, folder: Path, task: str | None = None) -> None:
         super().__init__(folder)
-        self._task = task
+        self.place = "" if task is None else f" in {task}"
+        """of a view, as names have it"""
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -220,7 +185,7 @@ class ReportedStudy(RecordedStudy):
     @property
     def name(self) -> str:
         """The study as pages name it."""
-        return super().name if self._task is None else f"{super().name} in {self._task}"
+        return super().name + self.place
 
     @cached_property
     def by_task(self) -> list["ReportedStudy"]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from rich.text import Text
 from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
-from harness.report.finding import Finding, against, change_of, conclude, side_text, standing_claim, standings
+from harness.report.finding import against, conclude, standings
+from harness.report.page.answer import final_policies, first_screen, train_command
 from harness.report.planned import UNITS, table
 from harness.report.studies import ReportedStudy, Trial
 from harness.runs.training import RunConfiguration
@@ -27,6 +27,8 @@ from harness.trainers import trainer as trainers
 
 ROWS = 12
 """trials in the final table"""
+STANDINGS = ("environment", "of", "low", "high", "repeats")
+"""columns beside the value that 80 characters have room for, where configurations stand side by side"""
 
 
 def summary(study: ReportedStudy) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def summary(study: ReportedStudy) -> dict[str, Any]:
         "study": study.folder.resolve().name, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
         "gain_over_baseline": found.change if found.ratio else None,
-        "answer": dataclasses.asdict(found) | {"shown": found.shown},
+        "answer": dataclasses.asdict(found),
         "best_config": str(study.folder / "best.yaml") if order else None,
         "importances": importances(records, suite), "environments": beside,
     }  # fmt: skip
@@ -89,11 +91,6 @@ def write_best(plan: Plan, study: Study) -> Path | None:
     return path
 
 
-def train_command(path: Path | str) -> str:
-    """The command that trains a configuration, to be copied into a shell."""
-    return f"python -m harness train {shlex.quote(str(path))}"
-
-
 def show(study: ReportedStudy, console: Console) -> None:
     """All that is said at the end of a run."""
     show_measured(study, console)
@@ -103,7 +100,13 @@ def show(study: ReportedStudy, console: Console) -> None:
 def show_measured(study: ReportedStudy, console: Console) -> None:
     """Tables of what was confirmed and, apart from it, of the search; what failed; where the files are."""
     if study.suite.side_by_side:
-        _show_standings(study, console)
+        for one in final_policies(study).tables:
+            narrow = [place for place, name in enumerate(one.columns) if name in STANDINGS or place == 2]
+            rows = [[row[place].text for place in narrow] for row in one.rows]
+            console.print(table(study.name, [one.columns[place] for place in narrow], rows))
+        for record in [record for record in attempts_that_count(study.records) if record.error]:
+            where = f"{record.state}: trial {record.trial}, repeat {record.repeat} ({settings_text(record.params)})"
+            console.print(Text(f"{where}\n  {record.error}"))
     else:
         _show_trials(study, console)
     console.print(Text(f"Records: {study.folder}/trials.csv, curves.csv, manifest.json"), soft_wrap=True)
@@ -136,54 +139,14 @@ def _show_trials(study: ReportedStudy, console: Console) -> None:
 
 def show_answer(study: ReportedStudy, console: Console) -> None:
     """The answer, as the first screen of the report has it, and the command that uses it."""
-    if study.suite.side_by_side:
-        claim = standing_claim(study.suite, standings(study.suite, study.records))[1]
-        console.print(Text(claim, style="bold"))
-        return
-    found = conclude(study.suite, study.records)
-    console.print(Text(found.claim, style="bold" if found.best is not None else "bold red"))
+    screen = first_screen(study)
+    console.print(Text(screen.claim, style="bold" if study.order or study.suite.side_by_side else "bold red"))
     facts = Table.grid(padding=(0, 2))
-    for name, text in answer(study, found):
+    for name, text in screen.facts:
         facts.add_row(Text(name, style="dim"), Text(text))
     console.print(facts)
-    if study.best:
-        command = train_command(study.folder / "best.yaml")
-        console.print(Text(f"Train with it: {command}", style="bold"), soft_wrap=True)
-
-
-def answer(study: ReportedStudy, found: Finding) -> list[tuple[str, str]]:
-    """What a report and the end of a run say first of the best configuration, in this order: names and texts."""
-    best = study.trial(found.best)
-    if best is None:
-        return []
-    facts, name = list[tuple[str, str]](), "Best"
-    if found.baseline not in (None, found.best):
-        sides = found.baseline_value, found.baseline_interval, found.baseline_points
-        facts, name = [("Before", side_text(found.metric, *sides))], "After"
-    after = side_text(found.metric, found.value, found.value_interval, found.points)
-    how = "confirmed" if found.confirmed else "unconfirmed"
-    facts += [(name, f"{after}; trial {best.number}, {how}, {best.kind}"), ("Gain", change_of(found))]
-    if found.learning:
-        facts.append(("Learns as well", found.learning))
-    return [*facts, ("Limited now by", best.limited_by(study.suite.fixed))]
-
-
-def _show_standings(study: ReportedStudy, console: Console) -> None:
-    """A table for each environment: all that was measured there, beside the baseline."""
-    metric = study.suite.objectives[0].metric
-    for env, own in standings(study.suite, study.records).items():
-        rows = [
-            (one.name, value_text(metric, one.value),
-             " to ".join(value_text(metric, end) for end in one.interval) if one.interval else "-",
-             f"{one.reached}/{len(one.trial.counted)}", one.text)
-            for one in own
-        ]  # fmt: skip
-        names = ("of", UNITS.get(metric, metric), "95 % interval", "repeats", "the baseline beside it")
-        console.print(table(f"{study.name}: {env}", names, rows))
-    for record in attempts_that_count(study.records):
-        if record.error:
-            where = f"{record.state}: trial {record.trial}, repeat {record.repeat} ({settings_text(record.params)})"
-            console.print(Text(f"{where}\n  {record.error}"))
+    if screen.command:
+        console.print(Text(f"Train with it: {screen.command}", style="bold"), soft_wrap=True)
 
 
 def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None = None) -> Table:

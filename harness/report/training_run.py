@@ -24,41 +24,31 @@ def page(folder: Path) -> Page:
     Raises:
         InputError: its configuration cannot be read.
     """
-    content = Document.load(folder / CONFIG_FILE).content
+    content, where = Document.load(folder / CONFIG_FILE).content, shlex.quote(str(folder))
     try:
         curve = pd.read_csv(folder / CURVE_FILE)
     except (OSError, ValueError):  # it is not there, or cut short
         curve = pd.DataFrame()
     curve = curve.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    known = {}
+    commands = [Code("Play its policy", f"python -m harness eval {where}"), Code("Go on", go_on_command(folder))]
+    if any(folder.glob("events.out.tfevents.*")):
+        commands.append(Code("All metrics", f"tensorboard --logdir {where}"))
+    commands.append(Code(CONFIG_FILE, (folder / CONFIG_FILE).read_text(encoding="utf-8"), folded=True))
+    again = Section("again", "Use it, and do it again", code=commands)
+    title, subtitle = folder.resolve().name, f"{content.get('trainer')} on {content.get('env')}"
+    if not len(curve):
+        return Page(title, subtitle, FirstScreen("No result", "no iteration was finished", ""), [again], str(folder))
+
+    known, facts = {}, []
     for kind, column in RETURNS.items():
         frame = curve.reindex(columns=[*charts.AXES, column]).rename(columns={column: "y"}).dropna()
         # an evaluation stands where it was made
         frame = frame if kind == "training" else frame[frame["y"].diff().ne(0)]
         if len(frame):
-            known[kind] = frame
-    where, commands = shlex.quote(str(folder)), []
-    commands += [Code("Play its policy", f"python -m harness eval {where}"), Code("Go on", go_on_command(folder))]
-    if any(folder.glob("events.out.tfevents.*")):
-        commands.append(Code("All metrics", f"tensorboard --logdir {where}"))
-    commands.append(Code(CONFIG_FILE, (folder / CONFIG_FILE).read_text(encoding="utf-8"), folded=True))
-    sections = [Section("again", "Use it, and do it again", code=commands)]
-    answer = FirstScreen("No result", "no iteration was finished", "")
-    if len(curve):
-        last = [(str(name), float(value)) for name, value in curve.iloc[-1].dropna().items()]
-        table = Table.of("last-table", "Every number of it", ("number", "value"), last)
-        sections = [_curves(curve, known), Section("last", "The last iteration", tables=[table]), *sections]
-        answer = _answer(folder, dict(last), known)
-    subtitle = f"{content.get('trainer')} on {content.get('env')}"
-    return Page(folder.resolve().name, subtitle, answer, sections, str(folder))
-
-
-def _answer(folder: Path, last: dict[str, float], known: dict[str, pd.DataFrame]) -> FirstScreen:
-    facts = []
-    for kind, frame in known.items():
-        best = frame.iloc[int(frame["y"].argmax())]
-        text = f"{number_text(frame['y'].iloc[-1])} at the end, at best {number_text(best['y'])} "
-        facts.append((f"Return, {kind}", f"{text}after {number_text(best['env_steps'])} env steps"))
+            known[kind], best = frame, frame.iloc[int(frame["y"].argmax())]
+            text = f"{number_text(frame['y'].iloc[-1])} at the end, at best {number_text(best['y'])} "
+            facts.append((f"Return, {kind}", f"{text}after {number_text(best['env_steps'])} env steps"))
+    last = {str(name): float(value) for name, value in curve.iloc[-1].dropna().items()}
     trained, seconds = last.get("env_steps", 0.0), last.get("wall_seconds", 0.0)
     rate = f", {number_text(trained / seconds)} env steps a second" if seconds > 0 else ""
     kept = sorted(path.name for path in folder.glob("*.pt"))
@@ -67,16 +57,11 @@ def _answer(folder: Path, last: dict[str, float], known: dict[str, pd.DataFrame]
         ("Iterations", f"{number_text(last.get('iteration'))}, with {number_text(last.get('updates'))} updates"),
         ("Checkpoints", ", ".join(kept) or "none"),
     ]
-    text, unit = "No return", "no episode was finished"
-    if known:
-        shown = "evaluation" if "evaluation" in known else "training"
-        text, unit = number_text(known[shown]["y"].iloc[-1]), f"return at the end, {shown}"
+    headline, unit = "No return", "no episode was finished"
+    for kind, frame in known.items():  # an evaluation says more
+        headline, unit = number_text(frame["y"].iloc[-1]), f"return at the end, {kind}"
     claim = "Returns of training are means of the last 100 episodes, with exploration noise. Evaluations have no noise."
-    return FirstScreen(text, unit, claim, facts, go_on_command(folder) if kept else None)
-
-
-def _curves(curve: pd.DataFrame, known: dict[str, pd.DataFrame]) -> Section:
-    """Return over wall time and env steps, and the speed."""
+    answer = FirstScreen(headline, unit, claim, facts, go_on_command(folder) if kept else None)
 
     def rows(kind: str, frame: pd.DataFrame, axis: str) -> Rows:
         points = thin(frame[axis].to_numpy(float), frame["y"].to_numpy(float))
@@ -93,4 +78,10 @@ def _curves(curve: pd.DataFrame, known: dict[str, pd.DataFrame]) -> Section:
         speeds = rows("training", speed, "wall_seconds")
         drawn.append(charts.lines("speed", "wall_seconds", "env steps a second", speeds))
     text = f"Each line has {POINTS} points at most; each is the mean of its neighbours. {CURVE_FILE} has all."
-    return Section("curves", "Curves", [text], drawn)
+    numbers = [{"number": name, "value": value} for name, value in last.items()]
+    sections = [
+        Section("curves", "Curves", [text], drawn),
+        Section("last", "The last iteration", tables=[Table.of("last-table", "Every number of it", numbers)]),
+        again,
+    ]
+    return Page(title, subtitle, answer, sections, str(folder))

@@ -33,8 +33,7 @@ def made(
     chart = alt.layer(*layers).properties(width="container", height=height, description=title)
     spec = chart.to_dict(validate=False)
     del spec["config"]
-    described = f"{title}. Tables of this page have the numbers."
-    return Chart(name.replace("_", "-", 1), title, described, spec, rows, height + 90, wide)
+    return Chart(name.replace("_", "-", 1), title, spec, rows, height + 90, wide)
 
 
 def data(name: str) -> alt.Chart:

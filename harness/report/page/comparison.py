@@ -6,10 +6,10 @@ from typing import Any
 
 from harness.report.finding import change_of, conclude
 from harness.report.page import charts
+from harness.report.page.answer import train_command
 from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Rows, Section, Table
 from harness.report.page.provenance import UNKNOWN, described
 from harness.report.studies import ReportedStudy, finite, scale
-from harness.report.terminal import train_command
 from harness.suite.text import metric_text
 
 
@@ -30,20 +30,19 @@ def comparison(studies: Sequence[ReportedStudy]) -> Page:
                 row: dict[str, Any] = {"study": name, "role": role, "trial": shown.name, "measured": shown.measured}
                 row |= {field: finite(value * scale(metric)) for field, value in ends.items()}
                 drawn.setdefault((metric, shown.measured), []).append(row)
-        commit = str(study.manifest.get("commit") or UNKNOWN)[:12]
-        commit += " with changes" if study.manifest.get("dirty") else ""
-        if trial is None:
-            what = [None] * 5 + [MISSING, len(study.trials), "nothing was measured to its end"]
-        else:
-            interval = trial.interval(metric) or (math.nan, math.nan)
-            values = [Cell.metric(metric, value) for value in (trial.value(metric), *interval, one.baseline_value)]
-            limit = trial.limited_by(study.suite.fixed)
-            what = [*values, change_of(one), trial.measured, len(study.trials), limit]
-        machine = str(study.manifest.get("machine_name", UNKNOWN))
-        rows.append((name, metric_text(metric), *what, machine, commit, study.last_run or MISSING))
-    columns = ("study", "metric", "best", "low", "high", "baseline", "gain", "measured", "trials", "limited by",
-               "machine", "commit", "run")  # fmt: skip
-    overview = Table.of("overview-table", "Best of each study", columns, rows)
+        dirty = study.manifest.get("dirty")
+        low, high = (trial and trial.interval(metric)) or (math.nan, math.nan)
+        rows.append({
+            "study": name, "metric": metric_text(metric), "best": Cell.metric(metric, one.value),
+            "low": Cell.metric(metric, low), "high": Cell.metric(metric, high),
+            "baseline": Cell.metric(metric, one.baseline_value), "gain": trial and change_of(one),
+            "measured": trial.measured if trial else MISSING, "trials": len(study.trials),
+            "limited by": trial.limited_by(study.suite.fixed) if trial else "nothing was measured to its end",
+            "machine": str(study.manifest.get("machine_name", UNKNOWN)),
+            "commit": str(study.manifest.get("commit") or UNKNOWN)[:12] + " with changes" * bool(dirty),
+            "run": study.last_run or MISSING,
+        })  # fmt: skip
+    overview = Table.of("overview-table", "Best of each study", rows)
     figures: list[Chart] = []
     for (metric, how), own in drawn.items():
         again = sum(figure.id.startswith(f"best-{metric}") for figure in figures)
@@ -84,7 +83,7 @@ def labels(studies: Sequence[ReportedStudy]) -> list[str]:
     for chosen in (names, machines):
         if len(set(chosen)) == len(studies):
             return chosen
-    return [str(study.folder) for study in studies]
+    return [f"{study.folder}{study.place}" for study in studies]
 
 
 def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict]) -> Table:
@@ -92,5 +91,6 @@ def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict
     rows = []
     for key in dict.fromkeys(key for content in contents for key in content):
         texts = [str(content.get(key, MISSING)) for content in contents]
-        rows.append((key, *texts, "same" if len(set(texts)) == 1 else "differs"))
-    return Table.of(f"{id}-table", caption, ("what", *names, "compared"), rows)
+        compared = "same" if len(set(texts)) == 1 else "differs"
+        rows.append({"what": key, **dict(zip(names, texts, strict=True)), "compared": compared})
+    return Table.of(f"{id}-table", caption, rows)

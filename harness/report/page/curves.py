@@ -3,19 +3,19 @@
 import itertools
 import typing
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.measure.record import Phase, attempts_that_count
+from harness.measure.record import Phase
 from harness.report.finding import standings
 from harness.report.page import charts
-from harness.report.page.model import Chart, Rows, Section, Table
+from harness.report.page.model import Chart, Row, Rows, Section, Table
 from harness.report.studies import ReportedStudy, finite
 from harness.stats.inference import BOOTSTRAPPED, bootstrap_interval
+from harness.study.best_trials import judged_by
 
 POINTS = 150
 """of a curve at most"""
@@ -55,18 +55,18 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
         for trial, curves in own:
             rows += _line(names[trial.number], curves, axis, "episode_return")
         drawn.append(charts.lines(f"{name}_{axis}", axis, "episode return", rows, band=True))
-    cells: list[tuple[Any, ...]] = []
+    cells = list[Row]()
     for trial, curves in own:
         last = float(np.median([curve["episode_return"].iloc[-1] for curve in curves]))
-        cells.append((names[trial.number], len(curves), last, summary_kind(len(curves)), trial.settings))
+        kind = summary_kind(len(curves))
+        cells.append({"of": names[trial.number], "repeats": len(curves), "last return": last, "line and band": kind})
+        if task is None:  # otherwise its name says them
+            cells[-1]["settings"] = trial.settings
     most = max(len(curve) for _, curves in own for curve in curves)
     thinned = f"Curves have up to {most:,} readings; each point is the mean of about {most / POINTS:.1f}."
     text = "Mean return of the last finished episodes, while training. "
     text += "Every reading is drawn." if most <= POINTS else thinned
-    columns = ["of", "repeats", "last return", "line and band", "settings"]
-    if task is not None:  # its name says them
-        columns, cells = columns[:-1], [row[:-1] for row in cells]
-    return Section(id, title, [text], drawn, [Table.of(f"{id}-table", "What the curves show", columns, cells)])
+    return Section(id, title, [text], drawn, [Table.of(f"{id}-table", "What the curves show", cells)])
 
 
 def over_time(study: ReportedStudy) -> list[Chart]:
@@ -80,10 +80,7 @@ def over_time(study: ReportedStudy) -> list[Chart]:
     sides = {f"best, trial {best.number}": best, f"baseline, trial {baseline.number}": baseline}
     known = dict[str, dict[str, list[pd.DataFrame]]]()
     for phase in reversed(typing.get_args(Phase)):
-        counted = {
-            name: attempts_that_count([record for record in trial.records if record.phase == phase])
-            for name, trial in sides.items()
-        }
+        counted = {name: judged_by(trial.records, phase) for name, trial in sides.items()}
         own = {
             name: [curve for r in records if r.state == "complete" and len(curve := study.curve(r)) > 1]
             for name, records in counted.items()

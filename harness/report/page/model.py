@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.suite.text import bytes_text, number_text, percent_text
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = list[Row]
 """of a chart's data"""
 MISSING = "\N{EN DASH}"
 """in place of a missing value"""
@@ -49,20 +50,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The first column names the rows. ``numeric`` columns are set flush right."""
+    """The first column names the rows. ``numeric`` columns are set flush right. Without rows it is not shown."""
 
     id: str
     caption: str
-    columns: Sequence[str]
+    columns: tuple[str, ...]
     rows: list[list[Cell]]
     sortable: bool = True
 
     @classmethod
-    def of(
-        cls, id: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool = True
-    ) -> "Table":
-        """From plain values."""
-        return cls(id, caption, columns, [[Cell.of(value) for value in row] for row in rows], sortable)
+    def of(cls, id: str, caption: str, rows: Sequence[Row], *, sortable: bool = True) -> "Table":
+        """From rows of cells or plain values by the names of their columns, which are those of the first row."""
+        columns = tuple(rows[0]) if rows else ()
+        return cls(id, caption, columns, [[Cell.of(row[name]) for name in columns] for row in rows], sortable)
+
+    @classmethod
+    def facts(cls, id: str, caption: str, facts: Mapping[str, str]) -> "Table":
+        """A row for each of them, in their order."""
+        return cls.of(id, caption, [{"what": what, "value": value} for what, value in facts.items()], sortable=False)
 
     @cached_property
     def numeric(self) -> set[str]:
@@ -77,8 +82,6 @@ class Chart:
 
     id: str
     title: str
-    description: str
-    """what the chart shows, for those who cannot see it"""
     spec: Mapping[str, Any]
     data: Mapping[str, Rows]
     """rows by the names that ``spec`` uses"""

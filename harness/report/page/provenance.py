@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.files.yaml_file import to_yaml
 from harness.measure import host
-from harness.report.page.model import MISSING, Cell, Code, Section, Table
+from harness.report.page.model import MISSING, Cell, Code, Row, Section, Table
 from harness.report.studies import ReportedStudy, Trial
 from harness.study.best_trials import value as trial_value
 from harness.suite.text import metric_text
@@ -23,35 +23,36 @@ UNKNOWN = "not recorded"
 
 def unsuccessful(study: ReportedStudy) -> Section:
     """Repeats that did not end as complete, and trials that broke a constraint, each with its reason."""
-    title, tables = "Infeasible and failed trials", []
-    failed = [record for record in study.records if record.state != "complete"]
-    rows = []
+    title = "Infeasible and failed trials"
+    failed, rows, broken = [record for record in study.records if record.state != "complete"], list[Row](), list[Row]()
     for record in failed:
         trial, reason = Trial(record.trial, (record,)), (record.error or "no reason was recorded").strip()
-        rows.append((trial.name, record.repeat, STATES[record.state], reason.partition("\n")[0], record.log or MISSING,
-                     trial.settings))  # fmt: skip
-    broken = []
+        rows.append({
+            "trial": trial.name, "repeat": record.repeat, "what happened": STATES[record.state],
+            "reason": reason.partition("\n")[0], "log": record.log or MISSING, "settings": trial.settings,
+        })  # fmt: skip
     for trial in study.trials:
         for metric, bounds in study.suite.constraints.metrics.items():
             value = trial_value(trial.records, metric)  # as the ranking judges it
             if trial.complete and bounds.excess(value) > 0:
                 ends = {"at least": bounds.min, "at most": bounds.max}.items()
-                limits = " and ".join(f"{end} {limit}" for end, limit in ends if limit is not None)
-                broken.append((trial.name, metric_text(metric), Cell.metric(metric, value), limits, trial.settings))
-    if rows:
-        columns = ("trial", "repeat", "what happened", "reason", "log", "settings")
-        tables.append(Table.of("problems-table", "Repeats without a result", columns, rows))
-    if broken:
-        limited = ("trial", "constraint", "value", "bounds", "settings")
-        tables.append(Table.of("constraints-table", "Measured, but outside a constraint", limited, broken))
-    if not tables:
+                broken.append({
+                    "trial": trial.name, "constraint": metric_text(metric), "value": Cell.metric(metric, value),
+                    "bounds": " and ".join(f"{end} {limit}" for end, limit in ends if limit is not None),
+                    "settings": trial.settings,
+                })  # fmt: skip
+    if not rows and not broken:
         return Section("problems", title, ["Every repeat was measured to its end, within all constraints."])
     counts = {text.partition(":")[0]: sum(r.state == state for r in failed) for state, text in STATES.items()}
     parts = [f"{count} {what}" for what, count in counts.items() if count]
-    if count := len({row[0] for row in broken}):
+    if count := len({row["trial"] for row in broken}):
         parts.append(f"{count} trial{'s' if count > 1 else ''} outside a constraint")
     whole = [record for record in failed if record.error and "\n" in record.error][:LOGS]
     code = [Code(f"Reason of trial {r.trial}, repeat {r.repeat}, in full", r.error or "", True) for r in whole]
+    tables = [
+        Table.of("problems-table", "Repeats without a result", rows),
+        Table.of("constraints-table", "Measured, but outside a constraint", broken),
+    ]
     return Section("problems", title, [f"{', '.join(parts)}."], (), tables, code)
 
 
@@ -70,15 +71,14 @@ def unsteady(study: ReportedStudy) -> Section:
         f"{len(complete)} measured repeats. Unsteady: the throughputs of the two halves of the window differ by more "
         "than 5%, or it was too short to tell. A disturbed repeat is kept here and tried again."
     )
-    columns = ("trial", "repeat", "attempt", "phase", "second half against first", "disturbed by", "others' CPU",
-               "load", "throttled seconds", "env steps per second")  # fmt: skip
     rows = [
-        (str(r.trial), r.repeat, r.attempt, r.phase, Cell.share(r.half_ratio - 1, "+", 1), r.disturbed or MISSING,
-         Cell.share(r.other_cpu_fraction), r.load_average, r.throttled_seconds, r.env_steps_per_second)
+        {"trial": str(r.trial), "repeat": r.repeat, "attempt": r.attempt, "phase": r.phase,
+         "second half against first": Cell.share(r.half_ratio - 1, "+", 1), "disturbed by": r.disturbed or MISSING,
+         "others' CPU": Cell.share(r.other_cpu_fraction), "load": r.load_average,
+         "throttled seconds": r.throttled_seconds, "env steps per second": r.env_steps_per_second}
         for r in marked
     ]  # fmt: skip
-    table = Table.of("unsteady-table", "Repeats to be read with care", columns, rows)
-    return Section("unsteady", title, [text], (), [table])
+    return Section("unsteady", title, [text], (), [Table.of("unsteady-table", "Repeats to be read with care", rows)])
 
 
 def described(study: ReportedStudy) -> dict[str, str]:
@@ -92,12 +92,12 @@ def described(study: ReportedStudy) -> dict[str, str]:
 def machine(study: ReportedStudy) -> Section:
     """What the study was measured on."""
     names = ", ".join(sorted({record.machine for record in study.records if record.machine}))
-    rows = list(described(study).items())
-    if not rows:
+    facts = described(study)
+    if not facts:
         missing = f"The manifest does not describe the machine; the records name {names or 'none'}."
         return Section("machine", "The machine", [missing])
     several = f"Repeats were measured on several machines: {names}. The last one is described."
-    table = Table.of("machine-table", "Hardware and system", ("what", "value"), rows, sortable=False)
+    table = Table.facts("machine-table", "Hardware and system", facts)
     return Section("machine", "The machine", [several] * ("," in names), (), [table])
 
 
@@ -110,17 +110,17 @@ def reproduce(study: ReportedStudy) -> Section:
         return "; ".join(sorted({str(value) for value in values if value})) or otherwise
 
     dirty = any(r.dirty for r in records) or any(run.get("dirty") for run in runs)
-    facts = [
-        ("commit", each([manifest.get("commit"), *(record.commit for record in records)], UNKNOWN)),
-        ("changes that the commit does not have", "yes: these numbers belong to no commit" if dirty else "none"),
-        ("threads", each([r.threads for r in records][:4], UNKNOWN)),
-        ("first seed", str(records[0].seed) if records else UNKNOWN),
-        ("measured with a timeline", "yes, which costs speed" if any(r.traced for r in records) else "no"),
-        ("nodes", each((r.node for r in records), "this machine alone")),
-        ("trials shared nodes", "yes, which disturbs them" if any(r.shared for r in records) else "no"),
-        ("left out of the search", each(manifest.get("dropped") or [], "nothing")),
-    ]
-    table = Table.of("provenance-table", "Where the numbers come from", ("what", "value"), facts, sortable=False)
+    facts = {
+        "commit": each([manifest.get("commit"), *(record.commit for record in records)], UNKNOWN),
+        "changes that the commit does not have": "yes: these numbers belong to no commit" if dirty else "none",
+        "threads": each([r.threads for r in records][:4], UNKNOWN),
+        "first seed": str(records[0].seed) if records else UNKNOWN,
+        "measured with a timeline": "yes, which costs speed" if any(r.traced for r in records) else "no",
+        "nodes": each((r.node for r in records), "this machine alone"),
+        "trials shared nodes": "yes, which disturbs them" if any(r.shared for r in records) else "no",
+        "left out of the search": each(manifest.get("dropped") or [], "nothing"),
+    }
+    table = Table.facts("provenance-table", "Where the numbers come from", facts)
     commands = list(dict.fromkeys(str(run["command"]) for run in runs if run.get("command")))
     text = "Run this at that commit; the same command goes on where the study stopped."
     if not commands:

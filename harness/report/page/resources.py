@@ -2,12 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Sequence
 
 import altair as alt
 
 from harness.report.page import charts
-from harness.report.page.model import Cell, Chart, Rows, Section, Table
+from harness.report.page.model import Cell, Chart, Row, Rows, Section, Table
 from harness.report.page.search import scatter
 from harness.report.studies import ReportedStudy, Trial, finite, scale
 from harness.stats.inference import spearman
@@ -50,20 +49,14 @@ def busy(study: ReportedStudy) -> Section:
                     start = end
         across = f"share of the {side}'s time"
         drawn.append(charts.bars(f"busy_{side}", side.capitalize(), rows, across, wide=False))
+    parts = dict(zip(charts.PARTS, ("busy", "wait"), strict=True))
     cells = [
-        (trial.name, *(Cell.share(part(trial, side, what)) for side in SIDES for what in ("busy", "wait")),
-         trial.limited_by(study.suite.fixed))
+        {"trial": trial.name}
+        | {f"{side} {name}": Cell.share(part(trial, side, what)) for side in SIDES for name, what in parts.items()}
+        | {"limited by, in its last repeat": trial.limited_by(study.suite.fixed)}
         for trial in trials
     ]  # fmt: skip
-    columns = (
-        "trial",
-        "collector busy",
-        "collector waits",
-        "learner busy",
-        "learner waits",
-        "limited by, in its last repeat",
-    )
-    table = Table.of("busy-table", "Where the time of the steady window went", columns, cells)
+    table = Table.of("busy-table", "Where the time of the steady window went", cells)
     shown = f"{len(trials)} trials: the best and the baseline. " if len(study.trials) > len(trials) else ""
     text = (
         f"{shown}Filled: busy. Outlined: waiting for the other side. The rest is neither: bookkeeping, or time "
@@ -95,9 +88,11 @@ def prediction(study: ReportedStudy) -> Section:
             side = f"{part.side}, in the background" if part.background else part.side
             settings = settings_text({name: v for name, v in part.settings.items() if len(seen[name]) > 1})
             cores = cost.core_seconds / cost.seconds if cost.seconds else None
-            rows.append((part.kind.replace("_", " "), side, part.size, cost.seconds * 1e3, cores, settings))
-        columns: Sequence[str] = ("part", "side", "size", "milliseconds", "cores busy", "settings")
-        tables.append(Table.of("ceilings-table", "Parts of a round, each measured alone", columns, rows))
+            rows.append({
+                "part": part.kind.replace("_", " "), "side": side, "size": part.size,
+                "milliseconds": cost.seconds * 1e3, "cores busy": cores, "settings": settings,
+            })  # fmt: skip
+        tables.append(Table.of("ceilings-table", "Parts of a round, each measured alone", rows))
     first, second = "predicted_env_steps_per_second", "env_steps_per_second"
     pairs = [(t, t.value(first), t.value(second)) for t in study.searched]
     pairs = [pair for pair in pairs if math.isfinite(pair[1]) and math.isfinite(pair[2])]
@@ -107,12 +102,12 @@ def prediction(study: ReportedStudy) -> Section:
     if math.isfinite(rank):
         text.append(f"Rank correlation of prediction and measurement over {len(pairs)} trials: {rank:.2f}.")
     cells = [
-        (t.name, p, m, Cell.share(m / p - 1 if p else math.nan, "+"), Cell.share(t.value("async_efficiency")),
-         t.settings)
+        {"trial": t.name, "predicted": p, "measured": m,
+         "measured against predicted": Cell.share(m / p - 1 if p else math.nan, "+"),
+         "asynchronous efficiency": Cell.share(t.value("async_efficiency")), "settings": t.settings}
         for t, p, m in pairs
     ]  # fmt: skip
-    columns = ("trial", "predicted", "measured", "measured against predicted", "asynchronous efficiency", "settings")
-    tables.append(Table.of("prediction-table", "Env steps per second, predicted and measured", columns, cells))
+    tables.append(Table.of("prediction-table", "Env steps per second, predicted and measured", cells))
     ends = [value for _, *both in pairs for value in both]
     x, y = (
         charts.quantity(channel, metric).scale(domain=[0.95 * min(ends), 1.05 * max(ends)], nice=False)
@@ -145,22 +140,23 @@ def memory(study: ReportedStudy) -> Section:
     title, tables = "Memory predicted and measured", []
     both = {t.number: t for t in study.searched if math.isfinite(predicted_bytes(t) * peak_bytes(t))}
     kinds = [kind for kind in KINDS if any(math.isfinite(peak_bytes(t, kind)) for t in both.values())]
-    if both:
-        columns = [f"{KINDS[kind]} {what}" for kind in kinds for what in ("predicted", "measured", "difference")]
-        rows = []
-        for trial in both.values():
-            sizes = [(predicted_bytes(trial, kind), peak_bytes(trial, kind)) for kind in kinds]
-            cells = [cell for a, b in sizes for cell in (Cell.size(a), Cell.size(b), Cell.share(b / a - 1, "+", 1))]
-            rows.append((trial.name, *cells, trial.settings))
-        tables.append(Table.of("memory-table", "Peak memory by trial", ("trial", *columns, "settings"), rows))
+    rows = list[Row]()
+    for trial in both.values():
+        rows.append({"trial": trial.name})
+        for kind in kinds:
+            expected, peak = predicted_bytes(trial, kind), peak_bytes(trial, kind)
+            rows[-1][f"{KINDS[kind]} predicted"] = Cell.size(expected)
+            rows[-1][f"{KINDS[kind]} measured"] = Cell.size(peak)
+            rows[-1][f"{KINDS[kind]} difference"] = Cell.share(peak / expected - 1, "+", 1)
+        rows[-1]["settings"] = trial.settings
+    tables.append(Table.of("memory-table", "Peak memory by trial", rows))
     chosen = {f"trial {t.name}": t.records[-1].budget_items for t in study.leaders(2) if t.records[-1].budget_items}
-    if chosen:
-        names = dict.fromkeys(name for items in chosen.values() for name in items)
-        parts = [(name, [items.get(name, 0) for items in chosen.values()]) for name in names]
-        parts.sort(key=lambda row: row[1], reverse=True)
-        parts.append(("all items", [sum(items.values()) for items in chosen.values()]))
-        lines = [(name, *map(Cell.size, own)) for name, own in parts]
-        tables.append(Table.of("items-table", "What the prediction consists of", ("item", *chosen), lines))
+    names = dict.fromkeys(name for items in chosen.values() for name in items)
+    parts = [(name, [items.get(name, 0) for items in chosen.values()]) for name in names]
+    parts.sort(key=lambda row: row[1], reverse=True)
+    parts.append(("all items", [sum(items.values()) for items in chosen.values()]))
+    lines = [{"item": name} | dict(zip(chosen, map(Cell.size, own), strict=True)) for name, own in parts if chosen]
+    tables.append(Table.of("items-table", "What the prediction consists of", lines))
     if not both:
         return Section("memory", title, ["No trial has both a predicted and a measured peak."], (), tables)
     ratios = [peak_bytes(trial) / predicted_bytes(trial) for trial in both.values()]

@@ -56,21 +56,20 @@ def by_setting(study: ReportedStudy) -> Section:
     if not drawn:
         text = "There is nothing to compare: fewer than two trials with different settings were measured."
         return Section("settings", "By each setting", [text])
-    rows = []
+    rows, of = [], metric_text(objective.metric)
     for name, column in settings.items():
         for value, own in _groups(frame, column):
             values = own[objective.metric].astype(float)
             best = values.max() if objective.direction == "maximize" else values.min()
             sizes = (float(one) / scale(objective.metric) for one in (best, values.median()))
             cells = (Cell.metric(objective.metric, size) for size in sizes)
-            rows.append([name, value, len(own), *cells])
+            rows.append({"setting": name, "value": value, "trials": len(own)})
+            rows[-1] |= dict(zip((f"best {of}", f"median {of}"), cells, strict=True))
     text = (
         "Each mark is a trial: the median of its repeats in the search. Other settings vary as well, so a column shows "
         "what went together with a value, and not what the value causes."
     )
-    name = metric_text(objective.metric)
-    columns = ("setting", "value", "trials", f"best {name}", f"median {name}")
-    table = Table.of("by-setting-table", f"{name[0].upper()}{name[1:]} by value of each setting", columns, rows)
+    table = Table.of("by-setting-table", f"{of[0].upper()}{of[1:]} by value of each setting", rows)
     return Section("settings", "By each setting", [text], drawn, [table])
 
 
@@ -127,8 +126,8 @@ def importance(study: ReportedStudy) -> Section:
         f"How much each setting sets the best {percent_text(BEST_PART)} of the trials apart from all of them "
         "(PED-ANOVA). It does not show which values are better; the charts by setting do."
     )
-    cells = [(name, Cell.share(part)) for name, part in found.items()]
-    table = Table.of("importance-table", "Importances", ("setting", "share"), cells)
+    cells = [{"setting": name, "share": Cell.share(part)} for name, part in found.items()]
+    table = Table.of("importance-table", "Importances", cells)
     chart = charts.bars("importance_chart", of, rows, "share of the importance")
     return Section("importances", title, [text], [chart], [table])
 
@@ -256,8 +255,11 @@ def pareto(study: ReportedStudy) -> Section:
     else:
         text += f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both."
     names = [metric_text(metric) for metric, _ in pair]
-    cells = [(t.name, *(Cell.metric(m, t.value(m)) for m, _ in pair), t.settings) for t in reversed(best)]
-    tables = [Table.of("pareto-table", "Trials on the front", ("trial", *names, "settings"), cells)] if best else []
+    cells = [
+        {"trial": t.name} | {metric_text(m): Cell.metric(m, t.value(m)) for m, _ in pair} | {"settings": t.settings}
+        for t in reversed(best)
+    ]
+    tables = [Table.of("pareto-table", "Trials on the front", cells)] if best else []
     x, y = (charts.quantity(c, m, padding=12) for c, m in ((alt.X, second), (alt.Y, first)))
     numbers = [trial.number for trial in best]
     on_front = charts.data(data).transform_filter(alt.FieldOneOfPredicate(field="trial", oneOf=numbers))

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from harness.measure.record import Record
 from harness.report.live import StudyDisplay
-from harness.report.page import build, render
+from harness.report.page import build, write
 from harness.report.page.comparison import comparison, labels
 from harness.report.page.curves import POINTS, aggregate, summary_kind, thin
 from harness.report.page.model import MISSING, Cell, Page, Section, Table
@@ -28,6 +28,7 @@ from harness.report.page.resources import peak_bytes, predicted_bytes
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, Trial, trials_of
+from harness.trainers.trainer import get
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }} | `code` [a](b)'
@@ -121,10 +122,10 @@ def test_memory_and_ceilings(long_page: Page) -> None:
 
 
 def test_it_is_small_and_needs_no_network(long_page: Page) -> None:
-    text = render.html(long_page)
+    text = write.html(long_page)
     assert len(text.encode()) < 5e6
     assert "default-src &#39;none&#39;" in text
-    assert not re.search(r"<(script|img|link|iframe)[^>]+(src|href)=", text.replace(render._vega(), ""))
+    assert not re.search(r"<(script|img|link|iframe)[^>]+(src|href)=", text.replace(write._vega(), ""))
 
 
 def test_how_to_reproduce_it(long_page: Page, long_study: Path) -> None:
@@ -141,7 +142,7 @@ def test_how_to_reproduce_it(long_page: Page, long_study: Path) -> None:
 
 def page_of(folder: Path, records: list[Record], **more) -> Page:
     page = build.page(ReportedStudy(write_study(folder, records, **more)))
-    assert "<h1>" in render.html(page) and "# made" in render.markdown(page)
+    assert "<h1>" in write.html(page) and "# made" in write.markdown(page)
     return page
 
 
@@ -163,6 +164,26 @@ def test_one_trial(tmp_path: Path) -> None:
     assert page.answer is not None
     assert page.answer.unit == "env steps a second, the baseline"
     assert dict(page.answer.facts)["Gain"] == "none: the best is the baseline"
+
+
+def test_defaults_that_have_left_a_baseline_behind_stand_beside_it(tmp_path: Path) -> None:
+    """The made-up baseline leaves the learning rate to the trainer: it does not stand value by value."""
+    folder = write_study(tmp_path / "s", [make_record(0), make_record(1)])
+    page = build.page(ReportedStudy(folder))
+    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
+    suite = (folder / "suite.yaml").read_text()
+    whole = "baseline: {mode: async, num_envs: 256, num_slots: 2, algorithm.learning_rate: 1.0e-3, when_full: wait}"
+    suite = re.sub("baseline: .*", whole, suite)
+    (folder / "suite.yaml").write_text(suite)
+    page = build.page(ReportedStudy(folder))
+    defaults = get("appo").defaults()
+    assert defaults["num_slots"] != 2 and defaults["network.activation"] == "relu"
+    assert page.answer is not None
+    today = f"num_slots={defaults['num_slots']}, where the baseline has num_slots=2"
+    assert dict(page.answer.facts)["Defaults today"] == today
+    (folder / "suite.yaml").write_text(suite.replace("num_slots: 2,", f"num_slots: {defaults['num_slots']},"))
+    page = build.page(ReportedStudy(folder))
+    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
 
 
 def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
@@ -216,7 +237,7 @@ def test_nan_everywhere(tmp_path: Path) -> None:
     unknown = {name: math.nan for name, value in vars(make_record(0)).items() if isinstance(value, float)}
     page = page_of(tmp_path, [replace(make_record(n), **unknown) for n in range(3)])
     assert page.answer is not None and page.answer.headline == "No result"
-    assert "NaN" not in render.html(page).split('id="content">')[1].split("</script>")[0]
+    assert "NaN" not in write.html(page).split('id="content">')[1].split("</script>")[0]
 
 
 def test_a_study_of_an_older_version(tmp_path: Path) -> None:
@@ -233,7 +254,7 @@ def test_a_study_of_an_older_version(tmp_path: Path) -> None:
     assert "no ceilings.json" in section(page, "prediction").text[0]
     assert section(page, "memory").text == ["No trial has both a predicted and a measured peak."]
     assert "do not say whether" in section(page, "unsteady").text[0]
-    assert "<h1>" in render.html(page)
+    assert "<h1>" in write.html(page)
 
 
 RENDERER = """
@@ -268,7 +289,7 @@ def test_a_robots_best_policy_is_seen_in_the_page(robots_study: Callable[[str], 
     folder = robots_study("one")
     assert film(folder) == f"video:      {folder / 'best.mp4'}"
     page = build.page(ReportedStudy(folder))
-    text = render.html(page)
+    text = write.html(page)
     url = f"data:video/mp4;base64,{base64.b64encode(b'moving pictures').decode()}"
     assert page.sections[0].video == url and f'<video src="{url}" controls' in text and "media-src data:" in text
     command = shlex.split(page.sections[0].code[0].text)
@@ -373,18 +394,18 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     folder = write_study(tmp_path, records, searched=HOSTILE_SEARCH, ceilings=replace(CEILINGS, machine=HOSTILE))
     (folder / "best.yaml").write_text(HOSTILE)
     page = build.page(ReportedStudy(folder), watched=HOSTILE)
-    text = render.html(page)
-    own = text.replace(render._vega(), "")
+    text = write.html(page)
+    own = text.replace(write._vega(), "")
     assert own.count("<script>") == 2 and "<img" not in own
     assert HOSTILE_KEY in texts(table(page, "by-setting-table"), "setting")
     assert "{{ 7 * 7 }}" in text and "\\u003c/script\\u003e" in text
-    for line in render.markdown(page).splitlines():
+    for line in write.markdown(page).splitlines():
         assert "<img" not in re.sub(r"\\.", "", line) or line.startswith(HOSTILE[:9])
 
 
 @given(st.text())
 def test_markdown_cells_stay_in_their_row(text: str) -> None:
-    written = render.markdown_text(text)
+    written = write.markdown_text(text)
     assert "\n" not in written and not re.search(r"(?<!\\)(\\\\)*[|<`]", written)
 
 
@@ -396,7 +417,7 @@ def test_cells_sort_by_value_and_missing_ones_have_none() -> None:
     assert Cell.of(12345.6) == Cell("12,346", 12345.6)
     assert Cell.share(-0.123, "+", 1) == Cell("-12.3%", -0.123)
     assert Cell.share(0.5).text == "50%"
-    numbers = Table.of("t", "", ("name", "n", "text"), [("b", 2, "x"), ("a", None, "y")])
+    numbers = Table.of("t", "", [{"name": "b", "n": 2, "text": "x"}, {"name": "a", "n": None, "text": "y"}])
     assert numbers.numeric == {"n"}
 
 
@@ -468,7 +489,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert texts(table(page, "overview-table"), "best")[0] == "99,000"
     assert "These are 2 machines" in section(page, "best").text[1]
     assert [row["study"] for row in page.data["best_env_steps_per_second"]] == [names[0], names[0], names[1], names[1]]
-    assert "<h1>2 studies side by side</h1>" in render.html(page)
+    assert "<h1>2 studies side by side</h1>" in write.html(page)
 
 
 def test_a_running_study_has_a_current_page(make_plan, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One study of several environments: what is measured in each, in pieces, and how the baseline stands there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.report.finding import standing_claim, standings
 from harness.report.page.build import page
-from harness.report.page.render import html, markdown
+from harness.report.page.comparison import labels
+from harness.report.page.write import html, markdown
 from harness.report.studies import ReportedStudy
 from harness.report.terminal import show, summary, write_best
 from harness.study.folder import Study
@@ -114,6 +116,13 @@ def test_the_page_has_curves_and_final_policies_of_each(measured) -> None:
     assert [row[5:7] for row in rows[:2]] == [["the baseline", "\N{EN DASH}"], ["ahead", "600"]]
     for text in (html(shown), markdown(shown)):
         assert "not told apart" not in text and "behind, -1,200" in text
+
+
+def test_studies_of_one_name_have_views_of_different_names(measured, tmp_path: Path) -> None:
+    folder = measured[1]
+    copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
+    names = labels([view for study in (folder, copy) for view in ReportedStudy(study).by_task])
+    assert names == [f"{study} in {task}" for study in (folder, copy) for task in ("Near", "Far")]
 
 
 def test_the_terminal_and_programs_are_told_of_each(measured, capsys: pytest.CaptureFixture[str]) -> None:
