@@ -85,8 +85,8 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
     if side.configuration is not None:
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
         raise CompareError(f"{side.name}: {problem}")
-    if side.study is not None:
-        studies = sorted(map(RecordedStudy, (side.study, *side.pooled)), key=lambda study: study.began)
+    if side.studies:
+        studies = sorted(map(RecordedStudy, side.studies), key=lambda study: study.began)
         return [(study.suite, study.records) for study in studies]
     found = []
     for study in map(RecordedStudy, with_records(results)):

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.measured import NAMES, Measuring, Schedule
-from harness.compare.sides import Version
-from harness.measure.process import Outcome, RepeatLimits
+from harness.compare.measured import NAMES, Measuring, blocks
+from harness.compare.sides import Side, version_of
+from harness.measure.process import Outcome
 from harness.measure.record import read_records
 from harness.measure.stop import StopSignal
-from harness.suite.schema import Measure, ReturnAt, parse
+from harness.suite.schema import Limits, Measure, ReturnAt, parse
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
 from tests.harness.conftest import SUITE
@@ -107,12 +107,14 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     def execute(spec, limits, stop, on_progress) -> Outcome:
         return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
 
-    version, lines = Version("appo", {"seed": 3}, RepeatLimits(9, 9), "c" * 40), []
-    schedule = Schedule(Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), 6, "no processes")
+    (tmp_path / "a.yaml").write_text(CONFIGURATION)
+    version = version_of(Side("a", configuration=tmp_path / "a.yaml"), None, None, tmp_path, Limits())
+    measure, lines = Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), []
     with StopSignal() as stop:
-        pairs = Measuring((version, version), schedule, tmp_path, stop, lines.append, execute=execute).run()
+        measuring = Measuring((version, version), measure, 6, "no processes")
+        pairs = measuring.run(tmp_path, stop, lines.append, execute=execute)
     kept = read_records(tmp_path / "repeats.jsonl")
-    first = next(schedule.blocks())[0][0]
+    first = next(blocks(6, tmp_path.name))[0][0]
     second = 1 - first
     assert [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in kept[:4]] == [
         (first, 0, 0, True), (first, 0, 1, True), (first, 0, 2, False), (second, 0, 0, False)]  # fmt: skip
