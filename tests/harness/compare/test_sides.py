@@ -30,7 +30,7 @@ class Sized(FakeTrainer):
     def __init__(self, gib: float | None, pausable: bool) -> None:
         self.gib, self.can_pause = gib, pausable
 
-    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget | None:
+    def budget(self, settings: Mapping[str, Any]) -> Any:
         return None if self.gib is None else MemoryBudget((BudgetItem("all", "host", int(self.gib * GIB)),))
 
     def pausable(self, settings: Mapping[str, Any]) -> bool:
