@@ -31,7 +31,6 @@ from harness.stats.inference import (
     Verdict,
     change_text,
     evidence_text,
-    least_p,
     needed_pairs,
     paired_change,
     verdict,
@@ -148,7 +147,7 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         both = np.concatenate(values)
         ratio = bool((both > 0).all())  # as for returns, which may be below it, else differences
         seen = paired_change(values, ratio=ratio, unit=1.0 if ratio else float(np.abs(both).mean()) or 1.0)
-        decided, reason = verdict(seen.value, seen.p, least_p(seen.pairs), METRICS[metric]), ""
+        decided, reason = verdict(seen.value, seen.p, seen.least_p, METRICS[metric]), ""
         missing = needed_pairs() - seen.pairs
         if decided == "undecided":
             reason = f"{seen.pairs} pair{'s' if seen.pairs > 1 else ''}, {missing} more needed for p < {LEVEL:g}"
