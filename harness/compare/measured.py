@@ -101,7 +101,7 @@ def prepared(
     warmup: float | None = None,
     no_turns: bool = False,
 ) -> Iterator[tuple["Measuring", list[str]]]:
-    """Both sides ready to be measured, and the metrics that decide; the commits' worktrees last as long as the context.
+    """Both sides ready to be measured, and the metrics that decide; the files of commits last as long as the context.
 
     The options are those of the command line.
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,51 +114,38 @@ def revision(name: str) -> str | None:
 
 @contextmanager
 def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
-    """A worktree for each commit, removed afterwards whatever happens.
+    """The files of each commit in a folder of its own, removed afterwards whatever happens; git does not list it.
 
     The folders' names are equally long: the length of a path may change how fast code runs.
 
     Raises:
         CompareError: git cannot check one of them out.
     """
-    if commits:
-        _remove_leftovers()
-    folders = {}
-    with ExitStack() as stack:
-        for commit in dict.fromkeys(commits):
-            temporary = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
-            folder = folders[commit] = Path(stack.enter_context(temporary)) / commit[:12]
-            stack.callback(_git, "worktree", "remove", "--force", str(folder))
-            added = _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
-            if added.returncode != 0:
-                reason = (added.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # by comparisons that were killed
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as temporary:
+        folders = {commit: Path(temporary) / commit[:12] for commit in commits}
+        for commit, folder in folders.items():
+            for step in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={folder}/"]):
+                done = _git(*step, GIT_INDEX_FILE=f"{folder}.index")
+                if done.returncode != 0:
+                    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                    raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
         yield folders
 
 
-def _remove_leftovers() -> None:
-    """Worktrees of comparisons that were killed: those whose process is gone."""
-    for line in _git("worktree", "list", "--porcelain").stdout.splitlines():
-        folder = Path(line.removeprefix("worktree "))
-        owner = folder.parent.name.removeprefix(PREFIX).partition("-")[0]
-        if line.startswith("worktree ") and folder.parent.name.startswith(PREFIX) and owner.isdigit():
-            if psutil.pid_exists(int(owner)):
-                continue
-            _git("worktree", "remove", "--force", str(folder))
-            shutil.rmtree(folder.parent, ignore_errors=True)
-    _git("worktree", "prune")  # entries whose folders somebody else has removed
-
-
-def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _git(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run git in the repository of this code, whatever the working directory and the caller's git variables are.
 
-    Ctrl-C, which the terminal sends to all processes, does not reach git: the removal of a worktree must be completed.
+    Ctrl-C, which the terminal sends to all processes, does not reach git.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
-    folder = str(Path(__file__).resolve().parent)
+    own = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in own} | variables
     return subprocess.run(
-        ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, env=environment,
-        stdin=subprocess.DEVNULL, start_new_session=True,
+        ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments], capture_output=True, text=True,
+        timeout=GIT_SECONDS, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""BASE against NEW measured now: in turns, each commit from its own worktree."""
+"""BASE against NEW measured now: in turns, each commit from a folder with its files."""
 
 import json
 import os
@@ -64,8 +64,14 @@ def start(repository: Path, tmp_path: Path, *arguments: object) -> subprocess.Po
     )  # fmt: skip
 
 
+def checked_out(tmp_path: Path) -> int:
+    return len(list((tmp_path / "t").glob("*/*/harness")))
+
+
 def nothing_left(repository: Path, tmp_path: Path) -> bool:
-    return len(git(repository, "worktree", "list").splitlines()) == 1 and not list((tmp_path / "t").iterdir())
+    unchanged = not git(repository, "status", "--porcelain", "--untracked-files=no")
+    alone = len(git(repository, "worktree", "list").splitlines()) == 1
+    return unchanged and alone and not list((tmp_path / "t").iterdir())
 
 
 def test_two_commits_measured_in_turns_each_with_its_own_code(repository: Path, tmp_path: Path) -> None:
@@ -134,29 +140,29 @@ def test_a_side_that_fails_is_an_error_with_its_log(tmp_path: Path, monkeypatch,
     assert [(r.trial, r.state) for r in read_records(records)][-1] == (1, "failed")
 
 
-def test_ctrl_c_leaves_no_worktree_and_no_process(repository: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_files_and_no_process(repository: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "started")
     settings = f"speed: 100, behaviour: endless, marker: {tmp_path / 'started'}"
     (tmp_path / "endless.yaml").write_text(CONFIGURATION.replace("speed: 100", settings))
     process = start(repository, tmp_path, "HEAD~1", "HEAD", "--config", tmp_path / "endless.yaml")
     trial = int((tmp_path / "started").read_text().split()[0])
-    assert len(git(repository, "worktree", "list").splitlines()) == 3
+    assert checked_out(tmp_path) == 2
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert not Path(f"/proc/{trial}").exists() and nothing_left(repository, tmp_path)
 
 
-def test_worktrees_of_a_killed_comparison_are_removed_by_the_next_one(repository: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_killed_comparison_are_removed_by_the_next_one(repository: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "started")
     settings = f"speed: 100, behaviour: endless, marker: {tmp_path / 'started'}"
     (tmp_path / "endless.yaml").write_text(CONFIGURATION.replace("speed: 100", settings))
     process = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "endless.yaml")
     (tmp_path / "started").read_text()
-    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    assert checked_out(tmp_path) == 1
     process.kill()
     process.communicate()
-    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    assert checked_out(tmp_path) == 1
     (tmp_path / "fails.yaml").write_text(CONFIGURATION.replace("speed: 100", "speed: 100, behaviour: fail"))
     again = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "fails.yaml")
     again.communicate(timeout=60)
