@@ -24,12 +24,10 @@ import numpy as np
 from planted_regression import configuration
 from scipy import stats
 
-from harness.compare.measured import Measuring, Schedule
-from harness.compare.sides import Version
-from harness.measure.process import RepeatLimits
+from harness.compare.measured import Measuring
+from harness.compare.sides import Side, Version, version_of
 from harness.measure.stop import StopSignal
-from harness.runs import training
-from harness.suite.schema import Measure
+from harness.suite.schema import Limits, Measure
 
 
 def options() -> argparse.Namespace:
@@ -43,19 +41,17 @@ def options() -> argparse.Namespace:
 
 
 def version(folder: Path, loss: float) -> Version:
-    job = training.load(configuration(folder, loss))
-    return Version(job.trainer_name, job.settings | {"seed": 0}, RepeatLimits(120.0, 60.0), commit="")
+    limits = Limits(trial_timeout_seconds=120.0, progress_timeout_seconds=60.0)
+    return version_of(Side("", configuration=configuration(folder, loss)), None, None, folder, limits)
 
 
 def compare(given: argparse.Namespace, one_by_one: str) -> dict[str, Any]:
     """One comparison: mean log ratio, half width of its interval and wall time."""
     measure = Measure(warmup_seconds=0.2, seconds=given.seconds, disturbed_retries=0)
-    schedule = Schedule(measure, given.pairs, one_by_one)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         sides = version(Path(folder), 0.0), version(Path(folder), given.loss)
-        measuring = Measuring(sides, schedule, Path(folder), stop, lambda text: None)
-        pairs = measuring.run()
+        pairs = Measuring(sides, measure, given.pairs, one_by_one).run(Path(folder), stop, lambda text: None)
     wall = time.monotonic() - began
     logs = np.array([math.log(new.env_steps_per_second / base.env_steps_per_second) for ((base, new),) in pairs.across])
     half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))

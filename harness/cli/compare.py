@@ -70,9 +70,9 @@ def compare(arguments: argparse.Namespace) -> int:
     for name in arguments.metric:
         if name not in METRICS:
             raise CompareError(f"--metric {name}: unknown metric; {nearest(name, METRICS)}")
-    given = [name for name in MEASURE_OPTIONS if getattr(arguments, name) is not None]
+    given = {name: getattr(arguments, name) for name in MEASURE_OPTIONS if getattr(arguments, name) is not None}
     if given and not arguments.measure:
-        option = f"--{given[0].replace('_', '-')}"
+        option = f"--{next(iter(given)).replace('_', '-')}"
         raise CompareError(f"{option} is for measuring now: add --measure, or leave {option} out")
     if arguments.pairs is not None and arguments.pairs < needed_pairs():
         raise CompareError(
@@ -83,12 +83,8 @@ def compare(arguments: argparse.Namespace) -> int:
     base, new = (resolve(name, arguments.results) for name in (arguments.base, arguments.new))
     folder = None
     if arguments.measure:
-        options = measured.Options(
-            arguments.results, arguments.suite, arguments.config, arguments.pairs or measured.Options.pairs,
-            arguments.seconds, arguments.warmup, not arguments.no_turns,
-        )  # fmt: skip
         try:
-            pairs, deciding, folder = measured.measure(base, new, options, out)
+            pairs, deciding, folder = measured.measure(base, new, arguments.results, out, **given)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             return stopped.exit_code

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from harness.measure.engines.blocks import Engine
     from harness.measure.engines.cluster import Cluster
-    from harness.measure.stop import StopSignal
     from harness.predict.plan import Plan
     from harness.study.folder import Study
 
@@ -128,18 +127,6 @@ def _open(arguments: argparse.Namespace, made: "Plan", opened: ExitStack) -> "St
     return study
 
 
-def _ray_engine(
-    arguments: argparse.Namespace, cluster: "Cluster", stop: "StopSignal", out: "Console"
-) -> "AbstractContextManager[Engine]":
-    from harness.measure.engines.ray_engine import RayEngine
-
-    say = partial(out.print, soft_wrap=True)
-    say(f"cluster:    {len(cluster.nodes)} nodes, {'shared' if arguments.share_nodes else 'one trial each'}")
-    for left_out in cluster.left_out:
-        say(f"not used:   {left_out}")
-    return RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
-
-
 def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "Cluster | None", began: float) -> int:
     """Measure the study and write its files."""
     from harness.measure.engines.local import LocalEngine
@@ -167,8 +154,16 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         try:
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said], arguments.name)
-            local = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
-            with local if cluster is None else _ray_engine(arguments, cluster, stop, out) as engine:
+            place: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
+            if cluster is not None:
+                from harness.measure.engines.ray_engine import RayEngine
+
+                use = "shared" if arguments.share_nodes else "one trial each"
+                say(f"cluster:    {len(cluster.nodes)} nodes, {use}")
+                for left_out in cluster.left_out:
+                    say(f"not used:   {left_out}")
+                place = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
+            with place as engine:
                 known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
                 watched = study.folder if arguments.watch else None
                 with StudyDisplay(made, out, began, watched) as display:

@@ -7,15 +7,16 @@ side are paired with those of the other in the order in which they began.
 
 import dataclasses
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.compare.sides import CompareError, Side
 from harness.compare.verdict import Pair, Pairs
 from harness.files.yaml_file import InputError
-from harness.measure.record import Phase, Record
-from harness.study.best_trials import judged_by
+from harness.measure.record import Phase, Record, attempts_that_count
 from harness.study.results import RecordedStudy, with_records
 from harness.suite.schema import Suite
 
@@ -24,10 +25,18 @@ PHASES: tuple[Phase, ...] = ("confirm", "search")
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 
-Repeats = dict[tuple[Phase, int, int], Record]
-"""of one configuration in one session, by phase, number, and which of the trials that have it; without pruned ones"""
-Configurations = dict[str, list[Repeats]]
-"""one for each session, by what decides the meaning of a number, as text"""
+
+class Repeat(NamedTuple):
+    """What one repeat of a side has in common with one of the other side."""
+
+    configuration: str
+    """all that decides the meaning of its number, as text"""
+    session: int
+    """of those of the side that have this configuration, in the order in which they began"""
+    phase: Phase
+    number: int
+    trial: int
+    """which of the session's trials that have this configuration"""
 
 
 def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
@@ -39,21 +48,38 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
     """
     unreadable: list[str] = []
     studies = [_studies(side, results, unreadable) for side in (base, new)]
-    own, other = (_configurations(side) for side in studies)
-    sessions: dict[int, Pair] = defaultdict(list)
+    tried = [_repeats(side) for side in studies]
+    measured = [{key: one for key, one in side.items() if one.state == "complete"} for side in tried]
+    both = sorted(tried[0].keys() & tried[1].keys())
+    lost = sum((tried[1][key].state != "complete") - (tried[0][key].state != "complete") for key in both)
     notes: list[str] = []
-    lost = 0
-    for configuration in sorted(own.keys() & other.keys()):
-        for number, (one, two) in enumerate(zip(own[configuration], other[configuration], strict=False)):
-            for key in one.keys() & two.keys():
-                lost += (two[key].state != "complete") - (one[key].state != "complete")
-            sessions[number] += _matched(one, two, notes)
     if lost > 0:
         notes.append(
             f"both sides tried the same repeats, and NEW completed {lost} fewer than BASE: its trials.jsonl has the "
             "errors"
         )
-    made = Pairs([sessions[number] for number in sorted(sessions) if sessions[number]], sessions=True, lost=lost)
+    sessions: dict[int, Pair] = defaultdict(list)
+    for (_, number), keys in groupby(sorted({*measured[0], *measured[1]}), lambda key: key[:2]):
+        own = list(keys)
+        for phase in PHASES:
+            sides = [{key: side[key] for key in own if key in side and key.phase == phase} for side in measured]
+            kinds = sorted({record.kind for side in sides for record in side.values()})
+            if not all(sides):
+                continue  # confirmed on one side only, or measured by no search
+            if len(kinds) > 1:
+                notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
+                continue
+            for one, other in [(sides[0][key], sides[1][key]) for key in own if key in sides[0] and key in sides[1]]:
+                if one.machine == other.machine:
+                    sessions[number].append((one, other))
+                else:
+                    machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
+                    notes.append(
+                        f"repeats of different machines ({machines}) were left out: their difference says nothing "
+                        "about the code"
+                    )
+            break
+    made = Pairs([sessions[number] for number in sorted(sessions)], sessions=True, lost=lost)
     if made.across:
         notes.append(
             "the sides were measured at different times. A change of the machine in between would look like a change "
@@ -63,10 +89,7 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
         if len(versions) > 1:
             notes.append(f"installed packages differ: {' | '.join(versions)}")
     else:
-        before, after = (
-            {name for name, found in side.items() if any(r.state == "complete" for one in found for r in one.values())}
-            for side in (own, other)
-        )
+        before, after = ({key.configuration for key in side} for side in measured)
         notes.append(
             f"BASE has {len(before)} measured configuration{'s' * (len(before) != 1)}, NEW {len(after)}, both have "
             f"{len(before & after)}: pairs need equal trainer, env, settings and `measure`, and repeats that were "
@@ -85,8 +108,8 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
     if side.configuration is not None:
         problem = "a configuration has no measurements of its own; add --measure to measure both sides now"
         raise CompareError(f"{side.name}: {problem}")
-    if side.study is not None:
-        studies = sorted(map(RecordedStudy, (side.study, *side.pooled)), key=lambda study: study.began)
+    if side.studies:
+        studies = sorted(map(RecordedStudy, side.studies), key=lambda study: study.began)
         return [(study.suite, study.records) for study in studies]
     found = []
     for study in map(RecordedStudy, with_records(results)):
@@ -105,55 +128,26 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
     return sorted(found, key=lambda study: min(record.started_at for record in study[1]))
 
 
-def _configurations(studies: Iterable[tuple[Suite, list[Record]]]) -> Configurations:
-    found: Configurations = defaultdict(list)
+def _repeats(studies: Iterable[tuple[Suite, list[Record]]]) -> dict[Repeat, Record]:
+    """The repeats of a side that count, without pruned ones and without those that learn."""
+    found: dict[Repeat, Record] = {}
+    sessions: Counter[str] = Counter()
     for suite, records in studies:
-        session: dict[str, Repeats] = defaultdict(dict)
         how = {name: part for name, part in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
-        for trial in sorted({record.trial for record in records}):
-            own = [record for record in records if record.trial == trial]
-            for phase in PHASES:
-                first = suite.measure.repeats if phase == "confirm" else 0
-                for record in judged_by(own, phase):
-                    if record.state == "pruned":
-                        continue
-                    trainer, settings = suite.trainer, {"env": suite.env} | suite.fixed | record.params
-                    if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
-                        variant = suite.trainers[settings.pop("trainer")]
-                        there = variant.by_env.get(settings["env"], {})
-                        trainer, settings = variant.trainer, settings | variant.settings | there
-                    settings.pop("seed", None)
-                    content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
-                    repeats, number = session[json.dumps(content, sort_keys=True)], record.repeat - first
-                    trials = sum(key[:2] == (phase, number) for key in repeats)
-                    repeats[phase, number, trials] = record
-        for configuration, repeats in session.items():
-            found[configuration].append(repeats)
+        trials: Counter[tuple[str, Phase, int]] = Counter()
+        for record in sorted(attempts_that_count(records), key=lambda record: record.trial):
+            if record.state == "pruned" or record.phase not in PHASES:
+                continue
+            trainer, settings = suite.trainer, {"env": suite.env} | suite.fixed | record.params
+            if suite.trainers:  # side by side: what ran is the variant, whatever the suite calls it
+                variant = suite.trainers[settings.pop("trainer")]
+                there = variant.by_env.get(settings["env"], {})
+                trainer, settings = variant.trainer, settings | variant.settings | there
+            settings.pop("seed", None)
+            content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
+            number = record.repeat - (suite.measure.repeats if record.phase == "confirm" else 0)
+            key = (json.dumps(content, sort_keys=True), record.phase, number)
+            found[Repeat(key[0], sessions[key[0]], record.phase, number, trials[key])] = record
+            trials[key] += 1
+        sessions.update({configuration for configuration, _, _ in trials})
     return found
-
-
-def _matched(base: Repeats, new: Repeats, notes: list[str]) -> Pair:
-    """The repeats that two sessions have of one configuration; ``notes`` get why others were left out."""
-    for phase in PHASES:
-        sides = [
-            {key: record for key, record in side.items() if key[0] == phase and record.state == "complete"}
-            for side in (base, new)
-        ]
-        kinds = sorted({record.kind for side in sides for record in side.values()})
-        if not all(sides):
-            continue
-        if len(kinds) > 1:
-            notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
-            continue
-        made: Pair = []
-        for one, other in [(sides[0][key], sides[1][key]) for key in sorted(sides[0].keys() & sides[1].keys())]:
-            if one.machine == other.machine:
-                made.append((one, other))
-            else:
-                machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
-                notes.append(
-                    f"repeats of different machines ({machines}) were left out: their difference says nothing about "
-                    "the code"
-                )
-        return made
-    return []  # confirmed on one side only, or in another way, and measured by no search

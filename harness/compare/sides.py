@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,14 @@ from harness.files.yaml_file import InputError
 from harness.measure import provenance
 from harness.measure.interleaving import FILE, possible
 from harness.measure.process import RepeatLimits
-from harness.predict import calibration
 from harness.predict import memory as budget
-from harness.predict.calibration import AS_PREDICTED, Factor
-from harness.predict.plan import Plan
+from harness.predict.checks import Settings
+from harness.predict.plan import Plan, calibrated
 from harness.runs import training
 from harness.study.results import find
-from harness.suite import sources
-from harness.suite.schema import Constraints, Limits
-from harness.trainers import trainer as trainers
+from harness.suite.schema import Limits, Suite
+from harness.suite.space import Space
 from unilab.errors import UserError
-from unilab.ipc.memory_budget import MemoryBudget
 
 SUFFIXES = (".yaml", ".yml")
 PREFIX = "harness-compare-"
@@ -43,14 +40,12 @@ class CompareError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two; exactly one of ``study``, ``commit`` and ``configuration`` is there."""
+    """One of the two: studies, a commit or a configuration."""
 
     name: str
     """as it was given"""
-    study: Path | None = None
-    """its folder"""
-    pooled: tuple[Path, ...] = ()
-    """folders of further studies of the same, other sessions"""
+    studies: tuple[Path, ...] = ()
+    """their folders; several are sessions of one side"""
     commit: str | None = None
     """full hash"""
     configuration: Path | None = None
@@ -61,17 +56,13 @@ class Side:
         """For people."""
         if self.commit is not None:
             return f"commit {self.commit[:12]}" + (f" ({self.name})" if not self.commit.startswith(self.name) else "")
-        if self.study is not None:
-            return ", ".join(f"study {study}" for study in (self.study, *self.pooled))
-        return f"configuration {self.configuration}"
+        return ", ".join(f"study {study}" for study in self.studies) or f"configuration {self.configuration}"
 
     def as_dict(self) -> dict[str, Any]:
         """For a program: its name, and what that is."""
-        content: dict[str, Any] = {"name": self.name}
-        for kind in ("study", "commit", "configuration"):
-            if getattr(self, kind) is not None:
-                content[kind] = str(getattr(self, kind))
-        return content | ({"pooled": [str(study) for study in self.pooled]} if self.pooled else {})
+        study, *pooled = map(str, self.studies) if self.studies else [None]
+        content = {"study": study, "commit": self.commit, "configuration": self.configuration, "pooled": pooled}
+        return {"name": self.name} | {kind: named for kind, named in content.items() if named}
 
 
 def resolve(name: str, results: Path) -> Side:
@@ -85,18 +76,17 @@ def resolve(name: str, results: Path) -> Side:
     """
     path = Path(name)
     with suppress(InputError):
-        return Side(name, study=find(name, results))
+        return Side(name, (find(name, results),))
     if path.suffix in SUFFIXES and path.is_file():
         return Side(name, configuration=path)
     if "," in name:
         parts = [resolve(part, results) for part in name.split(",")]
-        studies = [part.study for part in parts if part.study is not None]
-        if len(studies) < len(parts):
-            other = next(part for part in parts if part.study is None)
+        for other in [part for part in parts if not part.studies]:
             raise CompareError(f"{name}: the sessions of a side are studies, and {other.name} is a {other.text}")
+        studies = tuple(study for part in parts for study in part.studies)
         if len({study.resolve() for study in studies}) < len(studies):
             raise CompareError(f"{name}: a study is there twice; it is one session, however often it is named")
-        return Side(name, study=studies[0], pooled=tuple(studies[1:]))
+        return Side(name, studies)
     commit = revision(name)
     if commit is not None:
         return Side(name, commit=commit)
@@ -124,51 +114,38 @@ def revision(name: str) -> str | None:
 
 @contextmanager
 def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
-    """A worktree for each commit, removed afterwards whatever happens.
+    """The files of each commit in a folder of its own, removed afterwards whatever happens; git does not list it.
 
     The folders' names are equally long: the length of a path may change how fast code runs.
 
     Raises:
         CompareError: git cannot check one of them out.
     """
-    if commits:
-        _remove_leftovers()
-    folders = {}
-    with ExitStack() as stack:
-        for commit in dict.fromkeys(commits):
-            temporary = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
-            folder = folders[commit] = Path(stack.enter_context(temporary)) / commit[:12]
-            stack.callback(_git, "worktree", "remove", "--force", str(folder))
-            added = _git("worktree", "add", "--quiet", "--detach", str(folder), commit)
-            if added.returncode != 0:
-                reason = (added.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # by comparisons that were killed
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as temporary:
+        folders = {commit: Path(temporary) / commit[:12] for commit in commits}
+        for commit, folder in folders.items():
+            for step in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={folder}/"]):
+                done = _git(*step, GIT_INDEX_FILE=f"{folder}.index")
+                if done.returncode != 0:
+                    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                    raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
         yield folders
 
 
-def _remove_leftovers() -> None:
-    """Worktrees of comparisons that were killed: those whose process is gone."""
-    for line in _git("worktree", "list", "--porcelain").stdout.splitlines():
-        folder = Path(line.removeprefix("worktree "))
-        owner = folder.parent.name.removeprefix(PREFIX).partition("-")[0]
-        if line.startswith("worktree ") and folder.parent.name.startswith(PREFIX) and owner.isdigit():
-            if psutil.pid_exists(int(owner)):
-                continue
-            _git("worktree", "remove", "--force", str(folder))
-            shutil.rmtree(folder.parent, ignore_errors=True)
-    _git("worktree", "prune")  # entries whose folders somebody else has removed
-
-
-def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _git(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run git in the repository of this code, whatever the working directory and the caller's git variables are.
 
-    Ctrl-C, which the terminal sends to all processes, does not reach git: the removal of a worktree must be completed.
+    Ctrl-C, which the terminal sends to all processes, does not reach git.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
-    folder = str(Path(__file__).resolve().parent)
+    own = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in own} | variables
     return subprocess.run(
-        ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, env=environment,
-        stdin=subprocess.DEVNULL, start_new_session=True,
+        ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments], capture_output=True, text=True,
+        timeout=GIT_SECONDS, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
@@ -179,26 +156,21 @@ def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 class Version:
     """What is to be measured of one side, checked."""
 
-    trainer: str
-    settings: dict[str, Any]
+    plan: Plan
+    """whose baseline is measured"""
     limits: RepeatLimits
     commit: str
     dirty: bool = False
-    threads: str = ""
-    """as ``Record.threads``"""
     code: Path | None = None
     """folder of the code that runs it; None: the code of this process"""
-    budget: MemoryBudget | None = None
-    memory_fraction: float = 1.0
-    memory_factor: Factor = AS_PREDICTED
-    """measured over predicted memory of past runs on this machine"""
-    pausable: bool = True
-    """see ``Trainer.pausable``"""
+
+    @property
+    def settings(self) -> Settings:
+        """As ``Plan.settings``."""
+        return self.plan.settings(self.plan.baseline)
 
 
-def version_of(
-    side: Side, made: Plan | None, config: Path | None, results: Path, limits: Limits, seconds: float
-) -> Version:
+def version_of(side: Side, made: Plan | None, config: Path | None, results: Path, limits: Limits) -> Version:
     """A study stands for its best configuration, a commit for the one given with --suite or --config.
 
     Args:
@@ -206,61 +178,48 @@ def version_of(
         made: the plan of a suite, whose baseline is measured at commits.
         config: instead of a suite's baseline.
         results: has what is known of memory on this machine.
-        limits: of a repeat, which takes ``seconds`` at least.
+        limits: of a repeat.
 
     Raises:
         CompareError: there is none, or it does not fit into this machine.
         InputError: a suite or a configuration is wrong.
     """
-    if side.pooled:
+    if len(side.studies) > 1:
         raise CompareError(f"{side.name}: several studies; name the one whose best configuration is to be measured")
     file = side.configuration or config
-    if side.study is not None:
-        file = side.study / "best.yaml"
+    for study in side.studies:
+        file = study / "best.yaml"
         if not file.is_file():
-            raise CompareError(f"{side.name}: no best.yaml in {side.study}, so there is no configuration to measure")
+            raise CompareError(f"{side.name}: no best.yaml in {study}, so there is no configuration to measure")
     if file is not None:
-        job, where = training.load(file), str(file)
-        name, settings, fraction = job.trainer_name, job.settings, Constraints().host_memory_fraction
-    elif made is not None:
-        where, fraction = made.suite.name, made.suite.constraints.host_memory_fraction
-        name, settings = made.launch(made.baseline)
-    else:
+        job = training.load(file)
+        suite = Suite(str(file), job.settings["env"], trainer=job.trainer_name, fixed=job.settings, limits=limits)
+        made = calibrated(Plan(suite, job.trainer, Space({}), {}, ()), results)
+    if made is None:
         raise CompareError(
             f"{side.name}: which configuration is to be measured at this commit? Add --suite SUITE (its baseline is) "
             "or --config FILE, such as a study's best.yaml"
         )
-    trainer = trainers.get(name)
-    modules = {text.partition(":")[0] for text in (name, str(settings["env"])) if ":" in text}
-    known = calibration.load(results).get(name, [])
-    factor = calibration.factor(known, sources.digest(*sorted(modules)) if known else "")
-    predicted = trainer.budget(settings)
-    found = budget.judge(predicted, fraction, factor)
-    if not found.fits:
-        raise CompareError(f"{where}: does not fit into this machine: {found.reason}")
-    seed = {"seed": trainer.defaults()["seed"]} if "seed" in trainer.defaults() else {}
+    fit = made.fit(made.baseline)
+    if not fit.fits:
+        raise CompareError(f"{made.suite.name}: does not fit into this machine: {fit.reason}")
     here = provenance.commit()
-    return Version(
-        name, seed | settings,
-        RepeatLimits(max(limits.trial_timeout_seconds, 2 * seconds), limits.progress_timeout_seconds, found.host_limit),
-        side.commit or here.commit, here.dirty and side.commit is None,
-        trainers.threads_text(trainer, settings),
-        None, predicted, fraction, factor, trainer.pausable(settings),
-    )  # fmt: skip
+    return Version(made, made.limits(fit), side.commit or here.commit, here.dirty and side.commit is None)
 
 
 def why_not_together(versions: Sequence[Version]) -> str:
     """The reason why two repeats of each side cannot be alive at once and take turns; empty where they can."""
     if not possible():
         return "only Linux can stop and continue the processes of a trial"
-    if not all(one.pausable for one in versions):
+    if not all(one.plan.trainer.pausable(one.settings) for one in versions):
         return "work on a device, on other machines or in a simulator elsewhere goes on while processes are stopped"
     for turns in (one.code / TURNS for one in versions if one.code is not None):
         if not turns.is_file() or f'"{FILE}"' not in turns.read_text(encoding="utf-8"):
             return "the code of one side is older than taking turns"
-    budgets = [one.budget for one in versions]
+    budgets = [one.plan.trainer.budget(one.settings) for one in versions]
     if None in budgets:
         return "how much memory one side takes is not predicted"
-    fraction, safe = min(one.memory_fraction for one in versions), max(one.memory_factor.safe for one in versions)
+    fraction = min(one.plan.suite.constraints.host_memory_fraction for one in versions)
+    safe = max(one.plan.factor(one.plan.baseline).safe for one in versions)
     fit = budget.fit_together([*budgets, *budgets], fraction, safe)
     return "" if fit else "four repeats at a time do not fit into the memory"

@@ -31,7 +31,6 @@ from harness.stats.inference import (
     Verdict,
     change_text,
     evidence_text,
-    least_p,
     needed_pairs,
     paired_change,
     verdict,
@@ -139,16 +138,16 @@ def compare(pairs: Pairs, deciding: Sequence[str], detect: float = DETECT) -> Co
 def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT) -> MetricChange:
     """One metric: what the values of the pairs show, unless one side missed a target more often or lost repeats."""
     found = MetricChange(metric, "up" if METRICS[metric] == "maximize" else "down", decides)
-    values = []  # of each pair [repeats, 2], where both sides have one
-    for pair in pairs.across:
-        both = np.array([[one.metric(metric) for one in two] for two in pair], dtype=np.float64).reshape(-1, 2)
-        values.append(both[np.isfinite(both).all(axis=1)])
-    values = [own for own in values if len(own)]
+    sides = [
+        np.array([[one.metric(metric) for one in both] for both in pair], dtype=np.float64).reshape(-1, 2)
+        for pair in pairs.across
+    ]  # of each pair [repeats, 2]
+    values = [own for pair in sides if len(own := pair[np.isfinite(pair).all(axis=1)])]
     if values:
         both = np.concatenate(values)
         ratio = bool((both > 0).all())  # as for returns, which may be below it, else differences
         seen = paired_change(values, ratio=ratio, unit=1.0 if ratio else float(np.abs(both).mean()) or 1.0)
-        decided, reason = verdict(seen.value, seen.p, least_p(seen.pairs), METRICS[metric]), ""
+        decided, reason = verdict(seen.value, seen.p, seen.least_p, METRICS[metric]), ""
         missing = needed_pairs() - seen.pairs
         if decided == "undecided":
             reason = f"{seen.pairs} pair{'s' if seen.pairs > 1 else ''}, {missing} more needed for p < {LEVEL:g}"
@@ -166,36 +165,27 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
             change=seen.value, interval=seen.interval, p=seen.p, smallest_effect=seen.smallest_effect,
             verdict=decided, reason=reason,
         )  # fmt: skip
-    if metric in TIMES:
-        found = _with_missed_targets(found, pairs)
+
+    # A repeat that missed its target counts as later than any other: leaving it out would favour the side that seldom
+    # reaches the target. The sign test looks at the pairs in which one side missed it more often.
+    missed = [np.isnan(pair).sum(axis=0) for pair in sides]
+    base, new = sum(missed, np.zeros(2, dtype=int)).tolist()
+    repeats = sum(map(len, sides))
+    if metric in TIMES and base != new and base + new < 2 * repeats:
+        more = [n - b for b, n in missed if n != b]
+        p = float(binomtest(sum(count > 0 for count in more), len(more)).pvalue)
+        told = (("BASE", base), ("NEW", new))
+        reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in told if n)
+        direction: Verdict = "worse" if new > base else "better"
+        if p < LEVEL:
+            found = dataclasses.replace(found, pairs=len(sides), p=p, verdict=direction, reason=reason)
+        elif found.verdict != direction:  # otherwise what the others show is the same
+            found = dataclasses.replace(found, pairs=len(sides), verdict="undecided", reason=reason)
+
     if pairs.lost > 0 and found.verdict in ("same", "better"):
         reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
         found = dataclasses.replace(found, verdict="undecided", reason=reason)
     return found
-
-
-def _with_missed_targets(found: MetricChange, pairs: Pairs) -> MetricChange:
-    """The verdict where some repeats missed the target; unchanged where both sides missed it equally often.
-
-    A repeat without a value counts as later than any other: leaving it out would favour the side that seldom reaches
-    the target. The sign test looks at the pairs in which only one side missed it.
-    """
-    base_missed, new_missed = (
-        [sum(math.isnan(both[side].metric(found.metric)) for both in pair) for pair in pairs.across] for side in (0, 1)
-    )
-    base, new, repeats = sum(base_missed), sum(new_missed), sum(map(len, pairs.across))
-    if base == new or base + new == 2 * repeats:
-        return found
-    more = [n - b for b, n in zip(base_missed, new_missed, strict=True) if n != b]
-    p = float(binomtest(sum(count > 0 for count in more), len(more)).pvalue)
-    sides = (("BASE", base), ("NEW", new))
-    reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in sides if n)
-    direction: Verdict = "worse" if new > base else "better"
-    if p < LEVEL:
-        return dataclasses.replace(found, pairs=len(pairs.across), p=p, verdict=direction, reason=reason)
-    if found.verdict == direction:  # what the others show is the same
-        return found
-    return dataclasses.replace(found, pairs=len(pairs.across), verdict="undecided", reason=reason)
 
 
 def as_dict(comparison: Comparison, base: Side, new: Side) -> dict[str, Any]:
@@ -213,31 +203,13 @@ def show(comparison: Comparison, base: Side, new: Side, console: Console) -> Non
     def say(text: str, style: str = "") -> None:
         console.print(Text(textwrap.fill(text, WIDTH, subsequent_indent="  "), style=style))
 
-    say(f"BASE {base.text}")
-    say(f"NEW  {new.text}")
-    pairs = comparison.pairs
-    if comparison.metrics:
-        console.print(_table(comparison))
-    for one in comparison.metrics:
-        if one.decides:
-            say(_sentence(one, pairs.sessions))
-    for mark, count in pairs.doubts.items():
-        if count:
-            say(f"note: {count} of {len(pairs.records)} repeats {DOUBTS[mark]}")
-    if comparison.metrics and not any(one.decides for one in comparison.metrics):
-        say("note: none of the deciding metrics was measured on both sides; --metric NAME chooses others")
-    for note in pairs.notes:
-        say(f"note: {note}")
-    style = {"regression": "bold red", "no regression": "bold green"}.get(comparison.outcome, "bold yellow")
-    say(f"{comparison.outcome[0].upper()}{comparison.outcome[1:]} (exit code {comparison.exit_code})", style)
-
-
-def _table(comparison: Comparison) -> Table:
     def percent(fraction: float, sign: str = "") -> str:
         if not math.isfinite(fraction):
             return "-"
         return change_text(fraction, fraction=True, sign=sign) if abs(fraction) < 10 else ">1000%"
 
+    say(f"BASE {base.text}")
+    say(f"NEW  {new.text}")
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, width=WIDTH)
     table.add_column("metric", overflow="fold")  # where the numbers are long it has two lines, and nothing is cut off
     for name in ("good", "base", "new", "change", "seen\nfrom", "p", ""):
@@ -248,18 +220,24 @@ def _table(comparison: Comparison) -> Table:
             value_text(one.metric, one.new), percent(one.change, "+"), percent(one.smallest_effect),
             f"{one.p:.3f}" if math.isfinite(one.p) else "-", Text(one.verdict, style=STYLES[one.verdict]),
         )  # fmt: skip
-    return table
+    if comparison.metrics:
+        console.print(table)
 
-
-def _sentence(one: MetricChange, sessions: bool) -> str:
-    """One deciding metric, with its interval and why it is judged so."""
-    change = change_text(one.change, fraction=True) if math.isfinite(one.change) else "change unknown"
-    evidence = evidence_text(one.interval, one.pairs, fraction=True) + " of sessions" * sessions
-    text = f"* {one.metric}, {one.better} is good: {change} ({evidence}); {one.verdict}"
-    if one.verdict == "undecided":
-        return f"{text}: {one.reason}"
-    text += f", p = {one.p:.3f}" + (f": {one.reason}" if one.reason else "")
-    if one.verdict == "same":
-        seen = change_text(one.smallest_effect, fraction=True, sign="")
-        text += f"; a change of {seen} would have been seen with a probability of {POWER:.0%}"
-    return text
+    pairs, deciding = comparison.pairs, [one for one in comparison.metrics if one.decides]
+    for one in deciding:
+        change = change_text(one.change, fraction=True) if math.isfinite(one.change) else "change unknown"
+        evidence = evidence_text(one.interval, one.pairs, fraction=True) + " of sessions" * pairs.sessions
+        text = f"* {one.metric}, {one.better} is good: {change} ({evidence}); {one.verdict}"
+        text += f", p = {one.p:.3f}" if one.verdict != "undecided" else ""
+        text += f": {one.reason}" if one.reason else ""
+        if one.verdict == "same":
+            seen = change_text(one.smallest_effect, fraction=True, sign="")
+            text += f"; a change of {seen} would have been seen with a probability of {POWER:.0%}"
+        say(text)
+    notes = [f"{count} of {len(pairs.records)} repeats {DOUBTS[mark]}" for mark, count in pairs.doubts.items() if count]
+    if comparison.metrics and not deciding:
+        notes.append("none of the deciding metrics was measured on both sides; --metric NAME chooses others")
+    for note in [*notes, *pairs.notes]:
+        say(f"note: {note}")
+    style = {"regression": "bold red", "no regression": "bold green"}.get(comparison.outcome, "bold yellow")
+    say(f"{comparison.outcome[0].upper()}{comparison.outcome[1:]} (exit code {comparison.exit_code})", style)

@@ -90,7 +90,7 @@ class Job:
     host_bytes: int = 0
     """RAM that it is expected to take; 0: not known"""
     code: Path | None = None
-    """folder of the code that runs it, such as a worktree of another commit, in which it works; None: the code of this
+    """folder of the code that runs it, such as the files of another commit, in which it works; None: the code of this
     process"""
 
 

@@ -322,8 +322,11 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     plan = Plan(
         suite, trainer, space, baseline, dropped, checks.pinned_of(source, trainer, space, baseline), notes=notes
     )
-    if results is None:
-        return plan
+    return plan if results is None else calibrated(plan, results)
+
+
+def calibrated(plan: Plan, results: Path) -> Plan:
+    """With what past runs on this machine took of the memory that was predicted for them."""
     past = calibration.load(results)
     factors = {name: calibration.factor(ratios, plan.code) for name, ratios in past.items()}
     return dataclasses.replace(plan, calibration=factors)

@@ -79,31 +79,20 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
     return Interval(float(sample[rank - 1]), float(sample[-rank])) if rank else None
 
 
-def paired_log_ratios(base: ArrayLike, new: ArrayLike) -> NDArray[np.float64]:
-    """``log(new / base)`` pair by pair, ``[pairs]``: 0 is no change, and gains and losses of one factor cancel.
-
-    Raises:
-        ValueError: different lengths, or a value that is not above 0.
-    """
-    before, after = _finite(base), _finite(new)
-    if len(before) != len(after):
-        raise ValueError(f"expected as many values of both sides, got {len(before)} and {len(after)}")
-    if before.min() <= 0 or after.min() <= 0:
-        raise ValueError("a ratio needs values above 0")
-    return np.log(after / before)
-
-
 class Change(NamedTuple):
-    """What pairs of measurements say of the change from A to B: one test, and the interval that belongs to it."""
+    """What measurements say of the change from A to B: one test, and the interval that belongs to it."""
 
-    pairs: int
     value: float
-    """geometric mean of B over A, less 1; of differences their mean"""
+    """mean of B less that of A; of ratios the geometric mean of B over A, less 1"""
     interval: Interval
-    """of the value: the changes that the test does not reject; without bounds with fewer than ``needed_pairs``"""
+    """the values that the test does not reject; without bounds where it can reject none"""
     p: float
-    """of the hypothesis that the differences are symmetric around 0"""
-    smallest_effect: float
+    """of the hypothesis that there is no change"""
+    least_p: float
+    """that the test can give with so many values"""
+    pairs: int = 0
+    """0 where nothing pairs the values"""
+    smallest_effect: float = math.inf
     """the value that would have been found with probability ``POWER``; infinite with fewer than ``needed_pairs``"""
 
 
@@ -120,23 +109,10 @@ def paired_comparison(differences: ArrayLike, level: float = LEVEL) -> Change:
     smallest = math.inf
     if len(sample) >= needed_pairs(level):
         smallest = float(sample.std(ddof=1)) * _found_deviations(len(sample), level)
-    return Change(len(sample), float(sample.mean()), interval, p, smallest)
+    return Change(float(sample.mean()), interval, p, least_p(len(sample)), len(sample), smallest)
 
 
-class Difference(NamedTuple):
-    """What two samples without pairs say of the change from A to B, as ``Change`` does of pairs."""
-
-    value: float
-    """mean of B less that of A"""
-    interval: Interval
-    """the differences that the test does not reject; without bounds where it can reject none"""
-    p: float
-    """of the hypothesis that both are from one distribution"""
-    least_p: float
-    """that the test can give with samples of these sizes"""
-
-
-def unpaired_comparison(before: ArrayLike, after: ArrayLike, level: float = LEVEL) -> Difference:
+def unpaired_comparison(before: ArrayLike, after: ArrayLike, level: float = LEVEL) -> Change:
     """As ``paired_comparison`` where nothing pairs the values of A and B, such as seeds of two trainers.
 
     The p-value is twice the part of the ways to deal all values out anew that move the means at least as far apart.
@@ -146,7 +122,7 @@ def unpaired_comparison(before: ArrayLike, after: ArrayLike, level: float = LEVE
     means, patterns = _exchange_means(a / size, b / size)
     p, interval = _inverted(means, patterns, level)
     low, high = (end * size for end in interval)
-    return Difference(float(b.mean() - a.mean()), Interval(low, high), p, min(1.0, 1 / patterns))
+    return Change(float(b.mean() - a.mean()), Interval(low, high), p, min(1.0, 1 / patterns))
 
 
 class NonInferiority(NamedTuple):
@@ -208,12 +184,16 @@ def paired_change(pairs: Sequence[ArrayLike], *, ratio: bool, unit: float = 1.0,
         pairs: of each its repeats, ``[repeats, 2]``: A and B. However many it has, it counts once.
         ratio: by the logarithms of B over A; otherwise by B - A.
         unit: of differences.
+
+    Raises:
+        ValueError: a ratio of values that are not above 0; or as for all here.
     """
-    sides = [np.asarray(pair, dtype=np.float64).T for pair in pairs]
-    differences = [(paired_log_ratios(a, b) if ratio else (b - a) / unit).mean() for a, b in sides]
-    found = paired_comparison(differences, level)
+    sides = [np.asarray(pair, dtype=np.float64) for pair in pairs]
     if not ratio:
-        return found
+        return paired_comparison([(own[:, 1] - own[:, 0]).mean() / unit for own in sides], level)
+    if any((own <= 0).any() for own in sides):
+        raise ValueError("a ratio needs values above 0")
+    found = paired_comparison([np.log(own[:, 1] / own[:, 0]).mean() for own in sides], level)
     with np.errstate(over="ignore"):
         ends = found.value, *found.interval, found.smallest_effect
         value, low, high, smallest = (float(np.expm1(difference)) for difference in ends)

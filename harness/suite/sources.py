@@ -61,24 +61,61 @@ def learning_digest(*modules: str) -> str:
 
 def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dict[str, str]:
     """Digests of the modules that a trial loads, by their names; those that are not there are left out."""
-    own, reader = _Own(modules), _Reader()
+    own = {*PROJECT, *(name.partition(".")[0] for name in modules)}
+    beside = [_place(spec) for name in own - {*PROJECT} if (spec := _find(name)) is not None]
+    folders = [folder for folder in beside if folder is not None and folder.name not in INSTALLED]
+
+    def is_own(name: str) -> bool:
+        """Whether there is such a module, in a package of this project's or the user's, or in the folder of one."""
+        named = name.partition(".")[0] in own
+        if not named and not folders:
+            return False
+        spec = _find(name)
+        if spec is None or named:
+            return spec is not None
+        place = _place(spec)
+        return place is not None and any(
+            place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts} for folder in folders
+        )
+
+    # what is found in a module depends on the version of Python and on this file
+    made_by = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes())
+    cache_file = f"code-{made_by.hexdigest()[:16]}.json"
+    known: dict[str, Any] = {}
+    with suppress(ValueError):  # nothing is kept, or something else
+        kept = json.loads(user_cache.read(cache_file) or "{}")
+        known = kept if isinstance(kept, dict) else {}
+    read: dict[str, Any] = {}
+
+    def module(name: str) -> _Module:
+        spec = _find(name)
+        if spec is None or spec.origin is None or not spec.has_location:  # a package without a file of its own
+            return _Module("")
+        content, suffix = Path(spec.origin).read_bytes(), Path(spec.origin).suffix
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        key = hashlib.sha256(f"{package} {suffix}\n".encode() + content).hexdigest()
+        made = _Module(**known[key]) if key in known else _parsed(content, package, suffix)
+        read[key] = asdict(made)
+        return made
+
     found: dict[str, _Module] = {}
     used: set[str] = set()
     missing = [*roots, *modules]
     while missing:
         names = missing.pop().split(".")
         # of a.b.c all of a, a.b and a.b.c are loaded
-        parts = [part for part in (".".join(names[: count + 1]) for count in range(len(names))) if own.has(part)]
+        parts = [part for part in (".".join(names[: count + 1]) for count in range(len(names))) if is_own(part)]
         for part in parts:
             if part not in found:
-                found[part] = reader.read(part)
+                found[part] = module(part)
                 missing += found[part].imports
         # of a package that is only on the way to a module no function is called
         if parts and parts[-1] not in used:
             used.add(parts[-1])
             missing += found[parts[-1]].later_imports
-    reader.keep()
-    return {name: module.code for name, module in found.items()}
+    if not read.keys() <= known.keys():
+        user_cache.write(cache_file, json.dumps(dict(islice((read | known).items(), KEPT))))
+    return {name: one.code for name, one in found.items()}
 
 
 @dataclass
@@ -86,62 +123,50 @@ class _Module:
     """A digest of what it says to Python, and names of what it imports; some of them are of attributes."""
 
     code: str
-    package: str = ""
-    """that its relative imports begin from"""
     imports: list[str] = field(default_factory=list)
     later_imports: list[str] = field(default_factory=list)
     """inside of functions, and of a package that loads its names when they are asked for all of them"""
 
-    def add_imports(self, node: ast.AST, names: list[str]) -> None:
+
+def _parsed(content: bytes, package: str, suffix: str) -> _Module:
+    """A module from its source; relative imports begin from ``package``."""
+    try:
+        tree = ast.parse(content) if suffix == ".py" else None
+    except (SyntaxError, ValueError):  # the trial will say so
+        tree = None
+    if tree is None:
+        return _Module(hashlib.sha256(content).hexdigest())
+    for node in ast.walk(tree):  # strings that stand alone say nothing to Python
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [line for line in body if not _is_docstring(line)]
+    module = _Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    is_lazy = any(isinstance(line, ast.FunctionDef) and line.name == "__getattr__" for line in tree.body)
+
+    def add(node: ast.AST, names: list[str]) -> None:
         """Add what ``node`` imports, or may import, to ``names``; what its functions import, to the later ones."""
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = self.package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             above = ".".join(part for part in (base, node.module) if part)
             names += [f"{above}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             name, colon, attribute = node.value.partition(":")
             if colon and all(map(str.isidentifier, [*name.split("."), attribute or "_"])):
                 names.append(name)
-        is_lazy = isinstance(node, ast.Module) and any(
-            isinstance(line, ast.FunctionDef) and line.name == "__getattr__" for line in node.body
-        )
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and ast.unparse(child.test).rpartition(".")[2] == "TYPE_CHECKING":
-                for line in child.body if is_lazy else []:
-                    self.add_imports(line, self.later_imports)
+                for line in child.body if is_lazy and node is tree else []:
+                    add(line, module.later_imports)
                 for line in child.orelse:
-                    self.add_imports(line, names)
+                    add(line, names)
             else:
                 is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-                self.add_imports(child, self.later_imports if is_function else names)
+                add(child, module.later_imports if is_function else names)
 
-
-class _Own:
-    """The modules of this project and of the user, without the packages that they only use."""
-
-    def __init__(self, modules: Iterable[str]) -> None:
-        self._names = {*PROJECT, *(name.partition(".")[0] for name in modules)}
-        self._folders = []
-        for name in self._names - {*PROJECT}:
-            spec = _find(name)
-            if spec is not None and (place := _place(spec)) is not None and place.name not in INSTALLED:
-                self._folders.append(place)
-
-    def has(self, name: str) -> bool:
-        """Whether there is such a module, in a package of theirs or in the folder that it lies in."""
-        named = name.partition(".")[0] in self._names
-        if not named and not self._folders:
-            return False
-        spec = _find(name)
-        if spec is None or named:
-            return spec is not None
-        place = _place(spec)
-        return place is not None and any(
-            place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts}
-            for folder in self._folders
-        )
+    add(tree, module.imports)
+    return module
 
 
 @cache
@@ -157,64 +182,11 @@ def _find(name: str) -> ModuleSpec | None:
     return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, path)) is not None), None)
 
 
-def _file(spec: ModuleSpec) -> Path | None:
-    return Path(spec.origin) if spec.origin is not None and spec.has_location else None
-
-
 def _place(spec: ModuleSpec) -> Path | None:
     """The folder in which a module or package lies."""
     if spec.submodule_search_locations is not None:
         return next((Path(folder).resolve().parent for folder in spec.submodule_search_locations), None)
-    file = _file(spec)
-    return None if file is None else file.resolve().parent
-
-
-class _Reader:
-    """Reads modules, those that were never read before by their syntax trees."""
-
-    def __init__(self) -> None:
-        # what is found depends on the version of Python and on this file
-        made_by = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes())
-        self._name = f"code-{made_by.hexdigest()[:16]}.json"
-        self._known: dict[str, Any] = {}
-        with suppress(ValueError):  # nothing is kept, or something else
-            kept = json.loads(user_cache.read(self._name) or "{}")
-            self._known = kept if isinstance(kept, dict) else {}
-        self._read: dict[str, Any] = {}
-
-    def read(self, name: str) -> _Module:
-        spec = _find(name)
-        file = None if spec is None else _file(spec)
-        if spec is None or file is None:  # a package without a file of its own
-            return _Module("")
-        content = file.read_bytes()
-        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-        key = hashlib.sha256(f"{package} {file.suffix}\n".encode() + content).hexdigest()
-        module = _Module(**self._known[key]) if key in self._known else _parsed(content, package, file.suffix)
-        self._read[key] = asdict(module)
-        return module
-
-    def keep(self) -> None:
-        """What is new, for next time."""
-        if not self._read.keys() <= self._known.keys():
-            newest = islice((self._read | self._known).items(), KEPT)
-            user_cache.write(self._name, json.dumps(dict(newest)))
-
-
-def _parsed(content: bytes, package: str, suffix: str) -> _Module:
-    try:
-        tree = ast.parse(content) if suffix == ".py" else None
-    except (SyntaxError, ValueError):  # the trial will say so
-        tree = None
-    if tree is None:
-        return _Module(hashlib.sha256(content).hexdigest())
-    for node in ast.walk(tree):  # strings that stand alone say nothing to Python
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [line for line in body if not _is_docstring(line)]
-    module = _Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), package)
-    module.add_imports(tree, module.imports)
-    return module
+    return Path(spec.origin).resolve().parent if spec.origin is not None and spec.has_location else None
 
 
 def _is_docstring(line: ast.AST) -> bool:

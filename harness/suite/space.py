@@ -88,8 +88,8 @@ class Space:
     def apart(self, some: Sequence[Params], others: Sequence[Params]) -> NDArray[np.float64]:
         """``[settings, some, others]``: how far configurations are from each other in each setting, from 0 to 1.
 
-        Numbers are apart by their positions in the range or in the list. All else is the same or not, and so is what
-        has a setting that changes something there and what has not.
+        Numbers are apart by their positions in the range or in the list. All other values are 0 apart where they are
+        the same, else 1. So are two configurations of which one lacks the setting, as it would change nothing there.
         """
         found = np.ones((len(self.dimensions), len(some), len(others)))
         for distances, (name, dimension) in zip(found, self.dimensions.items(), strict=True):
@@ -119,7 +119,7 @@ def ends(dimension: BaseDistribution) -> tuple[Any, ...]:
 
 
 def position(dimension: BaseDistribution, value: Any) -> tuple[str, float]:
-    """A kind within which values are nearer or farther, and where in it a value is, from 0 to 1."""
+    """The kind of a value, and where it is among the values of its kind, from 0 to 1."""
     if isinstance(dimension, CategoricalDistribution):
         numbers = sorted(one for one in dimension.choices if isinstance(one, int | float) and not isinstance(one, bool))
         if value in numbers and not isinstance(value, bool):

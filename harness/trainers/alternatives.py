@@ -1,7 +1,6 @@
 """Several trainers in one study, which are compared as values of one setting."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.suite.schema import Variant
@@ -46,10 +45,6 @@ class SideBySide(Trainer):
         trainer, chosen = self._choose(settings)
         return trainer.budget(chosen)
 
-    def warmup_iterations(self, settings: Mapping[str, Any]) -> int:
-        trainer, chosen = self._choose(settings)
-        return trainer.warmup_iterations(chosen)
-
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         trainer, chosen = self._choose(settings)
         return trainer.threads(chosen)
@@ -58,19 +53,15 @@ class SideBySide(Trainer):
         trainer, chosen = self._choose(settings)
         return trainer.pausable(chosen)
 
-    def run(
-        self, settings: Mapping[str, Any], on_progress: OnProgress, *, log_dir: Path, max_iterations: int, **limits: Any
-    ) -> Summary:
-        trainer, chosen = self._choose(settings)
-        return trainer.run(chosen, on_progress, log_dir=log_dir, max_iterations=max_iterations, **limits)
+    def run(self, settings: Mapping[str, Any], on_progress: OnProgress, **_: Any) -> Summary:
+        """It never runs: a repeat runs the trainer that ``resolve`` names."""
+        raise NotImplementedError
 
     def resolve(self, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The trainer that ``settings`` choose, as a suite names it, and the settings that it gets."""
         settings = self.complete(settings)
-        name = settings["trainer"]
-        known = self.trainers[name].defaults()
+        variant, known = self.variants[settings["trainer"]], self.trainers[settings["trainer"]].defaults()
         shared = {key: settings[key] for key in SHARED if key in known}
-        variant = self.variants[name]
         return variant.trainer, {**variant.settings, **variant.by_env.get(settings["env"], {}), **shared}
 
     def _choose(self, settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:

@@ -44,7 +44,7 @@ class OwnTrainer(ConfiguredTrainer):
     """see ``Describes.levers``"""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
-        """Also numbers of threads that a side which keeps to some cores would have anyway."""
+        """Also a number of threads where it is the number that a side has by its cores anyway."""
         config = self.config(settings)
         given = split_threads(dataclasses.replace(config, env_threads=None, learner_threads=None), usable_cores())
         sides = zip(("env_threads", "learner_threads"), cores_of_sides(config), (given.env, given.learner), strict=True)

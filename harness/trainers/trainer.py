@@ -75,8 +75,8 @@ class Trainer(ABC):
         """Raises ``SettingsError`` where settings, each possible by itself, contradict each other or a default."""
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most train in any
-        """Raises ``SettingsError`` where this trainer, or a network that is described, does not fit the environment,
-        which can be made."""
+        """Raises ``SettingsError`` where this trainer, or a network that the settings describe, does not fit the
+        environment. That the environment can be made is known."""
 
     def changes(self) -> Mapping[str, str]:
         """What each setting may change (``unilab.settings.changes``); it is not known of a setting that is missing."""

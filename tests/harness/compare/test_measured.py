@@ -1,4 +1,4 @@
-"""BASE against NEW measured now: in turns, each commit from its own worktree."""
+"""BASE against NEW measured now: in turns, each commit from a folder with its files."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.measured import NAMES, Measuring, Schedule
-from harness.compare.sides import Version
-from harness.measure.process import Outcome, RepeatLimits
+from harness.compare.measured import NAMES, Measuring, blocks
+from harness.compare.sides import Side, version_of
+from harness.measure.process import Outcome
 from harness.measure.record import read_records
 from harness.measure.stop import StopSignal
-from harness.suite.schema import Measure, ReturnAt, parse
+from harness.suite.schema import Limits, Measure, ReturnAt, parse
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
 from tests.harness.conftest import SUITE
@@ -64,8 +64,14 @@ def start(repository: Path, tmp_path: Path, *arguments: object) -> subprocess.Po
     )  # fmt: skip
 
 
+def checked_out(tmp_path: Path) -> int:
+    return len(list((tmp_path / "t").glob("*/*/harness")))
+
+
 def nothing_left(repository: Path, tmp_path: Path) -> bool:
-    return len(git(repository, "worktree", "list").splitlines()) == 1 and not list((tmp_path / "t").iterdir())
+    unchanged = not git(repository, "status", "--porcelain", "--untracked-files=no")
+    alone = len(git(repository, "worktree", "list").splitlines()) == 1
+    return unchanged and alone and not list((tmp_path / "t").iterdir())
 
 
 def test_two_commits_measured_in_turns_each_with_its_own_code(repository: Path, tmp_path: Path) -> None:
@@ -107,12 +113,14 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     def execute(spec, limits, stop, on_progress) -> Outcome:
         return Outcome("complete", result={"env_steps_per_second": 100.0, "disturbed": next(disturbed), "from_2030": 1})
 
-    version, lines = Version("appo", {"seed": 3}, RepeatLimits(9, 9), "c" * 40), []
-    schedule = Schedule(Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), 6, "no processes")
+    (tmp_path / "a.yaml").write_text(CONFIGURATION)
+    version = version_of(Side("a", configuration=tmp_path / "a.yaml"), None, None, tmp_path, Limits())
+    measure, lines = Measure(warmup_seconds=1, return_at=ReturnAt(seconds=7), target_return=5.0), []
     with StopSignal() as stop:
-        pairs = Measuring((version, version), schedule, tmp_path, stop, lines.append, execute=execute).run()
+        measuring = Measuring((version, version), measure, 6, "no processes")
+        pairs = measuring.run(tmp_path, stop, lines.append, execute=execute)
     kept = read_records(tmp_path / "repeats.jsonl")
-    first = next(schedule.blocks())[0][0]
+    first = next(blocks(6, tmp_path.name))[0][0]
     second = 1 - first
     assert [(r.trial, r.repeat, r.attempt, bool(r.disturbed)) for r in kept[:4]] == [
         (first, 0, 0, True), (first, 0, 1, True), (first, 0, 2, False), (second, 0, 0, False)]  # fmt: skip
@@ -132,29 +140,29 @@ def test_a_side_that_fails_is_an_error_with_its_log(tmp_path: Path, monkeypatch,
     assert [(r.trial, r.state) for r in read_records(records)][-1] == (1, "failed")
 
 
-def test_ctrl_c_leaves_no_worktree_and_no_process(repository: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_files_and_no_process(repository: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "started")
     settings = f"speed: 100, behaviour: endless, marker: {tmp_path / 'started'}"
     (tmp_path / "endless.yaml").write_text(CONFIGURATION.replace("speed: 100", settings))
     process = start(repository, tmp_path, "HEAD~1", "HEAD", "--config", tmp_path / "endless.yaml")
     trial = int((tmp_path / "started").read_text().split()[0])
-    assert len(git(repository, "worktree", "list").splitlines()) == 3
+    assert checked_out(tmp_path) == 2
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert not Path(f"/proc/{trial}").exists() and nothing_left(repository, tmp_path)
 
 
-def test_worktrees_of_a_killed_comparison_are_removed_by_the_next_one(repository: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_killed_comparison_are_removed_by_the_next_one(repository: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "started")
     settings = f"speed: 100, behaviour: endless, marker: {tmp_path / 'started'}"
     (tmp_path / "endless.yaml").write_text(CONFIGURATION.replace("speed: 100", settings))
     process = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "endless.yaml")
     (tmp_path / "started").read_text()
-    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    assert checked_out(tmp_path) == 1
     process.kill()
     process.communicate()
-    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    assert checked_out(tmp_path) == 1
     (tmp_path / "fails.yaml").write_text(CONFIGURATION.replace("speed: 100", "speed: 100, behaviour: fail"))
     again = start(repository, tmp_path, "HEAD", "HEAD", "--config", tmp_path / "fails.yaml")
     again.communicate(timeout=60)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.measured import Options, prepared
+from harness.compare.measured import prepared
 from harness.compare.sides import Side
 from harness.measure.record import read_records
 from tests.harness.compare.conftest import REPOSITORY
@@ -144,9 +144,11 @@ def test_of_trainers_side_by_side_the_baseline_is_measured(tmp_path: Path) -> No
     (tmp_path / "duel.yaml").write_text(DUEL)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     sides = Side("HEAD", commit=commit), Side("HEAD", commit=commit)
-    with prepared(*sides, Options(tmp_path, suite=tmp_path / "duel.yaml")) as ((base, _), _, _):
-        assert base.trainer == "tests.harness.fake_trainer:FakeTrainer"
-        assert base.settings == {"seed": 0, "env": "Fake", "speed": 40}
+    with prepared(*sides, tmp_path, suite=tmp_path / "duel.yaml") as (measuring, _):
+        base = measuring.versions[0].plan
+        spec = base.spec(base.baseline, 0, tmp_path)
+        assert spec.trainer == "tests.harness.fake_trainer:FakeTrainer"
+        assert spec.settings == {"seed": 0, "env": "Fake", "speed": 40}
 
 
 def test_turns_can_be_turned_off(tmp_path: Path) -> None:
@@ -154,11 +156,11 @@ def test_turns_can_be_turned_off(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("trainer: tests.harness.fake_trainer:FakeTrainer\nenv: Fake\n")
     side = Side("a", configuration=path)
-    given = {"": {}, "--no-turns": {"turns": False}, "the suite says measure.turns: false": {"suite": "duel.yaml"}}
+    given = {"": {}, "--no-turns": {"no_turns": True}}
+    given["the suite says measure.turns: false"] = {"suite": tmp_path / "duel.yaml"}
     for reason, options in given.items():
-        suite = {"suite": tmp_path / "duel.yaml"} if "suite" in options else {}
-        with prepared(side, side, Options(tmp_path, **options | suite)) as (_, schedule, _):
-            assert schedule.one_by_one == reason
+        with prepared(side, side, tmp_path, **options) as (measuring, _):
+            assert measuring.one_by_one == reason
 
 
 def test_commits_name_the_studies_that_were_measured_there(tmp_path: Path, capsys) -> None:

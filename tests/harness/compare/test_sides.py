@@ -1,6 +1,8 @@
 """Whether the repeats of a block can be alive at the same time, without any."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,10 @@ from harness.compare.sides import TURNS, CompareError, Side, Version, version_of
 from harness.measure.process import RepeatLimits
 from harness.predict import calibration
 from harness.predict.calibration import AS_PREDICTED, Ratio
-from harness.suite.schema import Limits
+from harness.predict.plan import Plan
+from harness.suite.schema import Limits, Suite
+from harness.suite.space import Space
+from tests.harness.fake_trainer import FakeTrainer
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget
 
 GIB = 2**30
@@ -19,11 +24,22 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryAvailable, "here", lambda: MemoryAvailable(10 * GIB, 9 * GIB, 5 * GIB))
 
 
+class Sized(FakeTrainer):
+    """So many GiB; None: it does not say."""
+
+    def __init__(self, gib: float | None, pausable: bool) -> None:
+        self.gib, self.can_pause = gib, pausable
+
+    def budget(self, settings: Mapping[str, Any]) -> Any:
+        return None if self.gib is None else MemoryBudget((BudgetItem("all", "host", int(self.gib * GIB)),))
+
+    def pausable(self, settings: Mapping[str, Any]) -> bool:
+        return self.can_pause
+
+
 def version(gib: float | None, pausable: bool = True, code: Path | None = None) -> Version:
-    items = (BudgetItem("all", "host", int((gib or 0) * GIB)),)
-    predicted = None if gib is None else MemoryBudget(items)
-    limits = RepeatLimits(9, 9)
-    return Version("appo", {}, limits, "c", budget=predicted, memory_fraction=0.8, pausable=pausable, code=code)
+    plan = Plan(Suite("sized", "Fake"), Sized(gib, pausable), Space({}), {}, ())
+    return Version(plan, RepeatLimits(9, 9), "c", code=code)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +74,8 @@ def test_memory_that_past_runs_took_beyond_their_prediction_is_asked_for_as_by_r
     trainer = "tests.harness.fake_trainer:FakeTrainer"
     (tmp_path / "a.yaml").write_text(f"trainer: {trainer}\nenv: Fake\nsettings: {{host_bytes: {6 * GIB}}}\n")
     side = Side("a", configuration=tmp_path / "a.yaml")
-    assert version_of(side, None, None, tmp_path, Limits(), 1).memory_factor == AS_PREDICTED
+    made = version_of(side, None, None, tmp_path, Limits())
+    assert made.plan.factor({}) == AS_PREDICTED and made.limits.host_bytes == 8 * GIB
     calibration.save({trainer: [Ratio(1.5, "")] * 3}, tmp_path)
     with pytest.raises(CompareError, match="does not fit into this machine"):
-        version_of(side, None, None, tmp_path, Limits(), 1)
+        version_of(side, None, None, tmp_path, Limits())

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.cli.output import as_json
-from harness.compare.measured import Schedule
+from harness.compare.measured import blocks
 from harness.compare.sides import Side
 from harness.compare.verdict import MetricChange, Pairs, as_dict, compare, compare_metric, show
 from harness.measure.record import Record
 from harness.suite.metrics import METRICS
-from harness.suite.schema import Measure
 from tests.harness.compare.studies import record
 
 
@@ -161,11 +160,11 @@ def test_eight_percent_are_found_in_noise_of_two_and_nothing_is_seen_as_often_as
 def test_pairs_are_measured_in_random_order_each_followed_by_its_mirror() -> None:
     orders = set()
     for seed in range(20):
-        blocks = [tuple(side for side, _ in block) for block in Schedule(Measure(), 8, seed=str(seed)).blocks()]
-        assert set(blocks) <= {(0, 1, 1, 0), (1, 0, 0, 1)} and len(blocks) == 4
-        orders.add(tuple(blocks))
+        order = [tuple(side for side, _ in block) for block in blocks(8, str(seed))]
+        assert set(order) <= {(0, 1, 1, 0), (1, 0, 0, 1)} and len(order) == 4
+        orders.add(tuple(order))
     assert len(orders) > 8
-    assert [pair for block in Schedule(Measure(), 3).blocks() for _, pair in block] == [0, 0, 1, 1, 2, 2]
+    assert [pair for block in blocks(3, "") for _, pair in block] == [0, 0, 1, 1, 2, 2]
 
 
 def test_every_metric_has_a_direction_and_fits_the_table() -> None:
@@ -187,10 +186,10 @@ def test_the_table_fits_80_columns_and_cuts_nothing_off_and_the_json_is_one(pair
     ]  # fmt: skip
     comparison = compare(Pairs([[tuple(row)] for row in rows]), ["collector_busy_fraction", "seconds_to_return"])
     out = Console(file=io.StringIO(), width=80)
-    show(comparison, Side("a", study=Path("a")), Side("b", study=Path("b")), out)
+    show(comparison, Side("a", (Path("a"),)), Side("b", (Path("b"),)), out)
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     for whole in (r"2,222,22\d", r"12,3\d\d MiB", "undecided" if pairs == 1 else "same"):
         assert re.search(whole, text)
-    content = as_dict(comparison, Side("a", study=Path("a")), Side("b", study=Path("b")))
+    content = as_dict(comparison, Side("a", (Path("a"),)), Side("b", (Path("b"),)))
     as_json(content)  # raises ValueError for what JSON lacks
