@@ -74,7 +74,7 @@ class Record:
     episodes: int = 0
     """finished in training"""
     policy_lag_mean: float = math.nan
-    """learner versions between the weights that acted and those that learned"""
+    """iterations of the learner between the weights that acted and those that learned"""
     dropped_rollouts: int = 0
     """given up by a full ring"""
     collector_busy_fraction: float = math.nan

@@ -44,7 +44,7 @@ class Progress:
     eval_return: float = float("nan")
     """mean return of the latest evaluation, which plays without noise; nan: none so far"""
     policy_lag: float = 0.0
-    """learner versions between the weights that acted and those that learn, this iteration"""
+    """iterations of the learner between the weights that acted and those that learn; of the newest data"""
     policy_lag_mean: float = 0.0
     dropped_rollouts: int = 0
     metrics: dict[str, float] = field(default_factory=dict)

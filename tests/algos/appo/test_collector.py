@@ -1,6 +1,8 @@
 """What the collector writes into a rollout."""
 
+import copy
 import math
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -8,7 +10,8 @@ import torch
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.algos.torch.appo.actor_critic import Actor
 from unilab.algos.torch.appo.config import APPOConfig
-from unilab.algos.torch.appo.worker import acting_loop
+from unilab.algos.torch.appo.worker import NewestWeights, acting_loop
+from unilab.ipc import SharedWeightSync
 from unilab.ipc.rollout_ring_buffer import slot_fields
 from unilab.settings import parse
 
@@ -22,14 +25,15 @@ class KnownCritic(torch.nn.Module):
         return 100 + observations.sum(-1)
 
 
-def collect(steps=8, envs=2, stagger=False, rollouts=1, init_noise_std=0.5, **env_settings):
+def collect(steps=8, envs=2, stagger=False, rollouts=1, init_noise_std=0.5, renew=None, **env_settings):
     torch.manual_seed(0)
     env = CountingEnv(envs, **env_settings)
     network = {"actor": [4], "activation": "tanh", "init_noise_std": init_noise_std}
     settings = {"network": network, "obs_normalization": False, "algorithm.gamma": GAMMA}
     config = parse(APPOConfig, settings | {"stagger_episodes": stagger})
     actor = Actor(config, env.dims)
-    loop, sink = acting_loop(config, env, actor, KnownCritic(), seed=3)
+    newer = (lambda: False) if renew is None else lambda: renew(actor)
+    loop, sink = acting_loop(config, env, actor, KnownCritic(), seed=3, renew=newer)
     sink.arrays = rollout = {
         name: np.full(shape, np.nan, np.float32)
         for name, shape in slot_fields(envs, steps, 1, 1, env.critic_dim).items()
@@ -95,6 +99,52 @@ def test_log_probs_are_those_of_the_stored_actions_and_physics_gets_them_clipped
     np.testing.assert_allclose(rollout["log_probs"], wanted.numpy(), rtol=1e-4, atol=1e-5)
     assert np.abs(rollout["actions"]).max() > 1
     np.testing.assert_array_equal(np.stack(loop.env.seen_actions), rollout["actions"].clip(-1, 1))
+
+
+def test_weights_that_come_within_a_rollout_act_from_the_next_step_on():
+    acted = []
+
+    def renew(actor):
+        """Other weights before every third step: other means and other deviations."""
+        newer = len(acted) % 3 == 2
+        if newer:
+            for parameter in actor.parameters():
+                parameter.data.add_(0.3)
+        acted.append(copy.deepcopy(actor))
+        return newer
+
+    _, _, rollout = collect(renew=renew)
+    assert len(acted) == 8
+    obs, actions = torch.from_numpy(rollout["obs"]), torch.from_numpy(rollout["actions"])
+    with torch.no_grad():
+        wanted = torch.stack([actor(obs[t]).log_prob(actions[t]) for t, actor in enumerate(acted)])
+        first = acted[0](obs).log_prob(actions)
+    np.testing.assert_allclose(rollout["log_probs"], wanted.numpy(), rtol=1e-4, atol=1e-5)
+    assert (first - wanted)[2:].abs().min() > 1e-3  # the first weights would have given others
+
+
+def test_the_newest_weights_are_taken_once_and_their_mean_version_is_told():
+    actors, critics = ([torch.nn.Linear(1, 1) for _ in range(2)] for _ in range(2))
+    published = {
+        name: SharedWeightSync.from_state_dict(networks[0].state_dict())
+        for name, networks in (("actor", actors), ("critic", critics))
+    }
+    with closing(published["actor"]), closing(published["critic"]):
+        weights = NewestWeights(published, {"actor": actors[1], "critic": critics[1]})
+        seen = []
+        for version in (1, 1, 2, 4):
+            while published["actor"].version < version:
+                actors[0].weight.data.add_(1)
+                critics[0].weight.data.add_(1)
+                for name, networks in (("critic", critics), ("actor", actors)):
+                    published[name].write_weights(networks[0].state_dict())
+            seen.append(weights.renew())
+            assert torch.equal(actors[1].weight, actors[0].weight)
+            assert torch.equal(critics[1].weight, critics[0].weight)
+        assert seen == [True, False, True, True]
+        assert weights.mean_version() == 2  # of 1, 1, 2 and 4
+        weights.renew()
+        assert weights.mean_version() == 4
 
 
 def test_one_rollout_goes_on_where_the_last_one_ended():

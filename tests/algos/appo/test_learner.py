@@ -229,6 +229,13 @@ def test_what_on_minibatch_raises_ends_the_update():
     assert len(calls) == 3
 
 
+def test_on_epoch_is_called_between_the_passes():
+    learner = build(num_learning_epochs=3, num_mini_batches=2)
+    calls = []
+    learner.update(random_rollout(), on_minibatch=lambda: calls.append("step"), on_epoch=lambda: calls.append("pass"))
+    assert calls == ["step", "step", "pass", "step", "step", "pass", "step", "step"]
+
+
 def test_unknown_setting_names_the_nearest():
     with pytest.raises(TypeError, match="did you mean 'clip_param'"):
         build(clip_parm=0.1)

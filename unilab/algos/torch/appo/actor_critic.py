@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -74,31 +74,40 @@ class SamplingPolicy:
 
     Actions are recorded as they were drawn, with their log probabilities. The environments get them within their
     bounds. The actor is on ``device``.
+
+    Args:
+        renew: called before each step; gives the actor newer weights if there are any, and says whether it did.
     """
 
-    def __init__(self, actor: Actor, env: VecEnv, device: str) -> None:
+    def __init__(self, actor: Actor, env: VecEnv, device: str, renew: Callable[[], bool] = lambda: False) -> None:
         self._actor = actor
         self._device = device
+        self._renew = renew
         self._low, self._high = env.action_low, env.action_high
         self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
 
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
         """Draw the noise of all steps; the log probabilities of a Gaussian depend on it alone."""
-        self._drawn: Iterator[tuple[Tensor, np.ndarray]] | None = None
+        self._step = 0
         if self._actor.log_std is not None:
-            means = torch.zeros((), device=self._device).expand(steps, *self._clipped.shape)
-            policy = DiagonalGaussian(means, self._actor.log_std)
-            noise = policy.noise(generator)
-            self._drawn = zip(noise, policy.log_prob_of_noise(noise).cpu().numpy(), strict=True)
+            self._noise = torch.randn(steps, *self._clipped.shape, generator=generator, device=self._device)
+            self._weigh_noise(self._actor.log_std)
+
+    def _weigh_noise(self, log_std: Tensor) -> None:
+        policy = DiagonalGaussian(torch.zeros((), device=self._device), log_std)
+        self._log_probs = policy.log_prob_of_noise(self._noise).cpu().numpy()
 
     def act(self, obs: FloatArray, generator: torch.Generator) -> tuple[FloatArray, dict[str, np.ndarray]]:
+        log_std = self._actor.log_std
+        if self._renew() and log_std is not None:
+            self._weigh_noise(log_std)
         policy = self._actor(torch.from_numpy(obs).to(self._device))
-        if self._drawn is None:
+        if log_std is None:
             drawn, drawn_log_probs = policy.sample_with_log_prob(policy.noise(generator))
             log_probs = drawn_log_probs.cpu().numpy()
         else:
-            noise, log_probs = next(self._drawn)
-            drawn = policy.sample(noise)
+            drawn, log_probs = policy.sample(self._noise[self._step]), self._log_probs[self._step]
+        self._step += 1
         actions = drawn.cpu().numpy()
         np.clip(actions, self._low, self._high, out=self._clipped)
         return self._clipped, {"actions": actions, "log_probs": log_probs}

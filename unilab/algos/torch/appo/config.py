@@ -102,6 +102,11 @@ class APPOConfig(RunConfig):
         return (*ring, *self.idle_threads, *(f"algorithm.{name}" for name in fixed))
 
     @property
+    def publications(self) -> int:
+        """How often the weights are published in an iteration."""
+        return 1 if self.mode == "sync" else self.algorithm.num_learning_epochs
+
+    @property
     def alternates(self) -> bool:
         """Whether collecting and learning take turns."""
         return self.mode == "sync"

@@ -99,7 +99,11 @@ class APPOLearner:
         self.updates = 0
 
     def update(
-        self, rollout: Mapping[str, Tensor], *, on_minibatch: Callable[[], None] | None = None
+        self,
+        rollout: Mapping[str, Tensor],
+        *,
+        on_minibatch: Callable[[], None] | None = None,
+        on_epoch: Callable[[], None] | None = None,
     ) -> dict[str, float]:
         """Learn from one rollout: fields of ``RolloutRingBuffer``, time-major, on the learner's device.
 
@@ -107,6 +111,7 @@ class APPOLearner:
             rollout: obs [T, N, O], actions [T, N, A], log_probs, rewards, dones [T, N], last_obs [N, O] and,
                 with privileged observations, critic [T, N, C] and last_critic [N, C].
             on_minibatch: called before each optimizer step; what it raises ends the update there.
+            on_epoch: called after each pass over the rollout but the last.
 
         Returns:
             Losses, KL divergence to the target policy, learning rate and the like, means over the update.
@@ -131,6 +136,8 @@ class APPOLearner:
             totals = {name: torch.zeros((), device=self.device) for name in STATISTICS}
             gradient_norm, steps = 0.0, 0
             for rows in self._minibatches(len(samples["values"])):
+                if on_epoch is not None and steps and steps % algorithm.num_mini_batches == 0:
+                    on_epoch()
                 if on_minibatch is not None:
                     on_minibatch()
                 with span("gradient"):

@@ -149,7 +149,7 @@ class ProcessSource:
         }
 
     def publish(self, weights: Weights) -> int:
-        """Write the weights to shared memory; the collector takes them before its next rollout."""
+        """Write the weights to shared memory; the collector takes them before its next step."""
         self._weights["critic"].write_weights(weights["critic"])
         version = self._weights["actor"].write_weights(weights["actor"])
         if not self._started:

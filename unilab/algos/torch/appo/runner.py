@@ -50,19 +50,25 @@ class APPORun(TrainingRun):
                 self._runner, self._config, dims, self._weights(), state, self._log, self.faults_path
             )
         self.own(self._source)
-        self._version = self._source.publish(self._weights())
+        self._publish()
 
     def iterate(self, check: Check) -> None:
-        """Learn from the next rollout and publish what was learned."""
+        """Learn from the next rollout and publish what was learned.
+
+        In ``async`` mode the weights are published after each pass over the rollout. The collector, which takes them
+        before its next step, acts meanwhile with policies that are half an iteration old on average, not a whole one.
+        """
         before = self.progress
         waiting_since = time.monotonic()
         rollout, acted_version = self._source.next_rollout(check)
         learning_since = time.monotonic()
-        lag = self._version - acted_version
+        publications = self._config.publications
+        lag = (self._version - acted_version) / publications
         with self.kept_if_not_finite(rollout=rollout):
-            metrics = self._learner.update(rollout, on_minibatch=check)
-        with span("weight_publish"):
-            self._version = self._source.publish(self._weights())
+            metrics = self._learner.update(
+                rollout, on_minibatch=check, on_epoch=self._publish if publications > 1 else None
+            )
+        self._publish()
         new = self._config.num_envs * self._config.steps_per_env
         self.advance(
             self._source.counters(),
@@ -74,6 +80,10 @@ class APPORun(TrainingRun):
             policy_lag=lag,
             metrics=metrics,
         )
+
+    def _publish(self) -> None:
+        with span("weight_publish"):
+            self._version = self._source.publish(self._weights())
 
     def _weights(self) -> Weights:
         return {"actor": self._learner.get_weights(), "critic": self._learner.get_critic_weights()}

@@ -1,8 +1,9 @@
 """The collector of asynchronous PPO: a policy acting in a batch of environments, filling rollouts."""
 
 import dataclasses
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unilab.algos.torch.appo.actor_critic import Actor, Critic, SamplingPolicy, build_networks
 from unilab.algos.torch.appo.config import APPOConfig
@@ -70,6 +71,7 @@ def acting_loop(
     *,
     seed: int,
     faults: Path | None = None,
+    renew: Callable[[], bool] = lambda: False,
 ) -> tuple[ActingLoop, RolloutSink]:
     """The acting loop that collects for ``config``, and its sink, which has the arrays to write into.
 
@@ -78,10 +80,11 @@ def acting_loop(
         actor, critic: on the collector's device.
         seed: of environments and actions.
         faults: the file of simulation faults.
+        renew: as ``SamplingPolicy`` has it.
     """
     device = config.collector_device
     sink = RolloutSink(partial(compute_timeout_bootstrap_correction, critic, device, config.algorithm.gamma))
-    policy = SamplingPolicy(actor, env, device)
+    policy = SamplingPolicy(actor, env, device, renew)
     loop = ActingLoop(env, policy, sink, device=device, seed=seed, stagger=config.stagger_episodes, faults=faults)
     return loop, sink
 
@@ -94,6 +97,35 @@ def inference_items(config: APPOConfig, actor: Actor, critic: Critic, dims: EnvD
         BudgetItem("collector's models", place, state_bytes(actor) + state_bytes(critic), "actor and critic"),
         BudgetItem("inference", place, 2 * 4 * config.num_envs * numbers, "noise of a rollout, activations of a step"),
     ]
+
+
+class NewestWeights:
+    """Gives the networks of a collector the newest published weights, before each of its steps.
+
+    Args:
+        published, networks: of the actor and of the critic, by the same names.
+    """
+
+    def __init__(self, published: Mapping[str, SharedWeightSync], networks: Mapping[str, nn.Module]) -> None:
+        self._published = published
+        self._networks = networks
+        self._version = -1
+        self._acted: list[int] = []
+
+    def renew(self) -> bool:
+        """Take what is newer than what the networks have; whether there was any."""
+        newer = self._published["actor"].version != self._version
+        if newer:
+            with span("weight_read"):
+                self._published["critic"].read_weights_into(self._networks["critic"].state_dict())
+                self._version = self._published["actor"].read_weights_into(self._networks["actor"].state_dict())
+        self._acted.append(self._version)
+        return newer
+
+    def mean_version(self) -> int:
+        """The mean version of the weights that acted since the last call, rounded."""
+        acted, self._acted = self._acted, []
+        return round(statistics.fmean(acted))
 
 
 def appo_collector_fn(
@@ -145,8 +177,8 @@ def appo_collector_fn(
     actor, critic = build_networks(config, env.dims)
     actor.to(collector_device)
     critic.to(collector_device)
-    loop, sink = acting_loop(config, env, actor, critic, seed=seed, faults=faults)
-    version = -1
+    weights = NewestWeights({"actor": actor_sync, "critic": critic_sync}, {"actor": actor, "critic": critic})
+    loop, sink = acting_loop(config, env, actor, critic, seed=seed, faults=faults, renew=weights.renew)
     busy_seconds = wait_seconds = 0.0
     with (
         closing(ring), closing(critic_sync), closing(actor_sync), env,
@@ -159,14 +191,10 @@ def appo_collector_fn(
                     continue
             busy_since = time.monotonic()
             wait_seconds += busy_since - waiting_since
-            if actor_sync.version != version:
-                with span("weight_read"):
-                    critic_sync.read_weights_into(critic.state_dict())
-                    version = actor_sync.read_weights_into(actor.state_dict())
             with span("collect"):
                 sink.arrays = ring.write_buffer
                 loop.run(steps_per_env)
-            ring.policy_version = version
+            ring.policy_version = weights.mean_version()
             busy_seconds += time.monotonic() - busy_since
             message = loop.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
             put_latest_metrics(metrics_queue, message, worker_name="collector")
