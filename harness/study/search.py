@@ -387,7 +387,8 @@ class Sweep:
             baseline=trial == BASELINE or plan.is_baseline(params),
             pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
             budget_host_bytes=fit.host_bytes, budget_shm_bytes=fit.shm_bytes,
-            budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=now(),
+            budget_device_bytes=fit.device_bytes, budget_items=fit.items,
+            calibrated_host_bytes=fit.expected_host_bytes, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, shared=not self.engine.alone,
             threads="" if problem else threads_text(plan.trainer, plan.settings(params)),
@@ -482,7 +483,8 @@ class Sweep:
         """Add prediction and verdict to a record that is already on disk."""
         explained = record
         if self.prediction is not None:
-            explained = self.prediction.complete(record, self.study.records.records, over=self._over)
+            self.prediction.learn(record)
+            explained = explain(record, self.prediction, self.study.records.records, over=self._over)
         if explained != record:
             self.study.records.explain(explained)
         self.display.finished(explained)
@@ -492,7 +494,7 @@ class Sweep:
         known = [] if self.prediction is None else list(self.study.records.records)
         for record in known:
             assert self.prediction is not None
-            explained = explain(record, self.plan, self.prediction.predictor, known, over=self._over)
+            explained = explain(record, self.prediction, known, over=self._over)
             if record.verdict and explained.verdict != record.verdict and self.study.take(record.trial):
                 with suppress(TakenOver):  # another driver does the same
                     self.study.records.explain(explained)

@@ -173,18 +173,18 @@ def test_a_study_that_goes_on_uses_the_ceilings_that_it_began_with(suite, tmp_pa
     (study / ceilings.FILE).write_text(own.text())
     with StopSignal() as stop:
         known = ranking.prepare(plan, tmp_path, study, stop)
-    assert known.predictor is not None and known.predictor.ceilings == own and not known.ranking
+    assert known.ceilings == own and not known.ranking
 
 
 def test_a_trainer_whose_parts_cannot_be_measured_goes_without(suite, tmp_path) -> None:
     plan, said = plans.make(suite, ["search.speed=[13]", "baseline.speed=13"]), []
     with StopSignal() as stop:
         known = ranking.prepare(plan, tmp_path, tmp_path, stop, said.append)
-    assert known.predictor is None and not known.ranking and "nothing is predicted" in said[-1]
+    assert known.ceilings is None and not known.ranking and "nothing is predicted" in said[-1]
 
 
 def test_the_most_needed_costs_of_our_suites_are_few() -> None:
     for name in ("appo_throughput", "offpolicy_throughput", "smoke", "appo_grid"):
         plan = plans.make(Path(__file__).parents[3] / "suites" / f"{name}.yaml")
-        needed = ranking.parts(plan, ranking.candidates(plan)[::7], 2)
+        needed = ranking.parts(ranking.candidates(plan, 2)[::7])
         assert 0 < len(Ceilings().missing(plan.suite.trainer, needed)) <= 25, name

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,8 @@ from harness.predict import plan as plans
 from harness.predict import ranking
 from harness.predict import throughput as predict
 from harness.predict.ceilings import Ceilings, Measured, Rehearsal
-from harness.predict.throughput import (
-    Predictor,
-    Rates,
-    Round,
-    contended,
-    ideal_seconds,
-    meeting,
-    rates,
-    seconds_of_rounds,
-)
+from harness.predict.ranking import Prediction, candidates
+from harness.predict.throughput import Rates, Round, contended, ideal_seconds, meeting, rates, seconds_of_rounds
 from harness.suite.space import LISTED
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Part, Workload
@@ -172,86 +165,85 @@ def make_described(tmp_path):
     return make
 
 
-def predictor(plan: plans.Plan, cores: int = 2) -> Predictor:
-    trainer = plan.trainer
+def prediction(plan: plans.Plan, cores: int = 2) -> Prediction:
+    found = candidates(plan, cores)
     known = [
-        Measured(plan.suite.trainer, part, trainer.measure_alone(part))
-        for part in Ceilings().missing(plan.suite.trainer, ranking.parts(plan, ranking.candidates(plan), cores))
+        Measured(plan.suite.trainer, part, plan.trainer.measure_alone(part))  # type: ignore[attr-defined]
+        for part in Ceilings().missing(plan.suite.trainer, ranking.parts(found))
     ]
-    found = predict.predictor(plan, Ceilings(cores=cores, measured=known))
-    assert found is not None
-    return found
+    return Prediction(plan, Ceilings(cores=cores, measured=known), found)
 
 
-def test_a_trainer_that_does_not_describe_its_rounds_has_no_predictor(make_plan) -> None:
+def throughput(known: Prediction, settings: dict[str, Any]) -> float:
+    return known.rates(known.workload(settings)).env_steps_per_second
+
+
+def test_of_a_trainer_that_does_not_describe_its_rounds_nothing_is_predicted(make_plan, tmp_path) -> None:
     plan = make_plan()
-    assert ranking.candidates(plan) == [] and predict.predictor(plan, Ceilings()) is None
+    known, missing = ranking.kept(plan, tmp_path)
+    assert candidates(plan) == known.ranking == [] and missing == 0
 
 
 def test_nothing_is_predicted_from_nothing(make_described) -> None:
     plan = make_described()
-    found = predict.predictor(plan, Ceilings(cores=2))
-    assert (
-        found is not None
-        and math.isnan(found.throughput({"speed": 10}))
-        and ranking.rank(plan, ranking.candidates(plan), found) == []
-    )
+    known = Prediction(plan, Ceilings(cores=2), candidates(plan))
+    assert math.isnan(throughput(known, {"speed": 10})) and known.ranking == []
 
 
 def test_throughput_by_hand(make_described) -> None:
-    found = predictor(make_described("search.mode=[async, sync]", "baseline.mode=async"))
-    assert found.throughput({"speed": 40, "mode": "async"}) == pytest.approx(500)  # 2 ms a step, the learner's
-    assert found.throughput({"speed": 40, "mode": "sync"}) == pytest.approx(1000 / 3)
+    known = prediction(make_described("search.mode=[async, sync]", "baseline.mode=async"))
+    assert throughput(known, {"speed": 40, "mode": "async"}) == pytest.approx(500)  # 2 ms a step, the learner's
+    assert throughput(known, {"speed": 40, "mode": "sync"}) == pytest.approx(1000 / 3)
 
 
 def test_the_best_come_first_and_what_does_not_fit_last_with_its_reason(make_described) -> None:
     plan = make_described(
         "search.mode=[async, sync]", "search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000"
     )
-    ranked = ranking.rank(plan, ranking.candidates(plan), predictor(plan))
+    ranked = prediction(plan).ranking
     assert len(ranked) == 16
     assert [one.fits for one in ranked] == [True] * 8 + [False] * 8
     assert [one.params["mode"] for one in ranked] == (["async"] * 4 + ["sync"] * 4) * 2
     assert ranked[0].reason is None and "host needs" in ranked[-1].reason
-    found = ranking.candidates(plan)
-    assert len(found) == 16 and len(ranking.parts(plan, found, 2)) == 16  # two of each that fits
+    found = candidates(plan)
+    assert len(found) == 16 and len(ranking.parts(found)) == 16  # two of each that fits
 
 
 def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_described) -> None:
     second = "search.iteration_seconds={low: 0.001, high: 0.009}"  # three digits of one alone come again and again
     plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", second, "baseline.inner.rate=1.0")
-    first, second = ranking.candidates(plan), ranking.candidates(plan)
+    first, second = candidates(plan), candidates(plan)
     assert first == second and len(first) > LISTED - 5
     assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)
 
 
 def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_turns_do(make_described) -> None:
     plan = make_described("search.mode=[async, sync]", "baseline.mode=async")
-    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 1)
+    settings = ranking.to_rehearse(plan, candidates(plan, 1))
     assert [(one["speed"], one["mode"]) for one in settings] == [
         (10, "async"),
         (80, "async"),
         (10, "sync"),
         (80, "sync"),
     ]
-    assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == settings[2:]  # else each side has a core
+    assert ranking.to_rehearse(plan, candidates(plan, 2)) == settings[2:]  # else each side has a core
     learning = make_described("search.mode=[async, sync]", "baseline.mode=async", "objectives=[episode_return]")
-    assert ranking.to_rehearse(learning, ranking.candidates(learning), 1) == []
-    alone = predictor(plan, cores=1)
-    known = dataclasses.replace(
-        alone.ceilings,
+    assert ranking.to_rehearse(learning, candidates(learning, 1)) == []
+    alone = prediction(plan, cores=1).ceilings
+    assert alone is not None
+    rehearsed = dataclasses.replace(
+        alone,
         rehearsals=[
             Rehearsal(plan.suite.trainer, one, updates_per_second=20 / (0.003 * one["speed"] * factor))
             for one, factor in zip(settings, (1.1, 1.3, 1.2, 1.4), strict=True)
         ],
     )
-    found = predict.predictor(plan, known)
-    assert found is not None
-    assert found.throughput({"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
-    assert found.throughput({"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
-    assert 1000 / 3 / 1.3 < found.throughput({"speed": 20}) < 1000 / 3 / 1.1
-    assert found.throughput({"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
-    assert found.throughput({"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.4)
+    known = Prediction(plan, rehearsed)
+    assert throughput(known, {"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
+    assert throughput(known, {"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
+    assert 1000 / 3 / 1.3 < throughput(known, {"speed": 20}) < 1000 / 3 / 1.1
+    assert throughput(known, {"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
+    assert throughput(known, {"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.4)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +252,7 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
 def test_rounds_that_wait_stand_for_those_that_drop_in_short_runs(when_full: str, courses: list[str]) -> None:
     space = f"search={{when_full: {when_full}, mode: [async, sync]}}"
     plan = plans.make("appo_throughput", [space, "baseline.when_full=drop_oldest"])
-    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 2)
+    settings = ranking.to_rehearse(plan, candidates(plan, 2))
     assert [plan.trainer.workload(one, 2).course for one in settings] == courses  # type: ignore[attr-defined]
 
 
