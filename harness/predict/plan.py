@@ -307,23 +307,16 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
         raise InputError.together(mistakes.found)
     with mistakes.collected():
         source = checks.with_dotted_names(source, trainer)
-    for env in source.suite.tasks:
-        with mistakes.collected():
-            checks.check_environment(source.document, trainer, env)
     checks.check_settings(source, trainer, mistakes)
-    checks.check_measure(source, trainer, mistakes)
+    mistakes.found += [source.error(*one) for one in checks.contradictions(source, trainer)]
     mistakes.check()
-    source, notes = checks.with_placement(source, trainer)
-    source = checks.with_learning(source, trainer)
-    notes += checks.try_environments(source, trainer)
-    suite, dropped = checks.without_what_is_not_here(source, trainer)
+    suite, notes, dropped = checks.searched_here(source, trainer)
+    notes += checks.try_environments(suite, source.document, trainer)
+    suite = checks.with_learning(suite, trainer)
     space = Space(suite.search)
     baseline = checks.baseline_of(source, suite, trainer, space)
-    plan = Plan(
-        suite, trainer, space, baseline, dropped, checks.pinned_of(source, trainer, space, baseline), notes=notes
-    )
-    if results is None:
-        return plan
-    past = calibration.load(results)
+    pinned = checks.pinned_of(source, trainer, space, baseline)
+    plan = Plan(suite, trainer, space, baseline, dropped, pinned, notes=notes)
+    past = {} if results is None else calibration.load(results)
     factors = {name: calibration.factor(ratios, plan.code) for name, ratios in past.items()}
     return dataclasses.replace(plan, calibration=factors)
