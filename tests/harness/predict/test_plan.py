@@ -306,7 +306,7 @@ def test_a_trainer_that_does_not_say_what_auto_is_is_told_with_its_line(suite_fi
         plans.make(suite_file)
 
 
-@pytest.mark.parametrize(("suite", "kind"), [("appo", "gradient"), ("offpolicy", "critic_update")])
+@pytest.mark.parametrize(("suite", "kind"), [("appo", "gradient"), ("offpolicy", "update")])
 def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suite: str, kind: str, machine) -> None:
     machine(2)
     plan = plans.make(f"suites/{suite}_throughput.yaml")
