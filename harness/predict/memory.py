@@ -17,10 +17,12 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
 
 @dataclass(frozen=True)
 class Fit:
-    """Bytes predicted before anything is started. ``reason`` has the items, and the remedy, when they do not fit."""
+    """Whether a configuration can be run here, and the bytes that are predicted before anything is started."""
 
-    fits: bool = True
+    problem: str | None = None
+    """a setting is wrong, or settings contradict each other"""
     reason: str | None = None
+    """why it does not fit: the items, and the remedy"""
     host_bytes: int = 0
     """RAM of all processes, shared memory included"""
     shm_bytes: int = 0
@@ -34,6 +36,10 @@ class Fit:
     """bytes by the item's name, those of accelerators included"""
     expected_host_bytes: int = 0
     """``host_bytes`` times what past runs on this machine took of it, in the median"""
+
+    @property
+    def fits(self) -> bool:
+        return self.problem is None and self.reason is None
 
 
 def host_limit(fraction: float) -> int:
@@ -62,18 +68,20 @@ def judge(
     if predicted is None:
         return Fit(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
     available = available or MemoryAvailable.here()
-    reason = None
+    limit, reason, margin = int(fraction * available.host_total), None, max(1.0, factor.safe)
+    left = {name: int(getattr(available, name) / margin) for name in ("host_total", "host_free")}
     try:
-        _with_margin(predicted, factor.safe).check(available, host_fraction=fraction)
+        predicted.check(dataclasses.replace(available, **left), host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
+        if margin > 1:
+            reason += f"\nsome past runs took {margin - 1:.0%} more than predicted, for which memory is kept free"
     items: Counter[str] = Counter()
     for item in predicted.items:
         items[item.name] += item.bytes
     return Fit(
-        reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
-        int(fraction * available.host_total), predicted.table(), dict(items),
-        round(predicted.host_bytes * factor.expected),
+        None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes, limit, predicted.table(),
+        dict(items), round(predicted.host_bytes * factor.expected),
     )  # fmt: skip
 
 
@@ -87,19 +95,3 @@ def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, sa
     known = [one for one in predicted if one is not None]
     items = tuple(item for one in known for item in one.items)
     return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits
-
-
-def _with_margin(predicted: "MemoryBudget", safe: float) -> "MemoryBudget":
-    """The budget and, as an item of its own, what past runs on this machine took beyond theirs."""
-    from unilab.ipc.memory_budget import HOST, BudgetItem
-
-    if safe <= 1:
-        return predicted
-    estimate = predicted.estimate
-    beyond = round((safe - 1) * predicted.host_bytes)
-    detail = f"some past runs took {safe - 1:.0%} more than predicted"
-    return dataclasses.replace(
-        predicted,
-        items=(*predicted.items, BudgetItem("calibration", HOST, beyond, detail)),
-        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), safe)),
-    )

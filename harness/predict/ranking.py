@@ -25,7 +25,6 @@ from harness.suite.metrics import METRICS, RATES
 from harness.suite.space import Params
 from harness.trainers.rounds import Cost, Course, Describes, Part, Workload
 from unilab.machine.devices import usable_cores
-from unilab.settings import SettingsError
 
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
@@ -194,11 +193,9 @@ def candidates(plan: Plan, cores: int | None = None) -> list[Candidate]:
         return []
     cores, found = cores or usable_cores(), []
     for params in [plan.effective(plan.baseline), *plan.configurations[1:]]:
-        try:
-            fit = plan.fit(params)
-        except SettingsError:  # settings that contradict each other
-            continue
-        found.append(Candidate(params, plan.trainer.workload(plan.settings(params), cores), fit.fits, fit.reason))
+        fit = plan.fit(params)
+        if fit.problem is None:
+            found.append(Candidate(params, plan.trainer.workload(plan.settings(params), cores), fit.fits, fit.reason))
     return found
 
 

@@ -39,10 +39,11 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     size = size if plan.space.dimensions else ""
     most = "at most " if suite.guided and plan.trials > TRIED else ""
     trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
-    looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
-    confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
-    if plan.learning_repeats:
-        confirmation += f" and {plan.learning_repeats} that show whether the best learns as well"
+    again = plan.again()
+    looks = f", {again.look} repeats for a second look at the best" if again.look else ""
+    confirmation = f", then {again.confirm} repeats to confirm" if again.confirm else ""
+    if again.learning:
+        confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
     beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
     console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
@@ -94,10 +95,11 @@ def _yes(fits: bool) -> str:
 
 def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) -> dict[str, Any]:
     """As ``show_plan``, for a program; with the whole ranking."""
+    again = plan.again()
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
-        "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
-        "confirm_repeats": plan.confirm_repeats, "learning_repeats": plan.learning_repeats, "seconds": plan.seconds,
+        "repeats": plan.suite.measure.repeats, "look_repeats": again.look, "confirm_repeats": again.confirm,
+        "learning_repeats": again.learning, "seconds": plan.seconds,
         "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
         "memory": [
             {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,

@@ -225,11 +225,10 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        plan, places, longest = self.plan, self.engine.places, self._longest()
-        again = math.ceil(plan.look_repeats / places) + plan.confirm_repeats_in_a_row(places)
-        seconds = again * longest + plan.suite.measure.repeats * (longest - plan.saved_seconds)
-        if plan.learning_repeats:  # by the speed of the baseline
-            seconds += math.ceil(plan.learning_repeats / places) * plan.learning_seconds(self._rate(BASELINE))
+        plan, places = self.plan, self.engine.places
+        seconds = plan.seconds_of(1, places, self._longest())
+        if seeds := plan.again().learning:  # by the speed of the baseline
+            seconds += math.ceil(seeds / places) * plan.learning_seconds(self._rate(BASELINE))
         return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:
@@ -238,13 +237,13 @@ class Sweep:
         if trial.number == BASELINE or self.plan.is_baseline(params):
             params = self.plan.baseline | ({"env": params["env"]} if "env" in params else {})
         params = self.plan.effective(params)
-        fit, problem = self.plan.possible(params, self.engine.available())
-        reason = problem or fit.reason
+        fit = self.plan.fit(params, self.engine.available())
+        reason = fit.problem or fit.reason
         try:
             done = self._searched(trial.number)
             if reason is not None and not done:
                 planned = self._planned(trial.number, 0, "search", params)
-                record = dataclasses.replace(planned, state="infeasible" if problem is None else "failed", error=reason)
+                record = dataclasses.replace(planned, state="failed" if fit.problem else "infeasible", error=reason)
                 self.study.records.append(record)
                 self._explain(record)
             elif reason is None and all(record.state != "infeasible" for record in done):
@@ -374,7 +373,7 @@ class Sweep:
     def _planned(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any]) -> Record:
         """What is known of a repeat before it is measured."""
         plan, study = self.plan, self.study
-        fit, problem = plan.possible(params, self.engine.available())
+        fit = plan.fit(params, self.engine.available())
         identity, confirm = plan.space.identity, plan.suite.confirm
         asked = {
             "confirm": confirm and confirm.repeats,
@@ -391,7 +390,7 @@ class Sweep:
             calibrated_host_bytes=fit.expected_host_bytes, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, shared=not self.engine.alone,
-            threads="" if problem else threads_text(plan.trainer, plan.settings(params)),
+            threads="" if fit.problem else threads_text(plan.trainer, plan.settings(params)),
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
             expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
         )  # fmt: skip
@@ -441,7 +440,7 @@ class Sweep:
     def _job(self, record: Record) -> Job:
         """The job that measures a record: it shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
-        fit, _ = self.plan.possible(record.params, self.engine.available())
+        fit = self.plan.fit(record.params, self.engine.available())
         limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
         if record.phase == "search" and not record.second_look:
             measure = self.plan.first_look

@@ -135,8 +135,8 @@ def test_trials_and_time(make_plan) -> None:
     plan = make_plan("limits.trials=9", "measure.repeats=2", "confirm={top: 2, repeats: 3}")
     assert plan.space.size == 4
     assert plan.trials == 4  # no more configurations than there are
-    assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
-    assert plan.look_repeats == 3 * 2  # three candidates for two places
+    assert plan.again().confirm == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
+    assert plan.again().look == 3 * 2  # three candidates for two places
     assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3) - 4 * 2 * 0.15)  # first looks take half
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
 
@@ -208,7 +208,7 @@ def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_spac
     plan = make_plan(*space, "pinned={fast: {speed: 40}, slow: {inner: {rate: 1.0}}}", "confirm={top: 1, repeats: 6}")
     assert plan.pinned == {"fast": {"speed": 40, "inner.rate": 2.0}, "slow": {"speed": 20, "inner.rate": 1.0}}
     assert plan.study_id == make_plan(*space).study_id, "a study may be extended by it"
-    assert plan.confirm_repeats_of(3) == make_plan(*space, "confirm={top: 1, repeats: 6}").confirm_repeats_of(3) + 12
+    assert plan.again(3).confirm == make_plan(*space, "confirm={top: 1, repeats: 6}").again(3).confirm + 12
     for wrong, problem in (("speed: 50", "50 is not in the search space"), ("seed: 5", "only what is searched")):
         with pytest.raises(InputError, match=problem):
             make_plan(*space, f"pinned={{other: {{{wrong}}}}}")
