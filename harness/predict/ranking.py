@@ -68,12 +68,11 @@ class Prediction:
         self._overheads: dict[Course, list[tuple[float, float]]] = {}
         """by course: rows of an update, and the factor by which times grew in a short run"""
         for rehearsal in known.rehearsals if known is not None else ():
-            if rehearsal.trainer == plan.suite.trainer:
-                workload = self.workload(rehearsal.settings)
-                overhead = self.rates(workload, overhead=1.0).updates_per_second / rehearsal.updates_per_second
-                if not math.isnan(overhead):
-                    bounded = min(max(overhead, OVERHEAD[0]), OVERHEAD[1])
-                    insort(self._overheads.setdefault(workload.course, []), (workload.rows, bounded))
+            workload = self.workload(rehearsal.settings)
+            overhead = self.rates(workload, overhead=1.0).updates_per_second / rehearsal.updates_per_second
+            if not math.isnan(overhead):
+                bounded = min(max(overhead, OVERHEAD[0]), OVERHEAD[1])
+                insort(self._overheads.setdefault(workload.course, []), (workload.rows, bounded))
         predicted = [dataclasses.replace(one, rates=self.rates(one.workload)) for one in found]
         self.ranking = sorted((one for one in predicted if not math.isnan(one.rates.updates_per_second)), key=self._key)
         """the candidates that are predicted, best first"""
@@ -96,7 +95,7 @@ class Prediction:
         """What each side of a round costs alone; None when a part of it was never measured."""
         sides = dict.fromkeys(("collector", "learner", "transfer", "background"), Cost())
         for part in workload.parts:
-            cost = None if self.ceilings is None else self.ceilings.cost(self.plan.suite.trainer, part)
+            cost = None if self.ceilings is None else self.ceilings.cost(part)
             if cost is None:
                 return None
             sides["background" if part.background else part.side] += cost.times(part.count)
@@ -138,9 +137,9 @@ class Prediction:
 
 def kept(plan: Plan, results: Path) -> tuple[Prediction, int]:
     """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
-    known = ceilings.load(ceilings.path_of(results, plan.code)) or Ceilings()
-    found = candidates(plan)
-    return Prediction(plan, known, found, results), len(known.missing(plan.suite.trainer, parts(found)))
+    path = ceilings.path_of(results, plan.suite.trainer, plan.code)
+    known, found = ceilings.load(path) or Ceilings(fingerprint(), usable_cores()), candidates(plan)
+    return Prediction(plan, known, found, results), len(known.missing(parts(found)))
 
 
 def prepare(

@@ -50,7 +50,7 @@ def study(folder: Path, records: list[Record]) -> Path:
     for record in records:
         file.append(record)
     costs = [
-        Measured(TRAINER, part, Cost(seconds * part.size, seconds * part.size))
+        Measured(part, Cost(seconds * part.size, seconds * part.size))
         for seconds, part in [
             *((0.001, Part("collector", "step", speed, {"mode": mode})) for speed, mode in grid()),
             *((0.002, Part("learner", "learn", speed, {})) for speed in SPEEDS),

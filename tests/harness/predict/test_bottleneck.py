@@ -208,7 +208,7 @@ def plan(tmp_path) -> plans.Plan:
 @pytest.fixture
 def smoke() -> Prediction:
     """The smoke suite on four cores, and nothing known of its costs."""
-    return Prediction(plans.make("smoke"), Ceilings(cores=4))
+    return Prediction(plans.make("smoke"), Ceilings("m", 4))
 
 
 def record(**changes: object) -> Record:
@@ -294,7 +294,7 @@ def test_settings_that_cannot_be_leave_the_record_as_it_is(plan, monkeypatch) ->
 
 
 def test_without_costs_the_fractions_alone_give_the_verdict(plan) -> None:
-    explained = explain(record(), Prediction(plan, Ceilings(cores=2)))
+    explained = explain(record(), Prediction(plan, Ceilings("m", 2)))
     assert explained.verdict.startswith("learner-bound: learner 98% busy") and math.isnan(explained.async_efficiency)
 
 

@@ -44,7 +44,7 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     first, said = measure(tmp_path, 10, 20)
     assert [(one.part.size, one.cost.seconds) for one in first.measured] == [(10, 0.01), (20, 0.02)]
     assert said == ["measuring this machine's ceilings: step"]
-    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == first
+    assert ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE)) == first
     assert measure(tmp_path, 20, 10) == (first, [])
     more, _ = measure(tmp_path, 10, 20, 40)
     assert [one.part.size for one in more.measured] == [10, 20, 40]
@@ -55,11 +55,11 @@ def test_what_another_study_measured_meanwhile_is_kept(tmp_path, undisturbed) ->
     with StopSignal() as stop:
 
         def meanwhile(_: str) -> None:
-            if not ceilings.path_of(tmp_path, CODE).exists():
+            if not ceilings.path_of(tmp_path, TRAINER, CODE).exists():
                 measure(tmp_path, 10, 20)
 
         ceilings.measure(TRAINER, parts(20, 40), tmp_path, CODE, stop, meanwhile)
-    kept = ceilings.load(ceilings.path_of(tmp_path, CODE))
+    kept = ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE))
     assert kept is not None and sorted(one.part.size for one in kept.measured) == [10, 20, 40]
 
 
@@ -71,11 +71,11 @@ def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) ->
             known = ceilings.measure(TRAINER, parts(10), tmp_path, CODE, stop, rehearse=rehearse)
     assert [rehearsal.settings for rehearsal in known.rehearsals] == [settings, others[1]]  # in turns once, too
     assert [rehearsal.updates_per_second for rehearsal in known.rehearsals] == [pytest.approx(2000)] * 2
-    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == known
+    assert ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE)) == known
 
 
 def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
-    path = ceilings.path_of(tmp_path, CODE)
+    path = ceilings.path_of(tmp_path, TRAINER, CODE)
     path.parent.mkdir()
     for damaged in ("", "[]", '{"measured": [{}]}', '{"measured": [], "unknown": 1}'):
         path.write_text(damaged)
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
 def test_what_cannot_be_measured_is_an_error_with_its_traceback(tmp_path) -> None:
     with pytest.raises(CeilingsError, match="ValueError: no cost for 13"):
         measure(tmp_path, 13)
-    assert not ceilings.path_of(tmp_path, CODE).exists()
+    assert not ceilings.path_of(tmp_path, TRAINER, CODE).exists()
 
 
 def test_the_measuring_process_ends_with_its_parent() -> None:
@@ -146,7 +146,7 @@ def test_a_study_begins_with_the_best_of_the_ranking_and_keeps_a_copy(suite, tmp
 
     assert cli.main(["run", *arguments, "--json"]) == 0
     folder = Path(json.loads(capsys.readouterr().out)["folder"])
-    kept = ceilings.path_of(tmp_path / "r", plans.make(suite).code)
+    kept = ceilings.path_of(tmp_path / "r", TRAINER, plans.make(suite).code)
     assert ceilings.load(folder / ceilings.FILE) == ceilings.load(kept)
     records = read_records(folder / "trials.jsonl")
     assert [record.params["mode"] for record in records[:2]] == ["sync", "async"]
@@ -187,4 +187,4 @@ def test_the_most_needed_costs_of_our_suites_are_few() -> None:
     for name in ("appo_throughput", "offpolicy_throughput", "smoke", "appo_grid"):
         plan = plans.make(Path(__file__).parents[3] / "suites" / f"{name}.yaml")
         needed = ranking.parts(ranking.candidates(plan, 2)[::7])
-        assert 0 < len(Ceilings().missing(plan.suite.trainer, needed)) <= 25, name
+        assert 0 < len(Ceilings("m", 2).missing(needed)) <= 25, name

@@ -312,12 +312,12 @@ def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suit
     plan = plans.make(f"suites/{suite}_throughput.yaml")
     assert plan.baseline["learner_dtype"] == "float32" and plan.baseline["learner_threads"] is None
     found = ranking.candidates(plan, 2)
-    needed = Ceilings().missing(plan.suite.trainer, ranking.parts(found))
+    needed = Ceilings("m", 2).missing(ranking.parts(found))
     assert len(needed) <= 20, "their measuring takes a part of the time"
     halves = {"bfloat16": 0.01, "float32": 0.02}
     seconds = [halves[part.settings["learner_dtype"]] if part.kind == kind else 0.001 for part in needed]
-    costs = [Measured(plan.suite.trainer, part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
-    known = ranking.Prediction(plan, Ceilings(cores=2, measured=costs), found)
+    costs = [Measured(part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
+    known = ranking.Prediction(plan, Ceilings("m", 2, measured=costs), found)
     first = next_trial(plan, known.ranking, [(plan.configurations[0], 1000.0)])
     assert first is not None and first.params["learner_dtype"] == "bfloat16"
     fast, slow = (throughput(known, plan.settings({"learner_dtype": dtype})) for dtype in halves)

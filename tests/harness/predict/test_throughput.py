@@ -118,38 +118,36 @@ def test_what_short_runs_add_makes_rounds_longer_where_cores_are_shared_and_in_t
 
 
 def measured(kind: str, size: int, seconds: float, **settings: object) -> Measured:
-    return Measured("t", Part("learner", kind, size, settings), Cost(seconds, 2 * seconds))
+    return Measured(Part("learner", kind, size, settings), Cost(seconds, 2 * seconds))
 
 
 def test_costs_between_measured_sizes_are_interpolated() -> None:
-    known = Ceilings(measured=[measured("learn", 100, 1.0), measured("learn", 400, 4.0)])
+    known = Ceilings("m", 2, measured=[measured("learn", 100, 1.0), measured("learn", 400, 4.0)])
 
     def cost(size: int) -> Cost | None:
-        return known.cost("t", Part("learner", "learn", size, {}))
+        return known.cost(Part("learner", "learn", size, {}))
 
     assert cost(100) == Cost(pytest.approx(1.0), pytest.approx(2.0))
     assert cost(200) == Cost(pytest.approx(2.0), pytest.approx(4.0))
     assert cost(800) == Cost(pytest.approx(8.0), pytest.approx(16.0))
     assert cost(1) == Cost(pytest.approx(1.0), pytest.approx(2.0))  # a small one has the fixed cost of the smallest
-    assert known.cost("t", Part("learner", "copy", 100, {})) is None
-    assert known.cost("other", Part("learner", "learn", 100, {})) is None
+    assert known.cost(Part("learner", "copy", 100, {})) is None
 
 
 def test_the_most_similar_settings_stand_in_for_those_that_were_not_measured() -> None:
     known = Ceilings(
         measured=[measured("learn", 1, 1.0, dtype="a", width=1), measured("learn", 1, 5.0, dtype="b", width=2)]
     )
-    cost = known.cost("t", Part("learner", "learn", 1, {"dtype": "b", "width": 3}))
+    cost = known.cost(Part("learner", "learn", 1, {"dtype": "b", "width": 3}))
     assert cost is not None and cost.seconds == pytest.approx(5.0)
 
 
 def test_of_many_sizes_few_are_measured_and_known_ones_are_not_again() -> None:
     parts = [Part("learner", "learn", size, {}) for size in (64, 128, 256, 512, 1024, 2048, 4096)]
-    assert [part.size for part in Ceilings().missing("t", parts)] == [64, 256, 1024, 4096]
-    known = Ceilings(measured=[measured("learn", size, 1.0) for size in (64, 250, 1024, 4096)])
-    assert known.missing("t", parts) == []
-    assert [part.size for part in known.missing("t", [*parts, Part("learner", "learn", 9999, {})])] == [9999]
-    assert len(known.missing("u", parts)) == 4
+    assert [part.size for part in Ceilings("m", 2).missing(parts)] == [64, 256, 1024, 4096]
+    known = Ceilings("m", 2, measured=[measured("learn", size, 1.0) for size in (64, 250, 1024, 4096)])
+    assert known.missing(parts) == []
+    assert [part.size for part in known.missing([*parts, Part("learner", "learn", 9999, {})])] == [9999]
 
 
 # -- the ranking
@@ -168,10 +166,10 @@ def make_described(tmp_path):
 def prediction(plan: plans.Plan, cores: int = 2) -> Prediction:
     found = candidates(plan, cores)
     known = [
-        Measured(plan.suite.trainer, part, plan.trainer.measure_alone(part))  # type: ignore[attr-defined]
-        for part in Ceilings().missing(plan.suite.trainer, ranking.parts(found))
+        Measured(part, plan.trainer.measure_alone(part))  # type: ignore[attr-defined]
+        for part in Ceilings("m", cores).missing(ranking.parts(found))
     ]
-    return Prediction(plan, Ceilings(cores=cores, measured=known), found)
+    return Prediction(plan, Ceilings("m", cores, measured=known), found)
 
 
 def throughput(known: Prediction, settings: dict[str, Any]) -> float:
@@ -186,7 +184,7 @@ def test_of_a_trainer_that_does_not_describe_its_rounds_nothing_is_predicted(mak
 
 def test_nothing_is_predicted_from_nothing(make_described) -> None:
     plan = make_described()
-    known = Prediction(plan, Ceilings(cores=2), candidates(plan))
+    known = Prediction(plan, Ceilings("m", 2), candidates(plan))
     assert math.isnan(throughput(known, {"speed": 10})) and known.ranking == []
 
 
@@ -234,7 +232,7 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
     rehearsed = dataclasses.replace(
         alone,
         rehearsals=[
-            Rehearsal(plan.suite.trainer, one, updates_per_second=20 / (0.003 * one["speed"] * factor))
+            Rehearsal(one, updates_per_second=20 / (0.003 * one["speed"] * factor))
             for one, factor in zip(settings, (1.1, 1.3, 1.2, 1.4), strict=True)
         ],
     )

@@ -216,7 +216,7 @@ def test_no_verdict_proposes_what_the_search_has_found_to_be_slower(make_plan, t
     plan, finished = make_plan(described, "sampler.name=grid", "limits.trials=4"), list[Record]()
     levers = Lever("speed", "lower {}"), Lever("speed", "more {}")
     monkeypatch.setattr(type(plan.trainer), "levers", lambda *_: levers)
-    prediction = Prediction(plan, Ceilings(cores=2))
+    prediction = Prediction(plan, Ceilings("m", 2))
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         engine, display = LocalEngine("here", stop, Executed(), in_turns=False), Quiet()
         monkeypatch.setattr(display, "finished", finished.append)
