@@ -3,24 +3,18 @@
 ``<results>/ceilings/<machine>-<trainer>-<code>.json`` keeps them, with the digest that a study's id has; a study has a
 copy.
 What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and the
-others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.predict.ceilings``.
-What was measured while other programs took the cores serves its study alone.
+others start at once. Costs are measured in a fresh process, as trials are. What was measured while other programs took
+the cores serves its study alone.
 """
 
-import dataclasses
-import gc
-import json
 import os
 import re
-import select
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +31,12 @@ from harness.measure.window import Window
 from harness.suite import sources
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Describes, Part
+from unilab.ipc.collector_error import CollectorError
+from unilab.ipc.process.group import CollectorGroup
 from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.wakeup import SharedFlag
 from unilab.machine.devices import usable_cores
 
-MODULE = "harness.predict.ceilings"
-"""of the measuring process"""
 FILE = "ceilings.json"
 """the copy in a study's folder"""
 SILENT_SECONDS = 120.0
@@ -207,14 +202,9 @@ def measure(
     kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
     say(f"measuring this machine's ceilings: {', '.join(kinds)}")
     started = time.monotonic()
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = {one.part.kind for one in kept.measured}
-    made = _measured_apart(
-        {
-            "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
-            "rehearse": list(rehearse),
-        },
-        stop,
-    )  # fmt: skip
+    made = _measured_apart(path.with_suffix(".log"), stop, trainer, missing, known, list(rehearse))
     kept.take_in(made)
     kept.seconds += time.monotonic() - started
     kept.disturbed = made.disturbed
@@ -228,80 +218,59 @@ def measure(
     return kept
 
 
-def _measured_apart(request: Mapping[str, Any], stop: StopSignal) -> Ceilings:
-    """Measure in a separate process. It ends with its standard input, and so with this process, however that ends."""
-    environment = dict(os.environ)
-    trainers.calm_thread_pools(environment)
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0,
-            env=environment,
-        ) as process,
-    ):  # fmt: skip
-        stop.groups.add(process.pid)
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            said = b""
-            while True:
-                ready, _, _ = select.select([process.stdout.fileno(), stop.fd], [], [], SILENT_SECONDS)
-                stop.check()
-                if not ready:
-                    raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
-                chunk = os.read(process.stdout.fileno(), 65536)
-                if not chunk:
-                    break
-                said += chunk
-            if process.wait() != 0:
-                log.seek(0)
-                text = log.read().decode(errors="replace")[-2000:]
-                raise CeilingsError(f"the ceilings cannot be measured:\n{text}")
-            return _CEILINGS.validate_json(said.splitlines()[-1])
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # its collectors as well
-                process.wait()
-                segments.remove_leftovers()
-            stop.groups.discard(process.pid)
+def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
+    """Measure in a fresh process, which ends with this one, however that ends; ``measure_parts`` has the request."""
+    trainers.calm_thread_pools()
+    group = CollectorGroup()
+    receive, send = group.ctx.Pipe(duplex=False)
+    try:
+        group.start_collector(measure_parts, (send, group.stop_event, *request), name="ceilings", log=log)
+        while True:
+            ready = connection.wait([receive, group.interrupt, stop.fd], SILENT_SECONDS)
+            stop.check()
+            group.check_collectors()
+            if not ready:
+                raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
+            said = receive.recv()
+            if isinstance(said, Ceilings):
+                return said
+    except CollectorError as error:
+        raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
+    finally:
+        group.kill_collectors("is not waited for any more")
+        group.stop_collectors()
+        segments.remove_leftovers()
+        receive.close()
+        send.close()
 
 
-def main() -> int:
-    """Measure the parts that standard input names. A line on standard output for each part makes one that hangs
-    visible; the last line has all costs."""
-    line = b""
-    while not line.endswith(b"\n"):
-        line += os.read(0, 65536)
-    request = json.loads(line)
+def measure_parts(
+    told: Connection,
+    stop_event: SharedFlag,
+    name: str,
+    parts: Sequence[Part],
+    known: set[str],
+    rehearse: Sequence[Mapping[str, Any]],
+) -> None:
+    """Entry of the measuring process, which tells the kind of each part, to show that it is alive, and then all costs.
 
-    def leave_with_parent() -> None:  # whose end is that of standard input
-        while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
-            continue
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    known, made = set(request["known"]), Ceilings(fingerprint(), usable_cores())
-    trainer = trainers.get(request["trainer"])
+    ``known`` are kinds of which some variant was measured before; the rest is as in ``measure``.
+    """
+    os.setpgrp()  # its collectors are told from other programs by their group
+    trainer, made = trainers.get(name), Ceilings(fingerprint(), usable_cores())
     assert isinstance(trainer, Describes)
     deadline, before = time.monotonic() + SECONDS, interference.read()
-    for part in (Part(**given) for given in request["parts"]):
+    for part in parts:
         if part.kind not in known or time.monotonic() <= deadline:
             made.measured.append(Measured(part, trainer.measure_alone(part)))
             known.add(part.kind)
-            print(part.kind, flush=True)
-    for settings in request["rehearse"]:
+            told.send(part.kind)
+    for settings in rehearse:
         window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(settings, window.result()["updates_per_second"]))
-        print("both sides", flush=True)
+        told.send("both sides")
     made.disturbed = interference.between(before, interference.read()).disturbed
-    print(_CEILINGS.dump_json(made).decode(), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    exit_code = main()
-    gc.freeze()  # the end comes sooner: see ``harness.__main__``
-    sys.exit(exit_code)
+    told.send(made)
+    stop_event.wait()

@@ -70,11 +70,11 @@ class Plan:
     calibration: Mapping[str, Factor] = field(default_factory=dict)
     """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
     notes: tuple[str, ...] = ()
-    """what may be meant so, or not"""
+    """warnings: what may be intended, or a mistake"""
 
     @property
     def study_id(self) -> str:
-        """Of what decides the numbers, which are then never mixed in one study: the suite and the code."""
+        """Digest of what decides the numbers, the suite and the code: one study never mixes what differs in that."""
         return f"{self.suite.study_id()}-{self.code[: sources.SHORT]}"
 
     @property
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """Of the search, at most."""
+        """Most trials of the search."""
         limit = self.suite.limits.trials
         return limit if self.space.size > ENUMERABLE else min(limit, len(self.different))
 
@@ -147,12 +147,12 @@ class Plan:
 
     @property
     def saved_seconds(self) -> float:
-        """By which the first look at a trial is shorter than any other repeat."""
+        """The first look at a trial is so much shorter than any other repeat."""
         return self.suite.measure.least_seconds - self.first_look.least_seconds
 
     @property
     def repeat_seconds(self) -> float:
-        """Estimated life of a repeat after the first look; of one with a budget of env steps the longest there is.
+        """Estimated length of a repeat after the first look; with a budget of env steps the longest that it may take.
 
         Repeats that have to be measured again because something disturbed them come on top.
         """

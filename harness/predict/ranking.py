@@ -4,6 +4,7 @@ Costs that are needed for that and are not known are measured before.
 """
 
 import dataclasses
+import itertools
 import math
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
@@ -77,14 +78,19 @@ class Prediction:
         self.ranking = sorted((one for one in predicted if not math.isnan(one.rates.updates_per_second)), key=self._key)
         """the candidates that are predicted, best first"""
 
-    def _key(self, one: Candidate) -> tuple[bool, list[float]]:
+    def _key(self, one: Candidate) -> tuple[bool, list[int], float]:
         """Orders by one objective after the other, in steps of ``ALIKE``, and then by the first one exactly; what does
         not fit comes last."""
         signed = [
             math.log(getattr(one.rates, metric)) * (-1 if direction == "maximize" else 1)
             for metric, direction in objectives(self.plan)
         ]
-        return not one.fits, [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
+        return not one.fits, [round(value / math.log1p(ALIKE)) for value in signed], signed[0]
+
+    @property
+    def distinct(self) -> list[Candidate]:
+        """Of the candidates that are predicted alike only the first."""
+        return [next(alike) for _, alike in itertools.groupby(self.ranking, lambda one: self._key(one)[:2])]
 
     def workload(self, settings: Mapping[str, Any]) -> Workload:
         """One round of a configuration, on the cores whose ceilings are known."""
@@ -230,14 +236,3 @@ def objectives(plan: Plan) -> list[tuple[str, str]]:
     """Metrics and directions that the ranking is by: the objectives that are predicted, else env steps a second."""
     wanted = [(objective.metric, str(objective.direction)) for objective in plan.suite.objectives]
     return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
-
-
-def distinct(plan: Plan, ranking: Sequence[Candidate]) -> list[Candidate]:
-    """Of configurations that are predicted alike only the first."""
-    names = [metric for metric, _ in objectives(plan)]
-    chosen: list[Candidate] = []
-    for one in ranking:
-        known = ([(getattr(one.rates, name), getattr(other.rates, name)) for name in names] for other in chosen)
-        if not any(all(math.isclose(a, b, rel_tol=ALIKE) for a, b in pairs) for pairs in known):
-            chosen.append(one)
-    return chosen

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.predict.next_trial import TRIED
 from harness.predict.plan import Plan
-from harness.predict.ranking import Prediction, distinct, objectives
+from harness.predict.ranking import Prediction, objectives
 from harness.suite.space import ENUMERABLE
 from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
 
@@ -74,7 +74,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     metric = objectives(plan)[0][0]
     ranks = {id(one): str(rank) for rank, one in enumerate(prediction.ranking, start=1)}
     baseline = next((one for one in prediction.ranking if one.params == plan.effective(plan.baseline)), None)
-    shown = distinct(plan, prediction.ranking)[:PREDICTED]
+    shown = prediction.distinct[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
     varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
     rows = [

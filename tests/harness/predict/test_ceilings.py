@@ -1,10 +1,12 @@
 """Ceilings: measured in a process of their own, kept, completed, and used by a study."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,7 @@ from harness.predict import calibration, ceilings, ranking
 from harness.predict import plan as plans
 from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.trainers.rounds import Part
+from tests.harness import calm_ceilings
 from tests.harness.predict.test_throughput import DESCRIBED
 
 CODE = "0123456789abcdef"
@@ -36,8 +39,7 @@ def measure(results: Path, *sizes: int) -> tuple[Ceilings, list[str]]:
 @pytest.fixture
 def undisturbed(monkeypatch) -> None:
     """Whatever else runs on the machine: the processes of a test suite share it."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parents[1])]))
-    monkeypatch.setattr(ceilings, "MODULE", "calm_ceilings")
+    monkeypatch.setattr(ceilings, "measure_parts", calm_ceilings.measure_parts)
 
 
 def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
@@ -89,34 +91,39 @@ def test_what_cannot_be_measured_is_an_error_with_its_traceback(tmp_path) -> Non
     assert not ceilings.path_of(tmp_path, TRAINER, CODE).exists()
 
 
-def test_the_measuring_process_ends_with_its_parent() -> None:
-    process = subprocess.Popen([sys.executable, "-m", "harness.predict.ceilings"], stdin=subprocess.PIPE,
-                               cwd=Path(__file__).parents[3])  # fmt: skip
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
-    request = {"trainer": "appo", "parts": [vars(endless)], "known": [], "rehearse": []}
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(request).encode() + b"\n")
-    process.stdin.close()
-    assert process.wait(60) == 1
+ENDLESS = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
 
 
-def measuring() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "harness.predict.ceilings" in child.cmdline()]
+def test_the_measuring_process_ends_with_its_parent(tmp_path) -> None:
+    code = "from tests.harness.predict import test_ceilings; test_ceilings.measure_for_ever()"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path,
+                              env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])})  # fmt: skip
+    measuring: list[psutil.Process] = []
+    while not measuring:
+        assert parent.poll() is None
+        time.sleep(0.1)
+        measuring = [one for one in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs(measuring, timeout=60)[1] == []
+
+
+def measure_for_ever() -> None:
+    with StopSignal() as stop:
+        ceilings.measure("appo", [ENDLESS], Path(), CODE, stop)
 
 
 def test_a_measuring_process_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "SILENT_SECONDS", 0.5)
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(CeilingsError, match=r"no answer for 0\.5 s"):
-        ceilings.measure("appo", [endless], tmp_path, CODE, stop)
-    assert stop.groups == set() and measuring() == []
+        ceilings.measure("appo", [ENDLESS], tmp_path, CODE, stop)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_signal_ends_the_measuring(tmp_path) -> None:
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(Stopped):
-        ceilings.measure("appo", [endless], tmp_path, CODE, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
-    assert measuring() == []
+        ceilings.measure("appo", [ENDLESS], tmp_path, CODE, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
+    assert multiprocessing.active_children() == []
 
 
 def never(*_: object, **__: object) -> None:
