@@ -4,15 +4,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import psutil
 
 from harness.predict.calibration import AS_PREDICTED, Factor
+from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.machine.cgroups import memory_limit
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,10 @@ def host_limit(fraction: float) -> int:
 
 
 def judge(
-    predicted: "MemoryBudget | None",
+    predicted: MemoryBudget | None,
     fraction: float,
     factor: Factor = AS_PREDICTED,
-    available: "MemoryAvailable | None" = None,
+    available: MemoryAvailable | None = None,
 ) -> Fit:
     """Compare a trainer's budget with what there is; None (nothing predicted) fits.
 
@@ -63,8 +60,6 @@ def judge(
             for nearly all of them, and never for less than the predicted items.
         available: what there is; None: what this machine has now.
     """
-    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudgetError
-
     if predicted is None:
         return Fit(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
     available = available or MemoryAvailable.here()
@@ -85,13 +80,11 @@ def judge(
     )  # fmt: skip
 
 
-def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, safe: float = 1.0) -> bool:
+def fit_together(predicted: Sequence[MemoryBudget | None], fraction: float, safe: float = 1.0) -> bool:
     """Whether all of them fit at once; False where one is not predicted.
 
     ``safe`` is how much more than predicted may be needed, the rest as in ``judge``.
     """
-    from unilab.ipc.memory_budget import MemoryBudget
-
     known = [one for one in predicted if one is not None]
     items = tuple(item for one in known for item in one.items)
     return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness.files.yaml_file import InputError, Mistakes
 from harness.measure.process import RepeatLimits
@@ -27,11 +27,9 @@ from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, LISTED, Space, sample
 from harness.trainers.alternatives import SideBySide
 from harness.trainers.trainer import Trainer
+from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.machine.devices import core_sets
 from unilab.settings import SettingsError
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
@@ -206,7 +204,7 @@ class Plan:
         """Estimated length of a whole run, without what learns: how fast that goes nobody knows yet."""
         return min(self.seconds_of(self.trials, self.places, self.repeat_seconds), self.suite.limits.minutes * 60)
 
-    def fit(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
+    def fit(self, params: Settings, available: MemoryAvailable | None = None) -> Fit:
         """Whether a configuration can be run with the memory that is ``available``; None: on this machine as it is
         now."""
         settings = self.settings(params)
@@ -238,8 +236,6 @@ class Plan:
 
         Of each there are the records so far, one at least. Their peaks stand for what is not predicted.
         """
-        from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryBudget
-
         budgets = []
         for records in trials:
             predicted = self.trainer.budget(self.settings(records[0].params))
