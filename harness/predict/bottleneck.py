@@ -147,7 +147,7 @@ class Searched:
             if one.phase == "search" and one.state == "complete" and one.params.get("env") == record.params.get("env"):
                 trials.setdefault(one.trial, []).append(one)
         own = median(trials.pop(record.trial, [record]), metric)
-        faster, others = [], []
+        faster, others = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
         for records in trials.values():
             side = faster if median(records, metric) > CLEARLY * own else others
             side.append(prediction.resolved(records[0].params))

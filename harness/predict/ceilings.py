@@ -156,9 +156,8 @@ def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> f
 
 def path_of(results: Path, trainer: str, code: str) -> Path:
     """Where the ceilings of this machine, a trainer and code, by its digest, are kept."""
-    return (
-        results / "ceilings" / f"{fingerprint()}-{re.sub(r'[^A-Za-z0-9_.]', '-', trainer)}-{code[: sources.SHORT]}.json"
-    )
+    name = re.sub("[^A-Za-z0-9_.]", "-", trainer)
+    return results / "ceilings" / f"{fingerprint()}-{name}-{code[: sources.SHORT]}.json"
 
 
 def load(path: Path) -> Ceilings | None:
@@ -221,23 +220,23 @@ def measure(
 def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
     """Measure in a fresh process, which ends with this one, however that ends; ``measure_parts`` has the request."""
     trainers.calm_thread_pools()
-    group = CollectorGroup()
+    group, said = CollectorGroup(), None
     receive, send = group.ctx.Pipe(duplex=False)
     try:
         group.start_collector(measure_parts, (send, group.stop_event, *request), name="ceilings", log=log)
-        while True:
+        while not isinstance(said, Ceilings):
             ready = connection.wait([receive, group.interrupt, stop.fd], SILENT_SECONDS)
             stop.check()
             group.check_collectors()
             if not ready:
                 raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
             said = receive.recv()
-            if isinstance(said, Ceilings):
-                return said
+        return said
     except CollectorError as error:
         raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
     finally:
-        group.kill_collectors("is not waited for any more")
+        if not isinstance(said, Ceilings):
+            group.kill_collectors("was measuring ceilings that are not waited for any more")
         group.stop_collectors()
         segments.remove_leftovers()
         receive.close()

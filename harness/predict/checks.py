@@ -31,8 +31,10 @@ FEW_SEEDS = 2
 def trainer_of(source: SuiteSource) -> Trainer:
     """The suite's trainer, or all of its ``trainers`` as one."""
     suite = source.suite
-    named: dict[Key, str] = {("trainers", name, "trainer"): variant.trainer for name, variant in suite.trainers.items()}
-    for where, name in ({("trainer",): suite.trainer} if suite.trainer else named).items():
+    named: dict[Key, str] = {("trainer",): suite.trainer}
+    if not suite.trainer:
+        named = {("trainers", name, "trainer"): variant.trainer for name, variant in suite.trainers.items()}
+    for where, name in named.items():
         try:
             trainer = trainers.get(name)
         except TrainerError as error:

@@ -63,10 +63,12 @@ def judge(
     if predicted is None:
         return Fit(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
     available = available or MemoryAvailable.here()
-    limit, reason, margin = int(fraction * available.host_total), None, max(1.0, factor.safe)
-    left = {name: int(getattr(available, name) / margin) for name in ("host_total", "host_free")}
+    reason: str | None = None
+    margin = max(1.0, factor.safe)
+    total, free = int(available.host_total / margin), int(available.host_free / margin)
+    left = dataclasses.replace(available, host_total=total, host_free=free)
     try:
-        predicted.check(dataclasses.replace(available, **left), host_fraction=fraction)
+        predicted.check(left, host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
         if margin > 1:
@@ -75,8 +77,9 @@ def judge(
     for item in predicted.items:
         items[item.name] += item.bytes
     return Fit(
-        None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes, limit, predicted.table(),
-        dict(items), round(predicted.host_bytes * factor.expected),
+        None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
+        int(fraction * available.host_total), predicted.table(), dict(items),
+        round(predicted.host_bytes * factor.expected),
     )  # fmt: skip
 
 

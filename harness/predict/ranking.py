@@ -196,7 +196,7 @@ def candidates(plan: Plan, cores: int | None = None) -> list[Candidate]:
     """
     if not isinstance(plan.trainer, Describes) or plan.suite.measure.cores is not None:
         return []
-    cores, found = cores or usable_cores(), []
+    cores, found = cores or usable_cores(), list[Candidate]()
     for params in [plan.effective(plan.baseline), *plan.configurations[1:]]:
         fit = plan.fit(params)
         if fit.problem is None:
