@@ -225,7 +225,7 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
     try:
         group.start_collector(measure_parts, (send, group.stop_event, *request), name="ceilings", log=log)
         while not isinstance(said, Ceilings):
-            ready = connection.wait([receive, group.interrupt, stop.fd], SILENT_SECONDS)
+            ready = connection.wait([receive, group.interrupt.fileno(), stop.fd], SILENT_SECONDS)
             stop.check()
             group.check_collectors()
             if not ready:
