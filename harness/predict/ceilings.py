@@ -26,7 +26,7 @@ from harness.measure import interference
 from harness.measure.host import fingerprint
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
-from harness.measure.stop import StopSignal
+from harness.measure.stop import Stopped, StopSignal
 from harness.measure.window import Window
 from harness.suite import sources
 from harness.trainers import trainer as trainers
@@ -232,11 +232,12 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
                 raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
             said = receive.recv()
         return said
+    except (CeilingsError, Stopped):  # it would not look at the flag that asks it to stop
+        group.kill_collectors("was measuring ceilings that nobody waits for any more")
+        raise
     except CollectorError as error:
         raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
     finally:
-        if not isinstance(said, Ceilings):
-            group.kill_collectors("was measuring ceilings that are not waited for any more")
         group.stop_collectors()
         segments.remove_leftovers()
         receive.close()
