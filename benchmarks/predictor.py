@@ -48,10 +48,9 @@ import numpy as np
 from harness.measure.record import Phase, Record, read_records, typical
 from harness.predict import ceilings, ranking
 from harness.predict import plan as plans
-from harness.predict import throughput as predict
 from harness.predict.next_trial import next_trial
 from harness.predict.plan import Plan
-from harness.predict.ranking import Candidate
+from harness.predict.ranking import Candidate, Prediction
 from harness.stats.inference import spearman
 from harness.study.best_trials import judged_by
 from harness.suite.metrics import RATES
@@ -112,16 +111,15 @@ def show_prediction(plan: Plan, folder: Path, records: Sequence[Record]) -> list
     today's code.
     """
     kept = ceilings.load(folder / ceilings.FILE)
-    predictor = predict.predictor(plan, kept)
-    if predictor is None or kept is None:
+    if kept is None:
         print("  nothing was predicted in this study")
         return []
     print(
         f"  ceilings: {len(kept.measured)} costs, measured in {kept.seconds:.0f} s; {kept.disturbed or 'undisturbed'}"
     )
-    missed = []
+    known, missed = Prediction(plan, kept), []
     for metric in RATES:
-        pairs = [(predicted(plan, predictor, own, metric), typical(own, metric)) for own in by_trial(records).values()]
+        pairs = [(predicted(known, own, metric), typical(own, metric)) for own in by_trial(records).values()]
         pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
         ratios = sorted(measured / predicted for predicted, measured in pairs)
         correlation = spearman(*zip(*pairs, strict=True)) if len(pairs) > 2 else math.nan
@@ -134,12 +132,12 @@ def show_prediction(plan: Plan, folder: Path, records: Sequence[Record]) -> list
     return missed
 
 
-def predicted(plan: Plan, predictor: predict.Predictor, own: Sequence[Record], metric: str) -> float:
+def predicted(known: Prediction, own: Sequence[Record], metric: str) -> float:
     """A rate of one trial; NaN where it has no prediction."""
     if metric == RECORDED:
         return typical(own, "predicted_env_steps_per_second")
-    rates = predictor.rates(plan.settings(own[0].params))
-    return math.nan if rates is None else float(getattr(rates, metric))
+    workload = known.workload(known.plan.settings(own[0].params))
+    return float(getattr(known.rates(workload), metric))
 
 
 def show_memory(records: Sequence[Record]) -> list[str]:
@@ -188,8 +186,7 @@ def key(plan: Plan, params: Params) -> str:
 def show_replays(plan: Plan, folder: Path, grid: Mapping[str, Configuration], seeds: int) -> list[str]:
     """How near to the best a search comes in its part of the grid's time; the bounds that were missed."""
     kept = ceilings.load(folder / ceilings.FILE)
-    predictor = predict.predictor(plan, kept)
-    ranked = [] if predictor is None else ranking.rank(plan, ranking.candidates(plan), predictor)
+    ranked = [] if kept is None else Prediction(plan, kept, ranking.candidates(plan, kept.cores)).ranking
     whole, missed = sum(one.seconds for one in grid.values()), []
     print(f"  a search of these {len(grid)} configurations, measured in {whole / 60:.0f} minutes, over {seeds} seeds:")
     for name, known in (("with prediction", ranked), ("without", [])):
@@ -222,7 +219,7 @@ def replay(
     answers = {which: random.permutation(one.values) for which, one in grid.items()}
     tried: list[tuple[Params, float | None]] = []
     params, seconds = plan.configurations[0], before
-    looks = plan.look_repeats * statistics.fmean(one.seconds for one in grid.values())
+    looks = plan.again().look * statistics.fmean(one.seconds for one in grid.values())
     while True:
         one = grid[key(plan, params)]
         tried.append((params, answers[key(plan, params)][0]))
@@ -232,7 +229,7 @@ def replay(
             break
         params = following.params
     sign = 1 if plan.suite.objectives[0].direction == "maximize" else -1
-    best = sorted(tried, key=lambda pair: -sign * (pair[1] or 0.0))[: max(1, plan.look_repeats)]
+    best = sorted(tried, key=lambda pair: -sign * (pair[1] or 0.0))[: max(1, plan.again().look)]
     chosen = max((key(plan, params) for params, _ in best), key=lambda which: sign * answers[which][:2].mean())
     often = max(len(one.values) for one in grid.values())
     top = max(sign * one.mean for one in grid.values() if len(one.values) == often)

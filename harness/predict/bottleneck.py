@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.measure.record import Record, attempts_that_count, median
-from harness.predict.plan import Plan
-from harness.predict.throughput import Predictor, ideal_seconds
+from harness.predict.ranking import Prediction
+from harness.predict.throughput import Round, ideal_seconds
 from harness.suite.metrics import RATES
 from harness.trainers.rounds import Course, Describes, Lever, Limit, Workload
 from unilab.settings import PLACEMENT, SettingsError
@@ -134,17 +134,24 @@ class Searched:
     over: bool = False
     """no other trial was worth its time"""
 
-    def leaves_open(self, lever: Lever, settings: Mapping[str, Any]) -> bool:
-        """Whether a change may be proposed for a trial of these settings: the search has not seen that it brings
-        nothing, does not expect that, and is not about other settings."""
-        name, own = lever.setting, settings[lever.setting]
-        if any(lever.moves(own, other[name]) for other in self.faster):
-            return True
-        if any(lever.moves(own, other[name]) for other in self.others):
-            return False
-        if any(lever.moves(own, value) for value in self.space.get(name, ())):
-            return not self.over
-        return not self.placement or name in self.placement
+    @classmethod
+    def beside(cls, record: Record, prediction: Prediction, known: Sequence[Record], *, over: bool) -> "Searched":
+        """Beside a record's trial, by the records of the study."""
+        plan = prediction.plan
+        space = {name: ends for name in plan.space.dimensions if len(ends := plan.space.ends(name)) > 1}
+        placement = frozenset(name for name, kind in plan.trainer.changes().items() if kind == PLACEMENT)
+        objective = plan.suite.objectives[0].metric
+        metric = objective if objective in RATES else RATES[0]
+        trials: dict[int, list[Record]] = {}
+        for one in attempts_that_count([*known, record]):
+            if one.phase == "search" and one.state == "complete" and one.params.get("env") == record.params.get("env"):
+                trials.setdefault(one.trial, []).append(one)
+        own = median(trials.pop(record.trial, [record]), metric)
+        faster, others = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+        for records in trials.values():
+            side = faster if median(records, metric) > CLEARLY * own else others
+            side.append(prediction.resolved(records[0].params))
+        return cls(space, placement if space and placement.issuperset(space) else frozenset(), faster, others, over)
 
 
 def suggestions(
@@ -152,101 +159,76 @@ def suggestions(
 ) -> list[str]:
     """The levers that can still be moved, those that the suite searches first.
 
+    A lever stays out where the search has seen that its change brings nothing, does not expect that it brings anything,
+    or is about other settings.
+
     Args:
         levers: of the limit, the most promising first.
         settings: all settings of the trial, thread counts resolved.
         cores: that threads can use.
     """
-    open_ = [
-        lever
-        for lever in levers
-        if lever.setting in settings
-        and settings[lever.setting] not in lever.unless
-        and not (lever.threads and settings[lever.setting] >= cores)
-        and not (lever.device and lever.setting not in search.space)
-        and search.leaves_open(lever, settings)
-    ]
+    open_ = []
+    for lever in levers:
+        name = lever.setting
+        if name not in settings or settings[name] in lever.unless:
+            continue
+        own = settings[name]
+        if (lever.threads and own >= cores) or (lever.device and name not in search.space):
+            continue
+        if any(lever.moves(own, other[name]) for other in search.faster):
+            is_open = True
+        elif any(lever.moves(own, other[name]) for other in search.others):
+            is_open = False
+        elif any(lever.moves(own, value) for value in search.space.get(name, ())):
+            is_open = not search.over
+        else:
+            is_open = not search.placement or name in search.placement
+        if is_open:
+            open_.append(lever)
     open_.sort(key=lambda lever: lever.setting not in search.space)
     return [lever.change.format(lever.setting) for lever in open_[:SUGGESTIONS]]
 
 
-def explain(
-    record: Record, plan: Plan, predictor: Predictor | None, known: Sequence[Record] = (), *, over: bool = False
-) -> Record:
-    """The record with its prediction, efficiency and verdict; unchanged where the trainer does not describe its rounds.
+def explain(record: Record, prediction: Prediction, known: Sequence[Record] = (), *, over: bool = False) -> Record:
+    """The record with its predicted throughput, efficiency and verdict; unchanged where nothing is predicted.
 
-    The prediction comes from the ceilings alone: the record's own measurement has no part in it.
+    The prediction comes from the ceilings alone: the record's own measurement has no part in it. The efficiency is the
+    share of the limiting side's time that went into work that the learner learned from; 1 is perfect overlap. The
+    ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the order of
+    the sides. Where they take turns the efficiency shows what that loses.
 
     Args:
-        predictor: None: nothing is predicted.
         known: the study's records. What they show to bring nothing is not proposed.
         over: the search ended because no other trial was worth its time.
     """
-    trainer = plan.trainer
-    if predictor is None or not isinstance(trainer, Describes):
+    plan, trainer = prediction.plan, prediction.plan.trainer
+    if prediction.ceilings is None or not isinstance(trainer, Describes):
         return record
-    settings = plan.settings(record.params)
+    settings, cores = plan.settings(record.params), prediction.ceilings.cores
     try:
-        workload, predicted = predictor.workload(settings), predictor.throughput(settings)
+        workload = prediction.workload(settings)
     except SettingsError:  # such a trial was never started; its record says why
         return record
+    predicted = prediction.rates(workload).env_steps_per_second
     record = dataclasses.replace(record, predicted_env_steps_per_second=predicted)
     if record.state != "complete" or math.isnan(record.env_steps_per_second):
         return record
-    record = dataclasses.replace(record, async_efficiency=efficiency(record, workload, predictor))
+
+    costs = prediction.costs(workload)
+    if costs is not None:
+        collected, learned = rounds(record, workload)
+        efficiency = ideal_seconds(costs.collector.times(collected), costs.learner.times(learned), cores)
+        record = dataclasses.replace(record, async_efficiency=efficiency)
     if record.in_turns:  # how its time was used is not known
         return record
-    facts = time_use_of(record, workload, predictor)
+
+    facts = time_use_of(record, workload, costs, cores)
     limit = limit_of(facts)
     idle = trainer.idle(settings)
     levers = [lever for lever in trainer.levers(limit) if lever.setting not in idle]
-    search = _searched(record, plan, predictor, known, over=over)
-    advice = suggestions(levers, _resolved(plan, predictor, record), predictor.cores, search)
+    search = Searched.beside(record, prediction, known, over=over)
+    advice = suggestions(levers, prediction.resolved(record.params), cores, search)
     return dataclasses.replace(record, verdict=sentence(facts, limit, advice))
-
-
-def _resolved(plan: Plan, predictor: Predictor, record: Record) -> Mapping[str, Any]:
-    """All settings of a trial, with the thread counts that it ran with."""
-    identity = plan.space.identity(record.params)
-    if identity not in predictor.resolved:
-        settings = plan.settings(record.params)
-        parts = predictor.workload(settings).parts
-        threads = {name: value for part in parts for name, value in part.settings.items() if "_threads" in name}
-        predictor.resolved[identity] = plan.trainer.complete(settings) | threads
-    return predictor.resolved[identity]
-
-
-def _searched(record: Record, plan: Plan, predictor: Predictor, known: Sequence[Record], *, over: bool) -> Searched:
-    """What the search may change of a trial, and the other trials by whether they were clearly faster."""
-    space = {name: ends for name in plan.space.dimensions if len(ends := plan.space.ends(name)) > 1}
-    placement = frozenset(name for name, kind in plan.trainer.changes().items() if kind == PLACEMENT)
-    objective = plan.suite.objectives[0].metric
-    metric = objective if objective in RATES else RATES[0]
-    trials: dict[int, list[Record]] = {}
-    for one in attempts_that_count([*known, record]):
-        if one.phase == "search" and one.state == "complete" and one.params.get("env") == record.params.get("env"):
-            trials.setdefault(one.trial, []).append(one)
-    own = median(trials.pop(record.trial, [record]), metric)
-    faster = {trial for trial, records in trials.items() if median(records, metric) > CLEARLY * own}
-    settings = {trial: _resolved(plan, predictor, records[0]) for trial, records in trials.items()}
-    return Searched(
-        space, placement if space and placement.issuperset(space) else frozenset(),
-        [own for trial, own in settings.items() if trial in faster],
-        [own for trial, own in settings.items() if trial not in faster], over,
-    )  # fmt: skip
-
-
-def efficiency(record: Record, workload: Workload, predictor: Predictor) -> float:
-    """Share of the limiting side's time that went into work that the learner learned from; 1 is perfect overlap.
-
-    The ceilings allow a round in ``max(collector alone, learner alone, core time of both / cores)``, whatever the order
-    of the sides. Where they take turns the efficiency shows what that loses.
-    """
-    costs = predictor.round(workload)
-    if costs is None:
-        return math.nan
-    collected, learned = rounds(record, workload)
-    return ideal_seconds(costs.collector.times(collected), costs.learner.times(learned), predictor.cores)
 
 
 def rounds(record: Record, workload: Workload) -> tuple[float, float]:
@@ -254,17 +236,15 @@ def rounds(record: Record, workload: Workload) -> tuple[float, float]:
     return record.env_steps_per_second / workload.env_steps, record.updates_per_second / workload.updates
 
 
-def time_use_of(record: Record, workload: Workload, predictor: Predictor) -> TimeUse:
-    """What a record and the ceilings say of a trial."""
-    costs = predictor.round(workload)
+def time_use_of(record: Record, workload: Workload, costs: Round | None, cores: int) -> TimeUse:
+    """What a record says of a trial, and what the ceilings do: the costs of its round on so many cores."""
     collected, learned = rounds(record, workload)
     used, transfer, shared = math.nan, 0.0, workload.yields
     if costs is not None:
-        transfer = learned * costs.transfer.seconds
-        shared = costs.collector.parallelism + costs.learner.parallelism > predictor.cores
+        transfer = 0.0 if math.isnan(learned) else learned * costs.transfer.seconds
+        shared = costs.collector.parallelism + costs.learner.parallelism > cores
         if shared:
-            work = collected * costs.collector.core_seconds + learned * costs.learner.core_seconds
-            used = work / predictor.cores
+            used = (collected * costs.collector.core_seconds + learned * costs.learner.core_seconds) / cores
     dropped = record.dropped_rollouts * workload.env_steps
     devices = {name: value for part in workload.parts for name, value in part.settings.items() if "_device" in name}
     device_busy = record.device_busy_fraction if devices.get("learner_device", "cpu") != "cpu" else math.nan
@@ -273,9 +253,9 @@ def time_use_of(record: Record, workload: Workload, predictor: Predictor) -> Tim
     waits = [record.collector_wait_fraction, record.learner_wait_fraction]
     collector_wait, learner_wait = (0.0 if math.isnan(wait) else wait for wait in waits)
     return TimeUse(
-        workload.course, predictor.cores, shared, record.collector_busy_fraction, collector_wait,
+        workload.course, cores, shared, record.collector_busy_fraction, collector_wait,
         record.learner_busy_fraction, learner_wait, dropped / (dropped + record.env_steps) if dropped else 0.0,
-        used, 0.0 if math.isnan(transfer) else transfer,
+        used, transfer,
         # where others took cores, threads wait for these others
         math.nan if record.disturbed else record.queue_wait_fraction,
         record.throttled_seconds / record.steady_seconds if record.throttled_seconds > 0 else 0.0,

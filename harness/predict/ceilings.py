@@ -1,44 +1,42 @@
 """What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and code.
 
-``<results>/ceilings/<machine>-<code>.json`` keeps them, under the digest that a study's id has; a study has a copy.
+``<results>/ceilings/<machine>-<trainer>-<code>.json`` keeps them, with the digest that a study's id has; a study has a
+copy.
 What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and the
-others start at once. Costs are measured in a fresh process, as trials are, by ``python -m harness.predict.ceilings``.
-What was measured while other programs took the cores serves its study alone.
+others start at once. Costs are measured in a fresh process, as trials are. What was measured while other programs took
+the cores serves its study alone.
 """
 
-import dataclasses
-import gc
-import json
 import os
-import select
-import signal
-import subprocess
-import sys
+import re
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from harness.files.locks import locked
 from harness.measure import interference
 from harness.measure.host import fingerprint
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
-from harness.measure.stop import StopSignal
+from harness.measure.stop import Stopped, StopSignal
 from harness.measure.window import Window
 from harness.suite import sources
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Describes, Part
+from unilab.ipc.collector_error import CollectorError
+from unilab.ipc.process.group import CollectorGroup
 from unilab.ipc.shared_memory import segments
+from unilab.ipc.shared_memory.wakeup import SharedFlag
 from unilab.machine.devices import usable_cores
 
-MODULE = "harness.predict.ceilings"
-"""of the measuring process"""
 FILE = "ceilings.json"
 """the copy in a study's folder"""
 SILENT_SECONDS = 120.0
@@ -61,7 +59,6 @@ class CeilingsError(RuntimeError):
 class Measured:
     """A part and what it costs."""
 
-    trainer: str
     part: Part
     cost: Cost
 
@@ -70,17 +67,16 @@ class Measured:
 class Rehearsal:
     """Both sides: a short run of a configuration whose sides share cores, or take turns."""
 
-    trainer: str
     settings: Mapping[str, Any]
     updates_per_second: float
 
 
 @dataclass
 class Ceilings:
-    """Costs of parts on one machine."""
+    """Costs of a trainer's parts on one machine."""
 
-    machine: str = ""
-    cores: int = 1
+    machine: str
+    cores: int
     measured: list[Measured] = field(default_factory=list)
     rehearsals: list[Rehearsal] = field(default_factory=list)
     disturbed: str = ""
@@ -89,36 +85,36 @@ class Ceilings:
     """that all the measuring took"""
 
     def __post_init__(self) -> None:
-        self._groups: dict[tuple[str, str], dict[int, Cost]] = {}
+        self._groups: dict[str, dict[int, Cost]] = {}
         for one in self.measured:
-            self._groups.setdefault((one.trainer, one.part.group), {})[one.part.size] = one.cost
+            self._groups.setdefault(one.part.group, {})[one.part.size] = one.cost
 
-    def cost(self, trainer: str, part: Part) -> Cost | None:
+    def cost(self, part: Part) -> Cost | None:
         """The cost of one execution, interpolated over the size; None when nothing of the kind was measured.
 
         Where the part's own settings were not measured, those that share the most with them stand in.
         """
-        group = self._groups.get((trainer, part.group))
+        group = self._groups.get(part.group)
         if group is None:
-            alike = [one.part for one in self.measured if one.trainer == trainer and one.part.kind == part.kind]
+            alike = [one.part for one in self.measured if one.part.kind == part.kind]
             if not alike:
                 return None
             nearest = max(alike, key=lambda one: sum(part.settings.get(k) == v for k, v in one.settings.items()))
-            group = self._groups[trainer, nearest.group]
+            group = self._groups[nearest.group]
         sizes = sorted(group)
         return Cost(
             _interpolate(part.size, sizes, [group[size].seconds for size in sizes]),
             _interpolate(part.size, sizes, [group[size].core_seconds for size in sizes]),
         )
 
-    def missing(self, trainer: str, parts: Iterable[Part]) -> list[Part]:
+    def missing(self, parts: Iterable[Part]) -> list[Part]:
         """Those of a study's parts that are to be measured, the most needed settings first, ``SIZES`` of each."""
         needed: dict[str, list[Part]] = {}
         for part in parts:
             needed.setdefault(part.group, []).append(part)
         missing = []
         for group, own in sorted(needed.items(), key=lambda item: -len(item[1])):
-            known = sorted(self._groups.get((trainer, group), {}))
+            known = sorted(self._groups.get(group, {}))
             by_size = {part.size: part for part in own}
             for size in spread(sorted(by_size), SIZES):
                 is_known = any(max(size, other) <= CLOSE * min(size, other) for other in known)
@@ -129,23 +125,18 @@ class Ceilings:
 
     def take_in(self, others: "Ceilings") -> None:
         """Add what another study measured on this machine meanwhile; where both measured the same, ours stays."""
-        sizes = [(one.trainer, one.part.group, one.part.size) for one in self.measured]
-        self.measured += [one for one in others.measured if (one.trainer, one.part.group, one.part.size) not in sizes]
-        runs = [(one.trainer, one.settings) for one in self.rehearsals]
-        self.rehearsals += [one for one in others.rehearsals if (one.trainer, one.settings) not in runs]
+        sizes = [(one.part.group, one.part.size) for one in self.measured]
+        self.measured += [one for one in others.measured if (one.part.group, one.part.size) not in sizes]
+        runs = [one.settings for one in self.rehearsals]
+        self.rehearsals += [one for one in others.rehearsals if one.settings not in runs]
         self.__post_init__()
 
     def text(self) -> str:
         """The content of the file."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return _CEILINGS.dump_json(self, indent=1).decode() + "\n"
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Ceilings":
-        """Back from ``text``; what is no field any more is left out."""
-        known = {one.name: content[one.name] for one in dataclasses.fields(cls) if one.name in content}
-        known["measured"] = [Measured(m["trainer"], Part(**m["part"]), Cost(**m["cost"])) for m in content["measured"]]
-        known["rehearsals"] = [Rehearsal(**rehearsal) for rehearsal in content["rehearsals"]]
-        return cls(**known)
+
+_CEILINGS = pydantic.TypeAdapter(Ceilings)
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
@@ -163,16 +154,17 @@ def _interpolate(size: float, sizes: Sequence[int], costs: Sequence[float]) -> f
     return float(np.exp(np.interp(np.log(size), np.log(sizes), logs)))
 
 
-def path_of(results: Path, code: str) -> Path:
-    """Where the ceilings of this machine and code, by its digest, are kept."""
-    return results / "ceilings" / f"{fingerprint()}-{code[: sources.SHORT]}.json"
+def path_of(results: Path, trainer: str, code: str) -> Path:
+    """Where the ceilings of this machine, a trainer and code, by its digest, are kept."""
+    name = re.sub("[^A-Za-z0-9_.]", "-", trainer)
+    return results / "ceilings" / f"{fingerprint()}-{name}-{code[: sources.SHORT]}.json"
 
 
 def load(path: Path) -> Ceilings | None:
     """The ceilings kept in a file; None when there are none, or none that can be read."""
     try:
-        return Ceilings.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):  # absent, cut short, or of another version: measured again
+        return _CEILINGS.validate_json(path.read_bytes())
+    except (OSError, ValueError):  # absent, cut short, or of another version: measured again
         return None
 
 
@@ -197,27 +189,21 @@ def measure(
         CeilingsError: a part cannot be measured.
         Stopped: a signal came.
     """
-    path = path_of(results, code)
+    path = path_of(results, trainer, code)
     kept = load(path) or Ceilings(fingerprint(), usable_cores())
-    missing = kept.missing(trainer, parts)
+    missing = kept.missing(parts)
     describes = trainers.get(trainer)
     if rehearse and isinstance(describes, Describes):
-        own = [one.settings for one in kept.rehearsals if one.trainer == trainer]
-        rehearsed = {describes.workload(settings, kept.cores).course for settings in own}
+        rehearsed = {describes.workload(one.settings, kept.cores).course for one in kept.rehearsals}
         rehearse = [one for one in rehearse if describes.workload(one, kept.cores).course not in rehearsed]
     if not missing and not rehearse:
         return kept
     kinds = [*dict.fromkeys(part.kind for part in missing), *(["both sides"] if rehearse else [])]
     say(f"measuring this machine's ceilings: {', '.join(kinds)}")
     started = time.monotonic()
-    known = {one.part.kind for one in kept.measured if one.trainer == trainer}
-    made = _measured_apart(
-        {
-            "trainer": trainer, "parts": [dataclasses.asdict(part) for part in missing], "known": sorted(known),
-            "rehearse": list(rehearse),
-        },
-        stop,
-    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {one.part.kind for one in kept.measured}
+    made = _measured_apart(path.with_suffix(".log"), stop, trainer, missing, known, list(rehearse))
     kept.take_in(made)
     kept.seconds += time.monotonic() - started
     kept.disturbed = made.disturbed
@@ -231,80 +217,60 @@ def measure(
     return kept
 
 
-def _measured_apart(request: Mapping[str, Any], stop: StopSignal) -> Ceilings:
-    """Measure in a separate process. It ends with its standard input, and so with this process, however that ends."""
-    environment = dict(os.environ)
-    trainers.calm_thread_pools(environment)
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0,
-            env=environment,
-        ) as process,
-    ):  # fmt: skip
-        stop.groups.add(process.pid)
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            said = b""
-            while True:
-                ready, _, _ = select.select([process.stdout.fileno(), stop.fd], [], [], SILENT_SECONDS)
-                stop.check()
-                if not ready:
-                    raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
-                chunk = os.read(process.stdout.fileno(), 65536)
-                if not chunk:
-                    break
-                said += chunk
-            if process.wait() != 0:
-                log.seek(0)
-                text = log.read().decode(errors="replace")[-2000:]
-                raise CeilingsError(f"the ceilings cannot be measured:\n{text}")
-            return Ceilings.from_dict(json.loads(said.splitlines()[-1]))
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # its collectors as well
-                process.wait()
-                segments.remove_leftovers()
-            stop.groups.discard(process.pid)
+def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
+    """Measure in a fresh process, which ends with this one, however that ends; ``measure_parts`` has the request."""
+    trainers.calm_thread_pools()
+    group, said = CollectorGroup(), None
+    receive, send = group.ctx.Pipe(duplex=False)
+    try:
+        group.start_collector(measure_parts, (send, group.stop_event, *request), name="ceilings", log=log)
+        while not isinstance(said, Ceilings):
+            ready = connection.wait([receive, group.interrupt.fileno(), stop.fd], SILENT_SECONDS)
+            stop.check()
+            group.check_collectors()
+            if not ready:
+                raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
+            said = receive.recv()
+        return said
+    except (CeilingsError, Stopped):  # it would not look at the flag that asks it to stop
+        group.kill_collectors("was measuring ceilings that nobody waits for any more")
+        raise
+    except CollectorError as error:
+        raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
+    finally:
+        group.stop_collectors()
+        segments.remove_leftovers()
+        receive.close()
+        send.close()
 
 
-def main() -> int:
-    """Measure the parts that standard input names. A line on standard output for each part makes one that hangs
-    visible; the last line has all costs."""
-    line = b""
-    while not line.endswith(b"\n"):
-        line += os.read(0, 65536)
-    request = json.loads(line)
+def measure_parts(
+    told: Connection,
+    stop_event: SharedFlag,
+    name: str,
+    parts: Sequence[Part],
+    known: set[str],
+    rehearse: Sequence[Mapping[str, Any]],
+) -> None:
+    """Entry of the measuring process, which tells the kind of each part, to show that it is alive, and then all costs.
 
-    def leave_with_parent() -> None:  # whose end is that of standard input
-        while os.read(0, 65536):  # not through sys.stdin, whose lock would stop the interpreter's end
-            continue
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    name, known, made = request["trainer"], set(request["known"]), Ceilings()
-    trainer = trainers.get(name)
+    ``known`` are kinds of which some variant was measured before; the rest is as in ``measure``.
+    """
+    os.setpgrp()  # its collectors are told from other programs by their group
+    trainer, made = trainers.get(name), Ceilings(fingerprint(), usable_cores())
     assert isinstance(trainer, Describes)
     deadline, before = time.monotonic() + SECONDS, interference.read()
-    for part in (Part(**given) for given in request["parts"]):
+    for part in parts:
         if part.kind not in known or time.monotonic() <= deadline:
-            made.measured.append(Measured(name, part, trainer.measure_alone(part)))
+            made.measured.append(Measured(part, trainer.measure_alone(part)))
             known.add(part.kind)
-            print(part.kind, flush=True)
-    for settings in request["rehearse"]:
+            told.send(part.kind)
+    for settings in rehearse:
         window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
-        made.rehearsals.append(Rehearsal(name, settings, window.result()["updates_per_second"]))
-        print("both sides", flush=True)
+        made.rehearsals.append(Rehearsal(settings, window.result()["updates_per_second"]))
+        told.send("both sides")
     made.disturbed = interference.between(before, interference.read()).disturbed
-    print(json.dumps(dataclasses.asdict(made)), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    exit_code = main()
-    gc.freeze()  # the end comes sooner: see ``harness.__main__``
-    sys.exit(exit_code)
+    told.send(made)
+    stop_event.wait()

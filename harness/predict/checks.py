@@ -19,6 +19,7 @@ from harness.trainers import evidence
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
 from harness.trainers.trainer import Trainer, TrainerError
+from unilab.envs.registry import is_robot, judges, names
 from unilab.machine.devices import DeviceError, check_device, core_sets
 from unilab.settings import SettingsError, nearest
 
@@ -28,37 +29,17 @@ FEW_SEEDS = 2
 
 
 def trainer_of(source: SuiteSource) -> Trainer:
-    """The suite's trainer, or all of its ``trainers`` as one, each with settings and devices that were checked."""
-    from unilab.envs import names
-
+    """The suite's trainer, or all of its ``trainers`` as one."""
     suite = source.suite
-
-    def load(name: str, where: Key) -> Trainer:
+    named: dict[Key, str] = {("trainer",): suite.trainer}
+    if not suite.trainer:
+        named = {("trainers", name, "trainer"): variant.trainer for name, variant in suite.trainers.items()}
+    for where, name in named.items():
         try:
-            return trainers.get(name)
+            trainer = trainers.get(name)
         except TrainerError as error:
             raise source.error(where, str(error)) from None
-
-    def check(where: Key, trainer: Trainer, key: str, value: Any) -> None:
-        if key in SHARED:
-            raise source.error(where, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
-        check_value(source.document, trainer, where, {key: value})
-        check_is_here(source.document, trainer, where, value)
-
-    if suite.trainer:
-        return load(suite.trainer, ("trainer",))
-    for name, variant in suite.trainers.items():
-        trainer = load(variant.trainer, ("trainers", name, "trainer"))
-        for key, value in variant.settings.items():
-            check(("trainers", name, "settings", key), trainer, key, value)
-        for env in suite.tasks:
-            check_environment(source.document, trainer, env)
-        for env, settings in variant.by_env.items():
-            if env not in (known := [*suite.tasks, *names()]):  # others may be left out on the command line
-                raise source.error(("trainers", name, "by_env", env), f"unknown environment; {nearest(env, known)}")
-            for key, value in settings.items():
-                check(("trainers", name, "by_env", env, key), trainer, key, value)
-    return SideBySide(suite.trainers)
+    return trainer if suite.trainer else SideBySide(suite.trainers)
 
 
 def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
@@ -88,9 +69,12 @@ def dotted(settings: Mapping[str, Any], trainer: Trainer, prefix: str = "") -> I
 
 
 def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
-    """Check every name and every value on its own, so that an error names its line, and whether the pruner can
-    judge."""
-    suite, known = source.suite, trainer.defaults()
+    """Check every name and every value on its own, so that an error names its line."""
+    suite, document, known = source.suite, source.document, trainer.defaults()
+    for one in trained(suite, trainer).values():
+        for env in suite.tasks:
+            with mistakes.collected():
+                check_environment(document, one, env)
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
             key = (group, name)
@@ -101,141 +85,131 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                     now = trainer.new_name(name)
                     unknown = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
                     raise source.error(key, f"is called '{now}' now" if now else unknown)
-                if name == "env" and not (suite.envs and "env" not in (source.document.content.get(group) or {})):
+                if name == "env" and not (suite.envs and "env" not in (document.content.get(group) or {})):
                     raise source.error(key, "the environment is set by 'env' at the top, or several by 'envs'")
                 if group == "search" and name in suite.fixed:
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
-                    check_value(source.document, trainer, key, {name: sample})
-                if group != "search":
-                    check_is_here(source.document, trainer, key, value)
-    objectives = suite.objectives
-    if suite.pruner is None or any(one.key.startswith("objectives") for one in source.mistakes):
+                    check_value(document, trainer, key, sample, here=group != "search")
+    if not isinstance(trainer, SideBySide):
         return
-    if len(objectives) > 1 or objectives[0].metric not in RETURNS or objectives[0].direction != "maximize":
+    environments = [*suite.tasks, *names()]  # others may be left out on the command line
+    for name, variant in suite.trainers.items():
+        groups: dict[Key, Settings] = {("settings",): variant.settings}
+        for env, settings in variant.by_env.items():
+            groups[("by_env", env)] = settings
+            if env not in environments:
+                problem = f"unknown environment; {nearest(env, environments)}"
+                mistakes.found.append(source.error(("trainers", name, "by_env", env), problem))
+        for where, settings in groups.items():
+            for setting, value in settings.items():
+                place: Key = ("trainers", name, *where, setting)
+                with mistakes.collected():
+                    if setting in SHARED:
+                        raise source.error(place, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+                    check_value(document, trainer.trainers[name], place, value)
+
+
+def trained(suite: Suite, trainer: Trainer) -> dict[str, Trainer]:
+    """The trainers that train, by their names."""
+    return trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
+
+
+def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key, str]]:
+    """What these trainers or this machine cannot do, and what several environments rule out."""
+    suite, measure = source.suite, source.suite.measure
+    objectives, training = suite.objectives, trained(suite, trainer)
+    learns = len(objectives) == 1 and objectives[0].metric in RETURNS and objectives[0].direction == "maximize"
+    if suite.pruner is not None and not learns and not any(one.key.startswith("objectives") for one in source.mistakes):
         given = ", ".join(f"{objective.direction} {objective.metric}" for objective in objectives)
-        problem = f"needs one objective to maximize, {' or '.join(RETURNS)}, got {given}; leave the pruner out"
-        mistakes.found.append(source.error(("pruner",), problem))
-
-
-def check_measure(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
-    """Check the cores of this machine, whether the trainers can evaluate, and what several environments rule out."""
-    suite = source.suite
-    if suite.measure.cores is not None:
+        needs = f"needs one objective to maximize, {' or '.join(RETURNS)}"
+        yield ("pruner",), f"{needs}, got {given}; leave the pruner out"
+    if measure.cores is not None:
         try:
-            core_sets(suite.measure.cores)
+            core_sets(measure.cores)
         except DeviceError as error:
-            mistakes.found.append(source.error(("measure", "cores"), str(error)))
-    trained = trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
-    asked: dict[Key, Any] = {("measure", "evaluate"): suite.measure.evaluate}
+            yield ("measure", "cores"), str(error)
+    asked: dict[Key, Any] = {("measure", "evaluate"): measure.evaluate}
     asked[("confirm", "learning")] = suite.confirm and suite.confirm.learning
-    without = ", ".join(name for name, one in trained.items() if not one.evaluates)
+    without = ", ".join(name for name, one in training.items() if not one.evaluates)
     for key in [key for key, one in asked.items() if one is not None and without]:
-        mistakes.found.append(source.error(key, f"{without} cannot be evaluated; leave it out"))
-    if suite.measure.judge is not None:
-        from unilab.envs.registry import judges
-
-        cannot = [name for name, one in trained.items() if not one.keeps]
+        yield key, f"{without} cannot be evaluated; leave it out"
+    if measure.judge is not None:
+        cannot = [name for name, one in training.items() if not one.keeps]
         for env in suite.tasks:
-            with suppress(ValueError):  # an unknown name is told elsewhere
+            with suppress(ValueError):  # an unknown name is a mistake of its own
                 cannot += [] if judges(env) else [f"the environment {env}"]
         if cannot:
-            problem = f"{', '.join(cannot)} cannot be judged; leave it out"
-            mistakes.found.append(source.error(("measure", "judge"), problem))
+            yield ("measure", "judge"), f"{', '.join(cannot)} cannot be judged; leave it out"
     if len(suite.tasks) > 1:
         alternatives = {"confirm": suite.confirm, "pruner": suite.pruner, "pinned": suite.pinned}
         for name in [name for name, one in alternatives.items() if one]:
-            problem = "results of several environments are not ranked together, so leave it out"
-            mistakes.found.append(source.error((name,), problem))
+            yield (name,), "results of several environments are not ranked together, so leave it out"
         if suite.sampler.name != "grid":
             problem = "with several environments every configuration is measured in each: expected grid"
-            mistakes.found.append(source.error(("sampler", "name"), problem))
+            yield ("sampler", "name"), problem
 
 
-def check_value(document: Document, trainer: Trainer, key: Key, settings: Settings) -> None:
-    """Settings that stand at a key of the document are possible. Raises ``InputError``."""
-    try:
-        trainer.check(settings)
-    except SettingsError as error:
-        named = error.key in settings and len(settings) == 1
-        raise document.error(key, error.problem if named else str(error)) from None
+def check_value(document: Document, trainer: Trainer, key: Key, value: Any, *, here: bool = True) -> None:
+    """The setting at a key of the document is possible, and a device is one of this machine if it has to be ``here``.
 
-
-def check_is_here(document: Document, trainer: Trainer, key: Key, value: Any) -> None:
-    """A setting that is a device is one of this machine. Raises ``InputError``."""
+    Raises:
+        InputError: it is not.
+    """
     name = str(key[-1])
     try:
-        if name in trainer.device_settings:
+        trainer.check({name: value})
+        if here and name in trainer.device_settings:
             check_device(value, name)
+    except SettingsError as error:
+        raise document.error(key, error.problem if error.key == name else str(error)) from None
     except DeviceError as error:
         raise document.error(key, str(error).removeprefix(f"{name}: ")) from None
 
 
-def with_placement(source: SuiteSource, trainer: Trainer) -> tuple[SuiteSource, tuple[str, ...]]:
-    """What ``search: {placement: auto}`` stands for on this machine beside what the suite states itself, and a note of
-    it. The baseline's value of a setting comes first."""
-    suite = source.suite
-    if suite.search.get(PLACEMENT) != AUTO:
-        return source, ()
-    search = {name: dimension for name, dimension in suite.search.items() if name != PLACEMENT}
-    found = trainer.placements({"env": suite.env} | suite.fixed | suite.baseline)
-    if not found:
-        problem = f"the trainer '{suite.trainer}' does not say what auto is; name the settings that are to be searched"
-        raise source.error(("search", PLACEMENT), problem)
-    added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
-    worse = evidence.worse(suite.trainer)
-    for name, values in added.items():
-        own = suite.baseline.get(name, values[0])
-        search[name] = distribution([own, *(one for one in values if one != own and (name, one) not in worse)])
-    note = f"search.{PLACEMENT} is auto, which is here: {', '.join(added) or 'nothing that the suite does not state'}"
-    return dataclasses.replace(source, suite=dataclasses.replace(suite, search=search)), (note,)
+def searched_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...], tuple[str, ...]]:
+    """The suite with what is searched on this machine, notes, and what was left out, in words.
 
-
-def with_learning(source: SuiteSource, trainer: Trainer) -> SuiteSource:
-    """With two seeds a side where this project has shown how far seeds of the baseline spread in this environment.
-
-    Two seeds say nothing by themselves: without that, none are trained unless the suite asks for them.
+    ``search: {placement: auto}`` stands for what the trainer finds here beside what the suite states itself, the
+    baseline's value of a setting first. Left out are devices that are not there, and choices that contradict the rest
+    of the suite whatever any other choice is.
     """
-    suite = source.suite
-    if suite.confirm is None or suite.confirm.learning is not None or suite.learns or not suite.trainer:
-        return source
-    known = evidence.like(suite.trainer, trainer, {"env": suite.env} | suite.fixed | suite.baseline, suite.env)
-    if known is None:
-        return source
-    seeds = known.returns[suite.env]["baseline"]
-    learning = Learning(
-        FEW_SEEDS, known.env_steps, known.margin, known.episodes, statistics.stdev(seeds) / statistics.fmean(seeds)
-    )
-    confirm = dataclasses.replace(suite.confirm, learning=learning)
-    return dataclasses.replace(source, suite=dataclasses.replace(suite, confirm=confirm))
-
-
-def without_what_is_not_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[str, ...]]:
-    """The suite without devices that are not there, and without choices that contradict the rest of it whatever any
-    other choice is; and what was left out, in words."""
-    suite, search, dropped = source.suite, dict(source.suite.search), []
-    for name in trainer.device_settings:
-        if isinstance(search.get(name), CategoricalDistribution):
-            there = []
-            for device in ends(search[name]):
-                try:
-                    check_device(device, name)
-                    there.append(device)
-                except DeviceError:
-                    dropped.append(f"{name}: {device} (not on this machine)")
-            if not there:
-                check_is_here(source.document, trainer, ("search", name), ends(search[name])[0])
-            search[name] = distribution(there)
+    suite, notes, dropped = source.suite, list[str](), list[str]()
+    search = {name: dimension for name, dimension in suite.search.items() if name != PLACEMENT or dimension != AUTO}
     base = {"env": suite.tasks[0]} | suite.fixed | suite.baseline
-    for name, dimension in suite.search.items():
-        if isinstance(dimension, CategoricalDistribution):
-            others = [{other: value} for other in search if other != name for value in ends(search[other])]
-            problems = [(one, _contradiction(trainer, base | {name: one}, others)) for one in ends(search[name])]
-            possible = [value for value, problem in problems if problem is None]
-            if possible:
-                search[name] = distribution(possible)
-                dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
-    return dataclasses.replace(suite, search=search), tuple(dropped)
+    if len(search) < len(suite.search):
+        found = trainer.placements(base)
+        if not found:
+            what = f"the trainer '{suite.trainer}' does not say what auto is"
+            raise source.error(("search", PLACEMENT), f"{what}; name the settings that are to be searched")
+        added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
+        worse = evidence.worse(suite.trainer)
+        for name, values in added.items():
+            own = suite.baseline.get(name, values[0])
+            search[name] = distribution([own, *(one for one in values if one != own and (name, one) not in worse)])
+        stated = ", ".join(added) or "nothing that the suite does not state"
+        notes.append(f"search.{PLACEMENT} is auto, which is here: {stated}")
+
+    choices = [name for name, dimension in search.items() if isinstance(dimension, CategoricalDistribution)]
+    for name in [name for name in trainer.device_settings if name in choices]:
+        there = []
+        for device in ends(search[name]):
+            try:
+                check_device(device, name)
+                there.append(device)
+            except DeviceError:
+                dropped.append(f"{name}: {device} (not on this machine)")
+        if not there:
+            check_value(source.document, trainer, ("search", name), ends(search[name])[0])
+        search[name] = distribution(there)
+    for name in choices:
+        others = [{other: value} for other in search if other != name for value in ends(search[other])]
+        problems = [(one, _contradiction(trainer, base | {name: one}, others)) for one in ends(search[name])]
+        possible = [value for value, problem in problems if problem is None]
+        if possible:
+            search[name] = distribution(possible)
+            dropped += [f"{name}: {value} ({problem})" for value, problem in problems if problem is not None]
+    return dataclasses.replace(suite, search=search), tuple(notes), tuple(dropped)
 
 
 def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settings]) -> str | None:
@@ -250,6 +224,22 @@ def _contradiction(trainer: Trainer, settings: Settings, others: Sequence[Settin
     return problem
 
 
+def with_learning(suite: Suite, trainer: Trainer) -> Suite:
+    """With two seeds a side where this project has shown how far seeds of the baseline spread in this environment.
+
+    Two seeds say nothing by themselves: without that, none are trained unless the suite asks for them.
+    """
+    if suite.confirm is None or suite.confirm.learning is not None or suite.learns or not suite.trainer:
+        return suite
+    known = evidence.like(suite.trainer, trainer, {"env": suite.env} | suite.fixed | suite.baseline, suite.env)
+    if known is None:
+        return suite
+    seeds = known.returns[suite.env]["baseline"]
+    spread = statistics.stdev(seeds) / statistics.fmean(seeds)
+    learning = Learning(FEW_SEEDS, known.env_steps, known.margin, known.episodes, spread)
+    return dataclasses.replace(suite, confirm=dataclasses.replace(suite.confirm, learning=learning))
+
+
 def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Space) -> Settings:
     """The baseline: what the suite says, else the trainer's value if that is searched, else the first value."""
     defaults, baseline = trainer.complete(suite.fixed), dict(suite.baseline)
@@ -260,8 +250,8 @@ def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Spac
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
     settings = {"env": suite.tasks[0]} | suite.fixed | baseline
-    check_value(source.document, trainer, ("baseline",), settings)
     try:
+        trainer.check(settings)
         trainer.check_together(settings)
     except SettingsError as error:
         group = next((g for g in ("baseline", "fixed", "search") if error.key in getattr(suite, g)), None)
@@ -285,20 +275,16 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
     return pinned
 
 
-def try_environments(source: SuiteSource, trainer: Trainer) -> tuple[str, ...]:
+def try_environments(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, ...]:
     """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
-    suite, document = source.suite, source.document
     notes: list[str] = []
     for env in suite.tasks:
-        if isinstance(trainer, SideBySide):
-            for name, one in trainer.trainers.items():
-                variant, where = suite.trainers[name], ("trainers", name)
-                groups: dict[Key, Settings] = {(*where, "settings"): variant.settings}
-                groups[(*where, "by_env", env)] = variant.by_env.get(env, {})
-                notes += try_environment(document, one, env, groups)
-        else:
-            groups = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
-            notes += try_environment(document, trainer, env, groups)
+        for name, one in trained(suite, trainer).items():
+            groups: dict[Key, Settings] = {("fixed",): suite.fixed, ("baseline",): suite.baseline}
+            if variant := suite.trainers.get(name):
+                groups = {("trainers", name, "settings"): variant.settings}
+                groups[("trainers", name, "by_env", env)] = variant.by_env.get(env, {})
+            notes += try_environment(document, one, env, groups)
         for name, dimension in suite.search.items():
             for value in ends(dimension):
                 groups = {("fixed",): suite.fixed, ("search",): {name: value}}
@@ -317,8 +303,6 @@ def try_environment(
     Raises:
         InputError: its code does not do what is asked of it, or this trainer cannot train in it.
     """
-    from unilab.envs.registry import is_robot, names
-
     notes: list[str] = []
     if trainer.unilab_environments and (env not in names() or is_robot(env)):
         from unilab.envs.check import check
@@ -343,16 +327,12 @@ def _check_environment(document: Document, trainer: Trainer, env: str, groups: M
 
 def check_environment(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial."""
-    from unilab.envs import names
-
     if trainer.unilab_environments and env != UNKNOWN and not is_environment(env):
         raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")
 
 
 def is_environment(name: str) -> bool:
     """Whether an environment is known by this name; of ``module:attribute`` only the form is looked at."""
-    from unilab.envs import names
-
     if name in names() or ":" in name:
         return True
     import gymnasium

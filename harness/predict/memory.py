@@ -4,23 +4,22 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import psutil
 
 from harness.predict.calibration import AS_PREDICTED, Factor
+from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.machine.cgroups import memory_limit
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudget
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Bytes predicted before anything is started. ``reason`` has the items, and the remedy, when they do not fit."""
+    """Whether a configuration can be run here, and the bytes that are predicted before anything is started."""
 
-    fits: bool = True
+    problem: str | None = None
+    """a setting is wrong, or settings contradict each other"""
     reason: str | None = None
+    """why it does not fit: the items, and the remedy"""
     host_bytes: int = 0
     """RAM of all processes, shared memory included"""
     shm_bytes: int = 0
@@ -35,6 +34,10 @@ class Fit:
     expected_host_bytes: int = 0
     """``host_bytes`` times what past runs on this machine took of it, in the median"""
 
+    @property
+    def fits(self) -> bool:
+        return self.problem is None and self.reason is None
+
 
 def host_limit(fraction: float) -> int:
     """Bytes of RAM that a trial may use: a part of what this machine or container has."""
@@ -44,10 +47,10 @@ def host_limit(fraction: float) -> int:
 
 
 def judge(
-    predicted: "MemoryBudget | None",
+    predicted: MemoryBudget | None,
     fraction: float,
     factor: Factor = AS_PREDICTED,
-    available: "MemoryAvailable | None" = None,
+    available: MemoryAvailable | None = None,
 ) -> Fit:
     """Compare a trainer's budget with what there is; None (nothing predicted) fits.
 
@@ -57,49 +60,34 @@ def judge(
             for nearly all of them, and never for less than the predicted items.
         available: what there is; None: what this machine has now.
     """
-    from unilab.ipc.memory_budget import MemoryAvailable, MemoryBudgetError
-
     if predicted is None:
         return Fit(host_limit=int(fraction * available.host_total) if available else host_limit(fraction))
     available = available or MemoryAvailable.here()
-    reason = None
+    reason: str | None = None
+    margin = max(1.0, factor.safe)
+    total, free = int(available.host_total / margin), int(available.host_free / margin)
+    left = dataclasses.replace(available, host_total=total, host_free=free)
     try:
-        _with_margin(predicted, factor.safe).check(available, host_fraction=fraction)
+        predicted.check(left, host_fraction=fraction)
     except MemoryBudgetError as error:
         reason = str(error)
+        if margin > 1:
+            reason += f"\nsome past runs took {margin - 1:.0%} more than predicted, for which memory is kept free"
     items: Counter[str] = Counter()
     for item in predicted.items:
         items[item.name] += item.bytes
     return Fit(
-        reason is None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
+        None, reason, predicted.host_bytes, predicted.shm_bytes, predicted.device_bytes,
         int(fraction * available.host_total), predicted.table(), dict(items),
         round(predicted.host_bytes * factor.expected),
     )  # fmt: skip
 
 
-def fit_together(predicted: Sequence["MemoryBudget | None"], fraction: float, safe: float = 1.0) -> bool:
+def fit_together(predicted: Sequence[MemoryBudget | None], fraction: float, safe: float = 1.0) -> bool:
     """Whether all of them fit at once; False where one is not predicted.
 
     ``safe`` is how much more than predicted may be needed, the rest as in ``judge``.
     """
-    from unilab.ipc.memory_budget import MemoryBudget
-
     known = [one for one in predicted if one is not None]
     items = tuple(item for one in known for item in one.items)
     return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits
-
-
-def _with_margin(predicted: "MemoryBudget", safe: float) -> "MemoryBudget":
-    """The budget and, as an item of its own, what past runs on this machine took beyond theirs."""
-    from unilab.ipc.memory_budget import HOST, BudgetItem
-
-    if safe <= 1:
-        return predicted
-    estimate = predicted.estimate
-    beyond = round((safe - 1) * predicted.host_bytes)
-    detail = f"some past runs took {safe - 1:.0%} more than predicted"
-    return dataclasses.replace(
-        predicted,
-        items=(*predicted.items, BudgetItem("calibration", HOST, beyond, detail)),
-        estimate=estimate and (lambda name, value: _with_margin(estimate(name, value), safe)),
-    )

@@ -7,11 +7,10 @@ import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from harness.files.yaml_file import InputError, Mistakes
 from harness.measure.process import RepeatLimits
@@ -28,11 +27,9 @@ from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, LISTED, Space, sample
 from harness.trainers.alternatives import SideBySide
 from harness.trainers.trainer import Trainer
+from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.machine.devices import core_sets
 from unilab.settings import SettingsError
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable
 
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
@@ -42,6 +39,17 @@ JUDGED_SECONDS = 0.1
 """for an episode of which the environment judges a policy, hundreds side by side"""
 FIRST_LOOK = 0.5
 """part of warm-up and steady window with which the search measures a trial where it looks at the best again"""
+
+
+class Again(NamedTuple):
+    """How many repeats there are after the first look at each trial."""
+
+    look: int
+    """of the second look at the best"""
+    confirm: int
+    """of the confirmation, the baseline's included"""
+    learning: int
+    """that show whether the best learns as well, the baseline's included"""
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,11 @@ class Plan:
     calibration: Mapping[str, Factor] = field(default_factory=dict)
     """measured over predicted memory of past runs on this machine, by trainer; 1 for one that is not there"""
     notes: tuple[str, ...] = ()
-    """what may be meant so, or not"""
+    """warnings: what may be intended, or a mistake"""
 
     @property
     def study_id(self) -> str:
-        """Of what decides the numbers, which are then never mixed in one study: the suite and the code."""
+        """Digest of what decides the numbers, the suite and the code: one study never mixes what differs in that."""
         return f"{self.suite.study_id()}-{self.code[: sources.SHORT]}"
 
     @property
@@ -122,7 +130,7 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """Of the search, at most."""
+        """Most trials of the search."""
         limit = self.suite.limits.trials
         return limit if self.space.size > ENUMERABLE else min(limit, len(self.different))
 
@@ -130,19 +138,19 @@ class Plan:
     def first_look(self) -> Measure:
         """How the search measures a trial: in less time where it looks at the best again."""
         measure = self.suite.measure
-        if not (self.suite.guided and self.look_repeats):
+        if not (self.suite.guided and self.again().look):
             return measure
         warmup, steady = FIRST_LOOK * measure.warmup_seconds, FIRST_LOOK * measure.steady_seconds
         return dataclasses.replace(measure, warmup_seconds=warmup, seconds=steady)
 
     @property
     def saved_seconds(self) -> float:
-        """By which the first look at a trial is shorter than any other repeat."""
+        """The first look at a trial is so much shorter than any other repeat."""
         return self.suite.measure.least_seconds - self.first_look.least_seconds
 
     @property
     def repeat_seconds(self) -> float:
-        """Estimated life of a repeat after the first look; of one with a budget of env steps the longest there is.
+        """Estimated length of a repeat after the first look; with a budget of env steps the longest that it may take.
 
         Repeats that have to be measured again because something disturbed them come on top.
         """
@@ -162,72 +170,51 @@ class Plan:
         """Repeats that run side by side on this machine."""
         return 1 if self.suite.measure.cores is None else len(core_sets(self.suite.measure.cores))
 
-    @property
-    def look_repeats(self) -> int:
-        """Repeats of the search's second look, when every trial can be measured."""
-        return self.look_repeats_of(self.trials - 1)
-
-    def look_repeats_of(self, candidates: int) -> int:
-        """As ``look_repeats``, when so many trials beside the baseline can be."""
-        return self.suite.looked_at(candidates) * self.suite.measure.repeats
-
-    @property
-    def confirm_repeats(self) -> int:
-        """Repeats of the confirmation in total, the baseline's included, when every trial can be measured."""
-        return self.confirm_repeats_of(self.trials - 1)
-
-    def confirm_repeats_of(self, candidates: int) -> int:
-        """As ``confirm_repeats``, when so many trials beside the baseline can be."""
-        if self.suite.confirm is None:
-            return 0
-        confirmed = min(self.suite.confirm.top + len(self.pinned), candidates)
-        return confirmed * self.suite.confirm.repeats + 2 * self.suite.confirm.blocks
-
-    def confirm_repeats_in_a_row(self, places: int) -> int:
-        """Of those the ones that a place measures when blocks run side by side in so many places."""
-        if self.suite.confirm is None:
-            return 0
-        count = self.suite.confirm.blocks
-        return math.ceil(self.confirm_repeats / count) * math.ceil(count / places)
-
-    @property
-    def learning_repeats(self) -> int:
-        """Repeats that show whether the best learns as well, the baseline's included."""
-        learning = self.suite.confirm and self.suite.confirm.learning
-        return 2 * learning.seeds if learning and self.trials > 1 else 0
+    def again(self, candidates: int | None = None) -> Again:
+        """The repeats after the first look, when so many trials beside the baseline can be measured; None: all."""
+        suite, confirm = self.suite, self.suite.confirm
+        candidates = self.trials - 1 if candidates is None else candidates
+        look = suite.looked_at(candidates) * suite.measure.repeats
+        if confirm is None:
+            return Again(look, 0, 0)
+        confirmed = min(confirm.top + len(self.pinned), candidates)
+        learning = 2 * confirm.learning.seeds if confirm.learning and self.trials > 1 else 0
+        return Again(look, confirmed * confirm.repeats + 2 * confirm.blocks, learning)
 
     def learning_seconds(self, rate: float) -> float:
-        """Estimated length of one of these, at so many env steps a second."""
+        """Estimated length of a repeat that learns, at so many env steps a second."""
         assert self.suite.confirm is not None and self.suite.confirm.learning is not None
         learning = self.suite.confirm.learning
         return PROCESS_SECONDS + EPISODE_SECONDS * learning.evaluate + learning.env_steps / rate
 
+    def seconds_of(self, trials: int, places: int, repeat: float) -> float:
+        """Estimated length of so many trials of the search and of what confirms the best, in places side by side.
+
+        What learns is not counted. ``repeat`` is the length of a repeat after the first look.
+        """
+        again, confirm = self.again(), self.suite.confirm
+        first_looks = math.ceil(trials / places) * self.suite.measure.repeats
+        in_a_row = math.ceil(again.look / places)
+        if confirm is not None:  # a block has one place
+            in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / places)
+        return first_looks * (repeat - self.saved_seconds) + in_a_row * repeat
+
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run, without what learns: how fast that goes nobody knows yet."""
-        in_a_row = math.ceil(self.trials / self.places) * self.suite.measure.repeats
-        searching = in_a_row * (self.repeat_seconds - self.saved_seconds)
-        again = math.ceil((self.look_repeats + self.confirm_repeats) / self.places) * self.repeat_seconds
-        return min(searching + again, self.suite.limits.minutes * 60)
+        return min(self.seconds_of(self.trials, self.places, self.repeat_seconds), self.suite.limits.minutes * 60)
 
-    def fit(self, params: Settings, available: "MemoryAvailable | None" = None) -> Fit:
-        """Whether a configuration fits into what is ``available``; None: into this machine as it is now.
-
-        Raises:
-            SettingsError: its settings contradict each other.
-        """
-        self.trainer.check_together(self.settings(params))
-        predicted = self.trainer.budget(self.settings(params))
-        fraction = self.suite.constraints.host_memory_fraction
-        return budget.judge(predicted, fraction, self.factor(params), available)
-
-    def possible(self, params: Settings, available: "MemoryAvailable | None" = None) -> tuple[Fit, str | None]:
-        """As ``fit``; or that a setting is wrong, or that settings contradict each other."""
+    def fit(self, params: Settings, available: MemoryAvailable | None = None) -> Fit:
+        """Whether a configuration can be run with the memory that is ``available``; None: on this machine as it is
+        now."""
+        settings = self.settings(params)
         try:
-            self.trainer.check(self.settings(params))
-            return self.fit(params, available), None
+            self.trainer.check(settings)
+            self.trainer.check_together(settings)
+            predicted = self.trainer.budget(settings)
         except SettingsError as error:
-            return Fit(), str(error)
+            return Fit(problem=str(error))
+        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.factor(params), available)
 
     def spec(self, params: Settings, seed: int, folder: Path, measure: Measure | None = None) -> TrialSpec:
         """What the process of one repeat of a configuration needs to know; ``measure`` None: as the suite says."""
@@ -249,8 +236,6 @@ class Plan:
 
         Of each there are the records so far, one at least. Their peaks stand for what is not predicted.
         """
-        from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryBudget
-
         budgets = []
         for records in trials:
             predicted = self.trainer.budget(self.settings(records[0].params))
@@ -268,18 +253,14 @@ class Plan:
         """
         smallest, largest = dict(self.baseline), dict(self.baseline)
         for name in self.space.dimensions:
-            sized = []
-            for value in self.space.ends(name):
-                with suppress(SettingsError):  # what does not go with the baseline
-                    sized.append((self.fit(self.baseline | {name: value}).host_bytes, value))
+            tried = [(self.fit(self.baseline | {name: value}), value) for value in self.space.ends(name)]
+            sized = sorted((fit.host_bytes, number) for number, (fit, _) in enumerate(tried) if fit.problem is None)
             if len(sized) > 1:
-                sized.sort(key=lambda pair: pair[0])
-                smallest[name], largest[name] = sized[0][1], sized[-1][1]
-        rows = [("baseline", self.fit(self.baseline))]
-        for what, params in (("smallest", smallest), ("largest", largest)) if smallest != largest else ():
-            with suppress(SettingsError):  # what goes with the baseline need not go together
-                rows.append((what, self.fit(params)))
-        return rows
+                smallest[name], largest[name] = (tried[number][1] for _, number in (sized[0], sized[-1]))
+        rows = [("baseline", self.baseline), ("smallest", smallest), ("largest", largest)]
+        fits = [(what, self.fit(params)) for what, params in (rows if smallest != largest else rows[:1])]
+        # what goes with the baseline need not go together
+        return [(what, fit) for what, fit in fits if what == "baseline" or fit.problem is None]
 
 
 def make(path: Path | str, overrides: Sequence[str] = (), results: Path | None = None) -> Plan:
@@ -307,21 +288,16 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
         raise InputError.together(mistakes.found)
     with mistakes.collected():
         source = checks.with_dotted_names(source, trainer)
-    for env in source.suite.tasks:
-        with mistakes.collected():
-            checks.check_environment(source.document, trainer, env)
     checks.check_settings(source, trainer, mistakes)
-    checks.check_measure(source, trainer, mistakes)
+    mistakes.found += [source.error(*one) for one in checks.contradictions(source, trainer)]
     mistakes.check()
-    source, notes = checks.with_placement(source, trainer)
-    source = checks.with_learning(source, trainer)
-    notes += checks.try_environments(source, trainer)
-    suite, dropped = checks.without_what_is_not_here(source, trainer)
+    suite, notes, dropped = checks.searched_here(source, trainer)
+    notes += checks.try_environments(suite, source.document, trainer)
+    suite = checks.with_learning(suite, trainer)
     space = Space(suite.search)
     baseline = checks.baseline_of(source, suite, trainer, space)
-    plan = Plan(
-        suite, trainer, space, baseline, dropped, checks.pinned_of(source, trainer, space, baseline), notes=notes
-    )
+    pinned = checks.pinned_of(source, trainer, space, baseline)
+    plan = Plan(suite, trainer, space, baseline, dropped, pinned, notes=notes)
     return plan if results is None else calibrated(plan, results)
 
 

@@ -1,81 +1,151 @@
 """What is known of a study's configurations before any is run: which fit, how fast they are, which come first.
 
-Costs that are needed for that and are not known are measured before; each record gets what was predicted of it.
+Costs that are needed for that and are not known are measured before.
 """
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.measure.host import fingerprint
 from harness.measure.record import Record, write_atomic
 from harness.measure.stop import StopSignal
 from harness.predict import calibration, ceilings
-from harness.predict.bottleneck import explain
 from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.predict.plan import Plan
-from harness.predict.throughput import Predictor, Rates, predictor
+from harness.predict.throughput import Rates, Round, rates
 from harness.suite.metrics import METRICS, RATES
 from harness.suite.space import Params
-from harness.trainers.rounds import Course, Describes, Part, Workload
+from harness.trainers.rounds import Cost, Course, Describes, Part, Workload
 from unilab.machine.devices import usable_cores
-from unilab.settings import SettingsError
 
 ALIKE = 0.01
 """relative difference of predictions below which there is none"""
+OVERHEAD = (1.0, 1.5)
+"""bounds of the factor by which times grow in a short run of both sides; a run beyond them was disturbed"""
+UNKNOWN = Rates(math.nan, math.nan, math.nan)
 REHEARSED: tuple[Course, ...] = ("wait", "lockstep", "drop", "turns")
 """courses that are tried by short runs; the others tell about ``free``"""
 REHEARSED_SAMPLES = 200_000
 """samples of a round up to which a short run of the configuration is short"""
-UNKNOWN = Rates(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration, whether its predicted memory fits into this machine, and its throughput where it is ranked."""
+    """A configuration, its round, whether its predicted memory fits into this machine, and its throughput."""
 
     params: Params
-    fits: bool
+    workload: Workload
+    fits: bool = True
     reason: str | None = None
     """why it does not fit"""
     rates: Rates = UNKNOWN
+    """known in a ranking"""
 
 
-@dataclass
 class Prediction:
-    """By default nothing is known: nothing is predicted, and records stay as they are."""
+    """What ceilings say of a plan's configurations.
 
-    plan: Plan
-    predictor: Predictor | None = None
-    ranking: Sequence[Candidate] = ()
-    """all candidates, best first"""
-    results: Path | None = None
-    """where the machine's memory calibration is kept; None: nothing is learned"""
+    Args:
+        plan: of a trainer that describes its rounds, where there are ceilings.
+        known: the ceilings; None: nothing is predicted.
+        found: what is ranked.
+        results: where the machine's memory calibration is kept; None: nothing is learned.
+    """
 
-    @classmethod
-    def of(cls, plan: Plan, found: Sequence[Candidate], known: Ceilings, results: Path) -> "Prediction":
-        """What ceilings say of the candidates."""
-        made = predictor(plan, known)
-        return cls(plan, made, [] if made is None else rank(plan, found, made), results)
+    def __init__(
+        self, plan: Plan, known: Ceilings | None = None, found: Sequence[Candidate] = (), results: Path | None = None
+    ) -> None:
+        self.plan, self.ceilings, self.results = plan, known, results
+        self._resolved: dict[str, dict[str, Any]] = {}
+        self._overheads: dict[Course, list[tuple[float, float]]] = {}
+        """by course: rows of an update, and the factor by which times grew in a short run"""
+        for rehearsal in known.rehearsals if known is not None else ():
+            workload = self.workload(rehearsal.settings)
+            overhead = self.rates(workload, overhead=1.0).updates_per_second / rehearsal.updates_per_second
+            if not math.isnan(overhead):
+                bounded = min(max(overhead, OVERHEAD[0]), OVERHEAD[1])
+                insort(self._overheads.setdefault(workload.course, []), (workload.rows, bounded))
+        predicted = [dataclasses.replace(one, rates=self.rates(one.workload)) for one in found]
+        self.ranking = sorted((one for one in predicted if not math.isnan(one.rates.updates_per_second)), key=self._key)
+        """the candidates that are predicted, best first"""
 
-    def complete(self, record: Record, known: Sequence[Record], *, over: bool = False) -> Record:
-        """The record with expected memory, and with what ``explain`` adds; its peak calibrates later plans."""
-        expected = round(record.budget_host_bytes * self.plan.factor(record.params).expected)
-        record = replace(record, calibrated_host_bytes=expected)
+    def _key(self, one: Candidate) -> tuple[bool, list[int], float]:
+        """Orders by one objective after the other, in steps of ``ALIKE``, and then by the first one exactly; what does
+        not fit comes last."""
+        signed = [
+            math.log(getattr(one.rates, metric)) * (-1 if direction == "maximize" else 1)
+            for metric, direction in objectives(self.plan)
+        ]
+        return not one.fits, [round(value / math.log1p(ALIKE)) for value in signed], signed[0]
+
+    @property
+    def distinct(self) -> list[Candidate]:
+        """Of the candidates that are predicted alike only the first."""
+        return [next(alike) for _, alike in itertools.groupby(self.ranking, lambda one: self._key(one)[:2])]
+
+    def workload(self, settings: Mapping[str, Any]) -> Workload:
+        """One round of a configuration, on the cores whose ceilings are known."""
+        assert isinstance(self.plan.trainer, Describes) and self.ceilings is not None
+        return self.plan.trainer.workload(settings, self.ceilings.cores)
+
+    def costs(self, workload: Workload) -> Round | None:
+        """What each side of a round costs alone; None when a part of it was never measured."""
+        sides = dict.fromkeys(("collector", "learner", "transfer", "background"), Cost())
+        for part in workload.parts:
+            cost = None if self.ceilings is None else self.ceilings.cost(part)
+            if cost is None:
+                return None
+            sides["background" if part.background else part.side] += cost.times(part.count)
+        return Round(sides["collector"], sides["learner"] + sides["transfer"], sides["transfer"], sides["background"])
+
+    def rates(self, workload: Workload, overhead: float | None = None) -> Rates:
+        """The predicted throughput of a round.
+
+        ``overhead`` is the factor by which times grow when both sides run; None: by the short runs, 1 where there was
+        none.
+        """
+        costs = self.costs(workload)
+        if costs is None or self.ceilings is None:
+            return UNKNOWN
+        if overhead is None:
+            overhead, known = 1.0, self._overheads.get(workload.course, [])
+            if not known and workload.course != "turns":
+                known = sorted(one for course, own in self._overheads.items() if course != "turns" for one in own)
+            if known:
+                rows, factors = zip(*known, strict=True)
+                overhead = float(np.interp(math.log(workload.rows), np.log(rows), factors))
+        return rates(workload, costs, self.ceilings.cores, overhead)
+
+    def resolved(self, params: Params) -> Mapping[str, Any]:
+        """All settings of a trial, with the thread counts that it runs with."""
+        identity = self.plan.space.identity(params)
+        if identity not in self._resolved:
+            settings = self.plan.settings(params)
+            parts = self.workload(settings).parts
+            threads = {name: value for part in parts for name, value in part.settings.items() if "_threads" in name}
+            self._resolved[identity] = self.plan.trainer.complete(settings) | threads
+        return self._resolved[identity]
+
+    def learn(self, record: Record) -> None:
+        """The memory that a repeat took calibrates later plans."""
         if self.results is not None:
             calibration.add(self.results, self.plan.launch(record.params)[0], record, self.plan.code)
-        return explain(record, self.plan, self.predictor, known, over=over)
 
 
 def kept(plan: Plan, results: Path) -> tuple[Prediction, int]:
     """What this machine's kept ceilings say, and how many costs ``run`` would measure before; starts nothing."""
-    known = ceilings.load(ceilings.path_of(results, plan.code)) or Ceilings()
-    found = candidates(plan)
-    missing = known.missing(plan.suite.trainer, parts(plan, found, usable_cores()))
-    return Prediction.of(plan, found, known, results), len(missing)
+    path = ceilings.path_of(results, plan.suite.trainer, plan.code)
+    known, found = ceilings.load(path) or Ceilings(fingerprint(), usable_cores()), candidates(plan)
+    return Prediction(plan, known, found, results), len(known.missing(parts(found)))
 
 
 def prepare(
@@ -98,49 +168,48 @@ def prepare(
         Stopped: a signal came.
         RecordError: the ceilings could not be written.
     """
-    found, cores = candidates(plan), usable_cores()
-    needed = parts(plan, found, cores)
+    found = candidates(plan)
+    needed = parts(found)
     if not needed:
         return Prediction(plan, results=results)
     own = ceilings.load(study / ceilings.FILE)
     if own is None or own.machine != fingerprint():
         try:
             with alone():
-                own = ceilings.measure(
-                    plan.suite.trainer, needed, results, plan.code, stop, say,
-                    rehearse=to_rehearse(plan, found, cores),
-                )  # fmt: skip
+                rehearse = to_rehearse(plan, found)
+                own = ceilings.measure(plan.suite.trainer, needed, results, plan.code, stop, say, rehearse)
         except CeilingsError as error:
             say(f"warning: {error}\nnothing is predicted in this study")
             return Prediction(plan, results=results)
         write_atomic(study / ceilings.FILE, own.text())
-    return Prediction.of(plan, found, own, results)
+    return Prediction(plan, own, found, results)
 
 
-def candidates(plan: Plan) -> list[Candidate]:
+def candidates(plan: Plan, cores: int | None = None) -> list[Candidate]:
     """The plan's configurations whose settings go together, the baseline first.
 
     None where the trainer does not describe its rounds, or where repeats share the machine: ceilings are those of all
     of its cores.
+
+    Args:
+        cores: that a configuration has; None: those of this machine.
     """
     if not isinstance(plan.trainer, Describes) or plan.suite.measure.cores is not None:
         return []
-    found = []
+    cores, found = cores or usable_cores(), list[Candidate]()
     for params in [plan.effective(plan.baseline), *plan.configurations[1:]]:
-        try:
-            fit = plan.fit(params)
-        except SettingsError:  # settings that contradict each other
-            continue
-        found.append(Candidate(params, fit.fits, fit.reason))
+        fit = plan.fit(params)
+        if fit.problem is None:
+            found.append(Candidate(params, plan.trainer.workload(plan.settings(params), cores), fit.fits, fit.reason))
     return found
 
 
-def parts(plan: Plan, found: Sequence[Candidate], cores: int) -> list[Part]:
+def parts(found: Sequence[Candidate]) -> list[Part]:
     """Everything whose cost must be known to predict the candidates; what does not fit is not tried."""
-    return [part for _, workload in _workloads(plan, found, cores) for part in workload.parts]
+    return [part for one in found if one.fits for part in one.workload.parts]
 
 
-def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict[str, Any]]:
+def to_rehearse(plan: Plan, found: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Settings to run for a moment: for each course those with the smallest and with the largest updates.
 
     Of these the ones with the shortest rounds are taken. Nothing is run where each side has cores of its own, or where
@@ -149,58 +218,21 @@ def to_rehearse(plan: Plan, found: Sequence[Candidate], cores: int) -> list[dict
     """
     if not any(objective.metric in RATES for objective in plan.suite.objectives):
         return []
-    workloads = _workloads(plan, found, cores)
-    chosen: list[dict[str, Any]] = []
+    chosen: list[Candidate] = []
     for course in REHEARSED:
         if course == "drop" and chosen:
             continue
-        group = [one for one in workloads if one[1].course == course and (one[1].yields or course == "turns")]
-        short = [one for one in group if one[1].samples <= REHEARSED_SAMPLES] or group[:1]
-        for rows in sorted({pick(workload.rows for _, workload in short) for pick in (min, max)} if short else ()):
-            own = [one for one in short if one[1].rows == rows]
-            chosen.append(min(own, key=lambda one: (one[1].samples, one[1].env_steps))[0])
-    return chosen
-
-
-def _workloads(plan: Plan, found: Sequence[Candidate], cores: int) -> list[tuple[dict[str, Any], Workload]]:
-    """Settings and rounds of the candidates that fit."""
-    trainer = plan.trainer
-    if not isinstance(trainer, Describes):
-        return []
-    all_settings = (plan.settings(one.params) for one in found if one.fits)
-    return [(settings, trainer.workload(settings, cores)) for settings in all_settings]
-
-
-def rank(plan: Plan, found: Sequence[Candidate], predictor: Predictor) -> list[Candidate]:
-    """The candidates by the suite's objectives that are predicted, best first; what does not fit comes last.
-
-    They are sorted by one objective after the other, in steps of ``ALIKE``, and then by the first one exactly.
-    """
-
-    def order(one: Candidate) -> tuple[bool, list[float]]:
-        signed = [
-            math.log(getattr(one.rates, metric)) * (-1 if direction == "maximize" else 1)
-            for metric, direction in objectives(plan)
-        ]
-        return not one.fits, [*(float(round(value / math.log1p(ALIKE))) for value in signed), signed[0]]
-
-    predicted = ((one, predictor.rates(plan.settings(one.params))) for one in found)
-    ranked = [replace(one, rates=rates) for one, rates in predicted if rates is not None]
-    return sorted(ranked, key=order)
+        group = [one for one in found if one.fits and one.workload.course == course]
+        group = [one for one in group if one.workload.yields or course == "turns"]
+        short = [one for one in group if one.workload.samples <= REHEARSED_SAMPLES] or group[:1]
+        every = [one.workload.rows for one in short]
+        for rows in sorted({min(every), max(every)}) if every else ():
+            own = [one for one in short if one.workload.rows == rows]
+            chosen.append(min(own, key=lambda one: (one.workload.samples, one.workload.env_steps)))
+    return [plan.settings(one.params) for one in chosen]
 
 
 def objectives(plan: Plan) -> list[tuple[str, str]]:
     """Metrics and directions that the ranking is by: the objectives that are predicted, else env steps a second."""
     wanted = [(objective.metric, str(objective.direction)) for objective in plan.suite.objectives]
     return [one for one in wanted if one[0] in RATES] or [(RATES[0], METRICS[RATES[0]])]
-
-
-def distinct(plan: Plan, ranking: Sequence[Candidate]) -> list[Candidate]:
-    """Of configurations that are predicted alike only the first."""
-    names = [metric for metric, _ in objectives(plan)]
-    chosen: list[Candidate] = []
-    for one in ranking:
-        known = ([(getattr(one.rates, name), getattr(other.rates, name)) for name in names] for other in chosen)
-        if not any(all(math.isclose(a, b, rel_tol=ALIKE) for a, b in pairs) for pairs in known):
-            chosen.append(one)
-    return chosen

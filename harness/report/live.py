@@ -225,7 +225,7 @@ class Forecast:
         }
         rates = [one.env_steps_per_second for one in self.over if one.phase == "search"]
         rate = statistics.median([rate for rate in rates if rate > 0] or [math.inf])
-        seed = plan.learning_seconds(rate) if plan.learning_repeats else 0.0
+        seed = plan.learning_seconds(rate) if plan.again().learning else 0.0
 
         running = [(began, seed if one.phase == "learning" else each[False] - self._saved(one))
                    for one, began in self._running.values() if not one.in_turns]  # fmt: skip
@@ -237,10 +237,11 @@ class Forecast:
         trials = self._trials(seen)
         candidates = trials - 1 if searching else len(measured)
         search = max(0, trials * plan.suite.measure.repeats - phases["search"]) if searching else 0
+        after = plan.again(candidates)
         # no second look comes after the confirmation has begun
-        looks = 0 if phases["confirm"] else max(0, plan.look_repeats_of(candidates) - phases["look"])
-        in_turns = max(0, plan.confirm_repeats_of(candidates) - phases["confirm"])
-        seeds = max(0, plan.learning_repeats - phases["learning"]) if searching or measured else 0
+        looks = 0 if phases["confirm"] else max(0, after.look - phases["look"])
+        in_turns = max(0, after.confirm - phases["confirm"])
+        seeds = max(0, after.learning - phases["learning"]) if searching or measured else 0
 
         places = max(1, len(rest))
         sure = (sum(rest) + looks * each[False] + in_turns * each[True] + seeds * seed) / places

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.predict.next_trial import TRIED
 from harness.predict.plan import Plan
-from harness.predict.ranking import Prediction, distinct, objectives
+from harness.predict.ranking import Prediction, objectives
 from harness.suite.space import ENUMERABLE
 from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
 
@@ -39,10 +39,11 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     size = size if plan.space.dimensions else ""
     most = "at most " if suite.guided and plan.trials > TRIED else ""
     trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
-    looks = f", {plan.look_repeats} repeats for a second look at the best" if plan.look_repeats else ""
-    confirmation = f", then {plan.confirm_repeats} repeats to confirm" if plan.confirm_repeats else ""
-    if plan.learning_repeats:
-        confirmation += f" and {plan.learning_repeats} that show whether the best learns as well"
+    again = plan.again()
+    looks = f", {again.look} repeats for a second look at the best" if again.look else ""
+    confirmation = f", then {again.confirm} repeats to confirm" if again.confirm else ""
+    if again.learning:
+        confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
     beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
     console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
@@ -73,7 +74,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     metric = objectives(plan)[0][0]
     ranks = {id(one): str(rank) for rank, one in enumerate(prediction.ranking, start=1)}
     baseline = next((one for one in prediction.ranking if one.params == plan.effective(plan.baseline)), None)
-    shown = distinct(plan, prediction.ranking)[:PREDICTED]
+    shown = prediction.distinct[:PREDICTED]
     shown += [baseline] if baseline and baseline not in shown else []
     varied = [name for name in plan.space.dimensions if len(plan.space.ends(name)) > 1]
     rows = [
@@ -94,10 +95,11 @@ def _yes(fits: bool) -> str:
 
 def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) -> dict[str, Any]:
     """As ``show_plan``, for a program; with the whole ranking."""
+    again = plan.again()
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
-        "repeats": plan.suite.measure.repeats, "look_repeats": plan.look_repeats,
-        "confirm_repeats": plan.confirm_repeats, "learning_repeats": plan.learning_repeats, "seconds": plan.seconds,
+        "repeats": plan.suite.measure.repeats, "look_repeats": again.look, "confirm_repeats": again.confirm,
+        "learning_repeats": again.learning, "seconds": plan.seconds,
         "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
         "memory": [
             {"what": name, "fits": v.fits, "host_bytes": v.host_bytes,

@@ -108,8 +108,7 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
         checks.check_environment(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
-            checks.check_value(document, trainer, ("settings", name), {name: value})
-            checks.check_is_here(document, trainer, ("settings", name), value)
+            checks.check_value(document, trainer, ("settings", name), value)
     mistakes.check()
     notes = checks.try_environment(document, trainer, content["env"], {("settings",): settings})
     settings = {"env": content["env"]} | settings

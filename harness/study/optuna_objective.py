@@ -90,10 +90,10 @@ class SuiteObjective:
 
     def _measure(self, trial: optuna.Trial, params: Params, stop: StopSignal) -> list[Record]:
         suite, code = self.plan.suite, provenance.commit()
-        fit, problem = self.plan.possible(params)
+        fit = self.plan.fit(params)
         planned = Record(
             study=trial.study.study_name, trial=trial.number, repeat=0, params=params, state="infeasible",
-            error=problem or fit.reason, commit=code.commit, dirty=code.dirty,
+            error=fit.problem or fit.reason, commit=code.commit, dirty=code.dirty,
             log=str(self.folder / trial.study.study_name / f"{trial.number}-"),
         )  # fmt: skip
         if planned.error is not None:

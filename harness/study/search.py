@@ -235,11 +235,10 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        plan, places, longest = self.plan, self.engine.places, self._longest()
-        again = math.ceil(plan.look_repeats / places) + plan.confirm_repeats_in_a_row(places)
-        seconds = again * longest + plan.suite.measure.repeats * (longest - plan.saved_seconds)
-        if plan.learning_repeats:  # by the speed of the baseline
-            seconds += math.ceil(plan.learning_repeats / places) * plan.learning_seconds(self._rate(BASELINE))
+        plan, places = self.plan, self.engine.places
+        seconds = plan.seconds_of(1, places, self._longest())
+        if seeds := plan.again().learning:  # by the speed of the baseline
+            seconds += math.ceil(seeds / places) * plan.learning_seconds(self._rate(BASELINE))
         return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:
@@ -270,14 +269,14 @@ class Sweep:
         if number == BASELINE or self.plan.is_baseline(params):
             params = self.plan.baseline | ({"env": params["env"]} if "env" in params else {})
         params = self.plan.effective(params)
-        fit, problem = self.plan.possible(params, self.engine.available())
-        reason, done = problem or fit.reason, self._searched(number)
+        fit = self.plan.fit(params, self.engine.available())
+        reason, done = fit.problem or fit.reason, self._searched(number)
         if reason is None and all(record.state != "infeasible" for record in done):
             repeats = range(self.plan.suite.measure.repeats)
             return [self._planned(number, repeat, "search", params) for repeat in repeats]
         if not done:
             planned = self._planned(number, 0, "search", params)
-            record = dataclasses.replace(planned, state="infeasible" if problem is None else "failed", error=reason)
+            record = dataclasses.replace(planned, state="failed" if fit.problem else "infeasible", error=reason)
             self.study.records.append(record)
             self._explain(record)
         return []
@@ -395,7 +394,7 @@ class Sweep:
     def _planned(self, trial: int, repeat: int, phase: Phase, params: dict[str, Any]) -> Record:
         """What is known of a repeat before it is measured."""
         plan, study = self.plan, self.study
-        fit, problem = plan.possible(params, self.engine.available())
+        fit = plan.fit(params, self.engine.available())
         identity, confirm = plan.space.identity, plan.suite.confirm
         asked = {
             "confirm": confirm and confirm.repeats,
@@ -408,10 +407,11 @@ class Sweep:
             baseline=trial == BASELINE or plan.is_baseline(params),
             pinned=next(pinned, ""), params=params, seed=plan.first_seed(params) + repeat,
             budget_host_bytes=fit.host_bytes, budget_shm_bytes=fit.shm_bytes,
-            budget_device_bytes=fit.device_bytes, budget_items=fit.items, started_at=now(),
+            budget_device_bytes=fit.device_bytes, budget_items=fit.items,
+            calibrated_host_bytes=fit.expected_host_bytes, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
             machine=self.engine.machine, shared=not self.engine.alone,
-            threads="" if problem else threads_text(plan.trainer, plan.settings(params)),
+            threads="" if fit.problem else threads_text(plan.trainer, plan.settings(params)),
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
             expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
         )  # fmt: skip
@@ -461,7 +461,7 @@ class Sweep:
     def _job(self, record: Record) -> Job:
         """The job that measures a record: it shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
-        fit, _ = self.plan.possible(record.params, self.engine.available())
+        fit = self.plan.fit(record.params, self.engine.available())
         limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
         if record.phase == "search" and not record.second_look:
             measure = self.plan.first_look
@@ -503,7 +503,8 @@ class Sweep:
         """Add prediction and verdict to a record that is already on disk."""
         explained = record
         if self.prediction is not None:
-            explained = self.prediction.complete(record, self.study.records.records, over=self._over)
+            self.prediction.learn(record)
+            explained = explain(record, self.prediction, self.study.records.records, over=self._over)
         if explained != record:
             self.study.records.explain(explained)
         self.display.finished(explained)
@@ -513,7 +514,7 @@ class Sweep:
         known = [] if self.prediction is None else list(self.study.records.records)
         for record in known:
             assert self.prediction is not None
-            explained = explain(record, self.plan, self.prediction.predictor, known, over=self._over)
+            explained = explain(record, self.prediction, known, over=self._over)
             if record.verdict and explained.verdict != record.verdict and self.study.take(record.trial):
                 with suppress(TakenOver):  # another driver does the same
                     self.study.records.explain(explained)

@@ -14,7 +14,7 @@ from harness.predict.plan import Plan
 from harness.predict.ranking import Candidate
 from harness.predict.throughput import Rates
 from harness.suite.schema import Confirm, Sampler
-from harness.trainers.rounds import Cost, Part
+from harness.trainers.rounds import Cost, Part, Workload
 from tests.harness.conftest import SUITE
 
 TRAINER = "tests.harness.described_trainer:DescribedTrainer"
@@ -50,7 +50,7 @@ def study(folder: Path, records: list[Record]) -> Path:
     for record in records:
         file.append(record)
     costs = [
-        Measured(TRAINER, part, Cost(seconds * part.size, seconds * part.size))
+        Measured(part, Cost(seconds * part.size, seconds * part.size))
         for seconds, part in [
             *((0.001, Part("collector", "step", speed, {"mode": mode})) for speed, mode in grid()),
             *((0.002, Part("learner", "learn", speed, {})) for speed in SPEEDS),
@@ -79,7 +79,10 @@ def test_a_search_on_paper_takes_its_time_from_the_grid(tmp_path: Path) -> None:
         predictor.key(plan, one): predictor.Configuration((200.0, 204.0) if one == best else (100.0, 102.0), 10.0)
         for one in params
     }
-    known = [Candidate(one, True, rates=Rates(2.0 if one == best else 1.0, 1.0, 1.0)) for one in params]
+    known = [
+        Candidate(one, Workload((), "wait", 1, 1, 1), rates=Rates(2.0 if one == best else 1.0, 1.0, 1.0))
+        for one in params
+    ]
     short, trials, seconds = predictor.replay(plan, made, known, before=5.0, most=80.0, seed=0)
     assert short == 0 and trials >= 2
     assert seconds == pytest.approx(5 + trials * (10 - plan_saved(plan)) + 2 * 10), "ceilings, trials, second looks"

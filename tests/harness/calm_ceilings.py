@@ -1,9 +1,11 @@
 """The measuring process on a machine that other programs use: as if they did not."""
 
+from typing import Any
+
 from harness.measure import interference
 from harness.predict import ceilings
 
-interference.between = lambda before, after: interference.Interference()  # type: ignore[assignment]
 
-if __name__ == "__main__":
-    raise SystemExit(ceilings.main())
+def measure_parts(*request: Any) -> None:
+    interference.between = lambda before, after: interference.Interference()  # type: ignore[assignment]
+    ceilings.measure_parts(*request)

@@ -1,6 +1,7 @@
 """The parts of an APPO round: steps of all environments, the preparation of a rollout, gradients, copies, weights."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from typing import Any
 
@@ -70,6 +71,23 @@ def at_once(threads: Threads, config: Any) -> Threads:
     return Threads(env, threads.inference, updating)
 
 
+def moved_weights(build: Callable[[], Iterable[torch.nn.Module]], learner_device: str) -> Cost:
+    """The cost of bringing the weights of networks from the learner's device to the collector."""
+    states = [network.to(learner_device).state_dict() for network in build()]
+    theirs = [network.state_dict() for network in build()]
+    with ExitStack() as opened:
+        syncs = [SharedWeightSync.from_state_dict(state) for state in states]
+        for sync in syncs:
+            opened.callback(sync.cleanup)
+
+        def publish() -> None:
+            for sync, state, read in zip(syncs, states, theirs, strict=True):
+                sync.write_weights(state)
+                sync.read_weights_into(read)
+
+        return timed(publish)
+
+
 class _Prepared(Exception):
     """Ends an update before its first optimizer step."""
 
@@ -90,18 +108,7 @@ def measure(part: Part) -> Cost:
             return timed(lambda: loop.run(STEPS), count=STEPS)
 
         if part.kind == "weights":  # of both networks, from the learner's device to the collector
-            states = [network.to(config.learner_device).state_dict() for network in build_networks(config, dims)]
-            theirs = [network.state_dict() for network in build_networks(config, dims)]
-            syncs = [SharedWeightSync.from_state_dict(state) for state in states]
-            for sync in syncs:
-                opened.callback(sync.cleanup)
-
-            def publish() -> None:
-                for sync, state, read in zip(syncs, states, theirs, strict=True):
-                    sync.write_weights(state)
-                    sync.read_weights_into(read)
-
-            return timed(publish)
+            return moved_weights(lambda: build_networks(config, dims), config.learner_device)
 
         steps = min(16, size)
         if part.kind == "copy":  # of a rollout from shared memory to the learner's device

@@ -1,13 +1,12 @@
 """The parts of a round of SAC or TD3: steps of all environments, batches, updates of critics and actor, weights."""
 
 import dataclasses
-import json
 from contextlib import ExitStack, closing
 from typing import Any
 
 import torch
 
-from harness.trainers.costs.appo import NETWORKS, at_once, chosen
+from harness.trainers.costs.appo import NETWORKS, at_once, chosen, moved_weights
 from harness.trainers.costs.timing import timed
 from harness.trainers.rounds import Cost, Course, Part, Workload
 from unilab.algos.torch.offpolicy.config import CONFIGS, OffPolicyConfig, divide_threads
@@ -15,7 +14,7 @@ from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.runner import build_learner
 from unilab.algos.torch.offpolicy.worker import ExploringPolicy, acting_loop
 from unilab.envs import env_dims, make
-from unilab.ipc import ReplayBuffer, SharedWeightSync
+from unilab.ipc import ReplayBuffer
 from unilab.ipc.replay_pipelines import build_pipeline
 from unilab.settings import parse
 
@@ -29,8 +28,6 @@ ALGORITHM = ("algorithm.n_step", "algorithm.num_critics", "algorithm.num_atoms",
              "algorithm.enable_compile", "algorithm.cuda_graphs")  # fmt: skip
 COLLECTOR = (*NETWORKS, "collector_device", "algorithm.n_step")
 LEARNER = (*NETWORKS, "learner_device", "learner_dtype", *ALGORITHM)
-_critics: dict[str, Cost] = {}
-"""costs of updates without the actor's part, by settings and size; that part is what a whole update takes beyond"""
 
 
 def workload(config: OffPolicyConfig, cores: int) -> Workload:
@@ -46,17 +43,18 @@ def workload(config: OffPolicyConfig, cores: int) -> Workload:
     kind = "direct" if config.pipeline == "auto" and config.learner_device == "cpu" else config.pipeline
     sampled = moved | {"pipeline": kind, "algorithm.n_step": config.algorithm.n_step}
     updates, batch = config.updates_per_step, config.batch_size
-    frequency = config.algorithm.policy_frequency
-    parts = (
+    whole = updates / config.algorithm.policy_frequency
+    parts = [
         Part("collector", "env_step", config.num_envs, acting, config.env_steps_per_sync),
-        Part("learner", "critic_update", batch, learning, updates),
-        Part("learner", "actor_update", batch, learning, updates / frequency),
+        Part("learner", "update", batch, learning, whole),
         Part("transfer", "batch", batch, sampled, updates, background=kind == "prefetch"),
         Part("transfer", "weights", 1, moved),
-    )
+    ]
+    if whole < updates:
+        parts.append(Part("learner", "critic_update", batch, learning, updates - whole))
     course: Course = "turns" if config.alternates else "lockstep" if config.sync_collection else "free"
     return Workload(
-        parts, course,
+        tuple(parts), course,
         config.num_envs * config.env_steps_per_sync, updates, updates * batch,
         yields=config.learner_device == "cpu" and count * threads.env + threads.learner > cores,
     )  # fmt: skip
@@ -72,11 +70,7 @@ def measure(part: Part, algo_type: str) -> Cost:
     torch.set_num_threads(config.inference_threads or 1)
     with ExitStack() as opened:
         if part.kind == "weights":  # of the actor, from the learner's device to the collector
-            state = build_actor(config, dims.obs, dims.action).to(config.learner_device).state_dict()
-            theirs = build_actor(config, dims.obs, dims.action).state_dict()
-            sync = SharedWeightSync.from_state_dict(state)
-            opened.callback(sync.cleanup)
-            return timed(lambda: (sync.write_weights(state), sync.read_weights_into(theirs)))
+            return moved_weights(lambda: [build_actor(config, dims.obs, dims.action)], config.learner_device)
 
         replay = ReplayBuffer(
             config.replay_capacity, dims.obs, dims.action, config.learner_device, critic_dim=dims.critic,
@@ -108,27 +102,17 @@ def measure(part: Part, algo_type: str) -> Cost:
             pipeline = build_pipeline(config.pipeline, replay, config.batch_size, config.learner_device)
             return timed(opened.enter_context(closing(pipeline)).next_batch)
 
+        # an update with the actor's part, or one of the critics alone
+        frequency = {"update": 1, "critic_update": NEVER}[part.kind]
+        algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
+        learner = build_learner(dataclasses.replace(config, algorithm=algorithm), dims)
+        opened.enter_context(closing(learner))
         sampled = replay.sample(config.batch_size)
         batch = {name: field.clone().to(config.learner_device) for name, field in sampled.items()}
 
-        def update(frequency: int) -> Cost:
-            algorithm = dataclasses.replace(config.algorithm, policy_frequency=frequency)
-            with closing(build_learner(dataclasses.replace(config, algorithm=algorithm), dims)) as learner:
+        def finish() -> None:
+            learner.update(batch)
+            if learner.device.type == "cuda":
+                torch.cuda.synchronize(learner.device)
 
-                def finish() -> None:
-                    learner.update(batch)
-                    if learner.device.type == "cuda":
-                        torch.cuda.synchronize(learner.device)
-
-                return timed(finish)
-
-        key = json.dumps([algo_type, part.settings, part.size], sort_keys=True)
-        if part.kind == "critic_update" or key not in _critics:  # an update without the actor's part
-            _critics[key] = update(NEVER)
-        if part.kind == "critic_update":
-            return _critics[key]
-        assert part.kind == "actor_update"  # what the actor's part adds
-        both, critics = update(1), _critics[key]
-        return Cost(
-            max(0.0, both.seconds - critics.seconds), max(0.0, both.core_seconds - critics.core_seconds)
-        )  # fmt: skip
+        return timed(finish)

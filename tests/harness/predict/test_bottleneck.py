@@ -7,23 +7,22 @@ import pytest
 
 from harness.measure.record import Record
 from harness.predict import plan as plans
-from harness.predict import throughput as predict
 from harness.predict.bottleneck import (
     Searched,
     TimeUse,
-    efficiency,
     explain,
     limit_of,
     sentence,
     suggestions,
     time_use_of,
 )
-from harness.predict.ceilings import Ceilings, Measured
-from harness.predict.throughput import Predictor
+from harness.predict.ceilings import Ceilings
+from harness.predict.ranking import Prediction
+from harness.predict.throughput import Round
 from harness.trainers import trainer as trainers
 from harness.trainers.remedies import APPO, OFF_POLICY
 from harness.trainers.rounds import Cost, Lever, Part, Workload
-from tests.harness.predict.test_throughput import DESCRIBED, predictor
+from tests.harness.predict.test_throughput import DESCRIBED, prediction
 from unilab.settings import SettingsError
 
 BALANCED = TimeUse("wait", 2, False, 0.95, 0.02, 0.96, 0.01)
@@ -207,10 +206,9 @@ def plan(tmp_path) -> plans.Plan:
 
 
 @pytest.fixture
-def smoke() -> tuple[plans.Plan, Predictor]:
+def smoke() -> Prediction:
     """The smoke suite on four cores, and nothing known of its costs."""
-    made = plans.make("smoke")
-    return made, Predictor(Ceilings(cores=4), "appo", made.trainer, 4)  # type: ignore[arg-type]
+    return Prediction(plans.make("smoke"), Ceilings("m", 4))
 
 
 def record(**changes: object) -> Record:
@@ -225,18 +223,16 @@ def record(**changes: object) -> Record:
 
 
 def test_efficiency_is_throughput_over_what_the_ceilings_allow(plan) -> None:
-    found = predictor(plan)
-    described = found.workload({"speed": 10})
-    assert efficiency(record(), described, found) == pytest.approx(0.5)  # 500 env steps/s are possible
-    assert efficiency(record(env_steps_per_second=500.0, updates_per_second=1000.0), described, found) == (
-        pytest.approx(1.0)
-    )
-    one_core = predictor(plan, cores=1)  # 3 ms of a core for each step: 333 env steps/s
-    assert efficiency(record(), described, one_core) == pytest.approx(0.75)
+    found = prediction(plan)  # 500 env steps/s are possible
+    assert explain(record(), found).async_efficiency == pytest.approx(0.5)
+    fastest = record(env_steps_per_second=500.0, updates_per_second=1000.0)
+    assert explain(fastest, found).async_efficiency == pytest.approx(1.0)
+    one_core = prediction(plan, cores=1)  # 3 ms of a core for each step: 333 env steps/s
+    assert explain(record(), one_core).async_efficiency == pytest.approx(0.75)
 
 
 def test_a_record_is_explained(plan) -> None:
-    explained = explain(record(), plan, predictor(plan))
+    explained = explain(record(), prediction(plan))
     assert explained.predicted_env_steps_per_second == pytest.approx(500)
     assert explained.async_efficiency == pytest.approx(0.5)
     text = "learner-bound: learner 98% busy; collector 30% busy, waits 60% for a free slot; try lower speed"
@@ -245,95 +241,69 @@ def test_a_record_is_explained(plan) -> None:
 
 def test_what_the_search_found_to_be_slower_is_not_proposed(smoke) -> None:
     """As in the smoke study: async was measured, found slower, and proposed to the one in turns."""
-    plan, found = smoke
     in_turns = record(
         params={"mode": "sync"}, env_steps_per_second=900.0, learner_busy_fraction=0.7, collector_busy_fraction=0.3
     )
     beside = record(trial=1, params={"mode": "async"}, env_steps_per_second=600.0)
-    assert explain(in_turns, plan, found).verdict.endswith("; try mode=async")
-    assert "try" not in explain(in_turns, plan, found, [beside, in_turns]).verdict
+    assert explain(in_turns, smoke).verdict.endswith("; try mode=async")
+    assert "try" not in explain(in_turns, smoke, [beside, in_turns]).verdict
     faster = dataclasses.replace(beside, env_steps_per_second=1200.0)
-    assert explain(in_turns, plan, found, [faster, in_turns]).verdict.endswith("; try mode=async")
+    assert explain(in_turns, smoke, [faster, in_turns]).verdict.endswith("; try mode=async")
     hardly = dataclasses.replace(beside, env_steps_per_second=920.0)
-    assert "try" not in explain(in_turns, plan, found, [hardly, in_turns]).verdict
+    assert "try" not in explain(in_turns, smoke, [hardly, in_turns]).verdict
 
 
 def test_a_search_of_placement_proposes_no_settings_of_the_learning(smoke) -> None:
-    plan, found = smoke
     bound = record(params={"mode": "async"})
-    assert explain(bound, plan, found).verdict.endswith("; try more learner_threads, learner_dtype=bfloat16")
+    assert explain(bound, smoke).verdict.endswith("; try more learner_threads, learner_dtype=bfloat16")
 
 
 def test_what_threads_quota_and_device_did_is_recorded(plan) -> None:
-    found = predictor(plan)
+    found = prediction(plan)
     workload = found.workload({"speed": 10})
+    costs = found.costs(workload)
     seen = record(queue_wait_fraction=0.5, throttled_seconds=6.0, steady_seconds=4.0, device_busy_fraction=0.2)
-    facts = time_use_of(seen, workload, found)
+    facts = time_use_of(seen, workload, costs, 2)
     assert (facts.queued, facts.held_back) == (0.5, 1.5) and math.isnan(facts.device_busy)  # it learns on the CPU
-    assert math.isnan(time_use_of(dataclasses.replace(seen, disturbed="others"), workload, found).queued)
+    assert math.isnan(time_use_of(dataclasses.replace(seen, disturbed="others"), workload, costs, 2).queued)
     part = Part("learner", "learn", 1, {"learner_device": "cuda", "collector_device": "cpu"})
     on_gpu = dataclasses.replace(workload, parts=(part,))
-    assert time_use_of(seen, on_gpu, found).device_busy == 0.2
+    assert time_use_of(seen, on_gpu, None, 2).device_busy == 0.2
     both = Part("collector", "step", 1, {"collector_device": "cuda"})
     on_gpu = dataclasses.replace(workload, parts=(part, both))
-    assert time_use_of(seen, on_gpu, found).device_busy == 0.2  # it runs no kernel of either
+    assert time_use_of(seen, on_gpu, None, 2).device_busy == 0.2  # it runs no kernel of either
     full = dataclasses.replace(seen, device_busy_fraction=0.9)
-    assert math.isnan(time_use_of(full, on_gpu, found).device_busy)
+    assert math.isnan(time_use_of(full, on_gpu, None, 2).device_busy)
 
 
 def test_what_was_not_measured_is_predicted_only(plan) -> None:
-    failed = explain(record(state="failed"), plan, predictor(plan))
+    failed = explain(record(state="failed"), prediction(plan))
     assert failed.predicted_env_steps_per_second == pytest.approx(500)
     assert failed.verdict == "" and math.isnan(failed.async_efficiency)
-    assert explain(record(), plan, None) == record()
+    assert explain(record(), Prediction(plan)) == record()
 
 
-def test_settings_that_cannot_be_leave_the_record_as_it_is() -> None:
-    class Strict(Sharing):
-        def workload(self, settings: dict, cores: int) -> Workload:
-            raise SettingsError("speed", "too fast")
+def test_settings_that_cannot_be_leave_the_record_as_it_is(plan, monkeypatch) -> None:
+    def strict(*_: object) -> Workload:
+        raise SettingsError("speed", "too fast")
 
-        def measure_alone(self, part: Part) -> Cost:
-            raise AssertionError("nothing is measured here")
-
-        def levers(self, limit: str) -> tuple:
-            return ()
-
-    class Planned:
-        trainer = Strict()
-
-        def settings(self, params: dict) -> dict:
-            return params
-
+    found = prediction(plan)
+    monkeypatch.setattr(type(plan.trainer), "workload", strict)
     broken = record(state="failed", error="speed: too fast")
-    assert explain(broken, Planned(), Predictor(Ceilings(), "t", Strict(), 2)) == broken  # type: ignore[arg-type]
+    assert explain(broken, found) == broken
 
 
 def test_without_costs_the_fractions_alone_give_the_verdict(plan) -> None:
-    nothing = predict.predictor(plan, Ceilings(cores=2))
-    explained = explain(record(), plan, nothing)
+    explained = explain(record(), Prediction(plan, Ceilings("m", 2)))
     assert explained.verdict.startswith("learner-bound: learner 98% busy") and math.isnan(explained.async_efficiency)
 
 
-class Sharing:
-    """A trainer whose sides each keep two cores busy for 10 ms a round, 4 ms of it copies."""
-
-    def workload(self, settings: dict, cores: int) -> Workload:
-        parts = (
-            Part("collector", "a", 1, {}), Part("learner", "b", 1, {}), Part("transfer", "c", 1, {}, count=2.0)
-        )  # fmt: skip
-        return Workload(parts, "drop", 10, 1, 10, yields=True)
-
-
 def test_facts_come_from_the_record_and_from_the_ceilings() -> None:
-    known = [
-        Measured("t", Part("collector", "a", 1, {}), Cost(0.010, 0.020)),
-        Measured("t", Part("learner", "b", 1, {}), Cost(0.006, 0.016)),
-        Measured("t", Part("transfer", "c", 1, {}), Cost(0.002, 0.002)),
-    ]
-    found = Predictor(Ceilings(cores=2, measured=known), "t", Sharing(), 2)  # type: ignore[arg-type]
-    described = Sharing().workload({}, 2)
-    seen = time_use_of(record(env_steps_per_second=400, updates_per_second=40, dropped_rollouts=25), described, found)
+    """Each side keeps two cores busy for 10 ms a round, 4 ms of the learner's are copies."""
+    described = Workload((), "drop", 10, 1, 10, yields=True)
+    costs = Round(Cost(0.010, 0.020), Cost(0.010, 0.020), Cost(0.004, 0.004), Cost())
+    measured = record(env_steps_per_second=400, updates_per_second=40, dropped_rollouts=25)
+    seen = time_use_of(measured, described, costs, 2)
     assert (seen.course, seen.cores, seen.shared) == ("drop", 2, True)
     assert seen.dropped == pytest.approx(250 / 1250)
     assert seen.cores_used == pytest.approx(40 * 0.040 / 2) and seen.transfer == pytest.approx(40 * 0.004)

@@ -1,10 +1,12 @@
 """Ceilings: measured in a process of their own, kept, completed, and used by a study."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,7 @@ from harness.predict import calibration, ceilings, ranking
 from harness.predict import plan as plans
 from harness.predict.ceilings import Ceilings, CeilingsError
 from harness.trainers.rounds import Part
+from tests.harness import calm_ceilings
 from tests.harness.predict.test_throughput import DESCRIBED
 
 CODE = "0123456789abcdef"
@@ -36,15 +39,14 @@ def measure(results: Path, *sizes: int) -> tuple[Ceilings, list[str]]:
 @pytest.fixture
 def undisturbed(monkeypatch) -> None:
     """Whatever else runs on the machine: the processes of a test suite share it."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parents[1])]))
-    monkeypatch.setattr(ceilings, "MODULE", "calm_ceilings")
+    monkeypatch.setattr(ceilings, "measure_parts", calm_ceilings.measure_parts)
 
 
 def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     first, said = measure(tmp_path, 10, 20)
     assert [(one.part.size, one.cost.seconds) for one in first.measured] == [(10, 0.01), (20, 0.02)]
     assert said == ["measuring this machine's ceilings: step"]
-    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == first
+    assert ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE)) == first
     assert measure(tmp_path, 20, 10) == (first, [])
     more, _ = measure(tmp_path, 10, 20, 40)
     assert [one.part.size for one in more.measured] == [10, 20, 40]
@@ -55,11 +57,11 @@ def test_what_another_study_measured_meanwhile_is_kept(tmp_path, undisturbed) ->
     with StopSignal() as stop:
 
         def meanwhile(_: str) -> None:
-            if not ceilings.path_of(tmp_path, CODE).exists():
+            if not ceilings.path_of(tmp_path, TRAINER, CODE).exists():
                 measure(tmp_path, 10, 20)
 
         ceilings.measure(TRAINER, parts(20, 40), tmp_path, CODE, stop, meanwhile)
-    kept = ceilings.load(ceilings.path_of(tmp_path, CODE))
+    kept = ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE))
     assert kept is not None and sorted(one.part.size for one in kept.measured) == [10, 20, 40]
 
 
@@ -71,11 +73,11 @@ def test_both_sides_at_once_are_run_once_for_a_trainer(tmp_path, undisturbed) ->
             known = ceilings.measure(TRAINER, parts(10), tmp_path, CODE, stop, rehearse=rehearse)
     assert [rehearsal.settings for rehearsal in known.rehearsals] == [settings, others[1]]  # in turns once, too
     assert [rehearsal.updates_per_second for rehearsal in known.rehearsals] == [pytest.approx(2000)] * 2
-    assert ceilings.load(ceilings.path_of(tmp_path, CODE)) == known
+    assert ceilings.load(ceilings.path_of(tmp_path, TRAINER, CODE)) == known
 
 
 def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
-    path = ceilings.path_of(tmp_path, CODE)
+    path = ceilings.path_of(tmp_path, TRAINER, CODE)
     path.parent.mkdir()
     for damaged in ("", "[]", '{"measured": [{}]}', '{"measured": [], "unknown": 1}'):
         path.write_text(damaged)
@@ -86,37 +88,42 @@ def test_a_damaged_file_is_measured_anew(tmp_path, undisturbed) -> None:
 def test_what_cannot_be_measured_is_an_error_with_its_traceback(tmp_path) -> None:
     with pytest.raises(CeilingsError, match="ValueError: no cost for 13"):
         measure(tmp_path, 13)
-    assert not ceilings.path_of(tmp_path, CODE).exists()
+    assert not ceilings.path_of(tmp_path, TRAINER, CODE).exists()
 
 
-def test_the_measuring_process_ends_with_its_parent() -> None:
-    process = subprocess.Popen([sys.executable, "-m", "harness.predict.ceilings"], stdin=subprocess.PIPE,
-                               cwd=Path(__file__).parents[3])  # fmt: skip
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
-    request = {"trainer": "appo", "parts": [vars(endless)], "known": [], "rehearse": []}
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(request).encode() + b"\n")
-    process.stdin.close()
-    assert process.wait(60) == 1
+ENDLESS = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
 
 
-def measuring() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "harness.predict.ceilings" in child.cmdline()]
+def test_the_measuring_process_ends_with_its_parent(tmp_path) -> None:
+    code = "from tests.harness.predict import test_ceilings; test_ceilings.measure_for_ever()"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path,
+                              env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])})  # fmt: skip
+    measuring: list[psutil.Process] = []
+    while not measuring:
+        assert parent.poll() is None
+        time.sleep(0.1)
+        measuring = [one for one in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs(measuring, timeout=60)[1] == []
+
+
+def measure_for_ever() -> None:
+    with StopSignal() as stop:
+        ceilings.measure("appo", [ENDLESS], Path(), CODE, stop)
 
 
 def test_a_measuring_process_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "SILENT_SECONDS", 0.5)
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(CeilingsError, match=r"no answer for 0\.5 s"):
-        ceilings.measure("appo", [endless], tmp_path, CODE, stop)
-    assert stop.groups == set() and measuring() == []
+        ceilings.measure("appo", [ENDLESS], tmp_path, CODE, stop)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_signal_ends_the_measuring(tmp_path) -> None:
-    endless = Part("collector", "env_step", 4, {"env": "tests.harness.predict.test_ceilings:never"})
     with StopSignal() as stop, pytest.raises(Stopped):
-        ceilings.measure("appo", [endless], tmp_path, CODE, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
-    assert measuring() == []
+        ceilings.measure("appo", [ENDLESS], tmp_path, CODE, stop, lambda text: os.kill(os.getpid(), signal.SIGINT))
+    assert multiprocessing.active_children() == []
 
 
 def never(*_: object, **__: object) -> None:
@@ -146,7 +153,7 @@ def test_a_study_begins_with_the_best_of_the_ranking_and_keeps_a_copy(suite, tmp
 
     assert cli.main(["run", *arguments, "--json"]) == 0
     folder = Path(json.loads(capsys.readouterr().out)["folder"])
-    kept = ceilings.path_of(tmp_path / "r", plans.make(suite).code)
+    kept = ceilings.path_of(tmp_path / "r", TRAINER, plans.make(suite).code)
     assert ceilings.load(folder / ceilings.FILE) == ceilings.load(kept)
     records = read_records(folder / "trials.jsonl")
     assert [record.params["mode"] for record in records[:2]] == ["sync", "async"]
@@ -173,18 +180,18 @@ def test_a_study_that_goes_on_uses_the_ceilings_that_it_began_with(suite, tmp_pa
     (study / ceilings.FILE).write_text(own.text())
     with StopSignal() as stop:
         known = ranking.prepare(plan, tmp_path, study, stop)
-    assert known.predictor is not None and known.predictor.ceilings == own and not known.ranking
+    assert known.ceilings == own and not known.ranking
 
 
 def test_a_trainer_whose_parts_cannot_be_measured_goes_without(suite, tmp_path) -> None:
     plan, said = plans.make(suite, ["search.speed=[13]", "baseline.speed=13"]), []
     with StopSignal() as stop:
         known = ranking.prepare(plan, tmp_path, tmp_path, stop, said.append)
-    assert known.predictor is None and not known.ranking and "nothing is predicted" in said[-1]
+    assert known.ceilings is None and not known.ranking and "nothing is predicted" in said[-1]
 
 
 def test_the_most_needed_costs_of_our_suites_are_few() -> None:
     for name in ("appo_throughput", "offpolicy_throughput", "smoke", "appo_grid"):
         plan = plans.make(Path(__file__).parents[3] / "suites" / f"{name}.yaml")
-        needed = ranking.parts(plan, ranking.candidates(plan)[::7], 2)
-        assert 0 < len(Ceilings().missing(plan.suite.trainer, needed)) <= 25, name
+        needed = ranking.parts(ranking.candidates(plan, 2)[::7])
+        assert 0 < len(Ceilings("m", 2).missing(needed)) <= 25, name

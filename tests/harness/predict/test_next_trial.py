@@ -10,8 +10,10 @@ from harness.predict.plan import Plan
 from harness.predict.ranking import Candidate
 from harness.predict.throughput import Rates
 from harness.suite.space import Params
+from harness.trainers.rounds import Workload
 
 SPACE = "search={speed: [10, 20, 40, 80], mode: [async, sync], slots: [0, 1, 2], threads: [1, 2, 4]}"
+ROUND = Workload((), "wait", 1, 1, 1)
 FASTEST = {"speed": 80, "mode": "async", "slots": 2, "threads": 4}
 
 
@@ -31,7 +33,7 @@ def ranking(plan: Plan, *without: str) -> list[Candidate]:
     same = {"speed": 10, "mode": "async", "threads": 1}
     known = [one | {name: same[name] for name in without} for one in plan.configurations]
     return [
-        Candidate(one, True, rates=Rates(rate(seen), math.nan, math.nan))
+        Candidate(one, ROUND, rates=Rates(rate(seen), math.nan, math.nan))
         for one, seen in zip(plan.configurations, known, strict=True)
     ]
 

@@ -1,7 +1,6 @@
 import itertools
 import math
 import tracemalloc
-from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,6 +15,7 @@ from harness.suite import schema
 from harness.suite.space import Space
 from harness.trainers import own
 from harness.trainers.rounds import Cost
+from tests.harness.predict.test_throughput import throughput
 
 HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
 
@@ -135,8 +135,8 @@ def test_trials_and_time(make_plan) -> None:
     plan = make_plan("limits.trials=9", "measure.repeats=2", "confirm={top: 2, repeats: 3}")
     assert plan.space.size == 4
     assert plan.trials == 4  # no more configurations than there are
-    assert plan.confirm_repeats == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
-    assert plan.look_repeats == 3 * 2  # three candidates for two places
+    assert plan.again().confirm == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
+    assert plan.again().look == 3 * 2  # three candidates for two places
     assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3) - 4 * 2 * 0.15)  # first looks take half
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
 
@@ -208,7 +208,7 @@ def test_what_is_pinned_is_completed_from_the_baseline_and_is_in_the_search_spac
     plan = make_plan(*space, "pinned={fast: {speed: 40}, slow: {inner: {rate: 1.0}}}", "confirm={top: 1, repeats: 6}")
     assert plan.pinned == {"fast": {"speed": 40, "inner.rate": 2.0}, "slow": {"speed": 20, "inner.rate": 1.0}}
     assert plan.study_id == make_plan(*space).study_id, "a study may be extended by it"
-    assert plan.confirm_repeats_of(3) == make_plan(*space, "confirm={top: 1, repeats: 6}").confirm_repeats_of(3) + 12
+    assert plan.again(3).confirm == make_plan(*space, "confirm={top: 1, repeats: 6}").again(3).confirm + 12
     for wrong, problem in (("speed: 50", "50 is not in the search space"), ("seed: 5", "only what is searched")):
         with pytest.raises(InputError, match=problem):
             make_plan(*space, f"pinned={{other: {{{wrong}}}}}")
@@ -306,18 +306,19 @@ def test_a_trainer_that_does_not_say_what_auto_is_is_told_with_its_line(suite_fi
         plans.make(suite_file)
 
 
-@pytest.mark.parametrize(("suite", "kind"), [("appo", "gradient"), ("offpolicy", "critic_update")])
+@pytest.mark.parametrize(("suite", "kind"), [("appo", "gradient"), ("offpolicy", "update")])
 def test_the_search_begins_with_bfloat16_where_it_was_measured_to_be_faster(suite: str, kind: str, machine) -> None:
     machine(2)
     plan = plans.make(f"suites/{suite}_throughput.yaml")
     assert plan.baseline["learner_dtype"] == "float32" and plan.baseline["learner_threads"] is None
-    needed = Ceilings().missing(plan.suite.trainer, ranking.parts(plan, ranking.candidates(plan), 2))
+    found = ranking.candidates(plan, 2)
+    needed = Ceilings("m", 2).missing(ranking.parts(found))
     assert len(needed) <= 20, "their measuring takes a part of the time"
     halves = {"bfloat16": 0.01, "float32": 0.02}
     seconds = [halves[part.settings["learner_dtype"]] if part.kind == kind else 0.001 for part in needed]
-    costs = [Measured(plan.suite.trainer, part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
-    known = ranking.Prediction.of(plan, ranking.candidates(plan), Ceilings(cores=2, measured=costs), Path("unused"))
+    costs = [Measured(part, Cost(s, s)) for part, s in zip(needed, seconds, strict=True)]
+    known = ranking.Prediction(plan, Ceilings("m", 2, measured=costs), found)
     first = next_trial(plan, known.ranking, [(plan.configurations[0], 1000.0)])
     assert first is not None and first.params["learner_dtype"] == "bfloat16"
-    fast, slow = (known.predictor.throughput(plan.settings({"learner_dtype": dtype})) for dtype in halves)
+    fast, slow = (throughput(known, plan.settings({"learner_dtype": dtype})) for dtype in halves)
     assert fast > 1.3 * slow

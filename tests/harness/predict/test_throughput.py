@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,8 @@ from harness.predict import plan as plans
 from harness.predict import ranking
 from harness.predict import throughput as predict
 from harness.predict.ceilings import Ceilings, Measured, Rehearsal
-from harness.predict.throughput import (
-    Predictor,
-    Rates,
-    Round,
-    contended,
-    ideal_seconds,
-    meeting,
-    rates,
-    seconds_of_rounds,
-)
+from harness.predict.ranking import Prediction, candidates
+from harness.predict.throughput import Rates, Round, contended, ideal_seconds, meeting, rates, seconds_of_rounds
 from harness.suite.space import LISTED
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Part, Workload
@@ -125,38 +118,36 @@ def test_what_short_runs_add_makes_rounds_longer_where_cores_are_shared_and_in_t
 
 
 def measured(kind: str, size: int, seconds: float, **settings: object) -> Measured:
-    return Measured("t", Part("learner", kind, size, settings), Cost(seconds, 2 * seconds))
+    return Measured(Part("learner", kind, size, settings), Cost(seconds, 2 * seconds))
 
 
 def test_costs_between_measured_sizes_are_interpolated() -> None:
-    known = Ceilings(measured=[measured("learn", 100, 1.0), measured("learn", 400, 4.0)])
+    known = Ceilings("m", 2, measured=[measured("learn", 100, 1.0), measured("learn", 400, 4.0)])
 
     def cost(size: int) -> Cost | None:
-        return known.cost("t", Part("learner", "learn", size, {}))
+        return known.cost(Part("learner", "learn", size, {}))
 
     assert cost(100) == Cost(pytest.approx(1.0), pytest.approx(2.0))
     assert cost(200) == Cost(pytest.approx(2.0), pytest.approx(4.0))
     assert cost(800) == Cost(pytest.approx(8.0), pytest.approx(16.0))
     assert cost(1) == Cost(pytest.approx(1.0), pytest.approx(2.0))  # a small one has the fixed cost of the smallest
-    assert known.cost("t", Part("learner", "copy", 100, {})) is None
-    assert known.cost("other", Part("learner", "learn", 100, {})) is None
+    assert known.cost(Part("learner", "copy", 100, {})) is None
 
 
 def test_the_most_similar_settings_stand_in_for_those_that_were_not_measured() -> None:
     known = Ceilings(
         measured=[measured("learn", 1, 1.0, dtype="a", width=1), measured("learn", 1, 5.0, dtype="b", width=2)]
     )
-    cost = known.cost("t", Part("learner", "learn", 1, {"dtype": "b", "width": 3}))
+    cost = known.cost(Part("learner", "learn", 1, {"dtype": "b", "width": 3}))
     assert cost is not None and cost.seconds == pytest.approx(5.0)
 
 
 def test_of_many_sizes_few_are_measured_and_known_ones_are_not_again() -> None:
     parts = [Part("learner", "learn", size, {}) for size in (64, 128, 256, 512, 1024, 2048, 4096)]
-    assert [part.size for part in Ceilings().missing("t", parts)] == [64, 256, 1024, 4096]
-    known = Ceilings(measured=[measured("learn", size, 1.0) for size in (64, 250, 1024, 4096)])
-    assert known.missing("t", parts) == []
-    assert [part.size for part in known.missing("t", [*parts, Part("learner", "learn", 9999, {})])] == [9999]
-    assert len(known.missing("u", parts)) == 4
+    assert [part.size for part in Ceilings("m", 2).missing(parts)] == [64, 256, 1024, 4096]
+    known = Ceilings("m", 2, measured=[measured("learn", size, 1.0) for size in (64, 250, 1024, 4096)])
+    assert known.missing(parts) == []
+    assert [part.size for part in known.missing([*parts, Part("learner", "learn", 9999, {})])] == [9999]
 
 
 # -- the ranking
@@ -172,86 +163,85 @@ def make_described(tmp_path):
     return make
 
 
-def predictor(plan: plans.Plan, cores: int = 2) -> Predictor:
-    trainer = plan.trainer
+def prediction(plan: plans.Plan, cores: int = 2) -> Prediction:
+    found = candidates(plan, cores)
     known = [
-        Measured(plan.suite.trainer, part, trainer.measure_alone(part))
-        for part in Ceilings().missing(plan.suite.trainer, ranking.parts(plan, ranking.candidates(plan), cores))
+        Measured(part, plan.trainer.measure_alone(part))  # type: ignore[attr-defined]
+        for part in Ceilings("m", cores).missing(ranking.parts(found))
     ]
-    found = predict.predictor(plan, Ceilings(cores=cores, measured=known))
-    assert found is not None
-    return found
+    return Prediction(plan, Ceilings("m", cores, measured=known), found)
 
 
-def test_a_trainer_that_does_not_describe_its_rounds_has_no_predictor(make_plan) -> None:
+def throughput(known: Prediction, settings: dict[str, Any]) -> float:
+    return known.rates(known.workload(settings)).env_steps_per_second
+
+
+def test_of_a_trainer_that_does_not_describe_its_rounds_nothing_is_predicted(make_plan, tmp_path) -> None:
     plan = make_plan()
-    assert ranking.candidates(plan) == [] and predict.predictor(plan, Ceilings()) is None
+    known, missing = ranking.kept(plan, tmp_path)
+    assert candidates(plan) == known.ranking == [] and missing == 0
 
 
 def test_nothing_is_predicted_from_nothing(make_described) -> None:
     plan = make_described()
-    found = predict.predictor(plan, Ceilings(cores=2))
-    assert (
-        found is not None
-        and math.isnan(found.throughput({"speed": 10}))
-        and ranking.rank(plan, ranking.candidates(plan), found) == []
-    )
+    known = Prediction(plan, Ceilings("m", 2), candidates(plan))
+    assert math.isnan(throughput(known, {"speed": 10})) and known.ranking == []
 
 
 def test_throughput_by_hand(make_described) -> None:
-    found = predictor(make_described("search.mode=[async, sync]", "baseline.mode=async"))
-    assert found.throughput({"speed": 40, "mode": "async"}) == pytest.approx(500)  # 2 ms a step, the learner's
-    assert found.throughput({"speed": 40, "mode": "sync"}) == pytest.approx(1000 / 3)
+    known = prediction(make_described("search.mode=[async, sync]", "baseline.mode=async"))
+    assert throughput(known, {"speed": 40, "mode": "async"}) == pytest.approx(500)  # 2 ms a step, the learner's
+    assert throughput(known, {"speed": 40, "mode": "sync"}) == pytest.approx(1000 / 3)
 
 
 def test_the_best_come_first_and_what_does_not_fit_last_with_its_reason(make_described) -> None:
     plan = make_described(
         "search.mode=[async, sync]", "search.host_bytes=[1000, 9000000000000000]", "baseline.host_bytes=1000"
     )
-    ranked = ranking.rank(plan, ranking.candidates(plan), predictor(plan))
+    ranked = prediction(plan).ranking
     assert len(ranked) == 16
     assert [one.fits for one in ranked] == [True] * 8 + [False] * 8
     assert [one.params["mode"] for one in ranked] == (["async"] * 4 + ["sync"] * 4) * 2
     assert ranked[0].reason is None and "host needs" in ranked[-1].reason
-    found = ranking.candidates(plan)
-    assert len(found) == 16 and len(ranking.parts(plan, found, 2)) == 16  # two of each that fits
+    found = candidates(plan)
+    assert len(found) == 16 and len(ranking.parts(found)) == 16  # two of each that fits
 
 
 def test_of_a_continuous_space_the_same_sample_is_ranked_every_time(make_described) -> None:
     second = "search.iteration_seconds={low: 0.001, high: 0.009}"  # three digits of one alone come again and again
     plan = make_described("search.inner.rate={low: 0.5, high: 2.0}", second, "baseline.inner.rate=1.0")
-    first, second = ranking.candidates(plan), ranking.candidates(plan)
+    first, second = candidates(plan), candidates(plan)
     assert first == second and len(first) > LISTED - 5
     assert first[0].params == plan.baseline and all(0.5 <= one.params["inner.rate"] <= 2.0 for one in first)
 
 
 def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_turns_do(make_described) -> None:
     plan = make_described("search.mode=[async, sync]", "baseline.mode=async")
-    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 1)
+    settings = ranking.to_rehearse(plan, candidates(plan, 1))
     assert [(one["speed"], one["mode"]) for one in settings] == [
         (10, "async"),
         (80, "async"),
         (10, "sync"),
         (80, "sync"),
     ]
-    assert ranking.to_rehearse(plan, ranking.candidates(plan), 2) == settings[2:]  # else each side has a core
+    assert ranking.to_rehearse(plan, candidates(plan, 2)) == settings[2:]  # else each side has a core
     learning = make_described("search.mode=[async, sync]", "baseline.mode=async", "objectives=[episode_return]")
-    assert ranking.to_rehearse(learning, ranking.candidates(learning), 1) == []
-    alone = predictor(plan, cores=1)
-    known = dataclasses.replace(
-        alone.ceilings,
+    assert ranking.to_rehearse(learning, candidates(learning, 1)) == []
+    alone = prediction(plan, cores=1).ceilings
+    assert alone is not None
+    rehearsed = dataclasses.replace(
+        alone,
         rehearsals=[
-            Rehearsal(plan.suite.trainer, one, updates_per_second=20 / (0.003 * one["speed"] * factor))
+            Rehearsal(one, updates_per_second=20 / (0.003 * one["speed"] * factor))
             for one, factor in zip(settings, (1.1, 1.3, 1.2, 1.4), strict=True)
         ],
     )
-    found = predict.predictor(plan, known)
-    assert found is not None
-    assert found.throughput({"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
-    assert found.throughput({"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
-    assert 1000 / 3 / 1.3 < found.throughput({"speed": 20}) < 1000 / 3 / 1.1
-    assert found.throughput({"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
-    assert found.throughput({"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.4)
+    known = Prediction(plan, rehearsed)
+    assert throughput(known, {"speed": 10}) == pytest.approx(1000 / 3 / 1.1)
+    assert throughput(known, {"speed": 80}) == pytest.approx(1000 / 3 / 1.3)
+    assert 1000 / 3 / 1.3 < throughput(known, {"speed": 20}) < 1000 / 3 / 1.1
+    assert throughput(known, {"speed": 10, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.2)
+    assert throughput(known, {"speed": 80, "mode": "sync"}) == pytest.approx(1000 / 3 / 1.4)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +250,7 @@ def test_short_runs_say_what_sharing_costs_by_the_rows_of_an_update_and_what_tur
 def test_rounds_that_wait_stand_for_those_that_drop_in_short_runs(when_full: str, courses: list[str]) -> None:
     space = f"search={{when_full: {when_full}, mode: [async, sync]}}"
     plan = plans.make("appo_throughput", [space, "baseline.when_full=drop_oldest"])
-    settings = ranking.to_rehearse(plan, ranking.candidates(plan), 2)
+    settings = ranking.to_rehearse(plan, candidates(plan, 2))
     assert [plan.trainer.workload(one, 2).course for one in settings] == courses  # type: ignore[attr-defined]
 
 
@@ -273,8 +263,7 @@ def test_every_part_of_our_trainers_costs_something_and_their_sides_are_there(na
     assert {part.side for part in described.parts} == {"collector", "learner", "transfer"}
     for part in described.parts:
         cost = trainer.measure_alone(part)
-        assert cost.seconds >= 0 and cost.core_seconds >= 0
-        assert (cost.seconds > 0) or part.kind == "actor_update"
+        assert cost.seconds > 0 and cost.core_seconds >= 0
 
 
 def test_rounds_of_our_trainers_are_what_their_runners_do() -> None:
@@ -287,7 +276,9 @@ def test_rounds_of_our_trainers_are_what_their_runners_do() -> None:
     td3 = trainers.get("td3").workload(settings | {"algorithm.policy_frequency": 2}, 2)
     assert (td3.course, td3.env_steps, td3.updates, td3.samples) == ("lockstep", 24, 4, 128)
     assert {part.kind: (part.size, part.count) for part in td3.parts} == {
-        "env_step": (8, 3), "critic_update": (32, 4), "actor_update": (32, 2.0), "batch": (32, 4), "weights": (1, 1),
+        "env_step": (8, 3), "critic_update": (32, 2.0), "update": (32, 2.0), "batch": (32, 4), "weights": (1, 1),
     }  # fmt: skip
-    assert trainers.get("sac").workload(settings | {"sync_collection": False}, 2).course == "free"
+    sac = trainers.get("sac").workload(settings | {"sync_collection": False, "algorithm.policy_frequency": 1}, 2)
+    assert sac.course == "free"
+    assert [(part.kind, part.count) for part in sac.parts if part.side == "learner"] == [("update", 4)]
     assert trainers.get("appo").workload({"when_full": "drop_oldest"}, 2).course == "drop"

@@ -37,10 +37,10 @@ MACHINE = {
 CEILINGS = Ceilings(
     "node7-3f9a2c", cores=16, seconds=21.0,
     measured=[
-        Measured("appo", Part("learner", "update", 256, {"learner_threads": 2}), Cost(0.005, 0.01)),
-        Measured("appo", Part("collector", "env_step", 256, {"env_threads": 2}), Cost(0.005, 0.005)),
+        Measured(Part("learner", "update", 256, {"learner_threads": 2}), Cost(0.005, 0.01)),
+        Measured(Part("collector", "env_step", 256, {"env_threads": 2}), Cost(0.005, 0.005)),
     ],
-    rehearsals=[Rehearsal("appo", {"num_envs": 256}, 80.0)],
+    rehearsals=[Rehearsal({"num_envs": 256}, 80.0)],
 )  # fmt: skip
 
 

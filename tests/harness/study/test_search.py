@@ -17,7 +17,6 @@ from harness.measure.stop import Stopped, StopSignal
 from harness.predict.ceilings import Ceilings
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
-from harness.predict.throughput import Predictor
 from harness.report.finding import conclude
 from harness.report.studies import Trial
 from harness.report.terminal import write_best
@@ -204,7 +203,7 @@ def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkey
 
     plan = make_plan("limits.trials=1")
     with monkeypatch.context() as patch, Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
-        patch.setattr(Prediction, "complete", dies)
+        patch.setattr(Prediction, "learn", dies)
         engine = LocalEngine("here", stop, Executed(), in_turns=False)
         with pytest.raises(Crash):
             Sweep(plan, study, stop, Quiet(), engine, prediction=Prediction(plan)).run()
@@ -217,7 +216,7 @@ def test_no_verdict_proposes_what_the_search_has_found_to_be_slower(make_plan, t
     plan, finished = make_plan(described, "sampler.name=grid", "limits.trials=4"), list[Record]()
     levers = Lever("speed", "lower {}"), Lever("speed", "more {}")
     monkeypatch.setattr(type(plan.trainer), "levers", lambda *_: levers)
-    prediction = Prediction(plan, Predictor(Ceilings(cores=2), plan.suite.trainer, plan.trainer, 2))
+    prediction = Prediction(plan, Ceilings("m", 2))
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         engine, display = LocalEngine("here", stop, Executed(), in_turns=False), Quiet()
         monkeypatch.setattr(display, "finished", finished.append)

@@ -28,9 +28,9 @@ def test_each_goal_is_a_suite_that_searches_what_it_says(trainer: str, goal: str
     assert made.suite.learns == learns and made.suite.confirm is not None
     assert made.suite.name == f"tune_Hopper_{trainer}_{goal.replace('=', '-')}"
     assert made.suite.limits.minutes == (60 if learns else 10)
-    assert made.suite.limits.trials == (10 if learns else 16) and made.confirm_repeats == 12
+    assert made.suite.limits.trials == (10 if learns else 16) and made.again().confirm == 12
     assert (
-        made.trials + made.look_repeats + made.confirm_repeats
+        made.trials + made.again().look + made.again().confirm
     ) * made.repeat_seconds <= 60 * made.suite.limits.minutes, "all of which the time is enough for"
 
 

@@ -103,7 +103,7 @@ def test_the_versions_of_what_computes_count(make_plan: Callable[..., Plan], mon
 def test_ceilings_have_the_same_digest(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     plan = make_plan()
     code = plan.study_id.removeprefix(f"{plan.suite.study_id()}-")
-    assert len(code) == 8 and ceilings.path_of(tmp_path, plan.code).stem.endswith(f"-{code}")
+    assert len(code) == 8 and ceilings.path_of(tmp_path, plan.suite.trainer, plan.code).stem.endswith(f"-{code}")
 
 
 def test_of_this_project_it_is_what_a_trial_loads() -> None:

@@ -19,7 +19,6 @@ from harness.study.folder import Study
 from harness.study.search import Sweep
 from harness.suite import schema as suites
 from tests.harness.study.test_search import Quiet
-from unilab.settings import SettingsError
 
 SUITE = """\
 name: duel
@@ -105,6 +104,14 @@ def test_mistakes_are_found_with_their_line(tmp_path, replacement, line, words) 
     assert words in str(caught.value) and f"duel.yaml:{line}: " in str(caught.value)
 
 
+def test_mistakes_of_several_trainers_are_told_together(tmp_path) -> None:
+    with pytest.raises(InputError) as caught:
+        make(tmp_path, ("speed: 20", "sped: 20"), ("speed: 80", "speed: 0"))
+    assert [(part.line, part.key) for part in caught.value.parts] == [
+        (7, "trainers.slow.settings.sped"), (11, "trainers.fast.settings.speed")
+    ]  # fmt: skip
+
+
 def test_each_trainer_has_the_factor_of_its_own_past_runs(tmp_path) -> None:
     fake, other = "tests.harness.fake_trainer:FakeTrainer", "tests.harness.described_trainer:DescribedTrainer"
     fast = (f"  fast:\n    trainer: {fake}", f"  fast:\n    trainer: {other}")
@@ -127,5 +134,5 @@ def test_one_whose_package_is_missing_drops_out(tmp_path, monkeypatch: pytest.Mo
     gone = make(tmp_path, fast, ("      host_bytes: 5000\n", ""))
     assert gone.space.ends("trainer") == ("slow",)
     assert gone.dropped[0].startswith("trainer: fast (this interpreter has no json: pip install")
-    with pytest.raises(SettingsError, match="no json"):
-        gone.fit({"trainer": "fast"})
+    missing = gone.fit({"trainer": "fast"})
+    assert not missing.fits and "no json" in str(missing.problem)
