@@ -5,10 +5,8 @@ import json
 import math
 import os
 import re
-import secrets
 import statistics
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -16,6 +14,7 @@ from typing import Any, Literal
 
 from harness.suite.metrics import RETURNS, TIMES
 from unilab.errors import UserError
+from unilab.machine.replacing import replacing
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
 Phase = Literal["search", "confirm", "learning"]
@@ -306,18 +305,10 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         RecordError: the disk is full or refuses; the old version stays.
     """
-    # not one of tempfile's, which nobody but its owner may read
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as beside:
+            beside.write_bytes(text.encode())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise _refused(path, error) from error
 
 
@@ -348,9 +339,8 @@ def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:
         number += 1
     try:
         aside.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if not good))
-        repaired = path.with_name(f".{path.name}.repaired")
-        repaired.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if good))
-        repaired.replace(path)
+        with replacing(path) as repaired:
+            repaired.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if good))
     except OSError as error:
         raise _refused(path, error) from error
     return aside

@@ -2,8 +2,9 @@
 
 import logging
 import os
-import secrets
 from pathlib import Path
+
+from unilab.machine.replacing import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,8 @@ def write(name: str, text: str) -> None:
     except RuntimeError as error:
         logger.warning("%s cannot be kept for next time: %s Set XDG_CACHE_HOME to a folder.", name, error)
         return
-    beside = kept.with_name(f".{name}.{secrets.token_hex(4)}")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(kept) as beside:
             beside.write_text(text, encoding="utf-8")
-            beside.replace(kept)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("%s cannot be kept for next time: %s", kept, error.strerror or error)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unilab.machine.replacing import replacing
+
 PART_SUFFIX = ".trace-part"
 """of the file that a process writes, whose name is the process id"""
 TRACE_FILE = "trace.json"
@@ -42,21 +44,17 @@ def merge(folder: Path) -> Path:
     headers = [next(_lines(part), None) for part in found]
     origin = min((header["began"] for header in headers if header), default=0)
     target = folder / TRACE_FILE
-    beside = folder / f".{TRACE_FILE}.{os.getpid()}.tmp"
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with replacing(target) as beside, beside.open("w", encoding="utf-8") as file:
             separator = '{"displayTimeUnit":"ms","traceEvents":[\n'
             for event in (event for part in found for event in _events(part, origin)):
                 file.write(separator + json.dumps(event, separators=(",", ":")))
                 separator = ",\n"
             file.write("\n]}\n" if separator == ",\n" else separator + "]}\n")
-        beside.replace(target)
     except OSError as error:
         reason = f"the timeline cannot be written ({error.strerror or error}); its parts stay: free some space, then "
         again = f"python -m unilab.tracing.spans {shlex.quote(str(folder))}"
         raise OSError(error.errno, reason + again, str(target)) from error
-    finally:
-        beside.unlink(missing_ok=True)
     for part in found:
         part.unlink()
     return target

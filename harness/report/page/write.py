@@ -100,8 +100,8 @@ def film(folder: Path) -> str:
         problem = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ") or f"exit code {done.returncode}"
     except subprocess.TimeoutExpired:
         problem = f"it took more than {MOST_SECONDS:g} s"
-    for left in folder.glob(f"{VIDEO}*"):  # of an earlier best, or unfinished
-        left.unlink()
+    for left in [file, *folder.glob(f".{VIDEO}.*")]:  # of an earlier best, or unfinished
+        left.unlink(missing_ok=True)
     return f"no video of the best policy: {problem}"
 
 

@@ -3,7 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from unilab.envs.rendering import offscreen
 from unilab.envs.rendering.offscreen import RenderingError
 from unilab.envs.vec_env import VecEnv
 from unilab.errors import check_writable
+from unilab.machine.replacing import replacing
 
 if TYPE_CHECKING:
     from unilab.envs.rendering.pictures import Pictures
@@ -42,7 +43,7 @@ class Video:
             remedy = "pip install -e '.[video]' in this project's checkout"
             raise RenderingError(f"a video needs the package av, which this interpreter has not: {remedy}")
         offscreen.choose()
-        self._unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        self._opened = ExitStack()
         self._pictures: Pictures | None = None
         self._made = 0
 
@@ -60,19 +61,21 @@ class Video:
         self._frame = av.VideoFrame.from_ndarray
         self._dt = simulated(env).dt
         self._every = math.ceil(1 / (MOST_FRAMES * self._dt) - 1e-6)
-        pictures = Pictures(env)
-        try:
-            with self._writing():
-                self._file = av.open(str(self._unfinished), "w", format="mp4")
-        except RenderingError:
-            pictures.close()
-            raise
+        pictures = self._opened.enter_context(closing(Pictures(env)))
+        unfinished = self._opened.enter_context(replacing(self.path))
+        with self._writing():
+            self._file = self._opened.enter_context(closing(av.open(str(unfinished), "w", format="mp4")))
         self._pictures = pictures
         rate = Fraction(1 / (self._every * self._dt)).limit_denominator(1000)
         self._stream: Any = self._file.add_stream("libx264", rate=rate)
         self._stream.height, self._stream.width = pictures.size
         self._stream.pix_fmt = "yuv420p"  # what browsers show
+        self._opened.push(self._finish)
         return pictures
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._encode(None)  # what the encoder still holds
 
     def _encode(self, frame: Any) -> None:
         with self._writing():
@@ -94,17 +97,9 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pictures is None:
-            return
         try:
             with self._writing():
-                with closing(self._file), closing(self._pictures):
-                    if error is None:
-                        self._encode(None)  # what the encoder still holds
-                if error is None:
-                    self._unfinished.replace(self.path)
+                self._opened.__exit__(kind, error, trace)
         except RenderingError:
             if error is None:  # otherwise that one is told, which came first
                 raise
-        finally:
-            self._unfinished.unlink(missing_ok=True)  # there is none before the first frame is encoded
