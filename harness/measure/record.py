@@ -360,8 +360,6 @@ class RecordFile:
         self.path = path
         self.set_aside = set_bad_lines_aside(path)
         self.records = read_records(path)
-        self.own = self.records
-        """those that this driver added: all of them in a study in files, where nobody else adds any"""
 
     def append(self, record: Record) -> None:
         """On disk when this returns.

@@ -96,6 +96,8 @@ class Sweep:
         """whether a grid has to be left unfinished, and what this run has begun to measure"""
         self._over = False
         """the search has ended, and no other trial was worth its time"""
+        self._newest = list(self.study.records.records)
+        """what earlier runs have measured, and this one"""
         for _ in self.study.searches(self._optuna, self.stop, self._deadline):
             carry_out(self._search(), self.engine, self.stop)
             if self._out_of_time:
@@ -431,7 +433,7 @@ class Sweep:
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
         if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
             return False
-        newest = [record for record in self.study.records.own if record.node == last[0].node][-len(last) :]
+        newest = [record for record in self._newest if record.node == last[0].node][-len(last) :]
         if {key_of(record)[:3] for record in newest} != {key_of(record)[:3] for record in last}:
             return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
         # the search leaves the confirmation its time
@@ -454,6 +456,7 @@ class Sweep:
             if self.trace:
                 timelines.end(self.study.folder / record.log)
             self.study.records.append(record)
+        self._newest += records
         for record in records:
             self._explain(record)
         return records

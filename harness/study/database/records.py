@@ -33,11 +33,10 @@ KEY = ("trial", "phase", "repeat", "attempt")
 
 
 class SharedRecords(RecordFile):
-    """``records`` is as of the last ``refresh``, ``own`` what this driver added of it; ``folder`` has the copy."""
+    """``records`` is as of the last ``refresh``; ``folder`` has the copy."""
 
     def __init__(self, engine: Engine, study: str, leases: Leases, folder: Path) -> None:
         super().__init__(folder / "trials.jsonl")
-        self.own: list[Record] = []
         self._engine = engine
         self._study = study
         self._leases = leases
@@ -84,21 +83,18 @@ class SharedRecords(RecordFile):
         """Take in what other drivers added."""
         columns = RECORDS.c
         with self._engine.connect() as connection:
-            query = select(columns.id, columns.driver, columns.record).where(columns.study == self._study)
-            rows, records, own = connection.execute(query.order_by(columns.id)).all(), [], []
-            for row in rows:
+            query = select(columns.id, columns.record).where(columns.study == self._study).order_by(columns.id)
+            records = []
+            for row in connection.execute(query).all():
                 try:
                     record = Record.from_flat(json.loads(row.record))
                 except (ValueError, TypeError, RecursionError) as error:
                     raise RecordError(f"the database's row {row.id} of {self._study} is no record: {error}") from None
                 records.append(record)
-                if row.driver == self._leases.driver.id:
-                    own.append(record)
                 if row.id not in self._with_curve:
                     self._restore_curve(record, connection.scalar(select(columns.curve).where(columns.id == row.id)))
                     self._with_curve.add(row.id)
-        # as before where the database fails meanwhile
-        self.records[:], self.own[:] = records, own
+        self.records[:] = records  # as before where the database fails meanwhile
         text = "".join(_text(record) + "\n" for record in self.records)
         # a driver with the same folder may have written what it knew, which was less
         if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
