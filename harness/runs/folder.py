@@ -7,22 +7,16 @@ that an earlier run left is touched before the first iteration is done.
 import errno
 import os
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from harness.files.yaml_file import InputError, to_yaml
-from harness.measure.record import write_atomic
-from unilab.run.progress import Progress
+from harness.files.yaml_file import InputError
 
 CONFIG_FILE = "config.yaml"
 MODELS = (".pt", ".zip")
 """suffixes of what trainers, ours and others, save"""
 FAILED = "failed_update.pt"
-CURVE_SECONDS = 0.5
-"""between rows of the curve"""
 
 
 def configuration_of(folder: Path) -> Path | None:
@@ -48,7 +42,7 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # nothing is made: another reason may refuse it
         reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
-        raise _unwritable(folder, f"{there}: {reason}")
+        raise unwritable(folder, f"{there}: {reason}")
     models = [] if overwrite else models_of(folder)
     if not models or (resume is not None and folder.resolve() in (resume.resolve(), resume.resolve().parent)):
         return
@@ -58,7 +52,8 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
     raise InputError(str(folder), None, "", problem)
 
 
-def _unwritable(folder: Path, reason: str) -> InputError:
+def unwritable(folder: Path, reason: str) -> InputError:
+    """The error of a folder that refuses."""
     return InputError(str(folder), None, "", f"cannot be written ({reason}); name a folder with --out")
 
 
@@ -83,45 +78,6 @@ def writing(folder: Path) -> Iterator[None]:
         else:
             problem += "Nothing was saved before. Free some space or fix the permissions, and train again"
         raise InputError(str(name), None, "", problem) from error
-
-
-class RunFolder:
-    """What ``train`` keeps of a run; with ``overwrite`` TensorBoard's files of an earlier run go.
-
-    Raises:
-        InputError: the folder cannot be made.
-    """
-
-    def __init__(self, folder: Path, content: dict[str, Any], *, overwrite: bool) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(folder, error.strerror or str(error)) from None
-        self._folder, self._content = folder, content
-        self._stale = [*folder.glob("events.out.tfevents.*")] if overwrite else []
-        self._curve: Any = None
-        self._next_row = 0.0
-        self._unwritten: Progress | None = None
-
-    def progress(self, progress: Progress) -> None:
-        """Keep a row of the curve, and with the first one the configuration."""
-        if self._curve is None:
-            from unilab.run.metric_writer import CURVE_FILE, CsvLogger
-
-            for path in self._stale:
-                path.unlink(missing_ok=True)
-            write_atomic(self._folder / CONFIG_FILE, to_yaml(self._content))
-            self._curve = CsvLogger(self._folder / CURVE_FILE)
-        self._unwritten = progress
-        if time.monotonic() >= self._next_row:
-            self._next_row = time.monotonic() + CURVE_SECONDS
-            self.close()
-
-    def close(self) -> None:
-        """Write the last row."""
-        if self._curve is not None and self._unwritten is not None:
-            self._curve.add(self._unwritten)
-        self._unwritten = None
 
 
 def go_on_command(folder: Path) -> str:

@@ -4,12 +4,14 @@ import dataclasses
 import re
 import shlex
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.files.yaml_file import Document, InputError, Mistakes, to_yaml
+from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
 from harness.predict import checks
 from harness.runs import folder as run_folder
@@ -23,6 +25,8 @@ from unilab.settings import SettingsError, nearest
 KEYS = ("trainer", "env", "settings")
 GROUPS = ("settings",)
 """whose keys contain dots"""
+CURVE_SECONDS = 0.5
+"""between rows of a run's curve"""
 TRAINER = "appo"
 """of an environment, unless another is named"""
 
@@ -98,11 +102,30 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
 
 
 def _checked(document: Document, run_name: str) -> RunConfiguration:
-    mistakes = Mistakes()
-    trainer = _check_keys(document, mistakes)
-    if trainer is None:
-        raise InputError.together(mistakes.found)
-    content = document.content
+    content, mistakes = document.content, Mistakes()
+    found, trainer = mistakes.found, None
+    if "settings" not in content and {"name", "search", "fixed"} & content.keys():
+        problem = f"this is a suite and no configuration: python -m harness run {shlex.quote(document.file)}"
+        raise document.error((next(key for key in content if key not in KEYS),), problem)
+    for key in ("trainer", "env"):
+        if not isinstance(content.get(key), str):
+            found.append(document.error((key,), "expected a name" if key in content else "is missing"))
+    if not isinstance(content.get("settings", {}), dict):
+        found.append(document.error(("settings",), "expected keys and values"))
+    if isinstance(content.get("trainer"), str):
+        try:
+            trainer = trainers.get(content["trainer"])
+        except TrainerError as error:
+            found.append(document.error(("trainer",), str(error)))
+    can_go_on = not found
+    for key in [one for one in content if one not in KEYS]:
+        known = [] if trainer is None else trainer.defaults()
+        is_setting = any(name == key or name.startswith(f"{key}.") for name in known)
+        remedy = f"it is a setting of the trainer: settings.{key}" if is_setting else nearest(key, KEYS)
+        found.append(document.error((key,), f"unknown key; {remedy}"))
+    if trainer is None or not can_go_on:
+        raise InputError.together(found)
+
     settings = dict(checks.dotted(content.get("settings", {}), trainer))
     with mistakes.collected():
         checks.check_environment(document, trainer, content["env"])
@@ -120,33 +143,6 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
     return RunConfiguration(run_name, content["trainer"], trainer, settings, tuple(notes))
 
 
-def _check_keys(document: Document, mistakes: Mistakes) -> Trainer | None:
-    """The trainer; None where a mistake leaves nothing more to check."""
-    content, found = document.content, mistakes.found
-    if "settings" not in content and {"name", "search", "fixed"} & content.keys():
-        problem = f"this is a suite and no configuration: python -m harness run {shlex.quote(document.file)}"
-        raise document.error((next(key for key in content if key not in KEYS),), problem)
-    for key in ("trainer", "env"):
-        if not isinstance(content.get(key), str):
-            found.append(document.error((key,), "expected a name" if key in content else "is missing"))
-    if not isinstance(content.get("settings", {}), dict):
-        found.append(document.error(("settings",), "expected keys and values"))
-    trainer: Trainer | None = None
-    if isinstance(content.get("trainer"), str):
-        try:
-            trainer = trainers.get(content["trainer"])
-        except TrainerError as error:
-            found.append(document.error(("trainer",), str(error)))
-    can_go_on = trainer is not None and not found
-    for key in content:
-        if key not in KEYS:
-            known = [] if trainer is None else trainer.defaults()
-            is_setting = any(name == key or name.startswith(f"{key}.") for name in known)
-            remedy = f"it is a setting of the trainer: settings.{key}" if is_setting else nearest(key, KEYS)
-            found.append(document.error((key,), f"unknown key; {remedy}"))
-    return trainer if can_go_on else None
-
-
 def run(
     job: RunConfiguration,
     out: Path,
@@ -160,7 +156,8 @@ def run(
 ) -> Summary:
     """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
 
-    ``run_folder.check`` says whether ``out`` may be written. ``resume`` is a checkpoint, or a folder with one.
+    ``run_folder.check`` says whether ``out`` may be written. ``resume`` is a checkpoint, or a folder with one. With
+    ``overwrite`` TensorBoard's files of an earlier run go.
 
     Raises:
         UserError: whatever may happen to a training: it does not fit, a process dies, a file is no checkpoint.
@@ -175,10 +172,27 @@ def run(
     if predicted is not None:
         predicted.check(MemoryAvailable.here())
 
-    folder = run_folder.RunFolder(out, job.content(), overwrite=overwrite)
+    from unilab.run.metric_writer import CURVE_FILE, CsvLogger
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise run_folder.unwritable(out, error.strerror or str(error)) from None
+    stale = [*out.glob("events.out.tfevents.*")] if overwrite else []
+    curve, next_row = CsvLogger(out / CURVE_FILE), 0.0
+    unwritten: Progress | None = None
 
     def more(progress: Progress) -> bool:
-        folder.progress(progress)
+        nonlocal next_row, unwritten
+        if not next_row:  # the first iteration is done
+            for path in stale:
+                path.unlink(missing_ok=True)
+            write_atomic(out / run_folder.CONFIG_FILE, to_yaml(job.content()))
+        unwritten = progress
+        if time.monotonic() >= next_row:
+            next_row = time.monotonic() + CURVE_SECONDS
+            curve.add(progress)
+            unwritten = None
         on_progress(progress)
         return True
 
@@ -187,7 +201,8 @@ def run(
         summary = job.trainer.run(
             settings, more, log_dir=out, max_iterations=iterations or UNLIMITED, max_seconds=seconds, resume=resume
         )
-        folder.close()
+        if unwritten is not None:
+            curve.add(unwritten)
     return summary
 
 
