@@ -5,7 +5,6 @@ ends a process, its part is readable up to its last whole line. ``trace.json`` i
 """
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
