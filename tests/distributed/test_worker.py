@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -66,6 +67,17 @@ def test_rollouts_go_on_across_the_ends_of_episodes() -> None:
     assert second.episodes.tolist() == [[3, 3], [4, 4], [3, 3]]
     assert [(one.worker, one.incarnation, one.sequence) for one in (first, second)] == [(3, 1, 0), (3, 1, 1)]
     assert (first.num_steps, first.num_envs, first.env_steps) == (5, 2, 10)
+
+
+def test_the_environments_own_numbers_may_be_numpys_and_more_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = CountingEnv(1)
+    monkeypatch.setattr(env, "metrics", lambda: {"level": np.float32(1.5), "count": np.int64(2)})
+    assert worker(env).rollout().metrics == {"level": 1.5, "count": 2}
+    monkeypatch.setattr(env, "metrics", lambda: {f"{number:0100}": 0.0 for number in range(1000)})
+    kept = worker(env).rollout().metrics
+    assert [int(name) for name in kept] == list(range(len(kept))) and 30 < len(kept) < 41
 
 
 def test_transitions_are_the_steps_in_order_without_those_that_failed() -> None:

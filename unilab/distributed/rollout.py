@@ -14,7 +14,7 @@ from unilab.ipc.rollout_ring_buffer import FieldSpec
 _HEADER = 5
 """numbers that say whose rollout it is: worker, incarnation, sequence, episodes that ended, nanoseconds it took"""
 METRICS_BYTES = 4096
-"""room for the environment's metrics, as JSON and then spaces"""
+"""room for the environment's metrics, as JSON and then spaces; the last ones are left out where it is not enough"""
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class RolloutWorker:
             torch.set_num_threads(1)
             self._loop.run(self.layout.num_steps, stopped)
         out["header"][:] = *self._identity, self._sequence, self._sink.ended, time.monotonic_ns() - began
-        metrics = dict(self._env.metrics())
+        metrics = {name: float(value) for name, value in self._env.metrics().items()}  # numbers of numpy are no JSON
         while len(said := json.dumps(metrics).encode()) > METRICS_BYTES:
             metrics.popitem()
         out["metrics"][:] = np.frombuffer(said.ljust(METRICS_BYTES), np.uint8)

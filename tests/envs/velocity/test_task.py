@@ -45,6 +45,13 @@ def test_it_keeps_the_contract_with_everything_randomized() -> None:
     check_vec_env(partial(go1, command_steps=4, randomize=EVERYTHING, history=2, terrain="rough"))
 
 
+def test_the_state_of_another_robot_is_refused() -> None:
+    with go1() as env, make("Velocity-Spot", 4, num_threads=1, seed=0) as other:
+        env.reset()
+        with pytest.raises(ValueError, match=r"of Velocity of unitree_go1.*is Velocity of boston_dynamics_spot"):
+            other.load_state_dict(env.state_dict())
+
+
 def test_actions_take_effect_after_the_delay_that_was_drawn() -> None:
     with go1(rows=60, stepping=0.0, randomize={"latency": 2}) as env:
         env.reset()

@@ -119,7 +119,15 @@ def lets_anybody_in(host: str, port: int) -> bool:
     Raises:
         ConnectionError: nothing answers, or not as Ray does.
     """
+    remedy = (
+        "`ray start --head` starts one and prints its address; `ray status --address=HOST:PORT` on this machine shows "
+        "whether it can be reached"
+    )
     if os.environ.get("RAY_USE_TLS", "0") != "0":  # either side has a certificate
+        try:
+            socket.create_connection((host, port), _CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray cluster at {host}:{port}: {error}. {remedy}") from error
         return False
     import grpc  # not in every process that imports this file
 
@@ -128,12 +136,9 @@ def lets_anybody_in(host: str, port: int) -> bool:
         try:
             ask(b"", timeout=_CONNECT_SECONDS)
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 return False
-            raise ConnectionError(
-                f"no Ray cluster at {host}:{port}: {error.details()}. `ray start --head` starts one and prints its "
-                "address; `ray status --address=HOST:PORT` on this machine shows whether it can be reached"
-            ) from error
+            raise ConnectionError(f"no Ray cluster at {host}:{port}: {error.details()}. {remedy}") from error
     return True
 
 

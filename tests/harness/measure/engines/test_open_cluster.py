@@ -46,6 +46,19 @@ def test_who_answers_without_a_token_is_open(head: str, request: pytest.FixtureR
     assert lets_anybody_in(host, int(port)) != request.node.callspec.params["head"]
 
 
+def test_what_is_no_cluster_is_not_taken_for_one_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(ConnectionError, match=r"no Ray cluster at 127.0.0.1"):
+        lets_anybody_in("127.0.0.1", port)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    assert not lets_anybody_in("127.0.0.1", port)
+    server.stop(None).wait()
+    with pytest.raises(ConnectionError, match=r"no Ray cluster at 127.0.0.1"):
+        lets_anybody_in("127.0.0.1", port)
+
+
 @pytest.mark.parametrize("head", [False], indirect=True)
 def test_a_study_is_not_measured_on_a_cluster_that_lets_anybody_in(
     head: str, suite_file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -451,6 +451,10 @@ class Velocity(MujocoVecEnv):
         size = state.xp.einsum("nk,nk->n", state.command, state.command)
         return (size > LEAST_COMMAND**2) * 1.0
 
+    @property
+    def _name(self) -> str:
+        return f"Velocity of {self.robot.model}"
+
     def _like(self, state: State, constant: np.ndarray) -> Array:
         """A constant as an array of the state's kind."""
         return state.xp.asarray(constant, dtype=state.qpos.dtype)
