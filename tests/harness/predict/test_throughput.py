@@ -135,9 +135,8 @@ def test_costs_between_measured_sizes_are_interpolated() -> None:
 
 
 def test_the_most_similar_settings_stand_in_for_those_that_were_not_measured() -> None:
-    known = Ceilings(
-        measured=[measured("learn", 1, 1.0, dtype="a", width=1), measured("learn", 1, 5.0, dtype="b", width=2)]
-    )
+    learned = [measured("learn", 1, 1.0, dtype="a", width=1), measured("learn", 1, 5.0, dtype="b", width=2)]
+    known = Ceilings("m", 2, measured=learned)
     cost = known.cost(Part("learner", "learn", 1, {"dtype": "b", "width": 3}))
     assert cost is not None and cost.seconds == pytest.approx(5.0)
 
