@@ -16,7 +16,6 @@ from harness.study.best_trials import judged_by, of_one_kind, ranking, timed_by
 from harness.study.results import RecordedStudy
 from harness.suite.metrics import TIMES
 from harness.suite.text import setting_text, settings_text
-from unilab.envs.registry import is_robot
 from unilab.machine.devices import usable_cores
 
 ROLES = ("best", "baseline", "others")
@@ -215,10 +214,10 @@ class ReportedStudy(RecordedStudy):
         return list({trial.number: trial for trial in [*self.order, *self.trials]}.values())
 
     @property
-    def robots_policy(self) -> Path | None:
-        """The folder of the best trial's best repeat, if a robot was trained and its policy is there to be seen."""
+    def best_policy(self) -> Path | None:
+        """The folder of the best trial's best repeat, if its policy is there to be seen."""
         objective = self.suite.objectives[0]
-        if not (self.order and is_robot(self.suite.tasks[0])):
+        if not self.order:
             return None
         best, sign = self.order[0], 1 if objective.direction == "maximize" else -1
         values = {record.log: sign * best.of(record, objective.metric) for record in best.complete}

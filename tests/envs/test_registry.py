@@ -52,7 +52,8 @@ def test_register(restored: None) -> None:
     ],
 )
 def test_robots_are_told_from_other_environments(name: str, robot: bool) -> None:
-    assert registry.is_robot(name) == robot
+    assert registry.is_robot(name, load=True) == robot
+    assert registry.is_robot(name) == (robot and ":" not in name)
 
 
 def carts(num_envs: int, *, num_threads: int | None, seed: int | None, frame_skip: int) -> VecEnv:

@@ -56,10 +56,13 @@ def names() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def is_robot(name: str) -> bool:
-    """Whether it is a registered robot, whose model may not be on this machine, or ``module:ROBOT`` that is here."""
+def is_robot(name: str, *, load: bool = False) -> bool:
+    """Whether it is a registered robot, whose model may not be on this machine.
+
+    ``load``: or ``module:ROBOT`` that is here. That imports the module, so it is for names that the user has just used.
+    """
     module, _, attribute = name.partition(":")
-    if not attribute:
+    if not (load and attribute):
         return name in _ROBOTS
     try:
         return isinstance(getattr(importlib.import_module(module), attribute, None), Robot)

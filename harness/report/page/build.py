@@ -14,6 +14,7 @@ from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Row, Row
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.suite.metrics import RETURNS
 from harness.suite.text import metric_text, setting_text
+from unilab.envs.registry import is_robot
 from unilab.envs.rendering.video import SECONDS
 
 SHOWN = 6
@@ -40,7 +41,8 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
         resources.memory(study), provenance.unsuccessful(study), provenance.unsteady(study), all_trials(study),
         provenance.machine(study), provenance.reproduce(study),
     ]  # fmt: skip
-    if watched is None and (policy := study.robots_policy):
+    filmed = is_robot(suite.tasks[0]) or (study.folder / VIDEO).is_file()
+    if watched is None and filmed and (policy := study.best_policy):
         sections.insert(0, to_be_seen(study, policy))
     answer = replace(first_screen(study), charts=drawn)
     return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)

@@ -28,6 +28,7 @@ from harness.report.page.model import Page
 from harness.report.studies import VIDEO, ReportedStudy
 from harness.runs.folder import configuration_of
 from harness.study.results import find, find_all
+from unilab.envs.registry import is_robot
 from unilab.machine import user_cache
 
 REPORT = "report.html"
@@ -89,8 +90,9 @@ def film(folder: Path) -> str:
     Returns:
         what came of it, in a line; nothing where there is no robot's policy to be seen.
     """
-    policy, file = ReportedStudy(folder).robots_policy, folder / VIDEO
-    if policy is None:
+    study, file = ReportedStudy(folder), folder / VIDEO
+    policy = study.best_policy
+    if policy is None or not is_robot(study.suite.tasks[0], load=True):
         return ""
     command = [sys.executable, "-m", "harness", "eval", str(policy), "--video", str(file), "--episodes", "1"]
     try:

@@ -234,6 +234,9 @@ def test_on_epoch_is_called_between_the_passes():
     calls = []
     learner.update(random_rollout(), on_minibatch=lambda: calls.append("step"), on_epoch=lambda: calls.append("pass"))
     assert calls == ["step", "step", "pass", "step", "step", "pass", "step", "step"]
+    few, calls = build(num_learning_epochs=2, num_mini_batches=1000), []
+    few.update(random_rollout(), on_epoch=lambda: calls.append("pass"))
+    assert calls == ["pass"], "a minibatch has one row at least"
 
 
 def test_unknown_setting_names_the_nearest():

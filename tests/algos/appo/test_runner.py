@@ -74,7 +74,8 @@ def test_trains_and_counts(mode, env, tmp_path):
         assert last.policy_lag_mean == 0
         assert last.collected_env_steps == last.env_steps
     else:
-        assert 0 <= last.policy_lag <= 4
+        # with one slot, a rollout begins once the one before is read: at most an iteration before it is learned from
+        assert all(0 <= progress.policy_lag <= 1 for progress in seen)
     assert torch.isfinite(weights(tmp_path / "checkpoint.pt")).all()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness import cli
 from tests.envs.contract import check_vec_env
-from tests.envs.robots.here import needs_go1
+from tests.envs.robots.here import VELOCITY, needs_go1, tried
 from unilab.envs import VecEnv, make
 from unilab.envs.tasks.velocity.task import Velocity
 from unilab.envs.tasks.velocity.terrain import CELL
@@ -160,6 +160,19 @@ def test_pushes_come_when_they_are_due() -> None:
             calm.step(stand(calm))
             assert np.array_equal(env.qvel, calm.qvel) == (step < 10)
         assert abs(env.qvel - calm.qvel)[:, :2].max() > 0.1
+
+
+@pytest.mark.parametrize("name", tried(VELOCITY))
+def test_every_robot_steps(name: str) -> None:
+    with make(name, 8, seed=0, num_threads=1) as env:
+        env.reset()
+        random = np.random.default_rng(0)
+        for _ in range(25):
+            actions = random.uniform(-1, 1, (8, env.action_dim)).astype(np.float32)
+            result = env.step(actions)
+            assert result.faults == ()
+        assert np.isfinite(env.obs).all() and abs(env.obs).max() < 100
+        assert env.critic_dim > env.obs_dim
 
 
 def test_commands_are_within_their_ranges_and_one_in_ten_is_to_stand() -> None:

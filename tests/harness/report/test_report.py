@@ -297,6 +297,19 @@ def test_a_robots_best_policy_is_seen_in_the_page(robots_study: Callable[[str], 
     assert build.page(ReportedStudy(folder), watched="now").sections[0].id != "video"
 
 
+def test_a_report_imports_nothing_that_a_study_names(robots_study: Callable[[str], Path], monkeypatch) -> None:
+    folder = robots_study("one")
+    suite = folder / "suite.yaml"
+    suite.write_text(suite.read_text().replace("Velocity-Go1", "somebodys_module:ROBOT"))
+    (folder / "somebodys_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(folder))
+    assert build.page(ReportedStudy(folder)).sections[0].id != "video"
+    (folder / "best.mp4").write_bytes(b"moving pictures")
+    assert build.page(ReportedStudy(folder)).sections[0].video is not None
+    with pytest.raises(SystemExit, match="imported"):  # the end of a run, which has trained in it
+        film(folder)
+
+
 def test_why_a_policy_is_not_seen_is_one_line(robots_study: Callable[[str], Path]) -> None:
     folder = robots_study("fails")
     assert film(folder) == "no video of the best policy: nothing can be drawn here"

@@ -87,7 +87,7 @@ class SamplingPolicy:
         self._clipped = np.empty((env.num_envs, env.action_dim), np.float32)
 
     def begin(self, steps: int, made: int, generator: torch.Generator) -> None:
-        """Draw the noise of all steps; the log probabilities of a Gaussian depend on it alone."""
+        """Draw the noise of all steps; with the deviations it says the log probabilities of a Gaussian."""
         self._step = 0
         if self._actor.log_std is not None:
             self._noise = torch.randn(steps, *self._clipped.shape, generator=generator, device=self._device)

@@ -135,8 +135,9 @@ class APPOLearner:
             says_something = self.iteration > 0 and not target_is_learned
             totals = {name: torch.zeros((), device=self.device) for name in STATISTICS}
             gradient_norm, steps = 0.0, 0
+            pass_steps = min(algorithm.num_mini_batches, len(samples["values"]))
             for rows in self._minibatches(len(samples["values"])):
-                if on_epoch is not None and steps and steps % algorithm.num_mini_batches == 0:
+                if on_epoch is not None and steps and steps % pass_steps == 0:
                     on_epoch()
                 if on_minibatch is not None:
                     on_minibatch()

@@ -55,8 +55,8 @@ class APPORun(TrainingRun):
     def iterate(self, check: Check) -> None:
         """Learn from the next rollout and publish what was learned.
 
-        In ``async`` mode the weights are published after each pass over the rollout. The collector, which takes them
-        before its next step, acts meanwhile with policies that are half an iteration old on average, not a whole one.
+        In ``async`` mode the weights are published after each pass over the rollout. The collector takes them before
+        its next step: the rollout that it makes meanwhile is less than an iteration behind.
         """
         before = self.progress
         waiting_since = time.monotonic()
