@@ -3,7 +3,7 @@
 A machine whose speed changes from second to second, as shared hosts do without showing it anywhere, hits repeats that
 take turns alike, while repeats that run one after the other are hit by chance. A repeat whose turn is over is stopped
 by SIGSTOP with all its processes, and goes on by SIGCONT with nothing lost. So that its clock stands still too, each
-pause is written to a file that it reads, before it goes on. ``harness.measure.process`` passes the turns.
+pause is written to a file that it reads, before it goes on. ``harness.measure.engines.local`` passes the turns.
 
 ``benchmarks/turns.py`` says what turns are worth: at equal time an interval a third as wide.
 """

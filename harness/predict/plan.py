@@ -170,6 +170,12 @@ class Plan:
         """Repeats that run side by side on this machine."""
         return 1 if self.suite.measure.cores is None else len(core_sets(self.suite.measure.cores))
 
+    @property
+    def spreads_repeats(self) -> bool:
+        """Whether repeats of one trial can run side by side: not with a pruner, whom the first one tells whether there
+        are others, nor on nodes of a cluster, where a trial stays on its own."""
+        return self.suite.measure.cores is not None and self.suite.pruner is None
+
     def again(self, candidates: int | None = None) -> Again:
         """The repeats after the first look, when so many trials beside the baseline can be measured; None: all."""
         suite, confirm = self.suite, self.suite.confirm
@@ -192,8 +198,9 @@ class Plan:
 
         What learns is not counted. ``repeat`` is the length of a repeat after the first look.
         """
-        again, confirm = self.again(), self.suite.confirm
-        first_looks = math.ceil(trials / places) * self.suite.measure.repeats
+        again, confirm, repeats = self.again(), self.suite.confirm, self.suite.measure.repeats
+        in_one_place = 1 if self.spreads_repeats else repeats
+        first_looks = math.ceil(trials * (repeats // in_one_place) / places) * in_one_place
         in_a_row = math.ceil(again.look / places)
         if confirm is not None:  # a block has one place
             in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / places)

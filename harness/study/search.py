@@ -3,7 +3,8 @@
 Records are the truth. Optuna's journal is what the sampler learns from; when a crash left it behind the records, it
 is brought up to them. An unfinished trial keeps its number and its finished repeats.
 
-The repeats of a trial, and those of a block of the confirmation, are a *work* (``harness.measure.engines.blocks``).
+Repeats of a trial, and those of a block of the confirmation, are a *work* (``harness.measure.engines.blocks``). At the
+end of the search several works can share the repeats of one trial.
 """
 
 import dataclasses
@@ -147,8 +148,8 @@ class Sweep:
                 break
             begun.append(trial)
             yield self._search_with(trial)
-        if self.plan.suite.measure.cores is None or self.plan.suite.pruner is not None:
-            return  # a trial stays on its node, and with a pruner its first repeat says whether there are others
+        if not self.plan.spreads_repeats:
+            return
         for trial in begun:
             while self._waiting.get(trial.number) and not self._out_of_time:
                 yield self._search_with(trial)

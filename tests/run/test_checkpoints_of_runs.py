@@ -200,11 +200,3 @@ def test_a_checkpoint_of_an_older_layout_says_so(part, tmp_path):
     save_checkpoint(path, content)
     with pytest.raises(CheckpointError, match=f"'{last}'.*older version"):
         learn(2, tmp_path / "new", resume=path)
-
-
-def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path):
-    dead, alive = 2**22 + 1, os.getppid()  # process ids end at 2**22
-    for pid in (dead, alive):
-        (tmp_path / f".checkpoint.pt.{pid}.tmp").write_bytes(b"half")
-    save_checkpoint(tmp_path / "checkpoint.pt", {"a": torch.zeros(1)})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".checkpoint.pt.{alive}.tmp", "checkpoint.pt"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 
 from unilab.errors import UserError
+from unilab.machine.replacing import replacing
 from unilab.run.config import RunConfig
 from unilab.settings import SettingsError
 
@@ -46,32 +46,14 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         OSError: the disk is full or not writable; an older checkpoint at ``path`` is untouched.
     """
     try:
-        with _in_place_of(path) as beside, beside.open("wb") as file:
+        with replacing(path) as beside, beside.open("wb") as file:
             torch.save({"format": FORMAT, **_loadable(content)}, file)
-            file.flush()
-            os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         # PyTorch hides what the disk said behind a failed assertion of its own
         raise OSError(cause.errno, f"the checkpoint cannot be written: {cause.strerror}", str(path)) from error
-
-
-@contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
-    """A file beside ``path``, which takes its place when it has been written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by processes that were killed while they wrote
-        if not psutil.pid_exists(int(left.name.split(".")[-2])):
-            left.unlink(missing_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _loadable(value: Any) -> Any:
@@ -238,7 +220,7 @@ class Checkpoints:
 
 def _copy(path: Path, to: Path) -> None:
     """Give the file a second name, which costs no space where the file system knows hard links."""
-    with _in_place_of(to) as beside:
+    with replacing(to) as beside:
         try:
             os.link(path, beside)
         except OSError:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unilab.machine.replacing import replacing
 from unilab.run.progress import Progress
 from unilab.settings import SettingsError, nearest
 
@@ -119,12 +120,10 @@ class CsvLogger:
                 self._columns = list(reader.fieldnames or ())
                 rows = [row for row in reader if row.get("iteration") and float(row["iteration"]) < before]
         self._columns += [name for name in values if name not in self._columns]
-        beside = self._path.with_name(f".{self._path.name}.tmp")
-        with beside.open("w", encoding="utf-8", newline="") as file:
+        with replacing(self._path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        beside.replace(self._path)
 
     def close(self) -> None:
         pass  # every row is written

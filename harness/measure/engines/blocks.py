@@ -27,7 +27,7 @@ Attempt = Generator[list[Job], list[Outcome], list[Record]]
 
 
 class Engine(Protocol):
-    """Runs the jobs of works, those of one work (the repeats of a trial, or of a block) one after another in one place.
+    """Runs the jobs of works, those of one work (repeats of a trial, or of a block) one after another in one place.
 
     A work has a number::
 

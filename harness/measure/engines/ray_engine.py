@@ -163,6 +163,7 @@ class RayEngine(Engine):
                     elif isinstance(news, Ended):
                         outcome, runs = news.outcome, False
                         _write(news, Path(job.spec.folder))
+                        break  # a node that is lost from now on has lost nothing
                     elif (reason := job.on_progress(news)) is not None:
                         place.prune.remote(reason)
             except ray.exceptions.RayTaskError as error:

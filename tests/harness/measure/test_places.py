@@ -149,3 +149,10 @@ def test_the_confirmation_of_several_places_takes_less_time(make_plan) -> None:
     plan = make_plan("confirm={top: 2, repeats: 6}")  # three blocks of six
     assert plan.again().confirm == 18
     assert [plan.seconds_of(0, places, 1) for places in (1, 2, 3, 9)] == [18, 12, 6, 6]
+
+
+def test_repeats_side_by_side_take_less_time(make_plan) -> None:
+    one_after_the_other = make_plan("measure.repeats=5")
+    side_by_side = make_plan("measure.repeats=5", "measure.cores=1")
+    seconds = [plan.seconds_of(1, 2, 1 + plan.saved_seconds) for plan in (one_after_the_other, side_by_side)]
+    assert seconds == [5, 3]

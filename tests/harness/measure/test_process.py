@@ -78,17 +78,18 @@ class Playing(FakeTrainer):
         return super().run(settings, training, log_dir=log_dir, **options)
 
     def evaluate(self, settings, log_dir, episodes):
-        wait_for_questions(log_dir.parent, "compute", 2)  # the parent knows by now that the window has ended
+        wait_for_questions(log_dir.parent, "compute-apps", 2)  # the parent knows by now that the window has ended
         (log_dir.parent / "idle").touch()
-        wait_for_questions(log_dir.parent, "compute", 3)
+        wait_for_questions(log_dir.parent, "compute-apps", 3)
         return 0.0
 
 
 def wait_for_questions(folder: Path, kind: str, count: int) -> None:
     """Until nvidia-smi was asked so many more."""
     asked, deadline = folder / "asked", time.monotonic() + 60
-    before = asked.read_text().count(kind)
-    while asked.read_text().count(kind) < before + count:
+    question = f"--query-{kind}="
+    before = asked.read_text().count(question)
+    while asked.read_text().count(question) < before + count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -69,7 +69,9 @@ def test_two_run_at_once_on_a_core_each_and_what_runs_ends_with_the_engine(tmp_p
         engine.start(1, [job(tmp_path, "short")])
         work, (outcome,) = engine.wait()
         assert (work, outcome.state, outcome.result["threads"]) == (1, "complete", "env 1")
+        deadline = time.monotonic() + 60
         while not (marker := tmp_path / "long.pid").exists() or not marker.read_text():
+            assert time.monotonic() < deadline, "the long one does not begin"
             time.sleep(0.01)  # on a busy machine the second one may end before the first one begins
         pid = int(marker.read_text().split()[0])
         assert len(os.sched_getaffinity(pid)) == 1
