@@ -202,7 +202,8 @@ def version_of(side: Side, made: Plan | None, config: Path | None, results: Path
         )
     fit = made.fit(made.baseline)
     if not fit.fits:
-        raise CompareError(f"{made.suite.name}: does not fit into this machine: {fit.reason}")
+        why = fit.problem or f"does not fit into this machine: {fit.reason}"
+        raise CompareError(f"{made.suite.name}: {why}")
     here = provenance.commit()
     return Version(made, made.limits(fit), side.commit or here.commit, here.dirty and side.commit is None)
 

@@ -1,10 +1,9 @@
 """What this machine can do at most: the parts of a trainer's round, each measured alone, once for machine and code.
 
 ``<results>/ceilings/<machine>-<trainer>-<code>.json`` keeps them, with the digest that a study's id has; a study has a
-copy.
-What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and the
-others start at once. Costs are measured in a fresh process, as trials are. What was measured while other programs took
-the cores serves its study alone.
+copy. What a later study needs besides is added to the file, so the first study of a kind takes some seconds longer, and
+the others start at once. Costs are measured in a fresh process, as trials are. What was measured while other programs
+took the cores serves its study alone.
 """
 
 import os
@@ -231,6 +230,7 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
             if not ready:
                 raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
             said = receive.recv()
+        log.unlink(missing_ok=True)  # an error names what it says
         return said
     except (CeilingsError, Stopped):  # it would not look at the flag that asks it to stop
         group.kill_collectors("was measuring ceilings that nobody waits for any more")

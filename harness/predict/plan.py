@@ -202,8 +202,9 @@ class Plan:
         in_one_place = 1 if self.spreads_repeats else repeats
         first_looks = math.ceil(trials * (repeats // in_one_place) / places) * in_one_place
         in_a_row = math.ceil(again.look / places)
-        if confirm is not None:  # a block has one place
-            in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / places)
+        if confirm is not None:  # a block has one place; the last one can be shorter
+            of_a_block = math.ceil(again.confirm / confirm.blocks)
+            in_a_row += min(of_a_block * math.ceil(confirm.blocks / places), again.confirm)
         return first_looks * (repeat - self.saved_seconds) + in_a_row * repeat
 
     @property

@@ -28,7 +28,7 @@ from harness.trainers.rounds import Cost, Course, Describes, Part, Workload
 from unilab.machine.devices import usable_cores
 
 ALIKE = 0.01
-"""relative difference of predictions below which there is none"""
+"""relative size of the steps in which predictions are ordered"""
 OVERHEAD = (1.0, 1.5)
 """bounds of the factor by which times grow in a short run of both sides; a run beyond them was disturbed"""
 UNKNOWN = Rates(math.nan, math.nan, math.nan)
@@ -89,7 +89,7 @@ class Prediction:
 
     @property
     def distinct(self) -> list[Candidate]:
-        """Of the candidates that are predicted alike only the first."""
+        """Of the candidates whose predictions are in the same step only the first."""
         return [next(alike) for _, alike in itertools.groupby(self.ranking, lambda one: self._key(one)[:2])]
 
     def workload(self, settings: Mapping[str, Any]) -> Workload:

@@ -73,18 +73,18 @@ def headline(study: ReportedStudy) -> FirstScreen:
 def defaults_today(suite: Suite) -> str:
     """The defaults of one of this project's trainers that differ from a baseline that a suite states value by value.
 
-    Such a baseline stays as it is when defaults improve; empty where none differs.
+    Such a baseline stays as it is when defaults improve. What the suite holds fixed is not compared. Empty where none
+    differs.
     """
     value_by_value = suite.baseline and suite.search.keys() <= suite.baseline.keys()
     if not value_by_value or suite.trainer not in trainers.REGISTRY:
         return ""
-    defaults = trainers.get(suite.trainer).defaults()
+    defaults = trainers.get(suite.trainer).complete({"env": suite.tasks[0]} | suite.fixed)  # with those of a preset
     defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-    before = suite.fixed | suite.baseline
-    differ = [name for name, value in before.items() if name in defaults and defaults[name] != value]
+    differ = [name for name, value in suite.baseline.items() if defaults[name] != value]
     if not differ:
         return ""
-    now, stated = (settings_text({name: values[name] for name in differ}) for values in (defaults, before))
+    now, stated = (settings_text({name: values[name] for name in differ}) for values in (defaults, suite.baseline))
     return f"{now}, where the baseline has {stated}"
 
 
@@ -118,9 +118,11 @@ def final_policies(study: ReportedStudy) -> Section:
                 "by": one.ahead, "repeats": f"{one.reached} of {len(one.trial.counted)}",
                 "env steps": one.trial.value("env_steps"),
             })  # fmt: skip
-            for what in judged:
+            taken = set(rows[-1])
+            for what in judged:  # an environment may call a number as a column is called here
                 last = [record.judged[what] for record in one.trial.complete if what in record.judged]
-                rows[-1][metric_text(what)] = statistics.median(last or [math.nan])
+                column = f"{text} (judged)" if (text := metric_text(what)) in taken else text
+                rows[-1][column] = statistics.median(last or [math.nan])
     text = f"{name[0].upper()}{name[1:]}: median over the repeats, with its 95 % interval. "
     if metric in RETURNS:
         text = f"{name[0].upper()}{name[1:]}: interquartile mean over the repeats, which are seeds, with its 95 % "

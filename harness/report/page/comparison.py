@@ -92,5 +92,5 @@ def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict
     for key in dict.fromkeys(key for content in contents for key in content):
         texts = [str(content.get(key, MISSING)) for content in contents]
         compared = "same" if len(set(texts)) == 1 else "differs"
-        rows.append({"what": key, **dict(zip(names, texts, strict=True)), "compared": compared})
-    return Table.of(f"{id}-table", caption, rows)
+        rows.append([Cell.of(text) for text in (key, *texts, compared)])
+    return Table(f"{id}-table", caption, ("what", *names, "compared"), rows)

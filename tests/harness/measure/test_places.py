@@ -149,6 +149,8 @@ def test_the_confirmation_of_several_places_takes_less_time(make_plan) -> None:
     plan = make_plan("confirm={top: 2, repeats: 6}")  # three blocks of six
     assert plan.again().confirm == 18
     assert [plan.seconds_of(0, places, 1) for places in (1, 2, 3, 9)] == [18, 12, 6, 6]
+    odd = make_plan("confirm={top: 2, repeats: 7}")  # and one of four
+    assert [odd.seconds_of(0, places, 1) for places in (1, 4)] == [22, 6]
 
 
 def test_repeats_side_by_side_take_less_time(make_plan) -> None:

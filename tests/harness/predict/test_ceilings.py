@@ -50,6 +50,7 @@ def test_measured_once_and_then_only_what_is_new(tmp_path, undisturbed) -> None:
     assert measure(tmp_path, 20, 10) == (first, [])
     more, _ = measure(tmp_path, 10, 20, 40)
     assert [one.part.size for one in more.measured] == [10, 20, 40]
+    assert ceilings.path_of(tmp_path, "another:Trainer", CODE) != ceilings.path_of(tmp_path, TRAINER, CODE)
     assert more.machine and more.cores >= 1 and more.disturbed == "" and more.seconds > first.seconds > 0
 
 

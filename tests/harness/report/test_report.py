@@ -181,7 +181,8 @@ def test_defaults_that_have_left_a_baseline_behind_stand_beside_it(tmp_path: Pat
     assert page.answer is not None
     today = f"num_slots={defaults['num_slots']}, where the baseline has num_slots=2"
     assert dict(page.answer.facts)["Defaults today"] == today
-    (folder / "suite.yaml").write_text(suite.replace("num_slots: 2,", f"num_slots: {defaults['num_slots']},"))
+    suite = suite.replace("num_slots: 2,", f"num_slots: {defaults['num_slots']},")
+    (folder / "suite.yaml").write_text(re.sub("fixed: .*", "fixed: {network.actor: [8]}", suite))  # on purpose
     page = build.page(ReportedStudy(folder))
     assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
 

@@ -1,5 +1,6 @@
 """One study of several environments: what is measured in each, in pieces, and how the baseline stands there."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.measure.stop import StopSignal
 from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.report.finding import standing_claim, standings
+from harness.report.page.answer import final_policies
 from harness.report.page.build import page
 from harness.report.page.comparison import labels
 from harness.report.page.write import html, markdown
@@ -116,6 +118,16 @@ def test_the_page_has_curves_and_final_policies_of_each(measured) -> None:
     assert [row[5:7] for row in rows[:2]] == [["the baseline", "\N{EN DASH}"], ["ahead", "600"]]
     for text in (html(shown), markdown(shown)):
         assert "not told apart" not in text and "behind, -1,200" in text
+
+
+def test_the_numbers_of_an_environment_have_columns_of_their_own(measured, tmp_path: Path) -> None:
+    records = shutil.copytree(measured[1], tmp_path / measured[1].name) / "trials.jsonl"
+    judged = {"judged.repeats": 7.0, "judged.success": 1.0}
+    lines = [json.dumps(json.loads(line) | judged) for line in records.read_text().splitlines()]
+    records.write_text("\n".join([*lines, ""]))
+    (table,) = final_policies(ReportedStudy(records.parent)).tables
+    first = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
+    assert (first["repeats"], first["repeats (judged)"], first["success"]) == ("5 of 5", "7", "1")
 
 
 def test_studies_of_one_name_have_views_of_different_names(measured, tmp_path: Path) -> None:
