@@ -59,6 +59,7 @@ APPO_CHANGES = {
     "algorithm.optimizer": "adamw",
     "algorithm.tau": 0.5,
     "algorithm.target_update_freq": 2,
+    "algorithm.off_policy_correction": "vtrace",
     "algorithm.vtrace_clip_rho": 0.9,
     "algorithm.vtrace_clip_c": 0.9,
     "algorithm.behavior_ratio_clip": 1.5,

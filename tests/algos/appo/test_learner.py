@@ -196,6 +196,21 @@ def test_lambda_is_used():
     assert not torch.allclose(short["value_targets"], long["value_targets"])
 
 
+def test_without_correction_returns_do_not_depend_on_who_acted():
+    rollout = random_rollout()
+    other = rollout | {"log_probs": rollout["log_probs"] + 0.3}
+    for correction, alike in (("none", True), ("vtrace", False)):
+        learners = [build(off_policy_correction=correction) for _ in range(2)]
+        first, second = (prepared(*pair)["value_targets"] for pair in zip(learners, (rollout, other), strict=True))
+        assert torch.equal(first, second) is alike
+    acted = learners[0].target_actor  # where the target policy acted itself, V-trace's returns are those of GAE
+    with torch.no_grad():
+        own = rollout | {"log_probs": acted(rollout["obs"].flatten(0, 1)).log_prob(rollout["actions"].flatten(0, 1))}
+    own["log_probs"] = own["log_probs"].view(rollout["rewards"].shape)
+    targets = [prepared(build(off_policy_correction=one), own)["value_targets"] for one in ("none", "vtrace")]
+    torch.testing.assert_close(*targets)
+
+
 def test_bfloat16_is_near_float32_and_keeps_float32_parameters():
     rollout = random_rollout(steps=32, envs=16)
     wide, narrow = build(num_learning_epochs=1), build(num_learning_epochs=1, dtype="bfloat16")

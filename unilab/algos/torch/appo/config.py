@@ -26,7 +26,7 @@ class NetworkConfig(ActorCriticConfig):
 
 @dataclass(frozen=True)
 class AlgorithmConfig:
-    """The update: IMPACT (arXiv:1912.00167) with V-trace (arXiv:1802.01561)."""
+    """The update: IMPACT (arXiv:1912.00167) with returns of GAE (arXiv:1506.02438) or V-trace (arXiv:1802.01561)."""
 
     __pydantic_config__ = STRICT
 
@@ -39,7 +39,7 @@ class AlgorithmConfig:
     gamma: Fraction = 0.995
     """discount an env step"""
     lam: Fraction = 0.95
-    """lambda of the V-trace return"""
+    """lambda of the return"""
     value_loss_coef: float = 1.0
     """weight of the value loss"""
     entropy_coef: float = 0.0
@@ -65,6 +65,9 @@ class AlgorithmConfig:
     """target network: fraction of the way to the learned policy at each target update"""
     target_update_freq: PositiveInt = 1
     """iterations between target updates"""
+    off_policy_correction: Literal["none", "vtrace"] = "none"
+    """of returns, for the lag of the policy that acted. none: GAE, as if the target policy had acted, which learns more
+    where the lag is up to an iteration or two. vtrace: V-trace, whose importance ratios shorten the trace"""
     vtrace_clip_rho: PositiveFloat = 1.0
     """bound of the importance ratio in V-trace's temporal differences"""
     vtrace_clip_c: PositiveFloat = 1.0
@@ -99,7 +102,8 @@ class APPOConfig(RunConfig):
         """Dotted names of settings that change nothing beside the others."""
         ring = ("num_slots", "when_full", *SIDES) if self.mode == "sync" else ()
         fixed = ("desired_kl", "adaptive_kl_factor", "adaptive_lr_factor") if self.algorithm.schedule == "fixed" else ()
-        return (*ring, *self.idle_threads, *(f"algorithm.{name}" for name in fixed))
+        clips = ("vtrace_clip_rho", "vtrace_clip_c") if self.algorithm.off_policy_correction == "none" else ()
+        return (*ring, *self.idle_threads, *(f"algorithm.{name}" for name in (*fixed, *clips)))
 
     @property
     def publications(self) -> int:

@@ -1,7 +1,7 @@
-"""The learner of asynchronous PPO: V-trace targets and the clipped update of IMPACT.
+"""The learner of asynchronous PPO: returns by GAE or V-trace, and the clipped update of IMPACT.
 
 Papers: Luo et al. 2020, IMPACT (arXiv:1912.00167); Espeholt et al. 2018, IMPALA and V-trace (arXiv:1802.01561);
-Schulman et al. 2017, PPO (arXiv:1707.06347).
+Schulman et al. 2015, GAE (arXiv:1506.02438), and 2017, PPO (arXiv:1707.06347).
 """
 
 import copy
@@ -31,14 +31,14 @@ STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
 
 
 class APPOLearner:
-    """IMPACT with V-trace. ``update`` learns from one rollout; ``get_weights`` is what the collector acts with.
+    """IMPACT. ``update`` learns from one rollout; ``get_weights`` is what the collector acts with.
 
     The networks are moved to ``device``. ``num_threads`` threads share each minibatch on a CPU (``SharedGradients``).
     All settings but device, threads and dtype are in ``algorithm``.
 
     The defaults here are those of the public signature. The recommended settings are those of ``APPOConfig``; a runner
-    passes them all. They differ in ``gamma``, ``entropy_coef``, ``use_clipped_value_loss``, ``schedule`` and
-    ``desired_kl``.
+    passes them all. They differ in ``gamma``, ``entropy_coef``, ``use_clipped_value_loss``, ``schedule``,
+    ``desired_kl`` and ``off_policy_correction``.
 
     Raises:
         TypeError: an unknown keyword argument.
@@ -70,6 +70,7 @@ class APPOLearner:
         vtrace_clip_c: float = Defaults.vtrace_clip_c,
         enable_compile: bool = Defaults.enable_compile,
         *,
+        off_policy_correction: str = "vtrace",
         behavior_ratio_clip: float = Defaults.behavior_ratio_clip,
         value_normalization: bool = Defaults.value_normalization,
         num_threads: int = 1,
@@ -227,7 +228,7 @@ class APPOLearner:
 
     @torch.no_grad()
     def _prepare(self, rollout: Mapping[str, Tensor], key: str) -> Batch:
-        """Evaluate the target policy and the critic on the whole rollout, and trace the returns (V-trace).
+        """Evaluate the target policy and the critic on the whole rollout, and trace the returns.
 
         Args:
             key: of what the critic sees.
@@ -253,9 +254,10 @@ class APPOLearner:
         target_outputs, values = map(torch.cat, zip(*self._gradients.map(evaluate), strict=True))
         actions, behavior_log_probs = rollout["actions"].flatten(0, 1), rollout["log_probs"]
         target_log_probs = self.target_actor.distribution(target_outputs).log_prob(actions)
-        value_targets, advantages = vtrace_advantages(
-            behavior_log_probs,
-            target_log_probs.view(steps, envs),
+        as_target = target_log_probs.view(steps, envs)
+        value_targets, advantages = vtrace_advantages(  # GAE where all ratios are 1
+            behavior_log_probs if algorithm.off_policy_correction == "vtrace" else as_target,
+            as_target,
             rollout["rewards"],
             values[:-envs].view(steps, envs),
             values[-envs:],
