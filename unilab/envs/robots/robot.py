@@ -59,7 +59,7 @@ class Robot:
         """The model's file on this machine. Raises as ``model_file``."""
         if self._is_elsewhere:
             return Path(self.model)
-        folder, _, file = self.model.partition("/")
+        folder, _, file = str(self.model).partition("/")
         return model_file(folder, file)
 
 
