@@ -163,7 +163,7 @@ class Measuring:
         live: Callable[[str], None] = lambda text: None,
         execute: Callable[..., Outcome] | None = None,
     ) -> Pairs:
-        """Measure all pairs. The record of each repeat is in ``folder`` as soon as the repeat has ended.
+        """Measure all pairs. ``folder`` has the records of a block, or of a repeat that runs alone, when it has ended.
 
         ``show`` gets a line for each repeat that ended, ``live`` what is going on now. ``execute`` runs one repeat;
         None: in a process of its own.
