@@ -133,11 +133,11 @@ def test_a_side_that_fails_is_an_error_with_its_log(tmp_path: Path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(CONFIGURATION)
     Path("b.yaml").write_text(CONFIGURATION.replace("speed: 100", "speed: 100, behaviour: fail"))
-    code, content, _ = verb(capsys, "a.yaml", "b.yaml", "--measure", "--seconds", "0.1", "--warmup", "0")
+    code, content, _ = verb(capsys, "a.yaml", "b.yaml", "--measure", "--seconds", "0.1", "--warmup", "0", "--no-turns")
     assert code == 2
     assert "NEW was not measured: failed: ValueError: the physics exploded in environment 3" in content["error"]
     (records,) = Path("results/compare").glob("*/repeats.jsonl")
-    assert [(r.trial, r.state) for r in read_records(records)][-1] == (1, "failed")
+    assert [(r.trial, r.state, r.in_turns) for r in read_records(records)][-1] == (1, "failed", False)
 
 
 def test_ctrl_c_leaves_no_files_and_no_process(repository: Path, tmp_path: Path) -> None:
