@@ -31,6 +31,7 @@ from harness.measure.engines.blocks import Attempt, carry_out, measured, mirrore
 from harness.measure.engines.local import LocalEngine
 from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, RecordFile, attempts_that_count, write_atomic
+from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from harness.predict import plan
 from harness.study.results import RecordedStudy
@@ -63,8 +64,7 @@ def measure(base: Side, new: Side, results: Path, console: Console, **options: A
         took = minutes_text(measuring.seconds)
         console.print(f"{measuring.pairs} pairs, about {took}; records in {folder}", soft_wrap=True)
         folder.mkdir(parents=True)
-        plans = [one.plan for one in measuring.versions]
-        specs = [one.spec(one.baseline, one.first_seed(one.baseline), folder, measuring.measure) for one in plans]
+        specs = [measuring.spec(side, 0, folder) for side in (BASE, NEW)]
         manifest = {
             "command": shlex.join([Path(sys.executable).name, "-m", "harness", *sys.argv[1:]]),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,6 +155,16 @@ class Measuring:
         """Estimate of the whole."""
         return 2 * self.pairs * (plan.PROCESS_SECONDS + self.measure.least_seconds)
 
+    def seed(self, pair: int) -> int:
+        """That of both sides of a pair."""
+        base = self.versions[BASE].plan
+        return base.first_seed(base.baseline) + pair
+
+    def spec(self, side: int, pair: int, folder: Path) -> TrialSpec:
+        """What the process of one repeat needs to know; ``folder`` is the repeat's own."""
+        own = self.versions[side].plan
+        return own.spec(own.baseline, self.seed(pair), folder, self.measure)
+
     def run(
         self,
         folder: Path,
@@ -163,7 +173,7 @@ class Measuring:
         live: Callable[[str], None] = lambda text: None,
         execute: Callable[..., Outcome] | None = None,
     ) -> Pairs:
-        """Measure all pairs. The record of each repeat is in ``folder`` as soon as the repeat has ended.
+        """Measure all pairs. ``folder`` has the records of a block, or of a repeat that runs alone, when it has ended.
 
         ``show`` gets a line for each repeat that ended, ``live`` what is going on now. ``execute`` runs one repeat;
         None: in a process of its own.
@@ -193,16 +203,15 @@ class Measuring:
             for side, pair in block:
                 version = self.versions[side]
                 log = f"logs/{NAMES[side]}-{pair}" + (f"-again-{attempt}" if attempt else "")
-                seed = version.plan.first_seed(version.plan.baseline) + pair
-                spec = version.plan.spec(version.plan.baseline, seed, (folder / log).resolve(), self.measure)
+                spec = self.spec(side, pair, (folder / log).resolve())
                 timeout = max(version.limits.timeout_seconds, 2 * self.measure.least_seconds)
                 limits = dataclasses.replace(version.limits, timeout_seconds=timeout)
                 record = Record(
                     study=folder.name, trial=side, repeat=pair, state="failed", phase="confirm", baseline=side == BASE,
-                    params=spec.settings, seed=seed, started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    commit=version.commit, dirty=version.dirty, machine=name, attempt=attempt,
-                    in_turns=len(block) > 1, threads=threads_text(version.plan.trainer, version.settings),
-                    versions=packages, log=log,
+                    params=version.settings, seed=self.seed(pair),
+                    started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=version.commit,
+                    dirty=version.dirty, machine=name, attempt=attempt, in_turns=len(block) > 1,
+                    threads=threads_text(version.plan.trainer, version.settings), versions=packages, log=log,
                 )  # fmt: skip
                 repeats.append((record, Job(spec, limits, partial(watch, record), code=version.code)))
             ended = yield from measured(repeats)

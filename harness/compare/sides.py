@@ -1,5 +1,6 @@
 """What BASE and NEW name, and what is to be measured on either side: its code, its configuration, and for how long."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -9,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from harness.files.yaml_file import InputError
 from harness.measure import provenance
@@ -27,7 +26,7 @@ from unilab.errors import UserError
 
 SUFFIXES = (".yaml", ".yml")
 PREFIX = "harness-compare-"
-"""of temporary folders; the id of the process that made one comes next"""
+"""of temporary folders"""
 GIT_SECONDS = 120
 """for one command"""
 TURNS = "harness/measure/interleaving.py"
@@ -121,11 +120,17 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
     Raises:
         CompareError: git cannot check one of them out.
     """
+    if not commits:
+        yield {}
+        return
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # by comparisons that were killed
-        owner = left.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as temporary:
+        with suppress(OSError), _in_use(left, fcntl.LOCK_NB):  # else another one uses it, maybe in another container
+            if any(left.iterdir()):  # else it was just made, and is about to be used
+                shutil.rmtree(left, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as temporary,
+        _in_use(Path(temporary)),
+    ):
         folders = {commit: Path(temporary) / commit[:12] for commit in commits}
         for commit, folder in folders.items():
             for step in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={folder}/"]):
@@ -134,6 +139,17 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
                     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                     raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
         yield folders
+
+
+@contextmanager
+def _in_use(folder: Path, how: int = 0) -> Iterator[None]:
+    """Hold a folder's lock, which ends with this process at the latest; ``LOCK_NB``: or raise an OSError at once."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(file)
 
 
 def _git(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -89,7 +89,7 @@ class Space:
         """``[settings, some, others]``: how far configurations are from each other in each setting, from 0 to 1.
 
         Numbers are apart by their positions in the range or in the list. All other values are 0 apart where they are
-        the same, else 1. So are two configurations of which one lacks the setting, as it would change nothing there.
+        the same, else 1. Two configurations of which only one has the setting are 1 apart in it.
         """
         found = np.ones((len(self.dimensions), len(some), len(others)))
         for distances, (name, dimension) in zip(found, self.dimensions.items(), strict=True):

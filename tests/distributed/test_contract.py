@@ -134,6 +134,20 @@ def test_running_freely_workers_wait_when_their_queue_is_full(make_free_workers:
         assert [sequence for sequence, _ in made] == list(range(len(made)))
 
 
+def test_in_step_no_more_rollouts_wait_than_the_queue_holds(make_workers: MakeWorkers) -> None:
+    buffer = RecordingBuffer()
+    with build(make_workers, buffer, 1, 6, queue_size=2) as workers:
+        workers.request_rollouts()
+        assert isinstance(workers, SupervisedWorkers)
+        if not isinstance(workers, SequentialWorkers):  # of whose rollouts none ever waits
+            until_waiting(workers, 2)
+            time.sleep(0.2)
+            workers._supervise()
+            assert workers._waiting() == 2
+        assert workers.collect_rollouts()[1] == 0
+    assert [one.sequence for one in buffer.rollouts] == list(range(6))
+
+
 def test_transitions(make_workers: MakeWorkers) -> None:
     replays = [ReplayBuffer(400, 1, 1, "cpu", critic_dim=2, seed=2) for _ in range(2)]
     for replay, make in zip(replays, (make_workers, SequentialWorkers), strict=True):

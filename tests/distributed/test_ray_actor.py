@@ -1,21 +1,50 @@
 """A worker behind calls that are repeated, lost or late, without Ray."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from tests.distributed.workload import SEEDS, STEPS, NoisyPolicy, carts
+from tests.distributed.workload import SEEDS, STEPS, FailingCart, NoisyPolicy
 from unilab.distributed import Rollout
 from unilab.distributed.ray.actor import RolloutActor
+from unilab.envs import StepResult
+from unilab.envs.vec_env import FloatArray
 from unilab.ipc.process.child import Failure
+
+Uses = list[tuple[str, int]]
+
+
+class WatchedCart(FailingCart):
+    """A cart that tells what is done with it, and in which thread."""
+
+    def __init__(self, uses: Uses, **settings: Any) -> None:
+        self._uses = uses
+        uses.append(("make", threading.get_ident()))
+        super().__init__(2, num_threads=1, seed=None, **settings)
+
+    def step(self, actions: FloatArray) -> StepResult:
+        self._uses.append(("step", threading.get_ident()))
+        return super().step(actions)
+
+    def close(self) -> None:
+        self._uses.append(("close", threading.get_ident()))
+        super().close()
 
 
 @pytest.fixture
-def actor(request: pytest.FixtureRequest) -> Iterator[RolloutActor]:
+def uses() -> Uses:
+    """What was done with the actor's environment."""
+    return []
+
+
+@pytest.fixture
+def actor(request: pytest.FixtureRequest, uses: Uses) -> Iterator[RolloutActor]:
     """A parameter changes its environment."""
-    job = {"num_steps": STEPS, "seed": SEEDS[0]}
-    actor = RolloutActor(carts(**getattr(request, "param", {})), NoisyPolicy(), job)
+    job, settings = {"num_steps": STEPS, "seed": SEEDS[0]}, getattr(request, "param", {})
+    actor = RolloutActor(lambda: WatchedCart(uses, **settings), NoisyPolicy(), job)
     yield actor
     actor.close()
 
@@ -32,6 +61,14 @@ def test_calls_that_are_repeated_or_overtake_each_other_make_each_rollout_once(a
     assert actor.take_policy(0, None) == 3 * STEPS * 2
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(lambda number: take(actor, number), (6, 4, 3, 5))) == [(n, 0) for n in (3, 4, 5, 6)]
+
+
+def test_one_thread_makes_the_environment_steps_and_closes_it(actor: RolloutActor, uses: Uses) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        assert len(list(pool.map(lambda number: take(actor, number), range(3)))) == 3
+    actor.close()
+    assert [what for what, _ in uses] == ["make", *["step"] * 3 * STEPS, "close"]
+    assert len({thread for _, thread in uses}) == 1
 
 
 def test_the_newest_weights_act_and_are_waited_for(actor: RolloutActor) -> None:
@@ -63,10 +100,13 @@ def test_told_to_stop_it_makes_no_more_and_waits_for_no_weights(actor: RolloutAc
 
 
 @pytest.mark.parametrize("actor", [{"fail_seed": SEEDS[0], "fail_at": STEPS + 7}], indirect=True)
-def test_a_failure_comes_after_what_was_finished_before(actor: RolloutActor) -> None:
+def test_a_failure_closes_the_environment_and_comes_after_what_was_finished_before(
+    actor: RolloutActor, uses: Uses
+) -> None:
     for _ in range(2):
         failure = actor.rollout(1, 0, 0)
         assert isinstance(failure, Failure)
         assert "raise UnpicklableError(1, 2)" in failure.traceback_text
         assert failure.cause() is None
         assert take(actor, 0) == (0, 0)
+        assert [what for what, _ in uses][-2:] == ["step", "close"]

@@ -76,6 +76,23 @@ def test_a_worker_whose_node_is_lost_goes_on_elsewhere(cluster: RayCluster, tmp_
     cluster.wait()
 
 
+def test_what_a_dead_worker_has_answered_is_stored(cluster: RayCluster) -> None:
+    import ray
+
+    buffer = RecordingBuffer()
+    with build(RayWorkers, buffer, per_iteration=2, in_step=False, max_restarts=1) as workers:
+        assert isinstance(workers, RayWorkers)
+        workers.request_rollouts()
+        (member,) = workers._members
+        ray.wait(member.calls, num_returns=2)
+        ray.kill(member.actor)
+        member.report = member.actor.take_policy.remote(0, None)
+        ray.wait([member.report])
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+    assert stamps(buffer.rollouts) == [(0, 0, 0, 0), (0, 0, 1, 0)]
+
+
 def assert_ended(pids: Sequence[int]) -> None:
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     assert psutil.wait_procs(processes, timeout=SECONDS)[1] == [], "an actor is left"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unilab.envs.vec_env import EnvironmentMistake, FloatArray, SimulationFault, StepResult, VecEnv, describe
+from unilab.settings import SettingsError
 
 Failures = dict[int, tuple[str, str]]
 """row -> (field, what was wrong with it)"""
@@ -165,8 +166,10 @@ class AutoresetVecEnv(VecEnv):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._check_open()
-        if state["kind"] != self._kind:
-            raise ValueError(f"the state is of {state['kind']}, this environment is {self._kind}; make the same one")
+        # older states of robots have the name of the class
+        if state["kind"] not in (self._kind, f"{type(self).__name__}({self._sizes})"):
+            problem = f"the state is of {state['kind']}, this environment is {self._kind}; make the same one"
+            raise SettingsError("env", problem)
         self.steps_made = int(state["env_steps"])
         self.elapsed_steps[:] = np.asarray(state["elapsed_steps"])
         self._obs[:] = np.asarray(state["obs"])
@@ -186,8 +189,12 @@ class AutoresetVecEnv(VecEnv):
 
     @property
     def _kind(self) -> str:
+        return f"{self._name}({self._sizes})"
+
+    @property
+    def _sizes(self) -> str:
         sizes = f"{self.num_envs} environments, observation {self.obs_dim}, critic {self.critic_dim}"
-        return f"{self._name}({sizes}, action {self.action_dim})"
+        return f"{sizes}, action {self.action_dim}"
 
     def _mistake(self, method: str, returned: Any, expected: str, what: str = "") -> EnvironmentMistake:
         return EnvironmentMistake(f"{self._name}: {method}() returned {what}{describe(returned)}; expected {expected}")

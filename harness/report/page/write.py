@@ -91,9 +91,13 @@ def film(folder: Path) -> str:
         what came of it, in a line; nothing where there is no robot's policy to be seen.
     """
     study, file = ReportedStudy(folder), folder / VIDEO
-    policy = study.best_policy
-    if policy is None or not is_robot(study.suite.tasks[0], load=True):
-        return ""
+    policy, task = study.best_policy, study.suite.tasks[0]
+    try:
+        if policy is None or not is_robot(task, load=True):
+            return ""
+    except Exception as error:  # noqa: BLE001 - a module that was edited since may raise anything
+        problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return f"no video of the best policy: {task} cannot be loaded any more: {problem}"
     command = [sys.executable, "-m", "harness", "eval", str(policy), "--video", str(file), "--episodes", "1"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=MOST_SECONDS)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.compare.measured import NAMES, Measuring, blocks
+from harness.compare.measured import BASE, NAMES, NEW, Measuring, blocks
 from harness.compare.sides import Side, version_of
 from harness.measure.process import Outcome
 from harness.measure.record import read_records
 from harness.measure.stop import StopSignal
+from harness.predict import plan
 from harness.suite.schema import Limits, Measure, ReturnAt, parse
 from tests.harness.compare.conftest import REPOSITORY
 from tests.harness.compare.studies import study, verb
@@ -129,15 +130,26 @@ def test_a_disturbed_repeat_is_measured_again_and_both_are_kept(tmp_path: Path) 
     assert kept[2].log == f"logs/{NAMES[first]}-0-again-2" and "disturbed" in lines[0] and "disturbed" not in lines[2]
 
 
+def test_both_sides_of_a_pair_have_one_seed(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(CONFIGURATION)
+    (tmp_path / "once.yaml").write_text("sampler: {seed: 5}\n" + ONCE)
+    made = plan.make(tmp_path / "once.yaml", results=tmp_path)
+    sides = Side("HEAD", commit="1234567"), Side("a", configuration=tmp_path / "a.yaml")
+    base, new = (version_of(side, made, None, tmp_path, Limits()) for side in sides)
+    measuring = Measuring((base, new), Measure(), 6)
+    assert measuring.spec(BASE, 2, tmp_path) == measuring.spec(NEW, 2, tmp_path)
+    assert measuring.spec(NEW, 2, tmp_path).settings["seed"] == measuring.seed(2) == 7
+
+
 def test_a_side_that_fails_is_an_error_with_its_log(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(CONFIGURATION)
     Path("b.yaml").write_text(CONFIGURATION.replace("speed: 100", "speed: 100, behaviour: fail"))
-    code, content, _ = verb(capsys, "a.yaml", "b.yaml", "--measure", "--seconds", "0.1", "--warmup", "0")
+    code, content, _ = verb(capsys, "a.yaml", "b.yaml", "--measure", "--seconds", "0.1", "--warmup", "0", "--no-turns")
     assert code == 2
     assert "NEW was not measured: failed: ValueError: the physics exploded in environment 3" in content["error"]
     (records,) = Path("results/compare").glob("*/repeats.jsonl")
-    assert [(r.trial, r.state) for r in read_records(records)][-1] == (1, "failed")
+    assert [(r.trial, r.state, r.in_turns) for r in read_records(records)][-1] == (1, "failed", False)
 
 
 def test_ctrl_c_leaves_no_files_and_no_process(repository: Path, tmp_path: Path) -> None:

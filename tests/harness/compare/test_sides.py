@@ -1,12 +1,24 @@
 """Whether the repeats of a block can be alive at the same time, without any."""
 
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.compare.sides import TURNS, CompareError, Side, Version, version_of, why_not_together
+from harness.compare import sides
+from harness.compare.sides import (
+    PREFIX,
+    TURNS,
+    CompareError,
+    Side,
+    Version,
+    checkouts,
+    version_of,
+    why_not_together,
+)
 from harness.measure.process import RepeatLimits
 from harness.predict import calibration
 from harness.predict.calibration import AS_PREDICTED, Ratio
@@ -79,3 +91,21 @@ def test_memory_that_past_runs_took_beyond_their_prediction_is_asked_for_as_by_r
     calibration.save({trainer: [Ratio(1.5, "")] * 3}, tmp_path)
     with pytest.raises(CompareError, match="does not fit into this machine"):
         version_of(side, None, None, tmp_path, Limits())
+
+
+def test_files_of_a_commit_that_are_in_use_stay_and_what_a_killed_comparison_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"{PREFIX}1-of-a-killed-one"
+    (left / "files").mkdir(parents=True)
+    with checkouts([]):
+        assert left.exists()
+    monkeypatch.setattr(sides, "_git", lambda *arguments, **_: subprocess.CompletedProcess(arguments, 0))
+    with checkouts(["1" * 40]) as first:
+        assert not left.exists()
+        (folder := first["1" * 40]).mkdir()
+        with checkouts(["1" * 40]):
+            assert folder.exists()
+        assert list(tmp_path.iterdir()) == [folder.parent]
+    assert not list(tmp_path.iterdir())

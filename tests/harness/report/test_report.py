@@ -309,6 +309,9 @@ def test_a_report_imports_nothing_that_a_study_names(robots_study: Callable[[str
     assert build.page(ReportedStudy(folder)).sections[0].video is not None
     with pytest.raises(SystemExit, match="imported"):  # the end of a run, which has trained in it
         film(folder)
+    (folder / "edited_module.py").write_text("ROBOT =")
+    suite.write_text(suite.read_text().replace("somebodys_module", "edited_module"))
+    assert film(folder).startswith("no video of the best policy: edited_module:ROBOT cannot be loaded any more: Syntax")
 
 
 def test_why_a_policy_is_not_seen_is_one_line(robots_study: Callable[[str], Path]) -> None:

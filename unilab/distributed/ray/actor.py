@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
@@ -16,7 +17,8 @@ class RolloutActor:
     """Makes each rollout when it is first asked for, and keeps it until the learner has it.
 
     A learner that does not know whether a call was carried out makes it again. Calls may run at the same time, and
-    overtake each other: rollouts are made in their order, one at a time, and the newest weights act.
+    overtake each other: rollouts are made in their order, and the newest weights act. One thread makes the
+    environment, steps and closes it, as some environments demand.
 
     Args:
         env_factory: makes the environment, at the first call for a rollout.
@@ -33,7 +35,7 @@ class RolloutActor:
         self._made = 0
         self._kept: dict[int, Rollout] = {}
         self._newest: tuple[int, Mapping[str, Tensor] | None] = (0, None)
-        self._making = threading.Lock()
+        self._maker = ThreadPoolExecutor(1)
         self._has_news = threading.Condition()
         self._stopping = threading.Event()
 
@@ -47,8 +49,11 @@ class RolloutActor:
         """
         with self._has_news:
             self._has_news.wait_for(lambda: self._newest[0] >= version or self._stopping.is_set())
-        with self._making:
-            self._kept = {number: rollout for number, rollout in self._kept.items() if number >= arrived}
+        return self._maker.submit(self._make, sequence, arrived).result()
+
+    def _make(self, sequence: int, arrived: int) -> Rollout | Failure | None:
+        self._kept = {number: rollout for number, rollout in self._kept.items() if number >= arrived}
+        try:
             try:
                 while self._made <= sequence and self._failure is None and not self._stopping.is_set():
                     if self._worker is None:
@@ -58,11 +63,18 @@ class RolloutActor:
                         self._worker.take_policy(weights, version)
                     self._kept[self._made] = self._worker.rollout(stopped=self._stopping.is_set)
                     self._made += 1
-            except ActingStopped:
-                return None
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to the learner and is raised there
-                self._failure = Failure.of(error)
-            return self._kept.get(sequence, self._failure)
+            except BaseException:
+                self._close_worker()  # now: the learner kills an actor that has failed
+                raise
+        except ActingStopped:
+            return None
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to the learner and is raised there
+            self._failure = Failure.of(error)
+        return self._kept.get(sequence, self._failure)
+
+    def _close_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
 
     def take_policy(self, version: int, weights: Mapping[str, Tensor] | None) -> int:
         """Act with these weights from the next rollout on, unless newer ones are there.
@@ -81,6 +93,4 @@ class RolloutActor:
         self._stopping.set()
         with self._has_news:
             self._has_news.notify_all()
-        with self._making:
-            if self._worker is not None:
-                self._worker.close()
+        self._maker.submit(self._close_worker).result()

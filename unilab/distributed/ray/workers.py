@@ -61,9 +61,9 @@ class RayWorkers(SupervisedWorkers[_Member]):
     ``unilab`` and what ``env_factory`` and ``worker_policy`` are made of must be importable on all machines; a
     ``runtime_env`` goes to a ``ray.init`` of the caller's own, before this. Weights travel to each machine once a
     broadcast, and act in the rollouts that a freely running worker begins after they have arrived. A finished rollout
-    travels here at once. What has not arrived here when a worker dies is lost with it, and made again where it was
-    ordered. A worker has a call under way for each rollout that it is to make. A call is repeated if it failed and may
-    not have been carried out.
+    travels here when the learner waits for it, at the latest. What has not arrived here when a worker dies is lost with
+    it, and made again where it was ordered. A worker has a call under way for each rollout that it is to make. A call
+    is repeated if it failed and may not have been carried out.
 
     Args:
         ray_address: of the cluster, as for ``connect``. If this process is connected already, that is used, and
@@ -134,22 +134,15 @@ class RayWorkers(SupervisedWorkers[_Member]):
         return member.actor.rollout.remote(sequence, member.expected, self._version)
 
     def _wait(self, unless: SharedFlag | None) -> None:
-        self._ray.wait(self._next_answers(), num_returns=1, timeout=LOOK_SECONDS)
-
-    def _next_answers(self) -> list[Any]:
-        return [call for one in self._members for call in (*one.calls[:1], one.report) if call is not None]
+        # not for calls behind these, whose answers cannot be stored yet
+        calls = [call for one in self._members for call in (*one.calls[:1], one.report) if call is not None]
+        self._ray.wait(calls, num_returns=1, timeout=LOOK_SECONDS)
 
     def _look(self) -> None:
-        answered = set(self._answered(self._next_answers(), 0.0))
+        calls = [call for one in self._members for call in (*one.calls, one.report) if call is not None]
+        answered = set(self._answered(calls, 0.0))
         for member in self._members:
-            if member.report in answered:
-                env_steps = self._answer(member, member.report)
-                if env_steps is None:
-                    member.told = -1
-                else:
-                    member.env_steps = max(env_steps, member.env_steps)
-                member.report = None
-            if member.fault is None and member.calls and member.calls[0] in answered:
+            while member.fault is None and member.calls and member.calls[0] in answered:
                 rollout = self._answer(member, member.calls[0])
                 if isinstance(rollout, Rollout):
                     member.calls.pop(0)
@@ -160,6 +153,13 @@ class RayWorkers(SupervisedWorkers[_Member]):
                     member.fault = Fault.raised(rollout.traceback_text, rollout.cause())
                 elif member.fault is None:
                     member.calls[0] = self._call(member, member.expected)
+            if member.fault is None and member.report in answered:
+                env_steps = self._answer(member, member.report)
+                if env_steps is None:
+                    member.told = -1
+                else:
+                    member.env_steps = max(env_steps, member.env_steps)
+                member.report = None
             member.waiting = len(member.arrived)
             if member.actor is not None:
                 self._ask(member)

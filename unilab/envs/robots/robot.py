@@ -46,11 +46,20 @@ class Robot:
     ls_iterations: int = 5
     """of its line search"""
 
+    @property
+    def name(self) -> str:
+        """The model's name in the menagerie; of a model elsewhere the file's name, the same in each folder."""
+        return Path(self.model).name if self._is_elsewhere else str(self.model)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return isinstance(self.model, Path) or Path(self.model).is_absolute()
+
     def file(self) -> Path:
         """The model's file on this machine. Raises as ``model_file``."""
-        if isinstance(self.model, Path) or Path(self.model).is_absolute():
+        if self._is_elsewhere:
             return Path(self.model)
-        folder, _, file = self.model.partition("/")
+        folder, _, file = str(self.model).partition("/")
         return model_file(folder, file)
 
 

@@ -453,7 +453,7 @@ class Velocity(MujocoVecEnv):
 
     @property
     def _name(self) -> str:
-        return f"Velocity of {self.robot.model}"
+        return f"Velocity of {self.robot.name}"
 
     def _like(self, state: State, constant: np.ndarray) -> Array:
         """A constant as an array of the state's kind."""
