@@ -63,9 +63,9 @@ class SAC(OffPolicyLearner):
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         batch = self.prepared(batch)
-        self.minimize(self._critic_loss, self.critic_optimizer, batch)
+        self.minimize(self.critic_loss, self.critic_optimizer, batch)
         if with_actor:
-            self.minimize(self._actor_loss, self.actor_optimizer, batch)
+            self.minimize(self.actor_loss, self.actor_optimizer, batch)
             self._bound_alpha()
         self.follow(self.target_critics, self.critics)
         self._statistics["alpha"].copy_(self.alpha)

@@ -56,9 +56,9 @@ class TD3(OffPolicyLearner):
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         batch = self.prepared(batch)
-        self.minimize(self._critic_loss, self.critic_optimizer, batch)
+        self.minimize(self.critic_loss, self.critic_optimizer, batch)
         if with_actor:
-            self.minimize(self._actor_loss, self.actor_optimizer, batch)
+            self.minimize(self.actor_loss, self.actor_optimizer, batch)
             self.follow(self.target_critics, self.critics)
             self.follow(self.target_actor, self.actor)
 
