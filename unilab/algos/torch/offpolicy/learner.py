@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class OffPolicyLearner(ABC):
         self._rows_of = divide(config, threads)
         torch.set_num_threads(threads // len(self._rows_of))
         self._gradients = SharedGradients(len(self._rows_of), self.device, config.learner_dtype)
-        self._compiled = functools.cache(functools.partial(torch.compile, dynamic=False))
+        self._compiled: Callable[[Loss], Loss] = functools.cache(lambda loss: torch.compile(loss, dynamic=False))
         self._recorded = self._recording()
 
     def adam(self, *groups: dict[str, Any]) -> torch.optim.Optimizer:
