@@ -121,7 +121,7 @@ def _presets() -> list[str]:
 
 def _metrics() -> str:
     known = {one.name: one.meaning for one in reference.record_fields()}
-    rows = [(f"`{name}`", direction, known[name].replace("``", "`")) for name, direction in METRICS.items()]
+    rows = [(f"`{name}`", direction, known[name]) for name, direction in METRICS.items()]
     return _table(("Metric", "Default direction", "Meaning"), rows)
 
 
@@ -130,7 +130,7 @@ def _entries(what: str, entries: Sequence[Entry]) -> str:
     for one in entries:
         default = reference.default_text(one.default)
         shown = f"`{default}`" if default else ""
-        rows.append((f"`{one.name}`", one.values, shown, one.changes, one.meaning.replace("``", "`")))
+        rows.append((f"`{one.name}`", one.values, shown, one.changes, one.meaning))
     columns = (what, "Values", "Default", "Changes", "Meaning")
     filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     return _table([columns[place] for place in filled], [[row[place] for place in filled] for row in rows])

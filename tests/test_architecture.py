@@ -1,4 +1,4 @@
-"""The page on the architecture is the code: what it names is there, and calls what it is said to call."""
+"""The page on the architecture is the code: what it names is there, and each line of a walk is called by one before."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 WALKS = {
-    title: re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)` (.+)$", text, re.MULTILINE)
+    title: re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)`,? (.+)$", text, re.MULTILINE)
     for title, text in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
 }
 HOPS = [(title, *hop) for title, hops in WALKS.items() for hop in hops]
@@ -30,17 +30,51 @@ def function(file: str, name: str) -> ast.AST:
     return found
 
 
+def called(name: ast.AST) -> str:
+    return name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "")
+
+
 def calls(node: ast.AST) -> set[str]:
-    called = (one.func for one in ast.walk(node) if isinstance(one, ast.Call))
-    names = {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in called}
-    # what is handed on to be called counts too
-    return names | {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
+    """What is called in a function, or handed over in a call to be called: the last parts of the names."""
+    found = [one for one in ast.walk(node) if isinstance(one, ast.Call)]
+    handed = (value for one in found for value in (*one.args, *(keyword.value for keyword in one.keywords)))
+    return {called(one.func) for one in found} | {called(value) for value in handed}
+
+
+def said(text: str) -> set[str]:
+    """What a line says that its function calls."""
+    return set(re.findall(r"`(\w+)`", text.partition("calls ")[2]))
+
+
+def starts(file: str, name: str, module: str) -> bool:
+    """Whether this code has the name of a module whose process it starts."""
+    constants = (one.value for one in ast.walk(function(file, name)) if isinstance(one, ast.Constant))
+    return module in constants
 
 
 @pytest.mark.parametrize(("title", "file", "name", "text"), HOPS, ids=[f"{t}: {f}:{n}" for t, f, n, _ in HOPS])
 def test_a_hop_is_there_and_calls_what_the_page_says(title: str, file: str, name: str, text: str) -> None:
-    wanted = set(re.findall(r"`(\w+)`", text.partition("calls ")[2]))
-    assert wanted <= calls(function(file, name))
+    assert said(text)
+    assert said(text) <= calls(function(file, name))
+    for there in re.findall(r"`([\w/]+\.py):([\w.]+)`", text):
+        assert function(*there)
+
+
+@pytest.mark.parametrize("title", [title for title, hops in WALKS.items() if hops])
+def test_a_hop_is_called_by_an_earlier_one(title: str) -> None:
+    """By itself; or by a short function that the line names, or in a process that it says who starts."""
+    (_, _, first), *others = WALKS[title]
+    known = said(first)
+    for file, name, text in others:
+        own = name.rpartition(".")[2]
+        if between := re.match(r"by way of `([\w/]+\.py):([\w.]+)`", text):
+            assert own in calls(function(*between.groups())), name
+            own = between[2].rpartition(".")[2]
+        if starter := re.match(r"in the process that `([\w/]+\.py):(\w+)` starts", text):
+            assert starts(*starter.groups(), file.removesuffix(".py").replace("/", ".")), name
+            own = starter[2]
+        assert own in known, f"no earlier line of the walk calls {own}"
+        known |= said(text)
 
 
 def test_a_walk_has_at_most_nine_hops() -> None:

@@ -65,7 +65,7 @@ def add_results(verb: argparse.ArgumentParser) -> None:
 def add_set(verb: argparse.ArgumentParser, example: str) -> None:
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help=f"set a value over the file, such as {example}; may be repeated",
+        help=f"replace a value of the file, such as {example}; may be repeated",
     )  # fmt: skip
 
 

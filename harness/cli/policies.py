@@ -24,7 +24,7 @@ def add(verbs: Any) -> None:
         "--seed", type=not_negative_int, default=0, metavar="S", help="seed of the environments; default: 0"
     )
     verb.add_argument(
-        "--num-envs", type=positive_int, metavar="N", help="environments; default: as many as episodes, 64 at most"
+        "--num-envs", type=positive_int, metavar="N", help="environments; default: as many as episodes, at most 64"
     )
     looking = verb.add_mutually_exclusive_group()
     text = "also write a video of the first 10 seconds in the first four environments, drawn without a window"

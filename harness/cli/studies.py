@@ -25,12 +25,13 @@ def add(verbs: Any) -> None:
     text = f"{NAMED}; or the folder of a run of train; default: the newest study"
     verb.add_argument("study", nargs="*", metavar="STUDY", help=text)
     add_results(verb)
-    verb.add_argument("--compare", action="store_true", help="put studies side by side; of a suite all its studies")
-    text = "page to write; default: report.html in the study, for several comparison.html in --results"
+    text = "put studies side by side; a suite stands for all its studies"
+    verb.add_argument("--compare", action="store_true", help=text)
+    text = "page to write; default: report.html in the study, or comparison.html in --results for several studies"
     verb.add_argument("--out", type=Path, metavar="FILE", help=text)
 
     verb = add_verb(verbs, "list", list_all, "list studies, suites and environments")
-    text = "list the studies of this suite, or of this name, alone"
+    text = "list only the studies of this suite, or of this name"
     verb.add_argument("study", nargs="?", metavar="STUDY", help=text)
     add_results(verb)
 

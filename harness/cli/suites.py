@@ -10,23 +10,38 @@ from harness.cli.options import add_limits, add_suite, add_verb, overrides
 from harness.cli.output import print_json, tell
 from unilab.errors import UserError
 
+WIDTH = 80
+"""columns of prose at most: longer lines are harder to read"""
 SUITE = """\
-# Which configuration trains fastest on this machine? Check this file with: python -m harness validate {file}
-# An editor with a YAML language server checks it too. Write a schema for it: python -m harness schema > schema.json
-# and put this line first: # yaml-language-server: $schema=schema.json
+# Which configuration trains fastest on this machine?
+# Check this file with:
+#   python -m harness validate {file}
+# An editor with a YAML language server checks it too. Write a schema for it:
+#   python -m harness schema > schema.json
+# and make this the first line of this file:
+#   # yaml-language-server: $schema=schema.json
+
 name: {name}
-trainer: appo                     # or sac, td3, package.module:Class; its settings: python -m harness settings appo
-env: HalfCheetah                  # python -m harness list has the others
-fixed:                            # settings that all trials have
-  algorithm.gamma: 0.99
-search:                           # settings that vary: a list of values, or a range
+trainer: appo       # or sac, td3, package.module:Class
+env: HalfCheetah    # python -m harness list shows the others
+
+# Settings that all trials have. What is not set has the trainer's default.
+# python -m harness settings appo shows all settings with their defaults.
+fixed:
+  steps_per_env: 16
+
+# Settings that vary: a list of values, or a range.
+search:
   num_envs: {{low: 256, high: 1024, log: true}}
   num_slots: [2, 4]
-baseline: {{num_envs: 256, num_slots: 2}}   # measured first; all others are compared with it
-objectives: [env_steps_per_second]        # what is to be made better
-measure: {{warmup_seconds: 3, seconds: 8}}  # of each trial
-confirm: {{top: 1, repeats: 6}}             # measure the best again, side by side with the baseline
-limits: {{trials: 8, minutes: 10}}          # of the whole study
+
+# The configuration that is measured first; all others are compared with it.
+baseline: {{num_envs: 256, num_slots: 2}}
+
+objectives: [env_steps_per_second]          # what is to be improved
+measure: {{warmup_seconds: 3, seconds: 8}}    # of each trial
+confirm: {{top: 1, repeats: 6}}    # the best and the baseline, measured again
+limits: {{trials: 8, minutes: 10}}    # minutes: of each run of this study
 """
 
 
@@ -68,16 +83,22 @@ def schema(arguments: argparse.Namespace) -> int:
 def settings(arguments: argparse.Namespace) -> int:
     """List every setting of a trainer with its meaning and default."""
     from harness.report import reference
+    from harness.report.live import console
 
     found = reference.settings(arguments.trainer)
-    lines = []
+    width = min(WIDTH, console().width)
+    groups: dict[str, list[str]] = {}
     for one in found:
         default = reference.default_text(one.default) or "empty"
         changes = f"; changes {one.changes}" if one.changes else ""
-        lines.append(f"{one.name}: {one.values.replace('`', '')}; default {default}{changes}")
+        lines = groups.setdefault(one.name.rpartition(".")[0], [])
+        head = f"{one.name}: {one.values}; default {default}{changes}".replace("`", "")
+        lines.append(textwrap.fill(head, width, subsequent_indent="        ", break_on_hyphens=False))
         if one.meaning:
-            lines.append(textwrap.fill(one.meaning, 100, initial_indent="    ", subsequent_indent="    "))
-    return tell(arguments, [dataclasses.asdict(one) for one in found], *lines)
+            text = one.meaning.replace("`", "")
+            lines.append(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
+    paragraphs = ("\n".join([f"# {group or 'the run'}", *lines]) for group, lines in groups.items())
+    return tell(arguments, [dataclasses.asdict(one) for one in found], "\n\n".join(paragraphs))
 
 
 def validate(arguments: argparse.Namespace) -> int:

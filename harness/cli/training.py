@@ -26,14 +26,14 @@ def add(verbs: Any) -> None:
         help="an environment, as 'env' in a suite; a file with trainer, env and settings; a study, whose best.yaml is "
         "meant; or the folder of a run",
     )  # fmt: skip
-    text = "of an environment: appo (the default), sac, td3, or package.module:Class"
+    text = "trainer for an environment: appo (the default), sac, td3, or package.module:Class"
     verb.add_argument("--trainer", metavar="TRAINER", help=text)
     add_results(verb)
     verb.add_argument(
         "--iterations", type=positive_int, metavar="N", help="iterations in total, also those before a resume"
     )
     verb.add_argument("--minutes", type=positive, metavar="M", help="minutes of training, also those before a resume")
-    text = "train with N seeds, one after the other, and show the interval of their returns; limits are for each"
+    text = "train with N seeds, one after the other, each within the limits, and show the interval of their returns"
     verb.add_argument("--seeds", type=positive_int, metavar="N", help=text)
     text = "folder of checkpoints and metrics; default: runs/NAME, named after the configuration"
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)

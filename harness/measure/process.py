@@ -1,4 +1,4 @@
-"""Repeats in fresh process groups, watched from outside: progress, deadlines, memory, turns and a sure end.
+"""Repeats in fresh process groups, watched from outside: progress, deadlines, memory and a sure end.
 
 Beside each repeat runs a guard, a shell that waits on a pipe of ours: when we die, however we die, the pipe closes and
 the guard ends the whole group, even if the repeat holds the GIL, ignores signals or stands still. The pipe also names

@@ -43,11 +43,12 @@ class Record:
     """One repeat of one trial. Rates and fractions are over the steady window; NaN is what was not measured."""
 
     study: str
-    """of the study that the repeat belongs to"""
+    """id of the study that the repeat belongs to"""
     trial: int
     """number of the configuration, from 0"""
     repeat: int
-    """number of the repeat of its trial; from 1000 on those of the second look, from 2000 on seeds that learn"""
+    """number of the repeat of its trial. From 1000 on it is one of the second look, from 2000 on a seed that is trained
+    to see whether the trial learns as well"""
     state: State
     """how the repeat ended"""
     phase: Phase = "search"
@@ -55,27 +56,27 @@ class Record:
     baseline: bool = False
     """its configuration is the baseline"""
     pinned: str = ""
-    """the name that the suite gives this configuration, where it pins it"""
+    """name that the suite gives this configuration; empty if the suite does not pin it"""
     error: str | None = None
-    """why it did not end as complete"""
+    """why the repeat did not complete"""
     params: dict[str, Any] = field(default_factory=dict)
-    """what the search or the baseline set, by dotted names"""
+    """settings that the search or the baseline chose, by dotted names"""
     seed: int = 0
-    """that the trainer was given"""
+    """seed that the trainer was given"""
     env_steps_per_second: float = math.nan
-    """trained on, each counted once"""
+    """env steps a second that were trained on, each counted once"""
     updates_per_second: float = math.nan
-    """optimizer steps"""
+    """optimizer steps a second"""
     samples_per_second: float = math.nan
-    """transitions that went through updates, counted once for each update"""
+    """transitions that went through updates a second, counted once for each update"""
     episode_return: float = math.nan
-    """mean of the last 100 finished episodes, at the end"""
+    """mean return of the last 100 finished episodes, at the end"""
     episodes: int = 0
-    """finished in training"""
+    """episodes that finished in training"""
     policy_lag_mean: float = math.nan
     """iterations of the learner between the weights that acted and those that learned"""
     dropped_rollouts: int = 0
-    """given up by a full ring"""
+    """rollouts that a full ring gave up"""
     collector_busy_fraction: float = math.nan
     """share of its time in which the collector worked"""
     learner_busy_fraction: float = math.nan
@@ -85,7 +86,7 @@ class Record:
     collector_wait_fraction: float = math.nan
     """share of its time in which the collector waited for the learner"""
     device_busy_fraction: float = math.nan
-    """part of the steady window in which the machine's GPU ran a kernel, as its driver says; NaN: not known"""
+    """part of the steady window in which the GPU of the machine ran a kernel, by its driver; NaN: not known"""
     budget_host_bytes: int = 0
     """predicted memory of this machine, shared memory included"""
     budget_shm_bytes: int = 0
@@ -99,23 +100,23 @@ class Record:
     peak_device_bytes: int = 0
     """largest measured memory of a device"""
     memory_accounting: str = "pss"
-    """how the peak was counted: pss, or rss (too high); uss (too low) in records of an earlier version"""
+    """how the peak was counted: pss, or rss (too high), or in records of an earlier version uss (too low)"""
     env_steps: int = 0
-    """of the whole repeat"""
+    """env steps of the whole repeat"""
     wall_seconds: float = 0.0
-    """life of the process, its start included"""
+    """lifetime of the process, its start included"""
     steady_seconds: float = 0.0
     """length of the steady window"""
     started_at: str = ""
-    """UTC, ISO 8601"""
+    """when the repeat began, in UTC, by ISO 8601"""
     commit: str = ""
-    """of the code that was measured"""
+    """commit of the code that was measured"""
     machine: str = ""
     """name of the machine, with digits that stand for its hardware"""
     node: str = ""
-    """node of a cluster that measured it; empty where the study's own machine did"""
+    """node of a cluster that measured the repeat; empty if the study's own machine did"""
     shared: bool = False
-    """other trials of the study may have run on the node meanwhile"""
+    """other trials of the study may have run on the node at the same time"""
     log: str = ""
     """folder of the repeat's output, relative to the study"""
     in_turns: bool = False
@@ -129,20 +130,22 @@ class Record:
     disturbed: str = ""
     """what disturbed the measurement; empty when nothing did"""
     disturbance: float = math.nan
-    """what was taken from it over what may be taken: above 1 it is disturbed. Repeats that took turns have the largest
-    value of their block. NaN: not seen"""
+    """processor time that was taken from the repeat, divided by the limit that counts as a disturbance. A repeat above
+    1 is disturbed. Repeats that took turns have the largest value of their block. NaN: not measured"""
     attempt: int = 0
-    """a disturbed repeat stays and is tried again under the next number; the least disturbed attempt counts"""
+    """number of the attempt. A disturbed attempt stays, and the repeat is tried again under the next number. The least
+    disturbed attempt counts"""
     anew: bool = False
-    """attempts before it do not count: their block was cut short, or the node that measured them was lost"""
+    """earlier attempts do not count, because their block was cut short or the node that measured them was lost"""
     other_cpu_fraction: float = math.nan
     """part of the usable cores that processes outside of the trial took during the steady window"""
     load_average: float = math.nan
-    """of one minute, when the repeat began"""
+    """load average of one minute, when the repeat began"""
     throttled_seconds: float = math.nan
     """time that the container's quota held the trial back during the steady window, of all cores together"""
     queue_wait_fraction: float = math.nan
-    """part of the time in which the trial's threads could have run that they waited for a core, in the steady window"""
+    """part of the time in which the trial's threads were ready to run that they waited for a core, in the steady
+    window"""
     evaluated_return: float = math.nan
     """mean return of whole episodes that the trained policy played without noise after the training"""
     return_at_budget: float = math.nan
@@ -156,27 +159,27 @@ class Record:
     predicted_env_steps_per_second: float = math.nan
     """predicted before anything was run, from what the parts of a round cost"""
     async_efficiency: float = math.nan
-    """throughput over what the ceilings of this machine allow for these settings"""
+    """throughput, divided by what the ceilings of this machine allow for these settings"""
     expected_gain: float = math.nan
-    """relative gain over the best so far that was expected of the trial when the search chose it"""
+    """gain over the best trial so far that the search expected when it chose this one, as a part of the best"""
     verdict: str = ""
-    """what limited the throughput and what would move it, in words"""
+    """what limited the throughput, and which settings would raise it, in words"""
     budget_items: dict[str, int] = field(default_factory=dict)
     """the predicted memory item by item, bytes"""
     calibrated_host_bytes: int = 0
     """``budget_host_bytes`` times this machine's calibration factor"""
     confirm_repeats: int = 0
-    """``confirm.repeats`` when it was measured, of learning ``confirm.learning.seeds``; 0 in the search. Each further
-    number in a confirmation stands for one more look at its result. The level of the test is divided by the number of
-    looks"""
+    """value of ``confirm.repeats`` when the repeat was measured; for a seed that is trained, of
+    ``confirm.learning.seeds``; 0 in the search. Each different value in a confirmation counts as one more look at the
+    result, and the level of the test is divided by the number of looks"""
     suite_hash: str = ""
-    """of the suite that was run"""
+    """hash of the suite that was run"""
     dirty: bool = False
-    """the repository had changes that its commit does not have"""
+    """the code had changes that were not committed"""
     versions: str = ""
-    """packages that matter, as "torch 2.13.0, mujoco 4.0.0" """
+    """versions of the packages that matter, as "torch 2.13.0, mujoco 4.0.0" """
     threads: str = ""
-    """as "env 2, inference 1, learner 2" """
+    """threads of the trial, as "env 2, inference 1, learner 2" """
 
     def flat(self) -> dict[str, Any]:
         """One level, dictionaries as ``params.<dotted name>``; numbers that JSON does not have become None."""

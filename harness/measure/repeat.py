@@ -60,7 +60,7 @@ class TrialSpec:
 
     @classmethod
     def of(cls, measure: "Measure", trainer: str, settings: dict[str, Any], folder: Path) -> "TrialSpec":
-        """One repeat, measured as ``measure`` says; ``execute`` sets the file descriptor."""
+        """One repeat, measured as ``measure`` says; ``process.Repeat`` sets the file descriptor."""
         return cls(
             trainer, settings, measure.warmup_seconds, measure.steady_seconds, str(folder), report_fd=-1,
             return_at=None if measure.return_at is None else measure.return_at.to_dict(),

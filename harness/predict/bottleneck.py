@@ -20,12 +20,13 @@ NOTABLE = 0.1
 TRANSFER = 0.3
 """part of the learner's time above which copies and weights are the limit"""
 CROWDED = 0.4
-"""part of the time that threads could run in which they wait for a core, from which they are in each other's way: that
-of five threads on three cores"""
+"""threads are in each other's way if, of the time in which they are ready to run, they wait for a core at least this
+part; five threads on three cores do"""
 IDLE_DEVICE = 0.5
-"""part of the time in which a busy learner's device runs a kernel, below which launching them is the limit"""
+"""launching kernels is the limit if the device of a busy learner runs one for less than this part of the time"""
 CLEARLY = 1.05
-"""times as fast has a trial to be before its settings are proposed for another: less is noise"""
+"""a trial's settings are proposed to another trial if it was at least this many times as fast; a smaller difference is
+noise"""
 SUGGESTIONS = 3
 """settings that a verdict names at most"""
 

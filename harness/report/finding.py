@@ -215,10 +215,10 @@ def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Tr
     if here is not None:
         said.append(_here(suite, here))
     if not said:
-        text = f"Speed alone was measured: that it learns as well with {name} is not shown."
+        text = f"Only speed was measured. Nothing shows whether it learns as well with {name}."
         return {"learns": "not measured", "learning": text}
     learns: AsWell = "as well" if (here and here.verdict == "as well") or covered else "cannot tell"
-    head = f"That it learns as well with {name} is not shown"
+    head = f"It is not shown whether it learns as well with {name}"
     if learns == "as well":
         head = f"It learns as well with {name}"
     return {"learns": learns, "learning": f"{head}: {'; '.join(said)}.", "learned": here}

@@ -46,15 +46,17 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
         confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
     beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
-    console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
-    console.print(f"about {minutes_text(plan.seconds)}; results in {folder}", soft_wrap=True)
-    console.print(Text(f"baseline: {settings_text(plan.baseline)}"))
-    for name, params in plan.pinned.items():
-        console.print(Text(f"pinned:   {name}: {settings_text(params)}"))
-    for name, dimension in plan.space.dimensions.items():
-        console.print(Text(f"search:   {name}: {dimension_text(dimension)}"))
-    for dropped in plan.dropped:
-        console.print(Text(f"left out: {dropped}", style="yellow"))
+    lines = [("trials:", f"{trials}{looks}{confirmation}{beside}"), ("time:", f"about {minutes_text(plan.seconds)}")]
+    lines += [("baseline:", settings_text(plan.baseline))]
+    lines += [("pinned:", f"{name}: {settings_text(params)}") for name, params in plan.pinned.items()]
+    lines += [("search:", f"{name}: {dimension_text(one)}") for name, one in plan.space.dimensions.items()]
+    lines += [("left out:", dropped) for dropped in plan.dropped]
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for label, text in lines:
+        grid.add_row(label, Text(text), style="yellow" if label == "left out:" else "")
+    console.print(grid)
+    console.print(f"results:  {folder}", soft_wrap=True)  # a path is copied, so it stays in one line
+    console.print()
     fits = plan.memory()
     rows = [
         (name, *map(bytes_text, (v.host_bytes, v.expected_host_bytes, v.shm_bytes, v.device_bytes)), _yes(v.fits))

@@ -39,13 +39,22 @@ class Entry:
 
 
 class _WithMeanings(GenerateJsonSchema):
-    """JSON schemas of dataclasses in which the text below a field is its description."""
+    """JSON schemas of dataclasses in which the text below a field is its description, as Markdown has it."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # it would be the name once more, in capitals
 
     def dataclass_schema(self, schema: Any) -> Schema:
         made = super().dataclass_schema(schema)
+        if "description" in made:
+            made["description"] = _markdown(made["description"])
         for name, meaning in meanings(schema["cls"]).items():
-            made["properties"][name]["description"] = meaning
+            made["properties"][name]["description"] = _markdown(meaning)
         return made
+
+
+def _markdown(docstring: str) -> str:
+    return docstring.replace("``", "`")
 
 
 def schema_of(cls: type) -> Schema:
@@ -98,8 +107,8 @@ def record_fields() -> list[Entry]:
     """Every field of a line of ``trials.jsonl``."""
     meaning, types = meanings(Record), typing.get_type_hints(Record)
     return [
-        Entry(f.name, _values(TypeAdapter(types[f.name]).json_schema()), dataclasses.MISSING, meaning[f.name])
-        for f in dataclasses.fields(Record)
+        Entry(name, _values(TypeAdapter(types[name]).json_schema()), dataclasses.MISSING, _markdown(meaning[name]))
+        for name in (field.name for field in dataclasses.fields(Record))
     ]
 
 

@@ -140,7 +140,8 @@ def find_all(name: str | None, results: Path) -> list[Path]:
     if named:
         return _last_run_at_the_end(named)
     if not there:
-        raise InputError(name or str(results), None, "", f"there are no studies in {results}")
+        problem = "there are no studies" if name is None else f"there are no studies in {results}"
+        raise InputError(name or str(results), None, "", f"{problem} yet; python -m harness run SUITE makes one")
     known = ", ".join(sorted(str(study.relative_to(results)) for study in there))
     problem = "is no study (a folder with suite.yaml, a suite, a study id or a name that run --name gave)"
     raise InputError(str(name), None, "", f"{problem}; studies in {results}: {known}")

@@ -436,7 +436,8 @@ class Sweep:
             return False
         newest = [record for record in self._newest if record.node == last[0].node][-len(last) :]
         if {key_of(record)[:3] for record in newest} != {key_of(record)[:3] for record in last}:
-            return False  # of an earlier run: alone, outside of its block, it would be measured beside nothing
+            # An earlier run measured this block. One repeat, again and outside of its block, has nothing beside it.
+            return False
         # the search leaves the confirmation its time
         needed = self._needed() if last[0].phase == "search" else len(last) * self.plan.repeat_seconds
         return self._left() > needed

@@ -77,7 +77,8 @@ def recipe(env: str, trainer: str, goal: str, minutes: float | None, host_bytes:
         try:
             target = float(value)
         except ValueError:
-            raise GoalError(f"--goal {goal}: expected the return to reach, as in time-to-return=3000") from None
+            problem = "expected the return that is to be reached, as in time-to-return=3000"
+            raise GoalError(f"--goal {goal}: {problem}") from None
         seconds = max(10, int(60 * minutes / (TRIALS + 2 * REPEATS) - START_SECONDS))
         made |= {"search": dict(LEARNING[trainer]), "objectives": ["seconds_to_return"]}
         made["measure"] = {"warmup_seconds": 3, "return_at": {"seconds": seconds}, "target_return": target}

@@ -55,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Range(Group):
-    """Numbers between two ends, both included; whole numbers if both ends are."""
+    """Numbers between two ends, both included. They are whole numbers if both ends are."""
 
     low: Number
     """smallest value"""
@@ -144,12 +144,12 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Objective(Group):
-    """A metric to be pushed in a direction; the direction that makes sense for the metric is the default."""
+    """A metric to improve, and the direction that is better."""
 
     metric: Metric
     """one of the metrics below"""
     direction: Literal["maximize", "minimize"] = "maximize"
-    """which way is better; without it the direction of the metric"""
+    """which way is better; by default the direction of the metric"""
 
     @classmethod
     def read(cls, given: Any) -> Any:
@@ -185,7 +185,7 @@ class Constraints(Group):
     host_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """part of this machine's memory that a trial may use"""
     metrics: dict[Metric, Bounds] = field(default_factory=dict)
-    """bounds of metrics, each under its name beside ``host_memory_fraction``"""
+    """bounds of a metric, under its name beside ``host_memory_fraction``"""
 
     @classmethod
     def read(cls, given: Any) -> Any:
@@ -229,26 +229,28 @@ class Measure(Group):
     """How a trial is measured."""
 
     warmup_seconds: NotNegative = 5.0
-    """left out of the steady window; so are the first three iterations, and those that fill each buffer once"""
+    """seconds that are left out of the steady window; the first three iterations, and those that fill each buffer for
+    the first time, are left out as well"""
     seconds: Positive | None = None
-    """length of the steady window; by default 20, or as long as ``return_at`` says"""
+    """length of the steady window; by default 20 s, or as long as ``return_at`` says"""
     repeats: Count = 1
-    """fresh processes a trial"""
+    """times that a trial is measured, each in a fresh process"""
     return_at: ReturnAt | None = None
-    """a trial ends when this budget is used up, and the return it has then is ``return_at_budget``"""
+    """a trial ends when this budget is used up; ``return_at_budget`` is its return then"""
     target_return: Annotated[float, Field(strict=True)] | None = None
-    """``seconds_to_return`` is the wall time until the mean return reaches it; the trial still runs to its end"""
+    """``seconds_to_return`` is the wall time until the mean return reaches this value; the trial still runs to its
+    end"""
     disturbed_retries: Annotated[int, Field(ge=0)] = 2
-    """times that a repeat is measured again because something else used its cores; the least disturbed counts"""
+    """times that a repeat is measured again if something else used its cores; the least disturbed attempt counts"""
     turns: bool = True
     """whether repeats that are measured together take turns of a fraction of a second, where speed is confirmed or
     compared"""
     cores: Count | None = None
-    """cores that a repeat has to itself: as many repeats run side by side as this machine has such sets of cores. null:
-    one repeat at a time, on all cores"""
+    """cores that each repeat has to itself. As many repeats run at the same time as the machine has such sets of cores.
+    null: one repeat at a time, on all cores"""
     evaluate: Count | None = None
-    """episodes that the trained policy plays without noise after the training, whose mean return is
-    ``evaluated_return``; null: none"""
+    """episodes that the trained policy plays without noise after the training; ``evaluated_return`` is their mean
+    return. null: none"""
     judge: Judge | None = None
     """``seconds_to_success`` is the wall time of the first kept policy with which the environment is solved. Policies
     are judged one after the other until then, and the last one. null: none are kept"""
@@ -279,17 +281,17 @@ class Learning(Group):
     """Whether the best learns as well as the baseline: both are trained anew, and their final policies evaluated."""
 
     seeds: Count = 10
-    """of each side, fixed beforehand: nothing is said before all are there. A number that is changed afterwards is one
-    more look, by whose number the level of the test is divided"""
+    """seeds a side. The comparison is made when all of them are trained. Changing the number later counts as another
+    look at the result, and the level of the test is divided by the number of looks"""
     env_steps: Count = 500_000
     """env steps of training"""
     margin: Annotated[float, BeforeValidator(_fraction), Field(gt=0, lt=1)] = 0.1
-    """part of the baseline's mean return that the best may have less, such as 10%"""
+    """how far the best may stay below the baseline, as a part of the baseline's mean return, such as 10%"""
     evaluate: Count = 64
     """whole episodes that each policy plays without noise after its training"""
     spread: Positive | None = None
-    """standard deviation of a seed's return over the mean, where it is known from elsewhere: then two seeds a side say
-    whether they are within it. null: the seeds here tell"""
+    """standard deviation of a seed's return, divided by the mean return, if it is known from elsewhere. Two seeds a
+    side are then enough to check that both sides stay within it. null: it is estimated from the seeds of this study"""
 
     @property
     def measure(self) -> Measure:
@@ -300,16 +302,16 @@ class Learning(Group):
 
 @dataclass(frozen=True)
 class Confirm(Group):
-    """After the search the best configurations and the baseline again, in turns (``harness.study.confirmation``)."""
+    """After the search, the best configurations and the baseline are measured again, side by side in time."""
 
     top: Count = 2
     """configurations beside the baseline"""
     repeats: Count = 8
-    """of each of them; the baseline has as many, and one more where the number is odd. The test needs six where one is
-    confirmed, seven for two or three, eight for up to six"""
+    """repeats of each of them. The baseline has as many, and one more if the number is odd. The test needs six to
+    confirm one configuration, seven for two or three, eight for up to six"""
     learning: Learning | None = None
-    """whether the best learns as well, by seeds of its own; null: two seeds a side where this project has shown how far
-    seeds of the baseline spread in this environment, else none"""
+    """trains seeds of the best and of the baseline, which show whether the best learns as well. null: two seeds a side
+    if this project knows how far seeds of the baseline spread in this environment, otherwise none"""
 
     @property
     def blocks(self) -> int:
@@ -322,16 +324,16 @@ class Sampler(Group):
     """How the search chooses the next trial."""
 
     name: Literal["auto", "tpe", "random", "grid"] = "auto"
-    """auto: where the one objective is a speed, what the prediction and the trials so far expect the most of, until
-    that is not worth a trial; otherwise tpe. tpe: Optuna's tree-structured Parzen estimator. random: random values.
-    grid: every configuration"""
+    """auto: if the only objective is a speed, the configuration with the largest expected gain comes next, and the
+    search ends when that gain is too small; for other objectives auto is tpe. tpe: Optuna's tree-structured Parzen
+    estimator. random: random values. grid: every configuration"""
     seed: Annotated[int, Field(ge=0)] = 0
-    """of the sampler, and of the first repeat of each trial"""
+    """seed of the sampler, and of the first repeat of each trial"""
 
 
 @dataclass(frozen=True)
 class Pruner(Group):
-    """Trials of the search whose return stays behind are ended early; see ``harness.study.optuna_trial``."""
+    """Ends trials of the search early if their return stays behind."""
 
     percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
     """a trial goes on while its best return so far is at or above this percentile of the completed trials"""
@@ -340,7 +342,7 @@ class Pruner(Group):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """part of a trial's budget before which it is never pruned"""
     interval_fraction: Annotated[float, Field(ge=0.01, lt=1)] = 0.1
-    """part of the budget between two looks, in whole percent"""
+    """part of the budget between two checks, in whole percent"""
 
 
 @dataclass(frozen=True)
@@ -350,10 +352,10 @@ class Limits(Group):
     trials: Count = 20
     """trials of the study in total, over all runs of it"""
     minutes: Positive = 60.0
-    """wall time of one run: measuring the ceilings, search and confirmation. A repeat that has begun is finished, and
-    the search leaves the confirmation its time; what is missing is measured when the same command is given again"""
+    """wall time of one run: ceilings, search and confirmation. A repeat that has begun is finished. The search ends
+    early enough to leave time for the confirmation. The same command, given again, measures what is missing"""
     trial_timeout_seconds: Positive = 300.0
-    """longest life of one repeat, start of its process included"""
+    """longest time that one repeat may take, including the start of its process"""
     progress_timeout_seconds: Positive = 120.0
     """a repeat that reports nothing for this long counts as hanging"""
 
@@ -363,11 +365,11 @@ class Variant(Group):
     """One of several trainers side by side, with settings of its own."""
 
     trainer: Annotated[str, Field(min_length=1)]
-    """as ``trainer`` of a suite"""
+    """appo, sac, td3, or package.module:Class"""
     settings: dict[str, Any] = field(default_factory=dict)
-    """those of this trainer alone, over ``fixed``"""
+    """settings of this trainer alone; they replace those of ``fixed``"""
     by_env: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """and in one of the environments, over ``settings``"""
+    """settings for one environment, by its name; they replace those of ``settings``"""
 
 
 @dataclass(frozen=True)
@@ -375,41 +377,42 @@ class Suite(Group):
     """A suite file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-    """of the suite; its studies are in a folder of that name"""
+    """name of the suite; its studies are in a folder of that name"""
     env: str = ""
     """environment to train in: a task of this project, a gymnasium id, or module:Class"""
     envs: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_different)] = ()
-    """several environments instead of ``env``. Every configuration is measured in each of them, and results of two are
-    never compared"""
+    """several environments instead of ``env``. Every configuration is measured in each of them. Results of different
+    environments are never compared"""
     trainer: str = ""
     """appo, sac, td3, or package.module:Class"""
     trainers: dict[str, Variant] = field(default_factory=dict)
-    """instead of ``trainer``: several by names of the suite's own, which ``search.trainer`` then chooses from"""
+    """several trainers instead of ``trainer``, each under a name that the suite chooses; ``search.trainer`` lists these
+    names"""
     fixed: dict[str, Any] = field(default_factory=dict)
     """settings of the trainer that all trials have"""
     search: dict[str, Dimension] = field(default_factory=dict)
-    """settings that vary: each a list of values, or a range with low and high; ``placement: auto`` stands for those
-    that change placement alone, with the values that make sense on this machine"""
+    """settings that vary, each a list of values or a range with low and high. ``placement: auto`` stands for all
+    settings that change placement alone, with the values that make sense on this machine"""
     baseline: dict[str, Any] = field(default_factory=dict)
-    """the configuration that is measured first and compared with; what it leaves out of the search is
-    the trainer's default, or else the first value of the range or list"""
+    """the configuration that is measured first and that all others are compared with. A searched setting that it leaves
+    out has the trainer's default if the search includes it, otherwise the first value of the list or range"""
     pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """configurations by names of the suite's own that are measured and confirmed whatever the search finds, so that
-    their history goes on; what they do not set of the search space is as in the baseline"""
+    """configurations that are measured and confirmed whatever the search finds, so that their history goes on. Each is
+    under a name that the suite chooses. A searched setting that it leaves out is as in the baseline"""
     objectives: Annotated[tuple[Annotated[Objective, BeforeValidator(Objective.read)], ...], Field(min_length=1)] = (
         Objective("env_steps_per_second"),
     )
-    """metrics to be made better; the first one orders the results, and several make a Pareto front"""
+    """metrics to improve. The first one orders the results; several make a Pareto front"""
     constraints: Annotated[Constraints, BeforeValidator(Constraints.read)] = Constraints()
     """what a configuration has to keep to count as feasible"""
     measure: Measure = Measure()
     """how a trial is measured"""
     confirm: Confirm | None = None
-    """how the best are measured again after the search; null: they are not, and no gain is claimed"""
+    """how the best are measured again after the search. null: they are not, and the study claims no gain"""
     sampler: Sampler = Sampler()
     """how the search chooses the next trial"""
     pruner: Pruner | None = None
-    """when trials whose return stays behind end early; null: never"""
+    """when trials whose return stays behind are ended early; null: never"""
     limits: Limits = Limits()
     """what a study may take"""
 
@@ -592,7 +595,8 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Key, str]]:
     unmeasured |= {} if measure.evaluate is not None else {"evaluated_return": "evaluate: EPISODES"}
     unmeasured |= {} if measure.judge is not None else {"seconds_to_success": "judge: {every_seconds: S}"}
     if suite.learns and suite.confirm is not None and suite.confirm.learning is not None:
-        yield ("confirm", "learning"), "this suite's repeats learn anyway, and are confirmed by that: leave it out"
+        problem = "this suite's repeats learn anyway, and the confirmation compares their returns: leave it out"
+        yield ("confirm", "learning"), problem
     used: list[tuple[Key, str]] = [(("objectives", index), one.metric) for index, one in enumerate(suite.objectives)]
     for key, metric in [*used, *((("constraints", metric), metric) for metric in suite.constraints.metrics)]:
         if metric in unmeasured:

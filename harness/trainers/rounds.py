@@ -12,16 +12,16 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 Side = Literal["collector", "learner", "transfer"]
 Course = Literal["turns", "lockstep", "wait", "drop", "free"]
-"""how the sides go together: in turns; both at a time and then a meeting; through a buffer that makes the collector
-wait, or that gives up its oldest data; both on their own"""
+"""how collector and learner are coupled. turns: they alternate. lockstep: both work, then the faster one waits. wait: a
+full buffer stops the collector. drop: a full buffer loses its oldest data. free: neither waits"""
 Limit = Literal[
     "learner", "launch", "device", "collector", "cores", "threads", "quota", "turns", "transfer", "drop", "waiting"
 ]  # fmt: skip
-"""what a trial's throughput ends at"""
+"""what limits the throughput of a trial"""
 
 
 DIRECTIONS = {"more": 1, "higher": 1, "fewer": -1, "lower": -1}
-"""in which numbers move, by the first word of a change"""
+"""direction in which a number moves, by the first word of a change"""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ A ring of packed float32 rows, numbered for ever: the n-th row added has the num
 words say what can be read. ``begun`` is stored before rows are written, and rows below ``begun - capacity`` are, or
 may be, overwritten; ``written`` is stored after them, and rows below it are complete. Sampling takes no lock: it
 gathers random rows between the two, looks at ``begun`` again, and draws those again that were overwritten meanwhile.
-So a row that is sampled is always whole. Where a writer is killed in the middle of its rows, the next one goes on at
-``written``; ``begun`` never falls, so what the dead one has overwritten is not read until it is complete.
+So a row that is sampled is always whole. If a process is killed while it adds rows, the next one that adds goes on at
+``written``. ``begun`` never falls, so what the killed one has overwritten is not read until it is complete.
 """
 
 import functools
@@ -67,8 +67,9 @@ class ReplayBuffer(SharedBufferBase):
         batch = replay.sample(256)
         batch["obs"], batch["actions"], batch["rewards"]        # [256, O], [256, A], [256]
 
-    One process adds. Should several, they take turns by a file lock, which the kernel ends when its holder dies;
-    sampling takes no lock at all. One thread at a time may sample through one handle; any thread may add.
+    In this project one process adds: the collector, or the learner's for its workers. Other threads and processes may
+    add as well: ``add`` holds a file lock, which the kernel releases when its holder dies. Sampling takes no lock. One
+    thread at a time may sample through one handle.
 
     Args:
         capacity: transitions that it holds.
@@ -209,7 +210,7 @@ class ReplayBuffer(SharedBufferBase):
             "steps": steps,
         }
         finals = {"next_obs": terminal_next_obs, "next_critic": terminal_next_critic}
-        with self._segment.locked():  # of this process others may add through the same handle
+        with self._segment.locked():  # against other threads of this process, and other processes
             self._write(self._packer.pack(fields, terminal_mask, finals))
 
     def _write(self, packed: np.ndarray) -> None:

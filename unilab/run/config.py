@@ -39,7 +39,7 @@ class ActorCriticConfig:
     actor: Description = (256, 256)
     """widths of the hidden layers, or a factory: package.module:function"""
     critic: Description = (256, 256)
-    """the same of the critic"""
+    """widths of the critic's hidden layers, or a factory: package.module:function"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RunConfig:
     __renamed__ = RENAMED
 
     env: str = "HalfCheetah"
-    """registered name, module:attribute or gymnasium id"""
+    """environment to train in: a task of this project, a gymnasium id, or module:Class"""
     env_cfg: dict[str, Any] = field(default_factory=dict)
     """overrides of the environment's own settings"""
     sim_backend: str = "mujoco"
@@ -62,20 +62,23 @@ class RunConfig:
     learner_device: Placement[str] = "cpu"
     """device of the updates: cpu, cuda, cuda:1"""
     collector_cores: Placement[PositiveInt | CoreList | None] = None
-    """cores that the collector's process keeps to (async): how many, or a list of their numbers; null: all"""
+    """cores of the collector's process: how many, or a list of their numbers; null: all. Only for a process of its
+    own"""
     learner_cores: Placement[PositiveInt | CoreList | None] = None
-    """cores that the learner's process keeps to (async): how many, others than the collector's where there are enough,
-    or a list; null: all"""
+    """cores of the learner's process: how many, or a list of their numbers; null: all. If there are enough, they are
+    not those of the collector. Only for a collector in a process of its own"""
     env_threads: Placement[PositiveInt | None] = None
     """physics threads; by default as the cores allow"""
     inference_threads: Placement[PositiveInt | None] = None
     """threads of the collector's policy; by default as the cores allow"""
     learner_threads: Placement[PositiveInt | None] = None
-    """learner threads on a CPU: data-parallel, or inside operations if batches are small; by default as cores allow"""
+    """threads of the learner on a CPU; by default as the cores allow. They divide a batch among each other, or each
+    operation if batches are small"""
     learner_dtype: Placement[Literal["float32", "bfloat16"]] = "float32"
     """arithmetic of the update's matrix products; parameters stay float32"""
     obs_normalization: bool = True
-    """running mean and variance of observations, updated by the learner and published with the weights"""
+    """normalize observations by their running mean and variance, which the learner updates and publishes with the
+    weights"""
     stagger_episodes: bool = True
     """start the first episodes at random points of the time limit, so that not all end at once"""
     trace_enabled: Output[bool] = False
@@ -87,16 +90,16 @@ class RunConfig:
     trace_cuda_events: Output[bool] = True
     """also record the time on the device of spans with CUDA work"""
     save_seconds: Output[NonNegativeFloat] = 20.0
-    """seconds after which the next checkpoint is due"""
+    """seconds between two checkpoints"""
     keep_checkpoints: Output[PositiveInt] = 1
-    """newest checkpoints to keep, beside the best one"""
+    """how many of the newest checkpoints are kept, beside the best one"""
     eval_interval: Output[NonNegativeInt] = 0
-    """iterations between evaluations without noise, by which the best checkpoint is then chosen; 0: none, training's
-    own returns choose it"""
+    """iterations between evaluations without noise. They decide which checkpoint is the best. 0: no evaluations; the
+    returns of the training decide"""
     eval_episodes: Output[PositiveInt] = 16
-    """whole episodes of an evaluation, at least"""
+    """least number of whole episodes of an evaluation"""
     seed: NonNegativeInt = 0
-    """from which every process derives random numbers of its own"""
+    """seed of the run; every process derives its own from it"""
 
     @property
     def idle_threads(self) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def with_folder(settings: Settings, log_dir: str | Path | None) -> Settings:
         return settings
     folder = settings.trace_output_dir or log_dir
     if folder is None:
-        raise SettingsError("trace_output_dir", "a run without a log folder needs one to be traced; set it")
+        raise SettingsError("trace_output_dir", "a run without a log folder is traced only with this setting; set it")
     traced: Any = settings
     return dataclasses.replace(traced, trace_output_dir=str(Path(folder).absolute()))
 

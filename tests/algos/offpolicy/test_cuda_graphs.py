@@ -121,7 +121,7 @@ def test_replayed_updates_leave_the_same_metrics_and_parameters(algorithm, chang
     changes = {"algorithm.policy_frequency": 2} | changes
     plain, recorded = make(algorithm, **changes), make(algorithm, **changes)
     request.getfixturevalue("cuda")  # from here on: what builds the learners is PyTorch's own
-    recorded._run = CudaGraphs(recorded._update, SimpleNamespace(device=torch.device("cuda", NAMED)))
+    recorded._recorded = CudaGraphs(recorded._update, SimpleNamespace(device=torch.device("cuda", NAMED)))
     for seed in range(2 * WARMUP_UPDATES + 6):
         for learner in (plain, recorded):
             learner.update(make_batch(seed))

@@ -107,7 +107,7 @@ def test_init_writes_a_suite_that_is_right_and_replaces_none(tmp_path, capsys) -
 def test_settings_are_told_with_meaning_and_default(capsys) -> None:
     assert cli.main(["settings", "appo"]) == 0
     text = capsys.readouterr().out
-    assert "num_slots: whole number ≥ 1; default 1; changes placement\n    rollouts the ring can hold" in text
+    assert "num_slots: whole number ≥ 1; default 1; changes placement\n    rollouts that the ring can hold" in text
     assert cli.main(["settings", "tests.harness.fake_trainer:FakeTrainer", "--json"]) == 0
     entry = {"name": "env", "values": "text", "default": "Fake", "meaning": "", "changes": ""}
     assert entry in json.loads(capsys.readouterr().out)
@@ -443,7 +443,7 @@ def test_a_study_is_found_by_id_name_suite_and_path_and_the_newest_without_a_nam
     assert cli.main(["show", "other", *options]) == 1
     assert "other: is no study (" in (err := capsys.readouterr().err) and "made_up/aaaa, made_up/bbbb" in err
     assert cli.main(["show", "--results", str(tmp_path / "nowhere")]) == 1
-    assert "there are no studies in " in capsys.readouterr().err
+    assert "nowhere: there are no studies yet; python -m harness run SUITE makes one" in capsys.readouterr().err
 
 
 def test_a_study_is_deleted_unless_it_runs_or_the_name_stands_for_several(tmp_path, capsys, monkeypatch) -> None:

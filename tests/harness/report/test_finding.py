@@ -59,7 +59,7 @@ def test_the_best_of_a_search_is_not_called_better() -> None:
 def test_what_speed_alone_leaves_open_is_said_with_the_settings_that_it_is_a_question_of() -> None:
     base, best = records(0, [100.0], params={"mode": "async", "slots": 2}), records(1, [130.0], params={"mode": "sync"})
     found = conclude(suite(), [*base, *best])
-    assert found.learning == "Speed alone was measured: that it learns as well with mode=sync is not shown."
+    assert found.learning == "Only speed was measured. Nothing shows whether it learns as well with mode=sync."
     assert conclude(suite(), base).learning == ""
     learns = suite("objectives=[episode_return]")
     values = {"episode_return": 3.0}

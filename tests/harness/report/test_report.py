@@ -75,7 +75,7 @@ def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
     assert facts["Limited now by"].startswith("learner-bound")
     assert [name for name, _ in answer.facts][:5] == ["Before", "After", "Gain", "Learns as well", "Limited now by"]
     assert facts["After"].endswith(", confirmed, alone")
-    assert facts["Learns as well"].startswith("Speed alone was measured: that it learns as well with ")
+    assert facts["Learns as well"].startswith("Only speed was measured. Nothing shows whether it learns as well with ")
     assert facts["Looked at"] == "200 trials, 212 repeats; 17 without a result"
     assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
     assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]

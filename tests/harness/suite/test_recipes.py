@@ -53,7 +53,7 @@ def test_time_to_return_shares_its_minutes_among_the_trials() -> None:
         ("speed", r"expected throughput, time-to-return=RETURN or memory=SIZE"),
         ("throughput=3", "expected throughput,"),
         ("time-to-return", "such as time-to-return=3000 or memory=8GB"),
-        ("time-to-return=high", "expected the return to reach"),
+        ("time-to-return=high", "expected the return that is to be reached"),
         ("memory=8", "expected a size in MB, GB, MiB, GiB, as in memory=8GB"),
         ("memory=0GB", "expected a size"),
     ],

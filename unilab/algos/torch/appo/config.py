@@ -19,7 +19,7 @@ class NetworkConfig(ActorCriticConfig):
     """The networks of the actor and of the critic, and how the policy begins."""
 
     activation: Literal["elu", "relu", "tanh", "silu"] = "relu"
-    """of the built-in multi-layer perceptrons"""
+    """activation of the built-in multi-layer perceptrons"""
     init_noise_std: PositiveFloat = 1.0
     """standard deviation of the actions before any learning"""
 
@@ -33,11 +33,11 @@ class AlgorithmConfig:
     num_learning_epochs: PositiveInt = 5
     """passes over each rollout"""
     num_mini_batches: PositiveInt = 4
-    """optimizer steps a pass; every sample is in exactly one minibatch of a pass"""
+    """optimizer steps in each pass; every sample is in exactly one minibatch of a pass"""
     clip_param: PositiveFloat = 0.2
-    """surrogate and value clipping range"""
+    """clipping range of the surrogate, and of values with use_clipped_value_loss"""
     gamma: Fraction = 0.995
-    """discount an env step"""
+    """discount for each env step"""
     lam: Fraction = 0.95
     """lambda of the return"""
     value_loss_coef: float = 1.0
@@ -49,20 +49,20 @@ class AlgorithmConfig:
     max_grad_norm: PositiveFloat = 1.0
     """bound of the gradient's norm, over all parameters together"""
     use_clipped_value_loss: bool = False
-    """bound each value's change by clip_param, as PPO's first code did; without value_normalization returns far above 1
-    are then never learned"""
+    """bound the change of each value by clip_param, as the first code of PPO did. Without value_normalization, returns
+    far above 1 are then never learned"""
     schedule: Literal["fixed", "adaptive"] = "adaptive"
     """adaptive: the learning rate follows the KL divergence between target and learned policy"""
     desired_kl: PositiveFloat = 0.03
     """KL divergence that the adaptive schedule aims at, in nats"""
     adaptive_kl_factor: Annotated[float, Field(ge=1)] = 1.2
-    """the learning rate changes when KL leaves desired_kl / factor .. desired_kl * factor"""
+    """the learning rate changes when the KL divergence leaves desired_kl / factor .. desired_kl * factor"""
     adaptive_lr_factor: Annotated[float, Field(ge=1)] = 1.1
-    """by how much the learning rate changes at a time"""
+    """factor by which the learning rate changes at a time"""
     optimizer: Literal["adam", "adamw"] = "adam"
-    """adamw is Adam with decoupled weight decay"""
+    """adam, or adamw: Adam with decoupled weight decay"""
     tau: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """target network: fraction of the way to the learned policy at each target update"""
+    """fraction of the way that the target policy moves to the learned policy at each target update"""
     target_update_freq: PositiveInt = 1
     """iterations between target updates"""
     off_policy_correction: Literal["none", "vtrace"] = "none"
@@ -71,13 +71,13 @@ class AlgorithmConfig:
     vtrace_clip_rho: PositiveFloat = 1.0
     """bound of the importance ratio in V-trace's temporal differences"""
     vtrace_clip_c: PositiveFloat = 1.0
-    """bound of the importance ratio in V-trace's trace, which carries later differences back"""
+    """bound of the importance ratio in the trace of V-trace, which carries later differences back"""
     behavior_ratio_clip: PositiveFloat = 2.0
     """bound of pi_behavior / pi_target in the surrogate (rho of IMPACT)"""
     value_normalization: bool = True
-    """the critic learns in units of its targets, by their running mean and deviation (PopArt, arXiv:1602.07714)"""
+    """scale what the critic learns by the running mean and deviation of its targets (PopArt, arXiv:1602.07714)"""
     enable_compile: Placement[bool] = False
-    """torch.compile the loss"""
+    """compile the loss with torch.compile"""
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,15 @@ class APPOConfig(RunConfig):
     """All settings of an APPO run; those of ``RunConfig`` are among them."""
 
     steps_per_env: PositiveInt = 16
-    """environment steps of one rollout, T"""
+    """steps of each environment in one rollout, T"""
     mode: Placement[Literal["async", "sync"]] = "async"
-    """async: collector in a process of its own; sync: one process collects and learns in turn, repeatable"""
+    """async: the collector is a process of its own. sync: one process collects and learns in turn, which is
+    repeatable"""
     num_slots: Placement[PositiveInt] = 1
-    """rollouts the ring can hold (async)"""
+    """rollouts that the ring can hold (async)"""
     when_full: Placement[Literal["drop_oldest", "wait"]] = "wait"
-    """a full ring gives up its oldest unread rollout, or makes the collector wait (async)"""
+    """what happens when the ring is full (async). drop_oldest: it gives up its oldest unread rollout. wait: the
+    collector waits"""
     network: NetworkConfig = NetworkConfig()
     """the networks"""
     algorithm: AlgorithmConfig = AlgorithmConfig()

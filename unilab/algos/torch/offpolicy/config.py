@@ -49,34 +49,38 @@ class OffPolicyAlgorithmConfig:
     __pydantic_config__ = STRICT
 
     gamma: Fraction = 0.99
-    """discount an env step"""
+    """discount for each env step"""
     n_step: PositiveInt = 1
-    """env steps of a return before the critic takes over; ends early where an episode does"""
+    """env steps that a return sums up before the critic takes over; fewer at the end of an episode"""
     tau: Annotated[float, Field(gt=0, le=1)] = 0.005
     """how far each target critic moves towards its critic after an update"""
     actor_learning_rate: PositiveFloat = 1e-3
-    """of Adam, for the actor"""
+    """learning rate of the actor (Adam)"""
     critic_learning_rate: PositiveFloat = 1e-3
-    """of Adam, for the critics"""
+    """learning rate of the critics (Adam)"""
     critic_weight_decay: NonNegativeFloat = 0.0
-    """of AdamW (arXiv:1711.05101): each update takes this times the learning rate off the weights of the critics"""
+    """weight decay of the critics (AdamW, arXiv:1711.05101): each update takes this part, times the learning rate, off
+    the weights"""
     policy_frequency: PositiveInt = 1
-    """critic updates for each update of the actor: of SAC's temperature, too, and of TD3's targets"""
+    """updates of the critics for each update of the actor. SAC's temperature and TD3's targets are updated with the
+    actor"""
     num_critics: PositiveInt = 2
-    """critics that are learned side by side, each with a target"""
+    """number of critics, each with a target"""
     target_reduction: Literal["min", "mean"] = "min"
-    """over the target critics: min is clipped double Q, mean the average"""
+    """how the values of the target critics become one: min (clipped double Q) or mean"""
     num_atoms: PositiveInt = 1
-    """1: critics predict the expected return; more: its distribution over as many values (C51, arXiv:1707.06887)"""
+    """1: critics predict the expected return. More: they predict its distribution over this many values (C51,
+    arXiv:1707.06887)"""
     value_min: float = -100.0
     """smallest return that a distributional critic can predict"""
     value_max: float = 100.0
     """largest return that a distributional critic can predict"""
     reward_scale: PositiveFloat | Literal["auto"] = 1.0
-    """factor of the rewards that are learned from; auto: such that their root mean square, in every step, is a return
-    of 1; reported returns are the environment's own"""
+    """factor of the rewards that are learned from. auto: a factor with which their root mean square, received in every
+    step, would be a return of 1. Reported returns are the environment's own"""
     enable_compile: Placement[bool] = False
-    """torch.compile the losses; needs a C++ compiler, and half a minute at the start; on a CPU it did not pay"""
+    """compile the losses with torch.compile. It needs a C++ compiler, and half a minute at the start. On a CPU it
+    brought nothing"""
     cuda_graphs: Placement[bool] = True
     """on CUDA: record the update once and replay it, so that launching its kernels costs nothing"""
 
@@ -86,15 +90,15 @@ class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     """Soft actor-critic (arXiv:1812.05905)."""
 
     alpha_learning_rate: PositiveFloat = 1e-3
-    """of the temperature"""
+    """learning rate of the temperature"""
     init_alpha: PositiveFloat = 0.2
     """temperature at the beginning; a higher one only delays the learning"""
     auto_alpha: bool = True
     """adapt the temperature so that the policy keeps the target entropy"""
     target_entropy_scale: float = 1.0
-    """target entropy in nats is minus this times the number of actions"""
+    """the target entropy, in nats, is minus this number times the number of actions"""
     max_alpha: PositiveFloat | None = None
-    """bound that the temperature never exceeds; null: none"""
+    """upper bound of the temperature; null: none"""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,9 @@ class TD3AlgorithmConfig(OffPolicyAlgorithmConfig):
     target_noise_clip: NonNegativeFloat = 0.5
     """bound of that noise"""
     exploration_noise_min: NonNegativeFloat = 0.1
-    """standard deviation of the exploring noise of the first environment; the others are spread up to the maximum"""
+    """standard deviation of the exploring noise in the first environment; it grows evenly up to the last one"""
     exploration_noise_max: NonNegativeFloat = 0.3
-    """standard deviation of the exploring noise of the last environment"""
+    """standard deviation of the exploring noise in the last environment"""
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,18 @@ class WorkersConfig:
     __pydantic_config__ = STRICT
 
     kind: Placement[Literal["collector", "sequential", "processes", "ray"]] = "collector"
-    """collector: one process; processes: several on this machine; ray: actors on a Ray cluster; sequential: the workers
-    one after another in the learner's process, in turns with it, with sync_collection"""
+    """who collects. collector: one process. processes: several on this machine. ray: actors on a Ray cluster.
+    sequential: the workers one after another, in the learner's process; with sync_collection they and the learner take
+    turns"""
     count: Placement[PositiveInt] = 1
-    """workers; num_envs is divided among them"""
+    """number of workers; num_envs is divided among them"""
     ray_address: Placement[str | None] = None
-    """of the Ray cluster: host:port of its head, auto or local; by default RAY_ADDRESS or this machine's"""
+    """address of the Ray cluster: host:port of its head, auto or local; by default RAY_ADDRESS, or this machine's
+    cluster"""
     max_restarts: Placement[NonNegativeInt] = 0
-    """of workers that failed or died, all together, before the run fails"""
+    """restarts of workers, all together, before the run fails"""
     hang_seconds: Placement[PositiveFloat] = 120.0
-    """seconds without an env step after which a worker process that should make some counts as dead"""
+    """seconds without an env step after which a worker process counts as dead, if it should make some"""
 
     @property
     def here(self) -> int:
@@ -141,28 +147,30 @@ class OffPolicyConfig(RunConfig):
     """What runs of SAC and TD3 have in common; the settings of ``RunConfig`` are among it."""
 
     preset: Literal["fast"] | None = None
-    """settings that belong together, instead of the defaults; what is stated beside it wins; fast: the recipe of
+    """other defaults, which belong together; settings that are stated beside the preset win. fast: the recipe of
     FastTD3 and FastSAC for many environments"""
     num_envs: PositiveInt = 32
-    """environments stepped together; workers divide them among each other"""
+    """environments that are stepped together; workers divide them among each other"""
     replay_capacity: PositiveInt = 1_000_000
     """transitions that the replay buffer holds; all of its memory is taken at the start"""
     batch_size: PositiveInt = 256
-    """transitions an update"""
+    """transitions in each update"""
     learning_starts: NonNegativeInt = 100
-    """steps of all environments with random actions before the first update"""
+    """steps of all environments that are made with random actions before the first update"""
     updates_per_step: PositiveInt = 4
     """updates of one iteration"""
     sync_collection: bool = True
-    """true: each iteration trains while the collector makes its next env_steps_per_sync steps, repeatable;
+    """true: each iteration trains while the collector makes its next env_steps_per_sync steps, which is repeatable.
     false: the collector runs freely"""
     env_steps_per_sync: PositiveInt = 1
-    """steps of all environments between two looks at new weights; with sync_collection: of one iteration"""
+    """steps of all environments after which the collector takes new weights; with sync_collection, the steps of one
+    iteration"""
     pipeline: Placement[Literal["auto", "direct", "prefetch", "device"]] = "auto"
-    """how batches reach the learner: sampled when asked for, sampled and copied while the update before runs, or from
-    a replay buffer on the learner's device; auto: direct on a CPU, device where it fits, else prefetch"""
+    """how batches reach the learner. direct: sampled when asked for. prefetch: sampled and copied while the update
+    before runs. device: from a replay buffer on the learner's device. auto: direct on a CPU, otherwise device if it
+    fits, otherwise prefetch"""
     save_replay: Output[bool] = False
-    """keep the replay buffer in checkpoints: larger, but a resumed run goes on exactly"""
+    """keep the replay buffer in checkpoints. They are larger, but a resumed run goes on exactly"""
     obs_normalization: bool = False
     stagger_episodes: bool = False
     network: OffPolicyNetworkConfig = OffPolicyNetworkConfig()
@@ -183,7 +191,7 @@ class OffPolicyConfig(RunConfig):
 
     @property
     def alternates(self) -> bool:
-        """Collecting and learning run side by side, unless workers collect in the learner's process."""
+        """Whether collecting and learning take turns: only with workers in the learner's process."""
         return self.workers.kind == "sequential"
 
     @property

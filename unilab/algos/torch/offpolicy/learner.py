@@ -1,6 +1,7 @@
 """What the learners of SAC and TD3 share: networks, one gradient step in parts, targets, checkpoints."""
 
 import copy
+import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -90,10 +91,8 @@ class OffPolicyLearner(ABC):
         self._rows_of = divide(config, threads)
         torch.set_num_threads(threads // len(self._rows_of))
         self._gradients = SharedGradients(len(self._rows_of), self.device, config.learner_dtype)
-        compiled = algorithm.enable_compile
-        self._critic_loss: Loss = torch.compile(self.critic_loss, dynamic=False) if compiled else self.critic_loss
-        self._actor_loss: Loss = torch.compile(self.actor_loss, dynamic=False) if compiled else self.actor_loss
-        self._run = self._replayed()
+        self._compiled: Callable[[Loss], Loss] = functools.cache(lambda loss: torch.compile(loss, dynamic=False))
+        self._recorded = self._recording()
 
     def adam(self, *groups: dict[str, Any]) -> torch.optim.Optimizer:
         """AdamW over groups of parameters, without decay unless a group says so; fused where PyTorch has such a
@@ -125,7 +124,11 @@ class OffPolicyLearner(ABC):
         Nothing is read back from an accelerator here; ``metrics`` does that.
         """
         self.updates += 1
-        self._run(batch, self.updates % self.config.algorithm.policy_frequency == 0)
+        with_actor = self.updates % self.config.algorithm.policy_frequency == 0
+        if self._recorded is None:
+            self._update(batch, with_actor)
+        else:
+            self._recorded(batch, with_actor)
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch as an update takes it: with scaled rewards, and with standard normal ``noise`` and ``next_noise``
@@ -160,8 +163,11 @@ class OffPolicyLearner(ABC):
     def minimize(self, loss: Loss, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         """One step of the optimizer down the mean loss over a batch, whose parts the threads share.
 
-        No other gradient is computed: networks with parameters of other optimizers are constants in ``loss``.
+        No other gradient is computed: networks with parameters of other optimizers are constants in ``loss``. With
+        ``enable_compile`` the loss is compiled when it is first seen.
         """
+        if self.config.algorithm.enable_compile:
+            loss = self._compiled(loss)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         size = len(batch["rewards"])
 
@@ -240,13 +246,13 @@ class OffPolicyLearner(ABC):
             self._mean_square.copy_(state["mean_square_reward"])
         seed = derive_seed(self.config.seed, f"updates resumed at {self.updates}")
         continue_generator(self._generator, state["generator"], seed)
-        self._run = self._replayed()  # a recording would go on with the optimizers' old moments
+        self._recorded = self._recording()  # the old one would go on with the optimizers' old moments
 
-    def _replayed(self) -> Callable[[Batch, bool], None]:
-        """``_update``, on CUDA recorded and replayed if the settings say so."""
+    def _recording(self) -> CudaGraphs | None:
+        """What records ``_update`` on CUDA and replays it; None where the settings or the device exclude that."""
         if self.config.algorithm.cuda_graphs and self.device.type == "cuda":
             return CudaGraphs(self._update, self._generator)
-        return self._update
+        return None
 
     def close(self) -> None:
         """End the learner's threads; idempotent."""

@@ -20,6 +20,14 @@ class SAC(OffPolicyLearner):
     critics   : minimize mean (Q_i(s, a) - y)^2 / 2
     actor     : minimize mean alpha log pi(a|s) - min_i Q_i(s, a)        a ~ pi(s)
     log alpha : minimize mean -log alpha (log pi(a|s) + target entropy), alpha <= max_alpha
+
+    What depends on the kind of critic is in ``networks/critics.py``. For critics of one value, ``ScalarValue`` has::
+
+        reduced(Q)               = Q.amin(0), or the mean with ``target_reduction: mean``
+        targets(Q', r, gamma, b) = r + gamma (reduced(Q') - b)     b = alpha log pi(a'|s'), gamma 0 at a termination
+        losses(Q, y)             = (Q - y)^2 / 2
+
+    ``CategoricalValue`` has the same of distributions over ``num_atoms`` values.
     """
 
     STATISTICS = ("critic_loss", "value_mean", "entropy", "alpha")
@@ -63,9 +71,9 @@ class SAC(OffPolicyLearner):
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         batch = self.prepared(batch)
-        self.minimize(self._critic_loss, self.critic_optimizer, batch)
+        self.minimize(self.critic_loss, self.critic_optimizer, batch)
         if with_actor:
-            self.minimize(self._actor_loss, self.actor_optimizer, batch)
+            self.minimize(self.actor_loss, self.actor_optimizer, batch)
             self._bound_alpha()
         self.follow(self.target_critics, self.critics)
         self._statistics["alpha"].copy_(self.alpha)

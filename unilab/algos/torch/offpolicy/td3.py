@@ -20,7 +20,9 @@ class TD3(OffPolicyLearner):
         critics : minimize mean (Q_i(s, a) - y)^2 / 2
         actor   : maximize mean Q_1(s, mu(s)), and all targets follow, every policy_frequency updates
 
-    With ``target_reduction: mean`` both minima are means, and the actor follows the mean of the critics.
+    This is ``target_reduction: min``. With ``mean``, the default, y has the mean of the Q'_i instead, and the actor
+    maximizes the mean of the Q_i. The minimum, y and the square are ``reduced``, ``targets`` and ``losses`` of
+    ``networks/critics.py``, written out in the docstring of ``SAC``; b is 0 here.
     """
 
     STATISTICS = ("critic_loss", "value_mean", "policy_value")
@@ -56,9 +58,9 @@ class TD3(OffPolicyLearner):
 
     def _update(self, batch: Batch, with_actor: bool) -> None:
         batch = self.prepared(batch)
-        self.minimize(self._critic_loss, self.critic_optimizer, batch)
+        self.minimize(self.critic_loss, self.critic_optimizer, batch)
         if with_actor:
-            self.minimize(self._actor_loss, self.actor_optimizer, batch)
+            self.minimize(self.actor_loss, self.actor_optimizer, batch)
             self.follow(self.target_critics, self.critics)
             self.follow(self.target_actor, self.actor)
 
