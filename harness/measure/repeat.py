@@ -23,7 +23,7 @@ from harness.measure import interference
 from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, Window
 from harness.trainers import trainer as trainers
-from harness.trainers.trainer import Judge
+from harness.trainers.trainer import KeptPolicy
 from unilab.ipc.collector_error import ProcessFailure
 from unilab.run.progress import Progress
 
@@ -137,7 +137,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
 
 
 def judge_kept(
-    policies: Sequence[Judge], episodes: int, folder: Path, report: Callable[[Mapping[str, Any]], None]
+    policies: Sequence[KeptPolicy], episodes: int, folder: Path, report: Callable[[Mapping[str, Any]], None]
 ) -> dict[str, Any]:
     """``seconds_to_success`` and ``judged`` of a record; every judgement is a line of ``judged.jsonl``.
 

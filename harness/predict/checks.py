@@ -19,7 +19,7 @@ from harness.trainers import evidence
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, SideBySide
 from harness.trainers.trainer import Trainer, TrainerError
-from unilab.envs.registry import is_robot, judges, names
+from unilab.envs.registry import can_judge, is_robot, names
 from unilab.machine.devices import DeviceError, check_device, core_sets
 from unilab.settings import SettingsError, nearest
 
@@ -138,7 +138,7 @@ def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key,
         cannot = [name for name, one in training.items() if not one.keeps]
         for env in suite.tasks:
             with suppress(ValueError):  # an unknown name is a mistake of its own
-                cannot += [] if judges(env) else [f"the environment {env}"]
+                cannot += [] if can_judge(env) else [f"the environment {env}"]
         if cannot:
             yield ("measure", "judge"), f"{', '.join(cannot)} cannot be judged; leave it out"
     if len(suite.tasks) > 1:

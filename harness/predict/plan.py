@@ -221,7 +221,7 @@ class Plan:
             predicted = self.trainer.budget(settings)
         except SettingsError as error:
             return Fit(problem=str(error))
-        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.factor(params), available)
+        return budget.fit(predicted, self.suite.constraints.host_memory_fraction, self.factor(params), available)
 
     def spec(self, params: Settings, seed: int, folder: Path, measure: Measure | None = None) -> TrialSpec:
         """What the process of one repeat of a configuration needs to know; ``measure`` None: as the suite says."""

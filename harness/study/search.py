@@ -514,7 +514,7 @@ class Sweep:
         self.display.finished(explained)
 
     def _explain_again(self) -> None:
-        """Judge all records again by what the whole search has measured: no verdict proposes what was slower."""
+        """Explain all records again by what the whole search has measured: no verdict proposes what was slower."""
         known = [] if self.prediction is None else list(self.study.records.records)
         for record in known:
             assert self.prediction is not None

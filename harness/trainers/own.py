@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
 from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
-from harness.trainers.trainer import ConfiguredTrainer, Judge, OnProgress
+from harness.trainers.trainer import ConfiguredTrainer, KeptPolicy, OnProgress
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
@@ -107,13 +107,13 @@ class OwnTrainer(ConfiguredTrainer):
 
         return float(evaluate(log_dir, episodes, self.config(settings).seed)["return_mean"])
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[KeptPolicy]:
         with loading():
-            from unilab.algos.torch.evaluate import judge
+            from unilab.algos.torch.evaluate import judge_checkpoint
 
         checkpoints = sorted(log_dir.glob("checkpoint-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2]))
         seed = self.config(settings).seed
-        return [functools.partial(judge, path, seed=seed) for path in checkpoints]
+        return [functools.partial(judge_checkpoint, path, seed=seed) for path in checkpoints]
 
 
 class APPOTrainer(OwnTrainer):
@@ -221,7 +221,7 @@ class TD3Trainer(OffPolicyTrainer):
 
 
 def _env_sizes(config: RunConfig) -> "EnvSizes":
-    """The sizes of its environment, asked once: a plan judges hundreds of configurations."""
+    """The sizes of its environment, asked once: a plan needs them for hundreds of configurations."""
     return _sizes_of(config.env, json.dumps(config.env_cfg, sort_keys=True), config.sim_backend)
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong sui
     from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
-Judge = Callable[[int], tuple[float, dict[str, float]]]
-"""for a number of episodes the wall time that a policy was trained for, and what its environment says of it"""
+KeptPolicy = Callable[[int], tuple[float, dict[str, float]]]
+"""called with a number of episodes; returns the seconds that it was trained for, and what its environment says of it"""
 ENTERED = "HARNESS_PYTHON"
 """variable of the environment: the interpreter that ``enter`` made a process one of"""
 OLD_ADAPTERS = "harness.adapters."
@@ -152,7 +152,7 @@ class Trainer(ABC):
         """Whether it has ``evaluate``."""
         return type(self).evaluate is not Trainer.evaluate
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[KeptPolicy]:
         """The policies that ``run`` has just kept, oldest first, to be judged by their environment.
 
         Args:

@@ -33,7 +33,7 @@ def unsuccessful(study: ReportedStudy) -> Section:
         })  # fmt: skip
     for trial in study.trials:
         for metric, bounds in study.suite.constraints.metrics.items():
-            value = trial_value(trial.records, metric)  # as the ranking judges it
+            value = trial_value(trial.records, metric)  # as the ranking takes it
             if trial.complete and bounds.excess(value) > 0:
                 ends = {"at least": bounds.min, "at most": bounds.max}.items()
                 broken.append({
