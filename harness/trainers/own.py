@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
-from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
+from harness.trainers.rounds import Cost, Limit, Part, Remedy, Workload
 from harness.trainers.trainer import ConfiguredTrainer, KeptPolicy, OnProgress
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
@@ -40,8 +40,8 @@ class OwnTrainer(ConfiguredTrainer):
     """
 
     device_settings = ("collector_device", "learner_device")
-    remedies: Mapping[Limit, Sequence[Lever]]
-    """see ``Describes.levers``"""
+    known_remedies: Mapping[Limit, Sequence[Remedy]]
+    """see ``Describes.remedies``"""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Also a number of threads where it is the number that a side has by its cores anyway."""
@@ -78,8 +78,8 @@ class OwnTrainer(ConfiguredTrainer):
         config = self.config(settings)
         return estimate(config, _env_sizes(config))
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return self.remedies.get(limit, ())
+    def remedies(self, limit: Limit) -> Sequence[Remedy]:
+        return self.known_remedies.get(limit, ())
 
     @abstractmethod
     def runner(self, settings: Mapping[str, Any]) -> "APPORunner | OffPolicyRunner":
@@ -120,7 +120,7 @@ class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""
 
     config_type = APPOConfig
-    remedies = APPO_REMEDIES
+    known_remedies = APPO_REMEDIES
     learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "worker", "rollout_source"))
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ class OffPolicyTrainer(OwnTrainer):
     there are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
     """
 
-    remedies = OFF_POLICY_REMEDIES
+    known_remedies = OFF_POLICY_REMEDIES
     algorithm: Literal["sac", "td3"]
 
     def __init__(self) -> None:

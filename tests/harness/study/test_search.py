@@ -25,7 +25,7 @@ from harness.study.folder import JOURNAL, Study
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
 from harness.suite.text import settings_text
-from harness.trainers.rounds import Lever
+from harness.trainers.rounds import Remedy
 from unilab.errors import UserError
 
 
@@ -214,8 +214,8 @@ def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkey
 def test_no_verdict_proposes_what_the_search_has_found_to_be_slower(make_plan, tmp_path, monkeypatch) -> None:
     described = "trainer=tests.harness.described_trainer:DescribedTrainer"
     plan, finished = make_plan(described, "sampler.name=grid", "limits.trials=4"), list[Record]()
-    levers = Lever("speed", "lower {}"), Lever("speed", "more {}")
-    monkeypatch.setattr(type(plan.trainer), "levers", lambda *_: levers)
+    remedies = Remedy("speed", "lower {}"), Remedy("speed", "more {}")
+    monkeypatch.setattr(type(plan.trainer), "remedies", lambda *_: remedies)
     prediction = Prediction(plan, Ceilings("m", 2))
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         engine, display = LocalEngine("here", stop, Executed(), in_turns=False), Quiet()
