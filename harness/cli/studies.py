@@ -70,7 +70,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Write the page of a study, of several side by side, or of a run of ``train``."""
     from harness.report.page.write import write_named
 
-    written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
+    written = write_named(arguments.study, arguments.results, arguments.out, compare=arguments.compare)
     page = f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}"
     return tell(arguments, vars(written), *(f"left out: {reason}" for reason in written.left_out), page)
 

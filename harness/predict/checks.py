@@ -17,7 +17,7 @@ from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Learning, Suite, Suit
 from harness.suite.space import Space, ends
 from harness.trainers import evidence
 from harness.trainers import trainer as trainers
-from harness.trainers.alternatives import SHARED, SideBySide
+from harness.trainers.alternatives import SHARED, Alternatives
 from harness.trainers.trainer import Trainer, TrainerError
 from unilab.envs.registry import can_judge, is_robot, names
 from unilab.machine.devices import DeviceError, check_device, core_sets
@@ -39,7 +39,7 @@ def trainer_of(source: SuiteSource) -> Trainer:
             trainer = trainers.get(name)
         except TrainerError as error:
             raise source.error(where, str(error)) from None
-    return trainer if suite.trainer else SideBySide(suite.trainers)
+    return trainer if suite.trainer else Alternatives(suite.trainers)
 
 
 def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
@@ -91,7 +91,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
                     check_value(document, trainer, key, sample, here=group != "search")
-    if not isinstance(trainer, SideBySide):
+    if not isinstance(trainer, Alternatives):
         return
     environments = [*suite.tasks, *names()]  # others may be left out on the command line
     for name, variant in suite.trainers.items():
@@ -112,7 +112,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
 
 def trained(suite: Suite, trainer: Trainer) -> dict[str, Trainer]:
     """The trainers that train, by their names."""
-    return trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
+    return trainer.trainers if isinstance(trainer, Alternatives) else {suite.trainer: trainer}
 
 
 def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key, str]]:

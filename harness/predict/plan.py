@@ -25,7 +25,7 @@ from harness.suite import sources
 from harness.suite.schema import Measure, Suite, SuiteSource, read
 from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, LISTED, Space, sample
-from harness.trainers.alternatives import SideBySide
+from harness.trainers.alternatives import Alternatives
 from harness.trainers.trainer import Trainer
 from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.machine.devices import core_sets
@@ -105,7 +105,7 @@ class Plan:
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
         settings = self.settings(params)
-        if isinstance(self.trainer, SideBySide):
+        if isinstance(self.trainer, Alternatives):
             return self.trainer.resolve(settings)
         return self.suite.trainer, settings
 

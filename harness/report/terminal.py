@@ -65,7 +65,7 @@ def summary(study: ReportedStudy) -> dict[str, Any]:
             for one in own
         ]
         for env, own in standings(suite, records).items()
-    } if suite.side_by_side else {}  # fmt: skip
+    } if suite.only_compares else {}  # fmt: skip
     return {
         "study": study.folder.resolve().name, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
@@ -99,7 +99,7 @@ def show(study: ReportedStudy, console: Console) -> None:
 
 def show_measured(study: ReportedStudy, console: Console) -> None:
     """Tables of what was confirmed and, apart from it, of the search; what failed; where the files are."""
-    if study.suite.side_by_side:
+    if study.suite.only_compares:
         for one in final_policies(study).tables:
             narrow = [place for place, name in enumerate(one.columns) if name in STANDINGS or place == 2]
             rows = [[row[place].text for place in narrow] for row in one.rows]
@@ -140,7 +140,7 @@ def _show_trials(study: ReportedStudy, console: Console) -> None:
 def show_answer(study: ReportedStudy, console: Console) -> None:
     """The answer, as the first screen of the report has it, and the command that uses it."""
     screen = first_screen(study)
-    console.print(Text(screen.claim, style="bold" if study.order or study.suite.side_by_side else "bold red"))
+    console.print(Text(screen.claim, style="bold" if study.order or study.suite.only_compares else "bold red"))
     facts = Table.grid(padding=(0, 2))
     for name, text in screen.facts:
         facts.add_row(Text(name, style="dim"), Text(text))

@@ -16,7 +16,7 @@ SHARED = ("env", "seed")
 """settings that a suite has at its top, or that differ between repeats"""
 
 
-class SideBySide(Trainer):
+class Alternatives(Trainer):
     """The trainers of a suite's ``trainers``, each with the settings that it has there, as one with a choice.
 
     Raises:

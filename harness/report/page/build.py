@@ -27,8 +27,8 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     trainer = suite.trainer or ", ".join(suite.trainers)
     subtitle = f"{trainer} on {', '.join(suite.tasks)}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    if suite.side_by_side:  # nothing was searched for
-        drawn, sections = side_by_side(study), [final_policies(study)]
+    if suite.only_compares:  # nothing was searched for
+        drawn, sections = standing_charts(study), [final_policies(study)]
         sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
         sections.append(resources.busy(study))
     else:
@@ -60,7 +60,7 @@ def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
     return Section("video", "The best policy", [text], code=[Code("Command that makes a video", command)], video=url)
 
 
-def side_by_side(study: ReportedStudy) -> list[Chart]:
+def standing_charts(study: ReportedStudy) -> list[Chart]:
     """The repeats of every configuration, a chart for each environment."""
     metric, drawn = study.suite.objectives[0].metric, list[Chart]()
     for number, (env, own) in enumerate(standings(study.suite, study.records).items()):

@@ -50,7 +50,7 @@ class Written:
     """why studies that were asked for are not in it"""
 
 
-def write_named(names: Sequence[str], results: Path, out: Path | None = None, *, side_by_side: bool = False) -> Written:
+def write_named(names: Sequence[str], results: Path, out: Path | None = None, *, compare: bool = False) -> Written:
     """The report of the study that is named, or several side by side, as the command line has it.
 
     Args:
@@ -61,7 +61,7 @@ def write_named(names: Sequence[str], results: Path, out: Path | None = None, *,
     Raises:
         InputError, RecordError: as ``write_report``, or a name means no study.
     """
-    if side_by_side or len(names) > 1:
+    if compare or len(names) > 1:
         every = [find_all(name, results) for name in names] or [find_all(None, results)]
         folders = dict.fromkeys(folder for one in every for folder in one)
         return write_comparison(list(folders), out or results / "comparison.html")
