@@ -83,9 +83,9 @@ class Finding:
     """change that would have been found with a probability of 80 %; where the baseline stayed the best the largest of
     all candidates; None with too few pairs"""
     repeats: int = 0
-    """behind the answer, of best and baseline together"""
+    """behind the claim, of best and baseline together"""
     failed: int = 0
-    """repeats of best and baseline that should be behind the answer, but failed or did not end in time"""
+    """repeats of best and baseline that should be behind the claim, but failed or did not end in time"""
     best_failed: int = 0
     """those of the best: a configuration that fails is not better"""
     unsteady: int = 0
@@ -371,7 +371,7 @@ def standing_claim(suite: Suite, found: Mapping[str, Sequence[Standing]]) -> tup
 
 
 def _claim(found: Finding) -> str:
-    """What the numbers of an answer allow to be claimed, with what it rests on."""
+    """What the numbers allow to be claimed, with what it rests on."""
     metric, name, alone = found.metric, metric_text(found.metric), found.best == found.baseline
     no_interval = found.value_interval is None or (found.baseline is not None and found.baseline_interval is None)
     if metric in RETURNS and no_interval:
@@ -443,7 +443,7 @@ def change_of(found: Finding) -> str:
 
 
 def doubts(found: Finding) -> str:
-    """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
+    """How many of the repeats behind the claim failed or are not to be trusted blindly; empty when none."""
     without = "without a value"
     if found.latest is not None:
         without = f"without reaching the target, counted as the longest training ({number_text(found.latest)} s)"

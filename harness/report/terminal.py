@@ -14,7 +14,7 @@ from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
 from harness.report.finding import against, conclude, standings
-from harness.report.page.answer import final_policies, first_screen, train_command
+from harness.report.page.first_screen import final_policies, first_screen, train_command
 from harness.report.planned import UNITS, table
 from harness.report.studies import ReportedStudy, Trial
 from harness.runs.training import RunConfiguration
@@ -138,7 +138,7 @@ def _show_trials(study: ReportedStudy, console: Console) -> None:
 
 
 def show_answer(study: ReportedStudy, console: Console) -> None:
-    """The answer, as the first screen of the report has it, and the command that uses it."""
+    """The first screen of the report, and the command that uses it."""
     screen = first_screen(study)
     console.print(Text(screen.claim, style="bold" if study.order or study.suite.only_compares else "bold red"))
     facts = Table.grid(padding=(0, 2))

@@ -1,4 +1,4 @@
-"""A study's page: the answer, every section in its order, and the table of all trials."""
+"""A study's page: the first screen, every section in its order, and the table of all trials."""
 
 import base64
 import math
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.report.finding import against, standings
 from harness.report.page import charts, provenance, resources, search
-from harness.report.page.answer import final_policies, first_screen
 from harness.report.page.curves import learning_curves, over_time
+from harness.report.page.first_screen import final_policies, first_screen
 from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Row, Rows, Section, Table
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.suite.metrics import RETURNS
@@ -44,8 +44,8 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     filmed = is_robot(suite.tasks[0]) or (study.folder / VIDEO).is_file()
     if watched is None and filmed and (policy := study.best_policy):
         sections.insert(0, to_be_seen(study, policy))
-    answer = replace(first_screen(study), charts=drawn)
-    return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
+    screen = replace(first_screen(study), charts=drawn)
+    return Page(suite.name, subtitle, screen, sections, str(study.folder), watched)
 
 
 def to_be_seen(study: ReportedStudy, policy: Path) -> Section:

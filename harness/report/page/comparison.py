@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report.finding import change_of, conclude
 from harness.report.page import charts
-from harness.report.page.answer import train_command
+from harness.report.page.first_screen import train_command
 from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Rows, Section, Table
 from harness.report.page.provenance import UNKNOWN, described
 from harness.report.studies import ReportedStudy, finite, scale

@@ -141,7 +141,7 @@ def html(page: Page) -> str:
 
 
 def markdown(page: Page) -> str:
-    """The answer and the tables, without charts."""
+    """The first screen and the tables, without charts."""
     return _environment().get_template("page.md").render(page=page)
 
 

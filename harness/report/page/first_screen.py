@@ -1,4 +1,4 @@
-"""The answer of a study: the first screen of its page, and the end of what a run says. Charts come with the page."""
+"""What a study found: the first screen of its page, and the end of what a run says. Charts come with the page."""
 
 import math
 import shlex
