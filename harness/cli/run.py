@@ -164,7 +164,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                     say(f"not used:   {left_out}")
                 place = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
             with place as engine:
-                known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
+                known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.reserved_here)
                 watched = study.folder if arguments.watch else None
                 with StudyDisplay(made, out, began, watched) as display:
                     display.note_existing(study.records.records)

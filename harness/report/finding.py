@@ -165,12 +165,12 @@ def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[
     ``others``: the best. Where that is the baseline they are the candidates, of which none was better: what would have
     been seen of them?
     """
-    metric, level, alone = found.metric, found.level, found.best == found.baseline
+    metric, level, is_baseline = found.metric, found.level, found.best == found.baseline
     ratio = _have_ratios(metric, [value for one in (baseline, *others) for value in one.values(metric)])
-    usable = alone or (found.confirmed and (not found.missing or metric in TIMES))
+    usable = is_baseline or (found.confirmed and (not found.missing or metric in TIMES))
     every = [pairs for one in others if usable and (pairs := _pairs(metric, baseline, one))]
     seen = [paired_change([[pair] for pair in pairs], ratio=ratio, level=level) for pairs in every]
-    if alone:
+    if is_baseline:
         effect = max((one.smallest_effect for one in seen), default=math.inf)
         return {"ratio": ratio, "smallest_effect": effect if math.isfinite(effect) else None}
     if not seen:
@@ -372,14 +372,14 @@ def standing_claim(suite: Suite, found: Mapping[str, Sequence[Standing]]) -> tup
 
 def _claim(found: Finding) -> str:
     """What the numbers allow to be claimed, with what it rests on."""
-    metric, name, alone = found.metric, metric_text(found.metric), found.best == found.baseline
+    metric, name, is_baseline = found.metric, metric_text(found.metric), found.best == found.baseline
     no_interval = found.value_interval is None or (found.baseline is not None and found.baseline_interval is None)
     if metric in RETURNS and no_interval:
         own, base = (
             ", ".join(map(number_text, sorted(points))) or "none" for points in (found.points, found.baseline_points)
         )
         text = f"No claim with fewer than six seeds: trial {found.best} had {name} {own}"
-        return text if alone or found.baseline is None else f"{text}, the baseline {base}"
+        return text if is_baseline or found.baseline is None else f"{text}, the baseline {base}"
     if metric in TIMES and math.isnan(found.value):
         return (
             f"No trial reached {TIMES[metric]}: trial {found.best} came to "
@@ -388,9 +388,9 @@ def _claim(found: Finding) -> str:
     value, seen = side_text(metric, found.value, found.value_interval, found.points), ""
     if found.smallest_effect is not None:
         seen = f"{change_text(found.smallest_effect, fraction=found.ratio, sign='')} would have been seen"
-    if alone and found.trials == 1:
+    if is_baseline and found.trials == 1:
         return f"One configuration was measured: {value}"
-    if alone:
+    if is_baseline:
         seen = seen and f"; {seen}"
         proper = " that does not learn worse" * bool(found.refused)
         return f"No configuration{proper} was better than the baseline, {value}, of {found.trials} measured{seen}"

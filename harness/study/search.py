@@ -386,7 +386,7 @@ class Sweep:
         Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
         """
         suite, plan = self.plan.suite, self.plan
-        if suite.learns or not (suite.measure.turns and self.engine.in_turns and self.engine.alone):
+        if suite.learns or not (suite.measure.turns and self.engine.in_turns and self.engine.exclusive):
             return False
         if not all(plan.trainer.pausable(plan.settings(repeat.params)) for repeat in repeats):
             return False
@@ -413,7 +413,7 @@ class Sweep:
             budget_device_bytes=fit.device_bytes, budget_items=fit.items,
             calibrated_host_bytes=fit.expected_host_bytes, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
-            machine=self.engine.machine, shared=not self.engine.alone,
+            machine=self.engine.machine, shared=not self.engine.exclusive,
             threads="" if fit.problem else threads_text(plan.trainer, plan.settings(params)),
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
             expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
@@ -432,7 +432,7 @@ class Sweep:
         if last[0].phase == "learning":  # what disturbs it makes it later, and no other
             return False
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
-        if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
+        if not (retries_left and self.engine.exclusive and any(one.disturbed for one in last)):
             return False
         newest = [record for record in self._newest if record.node == last[0].node][-len(last) :]
         if {key_of(record)[:3] for record in newest} != {key_of(record)[:3] for record in last}:

@@ -40,7 +40,7 @@ class Engine(Protocol):
     """name of the machine that it measures on, as in records"""
     in_turns: bool = False
     """several jobs can be alive in one place and take turns; otherwise they are given one at a time"""
-    alone: bool = True
+    exclusive: bool = True
     """a repeat has the machine that it runs on to itself"""
 
     @property
@@ -51,7 +51,7 @@ class Engine(Protocol):
         """Memory that a repeat may take; None: what this machine has at the moment, as other programs come and go."""
         return None
 
-    def alone_here(self) -> AbstractContextManager[None]:
+    def reserved_here(self) -> AbstractContextManager[None]:
         """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
         return nullcontext()
 

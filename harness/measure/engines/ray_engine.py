@@ -49,7 +49,7 @@ class RayEngine(Engine):
         self, cluster: Cluster, stop: StopSignal, *, share_nodes: bool = False, say: Callable[[str], None] = print
     ) -> None:
         self._cluster, self._stop, self._say = cluster, stop, say
-        self.machine, self.alone = cluster.machine, not share_nodes
+        self.machine, self.exclusive = cluster.machine, not share_nodes
         self._loop = asyncio.new_event_loop()
         self._running: dict[int, asyncio.Task[Outcome]] = {}
         self._waiting: set[int] = set()
@@ -83,7 +83,7 @@ class RayEngine(Engine):
         return self._cluster.available()
 
     @contextmanager
-    def alone_here(self) -> Iterator[None]:
+    def reserved_here(self) -> Iterator[None]:
         here = ray.get_runtime_context().get_node_id()
         own = [node for node in self._nodes if node.id == here]
         if not own:  # no repeat runs on this machine
@@ -97,7 +97,7 @@ class RayEngine(Engine):
             ray.kill(place)
 
     def has_room(self) -> bool:
-        return not self._waiting and not (self.alone and len(self._running) >= self.places)
+        return not self._waiting and not (self.exclusive and len(self._running) >= self.places)
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs
@@ -136,7 +136,7 @@ class RayEngine(Engine):
         nodes = [node for node in self._nodes if node is self._homes.get(work)] or self._nodes
         limits, largest = job.limits, max(self._nodes, key=lambda node: node.memory)
         needs = largest.cpus, largest.gpus, job.host_bytes  # all nodes have equally many CPUs and GPUs
-        if not self.alone:
+        if not self.exclusive:
             trainer, settings = trainers.get(job.spec.trainer), job.spec.settings
             threads = sum(trainer.threads(settings).values()) or largest.cpus
             devices = [(trainer.defaults() | settings)[name] for name in trainer.device_settings]

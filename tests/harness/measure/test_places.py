@@ -24,7 +24,7 @@ class Places:
 
     places = 3
     machine = "cluster-000000"
-    alone = True
+    exclusive = True
     in_turns = False
 
     def __init__(self, stop: StopSignal, executed: Executed, lost_at: int | None = None) -> None:
