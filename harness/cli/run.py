@@ -154,7 +154,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
         try:
             with study.turn(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said], arguments.name)
-            place: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
+            opened: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
             if cluster is not None:
                 from harness.measure.engines.ray_engine import RayEngine
 
@@ -162,8 +162,8 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                 say(f"cluster:    {len(cluster.nodes)} nodes, {use}")
                 for left_out in cluster.left_out:
                     say(f"not used:   {left_out}")
-                place = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
-            with place as engine:
+                opened = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
+            with opened as engine:
                 known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.reserved_here)
                 watched = study.folder if arguments.watch else None
                 with StudyDisplay(made, out, began, watched) as display:

@@ -166,7 +166,7 @@ class Plan:
         return around + measure.return_at.seconds
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         """Repeats that run side by side on this machine."""
         return 1 if self.suite.measure.cores is None else len(core_sets(self.suite.measure.cores))
 
@@ -193,23 +193,23 @@ class Plan:
         learning = self.suite.confirm.learning
         return PROCESS_SECONDS + EPISODE_SECONDS * learning.evaluate + learning.env_steps / rate
 
-    def seconds_of(self, trials: int, places: int, repeat: float) -> float:
-        """Estimated length of so many trials of the search and of what confirms the best, in places side by side.
+    def seconds_of(self, trials: int, concurrency: int, repeat: float) -> float:
+        """Estimated length of so many trials of the search and of what confirms the best, so many side by side.
 
         What learns is not counted. ``repeat`` is the length of a repeat after the first look.
         """
         again, confirm, repeats = self.again(), self.suite.confirm, self.suite.measure.repeats
-        in_one_place = 1 if self.spreads_repeats else repeats
-        first_looks = math.ceil(trials * (repeats // in_one_place) / places) * in_one_place
-        in_a_row = math.ceil(again.look / places)
-        if confirm is not None:  # a block has one place
-            in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / places)
+        in_one_work = 1 if self.spreads_repeats else repeats
+        first_looks = math.ceil(trials * (repeats // in_one_work) / concurrency) * in_one_work
+        in_a_row = math.ceil(again.look / concurrency)
+        if confirm is not None:  # a block runs as one work
+            in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / concurrency)
         return first_looks * (repeat - self.saved_seconds) + in_a_row * repeat
 
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run, without what learns: how fast that goes nobody knows yet."""
-        return min(self.seconds_of(self.trials, self.places, self.repeat_seconds), self.suite.limits.minutes * 60)
+        return min(self.seconds_of(self.trials, self.concurrency, self.repeat_seconds), self.suite.limits.minutes * 60)
 
     def fit(self, params: Settings, available: MemoryAvailable | None = None) -> Fit:
         """Whether a configuration can be run with the memory that is ``available``; None: on this machine as it is

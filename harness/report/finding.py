@@ -335,10 +335,10 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
 
     for own in found.values():
         base = own[0] if own and own[0].trial.baseline else None
-        for place, one in enumerate(own[1:] if base else [], start=1):
+        for index, one in enumerate(own[1:] if base else [], start=1):
             assert base is not None
             if not (one.points and base.points):
-                own[place] = replace(one, verdict="undecided")
+                own[index] = replace(one, verdict="undecided")
                 continue
             level = LEVEL / (len(own) - 1)
             seen = unpaired_comparison([sign * x for x in one.points], [sign * x for x in base.points], level)
@@ -347,7 +347,7 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
             # what fails is not better, whatever the rest of it has
             if (decided == "better" and base.failed) or (decided == "worse" and one.failed):
                 decided, failed = "undecided", max(one.failed, base.failed)
-            own[place] = replace(
+            own[index] = replace(
                 one, ahead=seen.value, p=seen.p, level=level, verdict=decided, failed=failed,
                 ahead_interval=seen.interval if all(map(math.isfinite, seen.interval)) else None,
             )  # fmt: skip

@@ -45,7 +45,7 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     if again.learning:
         confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
-    beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
+    beside = f"; {plan.concurrency} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
     console.print(f"{trials}{looks}{confirmation}{beside}", soft_wrap=True)
     console.print(f"about {minutes_text(plan.seconds)}; results in {folder}", soft_wrap=True)
     console.print(Text(f"baseline: {settings_text(plan.baseline)}"))

@@ -148,7 +148,7 @@ class ReportedStudy(RecordedStudy):
 
     def __init__(self, folder: Path, task: str | None = None) -> None:
         super().__init__(folder)
-        self.place = "" if task is None else f" in {task}"
+        self.where = "" if task is None else f" in {task}"
         """of a view, as names have it"""
 
     @cached_property
@@ -184,7 +184,7 @@ class ReportedStudy(RecordedStudy):
     @property
     def name(self) -> str:
         """The study as pages name it."""
-        return super().name + self.place
+        return super().name + self.where
 
     @cached_property
     def by_task(self) -> list["ReportedStudy"]:

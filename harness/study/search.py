@@ -221,7 +221,7 @@ class Sweep:
             return repeat is not None or self._left() >= self._needed()
         if repeat is not None and self._attempts(repeat):
             return True
-        if self._measurements < self.engine.places or self._left() >= self._longest():
+        if self._measurements < self.engine.concurrency or self._left() >= self._longest():
             return True
         self._out_of_time = True
         return False
@@ -238,10 +238,10 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        plan, places = self.plan, self.engine.places
-        seconds = plan.seconds_of(1, places, self._longest())
+        plan, concurrency = self.plan, self.engine.concurrency
+        seconds = plan.seconds_of(1, concurrency, self._longest())
         if seeds := plan.again().learning:  # by the speed of the baseline
-            seconds += math.ceil(seeds / places) * plan.learning_seconds(self._rate(BASELINE))
+            seconds += math.ceil(seeds / concurrency) * plan.learning_seconds(self._rate(BASELINE))
         return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:

@@ -1,7 +1,7 @@
 """Blocks of repeats: how they are ordered, run, and run again; for search, second look, confirmation and ``compare``.
 
 A *work* is what is measured together: a generator that yields jobs (one, or several that take turns) and receives how
-each ended. An engine carries out several works side by side, each in a place of its own. Works are resumed in one
+each ended. An engine carries out several works side by side, each on its own cores or node. Works are resumed in one
 thread, that of ``carry_out``.
 """
 
@@ -27,7 +27,7 @@ Attempt = Generator[list[Job], list[Outcome], list[Record]]
 
 
 class Engine(Protocol):
-    """Runs the jobs of works, those of one work (repeats of a trial, or of a block) one after another in one place.
+    """Runs the jobs of works, those of one work (repeats of a trial, or of a block) one after another, on one node.
 
     A work has a number::
 
@@ -39,12 +39,12 @@ class Engine(Protocol):
     machine: str
     """name of the machine that it measures on, as in records"""
     in_turns: bool = False
-    """several jobs can be alive in one place and take turns; otherwise they are given one at a time"""
+    """several jobs of a work can be alive and take turns; otherwise they are given one at a time"""
     exclusive: bool = True
     """a repeat has the machine that it runs on to itself"""
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         """Number of works that run side by side when nobody else uses the machine."""
 
     def available(self) -> "MemoryAvailable | None":

@@ -106,12 +106,12 @@ def all_trials(study: ReportedStudy) -> Section:
     views = [(searched, metric_text(first), "against baseline")]
     if confirmed:
         views.append((confirmed, f"{metric_text(first)}, confirmed", "confirmed against baseline"))
-    places = {trial.number: place for place, trial in enumerate(study.order, 1)}
+    ranks = {trial.number: rank for rank, trial in enumerate(study.order, 1)}
     rows = []
     for trial in study.best_first:
         row: Row = {
             "trial": Cell(trial.name, trial.number), "state": trial.state + ", confirmed" * trial.confirmed,
-            "place": places.get(trial.number),
+            "rank": ranks.get(trial.number),
         }  # fmt: skip
         for view, value, beside in views:
             row |= {value: None, beside: Cell(MISSING)}
@@ -134,8 +134,8 @@ def all_trials(study: ReportedStudy) -> Section:
         rows.append(row)
     if not rows:
         return Section("trials", "All trials", ["No trial has been recorded yet."])
-    place = "Place is the order within the constraints" + ", on the Pareto front" * (len(objectives) > 1)
-    said = [f"Values are those of the search. {place}."]
+    rank = "Rank is the order within the constraints" + ", on the Pareto front" * (len(objectives) > 1)
+    said = [f"Values are those of the search. {rank}."]
     if confirmed:
         how = next(iter(confirmed.values())).measured
         said.append(f"Beside them are those of the {how}. Compare these with each other only.")

@@ -83,7 +83,7 @@ def labels(studies: Sequence[ReportedStudy]) -> list[str]:
     for chosen in (names, machines):
         if len(set(chosen)) == len(studies):
             return chosen
-    return [f"{study.folder}{study.place}" for study in studies]
+    return [f"{study.folder}{study.where}" for study in studies]
 
 
 def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict]) -> Table:

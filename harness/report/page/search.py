@@ -140,14 +140,14 @@ def parallel(study: ReportedStudy) -> Section:
     settings = settings_of(study) if len(frame) > 1 else {}
     if not settings:
         return Section("parallel", title, ["Fewer than two different configurations were measured."])
-    order = {trial.number: place for place, trial in enumerate(study.order)}
-    frame["objective"], frame["place"] = frame[metric], [order.get(one, len(frame)) for one in frame["trial"]]
+    order = {trial.number: rank for rank, trial in enumerate(study.order)}
+    frame["objective"], frame["rank"] = frame[metric], [order.get(one, len(frame)) for one in frame["trial"]]
     lines: Rows = []
     ticks: Rows = []
     for row, (name, column) in enumerate({**settings, name_of_metric: metric}.items()):
         places, labels = _axis(frame[column].tolist(), study.suite.search.get(name))
         values = frame[column].map(lambda value: value if isinstance(value, str) else number_text(value))
-        own = frame[["trial", "name", "role", "objective", "place"]].assign(axis=name, row=row, x=places, value=values)
+        own = frame[["trial", "name", "role", "objective", "rank"]].assign(axis=name, row=row, x=places, value=values)
         lines += [{str(key): one for key, one in line.items()} for line in own.to_dict("records")]
         ticks += [{"axis": name, "x": x, "label": text, "align": align} for x, text, align in labels]
     names = [*settings, name_of_metric]
@@ -159,7 +159,7 @@ def parallel(study: ReportedStudy) -> Section:
     legend, scale = alt.Legend(orient="top"), alt.Scale(reverse=METRICS[metric] == "minimize")
     line = across | {"detail": "trial:N", "order": "row:Q"}
     line["color"] = alt.Color("objective:Q", title=name_of_metric, legend=legend, scale=scale)
-    top, base = alt.datum.place <= TOP, charts.data("lines")
+    top, base = alt.datum.rank <= TOP, charts.data("lines")
     tips = {"name:N": "trial", "axis:N": "setting", "value:N": "value", "objective:Q": name_of_metric}
     layers: list[Any] = [
         base.mark_line().encode(

@@ -22,7 +22,7 @@ from tests.harness.study.test_search import Crash, Disturbed, Executed, Quiet
 class Places:
     """Three nodes. The job numbered ``lost_at`` moves its work to another one."""
 
-    places = 3
+    concurrency = 3
     machine = "cluster-000000"
     exclusive = True
     in_turns = False
@@ -37,7 +37,7 @@ class Places:
         return None
 
     def has_room(self) -> bool:
-        return len(self.jobs) < self.places
+        return len(self.jobs) < self.concurrency
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs
@@ -148,7 +148,7 @@ def test_the_last_trials_repeats_run_side_by_side_where_each_has_cores_of_its_ow
 def test_the_confirmation_of_several_places_takes_less_time(make_plan) -> None:
     plan = make_plan("confirm={top: 2, repeats: 6}")  # three blocks of six
     assert plan.again().confirm == 18
-    assert [plan.seconds_of(0, places, 1) for places in (1, 2, 3, 9)] == [18, 12, 6, 6]
+    assert [plan.seconds_of(0, concurrency, 1) for concurrency in (1, 2, 3, 9)] == [18, 12, 6, 6]
 
 
 def test_repeats_side_by_side_take_less_time(make_plan) -> None:

@@ -186,9 +186,9 @@ def test_a_trial_that_loses_its_place_twice_has_failed_and_nothing_of_it_runs(no
         trial = pids(marker)[-1]
         if trial not in killed:
             killed.add(trial)
-            place = psutil.Process(trial).parent()
-            assert place is not None
-            place.kill()
+            actor = psutil.Process(trial).parent()
+            assert actor is not None
+            actor.kill()
 
     records = sweep(nodes, plan, tmp_path, Seen(react))
     assert [(r.trial, r.state) for r in records] == [(0, "failed")]
