@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.measure.record import Record
-from harness.report.studies import Trial, trials_of
+from harness.report.studies import ReportedTrial, trials_of
 from harness.stats.inference import (
     BOOTSTRAPPED,
     LEVEL,
@@ -159,7 +159,7 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     return replace(found, claim=f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}.")
 
 
-def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[str, Any]:
+def _compared(found: Finding, baseline: ReportedTrial, others: Sequence[ReportedTrial]) -> dict[str, Any]:
     """What pairs of repeats, or without pairs the two values, say of the best against the baseline.
 
     ``others``: the best. Where that is the baseline they are the candidates, of which none was better: what would have
@@ -183,7 +183,7 @@ def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[
     return known | {"interval": one.interval, "smallest_effect": one.smallest_effect}
 
 
-def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Trial) -> dict[str, Any]:
+def _learning(suite: Suite, records: Sequence[Record], best: ReportedTrial, baseline: ReportedTrial) -> dict[str, Any]:
     """Whether the best learns as well as the baseline: what this project has shown beforehand, and what was seen here.
 
     It is said to learn as well where enough seeds here show it; or where what is shipped shows it for every setting
@@ -253,7 +253,7 @@ def _margin_text(value: float, interval: Interval | None, level: float = LEVEL) 
     return f"{text}, {confidence_text(level)} interval {low} to {high}"
 
 
-def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
+def _pairs(metric: str, baseline: ReportedTrial, trial: ReportedTrial) -> Pairs:
     """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
     before, after = (
         {r.repeat: side.of(r, metric) for r in side.complete if r.phase == "confirm"} for side in (baseline, trial)
@@ -271,7 +271,7 @@ def _have_ratios(metric: str, values: Sequence[float]) -> bool:
 class Standing:
     """A configuration in one environment, and how far the baseline is ahead of it there, by the first objective."""
 
-    trial: Trial
+    trial: ReportedTrial
     name: str
     """of the trainer, or the settings"""
     value: float
@@ -454,7 +454,7 @@ def doubts(found: Finding) -> str:
     return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
 
 
-def against(metric: str, trial: Trial, baseline: Trial) -> tuple[float, str]:
+def against(metric: str, trial: ReportedTrial, baseline: ReportedTrial) -> tuple[float, str]:
     """A trial beside the baseline, as a number and as text: a ratio less 1, of returns and beside 0 a difference.
 
     Where the confirmation measured both side by side it is the change over their pairs, as the claim has it.

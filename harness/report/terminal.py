@@ -16,7 +16,7 @@ from harness.predict.plan import Plan
 from harness.report.finding import against, conclude, standings
 from harness.report.page.first_screen import final_policies, first_screen, train_command
 from harness.report.planned import UNITS, table
-from harness.report.studies import ReportedStudy, Trial
+from harness.report.studies import ReportedStudy, ReportedTrial
 from harness.runs.training import RunConfiguration
 from harness.study.best_trials import judged_by, ranking
 from harness.study.folder import Study
@@ -149,7 +149,7 @@ def show_answer(study: ReportedStudy, console: Console) -> None:
         console.print(Text(f"Train with it: {screen.command}", style="bold"), soft_wrap=True)
 
 
-def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None = None) -> Table:
+def _trials(suite: Suite, title: str, trials: Sequence[ReportedTrial], best: int | None = None) -> Table:
     """Trials with the records of one way of measuring; ``best`` has a star."""
     metric, *others = [objective.metric for objective in suite.objectives]
     other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
@@ -175,6 +175,6 @@ def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None 
     return table(title, names, rows)
 
 
-def _marks(trial: Trial) -> str:
+def _marks(trial: ReportedTrial) -> str:
     disturbed, unsteady = (any(getattr(record, mark) for record in trial.counted) for mark in ("disturbed", "unsteady"))
     return "!" * disturbed + "~" * unsteady

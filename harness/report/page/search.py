@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import charts
 from harness.report.page.model import Cell, Chart, Rows, Section, Table
-from harness.report.studies import DRAWN, ReportedStudy, Trial, finite, plain, scale
+from harness.report.studies import DRAWN, ReportedStudy, ReportedTrial, finite, plain, scale
 from harness.stats.pareto import pareto_front
 from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS, RETURNS
@@ -206,7 +206,7 @@ def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tupl
     return [places[str(v)] for v in values], [(x, text[:18], align.get(x, "center")) for text, x in shown]
 
 
-def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[Trial]:
+def front(trials: Sequence[ReportedTrial], metrics: Sequence[tuple[str, str]]) -> list[ReportedTrial]:
     """Trials that no other one beats in every metric (name, direction), by the first metric."""
     scores = {
         trial.number: [trial.value(name) * (1 if direction == "maximize" else -1) for name, direction in metrics]

@@ -27,7 +27,7 @@ from harness.report.page.model import MISSING, Cell, Page, Section, Table
 from harness.report.page.resources import peak_bytes, predicted_bytes
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
-from harness.report.studies import ReportedStudy, Trial, trials_of
+from harness.report.studies import ReportedStudy, ReportedTrial, trials_of
 from harness.trainers.trainer import get
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
@@ -466,12 +466,15 @@ def test_thousands_of_points_are_thinned_and_said_to_be(tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_beats() -> None:
     pairs = [("env_steps_per_second", "maximize"), ("policy_lag_mean", "minimize")]
     values = [(1.0, 1.0), (3.0, 2.0), (2.0, 2.0), (3.0, 5.0), (math.nan, 0.0)]
-    trials = [Trial(n, (make_record(n, env_steps_per_second=a, policy_lag_mean=b),)) for n, (a, b) in enumerate(values)]
+    trials = [
+        ReportedTrial(n, (make_record(n, env_steps_per_second=a, policy_lag_mean=b),))
+        for n, (a, b) in enumerate(values)
+    ]
     assert [trial.number for trial in front(trials, pairs)] == [0, 1]
 
 
 def test_memory_uses_the_calibrated_prediction() -> None:
-    trial = Trial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
+    trial = ReportedTrial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
     assert (predicted_bytes(trial), peak_bytes(trial)) == (120, 126)
 
 
