@@ -207,12 +207,12 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
         out.print(filmed, soft_wrap=True, markup=False)
     _report(study.folder, out)
     if ended:
-        from harness.report.asv_export import ExportError, export
+        from harness.report.asv_export import AsvExportError, export
 
         asv = arguments.results / "asv"
         try:
             export(study.folder, asv)
-        except ExportError as error:
+        except AsvExportError as error:
             out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
         else:
             out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.measure import interference
 from harness.measure.interleaving import Pauses
-from harness.measure.window import FRACTIONS, Window
+from harness.measure.window import FRACTIONS, SteadyWindow
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import KeptPolicy
 from unilab.ipc.collector_error import ProcessFailure
@@ -109,7 +109,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
     try:
         trainer = trainers.get(spec.trainer)
         trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
-        window = Window(
+        window = SteadyWindow(
             spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
             return_at=spec.return_at, target_return=spec.target_return,
         )  # fmt: skip

@@ -27,7 +27,7 @@ from harness.measure.host import fingerprint
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
 from harness.measure.stop import Stopped, StopSignal
-from harness.measure.window import Window
+from harness.measure.window import SteadyWindow
 from harness.suite import sources
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Describes, Part
@@ -266,7 +266,7 @@ def measure_parts(
             known.add(part.kind)
             told.send(part.kind)
     for settings in rehearse:
-        window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
+        window = SteadyWindow(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(settings, window.result()["updates_per_second"]))
