@@ -19,6 +19,7 @@ from harness.study import timelines
 from harness.suite.text import number_text
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import Trainer, TrainerError
+from unilab.ipc.memory_budget import MemoryAvailable
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, nearest
 
@@ -166,8 +167,6 @@ def run(
     if trace:
         timelines.check_trainer(job.trainer)
     trainers.calm_thread_pools()
-    from unilab.ipc.memory_budget import MemoryAvailable
-
     predicted = job.trainer.budget(job.settings)
     if predicted is not None:
         predicted.check(MemoryAvailable.here())

@@ -17,17 +17,17 @@ from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
+from unilab.ipc.memory_budget import MemoryBudget
 from unilab.machine.cores import sets
 from unilab.machine.devices import computes_bfloat16, cores_of_sides, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.run.config import RunConfig
 from unilab.run.progress import Summary
 
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+if TYPE_CHECKING:  # runners load torch, which takes longer than a wrong suite may take to be refused
     from unilab.algos.torch.appo.runner import APPORunner
     from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
     from unilab.envs.sizes import EnvSizes
-    from unilab.ipc.memory_budget import MemoryBudget
 
 ALL = 2**31
 """more checkpoints, and more iterations, than any run has"""
@@ -71,7 +71,7 @@ class OwnTrainer(ConfiguredTrainer):
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
 
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget:
         with loading():
             from unilab.algos.torch.memory.estimate import estimate
 

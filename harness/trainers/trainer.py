@@ -7,14 +7,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unilab.errors import UserError
+from unilab.ipc.memory_budget import MemoryBudget
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, changes, flatten, nearest, new_name, parse
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryBudget
 
 OnProgress = Callable[[Progress], bool]
 KeptPolicy = Callable[[int], tuple[float, dict[str, float]]]
@@ -92,7 +90,7 @@ class Trainer(ABC):
         """Names of settings that change nothing beside the others: they are not searched, and not shown."""
         return frozenset()
 
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget | None:
         """What a run will hold in memory, or None when it cannot be predicted."""
         return None
 

@@ -10,14 +10,12 @@ import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, disturbance
 from harness.measure.stop import StopSignal
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable
+from unilab.ipc.memory_budget import MemoryAvailable
 
 SPOILT = 1e6
 """disturbance of a block in which a repeat was not measured to its end"""
@@ -47,7 +45,7 @@ class Engine(Protocol):
     def concurrency(self) -> int:
         """Number of works that run side by side when nobody else uses the machine."""
 
-    def available(self) -> "MemoryAvailable | None":
+    def available(self) -> MemoryAvailable | None:
         """Memory that a repeat may take; None: what this machine has at the moment, as other programs come and go."""
         return None
 
