@@ -134,7 +134,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     from harness.predict import ranking
     from harness.report.live import StudyDisplay, console
     from harness.study.search import Sweep
-    from unilab.ipc.shared_memory import segments
+    from unilab.ipc import remove_leftovers
 
     out = console(stderr=arguments.json)
     say = partial(out.print, soft_wrap=True)
@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     with StopSignal() as stop:
         for aside in study.set_aside:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
-        for name in segments.remove_leftovers():
+        for name in remove_leftovers():
             out.print(f"removed {name}, left in shared memory by a crashed run")
         for note in made.notes:
             out.print(f"note: {note}", style="yellow", soft_wrap=True)

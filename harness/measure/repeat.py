@@ -24,7 +24,7 @@ from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, SteadyWindow
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import KeptPolicy
-from unilab.ipc.collector_error import ProcessFailure
+from unilab.ipc import ProcessFailure
 from unilab.run.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites

@@ -31,10 +31,7 @@ from harness.measure.window import SteadyWindow
 from harness.suite import sources
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Describes, Part
-from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.process.group import CollectorGroup
-from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import SharedFlag
+from unilab.ipc import CollectorError, CollectorGroup, SharedFlag, remove_leftovers
 from unilab.machine.devices import usable_cores
 
 FILE = "ceilings.json"
@@ -239,7 +236,7 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
         raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
     finally:
         group.stop_collectors()
-        segments.remove_leftovers()
+        remove_leftovers()
         receive.close()
         send.close()
 
