@@ -74,7 +74,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
     for one in trained(suite, trainer).values():
         for env in suite.tasks:
             with mistakes.collected():
-                check_environment(document, one, env)
+                check_environment_name(document, one, env)
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
             key = (group, name)
@@ -275,7 +275,7 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
     return pinned
 
 
-def try_environments(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, ...]:
+def try_suite(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, ...]:
     """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
     notes: list[str] = []
     for env in suite.tasks:
@@ -288,7 +288,7 @@ def try_environments(suite: Suite, document: Document, trainer: Trainer) -> tupl
         for name, dimension in suite.search.items():
             for value in ends(dimension):
                 groups = {("fixed",): suite.fixed, ("search",): {name: value}}
-                _check_environment(document, trainer, env, groups)
+                _check_trainable(document, trainer, env, groups)
     return tuple(dict.fromkeys(notes))
 
 
@@ -312,11 +312,11 @@ def try_environment(
         if findings.problems:
             raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
         notes = [f"{env}: {note}" for note in findings.notes]
-    _check_environment(document, trainer, env, groups)
+    _check_trainable(document, trainer, env, groups)
     return notes
 
 
-def _check_environment(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
+def _check_trainable(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
     settings = {name: value for group in groups.values() for name, value in group.items()}
     try:
         trainer.check_environment({**settings, "env": env})
@@ -325,7 +325,7 @@ def _check_environment(document: Document, trainer: Trainer, env: str, groups: M
         raise document.error((*where[-1], error.key), error.problem) from None
 
 
-def check_environment(document: Document, trainer: Trainer, env: str) -> None:
+def check_environment_name(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial."""
     if trainer.unilab_environments and env != UNKNOWN and not is_environment(env):
         raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")

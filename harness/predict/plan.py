@@ -299,7 +299,7 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     mistakes.found += [source.error(*one) for one in checks.contradictions(source, trainer)]
     mistakes.check()
     suite, notes, dropped = checks.searched_here(source, trainer)
-    notes += checks.try_environments(suite, source.document, trainer)
+    notes += checks.try_suite(suite, source.document, trainer)
     suite = checks.with_learning(suite, trainer)
     space = Space(suite.search)
     baseline = checks.baseline_of(source, suite, trainer, space)

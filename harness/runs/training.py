@@ -129,7 +129,7 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
 
     settings = dict(checks.dotted(content.get("settings", {}), trainer))
     with mistakes.collected():
-        checks.check_environment(document, trainer, content["env"])
+        checks.check_environment_name(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
             checks.check_value(document, trainer, ("settings", name), value)
