@@ -86,11 +86,6 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
     return _checked(document, re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{trainer}-{name}"))
 
 
-def default_folder(name: str, job: RunConfiguration) -> Path:
-    """The folder that a run writes to; a run that is named by its folder stays there."""
-    return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
-
-
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names, or nested.
 
