@@ -44,7 +44,7 @@ FIRST_LOOK = 0.5
 class Again(NamedTuple):
     """How many repeats there are after the first look at each trial."""
 
-    look: int
+    second_look: int
     """of the second look at the best"""
     confirm: int
     """of the confirmation, the baseline's included"""
@@ -138,7 +138,7 @@ class Plan:
     def first_look(self) -> Measure:
         """How the search measures a trial: in less time where it looks at the best again."""
         measure = self.suite.measure
-        if not (self.suite.guided and self.again().look):
+        if not (self.suite.guided and self.again().second_look):
             return measure
         warmup, steady = FIRST_LOOK * measure.warmup_seconds, FIRST_LOOK * measure.steady_seconds
         return dataclasses.replace(measure, warmup_seconds=warmup, seconds=steady)
@@ -180,12 +180,12 @@ class Plan:
         """The repeats after the first look, when so many trials beside the baseline can be measured; None: all."""
         suite, confirm = self.suite, self.suite.confirm
         candidates = self.trials - 1 if candidates is None else candidates
-        look = suite.looked_at(candidates) * suite.measure.repeats
+        second_look = suite.looked_at(candidates) * suite.measure.repeats
         if confirm is None:
-            return Again(look, 0, 0)
+            return Again(second_look, 0, 0)
         confirmed = min(confirm.top + len(self.pinned), candidates)
         learning = 2 * confirm.learning.seeds if confirm.learning and self.trials > 1 else 0
-        return Again(look, confirmed * confirm.repeats + 2 * confirm.blocks, learning)
+        return Again(second_look, confirmed * confirm.repeats + 2 * confirm.blocks, learning)
 
     def learning_seconds(self, rate: float) -> float:
         """Estimated length of a repeat that learns, at so many env steps a second."""
@@ -201,7 +201,7 @@ class Plan:
         again, confirm, repeats = self.again(), self.suite.confirm, self.suite.measure.repeats
         in_one_work = 1 if self.spreads_repeats else repeats
         first_looks = math.ceil(trials * (repeats // in_one_work) / concurrency) * in_one_work
-        in_a_row = math.ceil(again.look / concurrency)
+        in_a_row = math.ceil(again.second_look / concurrency)
         if confirm is not None:  # a block runs as one work
             in_a_row += math.ceil(again.confirm / confirm.blocks) * math.ceil(confirm.blocks / concurrency)
         return first_looks * (repeat - self.saved_seconds) + in_a_row * repeat

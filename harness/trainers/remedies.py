@@ -37,7 +37,7 @@ APPO: Mapping[Limit, Sequence[Remedy]] = {
 
 ACTOR_DELAY = Remedy("algorithm.policy_frequency", "higher {} (fewer updates of the actor)")
 FREE = Remedy("sync_collection", "{}=false (the collector runs freely)", unless=(False,))
-UPDATES = Remedy("updates_per_step", "more {} between two looks at new data")
+UPDATES = Remedy("updates_per_step", "more {} before new data is taken")
 
 OFF_POLICY: Mapping[Limit, Sequence[Remedy]] = {
     "learner": (Remedy("updates_per_step", "fewer {}", unless=(1,)), ACTOR_DELAY, LEARNER_THREADS, DTYPE, NETWORKS,

@@ -78,12 +78,12 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     except (ModuleNotFoundError, ConnectionError, ValueError) as error:
         raise UserError(f"--engine ray: {error}") from error
     try:
-        yield look()
+        yield inspect()
     finally:
         disconnect()
 
 
-def look() -> Cluster:
+def inspect() -> Cluster:
     """The connected cluster's nodes.
 
     Raises:

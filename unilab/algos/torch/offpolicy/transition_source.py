@@ -87,9 +87,9 @@ class TransitionSource(ABC):
         while not enough():
             self.bell.wait(WAIT_SECONDS, self._runner.interrupt)
             self.bell.clear()
-            self._look()
+            self._catch_up()
             check()
-        self._look()
+        self._catch_up()
         return True
 
     @abstractmethod
@@ -115,7 +115,7 @@ class TransitionSource(ABC):
         """Lock step: wait until the steps under way are made, and note that there are fresh ones."""
 
     @abstractmethod
-    def _look(self) -> None:
+    def _catch_up(self) -> None:
         """Running freely: take in what was made meanwhile, and raise the failure of whoever makes the steps."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class CollectorSource(TransitionSource):
 
     def counters(self) -> CollectorCounters:
         if self._commands is None:
-            self._look()
+            self._catch_up()
         now = CollectorCounters.of(self._newest)
         if self._resumed is None:
             return now.after(self._before)
@@ -213,10 +213,10 @@ class CollectorSource(TransitionSource):
         if self._commands is not None and self._collecting:
             version = self._reply(self._commands, check)
             self._collecting, self._fresh = False, True
-            self._look()
+            self._catch_up()
             self.acted_version = version
 
-    def _look(self) -> None:
+    def _catch_up(self) -> None:
         self._newest = self._metrics.get() or self._newest
         self.acted_version = self._newest.get("policy_version", 0)
 
