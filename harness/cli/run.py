@@ -152,7 +152,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
             out.print(f"note: {note}", style="yellow", soft_wrap=True)
         exit_code = 0
         try:
-            with study.turn(stop):  # drivers may have a folder in common
+            with study.locked(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said], arguments.name)
             opened: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
             if cluster is not None:

@@ -85,7 +85,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._deadline = self.began + self.plan.suite.limits.minutes * 60
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
-        with self.study.turn(self.stop):
+        with self.study.locked(self.stop):
             self._catch_up()
         self._waiting: dict[int, list[Record]] = {}
         """by trial that this driver has begun, the repeats that nobody has begun"""
@@ -140,7 +140,7 @@ class Sweep:
         """A work for each trial; what is free on this machine then helps with the repeats of those that go on."""
         begun: list[FrozenTrial] = []
         while True:
-            with self.study.turn(self.stop):  # from now on the trial is this driver's alone
+            with self.study.locked(self.stop):  # from now on the trial is this driver's alone
                 trial = self._choose()
                 while trial is not None and not self.study.take(trial.number):
                     trial = self._choose()
