@@ -229,7 +229,7 @@ class Plan:
         trainer, settings = self.launch(params | seeded)
         return TrialSpec.of(measure or self.suite.measure, trainer, settings, folder)
 
-    def limits(self, fit: Fit) -> RepeatLimits:
+    def repeat_limits(self, fit: Fit) -> RepeatLimits:
         """What one repeat may take."""
         limits = self.suite.limits
         return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, fit.host_limit)

@@ -466,7 +466,7 @@ class Sweep:
         """The job that measures a record: it shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         fit = self.plan.fit(record.params, self.engine.available())
-        limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
+        limits, measure, confirm = self.plan.repeat_limits(fit), suite.measure, suite.confirm
         if record.phase == "search" and not record.second_look:
             measure = self.plan.first_look
         if record.phase == "learning" and confirm is not None and confirm.learning is not None:
