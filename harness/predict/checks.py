@@ -103,11 +103,11 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                 mistakes.found.append(source.error(("trainers", name, "by_env", env), problem))
         for where, settings in groups.items():
             for setting, value in settings.items():
-                key: Key = ("trainers", name, *where, setting)
+                full: Key = ("trainers", name, *where, setting)
                 with mistakes.collected():
                     if setting in SHARED:
-                        raise source.error(key, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
-                    check_value(document, trainer.trainers[name], key, value)
+                        raise source.error(full, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+                    check_value(document, trainer.trainers[name], full, value)
 
 
 def trained(suite: Suite, trainer: Trainer) -> dict[str, Trainer]:
