@@ -219,7 +219,7 @@ def replay(
     answers = {which: random.permutation(one.values) for which, one in grid.items()}
     tried: list[tuple[Params, float | None]] = []
     params, seconds = plan.configurations[0], before
-    looks = plan.again().look * statistics.fmean(one.seconds for one in grid.values())
+    looks = plan.again().second_look * statistics.fmean(one.seconds for one in grid.values())
     while True:
         one = grid[key(plan, params)]
         tried.append((params, answers[key(plan, params)][0]))
@@ -229,7 +229,7 @@ def replay(
             break
         params = following.params
     sign = 1 if plan.suite.objectives[0].direction == "maximize" else -1
-    best = sorted(tried, key=lambda pair: -sign * (pair[1] or 0.0))[: max(1, plan.again().look)]
+    best = sorted(tried, key=lambda pair: -sign * (pair[1] or 0.0))[: max(1, plan.again().second_look)]
     chosen = max((key(plan, params) for params, _ in best), key=lambda which: sign * answers[which][:2].mean())
     often = max(len(one.values) for one in grid.values())
     top = max(sign * one.mean for one in grid.values() if len(one.values) == often)

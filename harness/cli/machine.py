@@ -40,8 +40,8 @@ def show_machine(arguments: argparse.Namespace) -> int:
 
 def clean(arguments: argparse.Namespace) -> int:
     """Remove the shared memory of crashed runs, and nothing of runs that live."""
-    from unilab.ipc.shared_memory import segments
+    from unilab.ipc import remove_leftovers
 
-    removed = segments.remove_leftovers()
+    removed = remove_leftovers()
     count = f"{len(removed)} left-over segments of shared memory removed" if removed else "nothing was left over"
     return tell(arguments, {"removed": removed}, *(f"removed {name}" for name in removed), count)

@@ -134,7 +134,7 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     from harness.predict import ranking
     from harness.report.live import StudyDisplay, console
     from harness.study.search import Sweep
-    from unilab.ipc.shared_memory import segments
+    from unilab.ipc import remove_leftovers
 
     out = console(stderr=arguments.json)
     say = partial(out.print, soft_wrap=True)
@@ -146,15 +146,15 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
     with StopSignal() as stop:
         for aside in study.set_aside:
             out.print(f"warning: unreadable lines were moved to {aside}", style="yellow")
-        for name in segments.remove_leftovers():
+        for name in remove_leftovers():
             out.print(f"removed {name}, left in shared memory by a crashed run")
         for note in made.notes:
             out.print(f"note: {note}", style="yellow", soft_wrap=True)
         exit_code = 0
         try:
-            with study.turn(stop):  # drivers may have a folder in common
+            with study.locked(stop):  # drivers may have a folder in common
                 study.describe(made, [Path(sys.executable).name, "-m", "harness", *said], arguments.name)
-            place: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
+            opened: AbstractContextManager[Engine] = LocalEngine(study.machine, stop, cores=made.suite.measure.cores)
             if cluster is not None:
                 from harness.measure.engines.ray_engine import RayEngine
 
@@ -162,9 +162,9 @@ def _run(arguments: argparse.Namespace, made: "Plan", study: "Study", cluster: "
                 say(f"cluster:    {len(cluster.nodes)} nodes, {use}")
                 for left_out in cluster.left_out:
                     say(f"not used:   {left_out}")
-                place = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
-            with place as engine:
-                known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.alone_here)
+                opened = RayEngine(cluster, stop, share_nodes=arguments.share_nodes, say=say)
+            with opened as engine:
+                known = ranking.prepare(made, arguments.results, study.folder, stop, say, engine.reserved_here)
                 watched = study.folder if arguments.watch else None
                 with StudyDisplay(made, out, began, watched) as display:
                     display.note_existing(study.records.records)
@@ -207,12 +207,12 @@ def _leave(arguments: argparse.Namespace, made: "Plan", study: "Study", out: "Co
         out.print(filmed, soft_wrap=True, markup=False)
     _report(study.folder, out)
     if ended:
-        from harness.report.asv_export import ExportError, export
+        from harness.report.asv_export import AsvExportError, export
 
         asv = arguments.results / "asv"
         try:
             export(study.folder, asv)
-        except ExportError as error:
+        except AsvExportError as error:
             out.print(f"not added to asv's history: {error}", style="yellow", soft_wrap=True)
         else:
             out.print(f"asv:        {asv} (asv publish, asv show)", soft_wrap=True)

@@ -69,9 +69,20 @@ def best(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the page of a study, of several side by side, or of a run of ``train``."""
-    from harness.report.page.write import write_named
+    from harness.report import training_run
+    from harness.report.page.write import REPORT, write_comparison, write_page, write_report
+    from harness.runs.folder import configuration_of
+    from harness.study.results import find, find_all
 
-    written = write_named(arguments.study, arguments.results, arguments.out, side_by_side=arguments.compare)
+    names, results, out = arguments.study, arguments.results, arguments.out
+    if arguments.compare or len(names) > 1:
+        every = [find_all(name, results) for name in names] or [find_all(None, results)]
+        folders = dict.fromkeys(folder for one in every for folder in one)
+        written = write_comparison(list(folders), out or results / "comparison.html")
+    elif names and configuration_of(folder := Path(names[0])):
+        written = write_page(training_run.page(folder), out or folder / REPORT, [folder])
+    else:
+        written = write_report(find(next(iter(names), None), results), out)
     page = f"{written.html} ({written.bytes / 1e6:.1f} MB, open it in a browser), {written.markdown}"
     return tell(arguments, vars(written), *(f"left out: {reason}" for reason in written.left_out), page)
 

@@ -57,7 +57,8 @@ def train(arguments: argparse.Namespace) -> int:
     out = console(stderr=arguments.json)
     for note in job.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
-    folder = arguments.out or training.default_folder(arguments.config, job)
+    named = Path(arguments.config)  # a run that is named by its folder stays there
+    folder = arguments.out or (named if run_folder.configuration_of(named) else Path("runs") / job.name)
     if arguments.seeds is not None:
         return _train_seeds(arguments, job, folder, out)
     resume = folder if arguments.resume is HERE else arguments.resume

@@ -26,7 +26,7 @@ EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 
 
-class Repeat(NamedTuple):
+class RepeatKey(NamedTuple):
     """What one repeat of a side has in common with one of the other side."""
 
     configuration: str
@@ -128,9 +128,9 @@ def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Sui
     return sorted(found, key=lambda study: min(record.started_at for record in study[1]))
 
 
-def _repeats(studies: Iterable[tuple[Suite, list[Record]]]) -> dict[Repeat, Record]:
+def _repeats(studies: Iterable[tuple[Suite, list[Record]]]) -> dict[RepeatKey, Record]:
     """The repeats of a side that count, without pruned ones and without those that learn."""
-    found: dict[Repeat, Record] = {}
+    found: dict[RepeatKey, Record] = {}
     sessions: Counter[str] = Counter()
     for suite, records in studies:
         how = {name: part for name, part in dataclasses.asdict(suite.measure).items() if name not in EXTENDABLE}
@@ -147,7 +147,7 @@ def _repeats(studies: Iterable[tuple[Suite, list[Record]]]) -> dict[Repeat, Reco
             content = {"trainer": trainer, "settings": settings, "measure": how, "traced": record.traced}
             number = record.repeat - (suite.measure.repeats if record.phase == "confirm" else 0)
             key = (json.dumps(content, sort_keys=True), record.phase, number)
-            found[Repeat(key[0], sessions[key[0]], record.phase, number, trials[key])] = record
+            found[RepeatKey(key[0], sessions[key[0]], record.phase, number, trials[key])] = record
             trials[key] += 1
         sessions.update({configuration for configuration, _, _ in trials})
     return found

@@ -221,7 +221,7 @@ def version_of(side: Side, made: Plan | None, config: Path | None, results: Path
         why = fit.problem or f"does not fit into this machine: {fit.reason}"
         raise CompareError(f"{made.suite.name}: {why}")
     here = provenance.commit()
-    return Version(made, made.limits(fit), side.commit or here.commit, here.dirty and side.commit is None)
+    return Version(made, made.repeat_limits(fit), side.commit or here.commit, here.dirty and side.commit is None)
 
 
 def why_not_together(versions: Sequence[Version]) -> str:

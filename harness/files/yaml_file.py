@@ -25,8 +25,8 @@ class InputError(UserError, ValueError):
     """A file or option that cannot be used as it is written: where, and what to do."""
 
     def __init__(self, file: str, line: int | None, key: str, problem: str) -> None:
-        place = f"{file}:{line}" if line else file
-        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
+        where = f"{file}:{line}" if line else file
+        super().__init__(f"{where}: {key}: {problem}" if key else f"{where}: {problem}")
         self.file, self.line, self.key, self.problem = file, line, key, problem
         self.parts: tuple[InputError, ...] = (self,)
         """the single mistakes, ordered by line, where this error has several"""

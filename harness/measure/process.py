@@ -28,7 +28,7 @@ from harness.measure.record import Record, State
 from harness.measure.repeat import TrialSpec, write_spec
 from harness.measure.stop import StopSignal
 from harness.trainers.trainer import calm_thread_pools
-from unilab.ipc.shared_memory import segments
+from unilab.ipc import remove_leftovers, start_time
 
 OnProgress = Callable[[dict[str, Any]], str | None]
 GRACE_SECONDS = 2.0
@@ -246,7 +246,7 @@ class Repeat:
         """Name a process that may be stopped to the guard."""
         assert self._guard.stdin is not None
         with suppress(BrokenPipeError):  # somebody killed the guard
-            os.write(self._guard.stdin.fileno(), f"{pid} {segments.start_time(pid)}\n".encode())
+            os.write(self._guard.stdin.fileno(), f"{pid} {start_time(pid)}\n".encode())
 
     def terminate(self) -> None:
         """Ask it to end, for which it has to run."""
@@ -276,7 +276,7 @@ class Repeat:
                 else:
                     process.kill()
         deadline = time.monotonic() + GRACE_SECONDS
-        while any(segments.start_time(pid) is not None for pid in trackers) and time.monotonic() < deadline:
+        while any(start_time(pid) is not None for pid in trackers) and time.monotonic() < deadline:
             time.sleep(0.01)
         # the guard is not reaped yet, so the group's number cannot have been given to anybody else
         os.killpg(self.id, signal.SIGKILL)
@@ -290,7 +290,7 @@ class Repeat:
         self.seat.close()
         self._memory.close()
         if self.outcome is None or self.outcome.state != "complete":
-            segments.remove_leftovers()
+            remove_leftovers()
         if self.outcome is not None:
             peak = self._memory.peak
             self.outcome.result |= {

@@ -34,10 +34,10 @@ def commit() -> Revision:
     Raises:
         UserError: git does not answer.
     """
-    return look(Path(__file__).resolve().parents[2])
+    return revision_of(Path(__file__).resolve().parents[2])
 
 
-def look(root: Path) -> Revision:
+def revision_of(root: Path) -> Revision:
     """As ``commit``, of the packages below ``root``."""
     try:
         head = _git(root, "rev-parse", "HEAD")

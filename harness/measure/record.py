@@ -380,8 +380,8 @@ class RecordFile:
             RecordError: it could not be written; the attempt stays as it was appended.
         """
         self._write(record)
-        places = [index for index, one in enumerate(self.records) if key_of(one) == key_of(record)]
-        self.records[places[-1]] = record
+        alike = [index for index, one in enumerate(self.records) if key_of(one) == key_of(record)]
+        self.records[alike[-1]] = record
 
     def _write(self, record: Record) -> None:
         line = json.dumps(record.flat(), allow_nan=False) + "\n"

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.measure import interference
 from harness.measure.interleaving import Pauses
-from harness.measure.window import FRACTIONS, Window
+from harness.measure.window import FRACTIONS, SteadyWindow
 from harness.trainers import trainer as trainers
-from harness.trainers.trainer import Judge
-from unilab.ipc.collector_error import ProcessFailure
+from harness.trainers.trainer import KeptPolicy
+from unilab.ipc import ProcessFailure
 from unilab.run.progress import Progress
 
 if TYPE_CHECKING:  # the process of a trial has no use for suites
@@ -109,7 +109,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
     try:
         trainer = trainers.get(spec.trainer)
         trainers.enter(trainer.interpreter(spec.settings), "harness.measure.repeat", spec.report_fd)
-        window = Window(
+        window = SteadyWindow(
             spec.warmup_seconds, spec.seconds, warmup_iterations=trainer.warmup_iterations(spec.settings),
             return_at=spec.return_at, target_return=spec.target_return,
         )  # fmt: skip
@@ -137,7 +137,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
 
 
 def judge_kept(
-    policies: Sequence[Judge], episodes: int, folder: Path, report: Callable[[Mapping[str, Any]], None]
+    policies: Sequence[KeptPolicy], episodes: int, folder: Path, report: Callable[[Mapping[str, Any]], None]
 ) -> dict[str, Any]:
     """``seconds_to_success`` and ``judged`` of a record; every judgement is a line of ``judged.jsonl``.
 

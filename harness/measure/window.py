@@ -25,7 +25,7 @@ FRACTIONS = tuple(name for name in RATES if name.endswith("_fraction"))
 """of a result: how a repeat's time was used; not known of repeats that took turns"""
 
 
-class Window:
+class SteadyWindow:
     """From the first progress after the warm-up to the first one at which the trial is long enough.
 
     Args:

@@ -10,7 +10,7 @@ from harness.measure.record import Record, attempts_that_count, median
 from harness.predict.ranking import Prediction
 from harness.predict.throughput import Round, ideal_seconds
 from harness.suite.metrics import RATES
-from harness.trainers.rounds import Course, Describes, Lever, Limit, Workload
+from harness.trainers.rounds import Course, Describes, Limit, Remedy, Workload
 from unilab.settings import PLACEMENT, SettingsError
 
 FULL = 0.85
@@ -156,38 +156,38 @@ class Searched:
 
 
 def suggestions(
-    levers: Sequence[Lever], settings: Mapping[str, Any], cores: int, search: Searched = Searched()
+    remedies: Sequence[Remedy], settings: Mapping[str, Any], cores: int, search: Searched = Searched()
 ) -> list[str]:
-    """The levers that can still be moved, those that the suite searches first.
+    """What to change next: the remedies that are still open, those that the suite searches first.
 
-    A lever stays out where the search has seen that its change brings nothing, does not expect that it brings anything,
-    or is about other settings.
+    A remedy is left out if the search has seen that it brings nothing, if the search expects nothing of it, or if the
+    search is about other settings.
 
     Args:
-        levers: of the limit, the most promising first.
+        remedies: of the limit, the most promising first.
         settings: all settings of the trial, thread counts resolved.
         cores: that threads can use.
     """
     open_ = []
-    for lever in levers:
-        name = lever.setting
-        if name not in settings or settings[name] in lever.unless:
+    for remedy in remedies:
+        name = remedy.setting
+        if name not in settings or settings[name] in remedy.unless:
             continue
         own = settings[name]
-        if (lever.threads and own >= cores) or (lever.device and name not in search.space):
+        if (remedy.threads and own >= cores) or (remedy.device and name not in search.space):
             continue
-        if any(lever.moves(own, other[name]) for other in search.faster):
+        if any(remedy.moves(own, other[name]) for other in search.faster):
             is_open = True
-        elif any(lever.moves(own, other[name]) for other in search.others):
+        elif any(remedy.moves(own, other[name]) for other in search.others):
             is_open = False
-        elif any(lever.moves(own, value) for value in search.space.get(name, ())):
+        elif any(remedy.moves(own, value) for value in search.space.get(name, ())):
             is_open = not search.over
         else:
             is_open = not search.placement or name in search.placement
         if is_open:
-            open_.append(lever)
-    open_.sort(key=lambda lever: lever.setting not in search.space)
-    return [lever.change.format(lever.setting) for lever in open_[:SUGGESTIONS]]
+            open_.append(remedy)
+    open_.sort(key=lambda remedy: remedy.setting not in search.space)
+    return [remedy.change.format(remedy.setting) for remedy in open_[:SUGGESTIONS]]
 
 
 def explain(record: Record, prediction: Prediction, known: Sequence[Record] = (), *, over: bool = False) -> Record:
@@ -226,9 +226,9 @@ def explain(record: Record, prediction: Prediction, known: Sequence[Record] = ()
     facts = time_use_of(record, workload, costs, cores)
     limit = limit_of(facts)
     idle = trainer.idle(settings)
-    levers = [lever for lever in trainer.levers(limit) if lever.setting not in idle]
+    remedies = [remedy for remedy in trainer.remedies(limit) if remedy.setting not in idle]
     search = Searched.beside(record, prediction, known, over=over)
-    advice = suggestions(levers, prediction.resolved(record.params), cores, search)
+    advice = suggestions(remedies, prediction.resolved(record.params), cores, search)
     return dataclasses.replace(record, verdict=sentence(facts, limit, advice))
 
 

@@ -26,14 +26,11 @@ from harness.measure.host import fingerprint
 from harness.measure.record import write_atomic
 from harness.measure.repeat import UNLIMITED
 from harness.measure.stop import Stopped, StopSignal
-from harness.measure.window import Window
+from harness.measure.window import SteadyWindow
 from harness.suite import sources
 from harness.trainers import trainer as trainers
 from harness.trainers.rounds import Cost, Describes, Part
-from unilab.ipc.collector_error import CollectorError
-from unilab.ipc.process.group import CollectorGroup
-from unilab.ipc.shared_memory import segments
-from unilab.ipc.shared_memory.wakeup import SharedFlag
+from unilab.ipc import CollectorError, CollectorGroup, SharedFlag, remove_leftovers
 from unilab.machine.devices import usable_cores
 
 FILE = "ceilings.json"
@@ -239,7 +236,7 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
         raise CeilingsError(f"the ceilings cannot be measured:\n{error.traceback_text or error}") from None
     finally:
         group.stop_collectors()
-        segments.remove_leftovers()
+        remove_leftovers()
         receive.close()
         send.close()
 
@@ -266,7 +263,7 @@ def measure_parts(
             known.add(part.kind)
             told.send(part.kind)
     for settings in rehearse:
-        window = Window(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
+        window = SteadyWindow(REHEARSAL_SECONDS / 2, REHEARSAL_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             trainer.run(settings, window.add, log_dir=Path(folder), max_iterations=UNLIMITED, save_interval=0)
         made.rehearsals.append(Rehearsal(settings, window.result()["updates_per_second"]))

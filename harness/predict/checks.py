@@ -17,9 +17,9 @@ from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Learning, Suite, Suit
 from harness.suite.space import Space, ends
 from harness.trainers import evidence
 from harness.trainers import trainer as trainers
-from harness.trainers.alternatives import SHARED, SideBySide
+from harness.trainers.alternatives import SHARED, Alternatives
 from harness.trainers.trainer import Trainer, TrainerError
-from unilab.envs.registry import is_robot, judges, names
+from unilab.envs.registry import can_judge, is_robot, names
 from unilab.machine.devices import DeviceError, check_device, core_sets
 from unilab.settings import SettingsError, nearest
 
@@ -39,7 +39,7 @@ def trainer_of(source: SuiteSource) -> Trainer:
             trainer = trainers.get(name)
         except TrainerError as error:
             raise source.error(where, str(error)) from None
-    return trainer if suite.trainer else SideBySide(suite.trainers)
+    return trainer if suite.trainer else Alternatives(suite.trainers)
 
 
 def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
@@ -74,7 +74,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
     for one in trained(suite, trainer).values():
         for env in suite.tasks:
             with mistakes.collected():
-                check_environment(document, one, env)
+                check_environment_name(document, one, env)
     for group, settings in (("fixed", suite.fixed), ("search", suite.search), ("baseline", suite.baseline)):
         for name, value in settings.items():
             key = (group, name)
@@ -91,7 +91,7 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                     raise source.error(key, "is fixed as well; leave it out of one of the two")
                 for sample in ends(value) if group == "search" else [value]:
                     check_value(document, trainer, key, sample, here=group != "search")
-    if not isinstance(trainer, SideBySide):
+    if not isinstance(trainer, Alternatives):
         return
     environments = [*suite.tasks, *names()]  # others may be left out on the command line
     for name, variant in suite.trainers.items():
@@ -103,16 +103,16 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                 mistakes.found.append(source.error(("trainers", name, "by_env", env), problem))
         for where, settings in groups.items():
             for setting, value in settings.items():
-                place: Key = ("trainers", name, *where, setting)
+                full: Key = ("trainers", name, *where, setting)
                 with mistakes.collected():
                     if setting in SHARED:
-                        raise source.error(place, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
-                    check_value(document, trainer.trainers[name], place, value)
+                        raise source.error(full, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
+                    check_value(document, trainer.trainers[name], full, value)
 
 
 def trained(suite: Suite, trainer: Trainer) -> dict[str, Trainer]:
     """The trainers that train, by their names."""
-    return trainer.trainers if isinstance(trainer, SideBySide) else {suite.trainer: trainer}
+    return trainer.trainers if isinstance(trainer, Alternatives) else {suite.trainer: trainer}
 
 
 def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key, str]]:
@@ -138,7 +138,7 @@ def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key,
         cannot = [name for name, one in training.items() if not one.keeps]
         for env in suite.tasks:
             with suppress(ValueError):  # an unknown name is a mistake of its own
-                cannot += [] if judges(env) else [f"the environment {env}"]
+                cannot += [] if can_judge(env) else [f"the environment {env}"]
         if cannot:
             yield ("measure", "judge"), f"{', '.join(cannot)} cannot be judged; leave it out"
     if len(suite.tasks) > 1:
@@ -275,7 +275,7 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
     return pinned
 
 
-def try_environments(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, ...]:
+def try_suite(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, ...]:
     """``try_environment`` with the settings of each trainer's baseline, and with every value that is searched."""
     notes: list[str] = []
     for env in suite.tasks:
@@ -288,7 +288,7 @@ def try_environments(suite: Suite, document: Document, trainer: Trainer) -> tupl
         for name, dimension in suite.search.items():
             for value in ends(dimension):
                 groups = {("fixed",): suite.fixed, ("search",): {name: value}}
-                _check_environment(document, trainer, env, groups)
+                _check_trainable(document, trainer, env, groups)
     return tuple(dict.fromkeys(notes))
 
 
@@ -312,11 +312,11 @@ def try_environment(
         if findings.problems:
             raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
         notes = [f"{env}: {note}" for note in findings.notes]
-    _check_environment(document, trainer, env, groups)
+    _check_trainable(document, trainer, env, groups)
     return notes
 
 
-def _check_environment(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
+def _check_trainable(document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]) -> None:
     settings = {name: value for group in groups.values() for name, value in group.items()}
     try:
         trainer.check_environment({**settings, "env": env})
@@ -325,7 +325,7 @@ def _check_environment(document: Document, trainer: Trainer, env: str, groups: M
         raise document.error((*where[-1], error.key), error.problem) from None
 
 
-def check_environment(document: Document, trainer: Trainer, env: str) -> None:
+def check_environment_name(document: Document, trainer: Trainer, env: str) -> None:
     """An unknown name is found now and not by the first trial."""
     if trainer.unilab_environments and env != UNKNOWN and not is_environment(env):
         raise document.error(("env",), f"unknown environment '{env}'; {nearest(env, names())}")

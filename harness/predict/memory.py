@@ -46,7 +46,7 @@ def host_limit(fraction: float) -> int:
     return int(fraction * (min(total, limit.limit) if limit else total))
 
 
-def judge(
+def fit(
     predicted: MemoryBudget | None,
     fraction: float,
     factor: Factor = AS_PREDICTED,
@@ -86,8 +86,8 @@ def judge(
 def fit_together(predicted: Sequence[MemoryBudget | None], fraction: float, safe: float = 1.0) -> bool:
     """Whether all of them fit at once; False where one is not predicted.
 
-    ``safe`` is how much more than predicted may be needed, the rest as in ``judge``.
+    ``safe`` is how much more than predicted may be needed, the rest as in ``fit``.
     """
     known = [one for one in predicted if one is not None]
     items = tuple(item for one in known for item in one.items)
-    return len(known) == len(predicted) and judge(MemoryBudget(items), fraction, Factor(safe=safe)).fits
+    return len(known) == len(predicted) and fit(MemoryBudget(items), fraction, Factor(safe=safe)).fits

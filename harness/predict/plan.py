@@ -25,7 +25,7 @@ from harness.suite import sources
 from harness.suite.schema import Measure, Suite, SuiteSource, read
 from harness.suite.shipped import located
 from harness.suite.space import ENUMERABLE, LISTED, Space, sample
-from harness.trainers.alternatives import SideBySide
+from harness.trainers.alternatives import Alternatives
 from harness.trainers.trainer import Trainer
 from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget
 from unilab.machine.devices import core_sets
@@ -44,7 +44,7 @@ FIRST_LOOK = 0.5
 class Again(NamedTuple):
     """How many repeats there are after the first look at each trial."""
 
-    look: int
+    second_look: int
     """of the second look at the best"""
     confirm: int
     """of the confirmation, the baseline's included"""
@@ -105,7 +105,7 @@ class Plan:
     def launch(self, params: Settings) -> tuple[str, Settings]:
         """Name and settings of the trainer that a trial runs."""
         settings = self.settings(params)
-        if isinstance(self.trainer, SideBySide):
+        if isinstance(self.trainer, Alternatives):
             return self.trainer.resolve(settings)
         return self.suite.trainer, settings
 
@@ -138,7 +138,7 @@ class Plan:
     def first_look(self) -> Measure:
         """How the search measures a trial: in less time where it looks at the best again."""
         measure = self.suite.measure
-        if not (self.suite.guided and self.again().look):
+        if not (self.suite.guided and self.again().second_look):
             return measure
         warmup, steady = FIRST_LOOK * measure.warmup_seconds, FIRST_LOOK * measure.steady_seconds
         return dataclasses.replace(measure, warmup_seconds=warmup, seconds=steady)
@@ -166,7 +166,7 @@ class Plan:
         return around + measure.return_at.seconds
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         """Repeats that run side by side on this machine."""
         return 1 if self.suite.measure.cores is None else len(core_sets(self.suite.measure.cores))
 
@@ -180,12 +180,12 @@ class Plan:
         """The repeats after the first look, when so many trials beside the baseline can be measured; None: all."""
         suite, confirm = self.suite, self.suite.confirm
         candidates = self.trials - 1 if candidates is None else candidates
-        look = suite.looked_at(candidates) * suite.measure.repeats
+        second_look = suite.looked_at(candidates) * suite.measure.repeats
         if confirm is None:
-            return Again(look, 0, 0)
+            return Again(second_look, 0, 0)
         confirmed = min(confirm.top + len(self.pinned), candidates)
         learning = 2 * confirm.learning.seeds if confirm.learning and self.trials > 1 else 0
-        return Again(look, confirmed * confirm.repeats + 2 * confirm.blocks, learning)
+        return Again(second_look, confirmed * confirm.repeats + 2 * confirm.blocks, learning)
 
     def learning_seconds(self, rate: float) -> float:
         """Estimated length of a repeat that learns, at so many env steps a second."""
@@ -193,24 +193,24 @@ class Plan:
         learning = self.suite.confirm.learning
         return PROCESS_SECONDS + EPISODE_SECONDS * learning.evaluate + learning.env_steps / rate
 
-    def seconds_of(self, trials: int, places: int, repeat: float) -> float:
-        """Estimated length of so many trials of the search and of what confirms the best, in places side by side.
+    def seconds_of(self, trials: int, concurrency: int, repeat: float) -> float:
+        """Estimated length of so many trials of the search and of what confirms the best, so many side by side.
 
         What learns is not counted. ``repeat`` is the length of a repeat after the first look.
         """
         again, confirm, repeats = self.again(), self.suite.confirm, self.suite.measure.repeats
-        in_one_place = 1 if self.spreads_repeats else repeats
-        first_looks = math.ceil(trials * (repeats // in_one_place) / places) * in_one_place
-        in_a_row = math.ceil(again.look / places)
-        if confirm is not None:  # a block has one place; the last one can be shorter
+        in_one_work = 1 if self.spreads_repeats else repeats
+        first_looks = math.ceil(trials * (repeats // in_one_work) / concurrency) * in_one_work
+        in_a_row = math.ceil(again.second_look / concurrency)
+        if confirm is not None:  # a block is one work; the last one can be shorter
             of_a_block = math.ceil(again.confirm / confirm.blocks)
-            in_a_row += min(of_a_block * math.ceil(confirm.blocks / places), again.confirm)
+            in_a_row += min(of_a_block * math.ceil(confirm.blocks / concurrency), again.confirm)
         return first_looks * (repeat - self.saved_seconds) + in_a_row * repeat
 
     @property
     def seconds(self) -> float:
         """Estimated length of a whole run, without what learns: how fast that goes nobody knows yet."""
-        return min(self.seconds_of(self.trials, self.places, self.repeat_seconds), self.suite.limits.minutes * 60)
+        return min(self.seconds_of(self.trials, self.concurrency, self.repeat_seconds), self.suite.limits.minutes * 60)
 
     def fit(self, params: Settings, available: MemoryAvailable | None = None) -> Fit:
         """Whether a configuration can be run with the memory that is ``available``; None: on this machine as it is
@@ -222,7 +222,7 @@ class Plan:
             predicted = self.trainer.budget(settings)
         except SettingsError as error:
             return Fit(problem=str(error))
-        return budget.judge(predicted, self.suite.constraints.host_memory_fraction, self.factor(params), available)
+        return budget.fit(predicted, self.suite.constraints.host_memory_fraction, self.factor(params), available)
 
     def spec(self, params: Settings, seed: int, folder: Path, measure: Measure | None = None) -> TrialSpec:
         """What the process of one repeat of a configuration needs to know; ``measure`` None: as the suite says."""
@@ -230,7 +230,7 @@ class Plan:
         trainer, settings = self.launch(params | seeded)
         return TrialSpec.of(measure or self.suite.measure, trainer, settings, folder)
 
-    def limits(self, fit: Fit) -> RepeatLimits:
+    def repeat_limits(self, fit: Fit) -> RepeatLimits:
         """What one repeat may take."""
         limits = self.suite.limits
         return RepeatLimits(limits.trial_timeout_seconds, limits.progress_timeout_seconds, fit.host_limit)
@@ -300,7 +300,7 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
     mistakes.found += [source.error(*one) for one in checks.contradictions(source, trainer)]
     mistakes.check()
     suite, notes, dropped = checks.searched_here(source, trainer)
-    notes += checks.try_environments(suite, source.document, trainer)
+    notes += checks.try_suite(suite, source.document, trainer)
     suite = checks.with_learning(suite, trainer)
     space = Space(suite.search)
     baseline = checks.baseline_of(source, suite, trainer, space)

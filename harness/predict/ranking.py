@@ -154,7 +154,7 @@ def prepare(
     study: Path,
     stop: StopSignal,
     say: Callable[[str], None] = lambda text: None,
-    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    reserved: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Prediction:
     """Measure what is missing of the ceilings, keep a copy in the study, and rank.
 
@@ -162,7 +162,7 @@ def prepare(
 
     Args:
         study: the study's folder; a study that goes on uses the ceilings that it began with.
-        alone: what is measured is measured while it is entered.
+        reserved: entered while something is measured.
 
     Raises:
         Stopped: a signal came.
@@ -175,7 +175,7 @@ def prepare(
     own = ceilings.load(study / ceilings.FILE)
     if own is None or own.machine != fingerprint():
         try:
-            with alone():
+            with reserved():
                 rehearse = to_rehearse(plan, found)
                 own = ceilings.measure(plan.suite.trainer, needed, results, plan.code, stop, say, rehearse)
         except CeilingsError as error:

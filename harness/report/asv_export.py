@@ -49,7 +49,7 @@ TRACKED: dict[str, tuple[str, Callable[[Record], float]]] = {
 """numbers of a repeat, lower is better: their units, and how they are made"""
 
 
-class ExportError(UserError, ValueError):
+class AsvExportError(UserError, ValueError):
     """A study that asv cannot show: which, why, and what to do."""
 
 
@@ -71,33 +71,35 @@ def export(study_dir: Path, asv_dir: Path) -> Path:
         The result file, ``<asv_dir>/<machine>/<commit>-<suite>-<digest of the suite>.json``.
 
     Raises:
-        ExportError: there is no commit, the working tree had changes, nothing was measured, or a file is damaged.
+        AsvExportError: there is no commit, the working tree had changes, nothing was measured, or a file is damaged.
     """
     study = RecordedStudy(study_dir)
     manifest, records = study.manifest, study.records
     path = study_dir / "manifest.json"
     if not manifest:
-        raise ExportError(f"{path}: not the folder of a study, or damaged; restore the file or run the study again")
+        raise AsvExportError(f"{path}: not the folder of a study, or damaged; restore the file or run the study again")
     for key in ("study", "suite", "machine_name"):  # anybody may have written them, and folders and files are named so
         if not NAME.fullmatch(str(manifest.get(key, ""))):
-            raise ExportError(f"{path}: '{key}' is no name; restore the file or run the study again")
+            raise AsvExportError(f"{path}: '{key}' is no name; restore the file or run the study again")
     if not any(record.state == "complete" for record in records):
-        raise ExportError(f"{study_dir}: no repeat was measured, nothing to export")
+        raise AsvExportError(f"{study_dir}: no repeat was measured, nothing to export")
     if any(record.traced for record in records):
-        raise ExportError(f"{study_dir}: tracing takes some of the speed; run the suite without --trace to export it")
+        raise AsvExportError(
+            f"{study_dir}: tracing takes some of the speed; run the suite without --trace to export it"
+        )
     if any(record.shared for record in records):
-        raise ExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
+        raise AsvExportError(f"{study_dir}: trials shared nodes; run the suite without --share-nodes to export it")
     commit = records[-1].commit
     if not commit:
-        raise ExportError(f"{study_dir}: asv shows results by commit; run the study from a git repository")
+        raise AsvExportError(f"{study_dir}: asv shows results by commit; run the study from a git repository")
     if any(run["dirty"] for run in manifest["runs"] if run["commit"] == commit):
-        raise ExportError(
+        raise AsvExportError(
             f"{study_dir}: the working tree had changes that are not in commit {commit[:8]}, so its history must not "
             "show these numbers; commit the changes and measure again in a new study"
         )
     configurations = _configurations(of_one_kind(attempts_that_count(records)))
     if not configurations:
-        raise ExportError(f"{study_dir}: neither the baseline nor a pinned configuration was measured")
+        raise AsvExportError(f"{study_dir}: neither the baseline nor a pinned configuration was measured")
     with locked(asv_dir):
         return _write(study, commit, configurations, asv_dir)
 
@@ -196,14 +198,14 @@ def read_benchmarks(path: Path) -> dict[str, Any]:
     """asv's index of what there is, by name.
 
     Raises:
-        ExportError: it is damaged.
+        AsvExportError: it is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: cannot be read ({error}); restore it, or move it away") from error
+        raise AsvExportError(f"{path}: cannot be read ({error}); restore it, or move it away") from error
     if not isinstance(content, dict):
-        raise ExportError(f"{path}: is no index of asv's benchmarks; restore it, or move it away")
+        raise AsvExportError(f"{path}: is no index of asv's benchmarks; restore it, or move it away")
     return content
 
 

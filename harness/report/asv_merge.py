@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.files.locks import locked
 from harness.measure.record import write_atomic
-from harness.report.asv_export import BENCHMARKS_VERSION, ExportError, json_text, read_benchmarks, union
+from harness.report.asv_export import BENCHMARKS_VERSION, AsvExportError, json_text, read_benchmarks, union
 
 
 def merge(theirs: Path, ours: Path) -> list[str]:
@@ -22,13 +22,13 @@ def merge(theirs: Path, ours: Path) -> list[str]:
         Benchmarks that measure something else in the two folders: those of ``ours`` stay.
 
     Raises:
-        ExportError: ``theirs`` is no results folder of asv, or has links.
+        AsvExportError: ``theirs`` is no results folder of asv, or has links.
     """
     added = read_benchmarks(theirs / "benchmarks.json")
     machines = sorted(file.parent for file in theirs.glob("*/machine.json"))
     for path in (*theirs.rglob("*"), *(ours / machine.name for machine in machines)):
         if path.is_symlink():
-            raise ExportError(f"{path}: is a link, which may lead anywhere; replace it by what it leads to")
+            raise AsvExportError(f"{path}: is a link, which may lead anywhere; replace it by what it leads to")
     with locked(ours):
         path = ours / "benchmarks.json"
         known = read_benchmarks(path) if path.exists() else {}
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for theirs in options.theirs:
         try:
             others = merge(theirs, options.into)
-        except ExportError as error:
+        except AsvExportError as error:
             parser.error(str(error))
         for name in others:
             print(f"{theirs}: {name} measures something else there; asv shows only what agrees with {options.into}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.measure.record import Record
-from harness.report.studies import Trial, trials_of
+from harness.report.studies import ReportedTrial, trials_of
 from harness.stats.inference import (
     BOOTSTRAPPED,
     LEVEL,
@@ -83,9 +83,9 @@ class Finding:
     """change that would have been found with a probability of 80 %; where the baseline stayed the best the largest of
     all candidates; None with too few pairs"""
     repeats: int = 0
-    """behind the answer, of best and baseline together"""
+    """behind the claim, of best and baseline together"""
     failed: int = 0
-    """repeats of best and baseline that should be behind the answer, but failed or did not end in time"""
+    """repeats of best and baseline that should be behind the claim, but failed or did not end in time"""
     best_failed: int = 0
     """those of the best: a configuration that fails is not better"""
     unsteady: int = 0
@@ -159,18 +159,18 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     return replace(found, claim=f"{'; '.join(filter(None, [_claim(found), doubts(found)]))}.")
 
 
-def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[str, Any]:
+def _compared(found: Finding, baseline: ReportedTrial, others: Sequence[ReportedTrial]) -> dict[str, Any]:
     """What pairs of repeats, or without pairs the two values, say of the best against the baseline.
 
     ``others``: the best. Where that is the baseline they are the candidates, of which none was better: what would have
     been seen of them?
     """
-    metric, level, alone = found.metric, found.level, found.best == found.baseline
+    metric, level, is_baseline = found.metric, found.level, found.best == found.baseline
     ratio = _have_ratios(metric, [value for one in (baseline, *others) for value in one.values(metric)])
-    usable = alone or (found.confirmed and (not found.missing or metric in TIMES))
+    usable = is_baseline or (found.confirmed and (not found.missing or metric in TIMES))
     every = [pairs for one in others if usable and (pairs := _pairs(metric, baseline, one))]
     seen = [paired_change([[pair] for pair in pairs], ratio=ratio, level=level) for pairs in every]
-    if alone:
+    if is_baseline:
         effect = max((one.smallest_effect for one in seen), default=math.inf)
         return {"ratio": ratio, "smallest_effect": effect if math.isfinite(effect) else None}
     if not seen:
@@ -183,7 +183,7 @@ def _compared(found: Finding, baseline: Trial, others: Sequence[Trial]) -> dict[
     return known | {"interval": one.interval, "smallest_effect": one.smallest_effect}
 
 
-def _learning(suite: Suite, records: Sequence[Record], best: Trial, baseline: Trial) -> dict[str, Any]:
+def _learning(suite: Suite, records: Sequence[Record], best: ReportedTrial, baseline: ReportedTrial) -> dict[str, Any]:
     """Whether the best learns as well as the baseline: what this project has shown beforehand, and what was seen here.
 
     It is said to learn as well where enough seeds here show it; or where what is shipped shows it for every setting
@@ -253,7 +253,7 @@ def _margin_text(value: float, interval: Interval | None, level: float = LEVEL) 
     return f"{text}, {confidence_text(level)} interval {low} to {high}"
 
 
-def _pairs(metric: str, baseline: Trial, trial: Trial) -> Pairs:
+def _pairs(metric: str, baseline: ReportedTrial, trial: ReportedTrial) -> Pairs:
     """(baseline, trial) by the number of the repeat: of one block of the confirmation, and with the same seed."""
     before, after = (
         {r.repeat: side.of(r, metric) for r in side.complete if r.phase == "confirm"} for side in (baseline, trial)
@@ -271,7 +271,7 @@ def _have_ratios(metric: str, values: Sequence[float]) -> bool:
 class Standing:
     """A configuration in one environment, and how far the baseline is ahead of it there, by the first objective."""
 
-    trial: Trial
+    trial: ReportedTrial
     name: str
     """of the trainer, or the settings"""
     value: float
@@ -335,10 +335,10 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
 
     for own in found.values():
         base = own[0] if own and own[0].trial.baseline else None
-        for place, one in enumerate(own[1:] if base else [], start=1):
+        for index, one in enumerate(own[1:] if base else [], start=1):
             assert base is not None
             if not (one.points and base.points):
-                own[place] = replace(one, verdict="undecided")
+                own[index] = replace(one, verdict="undecided")
                 continue
             level = LEVEL / (len(own) - 1)
             seen = unpaired_comparison([sign * x for x in one.points], [sign * x for x in base.points], level)
@@ -347,7 +347,7 @@ def standings(suite: Suite, records: Sequence[Record]) -> dict[str, list[Standin
             # what fails is not better, whatever the rest of it has
             if (decided == "better" and base.failed) or (decided == "worse" and one.failed):
                 decided, failed = "undecided", max(one.failed, base.failed)
-            own[place] = replace(
+            own[index] = replace(
                 one, ahead=seen.value, p=seen.p, level=level, verdict=decided, failed=failed,
                 ahead_interval=seen.interval if all(map(math.isfinite, seen.interval)) else None,
             )  # fmt: skip
@@ -371,15 +371,15 @@ def standing_claim(suite: Suite, found: Mapping[str, Sequence[Standing]]) -> tup
 
 
 def _claim(found: Finding) -> str:
-    """What the numbers of an answer allow to be claimed, with what it rests on."""
-    metric, name, alone = found.metric, metric_text(found.metric), found.best == found.baseline
+    """What the numbers allow to be claimed, with what it rests on."""
+    metric, name, is_baseline = found.metric, metric_text(found.metric), found.best == found.baseline
     no_interval = found.value_interval is None or (found.baseline is not None and found.baseline_interval is None)
     if metric in RETURNS and no_interval:
         own, base = (
             ", ".join(map(number_text, sorted(points))) or "none" for points in (found.points, found.baseline_points)
         )
         text = f"No claim with fewer than six seeds: trial {found.best} had {name} {own}"
-        return text if alone or found.baseline is None else f"{text}, the baseline {base}"
+        return text if is_baseline or found.baseline is None else f"{text}, the baseline {base}"
     if metric in TIMES and math.isnan(found.value):
         return (
             f"No trial reached {TIMES[metric]}: trial {found.best} came to "
@@ -388,9 +388,9 @@ def _claim(found: Finding) -> str:
     value, seen = side_text(metric, found.value, found.value_interval, found.points), ""
     if found.smallest_effect is not None:
         seen = f"{change_text(found.smallest_effect, fraction=found.ratio, sign='')} would have been seen"
-    if alone and found.trials == 1:
+    if is_baseline and found.trials == 1:
         return f"One configuration was measured: {value}"
-    if alone:
+    if is_baseline:
         seen = seen and f"; {seen}"
         proper = " that does not learn worse" * bool(found.refused)
         return f"No configuration{proper} was better than the baseline, {value}, of {found.trials} measured{seen}"
@@ -443,7 +443,7 @@ def change_of(found: Finding) -> str:
 
 
 def doubts(found: Finding) -> str:
-    """How many of the repeats behind the answer failed or are not to be trusted blindly; empty when none."""
+    """How many of the repeats behind the claim failed or are not to be trusted blindly; empty when none."""
     without = "without a value"
     if found.latest is not None:
         without = f"without reaching the target, counted as the longest training ({number_text(found.latest)} s)"
@@ -454,7 +454,7 @@ def doubts(found: Finding) -> str:
     return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
 
 
-def against(metric: str, trial: Trial, baseline: Trial) -> tuple[float, str]:
+def against(metric: str, trial: ReportedTrial, baseline: ReportedTrial) -> tuple[float, str]:
     """A trial beside the baseline, as a number and as text: a ratio less 1, of returns and beside 0 a difference.
 
     Where the confirmation measured both side by side it is the change over their pairs, as the claim has it.

@@ -239,7 +239,7 @@ class Forecast:
         search = max(0, trials * plan.suite.measure.repeats - phases["search"]) if searching else 0
         after = plan.again(candidates)
         # no second look comes after the confirmation has begun
-        looks = 0 if phases["confirm"] else max(0, after.look - phases["look"])
+        looks = 0 if phases["confirm"] else max(0, after.second_look - phases["look"])
         in_turns = max(0, after.confirm - phases["confirm"])
         seeds = max(0, after.learning - phases["learning"]) if searching or measured else 0
 

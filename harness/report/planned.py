@@ -40,12 +40,12 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     most = "at most " if suite.guided and plan.trials > TRIED else ""
     trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
     again = plan.again()
-    looks = f", {again.look} repeats for a second look at the best" if again.look else ""
+    looks = f", {again.second_look} repeats for a second look at the best" if again.second_look else ""
     confirmation = f", then {again.confirm} repeats to confirm" if again.confirm else ""
     if again.learning:
         confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
-    beside = f"; {plan.places} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
+    beside = f"; {plan.concurrency} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
     lines = [("trials:", f"{trials}{looks}{confirmation}{beside}"), ("time:", f"about {minutes_text(plan.seconds)}")]
     lines += [("baseline:", settings_text(plan.baseline))]
     lines += [("pinned:", f"{name}: {settings_text(params)}") for name, params in plan.pinned.items()]
@@ -100,7 +100,7 @@ def plan_dict(plan: Plan, folder: Path, prediction: Prediction, missing: int) ->
     again = plan.again()
     return {
         "suite": plan.suite.name, "study": plan.study_id, "folder": str(folder), "trials": plan.trials,
-        "repeats": plan.suite.measure.repeats, "look_repeats": again.look, "confirm_repeats": again.confirm,
+        "repeats": plan.suite.measure.repeats, "look_repeats": again.second_look, "confirm_repeats": again.confirm,
         "learning_repeats": again.learning, "seconds": plan.seconds,
         "baseline": plan.baseline, "pinned": dict(plan.pinned), "dropped": list(plan.dropped),
         "memory": [

@@ -29,7 +29,7 @@ IN_TURNS = 0.03
 """two sides take turns where their busy fractions add up to 1, give or take this"""
 
 
-class Trial:
+class ReportedTrial:
     """One configuration and all that was measured of it.
 
     Args:
@@ -110,7 +110,7 @@ class Trial:
         return median_interval(values) if values else None
 
 
-def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Trial]:
+def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[ReportedTrial]:
     """Records of a phase, or of all, grouped by their trial, by number."""
     groups: dict[int, list[Record]] = {}
     for record in records:
@@ -118,7 +118,7 @@ def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Tri
             groups.setdefault(record.trial, []).append(record)
     ends = [(r.steady_seconds, *(r.metric(metric) for metric in TIMES)) for r in records if r.state == "complete"]
     latest = max((end for own in ends for end in own if math.isfinite(end)), default=math.nan)
-    return [Trial(number, tuple(groups[number]), latest) for number in sorted(groups)]
+    return [ReportedTrial(number, tuple(groups[number]), latest) for number in sorted(groups)]
 
 
 def finite(value: float) -> float | None:
@@ -148,16 +148,16 @@ class ReportedStudy(RecordedStudy):
 
     def __init__(self, folder: Path, task: str | None = None) -> None:
         super().__init__(folder)
-        self.place = "" if task is None else f" in {task}"
+        self.where = "" if task is None else f" in {task}"
         """of a view, as names have it"""
 
     @cached_property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[ReportedTrial]:
         """The trials by number, with numbers of one kind; see ``harness.study.best_trials.of_one_kind``."""
         return trials_of(of_one_kind(self.records))
 
     @cached_property
-    def searched(self) -> list[Trial]:
+    def searched(self) -> list[ReportedTrial]:
         """The trials as the search measured them, without what the confirmation measured."""
         return trials_of(self.records, "search")
 
@@ -166,7 +166,7 @@ class ReportedStudy(RecordedStudy):
         """Rows of the trials as the search measured them."""
         return self.rows_of(self.searched)
 
-    def rows_of(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    def rows_of(self, trials: Sequence[ReportedTrial]) -> list[dict[str, Any]]:
         """A row for each trial, for charts: the best last, which is drawn above the others.
 
         Settings are ``p0``, ``p1``... in the order of the suite; of metrics see ``scale``.
@@ -184,7 +184,7 @@ class ReportedStudy(RecordedStudy):
     @property
     def name(self) -> str:
         """The study as pages name it."""
-        return super().name + self.place
+        return super().name + self.where
 
     @cached_property
     def by_task(self) -> list["ReportedStudy"]:
@@ -200,7 +200,7 @@ class ReportedStudy(RecordedStudy):
         return views
 
     @cached_property
-    def order(self) -> list[Trial]:
+    def order(self) -> list[ReportedTrial]:
         """Trials that met all constraints, best first: the Pareto front of several objectives, and none of several
         environments."""
         if len(self.suite.tasks) > 1:
@@ -209,7 +209,7 @@ class ReportedStudy(RecordedStudy):
         return [by_number[number] for number in ranking(self.records, self.suite)]
 
     @cached_property
-    def best_first(self) -> list[Trial]:
+    def best_first(self) -> list[ReportedTrial]:
         """All trials, those without a place at the end."""
         return list({trial.number: trial for trial in [*self.order, *self.trials]}.values())
 
@@ -225,17 +225,17 @@ class ReportedStudy(RecordedStudy):
         folder = self.folder / max(logs, key=values.__getitem__, default="")
         return folder if (folder / POLICY).is_file() else None
 
-    def trial(self, number: int | None) -> Trial | None:
+    def trial(self, number: int | None) -> ReportedTrial | None:
         """The trial of that number; None where there is none."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
-    def role(self, trial: Trial) -> str:
+    def role(self, trial: ReportedTrial) -> str:
         """One of ``ROLES``."""
         if self.order and trial.number == self.order[0].number:
             return "best"
         return "baseline" if trial.baseline else "others"
 
-    def leaders(self, count: int) -> list[Trial]:
+    def leaders(self, count: int) -> list[ReportedTrial]:
         """The best trials, the baseline among them, then others that were measured."""
         baseline = [trial for trial in self.trials if trial.baseline]
         ordered = {t.number: t for t in [*self.order[:1], *baseline, *self.best_first] if t.complete}

@@ -14,9 +14,9 @@ from harness.files.yaml_file import to_yaml
 from harness.measure.record import Record, attempts_that_count, typical, write_atomic
 from harness.predict.plan import Plan
 from harness.report.finding import against, conclude, standings
-from harness.report.page.answer import final_policies, first_screen, train_command
+from harness.report.page.first_screen import final_policies, first_screen, train_command
 from harness.report.planned import UNITS, table
-from harness.report.studies import ReportedStudy, Trial
+from harness.report.studies import ReportedStudy, ReportedTrial
 from harness.runs.training import RunConfiguration
 from harness.study.best_trials import judged_by, ranking
 from harness.study.folder import Study
@@ -65,7 +65,7 @@ def summary(study: ReportedStudy) -> dict[str, Any]:
             for one in own
         ]
         for env, own in standings(suite, records).items()
-    } if suite.side_by_side else {}  # fmt: skip
+    } if suite.only_compares else {}  # fmt: skip
     return {
         "study": study.folder.resolve().name, "folder": str(study.folder), "order": order,
         "best": next((trial for trial in trials if trial["trial"] in order[:1]), None), "trials": trials,
@@ -99,7 +99,7 @@ def show(study: ReportedStudy, console: Console) -> None:
 
 def show_measured(study: ReportedStudy, console: Console) -> None:
     """Tables of what was confirmed and, apart from it, of the search; what failed; where the files are."""
-    if study.suite.side_by_side:
+    if study.suite.only_compares:
         for one in final_policies(study).tables:
             narrow = [place for place, name in enumerate(one.columns) if name in STANDINGS or place == 2]
             rows = [[row[place].text for place in narrow] for row in one.rows]
@@ -138,9 +138,9 @@ def _show_trials(study: ReportedStudy, console: Console) -> None:
 
 
 def show_answer(study: ReportedStudy, console: Console) -> None:
-    """The answer, as the first screen of the report has it, and the command that uses it."""
+    """The first screen of the report, and the command that uses it."""
     screen = first_screen(study)
-    console.print(Text(screen.claim, style="bold" if study.order or study.suite.side_by_side else "bold red"))
+    console.print(Text(screen.claim, style="bold" if study.order or study.suite.only_compares else "bold red"))
     facts = Table.grid(padding=(0, 2))
     for name, text in screen.facts:
         facts.add_row(Text(name, style="dim"), Text(text))
@@ -149,7 +149,7 @@ def show_answer(study: ReportedStudy, console: Console) -> None:
         console.print(Text(f"Train with it: {screen.command}", style="bold"), soft_wrap=True)
 
 
-def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None = None) -> Table:
+def _trials(suite: Suite, title: str, trials: Sequence[ReportedTrial], best: int | None = None) -> Table:
     """Trials with the records of one way of measuring; ``best`` has a star."""
     metric, *others = [objective.metric for objective in suite.objectives]
     other = others[0] if others else "env_steps_per_second" if metric == "episode_return" else "episode_return"
@@ -175,6 +175,6 @@ def _trials(suite: Suite, title: str, trials: Sequence[Trial], best: int | None 
     return table(title, names, rows)
 
 
-def _marks(trial: Trial) -> str:
+def _marks(trial: ReportedTrial) -> str:
     disturbed, unsteady = (any(getattr(record, mark) for record in trial.counted) for mark in ("disturbed", "unsteady"))
     return "!" * disturbed + "~" * unsteady

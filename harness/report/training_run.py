@@ -61,7 +61,7 @@ def page(folder: Path) -> Page:
     for kind, frame in known.items():  # an evaluation says more
         headline, unit = number_text(frame["y"].iloc[-1]), f"return at the end, {kind}"
     claim = "Returns of training are means of the last 100 episodes, with exploration noise. Evaluations have no noise."
-    answer = FirstScreen(headline, unit, claim, facts, go_on_command(folder) if kept else None)
+    screen = FirstScreen(headline, unit, claim, facts, go_on_command(folder) if kept else None)
 
     def rows(kind: str, frame: pd.DataFrame, axis: str) -> Rows:
         points = thin(frame[axis].to_numpy(float), frame["y"].to_numpy(float))
@@ -84,4 +84,4 @@ def page(folder: Path) -> Page:
         Section("last", "The last iteration", tables=[Table.of("last-table", "Every number of it", numbers)]),
         again,
     ]
-    return Page(title, subtitle, answer, sections, str(folder))
+    return Page(title, subtitle, screen, sections, str(folder))

@@ -19,6 +19,7 @@ from harness.study import timelines
 from harness.suite.text import number_text
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import Trainer, TrainerError
+from unilab.ipc.memory_budget import MemoryAvailable
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, nearest
 
@@ -85,11 +86,6 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
     return _checked(document, re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{trainer}-{name}"))
 
 
-def default_folder(name: str, job: RunConfiguration) -> Path:
-    """The folder that a run writes to; a run that is named by its folder stays there."""
-    return Path(name) if run_folder.configuration_of(Path(name)) else Path("runs") / job.name
-
-
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
     """Read and check a configuration: ``trainer``, ``env`` and ``settings`` by dotted names, or nested.
 
@@ -128,7 +124,7 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
 
     settings = dict(checks.dotted(content.get("settings", {}), trainer))
     with mistakes.collected():
-        checks.check_environment(document, trainer, content["env"])
+        checks.check_environment_name(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
             checks.check_value(document, trainer, ("settings", name), value)
@@ -166,8 +162,6 @@ def run(
     if trace:
         timelines.check_trainer(job.trainer)
     trainers.calm_thread_pools()
-    from unilab.ipc.memory_budget import MemoryAvailable
-
     predicted = job.trainer.budget(job.settings)
     if predicted is not None:
         predicted.check(MemoryAvailable.here())

@@ -89,7 +89,7 @@ def delete(folder: Path) -> tuple[int, int]:
 class Study:
     """A study's folder, opened by one process; a second one gets a ``UserError``. The lock ends with its process.
 
-    The methods from ``turn`` on let a search agree with other drivers; here there are none. The ``folder``,
+    The methods from ``locked`` on let a search agree with other drivers; here there are none. The ``folder``,
     ``results/<suite>/<study id>``, is made when it is not there.
     """
 
@@ -178,7 +178,7 @@ class Study:
 
     # -- with other drivers
 
-    def turn(self, stop: StopSignal) -> AbstractContextManager[None]:
+    def locked(self, stop: StopSignal) -> AbstractContextManager[None]:
         """While entered, no other driver chooses a trial, and all records are known here."""
         return nullcontext()
 

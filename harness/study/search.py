@@ -85,7 +85,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._deadline = self.began + self.plan.suite.limits.minutes * 60
         self._optuna = self.study.open_optuna([o.direction for o in self.plan.suite.objectives])
-        with self.study.turn(self.stop):
+        with self.study.locked(self.stop):
             self._catch_up()
         self._waiting: dict[int, list[Record]] = {}
         """by trial that this driver has begun, the repeats that nobody has begun"""
@@ -140,7 +140,7 @@ class Sweep:
         """A work for each trial; what is free on this machine then helps with the repeats of those that go on."""
         begun: list[FrozenTrial] = []
         while True:
-            with self.study.turn(self.stop):  # from now on the trial is this driver's alone
+            with self.study.locked(self.stop):  # from now on the trial is this driver's alone
                 trial = self._choose()
                 while trial is not None and not self.study.take(trial.number):
                     trial = self._choose()
@@ -221,7 +221,7 @@ class Sweep:
             return repeat is not None or self._left() >= self._needed()
         if repeat is not None and self._attempts(repeat):
             return True
-        if self._measurements < self.engine.places or self._left() >= self._longest():
+        if self._measurements < self.engine.concurrency or self._left() >= self._longest():
             return True
         self._out_of_time = True
         return False
@@ -238,10 +238,10 @@ class Sweep:
 
     def _needed(self) -> float:
         """Seconds for one more trial and for what follows the search, by the longest repeat so far if there is one."""
-        plan, places = self.plan, self.engine.places
-        seconds = plan.seconds_of(1, places, self._longest())
+        plan, concurrency = self.plan, self.engine.concurrency
+        seconds = plan.seconds_of(1, concurrency, self._longest())
         if seeds := plan.again().learning:  # by the speed of the baseline
-            seconds += math.ceil(seeds / places) * plan.learning_seconds(self._rate(BASELINE))
+            seconds += math.ceil(seeds / concurrency) * plan.learning_seconds(self._rate(BASELINE))
         return seconds
 
     def _search_with(self, trial: FrozenTrial) -> Work:
@@ -386,7 +386,7 @@ class Sweep:
         Learning takes minutes, in which a machine's speed evens out, and an interruption would lose all that are alive.
         """
         suite, plan = self.plan.suite, self.plan
-        if suite.learns or not (suite.measure.turns and self.engine.in_turns and self.engine.alone):
+        if suite.learns or not (suite.measure.turns and self.engine.in_turns and self.engine.exclusive):
             return False
         if not all(plan.trainer.pausable(plan.settings(repeat.params)) for repeat in repeats):
             return False
@@ -413,7 +413,7 @@ class Sweep:
             budget_device_bytes=fit.device_bytes, budget_items=fit.items,
             calibrated_host_bytes=fit.expected_host_bytes, started_at=now(),
             commit=study.commit, dirty=study.dirty, suite_hash=plan.suite.study_id(), versions=study.versions,
-            machine=self.engine.machine, shared=not self.engine.alone,
+            machine=self.engine.machine, shared=not self.engine.exclusive,
             threads="" if fit.problem else threads_text(plan.trainer, plan.settings(params)),
             confirm_repeats=asked.get(phase) or 0, log=f"logs/{trial}-{repeat}",
             expected_gain=self._expected.get(trial, math.nan) if repeat < plan.suite.measure.repeats else math.nan,
@@ -432,7 +432,7 @@ class Sweep:
         if last[0].phase == "learning":  # what disturbs it makes it later, and no other
             return False
         retries_left = max(one.attempt for one in last) < self.plan.suite.measure.disturbed_retries
-        if not (retries_left and self.engine.alone and any(one.disturbed for one in last)):
+        if not (retries_left and self.engine.exclusive and any(one.disturbed for one in last)):
             return False
         newest = [record for record in self._newest if record.node == last[0].node][-len(last) :]
         if {key_of(record)[:3] for record in newest} != {key_of(record)[:3] for record in last}:
@@ -467,7 +467,7 @@ class Sweep:
         """The job that measures a record: it shows its progress, and ends a trial that falls behind."""
         suite, folder = self.plan.suite, self.study.folder / record.log
         fit = self.plan.fit(record.params, self.engine.available())
-        limits, measure, confirm = self.plan.limits(fit), suite.measure, suite.confirm
+        limits, measure, confirm = self.plan.repeat_limits(fit), suite.measure, suite.confirm
         if record.phase == "search" and not record.second_look:
             measure = self.plan.first_look
         if record.phase == "learning" and confirm is not None and confirm.learning is not None:
@@ -515,7 +515,7 @@ class Sweep:
         self.display.finished(explained)
 
     def _explain_again(self) -> None:
-        """Judge all records again by what the whole search has measured: no verdict proposes what was slower."""
+        """Explain all records again by what the whole search has measured: no verdict proposes what was slower."""
         known = [] if self.prediction is None else list(self.study.records.records)
         for record in known:
             assert self.prediction is not None

@@ -430,7 +430,7 @@ class Suite(Group):
         return self.envs or (self.env,)
 
     @property
-    def side_by_side(self) -> bool:
+    def only_compares(self) -> bool:
         """Whether its configurations are measured beside the baseline in each environment, and nothing is searched."""
         return len(self.tasks) > 1 or (bool(self.trainers) and self.learns and self.confirm is None)
 

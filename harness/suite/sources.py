@@ -62,7 +62,7 @@ def learning_digest(*modules: str) -> str:
 def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dict[str, str]:
     """Digests of the modules that a trial loads, by their names; those that are not there are left out."""
     own = {*PROJECT, *(name.partition(".")[0] for name in modules)}
-    beside = [_place(spec) for name in own - {*PROJECT} if (spec := _find(name)) is not None]
+    beside = [_folder_of(spec) for name in own - {*PROJECT} if (spec := _find(name)) is not None]
     folders = [folder for folder in beside if folder is not None and folder.name not in INSTALLED]
 
     def is_own(name: str) -> bool:
@@ -73,9 +73,9 @@ def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dic
         spec = _find(name)
         if spec is None or named:
             return spec is not None
-        place = _place(spec)
-        return place is not None and any(
-            place.is_relative_to(folder) and not {*INSTALLED} & {*place.relative_to(folder).parts} for folder in folders
+        home = _folder_of(spec)
+        return home is not None and any(
+            home.is_relative_to(folder) and not {*INSTALLED} & {*home.relative_to(folder).parts} for folder in folders
         )
 
     # what is found in a module depends on the version of Python and on this file
@@ -182,7 +182,7 @@ def _find(name: str) -> ModuleSpec | None:
     return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, path)) is not None), None)
 
 
-def _place(spec: ModuleSpec) -> Path | None:
+def _folder_of(spec: ModuleSpec) -> Path | None:
     """The folder in which a module or package lies."""
     if spec.submodule_search_locations is not None:
         return next((Path(folder).resolve().parent for folder in spec.submodule_search_locations), None)

@@ -63,7 +63,7 @@ class Space:
         return isinstance(value, kind) and not isinstance(value, bool) and dimension._contains(value)
 
     def ends(self, name: str) -> tuple[Any, ...]:
-        """Values to judge a dimension by: all of a list, both ends of a range."""
+        """The values that stand for a dimension: all of a list, both ends of a range."""
         return ends(self.dimensions[name])
 
     def encode(self, params: Params) -> Params:

@@ -1,22 +1,20 @@
 """Several trainers in one study, which are compared as values of one setting."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.suite.schema import Variant
 from harness.trainers import trainer as trainers
 from harness.trainers.trainer import OnProgress, Trainer
+from unilab.ipc.memory_budget import MemoryBudget
 from unilab.run.progress import Summary
 from unilab.settings import SettingsError, nearest
-
-if TYPE_CHECKING:
-    from unilab.ipc.memory_budget import MemoryBudget
 
 SHARED = ("env", "seed")
 """settings that a suite has at its top, or that differ between repeats"""
 
 
-class SideBySide(Trainer):
+class Alternatives(Trainer):
     """The trainers of a suite's ``trainers``, each with the settings that it has there, as one with a choice.
 
     Raises:
@@ -41,7 +39,7 @@ class SideBySide(Trainer):
         trainer.check(chosen)
         trainer.check_together(chosen)
 
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget | None:
         trainer, chosen = self._choose(settings)
         return trainer.budget(chosen)
 

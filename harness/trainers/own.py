@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.trainers.remedies import APPO as APPO_REMEDIES
 from harness.trainers.remedies import OFF_POLICY as OFF_POLICY_REMEDIES
-from harness.trainers.rounds import Cost, Lever, Limit, Part, Workload
-from harness.trainers.trainer import ConfiguredTrainer, Judge, OnProgress
+from harness.trainers.rounds import Cost, Limit, Part, Remedy, Workload
+from harness.trainers.trainer import ConfiguredTrainer, KeptPolicy, OnProgress
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
+from unilab.ipc.memory_budget import MemoryBudget
 from unilab.machine.cores import sets
 from unilab.machine.devices import computes_bfloat16, cores_of_sides, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.run.config import RunConfig
 from unilab.run.progress import Summary
 
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
+if TYPE_CHECKING:  # runners load torch, which takes longer than a wrong suite may take to be refused
     from unilab.algos.torch.appo.runner import APPORunner
     from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
     from unilab.envs.sizes import EnvSizes
-    from unilab.ipc.memory_budget import MemoryBudget
 
 ALL = 2**31
 """more checkpoints, and more iterations, than any run has"""
@@ -40,8 +40,8 @@ class OwnTrainer(ConfiguredTrainer):
     """
 
     device_settings = ("collector_device", "learner_device")
-    remedies: Mapping[Limit, Sequence[Lever]]
-    """see ``Describes.levers``"""
+    known_remedies: Mapping[Limit, Sequence[Remedy]]
+    """see ``Describes.remedies``"""
 
     def idle(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Also a number of threads where it is the number that a side has by its cores anyway."""
@@ -71,15 +71,15 @@ class OwnTrainer(ConfiguredTrainer):
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
 
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget":
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget:
         with loading():
             from unilab.algos.torch.memory.estimate import estimate
 
         config = self.config(settings)
         return estimate(config, _env_sizes(config))
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return self.remedies.get(limit, ())
+    def remedies(self, limit: Limit) -> Sequence[Remedy]:
+        return self.known_remedies.get(limit, ())
 
     @abstractmethod
     def runner(self, settings: Mapping[str, Any]) -> "APPORunner | OffPolicyRunner":
@@ -107,20 +107,20 @@ class OwnTrainer(ConfiguredTrainer):
 
         return float(evaluate(log_dir, episodes, self.config(settings).seed)["return_mean"])
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[KeptPolicy]:
         with loading():
-            from unilab.algos.torch.evaluate import judge
+            from unilab.algos.torch.evaluate import judge_checkpoint
 
         checkpoints = sorted(log_dir.glob("checkpoint-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2]))
         seed = self.config(settings).seed
-        return [functools.partial(judge, path, seed=seed) for path in checkpoints]
+        return [functools.partial(judge_checkpoint, path, seed=seed) for path in checkpoints]
 
 
 class APPOTrainer(OwnTrainer):
     """Asynchronous PPO."""
 
     config_type = APPOConfig
-    remedies = APPO_REMEDIES
+    known_remedies = APPO_REMEDIES
     learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "worker", "rollout_source"))
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ class OffPolicyTrainer(OwnTrainer):
     there are; what is left out is that draws from a fuller buffer find less of it in the processor's caches.
     """
 
-    remedies = OFF_POLICY_REMEDIES
+    known_remedies = OFF_POLICY_REMEDIES
     algorithm: Literal["sac", "td3"]
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ class TD3Trainer(OffPolicyTrainer):
 
 
 def _env_sizes(config: RunConfig) -> "EnvSizes":
-    """The sizes of its environment, asked once: a plan judges hundreds of configurations."""
+    """The sizes of its environment, asked once: a plan needs them for hundreds of configurations."""
     return _sizes_of(config.env, json.dumps(config.env_cfg, sort_keys=True), config.sim_backend)
 
 

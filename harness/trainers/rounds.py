@@ -88,7 +88,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Lever:
+class Remedy:
     """A change of a setting that moves a limit."""
 
     setting: str
@@ -122,6 +122,6 @@ class Describes(Protocol):
         """Execute a part of ``workload``, with the components that training uses, and nothing beside it."""
         ...
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
+    def remedies(self, limit: Limit) -> Sequence[Remedy]:
         """Settings that move a limit, the most promising first."""
         ...

@@ -7,18 +7,16 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unilab.errors import UserError
+from unilab.ipc.memory_budget import MemoryBudget
 from unilab.run.progress import Progress, Summary
 from unilab.settings import SettingsError, changes, flatten, nearest, new_name, parse
 
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryBudget
-
 OnProgress = Callable[[Progress], bool]
-Judge = Callable[[int], tuple[float, dict[str, float]]]
-"""for a number of episodes the wall time that a policy was trained for, and what its environment says of it"""
+KeptPolicy = Callable[[int], tuple[float, dict[str, float]]]
+"""called with a number of episodes; returns the seconds that it was trained for, and what its environment says of it"""
 ENTERED = "HARNESS_PYTHON"
 """variable of the environment: the interpreter that ``enter`` made a process one of"""
 OLD_ADAPTERS = "harness.adapters."
@@ -92,7 +90,7 @@ class Trainer(ABC):
         """Names of settings that change nothing beside the others: they are not searched, and not shown."""
         return frozenset()
 
-    def budget(self, settings: Mapping[str, Any]) -> "MemoryBudget | None":
+    def budget(self, settings: Mapping[str, Any]) -> MemoryBudget | None:
         """What a run will hold in memory, or None when it cannot be predicted."""
         return None
 
@@ -152,7 +150,7 @@ class Trainer(ABC):
         """Whether it has ``evaluate``."""
         return type(self).evaluate is not Trainer.evaluate
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[KeptPolicy]:
         """The policies that ``run`` has just kept, oldest first, to be judged by their environment.
 
         Args:

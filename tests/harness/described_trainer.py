@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.trainers.rounds import Cost, Course, Lever, Limit, Part, Workload
+from harness.trainers.rounds import Cost, Course, Limit, Part, Remedy, Workload
 from tests.harness.fake_trainer import FakeTrainer
 
 
@@ -23,5 +23,5 @@ class DescribedTrainer(FakeTrainer):
         milliseconds = {"step": 1, "learn": 2}[part.kind] * part.size
         return Cost(milliseconds / 1000, milliseconds / 1000)
 
-    def levers(self, limit: Limit) -> Sequence[Lever]:
-        return (Lever("speed", "lower {}"),) if limit == "learner" else ()
+    def remedies(self, limit: Limit) -> Sequence[Remedy]:
+        return (Remedy("speed", "lower {}"),) if limit == "learner" else ()

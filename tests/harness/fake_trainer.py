@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from harness.trainers.trainer import Judge, Trainer
+from harness.trainers.trainer import KeptPolicy, Trainer
 from unilab.run.progress import Progress, Summary
 from unilab.settings import flatten, parse
 from unilab.tracing.spans import span, timeline
@@ -120,7 +120,7 @@ class FakeTrainer(Trainer):
         config = parse(FakeConfig, settings)
         return 10.0 * config.speed + config.seed + episodes / 100
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> list[Judge]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> list[KeptPolicy]:
         """Five policies, the faster the sooner they succeed: 80 with the second, 40 with the fourth, others never."""
         speed = parse(FakeConfig, settings).speed
 

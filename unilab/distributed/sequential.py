@@ -37,7 +37,7 @@ class SequentialWorkers(SupervisedWorkers[_Local]):
 
     def _wait(self, unless: SharedFlag | None) -> None:
         """Make the rollout that is stored next."""
-        member = self._members[self._turn]
+        member = self._members[self._due]
         try:
             if member.worker is None:
                 member.worker = RolloutWorker(self.env_factory(), copy.deepcopy(self._policy), **self._job(member))

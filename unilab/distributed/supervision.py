@@ -1,4 +1,4 @@
-"""What all kinds of workers share: orders and weights for them, whose turn it is, and who replaces those that fail."""
+"""What all kinds of workers share: orders, weights, whose rollout is stored next, and who replaces those that fail."""
 
 import logging
 import time
@@ -60,7 +60,7 @@ AnyMember = TypeVar("AnyMember", bound=Member)
 
 
 class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
-    """Orders rollouts, stores them in turns, and replaces workers that fail or hang.
+    """Orders rollouts, stores them one after the other, and replaces workers that fail or hang.
 
     Each kind of workers defines how a worker is started and ended, how orders and weights reach it, and how it reports.
     """
@@ -100,7 +100,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         before = self._waiting()
         until = self._ordered if self.in_step else self.rollouts + self.rollouts_per_iteration
         while self.rollouts < until and not (unless and unless.is_set()):
-            first, count = (self._turn, 1) if self.in_step else (self._next, self.n_workers)
+            first, count = (self._due, 1) if self.in_step else (self._next, self.n_workers)
             candidates = (self._members[number % self.n_workers] for number in range(first, first + count))
             member = next((member for member in candidates if member.waiting), None)
             if member is None:
@@ -114,7 +114,7 @@ class SupervisedWorkers(BaseDistributedWorkersWithBuffer, Generic[AnyMember]):
         return before, self._waiting(), time.monotonic() - began
 
     @property
-    def _turn(self) -> int:
+    def _due(self) -> int:
         """In step: the worker whose rollout is stored next."""
         return self.rollouts % self.n_workers
 

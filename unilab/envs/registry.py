@@ -121,7 +121,7 @@ def simulates_here(name: str) -> bool:
     return str(gymnasium.spec(name).entry_point).startswith("gymnasium.")
 
 
-def judges(name: str) -> bool:
+def can_judge(name: str) -> bool:
     """Whether an environment may say that a policy solves it (``VecEnv.judge``); true where that is not known.
 
     Raises:

@@ -1,7 +1,7 @@
 """Blocks of repeats: how they are ordered, run, and run again; for search, second look, confirmation and ``compare``.
 
 A *work* is what is measured together: a generator that yields jobs (one, or several that take turns) and receives how
-each ended. An engine carries out several works side by side, each in a place of its own. Works are resumed in one
+each ended. An engine carries out several works side by side, each on its own cores or node. Works are resumed in one
 thread, that of ``carry_out``.
 """
 
@@ -10,14 +10,12 @@ import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from harness.measure.process import Job, Outcome
 from harness.measure.record import Record, disturbance
 from harness.measure.stop import StopSignal
-
-if TYPE_CHECKING:  # unilab.ipc loads torch, which takes longer than a wrong suite may take to be refused
-    from unilab.ipc.memory_budget import MemoryAvailable
+from unilab.ipc.memory_budget import MemoryAvailable
 
 SPOILT = 1e6
 """disturbance of a block in which a repeat was not measured to its end"""
@@ -27,7 +25,7 @@ Attempt = Generator[list[Job], list[Outcome], list[Record]]
 
 
 class Engine(Protocol):
-    """Runs the jobs of works, those of one work (repeats of a trial, or of a block) one after another in one place.
+    """Runs the jobs of works, those of one work (repeats of a trial, or of a block) one after another, on one node.
 
     A work has a number::
 
@@ -39,19 +37,19 @@ class Engine(Protocol):
     machine: str
     """name of the machine that it measures on, as in records"""
     in_turns: bool = False
-    """several jobs can be alive in one place and take turns; otherwise they are given one at a time"""
-    alone: bool = True
+    """several jobs of a work can be alive and take turns; otherwise they are given one at a time"""
+    exclusive: bool = True
     """a repeat has the machine that it runs on to itself"""
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         """Number of works that run side by side when nobody else uses the machine."""
 
-    def available(self) -> "MemoryAvailable | None":
+    def available(self) -> MemoryAvailable | None:
         """Memory that a repeat may take; None: what this machine has at the moment, as other programs come and go."""
         return None
 
-    def alone_here(self) -> AbstractContextManager[None]:
+    def reserved_here(self) -> AbstractContextManager[None]:
         """While entered, no repeat of this or another search runs on this process's machine, as far as it can tell."""
         return nullcontext()
 

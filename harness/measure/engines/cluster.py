@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.measure import host as machine
 from harness.measure.engines.node import NodeFacts, facts
 from unilab.errors import UserError
-
-if TYPE_CHECKING:
-    from unilab.ipc.memory_budget import MemoryAvailable
+from unilab.ipc.memory_budget import MemoryAvailable
 
 FACTS_SECONDS = 60.0
 """for a node to start a process that imports this project"""
@@ -35,7 +32,7 @@ class Node:
     gpus: int
     memory: int
     """what Ray may give away there"""
-    available: "MemoryAvailable"
+    available: MemoryAvailable
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Cluster:
     machine: str
     """what they all are, as records have it"""
 
-    def available(self) -> "MemoryAvailable":
+    def available(self) -> MemoryAvailable:
         """What the largest of them has for a repeat that is alone there."""
         best = max(self.nodes, key=lambda node: min(node.memory, node.available.host_free))
         return replace(best.available, host_free=min(best.memory, best.available.host_free))
@@ -81,12 +78,12 @@ def connected(address: str | None, *, insecure: bool = False) -> Iterator[Cluste
     except (ModuleNotFoundError, ConnectionError, ValueError) as error:
         raise UserError(f"--engine ray: {error}") from error
     try:
-        yield look()
+        yield inspect()
     finally:
         disconnect()
 
 
-def look() -> Cluster:
+def inspect() -> Cluster:
     """The connected cluster's nodes.
 
     Raises:

@@ -44,8 +44,8 @@ class LocalEngine(Engine):
         self._stop, self._execute = stop, execute
         self._sets = [None] if cores is None else core_sets(cores)
         self._works: dict[int, Generator[float, None, list[Outcome]]] = {}
-        self._place_of: dict[int, int] = {}
-        """of the works whose jobs run"""
+        self._set_of: dict[int, int] = {}
+        """index in ``_sets`` of the cores of the works whose jobs run"""
         self._alive: list[Repeat] = []
         """those that are not over"""
         self._selector = selectors.DefaultSelector()
@@ -62,16 +62,16 @@ class LocalEngine(Engine):
         self._selector.close()
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         return len(self._sets)
 
     def has_room(self) -> bool:
-        return len(self._place_of) < self.places
+        return len(self._set_of) < self.concurrency
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
-        """A work whose job has ended gets the place again that it had: it is the only one that begins then."""
-        self._place_of[work] = next(place for place in range(self.places) if place not in self._place_of.values())
-        jobs = [replace(job, spec=replace(job.spec, cores=self._sets[self._place_of[work]])) for job in jobs]
+        """A work whose job has ended gets the cores again that it had: it is the only one that begins then."""
+        self._set_of[work] = next(one for one in range(self.concurrency) if one not in self._set_of.values())
+        jobs = [replace(job, spec=replace(job.spec, cores=self._sets[self._set_of[work]])) for job in jobs]
         if len(jobs) > 1:
             files = (str(Path(job.spec.folder).resolve() / interleaving.FILE) for job in jobs)
             jobs = [replace(job, spec=replace(job.spec, pauses=file)) for job, file in zip(jobs, files, strict=True)]
@@ -85,7 +85,7 @@ class LocalEngine(Engine):
                 try:
                     seconds = min(seconds, next(run))
                 except StopIteration as ended:
-                    del self._works[work], self._place_of[work]
+                    del self._works[work], self._set_of[work]
                     return work, ended.value
             for key, _ in self._selector.select(max(0.0, seconds)):
                 if key.data is not None:

@@ -1,7 +1,7 @@
-"""What runs on a node of a Ray cluster: the node's description of itself, and the place that runs a repeat.
+"""What runs on a node of a Ray cluster: the node's description of itself, and the actor that runs a repeat.
 
 A repeat works in a folder of its own, whose files go back with its end: nodes need no common disk for what is written.
-However the place ends (the repeat is over, the driver or the node is gone), the repeat's guard ends the repeat
+However the actor ends (the repeat is over, the driver or the node is gone), the repeat's guard ends the repeat
 with all of its processes (``harness.measure.process``).
 """
 
@@ -63,7 +63,7 @@ class Ended:
     """what it left in its folder, by path relative to that"""
 
 
-class Place:
+class RepeatActor:
     """A Ray actor that holds a part of a node, or all of it, and runs one repeat there.
 
     ``prune`` and ``end`` may be called from another thread while it runs.
@@ -74,7 +74,7 @@ class Place:
         self._reason: str | None = None
         self._news: queue.SimpleQueue[dict[str, Any] | Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # of places that were killed
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # of actors that were killed
             owner = folder.name.removeprefix(PREFIX).partition("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)

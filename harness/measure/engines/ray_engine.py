@@ -1,8 +1,8 @@
 """Repeats on the nodes of a Ray cluster.
 
-A repeat gets a *place*: an actor that takes all CPUs and GPUs of a node, so that nothing else that Ray starts measures
+A repeat gets an *actor* that takes all CPUs and GPUs of a node, so that nothing else that Ray starts measures
 beside it, or, where nodes are shared, as much as the repeat needs; and always the memory of its budget. The search asks
-for the next work when the one before has got its place. A repeat whose node is lost begins again on another node, once.
+for the next work when the one before has got its actor. A repeat whose node is lost begins again on another node, once.
 
 Each job is a coroutine (``RayEngine._run``); they run while the engine waits.
 """
@@ -20,7 +20,7 @@ import ray
 
 from harness.measure.engines.blocks import Engine
 from harness.measure.engines.cluster import NODE_LABEL, Cluster, Node, last_line
-from harness.measure.engines.node import Ended, Place
+from harness.measure.engines.node import Ended, RepeatActor
 from harness.measure.process import Job, Outcome
 from harness.measure.record import inside
 from harness.measure.stop import StopSignal
@@ -49,15 +49,15 @@ class RayEngine(Engine):
         self, cluster: Cluster, stop: StopSignal, *, share_nodes: bool = False, say: Callable[[str], None] = print
     ) -> None:
         self._cluster, self._stop, self._say = cluster, stop, say
-        self.machine, self.alone = cluster.machine, not share_nodes
+        self.machine, self.exclusive = cluster.machine, not share_nodes
         self._loop = asyncio.new_event_loop()
         self._running: dict[int, asyncio.Task[Outcome]] = {}
         self._waiting: set[int] = set()
-        """works whose job has no place yet"""
+        """works whose job has no actor yet"""
         self._granted = self._loop.create_future()
-        """cancelled, which wakes ``wait``, when a job has got its place"""
+        """cancelled, which wakes ``wait``, when a job has got its actor"""
         self._homes: dict[int, Node] = {}
-        """where each work had its latest place: its next job goes there too"""
+        """where each work had its latest actor: its next job goes there too"""
         self._nodes = list(cluster.nodes)
         """those that are alive, as far as is known"""
         # Ray reports lost nodes on stdout, where a program may be reading.
@@ -76,28 +76,28 @@ class RayEngine(Engine):
         self._elsewhere.__exit__(*error)
 
     @property
-    def places(self) -> int:
+    def concurrency(self) -> int:
         return len(self._nodes)
 
     def available(self) -> MemoryAvailable:
         return self._cluster.available()
 
     @contextmanager
-    def alone_here(self) -> Iterator[None]:
+    def reserved_here(self) -> Iterator[None]:
         here = ray.get_runtime_context().get_node_id()
         own = [node for node in self._nodes if node.id == here]
         if not own:  # no repeat runs on this machine
             yield
             return
-        place = self._place(own, own[0].cpus, own[0].gpus, 0)
+        actor = self._actor(own, own[0].cpus, own[0].gpus, 0)
         try:
-            self._until_one_of(asyncio.wrap_future(place.end.remote().future(), loop=self._loop))
+            self._until_one_of(asyncio.wrap_future(actor.end.remote().future(), loop=self._loop))
             yield
         finally:
-            ray.kill(place)
+            ray.kill(actor)
 
     def has_room(self) -> bool:
-        return not self._waiting and not (self.alone and len(self._running) >= self.places)
+        return not self._waiting and not (self.exclusive and len(self._running) >= self.concurrency)
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs
@@ -136,7 +136,7 @@ class RayEngine(Engine):
         nodes = [node for node in self._nodes if node is self._homes.get(work)] or self._nodes
         limits, largest = job.limits, max(self._nodes, key=lambda node: node.memory)
         needs = largest.cpus, largest.gpus, job.host_bytes  # all nodes have equally many CPUs and GPUs
-        if not self.alone:
+        if not self.exclusive:
             trainer, settings = trainers.get(job.spec.trainer), job.spec.settings
             threads = sum(trainer.threads(settings).values()) or largest.cpus
             devices = [(trainer.defaults() | settings)[name] for name in trainer.device_settings]
@@ -151,11 +151,11 @@ class RayEngine(Engine):
             chances -= 1
             self._waiting.add(work)
             node: Node | None = None
-            place, runs = self._place(nodes, *needs), False
+            actor, runs = self._actor(nodes, *needs), False
             try:
-                async for reply in place.run.remote(job.spec, limits, str(Path.cwd()), environment):
+                async for reply in actor.run.remote(job.spec, limits, str(Path.cwd()), environment):
                     news = await reply
-                    if isinstance(news, str):  # the id of the node that the place was granted on
+                    if isinstance(news, str):  # the id of the node that the actor was granted on
                         self._homes[work] = node = next(one for one in self._cluster.nodes if one.id == news)
                         runs = True
                         self._waiting.discard(work)
@@ -165,7 +165,7 @@ class RayEngine(Engine):
                         _write(news, Path(job.spec.folder))
                         break  # a node that is lost from now on has lost nothing
                     elif (reason := job.on_progress(news)) is not None:
-                        place.prune.remote(reason)
+                        actor.prune.remote(reason)
             except ray.exceptions.RayTaskError as error:
                 outcome, runs = Outcome("failed", error=f"{error.cause or error}"), False
             except ray.exceptions.RayError as error:
@@ -176,7 +176,7 @@ class RayEngine(Engine):
                     raise UserError(
                         "all nodes are lost; start the cluster and run the same command again to go on"
                     ) from None
-                # It may still be listed for some seconds; and one that lost no more than the place is better than none.
+                # It may still be listed for some seconds; and one that lost no more than the actor is better than none.
                 nodes = [one for one in self._nodes if one is not node] or self._nodes
                 if chances:
                     self._say(f"{where} is lost; what it measured begins again on another one")
@@ -187,15 +187,15 @@ class RayEngine(Engine):
                 self._waiting.discard(work)
                 if runs:  # the engine ends
                     with suppress(TimeoutError, ray.exceptions.RayError):
-                        await asyncio.wait_for(asyncio.wrap_future(place.end.remote().future()), END_SECONDS)
-                ray.kill(place)
+                        await asyncio.wait_for(asyncio.wrap_future(actor.end.remote().future()), END_SECONDS)
+                ray.kill(actor)
         outcome.result["node"] = "" if node is None else node.name
         return outcome
 
-    def _place(self, nodes: list[Node], cpus: int, gpus: int, memory: int) -> Any:
-        actor: Any = ray.remote(Place)
+    def _actor(self, nodes: list[Node], cpus: int, gpus: int, memory: int) -> Any:
+        kind: Any = ray.remote(RepeatActor)
         where = {NODE_LABEL: f"in({','.join(node.id for node in nodes)})"}
-        return actor.options(
+        return kind.options(
             num_cpus=cpus, num_gpus=gpus, memory=memory, label_selector=where, max_concurrency=2
         ).remote()  # fmt: skip
 

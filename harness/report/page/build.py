@@ -1,4 +1,4 @@
-"""A study's page: the answer, every section in its order, and the table of all trials."""
+"""A study's page: the first screen, every section in its order, and the table of all trials."""
 
 import base64
 import math
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.report.finding import against, standings
 from harness.report.page import charts, provenance, resources, search
-from harness.report.page.answer import final_policies, first_screen
 from harness.report.page.curves import learning_curves, over_time
+from harness.report.page.first_screen import final_policies, first_screen
 from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Row, Rows, Section, Table
 from harness.report.studies import VIDEO, ReportedStudy, finite, plain
 from harness.suite.metrics import RETURNS
@@ -27,8 +27,8 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     trainer = suite.trainer or ", ".join(suite.trainers)
     subtitle = f"{trainer} on {', '.join(suite.tasks)}, study {study.folder.resolve().name}"
     subtitle += f", run {began.replace('T', ' ').removesuffix('+00:00')} UTC" if began else ""
-    if suite.side_by_side:  # nothing was searched for
-        drawn, sections = side_by_side(study), [final_policies(study)]
+    if suite.only_compares:  # nothing was searched for
+        drawn, sections = standing_charts(study), [final_policies(study)]
         sections += [learning_curves(view, number) for number, view in enumerate(study.by_task)]
         sections.append(resources.busy(study))
     else:
@@ -44,8 +44,8 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
     filmed = is_robot(suite.tasks[0]) or (study.folder / VIDEO).is_file()
     if watched is None and filmed and (policy := study.best_policy):
         sections.insert(0, to_be_seen(study, policy))
-    answer = replace(first_screen(study), charts=drawn)
-    return Page(suite.name, subtitle, answer, sections, str(study.folder), watched)
+    screen = replace(first_screen(study), charts=drawn)
+    return Page(suite.name, subtitle, screen, sections, str(study.folder), watched)
 
 
 def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
@@ -60,7 +60,7 @@ def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
     return Section("video", "The best policy", [text], code=[Code("Command that makes a video", command)], video=url)
 
 
-def side_by_side(study: ReportedStudy) -> list[Chart]:
+def standing_charts(study: ReportedStudy) -> list[Chart]:
     """The repeats of every configuration, a chart for each environment."""
     metric, drawn = study.suite.objectives[0].metric, list[Chart]()
     for number, (env, own) in enumerate(standings(study.suite, study.records).items()):
@@ -106,12 +106,12 @@ def all_trials(study: ReportedStudy) -> Section:
     views = [(searched, metric_text(first), "against baseline")]
     if confirmed:
         views.append((confirmed, f"{metric_text(first)}, confirmed", "confirmed against baseline"))
-    places = {trial.number: place for place, trial in enumerate(study.order, 1)}
+    ranks = {trial.number: rank for rank, trial in enumerate(study.order, 1)}
     rows = []
     for trial in study.best_first:
         row: Row = {
             "trial": Cell(trial.name, trial.number), "state": trial.state + ", confirmed" * trial.confirmed,
-            "place": places.get(trial.number),
+            "rank": ranks.get(trial.number),
         }  # fmt: skip
         for view, value, beside in views:
             row |= {value: None, beside: Cell(MISSING)}
@@ -134,8 +134,8 @@ def all_trials(study: ReportedStudy) -> Section:
         rows.append(row)
     if not rows:
         return Section("trials", "All trials", ["No trial has been recorded yet."])
-    place = "Place is the order within the constraints" + ", on the Pareto front" * (len(objectives) > 1)
-    said = [f"Values are those of the search. {place}."]
+    rank = "Rank is the order within the constraints" + ", on the Pareto front" * (len(objectives) > 1)
+    said = [f"Values are those of the search. {rank}."]
     if confirmed:
         how = next(iter(confirmed.values())).measured
         said.append(f"Beside them are those of the {how}. Compare these with each other only.")

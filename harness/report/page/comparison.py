@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report.finding import change_of, conclude
 from harness.report.page import charts
-from harness.report.page.answer import train_command
+from harness.report.page.first_screen import train_command
 from harness.report.page.model import MISSING, Cell, Chart, Code, Page, Rows, Section, Table
 from harness.report.page.provenance import UNKNOWN, described
 from harness.report.studies import ReportedStudy, finite, scale
@@ -83,7 +83,7 @@ def labels(studies: Sequence[ReportedStudy]) -> list[str]:
     for chosen in (names, machines):
         if len(set(chosen)) == len(studies):
             return chosen
-    return [f"{study.folder}{study.place}" for study in studies]
+    return [f"{study.folder}{study.where}" for study in studies]
 
 
 def _beside(id: str, caption: str, names: Sequence[str], contents: Sequence[dict]) -> Table:

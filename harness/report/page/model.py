@@ -1,4 +1,4 @@
-"""What a report consists of, whatever it is written as: the answer, and sections of text, tables and charts."""
+"""What a report consists of, whatever it is written as: the first screen, and sections of text, tables and charts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ class FirstScreen:
 class Page:
     title: str
     subtitle: str
-    answer: FirstScreen | None
+    first_screen: FirstScreen | None
     sections: Sequence[Section]
     source: str = ""
     """what the page is made from, for its last line"""
@@ -144,7 +144,7 @@ class Page:
     def charts(self) -> list[Chart]:
         """All charts, by section."""
         shown = [chart for section in self.sections for chart in section.charts]
-        return [*shown, *self.answer.charts] if self.answer else shown
+        return [*shown, *self.first_screen.charts] if self.first_screen else shown
 
     @property
     def data(self) -> dict[str, Rows]:

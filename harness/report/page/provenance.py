@@ -6,7 +6,7 @@ from typing import Any
 from harness.files.yaml_file import to_yaml
 from harness.measure import host
 from harness.report.page.model import MISSING, Cell, Code, Row, Section, Table
-from harness.report.studies import ReportedStudy, Trial
+from harness.report.studies import ReportedStudy, ReportedTrial
 from harness.study.best_trials import value as trial_value
 from harness.suite.text import metric_text
 
@@ -26,14 +26,14 @@ def unsuccessful(study: ReportedStudy) -> Section:
     title = "Infeasible and failed trials"
     failed, rows, broken = [record for record in study.records if record.state != "complete"], list[Row](), list[Row]()
     for record in failed:
-        trial, reason = Trial(record.trial, (record,)), (record.error or "no reason was recorded").strip()
+        trial, reason = ReportedTrial(record.trial, (record,)), (record.error or "no reason was recorded").strip()
         rows.append({
             "trial": trial.name, "repeat": record.repeat, "what happened": STATES[record.state],
             "reason": reason.partition("\n")[0], "log": record.log or MISSING, "settings": trial.settings,
         })  # fmt: skip
     for trial in study.trials:
         for metric, bounds in study.suite.constraints.metrics.items():
-            value = trial_value(trial.records, metric)  # as the ranking judges it
+            value = trial_value(trial.records, metric)  # as the ranking takes it
             if trial.complete and bounds.excess(value) > 0:
                 ends = {"at least": bounds.min, "at most": bounds.max}.items()
                 broken.append({

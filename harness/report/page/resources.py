@@ -8,7 +8,7 @@ import altair as alt
 from harness.report.page import charts
 from harness.report.page.model import Cell, Chart, Row, Rows, Section, Table
 from harness.report.page.search import scatter
-from harness.report.studies import ReportedStudy, Trial, finite, scale
+from harness.report.studies import ReportedStudy, ReportedTrial, finite, scale
 from harness.stats.inference import spearman
 from harness.suite.text import percent_text, settings_text
 
@@ -28,7 +28,7 @@ ACCOUNTING = {
 def busy(study: ReportedStudy) -> Section:
     """Bars of each side's time, and the verdicts."""
 
-    def part(trial: Trial, side: str, what: str) -> float:
+    def part(trial: ReportedTrial, side: str, what: str) -> float:
         return trial.value(f"{side}_{what}_fraction")
 
     trials = [t for t in study.leaders(BUSY) if any(math.isfinite(part(t, side, "busy")) for side in SIDES)]
@@ -123,14 +123,14 @@ def prediction(study: ReportedStudy) -> Section:
     return Section("prediction", title, text, [chart], tables)
 
 
-def predicted_bytes(trial: Trial, kind: str = "host") -> float:
+def predicted_bytes(trial: ReportedTrial, kind: str = "host") -> float:
     """Bytes; NaN when nothing was predicted. Calibrated for this machine where it is."""
     record = trial.records[-1]
     calibrated = record.calibrated_host_bytes if kind == "host" else 0
     return float(calibrated or getattr(record, f"budget_{kind}_bytes") or math.nan)
 
 
-def peak_bytes(trial: Trial, kind: str = "host") -> float:
+def peak_bytes(trial: ReportedTrial, kind: str = "host") -> float:
     """Peak in bytes over the complete repeats that count; NaN when none was measured."""
     return float(max((getattr(r, f"peak_{kind}_bytes") for r in trial.complete), default=0) or math.nan)
 

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 
 from harness.report.page import charts
 from harness.report.page.model import Cell, Chart, Rows, Section, Table
-from harness.report.studies import DRAWN, ReportedStudy, Trial, finite, plain, scale
+from harness.report.studies import DRAWN, ReportedStudy, ReportedTrial, finite, plain, scale
 from harness.stats.pareto import pareto_front
 from harness.study.importances import BEST_PART, importances, missing
 from harness.suite.metrics import METRICS, RETURNS
@@ -140,14 +140,14 @@ def parallel(study: ReportedStudy) -> Section:
     settings = settings_of(study) if len(frame) > 1 else {}
     if not settings:
         return Section("parallel", title, ["Fewer than two different configurations were measured."])
-    order = {trial.number: place for place, trial in enumerate(study.order)}
-    frame["objective"], frame["place"] = frame[metric], [order.get(one, len(frame)) for one in frame["trial"]]
+    order = {trial.number: rank for rank, trial in enumerate(study.order)}
+    frame["objective"], frame["rank"] = frame[metric], [order.get(one, len(frame)) for one in frame["trial"]]
     lines: Rows = []
     ticks: Rows = []
     for row, (name, column) in enumerate({**settings, name_of_metric: metric}.items()):
         places, labels = _axis(frame[column].tolist(), study.suite.search.get(name))
         values = frame[column].map(lambda value: value if isinstance(value, str) else number_text(value))
-        own = frame[["trial", "name", "role", "objective", "place"]].assign(axis=name, row=row, x=places, value=values)
+        own = frame[["trial", "name", "role", "objective", "rank"]].assign(axis=name, row=row, x=places, value=values)
         lines += [{str(key): one for key, one in line.items()} for line in own.to_dict("records")]
         ticks += [{"axis": name, "x": x, "label": text, "align": align} for x, text, align in labels]
     names = [*settings, name_of_metric]
@@ -159,7 +159,7 @@ def parallel(study: ReportedStudy) -> Section:
     legend, scale = alt.Legend(orient="top"), alt.Scale(reverse=METRICS[metric] == "minimize")
     line = across | {"detail": "trial:N", "order": "row:Q"}
     line["color"] = alt.Color("objective:Q", title=name_of_metric, legend=legend, scale=scale)
-    top, base = alt.datum.place <= TOP, charts.data("lines")
+    top, base = alt.datum.rank <= TOP, charts.data("lines")
     tips = {"name:N": "trial", "axis:N": "setting", "value:N": "value", "objective:Q": name_of_metric}
     layers: list[Any] = [
         base.mark_line().encode(
@@ -206,7 +206,7 @@ def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tupl
     return [places[str(v)] for v in values], [(x, text[:18], align.get(x, "center")) for text, x in shown]
 
 
-def front(trials: Sequence[Trial], metrics: Sequence[tuple[str, str]]) -> list[Trial]:
+def front(trials: Sequence[ReportedTrial], metrics: Sequence[tuple[str, str]]) -> list[ReportedTrial]:
     """Trials that no other one beats in every metric (name, direction), by the first metric."""
     scores = {
         trial.number: [trial.value(name) * (1 if direction == "maximize" else -1) for name, direction in metrics]

@@ -21,13 +21,10 @@ from markupsafe import Markup
 
 from harness.files.yaml_file import InputError
 from harness.measure.record import write_atomic
-from harness.report import training_run
 from harness.report.page import build
 from harness.report.page.comparison import comparison
 from harness.report.page.model import Page
 from harness.report.studies import VIDEO, ReportedStudy
-from harness.runs.folder import configuration_of
-from harness.study.results import find, find_all
 from unilab.envs.registry import is_robot
 from unilab.machine import user_cache
 
@@ -50,27 +47,6 @@ class Written:
     """why studies that were asked for are not in it"""
 
 
-def write_named(names: Sequence[str], results: Path, out: Path | None = None, *, side_by_side: bool = False) -> Written:
-    """The report of the study that is named, or several side by side, as the command line has it.
-
-    Args:
-        names: of studies, as ``harness.study.results.find`` takes them, side by side as ``find_all``; or the folder of
-            a ``train`` run. None: the newest study.
-        out: default: in the study's folder, ``comparison.html`` in ``results`` for several.
-
-    Raises:
-        InputError, RecordError: as ``write_report``, or a name means no study.
-    """
-    if side_by_side or len(names) > 1:
-        every = [find_all(name, results) for name in names] or [find_all(None, results)]
-        folders = dict.fromkeys(folder for one in every for folder in one)
-        return write_comparison(list(folders), out or results / "comparison.html")
-    name = next(iter(names), None)
-    if name is not None and configuration_of(folder := Path(name)):
-        return _write(training_run.page(folder), out or folder / REPORT, [folder])
-    return write_report(find(name, results), out)
-
-
 def write_report(folder: Path, out: Path | None = None, *, watched: str | None = None) -> Written:
     """The report of one study, ``report.html`` in its folder unless ``out`` says otherwise.
 
@@ -81,7 +57,7 @@ def write_report(folder: Path, out: Path | None = None, *, watched: str | None =
         InputError: the folder has no suite that can be read.
         RecordError: a file cannot be written; the old version stays.
     """
-    return _write(build.page(ReportedStudy(folder), watched=watched), out or folder / REPORT, [folder])
+    return write_page(build.page(ReportedStudy(folder), watched=watched), out or folder / REPORT, [folder])
 
 
 def film(folder: Path) -> str:
@@ -128,15 +104,16 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Written:
             studies.append(study)
     if not studies:
         raise InputError.together(unreadable)
-    return _write(comparison(studies), out, [study.folder for study in studies], unreadable)
+    return write_page(comparison(studies), out, [study.folder for study in studies], unreadable)
 
 
-def _write(page: Page, out: Path, studies: Sequence[Path], left_out: Sequence[InputError] = ()) -> Written:
+def write_page(page: Page, out: Path, folders: Sequence[Path], left_out: Sequence[InputError] = ()) -> Written:
+    """A page as HTML and as Markdown, of the studies or the run in ``folders``; raises as ``write_report``."""
     text, summary = html(page), out.with_suffix(".md")
     out = out.with_suffix(".html") if out == summary else out
     write_atomic(out, text)
     write_atomic(summary, markdown(page))
-    return Written(out, summary, len(text.encode()), tuple(studies), tuple(map(str, left_out)))
+    return Written(out, summary, len(text.encode()), tuple(folders), tuple(map(str, left_out)))
 
 
 # -- a page as text
@@ -168,7 +145,7 @@ def html(page: Page) -> str:
 
 
 def markdown(page: Page) -> str:
-    """The answer and the tables, without charts."""
+    """The first screen and the tables, without charts."""
     return _environment().get_template("page.md").render(page=page)
 
 

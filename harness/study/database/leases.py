@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.study.database.database import LEASES, Database
 from harness.study.folder import TakenOver
-from unilab.ipc.shared_memory.segments import start_time
+from unilab.ipc import start_time
 
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 20.0

@@ -1,6 +1,6 @@
 """A study that several drivers work on at the same time, each with a folder that ends with all of it.
 
-Drivers take turns in choosing: under the lease ``turn`` one looks at all trials, chooses the next and takes the lease
+One driver at a time chooses: under the lease ``turn`` it looks at all trials, chooses the next and takes the lease
 on it, so that no configuration and no trial is measured twice and ``limits.trials`` counts the trials of all drivers.
 A trial whose driver died has no living lease, and goes to whoever looks next, with its number and its finished repeats.
 A driver that finds nothing more to measure waits for the others: one of them may die. The last one confirms, under the
@@ -34,7 +34,7 @@ from harness.study.folder import Study
 
 PAUSE_SECONDS = 0.5
 """between two looks at what others do: databases have no common way to wake somebody"""
-TURN, SEARCH = "turn", "search "
+LOCK, SEARCH = "turn", "search "
 
 
 class SharedStudy(Study):
@@ -120,14 +120,14 @@ class SharedStudy(Study):
         return sorted(machine for machine in machines if hardware(machine) != hardware(self.machine))
 
     @contextmanager
-    def turn(self, stop: StopSignal) -> Iterator[None]:
+    def locked(self, stop: StopSignal) -> Iterator[None]:
         self._database.stop = stop
-        self._wait_for(TURN, stop)
+        self._wait_for(LOCK, stop)
         try:
             self.records.refresh()
             yield
         finally:
-            self._leases.release(TURN)
+            self._leases.release(LOCK)
 
     def take(self, trial: int) -> bool:
         return self._leases.take(f"{TRIAL}{trial}")
@@ -149,7 +149,7 @@ class SharedStudy(Study):
         while True:
             others = self._leases.others()
             unfinished = [trial.number for trial in sampler.get_trials(deepcopy=False) if not trial.state.is_finished()]
-            if TURN not in others and any(f"{TRIAL}{number}" not in others for number in unfinished):
+            if LOCK not in others and any(f"{TRIAL}{number}" not in others for number in unfinished):
                 return True
             busy = {name for what, name in others.items() if what.startswith((TRIAL, SEARCH))}
             if not busy:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.trainers.trainer import ENTERED, ConfiguredTrainer, Judge, OnProgress
+from harness.trainers.trainer import ENTERED, ConfiguredTrainer, KeptPolicy, OnProgress
 from unilab.errors import UserError
 from unilab.run.config import STRICT, NonNegativeInt, PositiveInt
 from unilab.run.progress import Progress, Summary
@@ -229,12 +229,12 @@ class ForeignTrainer(ConfiguredTrainer):
             returns, _ = play(env, act, seed, -(-episodes // num_envs))
         return float(np.mean(returns))
 
-    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[Judge]:
-        def judge(seconds: float, policy: Act, episodes: int) -> tuple[float, dict[str, float]]:
+    def kept(self, settings: Mapping[str, Any], log_dir: Path) -> Sequence[KeptPolicy]:
+        def play(seconds: float, policy: Act, episodes: int) -> tuple[float, dict[str, float]]:
             with self._acting(settings, policy, 1) as (env, act, seed):
                 return seconds, env.judge(act, episodes, seed)
 
-        return [functools.partial(judge, *one) for one in self._kept]
+        return [functools.partial(play, *one) for one in self._kept]
 
     @contextmanager
     def _acting(self, settings: Mapping[str, Any], policy: Act, num_envs: int) -> Iterator[tuple["VecEnv", Act, int]]:

@@ -19,7 +19,7 @@ from unilab.settings import Placement, parse
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class MLPConfig:
     """A critic: ``rsl_rl.models.MLPModel``."""
 
     __pydantic_config__ = STRICT
@@ -30,7 +30,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class ActorConfig(NetworkConfig):
+class ActorConfig(MLPConfig):
     """An actor: ``rsl_rl.models.MLPModel`` with a Gaussian distribution."""
 
     init_std: PositiveFloat = 1.0
@@ -74,7 +74,7 @@ class RunnerConfig(ForeignConfig):
     stagger_episodes: bool = True
     """start the first episodes at random points of the time limit, so that not all end, and are reported, at once"""
     actor: ActorConfig = field(default_factory=ActorConfig)
-    critic: NetworkConfig = field(default_factory=NetworkConfig)
+    critic: MLPConfig = field(default_factory=MLPConfig)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import build_learner
 from unilab.algos.torch.appo.worker import acting_loop
 from unilab.envs import env_dims, make
-from unilab.ipc import RolloutRingBuffer, SharedWeightSync
-from unilab.ipc.rollout_ring_buffer import slot_fields
+from unilab.ipc import RolloutRingBuffer, SharedWeightSync, slot_fields
 from unilab.machine.devices import Threads, cores_of_sides, split_threads
 from unilab.settings import flatten, parse
 

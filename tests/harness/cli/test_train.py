@@ -258,7 +258,7 @@ def test_a_page_of_a_run_has_its_curve(tmp_path):
     for chart in page.sections[0].charts:
         alt.Chart.from_dict(dict(chart.spec))  # as the schema of Vega-Lite has it
     (tmp_path / "curve.csv").write_text("")
-    assert training_run.page(tmp_path).answer.headline == "No result"
+    assert training_run.page(tmp_path).first_screen.headline == "No result"
 
 
 @pytest.fixture

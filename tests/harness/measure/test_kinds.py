@@ -73,7 +73,7 @@ def test_a_page_draws_one_kind_to_a_chart(tmp_path: Path) -> None:
     page = build.page(ReportedStudy(write_study(tmp_path / "s", records())))
     assert {row["trial"] for row in page.data["evidence"]} == {"0 (baseline)", "1"}
     assert {row["env_steps_per_second"] for row in page.data["evidence"]} == {14_000.0, 17_636.0}
-    assert page.answer is not None and "confirmation, in turns" in page.answer.charts[0].title
+    assert page.first_screen is not None and "confirmation, in turns" in page.first_screen.charts[0].title
     by_trial = {row["trial"]: row["env_steps_per_second"] for row in page.data["trials"]}
     assert by_trial == SPEEDS
     assert {row["role"] for row in page.data["trials"] if row["trial"] == 1} == {"best"}

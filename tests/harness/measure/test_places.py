@@ -22,9 +22,9 @@ from tests.harness.study.test_search import Crash, Disturbed, Executed, Quiet
 class Places:
     """Three nodes. The job numbered ``lost_at`` moves its work to another one."""
 
-    places = 3
+    concurrency = 3
     machine = "cluster-000000"
-    alone = True
+    exclusive = True
     in_turns = False
 
     def __init__(self, stop: StopSignal, executed: Executed, lost_at: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Places:
         return None
 
     def has_room(self) -> bool:
-        return len(self.jobs) < self.places
+        return len(self.jobs) < self.concurrency
 
     def start(self, work: int, jobs: Sequence[Job]) -> None:
         (job,) = jobs

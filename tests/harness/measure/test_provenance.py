@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure import provenance
-from harness.measure.provenance import Revision, look
+from harness.measure.provenance import Revision, revision_of
 from unilab.errors import UserError
 
 
@@ -37,9 +37,9 @@ def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 def test_a_clean_commit_is_not_dirty(repository: Path) -> None:
-    assert look(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=False)
+    assert revision_of(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=False)
     (repository / "harness/code.py").touch()
-    assert not look(repository).dirty
+    assert not revision_of(repository).dirty
 
 
 @pytest.mark.parametrize("name", ["my_suite.yaml", "runs/0/curve.jsonl", "results/new.json", "harness/code.pyc"])
@@ -47,7 +47,7 @@ def test_files_beside_the_packages_are_no_change(repository: Path, name: str) ->
     (repository / name).parent.mkdir(parents=True, exist_ok=True)
     (repository / name).write_text("mine\n")
     (repository / "results/kept.json").write_text("newer\n")
-    assert not look(repository).dirty
+    assert not revision_of(repository).dirty
 
 
 @pytest.mark.parametrize("name", ["harness/code.py", "harness/new.py", "unilab/deep/new.py", "README.md"])
@@ -57,13 +57,13 @@ def test_what_the_commit_does_not_have_makes_it_dirty(repository: Path, name: st
     (repository / name).write_text("second\n")
     if staged:
         git(repository, "add", ".")
-    assert look(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=True)
+    assert revision_of(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=True)
 
 
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert look(tmp_path) == Revision()
+    assert revision_of(tmp_path) == Revision()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert look(tmp_path) == Revision()
+    assert revision_of(tmp_path) == Revision()
 
 
 def test_a_git_that_does_not_answer_is_an_error_not_another_commit(
@@ -72,7 +72,7 @@ def test_a_git_that_does_not_answer_is_an_error_not_another_commit(
     fake_git(tmp_path, monkeypatch, "exec sleep 60")
     monkeypatch.setattr(provenance, "SECONDS", 0.2)
     with pytest.raises(UserError, match=r"git did not answer within 0\.2 s.*rev-parse HEAD"):
-        look(tmp_path)
+        revision_of(tmp_path)
 
 
 def test_a_git_that_cannot_compare_is_an_error_not_a_clean_commit(
@@ -80,7 +80,7 @@ def test_a_git_that_cannot_compare_is_an_error_not_a_clean_commit(
 ) -> None:
     fake_git(tmp_path, monkeypatch, 'case "$*" in *" diff "*) echo bad index >&2; exit 128;; esac; echo 0123abc')
     with pytest.raises(UserError, match=r"diff HEAD.* failed: bad index"):
-        look(tmp_path)
+        revision_of(tmp_path)
 
 
 def test_here_it_is_the_checked_out_commit() -> None:

@@ -21,7 +21,7 @@ from harness.predict.ranking import Prediction
 from harness.predict.throughput import Round
 from harness.trainers import trainer as trainers
 from harness.trainers.remedies import APPO, OFF_POLICY
-from harness.trainers.rounds import Cost, Lever, Part, Workload
+from harness.trainers.rounds import Cost, Part, Remedy, Workload
 from tests.harness.predict.test_throughput import DESCRIBED, prediction
 from unilab.settings import SettingsError
 
@@ -135,23 +135,23 @@ def test_the_verdict_in_words(changes: dict, limit: str, text: str) -> None:
 
 
 def test_suggestions_leave_out_what_is_done_or_not_there_and_begin_with_what_is_searched() -> None:
-    levers = (
-        Lever("a", "fewer {}", unless=(1,)),
-        Lever("dtype", "{}=half", unless=("half",)),
-        Lever("absent", "more {}"),
-        Lever("where", "another {}", device=True),
-        Lever("threads", "more {}", threads=True),
-        Lever("b", "more {}"),
-        Lever("c", "wider {}"),
+    remedies = (
+        Remedy("a", "fewer {}", unless=(1,)),
+        Remedy("dtype", "{}=half", unless=("half",)),
+        Remedy("absent", "more {}"),
+        Remedy("where", "another {}", device=True),
+        Remedy("threads", "more {}", threads=True),
+        Remedy("b", "more {}"),
+        Remedy("c", "wider {}"),
     )
     settings = {"a": 5, "dtype": "half", "threads": 2, "b": 1, "c": 1, "where": "cpu"}
-    assert suggestions(levers, settings, 4, Searched({"c": (1, 2)})) == ["wider c", "fewer a", "more threads"]
-    assert suggestions(levers, settings | {"a": 1}, 2) == ["more b", "wider c"]
+    assert suggestions(remedies, settings, 4, Searched({"c": (1, 2)})) == ["wider c", "fewer a", "more threads"]
+    assert suggestions(remedies, settings | {"a": 1}, 2) == ["more b", "wider c"]
     devices = Searched({"where": ("cpu", "cuda")})
-    assert suggestions(levers, settings, 2, devices) == ["another where", "fewer a", "more b"]
+    assert suggestions(remedies, settings, 2, devices) == ["another where", "fewer a", "more b"]
 
 
-MODE, SLOTS, EPOCHS = Lever("mode", "{}=async"), Lever("slots", "more {}"), Lever("epochs", "fewer {}")
+MODE, SLOTS, EPOCHS = Remedy("mode", "{}=async"), Remedy("slots", "more {}"), Remedy("epochs", "fewer {}")
 SPACE = {"mode": ("async", "sync"), "slots": (1, 2, 4)}
 OWN = {"mode": "sync", "slots": 2, "epochs": 5}
 
@@ -186,13 +186,13 @@ def test_a_change_has_a_direction() -> None:
 
 
 @pytest.mark.parametrize("name", ["appo", "sac", "td3"])
-def test_every_lever_is_a_setting_of_its_trainer(name: str) -> None:
+def test_every_remedy_is_a_setting_of_its_trainer(name: str) -> None:
     trainer = trainers.get(name)
-    for limit, levers in (APPO if name == "appo" else OFF_POLICY).items():
-        assert list(trainer.levers(limit)) == list(levers)
-        assert {lever.setting for lever in levers} <= trainer.defaults().keys()
-        assert all(lever.setting in lever.change.format(lever.setting) for lever in levers)
-    assert trainer.levers("none of these") == ()
+    for limit, remedies in (APPO if name == "appo" else OFF_POLICY).items():
+        assert list(trainer.remedies(limit)) == list(remedies)
+        assert {remedy.setting for remedy in remedies} <= trainer.defaults().keys()
+        assert all(remedy.setting in remedy.change.format(remedy.setting) for remedy in remedies)
+    assert trainer.remedies("none of these") == ()
 
 
 # -- records

@@ -136,7 +136,7 @@ def test_trials_and_time(make_plan) -> None:
     assert plan.space.size == 4
     assert plan.trials == 4  # no more configurations than there are
     assert plan.again().confirm == 2 * 3 + 4  # two candidates, and the baseline at both ends of two blocks
-    assert plan.again().look == 3 * 2  # three candidates for two places
+    assert plan.again().second_look == 3 * 2  # three candidates for two places
     assert plan.seconds == pytest.approx(24 * (plans.PROCESS_SECONDS + 0.3) - 4 * 2 * 0.15)  # first looks take half
     assert make_plan("search.inner.rate={low: 0.1, high: 0.2}").space.size == math.inf
 

@@ -13,7 +13,7 @@ import pytest
 from asv.results import Results
 
 from harness.measure.record import Record
-from harness.report.asv_export import TRACKED, ExportError, describe, export, read_benchmarks
+from harness.report.asv_export import TRACKED, AsvExportError, describe, export, read_benchmarks
 from harness.report.asv_merge import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,7 +182,7 @@ def test_what_a_search_found_is_no_history(repository: Path) -> None:
     exported(repository, example(repository))
     assert {*known(repository)[THROUGHPUT]["params"][0]} == {repr(AT_BASELINE), repr(AT_FOUND)}
     lucky = [r for r in example(repository, "two-1") if r.trial == 2]
-    with pytest.raises(ExportError, match="neither the baseline nor a pinned configuration was measured"):
+    with pytest.raises(AsvExportError, match="neither the baseline nor a pinned configuration was measured"):
         exported(repository, lucky)
 
 
@@ -212,7 +212,7 @@ def test_names_in_a_manifest_are_names(repository: Path, key: str) -> None:
     folder = write_study(repository, example(repository))
     manifest = json.loads((folder / "manifest.json").read_text()) | {key: "../../escaped"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ExportError, match=f"'{key}' is no name"):
+    with pytest.raises(AsvExportError, match=f"'{key}' is no name"):
         export(folder, repository / "results" / "asv")
     assert not list(repository.parent.rglob("*escaped*"))
 
@@ -221,7 +221,7 @@ def test_a_damaged_index_is_named(repository: Path) -> None:
     asv_dir = repository / "results" / "asv"
     asv_dir.mkdir(parents=True)
     (asv_dir / "benchmarks.json").write_text("{")
-    with pytest.raises(ExportError, match=r"benchmarks\.json: cannot be read"):
+    with pytest.raises(AsvExportError, match=r"benchmarks\.json: cannot be read"):
         exported(repository, example(repository))
 
 
@@ -330,7 +330,7 @@ def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
     ],
 )
 def test_what_asv_cannot_show_is_refused(repository: Path, make: Any, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(AsvExportError, match=message):
         export(make(repository), repository / "results" / "asv")
     assert not (repository / "results" / "asv").exists()
 

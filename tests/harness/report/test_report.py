@@ -27,7 +27,7 @@ from harness.report.page.model import MISSING, Cell, Page, Section, Table
 from harness.report.page.resources import peak_bytes, predicted_bytes
 from harness.report.page.search import front
 from harness.report.page.write import film, write_report
-from harness.report.studies import ReportedStudy, Trial, trials_of
+from harness.report.studies import ReportedStudy, ReportedTrial, trials_of
 from harness.trainers.trainer import get
 from tests.harness.report.studies import CEILINGS, make_record, two_hundred_trials, write_study
 
@@ -67,19 +67,19 @@ def charts(page: Page) -> list[str]:
 
 
 def test_the_first_screen_answers(long_page: Page, long_study: Path) -> None:
-    answer = long_page.answer
-    assert answer is not None and answer.settings is not None
-    assert re.fullmatch(r"\+\d+\.\d%", answer.headline)
-    facts = dict(answer.facts)
+    screen = long_page.first_screen
+    assert screen is not None and screen.settings is not None
+    assert re.fullmatch(r"\+\d+\.\d%", screen.headline)
+    facts = dict(screen.facts)
     assert "95 % interval" in facts["Gain"] and "6 pairs" in facts["Gain"]
     assert facts["Limited now by"].startswith("learner-bound")
-    assert [name for name, _ in answer.facts][:5] == ["Before", "After", "Gain", "Learns as well", "Limited now by"]
+    assert [name for name, _ in screen.facts][:5] == ["Before", "After", "Gain", "Learns as well", "Limited now by"]
     assert facts["After"].endswith(", confirmed, alone")
     assert facts["Learns as well"].startswith("Only speed was measured. Nothing shows whether it learns as well with ")
     assert facts["Looked at"] == "200 trials, 212 repeats; 17 without a result"
-    assert answer.command == f"python -m harness train {long_study / 'best.yaml'}"
-    assert texts(answer.settings, "setting")[:2] == ["mode", "num_envs"]
-    assert [chart.id for chart in answer.charts] == ["over-time", "evidence"]
+    assert screen.command == f"python -m harness train {long_study / 'best.yaml'}"
+    assert texts(screen.settings, "setting")[:2] == ["mode", "num_envs"]
+    assert [chart.id for chart in screen.charts] == ["over-time", "evidence"]
 
 
 def test_every_part_is_there_and_every_chart_is_valid(long_page: Page) -> None:
@@ -92,7 +92,7 @@ def test_every_part_is_there_and_every_chart_is_valid(long_page: Page) -> None:
     assert {"importance-chart", "prediction-chart", "setting-1-env_steps_per_second"} <= set(found)
     assert len(table(long_page, "trials-table").rows) == 200
     specs = [chart.spec for section in long_page.sections for chart in section.charts]
-    for spec in [*specs, *(chart.spec for chart in (long_page.answer.charts if long_page.answer else ()))]:
+    for spec in [*specs, *(chart.spec for chart in (long_page.first_screen.charts if long_page.first_screen else ()))]:
         alt.LayerChart.from_dict(dict(spec))  # checks it against the schema of Vega-Lite
         named = set(re.findall(r"'data': \{'name': '(\w+)'\}", repr(spec)))
         assert named and named <= set(long_page.data) | set(spec.get("datasets", {}))
@@ -148,29 +148,29 @@ def page_of(folder: Path, records: list[Record], **more) -> Page:
 
 def test_nothing_recorded_yet(tmp_path: Path) -> None:
     page = page_of(tmp_path, [])
-    assert page.answer is not None and page.answer.headline == "No result"
+    assert page.first_screen is not None and page.first_screen.headline == "No result"
     assert not charts(page) and section(page, "trials").text == ["No trial has been recorded yet."]
 
 
 def test_nothing_complete(tmp_path: Path) -> None:
     nothing = {"env_steps_per_second": math.nan, "episode_return": math.nan, "peak_host_bytes": 0}
     page = page_of(tmp_path, [make_record(n, state="timeout", error="hangs", **nothing) for n in range(3)])
-    assert page.answer is not None and page.answer.headline == "No result" and page.answer.command is None
+    assert (screen := page.first_screen) is not None and screen.headline == "No result" and screen.command is None
     assert texts(table(page, "problems-table"), "what happened") == ["timed out"] * 3
 
 
 def test_one_trial(tmp_path: Path) -> None:
     page = page_of(tmp_path, [make_record(0)])
-    assert page.answer is not None
-    assert page.answer.unit == "env steps a second, the baseline"
-    assert dict(page.answer.facts)["Gain"] == "none: the best is the baseline"
+    assert page.first_screen is not None
+    assert page.first_screen.unit == "env steps a second, the baseline"
+    assert dict(page.first_screen.facts)["Gain"] == "none: the best is the baseline"
 
 
 def test_defaults_that_have_left_a_baseline_behind_stand_beside_it(tmp_path: Path) -> None:
     """The made-up baseline leaves the learning rate to the trainer: it does not stand value by value."""
     folder = write_study(tmp_path / "s", [make_record(0), make_record(1)])
     page = build.page(ReportedStudy(folder))
-    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
+    assert page.first_screen is not None and "Defaults today" not in dict(page.first_screen.facts)
     suite = (folder / "suite.yaml").read_text()
     whole = "baseline: {mode: async, num_envs: 256, num_slots: 2, algorithm.learning_rate: 1.0e-3, when_full: wait}"
     suite = re.sub("baseline: .*", whole, suite)
@@ -178,21 +178,21 @@ def test_defaults_that_have_left_a_baseline_behind_stand_beside_it(tmp_path: Pat
     page = build.page(ReportedStudy(folder))
     defaults = get("appo").defaults()
     assert defaults["num_slots"] != 2 and defaults["network.activation"] == "relu"
-    assert page.answer is not None
+    assert page.first_screen is not None
     today = f"num_slots={defaults['num_slots']}, where the baseline has num_slots=2"
-    assert dict(page.answer.facts)["Defaults today"] == today
+    assert dict(page.first_screen.facts)["Defaults today"] == today
     suite = suite.replace("num_slots: 2,", f"num_slots: {defaults['num_slots']},")
     (folder / "suite.yaml").write_text(re.sub("fixed: .*", "fixed: {network.actor: [8]}", suite))  # on purpose
     page = build.page(ReportedStudy(folder))
-    assert page.answer is not None and "Defaults today" not in dict(page.answer.facts)
+    assert page.first_screen is not None and "Defaults today" not in dict(page.first_screen.facts)
 
 
 def test_no_gain_is_claimed_from_a_single_repeat_each(tmp_path: Path) -> None:
     page = page_of(tmp_path, [make_record(0), make_record(1, env_steps_per_second=99_000.0)])
-    assert page.answer is not None
-    assert (page.answer.headline, page.answer.unit) == ("99,000", "env steps a second, unconfirmed")
-    assert "; trial 1, unconfirmed, alone" in dict(page.answer.facts)["After"]
-    assert dict(page.answer.facts)["Gain"].endswith("no interval: not confirmed")
+    assert page.first_screen is not None
+    assert (page.first_screen.headline, page.first_screen.unit) == ("99,000", "env steps a second, unconfirmed")
+    assert "; trial 1, unconfirmed, alone" in dict(page.first_screen.facts)["After"]
+    assert dict(page.first_screen.facts)["Gain"].endswith("no interval: not confirmed")
 
 
 def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enough(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enou
     records = [make_record(trial, env_steps_per_second=speed) for trial, speed in speeds.items()]
     records += [make_record(t, n, phase="confirm", env_steps_per_second=s) for n in (1, 2) for t, s in speeds.items()]
     page = page_of(tmp_path / "long", records, curve_points=40)
-    assert page.answer is not None and page.answer.charts[0].title == (
+    assert page.first_screen is not None and page.first_screen.charts[0].title == (
         "Best and baseline over wall time: episode return, median and range of 2 repeats; too few for an interval; "
         "confirmation, alone"
     )
@@ -210,15 +210,15 @@ def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enou
     assert min(row["x"] for row in rows) == 6 and max(row["x"] for row in rows) == 120
     records += [make_record(trial, 2000, phase="learning") for trial in speeds]
     page = page_of(tmp_path / "seeds", records, curve_points=40)
-    assert page.answer is not None
+    assert page.first_screen is not None
     title = "Best and baseline over wall time: episode return, the one repeat, no band; seeds that learned here"
-    assert page.answer.charts[0].title == title
+    assert page.first_screen.charts[0].title == title
     folder = tmp_path / "long"
     for path in folder.rglob("curve.jsonl"):
         path.write_text(re.sub(r'"episode_return": [^,]*', '"episode_return": null', path.read_text()))
     page = build.page(ReportedStudy(folder))
-    assert page.answer is not None
-    assert "env steps since the first update, median" in page.answer.charts[0].title
+    assert page.first_screen is not None
+    assert "env steps since the first update, median" in page.first_screen.charts[0].title
     ends = {row["name"]: (row["x"], row["y"]) for row in page.data["over_time"]}
     assert ends == {"best, trial 1": (117, 23_400), "baseline, trial 0": (117, 11_700)}
 
@@ -230,14 +230,14 @@ def test_repeats_that_failed_are_to_be_taken_with_care(tmp_path: Path) -> None:
     doubtful = make_record(0, 3, phase="confirm", unsteady=True, disturbed="another process")
     fast = {"env_steps_per_second": 1e6}
     page = page_of(tmp_path / "s", [make_record(0), make_record(1, **fast), *confirmed, failed, doubtful])
-    assert page.answer is not None
-    assert dict(page.answer.facts)["With care"] == "of 6 repeats 1 failed, 1 disturbed, 1 unsteady"
+    assert page.first_screen is not None
+    assert dict(page.first_screen.facts)["With care"] == "of 6 repeats 1 failed, 1 disturbed, 1 unsteady"
 
 
 def test_nan_everywhere(tmp_path: Path) -> None:
     unknown = {name: math.nan for name, value in vars(make_record(0)).items() if isinstance(value, float)}
     page = page_of(tmp_path, [replace(make_record(n), **unknown) for n in range(3)])
-    assert page.answer is not None and page.answer.headline == "No result"
+    assert page.first_screen is not None and page.first_screen.headline == "No result"
     assert "NaN" not in write.html(page).split('id="content">')[1].split("</script>")[0]
 
 
@@ -345,7 +345,7 @@ def test_the_best_is_on_its_own_front(tmp_path: Path) -> None:
     assert {row["env_steps_per_second"] for row in page.data["confirmed"]} == {10.0, 21.0, 25.0}
     lag = {0: 2.0, 1: 1.0, 2: 1.5}
     page = page_of(tmp_path / "one", [replace(r, policy_lag_mean=lag[r.trial]) for r in records])
-    assert page.answer is not None and "trial 2, confirmed" in dict(page.answer.facts)["After"]
+    assert page.first_screen is not None and "trial 2, confirmed" in dict(page.first_screen.facts)["After"]
     assert not section(page, "pareto").tables and "No front is drawn" in section(page, "pareto").text[0]
 
 
@@ -395,8 +395,8 @@ def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     expected = [["python", "-m", "harness", "train", str(folder / "best.yaml")] for folder in folders]
     studies = [ReportedStudy(folder) for folder in folders]
     page = build.page(studies[0])
-    assert page.answer is not None and page.answer.command is not None
-    assert shlex.split(page.answer.command) == expected[0]
+    assert page.first_screen is not None and page.first_screen.command is not None
+    assert shlex.split(page.first_screen.command) == expected[0]
     assert [shlex.split(code.text) for code in section(comparison(studies), "commands").code] == expected
 
 
@@ -470,12 +470,15 @@ def test_thousands_of_points_are_thinned_and_said_to_be(tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_beats() -> None:
     pairs = [("env_steps_per_second", "maximize"), ("policy_lag_mean", "minimize")]
     values = [(1.0, 1.0), (3.0, 2.0), (2.0, 2.0), (3.0, 5.0), (math.nan, 0.0)]
-    trials = [Trial(n, (make_record(n, env_steps_per_second=a, policy_lag_mean=b),)) for n, (a, b) in enumerate(values)]
+    trials = [
+        ReportedTrial(n, (make_record(n, env_steps_per_second=a, policy_lag_mean=b),))
+        for n, (a, b) in enumerate(values)
+    ]
     assert [trial.number for trial in front(trials, pairs)] == [0, 1]
 
 
 def test_memory_uses_the_calibrated_prediction() -> None:
-    trial = Trial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
+    trial = ReportedTrial(0, (make_record(0, budget_host_bytes=100, calibrated_host_bytes=120, peak_host_bytes=126),))
     assert (predicted_bytes(trial), peak_bytes(trial)) == (120, 126)
 
 

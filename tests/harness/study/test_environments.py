@@ -14,9 +14,9 @@ from harness.measure.stop import StopSignal
 from harness.predict import plan as plans
 from harness.predict.plan import Plan
 from harness.report.finding import standing_claim, standings
-from harness.report.page.answer import final_policies
 from harness.report.page.build import page
 from harness.report.page.comparison import labels
+from harness.report.page.first_screen import final_policies
 from harness.report.page.write import html, markdown
 from harness.report.studies import ReportedStudy
 from harness.report.terminal import show, summary, write_best
@@ -104,8 +104,8 @@ def test_the_baseline_is_ahead_where_seeds_tell(measured) -> None:
 
 def test_the_page_has_curves_and_final_policies_of_each(measured) -> None:
     shown = page(ReportedStudy(measured[1]))
-    assert shown.answer is not None and (shown.answer.headline, shown.answer.claim[:4]) == ("1", "ours")
-    assert [chart.id for chart in shown.answer.charts] == ["standing-0", "standing-1"]
+    assert (screen := shown.first_screen) is not None and (screen.headline, screen.claim[:4]) == ("1", "ours")
+    assert [chart.id for chart in screen.charts] == ["standing-0", "standing-1"]
     sections = [section.id for section in shown.sections]
     assert sections[:3] == ["standings", "curves-0", "curves-1"] and "settings" not in sections
     assert shown.sections[2].title == "Learning curves: Far"

@@ -114,7 +114,7 @@ def test_one_text_says_it_everywhere(measured) -> None:
         answer = summary(ReportedStudy(folder))["answer"]
     assert path is not None and f"# {text}\n" in path.read_text() and "speed: 200" in path.read_text()
     assert answer["learning"] == text and answer["learns"] == "as well" and answer["learned"]["verdict"] == "as well"
-    shown = page(ReportedStudy(folder)).answer
+    shown = page(ReportedStudy(folder)).first_screen
     assert shown is not None and ("Learns as well", text) in shown.facts
 
 

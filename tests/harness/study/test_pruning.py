@@ -93,18 +93,18 @@ def completed(*values: float) -> optuna.Study:
 def test_a_trial_ends_below_the_percentile_and_not_at_it() -> None:
     study = completed(100.0, 200.0, 300.0, 400.0, 500.0)
     for percentile, below, at in ((50, 299.0, 300.0), (25, 199.0, 200.0), (75, 399.0, 400.0)):
-        judge = CurvePruner(SUITE, Pruner(percentile=percentile), study)
+        pruner = CurvePruner(SUITE, Pruner(percentile=percentile), study)
         assert CurvePruner(SUITE, Pruner(percentile=percentile), study)(line(50, at)) is None
-        assert judge(line(50, below, 1_234_567)) == (
+        assert pruner(line(50, below, 1_234_567)) == (
             f"pruned at 1,234,567 env steps: return {below:.1f} is below percentile {percentile} "
             "of 5 completed trials at 50 % of the budget"
         )
 
 
 def test_a_good_beginning_counts_for_a_trial_that_falls_back() -> None:
-    judge = CurvePruner(SUITE, Pruner(), completed(*range(5)))
-    assert judge(line(40, 3.0)) is None
-    assert judge(line(50, -1.0)) is None
+    pruner = CurvePruner(SUITE, Pruner(), completed(*range(5)))
+    assert pruner(line(40, 3.0)) is None
+    assert pruner(line(50, -1.0)) is None
 
 
 @pytest.mark.parametrize(

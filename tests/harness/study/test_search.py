@@ -18,14 +18,14 @@ from harness.predict.ceilings import Ceilings
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction
 from harness.report.finding import conclude
-from harness.report.studies import Trial
+from harness.report.studies import ReportedTrial
 from harness.report.terminal import write_best
 from harness.study.best_trials import ranking
 from harness.study.folder import JOURNAL, Study
 from harness.study.search import Sweep
 from harness.suite.space import Space, propose
 from harness.suite.text import settings_text
-from harness.trainers.rounds import Lever
+from harness.trainers.rounds import Remedy
 from unilab.errors import UserError
 
 
@@ -214,8 +214,8 @@ def test_a_repeat_is_recorded_before_it_is_explained(make_plan, tmp_path, monkey
 def test_no_verdict_proposes_what_the_search_has_found_to_be_slower(make_plan, tmp_path, monkeypatch) -> None:
     described = "trainer=tests.harness.described_trainer:DescribedTrainer"
     plan, finished = make_plan(described, "sampler.name=grid", "limits.trials=4"), list[Record]()
-    levers = Lever("speed", "lower {}"), Lever("speed", "more {}")
-    monkeypatch.setattr(type(plan.trainer), "levers", lambda *_: levers)
+    remedies = Remedy("speed", "lower {}"), Remedy("speed", "more {}")
+    monkeypatch.setattr(type(plan.trainer), "remedies", lambda *_: remedies)
     prediction = Prediction(plan, Ceilings("m", 2))
     with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
         engine, display = LocalEngine("here", stop, Executed(), in_turns=False), Quiet()
@@ -434,7 +434,7 @@ def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
 def test_what_limits_a_configuration() -> None:
     def busy(collector: float, learner: float, **settings) -> str:
         record = Record("s", 0, 0, "complete", collector_busy_fraction=collector, learner_busy_fraction=learner)
-        return Trial(0, (record,)).limited_by(settings).partition(":")[0]
+        return ReportedTrial(0, (record,)).limited_by(settings).partition(":")[0]
 
     assert busy(0.99, 0.5) == "collector-bound"
     assert busy(0.4, 0.95) == busy(0.95, 0.96) == "learner-bound"
@@ -451,7 +451,7 @@ def test_what_limits_a_configuration() -> None:
 )
 def test_two_busy_sides_with_more_threads_than_cores_are_bound_by_these(threads: str, limit: str) -> None:
     record = Record("s", 0, 0, "complete", collector_busy_fraction=0.98, learner_busy_fraction=0.99, threads=threads)
-    assert Trial(0, (record,)).limited_by({}).partition(":")[0] == limit
+    assert ReportedTrial(0, (record,)).limited_by({}).partition(":")[0] == limit
 
 
 class Disturbed(Executed):

@@ -81,7 +81,7 @@ def test_after_a_crash_each_look_is_recorded_once(make_plan, tmp_path, crash_at:
 )
 def test_looks_count_in_the_time_of_a_plan(make_plan, tmp_path, overrides, repeats: int) -> None:
     plan = make_plan(*overrides)
-    assert plan.again().look == repeats
+    assert plan.again().second_look == repeats
     searched = plan.trials * plan.suite.measure.repeats
     every = (searched + repeats + plan.again().confirm) * plan.repeat_seconds
     assert plan.seconds == pytest.approx(every - searched * plan.saved_seconds)

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from harness import cli
 from harness.measure.record import Record, read_records
-from harness.report.asv_export import ExportError, export
+from harness.report.asv_export import AsvExportError, export
 from harness.study import timelines
 from tests.harness.fake_trainer import FakeTrainer
 from tests.tracing.traces import process_names, read_trace, spans
@@ -131,7 +131,7 @@ def test_traced_numbers_do_not_enter_the_history_of_asv(run, tmp_path, capsys) -
     assert code == 0
     assert "not added to asv's history" in capsys.readouterr().out
     assert not (tmp_path / "r" / "asv").exists()
-    with pytest.raises(ExportError, match="without --trace"):
+    with pytest.raises(AsvExportError, match="without --trace"):
         export(folder, tmp_path / "asv")
     (record,) = read_records(folder / "trials.jsonl")
     assert record.traced and record.log == "logs/0-0"

@@ -30,7 +30,7 @@ def test_each_goal_is_a_suite_that_searches_what_it_says(trainer: str, goal: str
     assert made.suite.limits.minutes == (60 if learns else 10)
     assert made.suite.limits.trials == (10 if learns else 16) and made.again().confirm == 12
     assert (
-        made.trials + made.again().look + made.again().confirm
+        made.trials + made.again().second_look + made.again().confirm
     ) * made.repeat_seconds <= 60 * made.suite.limits.minutes, "all of which the time is enough for"
 
 

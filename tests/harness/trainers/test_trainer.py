@@ -75,7 +75,7 @@ def test_checkpoints_are_kept_by_time_and_judged_afterwards(tmp_path: Path) -> N
         return seen[-1] - seen[0] < 0.6
 
     trainer.run(settings, more, log_dir=tmp_path, max_iterations=10**6, save_interval=0, keep_seconds=0.2)
-    judgements = [judge(7) for judge in trainer.kept(settings, tmp_path)]
+    judgements = [play(7) for play in trainer.kept(settings, tmp_path)]
     seconds = [one for one, _ in judgements]
     assert len(seconds) >= 2 and seconds == sorted(set(seconds)) and seconds[-1] == seen[-1]
     assert judgements[0][1] == {"success": True, "episodes": 7}

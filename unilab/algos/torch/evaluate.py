@@ -75,7 +75,7 @@ def evaluate(
     }
 
 
-def judge(checkpoint: str | Path, episodes: int, seed: int = 0) -> tuple[float, dict[str, float]]:
+def judge_checkpoint(checkpoint: str | Path, episodes: int, seed: int = 0) -> tuple[float, dict[str, float]]:
     """Seconds that a checkpoint's policy was trained for, and what the task says of it (``VecEnv.judge``).
 
     Raises:

@@ -51,7 +51,7 @@ def test_a_work_has_a_place_until_it_ends(tmp_path: Path, monkeypatch: pytest.Mo
         return Outcome("complete")
 
     with StopSignal() as stop, LocalEngine("here", stop, executed, cores=1) as engine:
-        assert engine.places == 2 and engine.has_room()
+        assert engine.concurrency == 2 and engine.has_room()
         engine.start(0, [job(tmp_path, "a")])
         engine.start(1, [job(tmp_path, "b")])
         assert not engine.has_room()

@@ -1,4 +1,4 @@
-"""The place that runs repeats on a node, in this process: what it tells, and that it ends what it runs."""
+"""The actor that runs repeats on a node, in this process: what it tells, and that it ends what it runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from harness.measure.engines import node
-from harness.measure.engines.node import Ended, Place
+from harness.measure.engines.node import Ended, RepeatActor
 from harness.measure.process import RepeatLimits
 from harness.measure.repeat import TrialSpec
 
@@ -15,19 +15,19 @@ ray = pytest.importorskip("ray")
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[RepeatActor]:
     """One that Ray knows nothing of."""
     monkeypatch.setattr(ray, "get_runtime_context", lambda: type("Context", (), {"get_node_id": lambda self: "n"})())
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what a place takes away comes back
-    made = Place()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what an actor takes away comes back
+    made = RepeatActor()
     yield made
     made.end()
 
 
-def begin(place: Place, folder: Path, behaviour: str, **settings) -> Iterator[str | dict | Ended]:
+def begin(actor: RepeatActor, folder: Path, behaviour: str, **settings) -> Iterator[str | dict | Ended]:
     settings = {"behaviour": behaviour, "marker": str(folder / "started"), **settings}
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", settings, 0.1, 0.2, str(folder / "log"), -1)
-    return place.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
+    return actor.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {})
 
 
 def ended(news: Iterator[str | dict | Ended]) -> Ended:
@@ -36,8 +36,8 @@ def ended(news: Iterator[str | dict | Ended]) -> Ended:
     return end
 
 
-def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(place, tmp_path) -> None:
-    news = begin(place, tmp_path, "exit")
+def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_asked_for(actor, tmp_path) -> None:
+    news = begin(actor, tmp_path, "exit")
     assert next(news) == "n"
     end = ended(news)
     assert end.outcome.state == "failed"
@@ -46,26 +46,26 @@ def test_the_end_of_a_repeat_brings_its_files_and_names_the_folder_that_was_aske
     assert not (tmp_path / "log").exists()
 
 
-def test_a_reason_ends_the_repeat_as_pruned(place, tmp_path) -> None:
-    news = begin(place, tmp_path, "endless")
+def test_a_reason_ends_the_repeat_as_pruned(actor, tmp_path) -> None:
+    news = begin(actor, tmp_path, "endless")
     next(news)
     assert next(news)["env_steps"] > 0
-    place.prune("hopeless")
+    actor.prune("hopeless")
     end = ended(news)
     assert (end.outcome.state, end.outcome.error) == ("pruned", "hopeless")
 
 
-def test_what_is_ended_is_gone(place, tmp_path) -> None:
-    news = begin(place, tmp_path, "deaf")
+def test_what_is_ended_is_gone(actor, tmp_path) -> None:
+    news = begin(actor, tmp_path, "deaf")
     next(news), next(news)
     trial = int((tmp_path / "started").read_text().split()[0])
-    place.end()
+    actor.end()
     assert not psutil.pid_exists(trial)
 
 
-def test_an_error_of_the_place_itself_comes_back_with_its_traceback(place, tmp_path) -> None:
+def test_an_error_of_the_actor_itself_comes_back_with_its_traceback(actor, tmp_path) -> None:
     spec = TrialSpec("tests.harness.fake_trainer:FakeTrainer", {"env": object()}, 0.1, 0.2, "log", -1)
-    end = ended(place.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
+    end = ended(actor.run(spec, RepeatLimits(60, 60), str(Path.cwd()), {}))
     assert (end.outcome.state, end.outcome.error) == (
         "failed",
         "TypeError: Object of type object is not JSON serializable",

@@ -132,11 +132,11 @@ def test_what_the_driver_measures_itself_has_its_node_to_itself_too(nodes, monke
 
     with connected(nodes.address) as cluster, StopSignal() as stop, RayEngine(cluster, stop) as engine:
         total = ray.cluster_resources()["CPU"]
-        with engine.alone_here():  # the driver is on the head, which measures nothing
+        with engine.reserved_here():  # the driver is on the head, which measures nothing
             wait_until(lambda: free() == total)
         here = cluster.nodes[0].id
         monkeypatch.setattr("ray.runtime_context.RuntimeContext.get_node_id", lambda self: here)
-        with engine.alone_here():
+        with engine.reserved_here():
             wait_until(lambda: free() == total - usable_cores())
         wait_until(lambda: free() == total)
 
@@ -186,9 +186,9 @@ def test_a_trial_that_loses_its_place_twice_has_failed_and_nothing_of_it_runs(no
         trial = pids(marker)[-1]
         if trial not in killed:
             killed.add(trial)
-            place = psutil.Process(trial).parent()
-            assert place is not None
-            place.kill()
+            actor = psutil.Process(trial).parent()
+            assert actor is not None
+            actor.kill()
 
     records = sweep(nodes, plan, tmp_path, Seen(react))
     assert [(r.trial, r.state) for r in records] == [(0, "failed")]

@@ -51,7 +51,7 @@ class Judging(CountingEnv):
 def test_policies_are_kept_as_they_were_and_judged_afterwards(tmp_path) -> None:
     trainer, settings = FakeForeign(), {"env": f"{__name__}:Judging"}
     trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=8, keep_seconds=0.06)
-    judgements = [judge(3) for judge in trainer.kept(settings, tmp_path)]
+    judgements = [play(3) for play in trainer.kept(settings, tmp_path)]
     seconds, actions = zip(*[(seconds, said["action"]) for seconds, said in judgements], strict=True)
     assert len(judgements) > 2 and list(seconds) == sorted(seconds) and seconds[1] - seconds[0] >= 0.06
     assert list(actions) == sorted(set(actions)), "each as it was then"

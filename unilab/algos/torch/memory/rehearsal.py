@@ -36,7 +36,7 @@ def look_at_processes(folder: str) -> dict[str, ProcessCost]:
     """What each process of the smallest possible run holds."""
     costs: dict[str, ProcessCost] = {}
 
-    def look(progress: Progress) -> bool:
+    def record(progress: Progress) -> bool:
         if progress.iteration < 3:
             return True
         costs["learner"] = read_process_cost(os.getpid())
@@ -46,7 +46,7 @@ def look_at_processes(folder: str) -> dict[str, ProcessCost]:
         return False
 
     with APPORunner.from_config(TINY) as runner:
-        runner.learn(5, log_dir=folder, on_iteration=look)
+        runner.learn(5, log_dir=folder, on_iteration=record)
     return costs
 
 

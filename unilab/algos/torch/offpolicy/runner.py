@@ -118,7 +118,7 @@ class OffPolicyRun(TrainingRun):
         """Take new transitions, order the next ones, and train meanwhile."""
         config, source, before = self._config, self._source, self.progress
 
-        def look() -> None:  # there is not enough to learn from, perhaps because every step fails
+        def check_and_report() -> None:  # there is not enough to learn from, perhaps because every step fails
             check()
             self.faults.report(source.counters())
 
@@ -126,7 +126,7 @@ class OffPolicyRun(TrainingRun):
         ready = False
         with span("wait"):
             while not ready:
-                fresh = source.take(look, self._ready)
+                fresh = source.take(check_and_report, self._ready)
                 check()
                 self._pipeline.refresh()
                 if config.sync_collection:
@@ -141,7 +141,7 @@ class OffPolicyRun(TrainingRun):
                     self._acted_ago = self._version - source.acted_version
                 source.proceed()
                 if not ready:
-                    look()
+                    check_and_report()
         learning_since = time.monotonic()
         for _ in range(config.updates_per_step):
             check()

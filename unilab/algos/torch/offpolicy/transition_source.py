@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 60.0
 """between two checks of signals and workers while waiting"""
 ANSWER_SECONDS = 2.0
-"""for a collector's answer once a signal has asked for the end"""
+"""for a collector's reply once a signal has asked for the end"""
 
 
 class TransitionSource(ABC):
@@ -87,9 +87,9 @@ class TransitionSource(ABC):
         while not enough():
             self.bell.wait(WAIT_SECONDS, self._runner.interrupt)
             self.bell.clear()
-            self._look()
+            self._catch_up()
             check()
-        self._look()
+        self._catch_up()
         return True
 
     @abstractmethod
@@ -115,7 +115,7 @@ class TransitionSource(ABC):
         """Lock step: wait until the steps under way are made, and note that there are fresh ones."""
 
     @abstractmethod
-    def _look(self) -> None:
+    def _catch_up(self) -> None:
         """Running freely: take in what was made meanwhile, and raise the failure of whoever makes the steps."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class CollectorSource(TransitionSource):
 
     def counters(self) -> CollectorCounters:
         if self._commands is None:
-            self._look()
+            self._catch_up()
         now = CollectorCounters.of(self._newest)
         if self._resumed is None:
             return now.after(self._before)
@@ -211,12 +211,12 @@ class CollectorSource(TransitionSource):
 
     def _finish(self, check: Check) -> None:
         if self._commands is not None and self._collecting:
-            version = self._answer(self._commands, check)
+            version = self._reply(self._commands, check)
             self._collecting, self._fresh = False, True
-            self._look()
+            self._catch_up()
             self.acted_version = version
 
-    def _look(self) -> None:
+    def _catch_up(self) -> None:
         self._newest = self._metrics.get() or self._newest
         self.acted_version = self._newest.get("policy_version", 0)
 
@@ -227,11 +227,11 @@ class CollectorSource(TransitionSource):
         try:
             self._finish(check)
             self._order(self._commands, STATE)
-            state: dict[str, Any] = self._answer(self._commands, check)
+            state: dict[str, Any] = self._reply(self._commands, check)
             return state
         except TimeoutError:
             logger.warning(
-                "the collector does not answer, so its environments are not in the checkpoint: a run that is resumed "
+                "the collector does not reply, so its environments are not in the checkpoint: a run that is resumed "
                 "from it begins new episodes"
             )
             return None
@@ -243,8 +243,8 @@ class CollectorSource(TransitionSource):
             self._raise_its_failure()
             raise
 
-    def _answer(self, commands: Connection, check: Check) -> Any:
-        """Its answer to a command.
+    def _reply(self, commands: Connection, check: Check) -> Any:
+        """Its reply to a command.
 
         Raises:
             TimeoutError: a signal has asked for the end, ``check`` lets us go on nevertheless, and no answer came.
@@ -256,7 +256,7 @@ class CollectorSource(TransitionSource):
                 raise TimeoutError
         try:
             return commands.recv()
-        except (EOFError, OSError):  # one that dies in the middle of an answer leaves an OSError of no kind
+        except (EOFError, OSError):  # one that dies in the middle of a reply leaves an OSError of no kind
             self._raise_its_failure()
             raise
 

@@ -181,9 +181,9 @@ def off_policy_collector_fn(
                     stop_event.wait()
                     return
                 wait_seconds += time.monotonic() - waiting_since
-            answer: Any
+            reply: Any
             if command == STATE:
-                answer = loop.state_dict()
+                reply = loop.state_dict()
             else:
                 busy_since = time.monotonic()
                 if sync.version != version:
@@ -194,9 +194,9 @@ def off_policy_collector_fn(
                 seconds = {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
                 message = loop.metrics() | seconds | {"policy_version": version}
                 put_latest_metrics(metrics_queue, message, worker_name="collector")
-                answer = version
+                reply = version
             if commands is not None:
                 with suppress(ConnectionError):  # the runner has gone; the wait for its next command notices
-                    commands.send(answer)
+                    commands.send(reply)
             else:
                 bell.set()

@@ -154,7 +154,7 @@ class WorkerSource(TransitionSource):
             if interrupt.is_set():  # a signal has asked for the end: workers that hang are not waited for
                 return
 
-    def _look(self) -> None:
+    def _catch_up(self) -> None:
         assert self._filler is not None
         self._filler.check()
         self.acted_version = self._filler.acted_version

@@ -1,4 +1,4 @@
-"""The answer of a study: the first screen of its page, and the end of what a run says. Charts come with the page."""
+"""What a study found: the first screen of its page, and the end of what a run says. Charts come with the page."""
 
 import math
 import shlex
@@ -22,7 +22,7 @@ def train_command(path: Path | str) -> str:
 
 def first_screen(study: ReportedStudy) -> FirstScreen:
     """What a study found, whether it searched or put configurations side by side."""
-    return beside_the_baseline(study) if study.suite.side_by_side else headline(study)
+    return beside_the_baseline(study) if study.suite.only_compares else headline(study)
 
 
 def headline(study: ReportedStudy) -> FirstScreen:
