@@ -154,7 +154,7 @@ def test_a_collector_that_dies_in_the_middle_of_an_answer_is_what_is_told():
     source._runner._failures.append(CollectorError("collector", 77, -signal.SIGKILL))
     source._runner.interrupt.set()
     with ours, pytest.raises(CollectorError, match="process 77"):
-        source._answer(ours, lambda: None)
+        source._reply(ours, lambda: None)
 
 
 @pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
