@@ -86,7 +86,7 @@ class InProcessSource:
         self._env.close()
 
 
-class ProcessSource:
+class CollectorSource:
     """A spawned collector that fills a ring in shared memory while the learner learns.
 
     Its output goes to the file ``log`` (None: to this process' output), the states of simulation faults to ``faults``.

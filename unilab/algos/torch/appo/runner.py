@@ -10,7 +10,7 @@ import torch
 from unilab.algos.torch.appo.actor_critic import build_networks
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.learner import APPOLearner
-from unilab.algos.torch.appo.rollout_source import InProcessSource, ProcessSource, Weights
+from unilab.algos.torch.appo.rollout_source import CollectorSource, InProcessSource, Weights
 from unilab.algos.torch.runner import Runner
 from unilab.envs import EnvDims
 from unilab.run.loop import Check, TrainingRun
@@ -42,11 +42,11 @@ class APPORun(TrainingRun):
 
     def begin(self, dims: EnvDims, saved: Mapping[str, Any] | None) -> None:
         state = None if saved is None else saved["collection"]
-        self._source: InProcessSource | ProcessSource
+        self._source: InProcessSource | CollectorSource
         if self._config.mode == "sync":
             self._source = InProcessSource(self._config, state, self.faults_path)
         else:
-            self._source = ProcessSource(
+            self._source = CollectorSource(
                 self._runner, self._config, dims, self._weights(), state, self._log, self.faults_path
             )
         self.own(self._source)
