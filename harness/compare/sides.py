@@ -1,16 +1,14 @@
 """What BASE and NEW name, and what is to be measured on either side: its code, its configuration, and for how long."""
 
-import fcntl
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.files.temporary import temporary_folder
 from harness.files.yaml_file import InputError
 from harness.measure import provenance
 from harness.measure.interleaving import FILE, possible
@@ -123,15 +121,8 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
     if not commits:
         yield {}
         return
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # by comparisons that were killed
-        with suppress(OSError), _in_use(left, fcntl.LOCK_NB):  # else another one uses it, maybe in another container
-            if any(left.iterdir()):  # else it was just made, and is about to be used
-                shutil.rmtree(left, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as temporary,
-        _in_use(Path(temporary)),
-    ):
-        folders = {commit: Path(temporary) / commit[:12] for commit in commits}
+    with temporary_folder(PREFIX) as temporary:
+        folders = {commit: temporary / commit[:12] for commit in commits}
         for commit, folder in folders.items():
             for step in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={folder}/"]):
                 done = _git(*step, GIT_INDEX_FILE=f"{folder}.index")
@@ -139,17 +130,6 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
                     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                     raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
         yield folders
-
-
-@contextmanager
-def _in_use(folder: Path, how: int = 0) -> Iterator[None]:
-    """Hold a folder's lock, which ends with this process at the latest; ``LOCK_NB``: or raise an OSError at once."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | how)
-        yield
-    finally:
-        os.close(file)
 
 
 def _git(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

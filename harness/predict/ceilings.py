@@ -227,7 +227,7 @@ def _measured_apart(log: Path, stop: StopSignal, *request: Any) -> Ceilings:
             if not ready:
                 raise CeilingsError(f"the ceilings cannot be measured: no answer for {SILENT_SECONDS:g} s")
             said = receive.recv()
-        log.unlink(missing_ok=True)  # an error names what it says
+        log.unlink(missing_ok=True)  # of use after an error alone
         return said
     except (CeilingsError, Stopped):  # it would not look at the flag that asks it to stop
         group.kill_collectors("was measuring ceilings that nobody waits for any more")

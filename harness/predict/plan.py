@@ -199,8 +199,10 @@ class Plan:
         What learns is not counted. ``repeat`` is the length of a repeat after the first look.
         """
         again, confirm, repeats = self.again(), self.suite.confirm, self.suite.measure.repeats
-        in_one_work = 1 if self.spreads_repeats else repeats
-        first_looks = math.ceil(trials * (repeats // in_one_work) / concurrency) * in_one_work
+        if self.spreads_repeats:
+            first_looks = math.ceil(trials * repeats / concurrency)
+        else:
+            first_looks = math.ceil(trials / concurrency) * repeats
         in_a_row = math.ceil(again.second_look / concurrency)
         if confirm is not None:  # a block is one work; the last one can be shorter
             of_a_block = math.ceil(again.confirm / confirm.blocks)

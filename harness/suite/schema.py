@@ -302,7 +302,7 @@ class Learning(Group):
 
 @dataclass(frozen=True)
 class Confirm(Group):
-    """After the search, the best configurations and the baseline are measured again, side by side in time."""
+    """After the search, the best configurations and the baseline are measured again, in turns if they can."""
 
     top: Count = 2
     """configurations beside the baseline"""

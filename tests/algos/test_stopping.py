@@ -27,7 +27,7 @@ WORKERS = {"kind": "processes", "count": 2}
 
 def test_the_waits_together_leave_time_for_the_rest() -> None:
     assert group.END_SECONDS < 5
-    assert transition_source.ANSWER_SECONDS < group.END_SECONDS
+    assert transition_source.REPLY_SECONDS < group.END_SECONDS
     assert processes._STOP_SECONDS < group.END_SECONDS
 
 
@@ -45,7 +45,7 @@ def test_a_signal_ends_a_run_whose_collectors_stand_still(
     learn: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group, "END_SECONDS", 0.6)
-    monkeypatch.setattr(transition_source, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(transition_source, "REPLY_SECONDS", 0.3)
     monkeypatch.setattr(processes, "_STOP_SECONDS", 0.6)
     signalled = []
 

@@ -7,9 +7,7 @@ with all of its processes (``harness.measure.process``).
 
 import os
 import queue
-import shutil
 import signal
-import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -17,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from harness.files.temporary import temporary_folder
 from harness.measure import host as machine
 from harness.measure.engines.local import execute
 from harness.measure.process import Outcome, RepeatLimits
@@ -30,7 +27,7 @@ from unilab.ipc.memory_budget import MemoryAvailable
 RAY_SETS = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 """variables that Ray gives its workers, and that a trial on a machine without Ray does not have"""
 PREFIX = "unilab-repeat-"
-"""of temporary folders; the id of the process that made one comes next"""
+"""of temporary folders"""
 MOST_BYTES = 32 * 2**20
 """size up to which a file goes back; of a longer log only the end goes back, of another longer file only the name"""
 LEFT_OUT = "left_on_the_node.txt"
@@ -74,10 +71,6 @@ class RepeatActor:
         self._reason: str | None = None
         self._news: queue.SimpleQueue[dict[str, Any] | Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):  # of actors that were killed
-            owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-            if owner.isdigit() and not psutil.pid_exists(int(owner)):
-                shutil.rmtree(folder, ignore_errors=True)
 
     def run(
         self, spec: TrialSpec, limits: RepeatLimits, working_folder: str, environment: dict[str, str]
@@ -117,12 +110,11 @@ class RepeatActor:
             self._news.put(progress)
             return self._reason
 
-        with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as name:
-            folder = Path(name)
+        with temporary_folder(PREFIX) as folder:
             try:
                 outcome = execute(moved(spec, folder), limits, self._stop, pass_on)
                 if outcome.error is not None:
-                    outcome.error = outcome.error.replace(name, spec.folder)
+                    outcome.error = outcome.error.replace(str(folder), spec.folder)
                 ended = Ended(outcome, files(folder))
             except Stopped:
                 ended = Ended(Outcome("failed", error="it was ended"), {})

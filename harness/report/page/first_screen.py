@@ -13,6 +13,7 @@ from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
 from harness.suite.text import metric_text, number_text, setting_text, settings_text, value_text
 from harness.trainers import trainer as trainers
+from unilab.settings import SettingsError
 
 
 def train_command(path: Path | str) -> str:
@@ -79,9 +80,12 @@ def defaults_today(suite: Suite) -> str:
     value_by_value = suite.baseline and suite.search.keys() <= suite.baseline.keys()
     if not value_by_value or suite.trainer not in trainers.REGISTRY:
         return ""
-    defaults = trainers.get(suite.trainer).complete({"env": suite.tasks[0]} | suite.fixed)  # with those of a preset
+    try:
+        defaults = trainers.get(suite.trainer).complete({"env": suite.tasks[0]} | suite.fixed)  # with those of a preset
+    except SettingsError:  # the study is of a version that had other settings
+        return ""
     defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-    differ = [name for name, value in suite.baseline.items() if defaults[name] != value]
+    differ = [name for name, value in suite.baseline.items() if name in defaults and defaults[name] != value]
     if not differ:
         return ""
     now, stated = (settings_text({name: values[name] for name in differ}) for values in (defaults, suite.baseline))

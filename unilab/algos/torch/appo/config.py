@@ -66,8 +66,8 @@ class AlgorithmConfig:
     target_update_freq: PositiveInt = 1
     """iterations between target updates"""
     off_policy_correction: Literal["none", "vtrace"] = "none"
-    """how returns allow for the lag of the policy that acted. none: not at all; they are those of GAE, which learned as
-    much as without any lag, with lags up to 1.8 iterations. vtrace: by importance ratios, which shorten the trace"""
+    """how returns allow for the lag of the policy that acted. none: not at all, they are those of GAE. vtrace: by
+    importance ratios, which shorten the trace"""
     vtrace_clip_rho: PositiveFloat = 1.0
     """bound of the importance ratio in V-trace's temporal differences"""
     vtrace_clip_c: PositiveFloat = 1.0

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
 """between two checks of signals and workers while waiting"""
-ANSWER_SECONDS = 2.0
+REPLY_SECONDS = 2.0
 """for a collector's reply once a signal has asked for the end"""
 
 
@@ -247,12 +247,12 @@ class CollectorSource(TransitionSource):
         """Its reply to a command.
 
         Raises:
-            TimeoutError: a signal has asked for the end, ``check`` lets us go on nevertheless, and no answer came.
+            TimeoutError: a signal has asked for the end, ``check`` lets us go on nevertheless, and no reply came.
         """
         while not commands.poll():
             connection.wait([commands, self._runner.interrupt.fileno()], WAIT_SECONDS)
             check()
-            if self._runner.interrupt.is_set() and not commands.poll(self._runner.seconds_to_end(ANSWER_SECONDS)):
+            if self._runner.interrupt.is_set() and not commands.poll(self._runner.seconds_to_end(REPLY_SECONDS)):
                 raise TimeoutError
         try:
             return commands.recv()
