@@ -7,7 +7,7 @@ be shown together are joined by commas. Without arguments these are all values t
 choose here, each by itself. Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds
 in each of three tasks, 500,000 env steps each, on one core, as many side by side as there are cores. Then the policy
 plays 64 whole episodes without noise. `--minutes` ends it in time, and the same command goes on where it ended. The
-baseline is measured once for all.
+baseline is measured once for all; that of the kept table counts as long as the code that learns is the same.
 
 Such a run takes APPO about 75 seconds on one core, evaluation included: the 60 runs of a setting take about 40 minutes
 on 2 cores, those of the baseline as long. A second setting costs its own 40 minutes alone.
@@ -48,33 +48,30 @@ from harness.trainers.evidence import Evidence
 TASKS = ("HalfCheetah", "Hopper", "InvertedDoublePendulum")
 MARGIN = 0.1
 Settings = dict[str, Any]
+Returns = dict[str, list[float]]
+"""of the seeds, by environment"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     end = time.monotonic() + 60 * arguments.minutes
     asked = arguments.settings or [{name: value} for name, value in choices(arguments.trainer)]
-    measured: list[list[Record]] = []
-    for settings in [{}, *asked]:
-        path = write_suite(arguments, settings)
-        if time.monotonic() < end:
-            minutes = (end - time.monotonic()) / 60
-            code = harness(["run", str(path), "--results", str(arguments.results), "--minutes", f"{minutes:.3f}"])
-            if code > 1:  # stopped
-                return code
-        measured.append(read_records(plan.make(path).folder(arguments.results) / "trials.jsonl"))
+    baseline = kept_baseline(arguments) or returns_of(arguments, measured(arguments, {}, end))
     entries, missing = [], 0
-    for settings, own in zip(asked, measured[1:], strict=True):
-        entry = entry_of(arguments, settings, measured[0], own)
-        missing += entry is None
-        if entry is not None:
-            entries.append(entry)
-            print(f"{settings_text(settings)}: {entry.verdict}")
-            low, high = entry.interval
-            print(f"  {entry.difference:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, margin {entry.margin:.0%}")
-            for env, sides in entry.returns.items():
-                both = ", ".join(f"{side} {statistics.fmean(seeds):,.0f}" for side, seeds in sides.items())
-                print(f"  {env}: mean return {both}; {entry.seeds} seeds each")
+    for settings in asked:
+        own = measured(arguments, settings, end)
+        returns = returns_of(arguments, own)
+        if baseline is None or returns is None:
+            missing += 1
+            continue
+        entry = entry_of(arguments, settings, baseline, returns, own[0].versions)
+        entries.append(entry)
+        print(f"{settings_text(settings)}: {entry.verdict}")
+        low, high = entry.interval
+        print(f"  {entry.difference:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, margin {entry.margin:.0%}")
+        for env, sides in entry.returns.items():
+            both = ", ".join(f"{side} {statistics.fmean(seeds):,.0f}" for side, seeds in sides.items())
+            print(f"  {env}: mean return {both}; {entry.seeds} seeds each")
     if missing:
         print(f"{missing} of {len(asked)} settings are not measured to the end; the same command goes on")
     if arguments.keep and entries:
@@ -137,29 +134,61 @@ def write_suite(arguments: argparse.Namespace, settings: Settings) -> Path:
     return path
 
 
-def entry_of(
-    arguments: argparse.Namespace, settings: Settings, baseline: list[Record], own: list[Record]
-) -> Evidence | None:
-    """One line of the table; None as long as a seed is missing."""
-    returns: dict[str, dict[str, list[float]]] = {}
+def measured(arguments: argparse.Namespace, settings: Settings, end: float) -> list[Record]:
+    """Go on with the suite of this configuration until ``end``; all that there is of it."""
+    path = write_suite(arguments, settings)
+    if time.monotonic() < end:
+        minutes = (end - time.monotonic()) / 60
+        code = harness(["run", str(path), "--results", str(arguments.results), "--minutes", f"{minutes:.3f}"])
+        if code > 1:  # stopped
+            raise SystemExit(code)
+    return read_records(plan.make(path).folder(arguments.results) / "trials.jsonl")
+
+
+def returns_of(arguments: argparse.Namespace, records: list[Record]) -> Returns | None:
+    """None as long as a seed is missing."""
+    found: Returns = {}
     for env in arguments.tasks:
-        for side, records in (("baseline", baseline), ("setting", own)):
-            seeds = sorted(attempts_that_count(records), key=lambda record: record.seed)
-            values = [r.evaluated_return for r in seeds if r.params["env"] == env and r.state == "complete"]
-            if len(values) < arguments.seeds:
-                return None
-            returns.setdefault(env, {})[side] = values
+        seeds = sorted(attempts_that_count(records), key=lambda record: record.seed)
+        values = [r.evaluated_return for r in seeds if r.params["env"] == env and r.state == "complete"]
+        if len(values) < arguments.seeds:
+            return None
+        found[env] = values
+    return found
+
+
+def kept_baseline(arguments: argparse.Namespace) -> Returns | None:
+    """That of an entry which was measured in the same way on a machine like this one, if the table has one."""
+    wanted = arguments.trainer, arguments.env_steps, arguments.episodes, machine()
+    for one in evidence.shipped():
+        returns = {env: sides["baseline"] for env, sides in one.returns.items()}
+        alike = (one.trainer, one.env_steps, one.episodes, one.machine) == wanted and one.current
+        if alike and all(len(returns.get(env, ())) == arguments.seeds for env in arguments.tasks):
+            print(f"the baseline is that of {settings_text(one.settings)} in the table, of {one.measured}")
+            return {env: returns[env] for env in arguments.tasks}
+    return None
+
+
+def entry_of(
+    arguments: argparse.Namespace, settings: Settings, baseline: Returns, own: Returns, versions: str
+) -> Evidence:
+    """One line of the table."""
+    returns = {env: {"baseline": baseline[env], "setting": own[env]} for env in arguments.tasks}
     seen = non_inferiority([(sides["baseline"], sides["setting"]) for sides in returns.values()], MARGIN)
-    machine, code = host.describe(), commit()
+    code = commit()
     return Evidence(
         trainer=arguments.trainer, settings=settings, env_steps=arguments.env_steps, episodes=arguments.episodes,
         margin=MARGIN, returns=returns, difference=seen.value, interval=tuple(seen.interval), verdict=seen.verdict,
-        code=learning_digest(*trainers.get(arguments.trainer).learning_code),
-        machine=f"{machine['cpu']}, {machine['cores_usable']} cores", versions=own[0].versions,
+        code=learning_digest(*trainers.get(arguments.trainer).learning_code), machine=machine(), versions=versions,
         commit=code.commit + " and changes" * code.dirty,
         command=shlex.join(["python", "benchmarks/learns_as_well.py", *sys.argv[1:]]),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
+
+
+def machine() -> str:
+    described = host.describe()
+    return f"{described['cpu']}, {described['cores_usable']} cores"
 
 
 def keep(entries: Sequence[Evidence], file: Path) -> None:

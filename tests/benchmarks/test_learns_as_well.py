@@ -32,15 +32,18 @@ SETTING = [*seeds("Hopper", [98.0, 101.0, 100.0, 99.0]), *seeds("Ant", [1000.0, 
 def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = asked("mode=sync,num_slots=2")
     assert arguments.settings == [{"mode": "sync", "num_slots": 2}]
-    entry = learns_as_well.entry_of(arguments, arguments.settings[0], BASELINE, SETTING)
-    assert entry is not None and entry.verdict == "as well" and entry.seeds == 4 and entry.current
+    assert learns_as_well.kept_baseline(arguments) is None
+    baseline, own = (learns_as_well.returns_of(arguments, records) for records in (BASELINE, SETTING))
+    assert baseline is not None and own is not None
+    entry = learns_as_well.entry_of(arguments, arguments.settings[0], baseline, own, "torch 2")
+    assert entry.verdict == "as well" and entry.seeds == 4 and entry.current
     assert entry.difference == pytest.approx((-0.005 + 0.0025) / 2)
     assert entry.returns["Ant"] == {
         "baseline": [990.0, 1000.0, 1010.0, 1000.0], "setting": [1000.0, 990.0, 1020.0, 1000.0]
     }  # fmt: skip
     file = tmp_path / "table.json"
     file.write_text("[]")
-    other = learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, [*seeds("Hopper", [5.0] * 4), *SETTING[4:]])
+    other = learns_as_well.entry_of(arguments, {"mode": "sync"}, baseline, own | {"Hopper": [5.0] * 4}, "torch 2")
     for _ in range(2):
         learns_as_well.keep([entry, other], file)
     assert len(json.loads(file.read_text())) == 2
@@ -50,15 +53,17 @@ def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeyp
         assert evidence.shipped() == (entry, other)
         assert evidence.covering("appo", {"mode": "sync", "num_slots": 2}) == [entry]
         assert evidence.covering("sac", {"mode": "sync"}) == []
+        assert learns_as_well.kept_baseline(arguments) == baseline
+        assert learns_as_well.kept_baseline(asked("--env-steps", "1000")) is None
     finally:
         evidence.shipped.cache_clear()
 
 
-def test_there_is_no_entry_as_long_as_a_seed_is_missing_or_failed() -> None:
+def test_there_are_no_returns_as_long_as_a_seed_is_missing_or_failed() -> None:
     arguments = asked("mode=sync")
-    assert learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, SETTING[:-1]) is None
+    assert learns_as_well.returns_of(arguments, SETTING[:-1]) is None
     failed = [*SETTING[:-1], Record("s", 1, 3, "failed", params={"env": "Ant"}, seed=3)]
-    assert learns_as_well.entry_of(arguments, {"mode": "sync"}, BASELINE, failed) is None
+    assert learns_as_well.returns_of(arguments, failed) is None
 
 
 def test_without_arguments_it_is_what_auto_may_choose() -> None:

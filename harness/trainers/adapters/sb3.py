@@ -4,6 +4,8 @@ Settings are the arguments of its constructors, with its defaults (version 2.9),
 ``policy.*`` are its ``policy_kwargs``.
 """
 
+import importlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -144,10 +146,15 @@ class TD3(SB3Trainer):
 
 def gymnasium_id(env: str) -> str | None:
     """``env`` itself, or with the version of gymnasium's task that ours of that name was made after; None: it is an
-    environment of this project alone."""
+    environment of this project, or one that ``unilab.envs.make`` makes."""
     import gymnasium
 
-    if env in gymnasium.registry or ":" in env:
+    module, colon, name = env.rpartition(":")
+    if colon:
+        with suppress(ModuleNotFoundError):  # this project's own error says more
+            importlib.import_module(module)
+        return env if name in gymnasium.registry else None
+    if env in gymnasium.registry:
         return env
     if f"{env}-v5" in gymnasium.registry:
         return f"{env}-v5"

@@ -54,7 +54,7 @@ def test_a_random_policy_falls() -> None:
 
 @needs_go1
 def test_settings_of_the_training_do_not_make_it_easier() -> None:
-    easy = {"forward": (-0.1, 0.1), "turn": (-0.1, 0.1), "standing_fraction": 1.0, "command_steps": 7}
+    easy = {"forward": (-0.1, 0.1), "turn": (-0.1, 0.1), "standing_fraction": 1.0, "command_seconds": 0.14}
     strict = follow(stand, VelocityGo1, stepping=0.0, **SHORT, **easy)  # type: ignore[arg-type]
     assert strict.velocity_error > 0.35
 

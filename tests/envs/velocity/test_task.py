@@ -34,18 +34,18 @@ def stand(env: VecEnv) -> np.ndarray:
 
 
 def test_it_keeps_the_contract_with_commands_that_change() -> None:
-    check_vec_env(partial(go1, command_steps=4))
+    check_vec_env(partial(go1, command_seconds=0.08))
 
 
 EVERYTHING = {
     "friction": (0.4, 1.0), "trunk_mass": (-1.0, 1.0), "masses": (0.9, 1.1), "centre_of_mass": 0.05,
     "gains": (0.9, 1.1), "damping": (0.9, 1.1), "armature": (0.9, 1.1), "motor_strength": (0.8, 1.0),
-    "push": 0.5, "push_steps": 3, "latency": 2, "noise": 1.0,
+    "push": 0.5, "push_seconds": 0.06, "latency": 2, "noise": 1.0,
 }  # fmt: skip
 
 
 def test_it_keeps_the_contract_with_everything_randomized() -> None:
-    check_vec_env(partial(go1, command_steps=4, randomize=EVERYTHING, history=2, terrain="rough"))
+    check_vec_env(partial(go1, command_seconds=0.08, randomize=EVERYTHING, history=2, terrain="rough"))
 
 
 def test_the_state_of_another_robot_is_refused() -> None:
@@ -172,7 +172,7 @@ def test_the_critic_sees_without_noise() -> None:
 
 
 def test_pushes_come_when_they_are_due() -> None:
-    with go1(rows=2, randomize={"push": 1.0, "push_steps": 10}) as env, go1(rows=2) as calm:
+    with go1(rows=2, randomize={"push": 1.0, "push_seconds": 0.2}) as env, go1(rows=2) as calm:
         for one in (env, calm):
             one.reset()
         for step in range(1, 11):
@@ -205,7 +205,7 @@ def test_commands_are_within_their_ranges_and_one_in_ten_is_to_stand() -> None:
 
 
 def test_commands_change_after_their_time_and_are_rewarded_as_they_were_observed() -> None:
-    with go1(rows=2, command_steps=3, standing_fraction=0.0) as env:
+    with go1(rows=2, command_seconds=0.06, standing_fraction=0.0) as env:
         env.reset()
         seen = [env.state.command[0, 0]]
         for _ in range(6):

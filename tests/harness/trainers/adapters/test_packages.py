@@ -75,8 +75,9 @@ def test_sb3_ppo(tmp_path, vec_env) -> None:
     assert model.n_steps == 8 and model.policy.mlp_extractor.policy_net[0].out_features == 8
 
 
-def test_sb3_trains_in_environments_that_gymnasium_does_not_have(tmp_path) -> None:
-    settings = {"env": "AntNoForces", "n_envs": 3, "n_steps": 8, "batch_size": 12, "n_epochs": 1}
+@pytest.mark.parametrize("env", ["AntNoForces", "unilab.envs.tasks.ant:AntNoForces"])
+def test_sb3_trains_in_environments_that_gymnasium_does_not_have(tmp_path, env) -> None:
+    settings = {"env": env, "n_envs": 3, "n_steps": 8, "batch_size": 12, "n_epochs": 1}
     trainer = trainers.get("harness.trainers.adapters.sb3:PPO")
     settings |= {"normalize": "observations", "policy.net_arch": [8], **EPISODES}
     summary = trainer.run(settings, lambda _: True, log_dir=tmp_path, max_iterations=3, keep_seconds=1e-6)
@@ -89,6 +90,7 @@ def test_sb3_trains_in_environments_that_gymnasium_does_not_have(tmp_path) -> No
     assert first.shape == (4, 8) and not np.array_equal(first, last), "kept as it was"
     with pytest.raises(ValueError, match="neither gymnasium nor this project has it"):
         sb3.gymnasium_id("Nowhere")
+    assert sb3.gymnasium_id("gymnasium.envs.mujoco:Ant-v5") == "gymnasium.envs.mujoco:Ant-v5"
 
 
 class StoppedWithin:

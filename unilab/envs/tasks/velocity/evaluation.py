@@ -1,6 +1,5 @@
 """How well a policy follows velocities: judged from the simulation, apart from the task's reward and its ends."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from unilab.envs.mujoco_env import MujocoVecEnv
+from unilab.envs.tasks.velocity.scene import Contacts
 from unilab.envs.vec_env import FloatArray
 
 SECONDS = 20.0
@@ -61,9 +61,10 @@ def follow(
     seconds: float = SECONDS,
     seed: int = 0,
     num_threads: int | None = None,
+    judged_contacts: Contacts = "all",
     **cfg: Any,
 ) -> Following:
-    """Let a policy follow new commands without noise, on flat ground that everything touches.
+    """Let a policy follow new commands without noise, on flat ground.
 
     Args:
         policy: actions [N, A] for observations [N, O].
@@ -72,28 +73,31 @@ def follow(
         seconds: of each.
         seed: of starts and commands.
         num_threads: physics threads; None: all cores this process may use.
+        judged_contacts: what touches the ground. Where that is feet alone, a trunk lies on it by its height.
         cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults. With
             ``judged_command`` among them this one is followed all the time.
     """
     defaults = task.settings_class()
     ours: dict[str, Any] = {name: getattr(defaults, name) for name in COMMON}
-    ours |= {"contacts": "all", "max_episode_steps": None, "curriculum_steps": 0}
+    ours |= {"contacts": judged_contacts, "command_seconds": COMMAND_SECONDS, "curriculum_steps": 0}
+    ours["max_episode_steps"] = None
     methods: dict[str, Any] = {"fallen": lambda env, state: np.zeros(len(state.qpos), dtype=bool)}
     if cfg.get("judged_command") is not None:
         methods["commands"] = lambda env, count, rng: np.tile(cfg["judged_command"], (count, 1))
     endless: Any = type(task.__name__, (task,), methods)
     with endless(episodes, num_threads=num_threads, seed=seed, **{**cfg, **ours}) as env:
         every, settling = round(COMMAND_SECONDS / env.dt), round(SETTLING_SECONDS / env.dt)
-        env.settings = dataclasses.replace(env.settings, command_steps=every)
         obs, _ = env.reset(seed)
-        on_ground = env.batch.bind("sensordata")[:, -1]
+        touching = env.batch.bind("sensordata")
         fallen = np.zeros(episodes, dtype=bool)
         errors = []
         for step in range(round(seconds / env.dt)):
             command = env.state.command.copy()
             result = env.step(policy(obs))
             obs = result.obs
-            fallen |= result.terminated | (on_ground > 0) | (tilt(env.qpos[:, 3:7]) > MOST_TILT)
+            fallen |= result.terminated | (tilt(env.qpos[:, 3:7]) > MOST_TILT)
+            if judged_contacts == "all":
+                fallen |= touching[:, -1] > 0
             if step % every >= settling:
                 errors.append(command - np.where(fallen[:, None], 0.0, planar_velocity(env.qpos, env.qvel)))
         wrong = np.array(errors)

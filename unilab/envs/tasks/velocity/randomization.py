@@ -13,7 +13,7 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative, PositiveInt
+from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Randomization:
     """factors of the largest torques"""
     push: NonNegative = 0.0
     """m/s by which the trunk is pushed along each horizontal axis, at most"""
-    push_steps: PositiveInt = 100
-    """env steps between two pushes"""
+    push_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """between two pushes"""
     latency: Annotated[int, Field(ge=0)] = 0
     """env steps after which an action takes effect, at most; a whole number for each episode"""
     noise: NonNegative = 0.0

@@ -58,8 +58,8 @@ class VelocitySettings(MujocoSettings):
     """to the left, in rad/s"""
     standing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """of the commands, that are to stand still"""
-    command_steps: PositiveInt = 250
-    """env steps after which there is a new command"""
+    command_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """after which there is a new command"""
     curriculum_steps: Annotated[int, Field(ge=0)] = 0
     """env steps of each environment over which commands grow to their full size; 0: they have it from the start"""
     curriculum_start: Annotated[float, Field(gt=0, le=1)] = 0.3
@@ -177,7 +177,7 @@ class Velocity(MujocoVecEnv):
         self.carried["stream"][1] += 1
         self._step_rng = np.random.default_rng(self.carried["stream"])
         if push.push:
-            due = (self.elapsed_steps + 1) % push.push_steps == 0
+            due = self._due(push.push_seconds)
             state.push[:] = due[:, None] * self._step_rng.uniform(-push.push, push.push, (self.num_envs, 2))
             state.qvel[:, :2] += state.push
         if push.latency:
@@ -409,9 +409,13 @@ class Velocity(MujocoVecEnv):
         state.air_time[:] = (state.air_time + self.dt) * (1 - state.contact)
         state.phase[:] = (state.phase + self.robot.gait_frequency * self.dt) % 1
         self._draw_noise(every, self._step_rng)
-        due = (self.elapsed_steps + 1) % self.settings.command_steps == 0
+        due = self._due(self.settings.command_seconds)
         if due.any():
             state.command[due] = self.commands(self.num_envs, self._step_rng)[due]
+
+    def _due(self, seconds: float) -> np.ndarray:
+        """[N] whether an episode has lasted for a multiple of so long after this step."""
+        return (self.elapsed_steps + 1) % max(1, round(seconds / self.dt)) == 0
 
     def commands(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """[count, 3] new commands: forward, sideways, turn."""
