@@ -20,7 +20,8 @@ from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, Alternatives
 from harness.trainers.trainer import Trainer, TrainerError
 from unilab.envs.registry import can_judge, is_robot, names
-from unilab.machine.devices import DeviceError, check_device, core_sets
+from unilab.machine.cores import core_sets
+from unilab.machine.devices import DeviceError, check_device
 from unilab.settings import SettingsError, nearest
 
 Settings = dict[str, Any]

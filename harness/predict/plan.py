@@ -28,7 +28,7 @@ from harness.suite.space import ENUMERABLE, LISTED, Space, sample
 from harness.trainers.alternatives import Alternatives
 from harness.trainers.trainer import Trainer
 from unilab.ipc.memory_budget import HOST, BudgetItem, MemoryAvailable, MemoryBudget
-from unilab.machine.devices import core_sets
+from unilab.machine.cores import core_sets
 from unilab.settings import SettingsError
 
 PROCESS_SECONDS = 6.0

@@ -39,11 +39,12 @@ def _study(folder: Path) -> dict[str, Any]:
         suite = study.suite
     except InputError as error:
         return content | {"problem": str(error)}
-    metric = suite.objectives[0].metric
-    order = ranking(records, suite)
+    metric, tasks = suite.objectives[0].metric, len(suite.tasks)
+    order = ranking(records, suite) if tasks == 1 else []  # values of two environments are not compared
     own = judged_by([r for r in of_one_kind(records) if order and r.trial == order[0]])
     best, kind = (typical(own, metric), own[0].kind) if own else (None, None)
-    return content | {"metric": metric, "best": best, "kind": kind, "trials": len({r.trial for r in records})}
+    content |= {"metric": metric, "best": best, "kind": kind, "environments": tasks}
+    return content | {"trials": len({r.trial for r in records})}
 
 
 def text(content: dict[str, Any]) -> str:
@@ -53,7 +54,7 @@ def text(content: dict[str, Any]) -> str:
         if "problem" in study:
             lines.append(f"  {study['folder']}  {study['records']} records, {study['problem']}")
             continue
-        best = "nothing complete"
+        best = "nothing complete" if study["environments"] == 1 else f"{study['environments']} environments"
         if study["best"] is not None:
             best = f"best {study['metric']} {number_text(study['best'])} ({study['kind']})"
         named = f" ({study['name']})" if "name" in study else ""

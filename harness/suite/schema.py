@@ -246,8 +246,8 @@ class Measure(Group):
     """whether repeats that are measured together take turns of a fraction of a second, where speed is confirmed or
     compared"""
     cores: Count | None = None
-    """cores that each repeat has to itself. As many repeats run at the same time as the machine has such sets of cores.
-    null: one repeat at a time, on all cores"""
+    """cores that each repeat has to itself. As many repeats run at the same time as the machine has such sets of cores,
+    of which no two share a physical core. null: one repeat at a time, on all cores"""
     evaluate: Count | None = None
     """episodes that the trained policy plays without noise after the training; ``evaluated_return`` is their mean
     return. null: none"""

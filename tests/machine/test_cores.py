@@ -11,8 +11,8 @@ from unilab.algos.torch.appo.runner import APPORunner
 from unilab.algos.torch.offpolicy.config import SACConfig, WorkersConfig
 from unilab.algos.torch.offpolicy.runner import OffPolicyRunner
 from unilab.machine import cores
-from unilab.machine.cores import kept_to, nodes, sets
-from unilab.machine.devices import Threads, split_threads, usable_cores
+from unilab.machine.cores import core_sets, kept_to, physical_cores, sets
+from unilab.machine.devices import DeviceError, Threads, split_threads, usable_cores
 from unilab.settings import SettingsError, parse
 
 TINY = {"num_envs": 4, "network": {"actor": [8], "critic": [8]}, "collector_cores": 1, "learner_cores": 1}
@@ -37,11 +37,30 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cores_are_in_order_of_nodes_physical_cores_and_hyperthreads(root: Path) -> None:
-    assert list(nodes(frozenset(range(8)), root).items()) == [
-        (0, 0), (4, 0), (1, 0), (5, 0), (2, 1), (6, 1), (3, 1), (7, 1)
-    ]  # fmt: skip
-    assert list(nodes(frozenset({7, 1, 3}), root)) == [1, 3, 7]
-    assert nodes(frozenset({2, 0}), root / "nothing") == {0: 0, 2: 0}
+    assert [*physical_cores(frozenset(range(8)), root).values()] == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert [node for node, *_ in physical_cores(frozenset(range(8)), root)] == [0, 0, 1, 1]
+    assert [*physical_cores(frozenset({7, 1, 3}), root).values()] == [[1], [3, 7]]
+    assert physical_cores(frozenset({2, 0}), root / "nothing") == {(0, 0, 0): [0], (0, 0, 2): [2]}
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (1, [[0], [1], [2], [3]]),
+        (2, [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        (3, [[0, 4, 1], [2, 6, 3]]),
+        (8, [[0, 4, 1, 5, 2, 6, 3, 7]]),
+    ],
+)
+def test_no_two_sets_of_cores_share_a_physical_one(root: Path, size: int, expected: list[list[int]]) -> None:
+    assert core_sets(size, root) == expected
+
+
+def test_there_are_as_many_sets_of_cores_as_may_be_busy(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match="9 cores were asked for, and 8 can be used"):
+        core_sets(9, root)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)  # a quota
+    assert core_sets(1, root) == [[0], [1]] and core_sets(2, root) == [[0, 4]]
 
 
 @pytest.mark.parametrize(

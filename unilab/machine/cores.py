@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 
 from unilab.machine.cgroups import ROOT
-from unilab.machine.devices import ThreadDemand, usable_cores
+from unilab.machine.devices import DeviceError, ThreadDemand, usable_cores
 from unilab.settings import SettingsError
 
 
 @cache
-def nodes(allowed: frozenset[int], root: Path = ROOT) -> dict[int, int]:
-    """The memory node of each of these logical cores, which are in order of nodes and physical cores.
+def physical_cores(allowed: frozenset[int], root: Path = ROOT) -> dict[tuple[int, ...], list[int]]:
+    """The physical cores of these logical ones: the hyperthreads of each, by its memory node and place in there.
 
     Cores of which the system tells nothing are on one node, and each is one physical core.
     """
@@ -27,9 +27,31 @@ def nodes(allowed: frozenset[int], root: Path = ROOT) -> dict[int, int]:
     def place(number: int) -> tuple[int, ...]:
         topology = root / f"sys/devices/system/cpu/cpu{number}/topology"
         package, core = (_text(topology / name) for name in ("physical_package_id", "core_id"))
-        return node_of.get(number, 0), int(package or 0), int(core or number), number
+        return node_of.get(number, 0), int(package or 0), int(core or number)
 
-    return {number: node for node, *_, number in sorted(map(place, allowed))}
+    found: dict[tuple[int, ...], list[int]] = {}
+    for core, number in sorted((place(number), number) for number in allowed):
+        found.setdefault(core, []).append(number)
+    return found
+
+
+def core_sets(size: int, root: Path = ROOT) -> list[list[int]]:
+    """Sets of ``size`` logical cores for processes that run side by side, as many as this process may keep busy.
+
+    No two sets share a physical core: a hyperthread would be no core to oneself.
+
+    Raises:
+        DeviceError: there are not so many cores.
+    """
+    usable, found, gathered = usable_cores(), list[list[int]](), list[int]()
+    if size > usable:
+        raise DeviceError(f"{size} cores were asked for, and {usable} can be used here")
+    for threads in physical_cores(frozenset(os.sched_getaffinity(0)), root).values():
+        gathered += threads
+        if len(gathered) >= size:
+            found.append(gathered[:size])
+            gathered = []
+    return found[: usable // size]
 
 
 def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
@@ -46,7 +68,7 @@ def sets(config: ThreadDemand, root: Path = ROOT) -> tuple[tuple[int, ...] | Non
     if all(cores is None for cores in stated.values()):
         return None, None
     allowed = frozenset(os.sched_getaffinity(0))
-    node_of = nodes(allowed, root)
+    node_of = {number: node for (node, *_), threads in physical_cores(allowed, root).items() for number in threads}
     found: dict[str, tuple[int, ...]] = {}
     for name, cores in stated.items():
         if isinstance(cores, tuple):

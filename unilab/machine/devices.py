@@ -145,18 +145,6 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
-def core_sets(size: int) -> list[list[int]]:
-    """Sets of ``size`` cores of which a process can have one to itself, as many as this process may keep busy.
-
-    Raises:
-        DeviceError: there are not so many cores.
-    """
-    usable, cores = usable_cores(), sorted(os.sched_getaffinity(0))
-    if size > usable:
-        raise DeviceError(f"{size} cores were asked for, and {usable} can be used here")
-    return [cores[first : first + size] for first in range(0, usable - size + 1, size)]
-
-
 def split_threads(config: ThreadDemand, cores: int) -> Threads:
     """Divide ``cores``; a thread count that ``config`` states is taken as it is."""
     learner_on_cpu = config.learner_device == "cpu"

@@ -12,7 +12,7 @@ from harness.measure.engines.blocks import Engine
 from harness.measure.process import Job, OnProgress, Outcome, Repeat, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
-from unilab.machine.devices import core_sets
+from unilab.machine.cores import core_sets
 
 
 class LocalEngine(Engine):

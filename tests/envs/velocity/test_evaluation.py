@@ -59,6 +59,18 @@ def test_settings_of_the_training_do_not_make_it_easier() -> None:
     assert strict.velocity_error > 0.35
 
 
+@needs_go1
+def test_a_policy_acts_as_often_as_it_was_trained_to() -> None:
+    acted = []
+
+    def act(obs: FloatArray) -> FloatArray:
+        acted.append(len(obs))
+        return stand(obs)
+
+    follow(act, VelocityGo1, episodes=2, seconds=1.0, num_threads=1, frame_skip=10)
+    assert acted == [2] * 25, "steps of 0.04 s"
+
+
 @pytest.mark.parametrize(
     ("outcome", "walks"),
     [

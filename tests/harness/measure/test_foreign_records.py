@@ -46,12 +46,14 @@ def test_studies_that_cannot_be_read_stop_neither_list_nor_compare(
     good = b"name: good\ntrainer: appo\nenv: Ant\n"
     line = json.dumps(RECORD.flat())
     study(tmp_path / "good" / "1", good, line, '{"trial": 0, "repeat": 0, "state": "complete"}', "[" * 100_000)
+    study(tmp_path / "both" / "4", b"name: both\ntrainer: appo\nenvs: [Ant, Hopper]\n", line)
     study(tmp_path / "old" / "2", suite, line)
     (tmp_path / "old" / "3" / "trials.jsonl").mkdir(parents=True)
     assert cli.main(["list", "--results", str(tmp_path), "--json"]) == 0
     listed = {Path(one["folder"]).name: one for one in json.loads(capsys.readouterr().out)["studies"]}
     assert listed["1"]["best"] == 10.0 and "suite.yaml" in listed["2"]["problem"]
     assert "trials.jsonl cannot be read" in listed["3"]["problem"]
+    assert (listed["4"]["best"], listed["4"]["environments"]) == (None, 2), "values of two environments do not compare"
     assert cli.main(["compare", "main", "main", "--results", str(tmp_path)]) != 2
     out = " ".join(capsys.readouterr().out.split())
     assert out.count("a study was left out, as it cannot be read") == 2

@@ -32,16 +32,6 @@ def job(folder: Path, name: str, seconds: float = 0.2) -> Job:
     return Job(TrialSpec(trainer, settings, 0.0, seconds, str(folder / name), -1), LIMITS, lambda progress: None)
 
 
-def test_core_sets_are_disjoint_and_as_many_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 1, 4, 8, 9})
-    monkeypatch.setattr(devices, "cpu_quota", lambda: None)
-    assert devices.core_sets(2) == [[1, 3], [4, 8]] and devices.core_sets(5) == [[1, 3, 4, 8, 9]]
-    with pytest.raises(devices.DeviceError, match="6 cores were asked for, and 5 can be used"):
-        devices.core_sets(6)
-    monkeypatch.setattr(devices, "cpu_quota", lambda: 2.5)
-    assert devices.core_sets(1) == [[1], [3]]
-
-
 def test_a_work_has_a_place_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "core_sets", lambda size: [[5], [7]])
     ran: list[list[int] | None] = []

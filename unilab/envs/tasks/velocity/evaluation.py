@@ -29,7 +29,6 @@ COMMON = (
     "friction",
     "terrain",
     "reset_noise_scale",
-    "frame_skip",
     "randomize",
 )
 """settings of the task that are the defaults in every evaluation"""
