@@ -41,7 +41,9 @@ def importances(records: Sequence[Record], suite: Suite) -> dict[str, float]:
     for params, value in completed + [(params, worst) for params in pruned]:
         encoded = space.encode({name: params.get(name, first[name]) for name in first})
         study.add_trial(create_trial(params=encoded, distributions=dict(space.dimensions), value=value))
-    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_PART))
+    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_PART))
+    # Optuna leaves the order of equal ones to a set's, which differs between processes.
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
 
 def missing(records: Sequence[Record], suite: Suite) -> str | None:

@@ -41,6 +41,16 @@ def test_what_decides_is_most_important(seed: int) -> None:
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+def test_equal_ones_are_in_order_of_their_names() -> None:
+    twins = {f"twin_{letter}": SUITE.search["layers"] for letter in "dacb"}
+    suite = Suite("s", "t", "e", search=twins, objectives=SUITE.objectives)
+    same = [
+        Record("s", r.trial, 0, "complete", params=dict.fromkeys(twins, r.params["layers"]), episode_return=r.trial)
+        for r in records(20)
+    ]
+    assert list(importances(same, suite)) == sorted(twins)
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture) -> None:
     assert importances(records(20), SUITE)
     assert capfd.readouterr() == ("", "")
