@@ -4,7 +4,8 @@
 
 Each argument is one configuration beside the baseline, which is the trainer as it comes; several settings that are to
 be shown together are joined by commas. Without arguments these are all values that `search: {placement: auto}` may
-choose here, each by itself. Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds
+choose here, each by itself. Devices are left out, and so are threads and cores, which change rounding and policy lag
+alone. Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds
 in each of three tasks, 500,000 env steps each, on one core, as many side by side as there are cores. Then the policy
 plays 64 whole episodes without noise. `--minutes` ends it in time, and the same command goes on where it ended. The
 baseline is measured once for all; that of the kept table counts as long as the code that learns is the same.
@@ -59,12 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     baseline = kept_baseline(arguments) or returns_of(arguments, measured(arguments, {}, end))
     entries, missing = [], 0
     for settings in asked:
-        own = measured(arguments, settings, end)
-        returns = returns_of(arguments, own)
+        returns = returns_of(arguments, measured(arguments, settings, end))
         if baseline is None or returns is None:
             missing += 1
             continue
-        entry = entry_of(arguments, settings, baseline, returns, own[0].versions)
+        entry = entry_of(arguments, settings, baseline, returns)
         entries.append(entry)
         print(f"{settings_text(settings)}: {entry.verdict}")
         low, high = entry.interval
@@ -159,19 +159,17 @@ def returns_of(arguments: argparse.Namespace, records: list[Record]) -> Returns 
 
 def kept_baseline(arguments: argparse.Namespace) -> Returns | None:
     """That of an entry which was measured in the same way on a machine like this one, if the table has one."""
-    wanted = arguments.trainer, arguments.env_steps, arguments.episodes, machine()
+    wanted = arguments.trainer, arguments.env_steps, arguments.episodes, machine(), versions()
     for one in evidence.shipped():
         returns = {env: sides["baseline"] for env, sides in one.returns.items()}
-        alike = (one.trainer, one.env_steps, one.episodes, one.machine) == wanted and one.current
+        alike = (one.trainer, one.env_steps, one.episodes, one.machine, one.versions) == wanted and one.current
         if alike and all(len(returns.get(env, ())) == arguments.seeds for env in arguments.tasks):
             print(f"the baseline is that of {settings_text(one.settings)} in the table, of {one.measured}")
             return {env: returns[env] for env in arguments.tasks}
     return None
 
 
-def entry_of(
-    arguments: argparse.Namespace, settings: Settings, baseline: Returns, own: Returns, versions: str
-) -> Evidence:
+def entry_of(arguments: argparse.Namespace, settings: Settings, baseline: Returns, own: Returns) -> Evidence:
     """One line of the table."""
     returns = {env: {"baseline": baseline[env], "setting": own[env]} for env in arguments.tasks}
     seen = non_inferiority([(sides["baseline"], sides["setting"]) for sides in returns.values()], MARGIN)
@@ -179,7 +177,7 @@ def entry_of(
     return Evidence(
         trainer=arguments.trainer, settings=settings, env_steps=arguments.env_steps, episodes=arguments.episodes,
         margin=MARGIN, returns=returns, difference=seen.value, interval=tuple(seen.interval), verdict=seen.verdict,
-        code=learning_digest(*trainers.get(arguments.trainer).learning_code), machine=machine(), versions=versions,
+        code=learning_digest(*trainers.get(arguments.trainer).learning_code), machine=machine(), versions=versions(),
         commit=code.commit + " and changes" * code.dirty,
         command=shlex.join(["python", "benchmarks/learns_as_well.py", *sys.argv[1:]]),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,7 +186,11 @@ def entry_of(
 
 def machine() -> str:
     described = host.describe()
-    return f"{described['cpu']}, {described['cores_usable']} cores"
+    return f"{described['cpu']}, one of {described['cores_usable']} cores for each seed"
+
+
+def versions() -> str:
+    return host.versions_text(host.describe())
 
 
 def keep(entries: Sequence[Evidence], file: Path) -> None:

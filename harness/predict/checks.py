@@ -184,10 +184,10 @@ def searched_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[s
             what = f"the trainer '{suite.trainer}' does not say what auto is"
             raise source.error(("search", PLACEMENT), f"{what}; name the settings that are to be searched")
         added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
-        worse = evidence.worse(suite.trainer)
         for name, values in added.items():
             own = suite.baseline.get(name, values[0])
-            search[name] = distribution([own, *(one for one in values if one != own and (name, one) not in worse)])
+            others = [one for one in values if one != own and not evidence.worse(suite.trainer, {name: one})]
+            search[name] = distribution([own, *others])
         stated = ", ".join(added) or "nothing that the suite does not state"
         notes.append(f"search.{PLACEMENT} is auto, which is here: {stated}")
 

@@ -24,11 +24,12 @@ from harness.stats.inference import (
     verdict,
 )
 from harness.study.best_trials import of_one_kind, ranking
-from harness.study.learning import Learned, learned, refused
+from harness.study.learning import Learned, learned, refused, shipped_against
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
 from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
 from harness.trainers import evidence
+from harness.trainers.evidence import Evidence
 
 Pairs = list[tuple[float, float]]
 
@@ -141,17 +142,17 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
 
     if base is not None:
         # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
-        out = {trial: one for trial in sorted(refused(records, suite)) if (one := learned(records, suite, trial))}
-        candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out.keys()
+        out = refused(records, suite)
+        candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out
         found = replace(
             found, baseline_value=base.value(metric), baseline_points=tuple(base.values(metric)),
-            baseline_interval=base.interval(metric), candidates=len(candidates), refused=tuple(out),
+            baseline_interval=base.interval(metric), candidates=len(candidates), refused=tuple(sorted(out)),
             level=LEVEL / (max(1, len(candidates)) * looks),
         )  # fmt: skip
         found = replace(found, **_compared(found, base, [trials[n] for n in candidates] if own is base else [own]))
         if not suite.learns and own is not base:
             found = replace(found, **_learning(suite, records, own, base))
-        worse = [f"Trial {n} is not the best, as it learns worse: {_here(suite, one)}." for n, one in out.items()]
+        worse = [f"Trial {n} is not the best, as it learns worse: {_worse(suite, records, n)}." for n in found.refused]
         found = replace(found, learning=" ".join(filter(None, [found.learning, *worse])))
     if found.confirmed and found.p is not None and found.change is not None and not found.best_failed:
         decided = verdict(found.change, found.p, least_p(found.pairs), found.direction, found.level)
@@ -193,13 +194,11 @@ def _learning(suite: Suite, records: Sequence[Record], best: ReportedTrial, base
     changed = {name: value for name, value in best.params.items() if name not in before or value != before[name]}
     asked, said, shown = evidence.needing(changed), list[str](), set[str]()
     for one in evidence.covering(suite.trainer, asked):
-        name = settings_text(one.settings)
         if not one.current:
+            name = settings_text(one.settings)
             said.append(f"shipped evidence on {name}: it was shown for an earlier version of the learning code")
             continue
-        text = f"{_margin_text(one.difference, Interval(*one.interval))}, {one.seeds} seeds in {', '.join(one.returns)}"
-        text += f", {one.env_steps:,} env steps each as the trainer comes, {one.machine}"
-        said.append(f"shipped evidence on {name}: {_word(one.verdict, one.margin)} ({text})")
+        said.append(_shipped(one))
         shown |= set(one.settings) if one.verdict == "as well" else set()
     missing = {name: value for name, value in asked.items() if name not in shown}
     covered = bool(said) and not missing
@@ -209,19 +208,34 @@ def _learning(suite: Suite, records: Sequence[Record], best: ReportedTrial, base
         if missing:
             said.append(f"nothing that is shipped shows it for {settings_text(missing)}")
         if same := {name: value for name, value in changed.items() if name not in asked}:
-            said.append(f"{settings_text(same)} changes at most the order of a sum")
+            said.append(f"{settings_text(same)} changes rounding and policy lag alone")
 
     name, here = settings_text(changed), learned(records, suite, best.number)
     if here is not None:
         said.append(_here(suite, here))
     if not said:
-        text = f"Only speed was measured. Nothing shows whether it learns as well with {name}."
-        return {"learns": "not measured", "learning": text}
+        text = f"Only speed was measured. Nothing shows whether it learns as well with {name}"
+        text += "" if asked else ", which changes rounding and policy lag alone"
+        return {"learns": "not measured", "learning": f"{text}."}
     learns: AsWell = "as well" if (here and here.verdict == "as well") or covered else "cannot tell"
     head = f"It is not shown whether it learns as well with {name}"
     if learns == "as well":
         head = f"It learns as well with {name}"
     return {"learns": learns, "learning": f"{head}: {'; '.join(said)}.", "learned": here}
+
+
+def _worse(suite: Suite, records: Sequence[Record], trial: int) -> str:
+    """Of a trial that was refused: what shows that it learns worse."""
+    seen, shipped = learned(records, suite, trial), shipped_against(records, suite, trial)
+    here = [_here(suite, seen)] if seen is not None else []
+    return "; ".join(here + ([_shipped(shipped)] if shipped is not None else []))
+
+
+def _shipped(one: Evidence) -> str:
+    """What evidence from beforehand shows."""
+    text = f"{_margin_text(one.difference, Interval(*one.interval))}, {one.seeds} seeds in {', '.join(one.returns)}"
+    text += f", {one.env_steps:,} env steps each as the trainer comes, {one.machine}"
+    return f"shipped evidence on {settings_text(one.settings)}: {_word(one.verdict, one.margin)} ({text})"
 
 
 def _here(suite: Suite, seen: Learned) -> str:

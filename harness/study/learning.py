@@ -9,6 +9,8 @@ from harness.measure.record import FIRST_SEED, Record, attempts_that_count
 from harness.stats.inference import LEVEL, AsWell, Interval, non_inferiority
 from harness.study.confirmation import BASELINE
 from harness.suite.schema import Suite
+from harness.trainers import evidence
+from harness.trainers.evidence import Evidence
 
 _compared = cache(non_inferiority)
 """every ranking of trials asks for it"""
@@ -61,8 +63,27 @@ def learned(records: Sequence[Record], suite: Suite, trial: int) -> Learned | No
     )  # fmt: skip
 
 
+def shipped_against(records: Sequence[Record], suite: Suite, trial: int) -> Evidence | None:
+    """Shipped evidence that the trial learns worse than the baseline with what it changes; None: there is none."""
+    params = {record.trial: record.params for record in records}
+    if trial == BASELINE or BASELINE not in params:
+        return None
+    before = params[BASELINE]
+    changed = {name: value for name, value in params[trial].items() if name not in before or value != before[name]}
+    return evidence.worse(suite.trainer, changed)
+
+
 def refused(records: Sequence[Record], suite: Suite) -> frozenset[int]:
-    """Trials that are shown to learn worse than the baseline: none of them is the best."""
-    trained = {record.trial for record in records if record.phase == "learning"} - {BASELINE}
-    found = {trial: learned(records, suite, trial) for trial in trained}
-    return frozenset(trial for trial, one in found.items() if one is not None and one.verdict == "worse")
+    """Trials that are shown to learn worse than the baseline: none of them is the best.
+
+    Seeds here decide. Where they cannot tell, or there are none, what was shown beforehand does.
+    """
+    found = {}
+    for trial in {record.trial for record in records} - {BASELINE}:
+        here = learned(records, suite, trial)
+        found[trial] = "cannot tell" if here is None else here.verdict
+    return frozenset(
+        trial
+        for trial, verdict in found.items()
+        if verdict == "worse" or (verdict == "cannot tell" and shipped_against(records, suite, trial))
+    )

@@ -21,7 +21,8 @@ from unilab.settings import LEARNING
 
 FILE = Path(__file__).with_name("learns_as_well.json")
 SAME_ARITHMETIC = ("_threads", "_cores")
-"""ends of the names of settings that need no evidence: they say who computes, and change at most the order of a sum"""
+"""ends of the names of settings without evidence: they say who computes, and change rounding and policy lag alone, as
+the load of a machine does"""
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def covering(trainer: str, changed: Mapping[str, Any]) -> list[Evidence]:
     return next(([one] for one in known if one.settings == dict(changed)), known)
 
 
-def worse(trainer: str) -> list[tuple[str, Any]]:
-    """Settings with which it is shown to learn worse, each by itself, and their values."""
-    known = [one for one in shipped() if one.trainer == trainer and len(one.settings) == 1]
-    return [next(iter(one.settings.items())) for one in known if one.verdict == "worse" and one.current]
+def worse(trainer: str, changed: Mapping[str, Any]) -> Evidence | None:
+    """Current evidence that it learns worse with what is ``changed``, or with a part of it; None: there is none."""
+    known = covering(trainer, needing(changed))
+    return next((one for one in known if one.verdict == "worse" and one.current), None)
 
 
 def like(name: str, trainer: Trainer, settings: Mapping[str, Any], env: str) -> Evidence | None:

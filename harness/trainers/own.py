@@ -121,7 +121,7 @@ class APPOTrainer(OwnTrainer):
 
     config_type = APPOConfig
     known_remedies = APPO_REMEDIES
-    learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "worker", "rollout_source"))
+    learning_code = tuple(f"unilab.algos.torch.appo.{name}" for name in ("learner", "runner", "worker"))
 
     def check_environment(self, settings: Mapping[str, Any]) -> None:
         config = self.config(settings)
@@ -169,7 +169,7 @@ class OffPolicyTrainer(OwnTrainer):
 
     def __init__(self) -> None:
         self.config_type = OFF_POLICY[self.algorithm]
-        names = (self.algorithm, "worker", "transition_source")
+        names = (self.algorithm, "runner", "worker")
         self.learning_code = tuple(f"unilab.algos.torch.offpolicy.{name}" for name in names)
 
     def check_together(self, settings: Mapping[str, Any]) -> None:

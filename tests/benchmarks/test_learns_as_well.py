@@ -35,7 +35,7 @@ def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeyp
     assert learns_as_well.kept_baseline(arguments) is None
     baseline, own = (learns_as_well.returns_of(arguments, records) for records in (BASELINE, SETTING))
     assert baseline is not None and own is not None
-    entry = learns_as_well.entry_of(arguments, arguments.settings[0], baseline, own, "torch 2")
+    entry = learns_as_well.entry_of(arguments, arguments.settings[0], baseline, own)
     assert entry.verdict == "as well" and entry.seeds == 4 and entry.current
     assert entry.difference == pytest.approx((-0.005 + 0.0025) / 2)
     assert entry.returns["Ant"] == {
@@ -43,7 +43,7 @@ def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeyp
     }  # fmt: skip
     file = tmp_path / "table.json"
     file.write_text("[]")
-    other = learns_as_well.entry_of(arguments, {"mode": "sync"}, baseline, own | {"Hopper": [5.0] * 4}, "torch 2")
+    other = learns_as_well.entry_of(arguments, {"mode": "sync"}, baseline, own | {"Hopper": [5.0] * 4})
     for _ in range(2):
         learns_as_well.keep([entry, other], file)
     assert len(json.loads(file.read_text())) == 2

@@ -45,7 +45,7 @@ class AutoresetVecEnv(VecEnv):
         self.rng = np.random.default_rng(seed)
         """all randomness of the environments comes from it"""
         self.steps_made = 0
-        """env steps of each row since training began: progress, for a curriculum"""
+        """env steps of each row"""
         self._ready = self._closed = False
         self._reward = np.zeros(num_envs, dtype=np.float32)
         self._terminated, self._truncated, self._ended = np.zeros((3, num_envs), dtype=bool)
@@ -84,6 +84,11 @@ class AutoresetVecEnv(VecEnv):
         """Take back what ``_state`` gave."""
 
     # The contract.
+
+    @property
+    def steps_trained(self) -> float:
+        """Env steps of each row since training began, for a curriculum; infinity after it."""
+        return self.steps_before + self.steps_made
 
     @property
     def obs(self) -> FloatArray:

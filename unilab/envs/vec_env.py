@@ -124,6 +124,8 @@ class VecEnv(ABC):
     """threads that step the physics, the caller's included"""
     elapsed_steps: NDArray[np.int64]
     """[N] env steps of the running episodes"""
+    steps_before: float = 0
+    """env steps of each row that training made before it made these environments; infinity: training is over"""
 
     @property
     def dims(self) -> EnvDims:

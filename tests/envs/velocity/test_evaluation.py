@@ -1,5 +1,7 @@
 """The evaluation tells those that walk from those that do not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.envs.robots.here import needs_go1
 from unilab.envs.robots.go1 import GO1
 from unilab.envs.tasks.velocity.evaluation import SECONDS, Following, follow, planar_velocity, tilt
 from unilab.envs.tasks.velocity.rotation import down_in_body, in_body
+from unilab.envs.tasks.velocity.scene import Contacts
 from unilab.envs.tasks.velocity.task import with_robot
 from unilab.envs.vec_env import FloatArray
 
@@ -57,6 +60,14 @@ def test_settings_of_the_training_do_not_make_it_easier() -> None:
     easy = {"forward": (-0.1, 0.1), "turn": (-0.1, 0.1), "standing_fraction": 1.0, "command_seconds": 0.14}
     strict = follow(stand, VelocityGo1, stepping=0.0, **SHORT, **easy)  # type: ignore[arg-type]
     assert strict.velocity_error > 0.35
+
+
+@needs_go1
+@pytest.mark.parametrize(("contacts", "falls"), [("feet", 1.0), ("all", 0.0)])
+def test_a_trunk_that_touches_nothing_lies_on_the_ground_by_its_height(contacts: Contacts, falls: float) -> None:
+    low = with_robot(dataclasses.replace(GO1, fallen_height=10.0))
+    outcome = follow(stand, low, episodes=2, seconds=0.1, num_threads=1, judged_contacts=contacts)
+    assert outcome.falls == falls
 
 
 @needs_go1

@@ -67,3 +67,16 @@ def test_models_of_another_kind(tmp_path, parts, feet_names, problem) -> None:
     file.write_text(ARM.format(**parts))
     with pytest.raises(ValueError, match=problem):
         build(Robot(file, feet_names, (0.0,), {}, {".*": 1.0}, {".*": 1.0}, 0.1), "feet", 0.6)
+
+
+@needs_go1
+def test_what_touches_the_robot_itself_is_not_the_ground() -> None:
+    model = build(robot("Velocity-Go1"), "all", 0.6)
+    data, random, seen = mujoco.MjData(model), np.random.default_rng(0), 0
+    for _ in range(200):
+        data.qpos[:7] = 0, 0, 5, 1, 0, 0, 0
+        data.qpos[7:] = random.uniform(*model.jnt_range[1:].T)
+        mujoco.mj_forward(model, data)
+        seen += data.ncon > 0
+        assert not data.sensordata.any()
+    assert seen

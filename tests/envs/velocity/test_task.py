@@ -1,6 +1,7 @@
 """The task ``Velocity``, with the Unitree Go1 unless a test says otherwise."""
 
 import csv
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -88,7 +89,7 @@ def test_actions_take_effect_after_the_delay_that_was_drawn() -> None:
 
 
 def test_the_critic_sees_what_was_drawn() -> None:
-    with go1(rows=3, randomize={"gains": (0.9, 1.1), "centre_of_mass": 0.05, "push": 0.5, "push_steps": 1}) as env:
+    with go1(rows=3, randomize={"gains": (0.9, 1.1), "centre_of_mass": 0.05, "push": 0.5, "push_seconds": 0.02}) as env:
         env.reset()
         models = [env.batch.get_model(row) for row in range(3)]
         gains = [one.actuator_gainprm[:, 0] / env.model.actuator_gainprm[:, 0] - 1 for one in models]
@@ -226,6 +227,13 @@ def velocity(env: Velocity) -> np.ndarray:
         mujoco.mju_negQuat(inverse, env.qpos[row, 3:7])
         mujoco.mju_rotVecQuat(result[row], env.qvel[row, :3], inverse)
     return result
+
+
+def test_commands_have_their_full_size_after_the_training() -> None:
+    with go1(curriculum_steps=10, curriculum_start=0.2, standing_fraction=0.0) as env:
+        env.steps_before = math.inf
+        env.reset()
+        assert abs(env.commands(2000, env.rng)).max(axis=0) == pytest.approx([1.0, 0.5, 1.0], rel=0.05)
 
 
 def test_commands_grow_with_progress() -> None:

@@ -227,7 +227,7 @@ def test_the_claim_quotes_what_is_shipped(ship) -> None:
     assert found.learning == (
         "It learns as well with learner_dtype=bfloat16 learner_threads=1: shipped evidence on learner_dtype=bfloat16: "
         "as well within 10% (+1.0%, 95 % interval -5.0% to +7.0%, 3 seeds in HalfCheetah, 500,000 env steps each as "
-        "the trainer comes, A CPU, 2 cores); learner_threads=1 changes at most the order of a sum."
+        "the trainer comes, A CPU, 2 cores); learner_threads=1 changes rounding and policy lag alone."
     )
     found = claim({"learner_dtype": "bfloat16", "when_full": "drop_oldest"})
     assert (
@@ -239,6 +239,20 @@ def test_the_claim_quotes_what_is_shipped(ship) -> None:
     ship(entry(settings={"learner_dtype": "bfloat16", "when_full": "drop_oldest"}), entry(verdict="worse"))
     found = claim({"learner_dtype": "bfloat16", "when_full": "drop_oldest"})
     assert found.learns == "as well" and "worse" not in found.learning, "both together are known"
+
+
+def test_what_shipped_evidence_shows_to_learn_worse_is_never_the_best(ship) -> None:
+    ship(entry(verdict="worse"), entry(settings={"when_full": "drop_oldest"}))
+    changed = {"learner_dtype": "bfloat16", "when_full": "drop_oldest"}
+    found = claim(changed)
+    assert (found.best, found.refused) == (0, (1,))
+    assert "Trial 1 is not the best, as it learns worse: shipped evidence on learner_dtype=bfloat16: worse (" in (
+        found.learning
+    )
+    seeds = [(side, 1000.0 + n) for n in range(10) for side in (0, 1)]
+    assert claim(changed, *seeds, seeds=10).best == 1, "seeds here outweigh it"
+    ship(entry(verdict="worse", code="0" * 8))
+    assert claim(changed).best == 1, "it has expired"
 
 
 def test_shipped_evidence_expires_with_the_code_that_learns(ship) -> None:

@@ -1,5 +1,6 @@
 """Returns of a trained policy, acting without noise."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def mean_return(config: Config, weights: Mapping[str, Any], check: Callable[[], 
     num_envs = min(config.eval_episodes, MOST_ENVS)
     seed = derive_seed(config.seed, "evaluation")
     with make(config.env, num_envs, config.sim_backend, config.env_cfg, seed, config.env_threads) as env:
+        env.steps_before = math.inf
         policy = Policy(config, weights, env)
         returns, _ = play(env, policy, seed, -(-config.eval_episodes // num_envs), lambda steps, so_far: check())
     return float(np.mean(returns))

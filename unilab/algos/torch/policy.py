@@ -1,5 +1,6 @@
 """A trained policy, to act with."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +97,10 @@ def load_policy(checkpoint: str | Path) -> Policy:
 def restored(
     checkpoint: str | Path, num_envs: int, seed: int | None = None, num_threads: int | None = None
 ) -> Iterator[tuple[Policy, VecEnv, dict[str, Any]]]:
-    """The policy of a checkpoint, environments as it was trained in, and the content. Raises as ``load_policy``."""
+    """The policy of a checkpoint, environments as it was trained in, and the content. Raises as ``load_policy``.
+
+    The environments are those of the end of a training: a curriculum is over.
+    """
     path = Path(checkpoint)
     saved = load_checkpoint(path, ("trainer", "config", "learner", "progress"))
     trainer = saved["trainer"]
@@ -112,6 +116,7 @@ def restored(
     except ValueError as error:
         raise CheckpointError(f"{path}: the environment that it was trained in cannot be made: {error}") from error
     with env:
+        env.steps_before = math.inf
         try:
             policy = Policy(config, saved["learner"]["actor"], env)
         except (KeyError, RuntimeError, SettingsError) as error:

@@ -146,6 +146,7 @@ class CollectorSource:
             "env_cfg_override": config.env_cfg,
             "seed": seed,
             "faults": faults,
+            "env_steps_before": self._before.env_steps,
         }
 
     def publish(self, weights: Weights) -> int:

@@ -150,10 +150,13 @@ def appo_collector_fn(
     seed: int | None = None,
     *,
     faults: Path | None = None,
+    env_steps_before: int = 0,
 ) -> None:
     """The collector process: attach to the shared memory, then collect with the newest weights until told to stop.
 
-    ``faults``: the file of its simulation faults.
+    Args:
+        faults: the file of its simulation faults.
+        env_steps_before: that the training made before it was resumed.
     """
     config = dataclasses.replace(parse(APPOConfig, rl_cfg), collector_device=collector_device)
     torch.set_num_threads(config.inference_threads or 1)
@@ -174,6 +177,7 @@ def appo_collector_fn(
     critic_sync = SharedWeightSync(critic_weight_param_shapes, create=False, shm_name=critic_weight_sync_name)
     seed = config.seed if seed is None else seed
     env = make(env_name, num_envs, sim_backend, env_cfg_override, derive_seed(seed, "environment"), config.env_threads)
+    env.steps_before = env_steps_before / num_envs
     actor, critic = build_networks(config, env.dims)
     actor.to(collector_device)
     critic.to(collector_device)

@@ -171,6 +171,7 @@ class CollectorSource(TransitionSource):
             "seed": seed,
             "state": self._resumed,
             "faults": faults,
+            "env_steps_before": self._before.env_steps if self._resumed is None else 0,
         }
 
     def publish(self, weights: Mapping[str, Tensor]) -> int:

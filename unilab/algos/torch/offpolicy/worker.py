@@ -136,6 +136,8 @@ def off_policy_collector_fn(
     seed: int,
     state: Mapping[str, Any] | None,
     faults: Path | None,
+    *,
+    env_steps_before: int = 0,
 ) -> None:
     """The collector process: acts with the newest weights until told to stop.
 
@@ -148,6 +150,7 @@ def off_policy_collector_fn(
         seed: of environments and actions.
         state: a ``state_dict`` to continue from.
         faults: the file of its simulation faults.
+        env_steps_before: that the training made before it was resumed without a state.
     """
     torch.set_num_threads(config.inference_threads or 1)
     keep_collector_to(config)
@@ -160,6 +163,7 @@ def off_policy_collector_fn(
         current_device(config.collector_device),
         recording("collector", config),
     ):
+        env.steps_before = env_steps_before / config.num_envs
         policy = ExploringPolicy(config, env.dims).to(config.collector_device)
         weights = policy.actor.state_dict()  # shares memory with the actor
         loop = acting_loop(config, env, policy, replay, seed=seed, faults=faults)

@@ -74,9 +74,10 @@ class WorkerSource(TransitionSource):
         seed = config.seed if state is None else derive_seed(config.seed, f"resumed at {self._before.env_steps}")
         count, kind = config.workers.count, config.workers.kind
         rows, threads = config.num_envs // count, config.env_threads or 1
+        steps_before = self._before.env_steps / config.num_envs
         on_cluster = {"ray_address": config.workers.ray_address, "worker_resources": {"CPU": threads}}
         self._workers = WORKERS[kind](
-            partial(unit_environments, config.env, rows, config.sim_backend, config.env_cfg, threads),
+            partial(unit_environments, config.env, rows, config.sim_backend, config.env_cfg, threads, steps_before),
             ExploringPolicy(config, dims),
             config.env_steps_per_sync,
             count,
@@ -217,9 +218,13 @@ class _Filler:
             self._bell.set()
 
 
-def unit_environments(env: str, rows: int, sim_backend: str, env_cfg: Mapping[str, Any], threads: int) -> UnitActions:
+def unit_environments(
+    env: str, rows: int, sim_backend: str, env_cfg: Mapping[str, Any], threads: int, steps_before: float = 0
+) -> UnitActions:
     """A worker's share of the environments, which take actions in [-1, 1]."""
-    return UnitActions(make(env, rows, sim_backend, env_cfg, 0, threads))
+    made = make(env, rows, sim_backend, env_cfg, 0, threads)
+    made.steps_before = steps_before
+    return UnitActions(made)
 
 
 def worker_items(config: OffPolicyConfig, actor: BoundedActor, sizes: EnvSizes, threads: int) -> list[BudgetItem]:

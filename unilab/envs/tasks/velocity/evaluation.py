@@ -72,7 +72,7 @@ def follow(
         seconds: of each.
         seed: of starts and commands.
         num_threads: physics threads; None: all cores this process may use.
-        judged_contacts: what touches the ground. Where that is feet alone, a trunk lies on it by its height.
+        judged_contacts: what touches the ground. A trunk that never does lies on it by its height.
         cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults. With
             ``judged_command`` among them this one is followed all the time.
     """
@@ -87,7 +87,9 @@ def follow(
     with endless(episodes, num_threads=num_threads, seed=seed, **{**cfg, **ours}) as env:
         every, settling = round(COMMAND_SECONDS / env.dt), round(SETTLING_SECONDS / env.dt)
         obs, _ = env.reset(seed)
-        touching = env.batch.bind("sensordata")
+        touching, model, trunk = env.batch.bind("sensordata"), env.model, int(env.model.jnt_bodyid[0])
+        of_trunk = model.geom_bodyid == trunk
+        trunk_touches = bool((model.geom_contype[of_trunk] | model.geom_conaffinity[of_trunk]).any())
         fallen = np.zeros(episodes, dtype=bool)
         errors = []
         for step in range(round(seconds / env.dt)):
@@ -95,8 +97,7 @@ def follow(
             result = env.step(policy(obs))
             obs = result.obs
             fallen |= result.terminated | (tilt(env.qpos[:, 3:7]) > MOST_TILT)
-            if judged_contacts == "all":
-                fallen |= touching[:, -1] > 0
+            fallen |= touching[:, -1] > 0 if trunk_touches else env.qpos[:, 2] < env.robot.fallen_height
             if step % every >= settling:
                 errors.append(command - np.where(fallen[:, None], 0.0, planar_velocity(env.qpos, env.qvel)))
         wrong = np.array(errors)

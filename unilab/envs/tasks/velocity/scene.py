@@ -110,7 +110,7 @@ def _sense_ground(spec: Any, name: str, kind: mujoco.mjtObj) -> None:
         type=mujoco.mjtSensor.mjSENS_CONTACT,
         objtype=kind,
         objname=name,
-        reftype=mujoco.mjtObj.mjOBJ_XBODY,
+        reftype=mujoco.mjtObj.mjOBJ_BODY,  # the world's own geoms; XBODY would be all that hangs on it
         refname="world",
         intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
     )

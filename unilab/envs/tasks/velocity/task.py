@@ -424,7 +424,7 @@ class Velocity(MujocoVecEnv):
         size = 1.0
         if settings.curriculum_steps:
             start = settings.curriculum_start
-            size = min(1.0, start + (1 - start) * self.steps_made / settings.curriculum_steps)
+            size = min(1.0, start + (1 - start) * self.steps_trained / settings.curriculum_steps)
         drawn = size * rng.uniform(low, high, (count, 3))
         drawn[rng.uniform(0, 1, count) < settings.standing_fraction] = 0
         return drawn
