@@ -186,7 +186,9 @@ class Sweep:
                         return None
                     self._expected[len(trials)] = following.gain
                     new = space.encode(following.params)
-                new = new or propose(self._optuna, space, sampler.name, sampler.seed, plan.effective)
+                new = new or propose(
+                    self._optuna, space, sampler.name, sampler.seed, plan.effective, trials=plan.suite.limits.trials
+                )
                 if new is None:
                     return None
                 self._optuna.enqueue_trial(new)

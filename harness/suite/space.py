@@ -150,11 +150,18 @@ def values(dimension: BaseDistribution) -> tuple[float, Iterable[Any]]:
 
 
 def propose(
-    study: optuna.Study, space: Space, sampler: str, seed: int, effective: Callable[[Params], Params] = dict
+    study: optuna.Study,
+    space: Space,
+    sampler: str,
+    seed: int,
+    effective: Callable[[Params], Params] = dict,
+    *,
+    trials: int = 30,
 ) -> Params | None:
     """The next configuration to measure, encoded, never one that the study has; None when all have been.
 
-    The proposal depends on the study's trials and the seed alone, so an interrupted study goes on as it would have.
+    The proposal depends on the trials of the study, on how many it is to have and on the seed alone: one that was
+    interrupted goes on as it would have.
 
     Args:
         study: with the trials so far.
@@ -162,19 +169,21 @@ def propose(
         sampler: ``tpe``, ``random`` or ``grid``; for ``auto`` as for ``tpe``.
         seed: of the sampler.
         effective: leaves out of a configuration what changes nothing: two that differ in that alone are one.
+        trials: that the study is to have. ``tpe`` draws the first third of them at random, and no more than ten.
     """
-    trials = study.get_trials(deepcopy=False)
+    there = study.get_trials(deepcopy=False)
 
     def identity(encoded: Params) -> str:
         return space.identity(effective(space.decode(encoded)))
 
-    seen = {identity(trial.params) for trial in trials}
+    seen = {identity(trial.params) for trial in there}
     if len(seen) >= space.size:
         return None
     if sampler != "grid":
-        seed = (seed * 1_000_003 + len(trials)) % 2**32
-        probe = in_memory(study.directions, RandomSampler(seed=seed) if sampler == "random" else TPESampler(seed=seed))
-        probe.add_trials(trials)
+        seed = (seed * 1_000_003 + len(there)) % 2**32
+        tpe = TPESampler(seed=seed, n_startup_trials=min(10, max(1, trials // 3)))
+        probe = in_memory(study.directions, RandomSampler(seed=seed) if sampler == "random" else tpe)
+        probe.add_trials(there)
         for _ in range(ATTEMPTS):
             trial = probe.ask(dict(space.dimensions))
             if identity(trial.params) not in seen:

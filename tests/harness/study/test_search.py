@@ -23,7 +23,7 @@ from harness.report.terminal import write_best
 from harness.study.best_trials import ranking
 from harness.study.folder import JOURNAL, Study
 from harness.study.search import Sweep
-from harness.suite.space import Space, propose
+from harness.suite.space import Params, Space, propose
 from harness.suite.text import settings_text
 from harness.trainers.rounds import Remedy
 from unilab.errors import UserError
@@ -418,6 +418,20 @@ def test_proposals_are_new_until_the_space_is_empty() -> None:
             study.enqueue_trial(params)
             study.tell(study.ask(dict(space.dimensions)), 1.0)
         assert len(seen) == space.size == 27
+
+
+def test_a_short_search_learns_from_its_first_third() -> None:
+    space = Space({"x": FloatDistribution(0.0, 1.0)})
+
+    def ninth(trials: int, best: float) -> Params | None:
+        study = optuna.create_study()
+        for number in range(8):
+            study.enqueue_trial({"x": number / 8})
+            study.tell(study.ask(dict(space.dimensions)), abs(number / 8 - best))
+        return propose(study, space, "tpe", seed=0, trials=trials)
+
+    assert ninth(12, 0.1) != ninth(12, 0.9), "it goes by what was measured"
+    assert ninth(30, 0.1) == ninth(30, 0.9), "it is drawn at random"
 
 
 def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
