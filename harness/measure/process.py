@@ -183,6 +183,8 @@ class Repeat:
                 self.steady |= bool(progress["measuring"])
             elif message["event"] == "window_ended":
                 self._window_ended = True
+            elif message["event"] == "evaluating":  # of which nothing is heard before its end
+                self._progress_deadline = math.inf
             elif message["event"] == "result":
                 result = {name: math.nan if value is None else value for name, value in message["result"].items()}
                 self._said = Outcome("complete", result=result)

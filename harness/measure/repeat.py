@@ -72,7 +72,7 @@ class TrialSpec:
 def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> bool:
     """Run a trainer until the steady window is full; True when a result was reported, False when an error was.
 
-    ``report`` is called with ``{"event": "progress" | "window_ended" | "result" | "error", ...}``.
+    ``report`` is called with ``{"event": "progress" | "window_ended" | "evaluating" | "result" | "error", ...}``.
     """
     folder = Path(spec.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +126,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         if pauses is not None:  # what each side did is counted by clocks that know of no pauses
             result |= dict.fromkeys((*FRACTIONS, "queue_wait_fraction"), math.nan)
         if spec.evaluate is not None:
+            report({"event": "evaluating"})
             result["evaluated_return"] = trainer.evaluate(spec.settings, folder, spec.evaluate)
         if spec.judge is not None:
             result |= judge_kept(trainer.kept(spec.settings, folder), int(spec.judge["episodes"]), folder, report)
@@ -151,12 +152,12 @@ def judge_kept(
     said: dict[str, float] = {}
     with (folder / "judged.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
         while number < len(policies):
+            report({"event": "evaluating"})
             seconds, said = policies[number](episodes)
             said = {name: float(value) for name, value in said.items()}
             if "success" not in said:
                 raise ValueError("the environment does not say whether it is solved: its judge() gives no 'success'")
             lines.write(json.dumps({"wall_seconds": seconds, **_finite(said)}) + "\n")
-            report({"event": "judged"})  # it is alive
             if said["success"] and math.isnan(succeeded):
                 succeeded, number = seconds, max(number, len(policies) - 2)
             number += 1

@@ -19,7 +19,7 @@ from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.memory_budget import MemoryBudget
 from unilab.machine.cores import sets
-from unilab.machine.devices import computes_bfloat16, cores_of_sides, split_threads, usable_cores
+from unilab.machine.devices import available_devices, computes_bfloat16, cores_of_sides, split_threads, usable_cores
 from unilab.machine.loading import loading
 from unilab.run.config import RunConfig
 from unilab.run.progress import Summary
@@ -55,7 +55,7 @@ class OwnTrainer(ConfiguredTrainer):
         sets(self.config(settings))
 
     def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-        """Compilation is not among them: it takes half a minute at each start, and did not pay."""
+        """Compilation is among them for a GPU alone: it takes half a minute at each start, and did not pay on CPUs."""
         config, cores = self.config(settings), usable_cores()
         parts = sorted({cores * quarters // 4 for quarters in (1, 2, 3)} - {0})
         return {
@@ -66,7 +66,7 @@ class OwnTrainer(ConfiguredTrainer):
             "learner_cores": (None, *parts),
             "env_threads": (None, *parts),
             "learner_threads": (None, *(count for count in parts if count <= config.most_learner_threads)),
-        }
+        } | ({"algorithm.enable_compile": (False, True)} if "cuda" in available_devices() else {})
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))

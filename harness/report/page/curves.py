@@ -27,7 +27,8 @@ Floats = NDArray[np.float64]
 def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     """Return over wall time and over env steps of the best trials and the baseline.
 
-    Where some were confirmed those alone: numbers of one kind go together. Configurations side by side are all drawn.
+    Where some were confirmed those alone: numbers of one kind go together. Seeds that were to learn stand for their
+    trials, and then for them alone. Configurations side by side are all drawn.
 
     Args:
         study: or a view of it.
@@ -42,8 +43,12 @@ def learning_curves(study: ReportedStudy, task: int | None = None) -> Section:
     if task is not None:
         there = [one for standing in standings(study.suite, study.records).values() for one in standing]
         shown, names = [one.trial for one in there], {one.trial.number: one.name for one in there}
-    own = [(t, [curve for r in t.complete if _has_returns(curve := study.curve(r))]) for t in shown]
-    own = [(trial, [curve.dropna() for curve in curves]) for trial, curves in own if curves]
+    learned = [[r for r in judged_by(trial.records, "learning") if r.state == "complete"] for trial in shown]
+    own = []
+    for trial, seeds in zip(shown, learned, strict=True):
+        records = seeds if any(learned) else trial.complete
+        curves = [curve.dropna() for r in records if _has_returns(curve := study.curve(r))]
+        own += [(trial, curves)] if curves else []
     if not own:
         text = (
             "No repeat that counts was long enough for a curve of returns, or none was kept: there is nothing to draw."

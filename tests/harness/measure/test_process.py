@@ -4,7 +4,9 @@ import math
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -159,6 +161,21 @@ def test_a_hanging_repeat_is_ended_with_a_stack_dump(tmp_path, behaviour: str) -
     dump = Path(outcome.error.rpartition("stack dump: ")[2]).read_text()
     assert "fake_trainer.py" in dump and "in misbehave" in dump
     assert not psutil.pid_exists(pid_of(tmp_path))
+
+
+class Slow(FakeTrainer):
+    """Nothing is heard of its evaluation for longer than progress may take."""
+
+    def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
+        time.sleep(4.0)
+        return 3.0
+
+
+@pytest.mark.parametrize(("longest", "state"), [(60.0, "complete"), (2.0, "timeout")])
+def test_an_evaluation_may_take_as_long_as_the_repeat(tmp_path, longest: float, state: str) -> None:
+    evaluated = dataclasses.replace(spec(tmp_path), trainer=f"{__name__}:Slow", evaluate=1)
+    outcome = run(evaluated, RepeatLimits(longest + 1.5, 2.0))
+    assert outcome.state == state, outcome.error
 
 
 def test_a_repeat_that_goes_on_for_ever_is_ended(tmp_path) -> None:
