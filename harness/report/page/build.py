@@ -4,7 +4,6 @@ import base64
 import math
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 from harness.report.finding import against, standings
 from harness.report.page import charts, provenance, resources, search
@@ -42,15 +41,18 @@ def page(study: ReportedStudy, *, watched: str | None = None) -> Page:
         provenance.machine(study), provenance.reproduce(study),
     ]  # fmt: skip
     filmed = is_robot(suite.tasks[0]) or (study.folder / VIDEO).is_file()
-    if watched is None and filmed and (policy := study.best_policy):
-        sections.insert(0, to_be_seen(study, policy))
+    if watched is None and filmed and study.order:
+        sections.insert(0, to_be_seen(study))
     screen = replace(first_screen(study), charts=drawn)
     return Page(suite.name, subtitle, screen, sections, str(study.folder), watched)
 
 
-def to_be_seen(study: ReportedStudy, policy: Path) -> Section:
+def to_be_seen(study: ReportedStudy) -> Section:
     """The best policy of a robot as a video, and the command that makes it."""
-    file, url = study.folder / VIDEO, None
+    file, policy, url = study.folder / VIDEO, study.best_policy, None
+    if policy is None:
+        text = "There is no video of it: no checkpoint of this project's trainers lies where it was trained."
+        return Section("video", "The best policy", [text])
     text = "There is no video of it. This command makes one, or says why not; the next report shows it."
     if file.is_file():
         url = f"data:video/mp4;base64,{base64.b64encode(file.read_bytes()).decode()}"
