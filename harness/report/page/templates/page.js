@@ -111,9 +111,9 @@
       head.closest("table").id, [...head.parentElement.children].indexOf(head), head.getAttribute("aria-sort"),
     ]);
     const open = [...document.querySelectorAll("details")].map((one) => one.open);
-    const across = [...document.querySelectorAll(".scroll")].map((one) => [one.id, one.scrollLeft]);
+    const within = [...document.querySelectorAll(".scroll")].map((one) => [one.id, one.scrollLeft, one.scrollTop]);
     const focus = address(document.activeElement);
-    sessionStorage.setItem(key, JSON.stringify({ sorted, open, across, focus, scroll: window.scrollY }));
+    sessionStorage.setItem(key, JSON.stringify({ sorted, open, within, focus, scroll: window.scrollY }));
   }
   function recall() {
     const state = JSON.parse(sessionStorage.getItem(key) ?? "null");
@@ -126,7 +126,7 @@
       const head = table?.tHead.rows[0].children[column];
       if (head) sort(table, head, direction);
     }
-    for (const [id, left] of state.across) document.getElementById(id)?.scrollTo({ left, behavior: "instant" });
+    for (const [id, left, top] of state.within) document.getElementById(id)?.scrollTo({ left, top, behavior: "instant" });
     if (state.focus) {
       const part = document.getElementById(state.focus[0]);
       (part?.querySelectorAll("*")[state.focus[1]] ?? part)?.focus({ preventScroll: true });
