@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.algos.appo.counting_env import Remembering
 from unilab import load_policy
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.appo.runner import APPORunner
@@ -108,8 +109,8 @@ def test_synchronous_resume_is_exact(tmp_path):
 
 
 def test_a_runner_can_learn_again_and_asynchronous_resume_goes_on_counting(tmp_path):
-    runner = APPORunner.from_config(config(mode="async", **COUNTING))
-    runner.learn(3, log_dir=tmp_path)
+    runner = APPORunner.from_config(config(mode="async", env=f"{Remembering.__module__}:Remembering"))
+    assert runner.learn(3, log_dir=tmp_path).progress.metrics["steps_before"] == 0
     before = load_checkpoint(tmp_path / "checkpoint.pt")
     summary = runner.learn(5, log_dir=tmp_path / "resumed", resume=tmp_path / "checkpoint.pt")
     after = load_checkpoint(tmp_path / "resumed/checkpoint.pt")
@@ -120,6 +121,8 @@ def test_a_runner_can_learn_again_and_asynchronous_resume_goes_on_counting(tmp_p
     assert summary.progress.wall_seconds > before["progress"]["wall_seconds"]
     count = "normalizer.count"
     assert after["learner"]["actor"][count] == before["learner"]["actor"][count] + 2 * 64
+    collected = before["progress"]["collected_env_steps"]
+    assert summary.progress.metrics["steps_before"] == collected / 8, "a curriculum goes on"
 
 
 def test_a_failing_collector_raises_its_own_traceback(tmp_path):

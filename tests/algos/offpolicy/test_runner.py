@@ -9,6 +9,7 @@ import struct
 import pytest
 import torch
 
+from tests.algos.appo.counting_env import Remembering
 from tests.ipc.collectors import Runner
 from tests.ipc.conftest import nothing_left
 from tests.tracing.traces import process_names, read_trace, spans
@@ -111,7 +112,8 @@ def test_lock_step_is_repeatable_and_resumes_exactly_with_its_replay_buffer(algo
 
 @pytest.mark.parametrize("sync", [True, False], ids=["lock step", "free"])
 def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting_as_the_same_trainer(sync, tmp_path):
-    learn("sac", 4, tmp_path, sync_collection=sync, obs_normalization=True)
+    environment = {"env": f"{Remembering.__module__}:Remembering"}
+    learn("sac", 4, tmp_path, sync_collection=sync, obs_normalization=True, **environment)
     before = load_checkpoint(tmp_path / "checkpoint.pt")
     assert before["collection"]["replay"].get("rows") is None
     with pytest.raises(CheckpointError, match="saved with trainer = sac, this run has td3"):
@@ -123,8 +125,11 @@ def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting_as
         sync_collection=sync,
         obs_normalization=True,
         resume=tmp_path / "checkpoint.pt",
+        **environment,
     )
     assert summary.progress.iteration == 6
+    collected = before["progress"]["collected_env_steps"]
+    assert summary.progress.metrics["steps_before"] == (0 if sync else collected / 4), "its state says it otherwise"
     assert summary.progress.updates == 12
     assert summary.progress.env_steps >= before["progress"]["env_steps"] + 24
     assert summary.progress.wall_seconds > before["progress"]["wall_seconds"]
