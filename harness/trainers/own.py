@@ -58,7 +58,7 @@ class OwnTrainer(ConfiguredTrainer):
         """Compilation is among them for a GPU alone: it takes half a minute at each start, and did not pay on CPUs."""
         config, cores = self.config(settings), usable_cores()
         parts = sorted({cores * quarters // 4 for quarters in (1, 2, 3)} - {0})
-        return {
+        found: dict[str, Sequence[Any]] = {
             "collector_device": ("cpu", "cuda"),
             "learner_device": ("cpu", "cuda"),
             "learner_dtype": ("float32", "bfloat16") if computes_bfloat16() else ("float32",),
@@ -66,7 +66,10 @@ class OwnTrainer(ConfiguredTrainer):
             "learner_cores": (None, *parts),
             "env_threads": (None, *parts),
             "learner_threads": (None, *(count for count in parts if count <= config.most_learner_threads)),
-        } | ({"algorithm.enable_compile": (False, True)} if "cuda" in available_devices() else {})
+        }
+        if "cuda" in available_devices():
+            found["algorithm.enable_compile"] = (False, True)
+        return found
 
     def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
         return dataclasses.asdict(split_threads(self.config(settings), usable_cores()))
