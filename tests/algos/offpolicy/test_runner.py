@@ -128,7 +128,7 @@ def test_resume_without_the_replay_buffer_fills_it_again_and_goes_on_counting_as
         **environment,
     )
     assert summary.progress.iteration == 6
-    collected = before["progress"]["collected_env_steps"]
+    collected = before["collection"]["counters"]["env_steps"]
     assert summary.progress.metrics["steps_before"] == (0 if sync else collected / 4), "its state says it otherwise"
     assert summary.progress.updates == 12
     assert summary.progress.env_steps >= before["progress"]["env_steps"] + 24

@@ -66,7 +66,7 @@ def test_settings_of_the_training_do_not_make_it_easier() -> None:
 @pytest.mark.parametrize(("contacts", "falls"), [("feet", 1.0), ("all", 0.0)])
 def test_a_trunk_that_touches_nothing_lies_on_the_ground_by_its_height(contacts: Contacts, falls: float) -> None:
     low = with_robot(dataclasses.replace(GO1, fallen_height=10.0))
-    outcome = follow(stand, low, episodes=2, seconds=0.1, num_threads=1, judged_contacts=contacts)
+    outcome = follow(stand, low, episodes=2, seconds=1.1, num_threads=1, judged_contacts=contacts)
     assert outcome.falls == falls
 
 
@@ -78,8 +78,10 @@ def test_a_policy_acts_as_often_as_it_was_trained_to() -> None:
         acted.append(len(obs))
         return stand(obs)
 
-    follow(act, VelocityGo1, episodes=2, seconds=1.0, num_threads=1, frame_skip=10)
-    assert acted == [2] * 25, "steps of 0.04 s"
+    follow(act, VelocityGo1, episodes=2, seconds=2.0, num_threads=1, frame_skip=10)
+    assert acted == [2] * 50, "steps of 0.04 s"
+    with pytest.raises(ValueError, match=r"above 1, when errors begin to count, got 0\.5"):
+        follow(act, VelocityGo1, episodes=2, seconds=0.5)
 
 
 @pytest.mark.parametrize(

@@ -167,14 +167,14 @@ class Slow(FakeTrainer):
     """Nothing is heard of its evaluation for longer than progress may take."""
 
     def evaluate(self, settings: Mapping[str, Any], log_dir: Path, episodes: int) -> float:
-        time.sleep(4.0)
+        time.sleep(8.0)
         return 3.0
 
 
 @pytest.mark.parametrize(("longest", "state"), [(60.0, "complete"), (2.0, "timeout")])
 def test_an_evaluation_may_take_as_long_as_the_repeat(tmp_path, longest: float, state: str) -> None:
     evaluated = dataclasses.replace(spec(tmp_path), trainer=f"{__name__}:Slow", evaluate=1)
-    outcome = run(evaluated, RepeatLimits(longest + 1.5, 2.0))
+    outcome = run(evaluated, RepeatLimits(longest + 1.5, 6.0))
     assert outcome.state == state, outcome.error
 
 

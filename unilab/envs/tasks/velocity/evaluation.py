@@ -75,7 +75,12 @@ def follow(
         judged_contacts: what touches the ground. A trunk that never does lies on it by its height.
         cfg: settings that the policy was trained with; commands, ground and starts are the task's defaults. With
             ``judged_command`` among them this one is followed all the time.
+
+    Raises:
+        ValueError: the episodes are over before errors count.
     """
+    if seconds <= SETTLING_SECONDS:
+        raise ValueError(f"seconds must be above {SETTLING_SECONDS:g}, when errors begin to count, got {seconds:g}")
     defaults = task.settings_class()
     ours: dict[str, Any] = {name: getattr(defaults, name) for name in COMMON}
     ours |= {"contacts": judged_contacts, "command_seconds": COMMAND_SECONDS, "curriculum_steps": 0}
