@@ -5,10 +5,12 @@
 Each argument is one configuration beside the baseline, which is the trainer as it comes; several settings that are to
 be shown together are joined by commas. Without arguments these are all values that `search: {placement: auto}` may
 choose here, each by itself. Devices are left out, and so are threads and cores, which change rounding and policy lag
-alone. Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds
-in each of three tasks, 500,000 env steps each, on one core, as many side by side as there are cores. Then the policy
-plays 64 whole episodes without noise. `--minutes` ends it in time, and the same command goes on where it ended. The
-baseline is measured once for all; that of the kept table counts as long as the code that learns is the same.
+alone.
+
+Every configuration is a suite of its own that `python -m harness run` measures: 20 seeds in each of three tasks,
+500,000 env steps each, on one core, as many side by side as there are cores. Then the policy plays 64 whole episodes
+without noise. `--minutes` ends it in time, and the same command goes on where it ended. The baseline is measured once
+for all; that of the kept table counts as long as the code that learns is the same.
 
 Such a run takes APPO about 75 seconds on one core, evaluation included: the 60 runs of a setting take about 40 minutes
 on 2 cores, those of the baseline as long. A second setting costs its own 40 minutes alone.

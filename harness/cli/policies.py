@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from unilab.algos.torch.evaluate import Watch
 
 CHECKPOINT = "a file, or the folder of a run"
-JUDGED = 256
-"""episodes by which it is said whether a robot walks"""
 
 
 def add(verbs: Any) -> None:
@@ -68,8 +66,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     names = [*result]
     if judged := names[names.index("length_mean") + 1 :]:
         lines.append(", ".join(f"{name} {result[name]:.3g}" for name in judged))
-        if "success" in judged and arguments.episodes < JUDGED:
-            lines.append(f"success is meant over {JUDGED} episodes: --episodes {JUDGED}")
+        from harness.suite.schema import Judge
+
+        if "success" in judged and arguments.episodes < Judge.episodes:
+            lines.append(f"success is meant over {Judge.episodes} episodes: --episodes {Judge.episodes}")
     if arguments.video:
         result["video"] = arguments.video
         lines.append(f"video: {arguments.video}")

@@ -20,7 +20,7 @@ from harness.trainers.trainer import Trainer
 from unilab.settings import LEARNING
 
 FILE = Path(__file__).with_name("learns_as_well.json")
-SAME_ARITHMETIC = ("_threads", "_cores")
+WHO_COMPUTES = ("_threads", "_cores")
 """ends of the names of settings without evidence: they say who computes, and change rounding and policy lag alone, as
 the load of a machine does"""
 
@@ -71,7 +71,7 @@ def shipped() -> tuple[Evidence, ...]:
 
 def needing(changed: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that need evidence, of those in which a configuration differs from the baseline."""
-    return {name: value for name, value in changed.items() if not name.endswith(SAME_ARITHMETIC)}
+    return {name: value for name, value in changed.items() if not name.endswith(WHO_COMPUTES)}
 
 
 def covering(trainer: str, changed: Mapping[str, Any]) -> list[Evidence]:

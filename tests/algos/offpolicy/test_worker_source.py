@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from tests.algos.appo.counting_env import CountingEnv
+from tests.algos.appo.counting_env import CountingEnv, Remembering
 from tests.algos.offpolicy.test_runner import learn, weights
 from tests.ipc.conftest import nothing_left
 from unilab.algos.torch.offpolicy.config import SACConfig, TD3Config
@@ -92,6 +92,7 @@ def test_the_environments_own_numbers_are_those_of_all_workers(kind):
 @pytest.mark.parametrize("kind", HERE)
 def test_a_resumed_run_starts_new_episodes_and_goes_on_counting(kind, tmp_path):
     changes = {"save_replay": True, "obs_normalization": True} | workers(kind, 1)
+    changes["env"] = f"{Remembering.__module__}:Remembering"
     learn("sac", 4, tmp_path, **changes)
     before = load_checkpoint(tmp_path / "checkpoint.pt")
     assert before["collection"]["fresh"]
@@ -103,6 +104,8 @@ def test_a_resumed_run_starts_new_episodes_and_goes_on_counting(kind, tmp_path):
     assert [p.env_steps for p in seen] == [40, 44]
     assert [p.collected_env_steps for p in seen] == [40, 44]
     assert seen[0].episodes >= before["progress"]["episodes"]
+    collected = before["collection"]["counters"]["env_steps"]
+    assert seen[-1].metrics["steps_before"] == collected / 4, "a curriculum goes on"
 
 
 def test_a_run_goes_on_with_workers_where_a_collector_began_and_back(tmp_path):

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from harness import cli
 from harness.report import training_run
 from harness.report.page.curves import POINTS
+from tests.algos.appo.counting_env import CountingEnv
 from unilab.run.checkpoint import load_checkpoint
 
 ENV = "tests.algos.appo.counting_env:CountingEnv"
@@ -222,6 +223,20 @@ def test_evaluating_for_long_shows_progress(train, folder, monkeypatch, capsys):
     assert "over 6 episodes" in captured.out
     assert cli.main(["eval", str(folder), "--episodes", "1"]) == 0
     assert capsys.readouterr().out.endswith(": return 4.0 in 1 episode\n"), "one return has neither spread nor range"
+
+
+class Judging(CountingEnv):
+    """It is always solved."""
+
+    def judge(self, policy, episodes, seed):
+        return {"success": True}
+
+
+@pytest.mark.parametrize(("episodes", "said"), [(2, True), (256, False)])
+def test_success_of_few_episodes_is_told_with_the_number_that_is_meant(train, folder, capsys, episodes, said):
+    assert train("c.yaml", "--iterations", 1, "--set", f"env={__name__}:Judging")[0] == 0
+    assert cli.main(["eval", str(folder), "--episodes", str(episodes)]) == 0
+    assert ("success is meant over 256 episodes: --episodes 256" in capsys.readouterr().out) == said
 
 
 def test_report_makes_a_page_of_a_run(train, folder, capsys):

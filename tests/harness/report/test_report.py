@@ -214,6 +214,7 @@ def test_the_gain_is_drawn_over_wall_time_as_returns_where_repeats_are_long_enou
     assert page.first_screen is not None
     title = "Best and baseline over wall time: episode return, the one repeat, no band; seeds that learned here"
     assert page.first_screen.charts[0].title == title
+    assert texts(section(page, "curves").tables[0], "repeats") == ["1", "1"], "of the seeds alone"
     folder = tmp_path / "long"
     for path in folder.rglob("curve.jsonl"):
         path.write_text(re.sub(r'"episode_return": [^,]*', '"episode_return": null', path.read_text()))

@@ -20,7 +20,7 @@ from harness.study.folder import Study
 from harness.study.learning import learned
 from harness.suite import schema
 from harness.suite.schema import Learning
-from harness.suite.sources import learning_digest
+from harness.suite.sources import learning_digest, sources
 from harness.trainers import evidence
 from harness.trainers.trainer import Trainer, get
 from tests.harness.fake_trainer import FakeTrainer
@@ -260,6 +260,18 @@ def test_shipped_evidence_expires_with_the_code_that_learns(ship) -> None:
     found = claim({"learner_dtype": "bfloat16"})
     assert found.learns == "cannot tell"
     assert "learner_dtype=bfloat16: it was shown for an earlier version of the learning code" in found.learning
+
+
+@pytest.mark.parametrize(
+    ("trainer", "module"),
+    [
+        ("appo", "algos.torch.appo.runner"), ("appo", "ipc.rollout_ring_buffer"),
+        ("sac", "algos.torch.offpolicy.runner"), ("sac", "ipc.replay_pipelines.choose"),
+        ("td3", "algos.torch.offpolicy.td3"),
+    ],
+)  # fmt: skip
+def test_what_learns_counts_as_a_whole(trainer: str, module: str) -> None:
+    assert f"unilab.{module}" in sources((), get(trainer).learning_code)
 
 
 def test_two_seeds_are_judged_by_the_shipped_spread(ship) -> None:

@@ -1,5 +1,6 @@
 """The trainers by name: settings, contradictions, budgets; and what plans make of contradictions."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,10 @@ def test_only_what_an_environment_judges_can_be_trained_for_success(tmp_path: Pa
 
 
 class Judging(CountingEnv):
-    """Says for how many episodes it was asked."""
+    """Says for how many episodes it was asked, and whether the training is over."""
 
     def judge(self, policy, episodes, seed):
-        return {"success": policy(self.obs).shape == (1, 1), "episodes": episodes}
+        return {"success": policy(self.obs).shape == (1, 1), "episodes": episodes, "steps_before": self.steps_before}
 
 
 def test_checkpoints_are_kept_by_time_and_judged_afterwards(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_checkpoints_are_kept_by_time_and_judged_afterwards(tmp_path: Path) -> N
     judgements = [play(7) for play in trainer.kept(settings, tmp_path)]
     seconds = [one for one, _ in judgements]
     assert len(seconds) >= 2 and seconds == sorted(set(seconds)) and seconds[-1] == seen[-1]
-    assert judgements[0][1] == {"success": True, "episodes": 7}
+    assert judgements[0][1] == {"success": True, "episodes": 7, "steps_before": math.inf}
 
 
 def test_each_trainer_has_its_own_settings() -> None:
