@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -86,11 +88,26 @@ def test_what_a_dead_worker_has_answered_is_stored(cluster: RayCluster) -> None:
         (member,) = workers._members
         ray.wait(member.calls, num_returns=2)
         ray.kill(member.actor)
-        member.report = member.actor.take_policy.remote(0, None)
-        ray.wait([member.report])
+        member.report = a_call_to_the_dead(member.actor)
         workers.collect_rollouts()
         assert workers.restarts == 1
     assert stamps(buffer.rollouts) == [(0, 0, 0, 0), (0, 0, 1, 0)]
+
+
+def a_call_to_the_dead(actor: Any) -> Any:
+    """A call that failed because the actor is dead: for a moment after the kill, an actor may still answer."""
+    import ray
+
+    given_up = time.monotonic() + SECONDS
+    while time.monotonic() < given_up:
+        call = actor.take_policy.remote(0, None)
+        try:
+            ray.get(call)
+        except ray.exceptions.ActorDiedError:
+            return call
+        except ray.exceptions.ActorUnavailableError:
+            pass  # Ray does not know yet whether it comes back
+    raise AssertionError("Ray never said that the actor is dead")
 
 
 def assert_ended(pids: Sequence[int]) -> None:
