@@ -38,6 +38,7 @@ def test_a_worker_that_dies_or_stands_still_is_replaced_with_nothing_doubled_or_
         first = [ray_workload.home(tmp_path, worker) for worker in range(2)]
         assert first[0]["node"] != first[1]["node"], "they are spread"
         ray.kill(workers._members[1].actor)
+        assert_ended([first[1]["pid"]])  # it may outlive the call for a moment, and deliver
         workers.broadcast_updated_policy(NoisyPolicy(5).state_dict())
         workers.collect_rollouts()
         assert workers.restarts == 1
