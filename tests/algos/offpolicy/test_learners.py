@@ -74,6 +74,7 @@ def threads(request, monkeypatch):
 VARIANTS = {
     "plain": {},
     "layer norm": {"network.layer_norm": True},
+    "layer norm of the critics": {"network.layer_norm": "critics"},
     "mean of three critics": {"algorithm.num_critics": 3, "algorithm.target_reduction": "mean"},
     "distribution": {"algorithm.num_atoms": 11, "algorithm.value_min": -4.0, "algorithm.value_max": 4.0},
     "mean of distributions": {
@@ -97,6 +98,14 @@ def test_updates_are_those_of_the_papers(algorithm, variant, threads):
         pytest.skip("TD3 has no temperature")
     learner = make(algorithm, **{"learner_threads": threads, "algorithm.policy_frequency": 2, **VARIANTS[variant]})
     check_against_reference(learner, [make_batch(seed) for seed in range(6)])
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize(("chosen", "of"), [(False, (0, 0)), ("critics", (0, 2)), (True, (2, 2))])
+def test_layer_normalization_is_of_what_was_chosen(algorithm, chosen, of):
+    learner = make(algorithm, **{"network.layer_norm": chosen})
+    in_actor = sum(isinstance(module, nn.LayerNorm) for module in learner.actor.modules())
+    assert (in_actor, len(learner.critics.body.scales)) == of
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])

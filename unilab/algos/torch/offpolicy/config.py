@@ -31,15 +31,16 @@ ROWS_PER_THREAD = 64
 class OffPolicyNetworkConfig(ActorCriticConfig):
     """The networks of the actor and of each critic, which sees an observation and an action."""
 
-    layer_norm: bool = False
-    """normalize each hidden layer of the built-in multi-layer perceptrons (ReLU) before its activation"""
+    layer_norm: bool | Literal["critics"] = False
+    """normalize each hidden layer of the built-in multi-layer perceptrons (ReLU) before its activation; critics: theirs
+    alone"""
 
 
 @dataclass(frozen=True)
 class TD3NetworkConfig(OffPolicyNetworkConfig):
     """As above; with layer normalization TD3's actor need not be delayed, nor the smaller of two critics be taken."""
 
-    layer_norm: bool = True
+    layer_norm: bool | Literal["critics"] = True
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Critics(nn.Module):
         members, inputs, atoms = algorithm.num_critics, obs_dim + action_dim, algorithm.num_atoms
 
         def ensemble(inputs: int, widths: Sequence[int], outputs: int) -> nn.Module:
-            return EnsembleMLP(members, inputs, widths, outputs, network.layer_norm)
+            return EnsembleMLP(members, inputs, widths, outputs, bool(network.layer_norm))
 
         built = [build(network.critic, inputs, atoms, "network.critic", ensemble)]
         if not isinstance(built[0], EnsembleMLP):

@@ -21,7 +21,7 @@ class BoundedActor(nn.Module, ABC):
     def __init__(self, config: OffPolicyConfig, obs_dim: int, action_dim: int) -> None:
         super().__init__()
         self.normalizer = RunningNormalizer(obs_dim) if config.obs_normalization else nn.Identity()
-        relu_mlp = partial(mlp, activation="relu", output_gain=None, layer_norm=config.network.layer_norm)
+        relu_mlp = partial(mlp, activation="relu", output_gain=None, layer_norm=config.network.layer_norm is True)
         output_dim = self.outputs_per_action * action_dim
         self.body = build(config.network.actor, obs_dim, output_dim, "network.actor", relu_mlp)
 
