@@ -27,8 +27,14 @@ TRIAL = "harness.measure.repeat"
 PROJECT = ("harness", "unilab")
 PACKAGES = ("torch", "mujoco", "numpy")
 """whose versions count"""
-NOT_LEARNING = ("unilab.envs", "unilab.machine", "unilab.tracing")
-"""rooms of this project whose code a learner uses without learning otherwise by it"""
+NOT_LEARNING = (
+    "unilab.envs",
+    "unilab.machine",
+    "unilab.tracing",
+    "unilab.algos.torch.evaluate",
+    "unilab.algos.torch.policy",
+)
+"""rooms and modules of this project whose code a learner uses without learning otherwise by it"""
 INSTALLED = ("site-packages", "dist-packages")
 """names of folders in which everything is a package of its own"""
 SHORT = 8
@@ -52,21 +58,29 @@ def digest(*modules: str) -> str:
 def learning_digest(*modules: str) -> str:
     """Of what ``modules``, a trainer's learner and the like, compute, whatever trains with them on whichever machine.
 
-    Environments are not part of it, nor are the versions of packages: both are the same on either side of a comparison.
+    Environments are not part of it, nor are evaluations and the versions of packages: they are the same on either side
+    of a comparison. What is loaded by them alone does not count, either.
     """
-    code = sources((), modules)
-    counted = (f"{name} {code[name]}\n" for name in sorted(code) if not name.startswith(NOT_LEARNING))
+    code = sources((), modules, NOT_LEARNING)
+    counted = (f"{name} {code[name]}\n" for name in sorted(code))
     return hashlib.sha256("".join(counted).encode()).hexdigest()[:SHORT]
 
 
-def sources(modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,)) -> dict[str, str]:
-    """Digests of the modules that a trial loads, by their names; those that are not there are left out."""
+def sources(
+    modules: Iterable[str] = (), roots: Iterable[str] = (TRIAL,), without: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Digests of the modules that a trial loads, by their names; those that are not there are left out.
+
+    ``without``: beginnings of names that are left out with all that they alone load.
+    """
     own = {*PROJECT, *(name.partition(".")[0] for name in modules)}
     beside = [_folder_of(spec) for name in own - {*PROJECT} if (spec := _find(name)) is not None]
     folders = [folder for folder in beside if folder is not None and folder.name not in INSTALLED]
 
     def is_own(name: str) -> bool:
         """Whether there is such a module, in a package of this project's or the user's, or in the folder of one."""
+        if name.startswith(without):
+            return False
         named = name.partition(".")[0] in own
         if not named and not folders:
             return False

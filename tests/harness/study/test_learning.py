@@ -20,7 +20,7 @@ from harness.study.folder import Study
 from harness.study.learning import learned
 from harness.suite import schema
 from harness.suite.schema import Learning
-from harness.suite.sources import learning_digest, sources
+from harness.suite.sources import NOT_LEARNING, learning_digest, sources
 from harness.trainers import evidence
 from harness.trainers.trainer import Trainer, get
 from tests.harness.fake_trainer import FakeTrainer
@@ -271,7 +271,7 @@ def test_shipped_evidence_expires_with_the_code_that_learns(ship) -> None:
     ],
 )  # fmt: skip
 def test_what_learns_counts_as_a_whole(trainer: str, module: str) -> None:
-    assert f"unilab.{module}" in sources((), get(trainer).learning_code)
+    assert f"unilab.{module}" in sources((), get(trainer).learning_code, NOT_LEARNING)
 
 
 def test_two_seeds_are_judged_by_the_shipped_spread(ship) -> None:

@@ -155,6 +155,9 @@ def test_what_was_read_once_is_not_parsed_again(
 def test_what_learns_is_a_digest_of_its_own_without_environments_and_machines() -> None:
     appo, sac = (sources.learning_digest(*get(name).learning_code) for name in ("appo", "sac"))
     assert len(appo) == sources.SHORT and appo != sac and sources.learning_digest(*get("appo").learning_code) == appo
-    code = sources.sources((), get("appo").learning_code)
+    code = sources.sources((), get("appo").learning_code, sources.NOT_LEARNING)
     assert {"unilab.algos.torch.appo.learner", "unilab.algos.torch.networks.build", "unilab.run.acting"} <= code.keys()
-    assert not any(name.startswith("harness.") for name in code)
+    assert not any(name.startswith(("harness.", "unilab.envs.", "unilab.algos.torch.offpolicy")) for name in code)
+    assert "unilab.algos.torch.offpolicy.config" in sources.sources((), get("appo").learning_code), (
+        "it can evaluate SAC"
+    )
