@@ -43,8 +43,8 @@ trainer: appo
 env: InvertedPendulum
 fixed: {num_envs: 8, steps_per_env: 16, mode: sync, network.actor: [16], network.critic: [16], env_threads: 1,
         learner_threads: 1, learner_dtype: float32, algorithm.schedule: fixed, algorithm.num_mini_batches: 2}
-search: {algorithm.num_learning_epochs: [6, 1], algorithm.learning_rate: [3.0e-3, 1.0e-9]}
-baseline: {algorithm.num_learning_epochs: 6, algorithm.learning_rate: 3.0e-3}
+search: {algorithm.num_learning_epochs: [12, 1], algorithm.learning_rate: [3.0e-3, 1.0e-9]}
+baseline: {algorithm.num_learning_epochs: 12, algorithm.learning_rate: 3.0e-3}
 pinned: {planted: {algorithm.num_learning_epochs: 1, algorithm.learning_rate: 1.0e-9}}
 measure: {warmup_seconds: 0, seconds: 0.6, disturbed_retries: 0}
 confirm: {top: 1, repeats: 1, learning: {seeds: 4, env_steps: 3000, evaluate: 2}}
@@ -176,7 +176,7 @@ def test_a_planted_configuration_that_learns_nothing_is_refused(tmp_path: Path) 
     assert seen is not None and seen.verdict == "worse", "it is faster, and learns nothing"
     with Study(plan.folder(tmp_path)) as study:
         path = write_best(plan, study)
-    assert path is not None and "num_learning_epochs: 6" in path.read_text()
+    assert path is not None and "num_learning_epochs: 12" in path.read_text()
     assert f"Trial {planted} is not the best, as it learns worse" in path.read_text()
 
 
