@@ -186,7 +186,11 @@ def searched_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[s
         added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
         for name, values in added.items():
             own = suite.baseline.get(name, values[0])
-            others = [one for one in values if one != own and not evidence.worse(suite.trainer, {name: one})]
+            others = [one for one in values if one != own]
+            if name not in trainer.device_settings:
+                reasons = [(one, evidence.left_out(suite.trainer, {name: one})) for one in others]
+                others = [one for one, why in reasons if why is None]
+                dropped += [f"{name}: {one} ({why})" for one, why in reasons if why is not None]
             search[name] = distribution([own, *others])
         stated = ", ".join(added) or "nothing that the suite does not state"
         notes.append(f"search.{PLACEMENT} is auto, which is here: {stated}")
@@ -296,8 +300,8 @@ def try_suite(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, 
 def try_environment(
     document: Document, trainer: Trainer, env: str, groups: Mapping[Key, Mapping[str, Any]]
 ) -> list[str]:
-    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started; or of
-    a robot, whose model may be missing.
+    """A few steps of an environment that is not ours, so that its mistakes are found before anything is started; of a
+    robot, whose model may be missing; or of one with settings of its own.
 
     ``groups`` are settings, by where in the document they stand. Returns warnings: what may be intended, or a mistake.
 
@@ -305,13 +309,15 @@ def try_environment(
         InputError: its code does not do what is asked of it, or this trainer cannot train in it.
     """
     notes: list[str] = []
-    if trainer.unilab_environments and (env not in names() or is_robot(env)):
+    settings = {name: value for group in groups.values() for name, value in group.items()}
+    if trainer.unilab_environments and (env not in names() or is_robot(env) or settings.get("env_cfg")):
         from unilab.envs.check import check
 
-        settings = {name: value for group in groups.values() for name, value in group.items()}
         findings = check(env, settings.get("env_cfg"), settings.get("sim_backend", "mujoco"))
         if findings.problems:
-            raise InputError.together([document.error(("env",), problem) for problem in findings.problems])
+            key = _stated(groups, findings.setting) if findings.setting else ()
+            problems = [problem.removeprefix(f"{key[-1]}: ") if key else problem for problem in findings.problems]
+            raise InputError.together([document.error(key or ("env",), problem) for problem in problems])
         notes = [f"{env}: {note}" for note in findings.notes]
     _check_trainable(document, trainer, env, groups)
     return notes
@@ -322,8 +328,18 @@ def _check_trainable(document: Document, trainer: Trainer, env: str, groups: Map
     try:
         trainer.check_environment({**settings, "env": env})
     except SettingsError as error:
-        where = [key for key, group in groups.items() if error.key in group] or [()]
-        raise document.error((*where[-1], error.key), error.problem) from None
+        raise document.error(_stated(groups, error.key) or (error.key,), error.problem) from None
+
+
+def _stated(groups: Mapping[Key, Mapping[str, Any]], setting: str) -> Key:
+    """Where in the document a setting stands, or one of the environment's own; () if it does not."""
+    found: Key = ()
+    for key, group in groups.items():
+        if setting in group:
+            found = (*key, setting)
+        elif setting.partition(".")[0] in group.get("env_cfg", {}):
+            found = (*key, "env_cfg", setting.partition(".")[0])
+    return found
 
 
 def check_environment_name(document: Document, trainer: Trainer, env: str) -> None:

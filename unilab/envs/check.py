@@ -33,6 +33,8 @@ class Findings:
     """what may be intended"""
     sizes: str = ""
     """of the environment, in words"""
+    setting: str = ""
+    """of the environment, that a problem is about"""
 
 
 def check(name: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str = "mujoco") -> Findings:
@@ -57,6 +59,7 @@ def check(name: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: str 
                 )
     except (EnvironmentMistake, SettingsError) as error:
         findings.problems.append(str(error))
+        findings.setting = getattr(error, "key", "")
     except Exception as error:  # noqa: BLE001 its author wants to know whatever its code raises
         package = Path(__file__).parents[1]
         for place in reversed(traceback.extract_tb(error.__traceback__)):

@@ -295,8 +295,26 @@ def test_two_seeds_a_side_are_trained_where_their_spread_is_known(ship, tmp_path
     assert make(tmp_path, "env=Hopper", text=text).suite.confirm.learning is None
     assert make(tmp_path, "fixed.num_envs=128", text=text).suite.confirm.learning is None, "it learns otherwise"
     assert make(tmp_path, "fixed.learner_threads=1", text=text).suite.confirm.learning is not None
-    ship(entry(verdict="worse", settings={"num_slots": 2}))
-    assert make(tmp_path, text=text).suite.search["num_slots"].choices == (1, 4)
+
+
+def test_auto_chooses_what_is_shown_to_learn_as_well_of_a_trainer_that_the_table_knows(ship, tmp_path: Path) -> None:
+    text = "name: fast\ntrainer: {}\nenv: HalfCheetah\nsearch: {{placement: auto{}}}\n"
+
+    def searched(trainer: str = "appo", stated: str = "") -> Plan:
+        return make(tmp_path, text=text.format(trainer, stated))
+
+    ship()
+    assert searched().suite.search["num_slots"].choices == (1, 2, 4)
+    ship(entry(code="0" * 8), entry(settings={"num_slots": 2}, verdict="cannot tell"))
+    plan = searched()
+    choices = {name: dimension.choices for name, dimension in plan.suite.search.items()}
+    assert choices["learner_dtype"] == ("float32", "bfloat16"), "it has expired, and the claim says so"
+    assert choices["num_slots"] == (1,) and choices["when_full"] == ("wait",)
+    assert choices["learner_threads"] == (None, 1) and "cpu" in choices["learner_device"]
+    why = "nothing shows that it learns as well"
+    assert {f"num_slots: 2 ({why})", f"num_slots: 4 ({why})", f"when_full: drop_oldest ({why})"} <= {*plan.dropped}
+    assert searched(stated=", num_slots: [1, 2]").suite.search["num_slots"].choices == (1, 2), "the suite says so"
+    assert searched("sac").suite.search["pipeline"].choices == ("auto", "prefetch"), "the table does not know it"
 
 
 def test_the_shipped_table_is_what_its_seeds_say() -> None:
