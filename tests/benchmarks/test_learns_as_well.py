@@ -11,12 +11,9 @@ from harness.trainers import evidence
 from unilab.machine.devices import computes_bfloat16
 
 
-def seeds(env: str, values: list[float], **more) -> list[Record]:
-    trial = ("Hopper", "Ant").index(env)
+def seeds(values: list[float]) -> list[Record]:
     return [
-        Record(
-            "s", trial, n, "complete", params={"env": env}, seed=n, evaluated_return=value, versions="torch 2", **more
-        )
+        Record("s", 0, n, "complete", seed=n, evaluated_return=value, versions="torch 2")
         for n, value in enumerate(values)
     ]
 
@@ -25,8 +22,8 @@ def asked(*given: str):
     return learns_as_well.parser().parse_args([*given, "--tasks", "Hopper", "Ant", "--seeds", "4"])
 
 
-BASELINE = [*seeds("Hopper", [99.0, 100.0, 101.0, 100.0]), *seeds("Ant", [990.0, 1000.0, 1010.0, 1000.0])]
-SETTING = [*seeds("Hopper", [98.0, 101.0, 100.0, 99.0]), *seeds("Ant", [1000.0, 990.0, 1020.0, 1000.0])]
+BASELINE = {"Hopper": seeds([99.0, 100.0, 101.0, 100.0]), "Ant": seeds([990.0, 1000.0, 1010.0, 1000.0])}
+SETTING = {"Hopper": seeds([98.0, 101.0, 100.0, 99.0]), "Ant": seeds([1000.0, 990.0, 1020.0, 1000.0])}
 
 
 def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +58,10 @@ def test_an_entry_is_what_the_seeds_say_and_is_kept_once(tmp_path: Path, monkeyp
 
 def test_there_are_no_returns_as_long_as_a_seed_is_missing_or_failed() -> None:
     arguments = asked("mode=sync")
-    assert learns_as_well.returns_of(arguments, SETTING[:-1]) is None
-    failed = [*SETTING[:-1], Record("s", 1, 3, "failed", params={"env": "Ant"}, seed=3)]
-    assert learns_as_well.returns_of(arguments, failed) is None
+    missing = SETTING["Ant"][:-1]
+    assert learns_as_well.returns_of(arguments, SETTING | {"Ant": missing}) is None
+    failed = [*missing, Record("s", 0, 3, "failed", seed=3)]
+    assert learns_as_well.returns_of(arguments, SETTING | {"Ant": failed}) is None
 
 
 def test_without_arguments_it_is_what_auto_may_choose() -> None:
