@@ -15,9 +15,11 @@ the kept table counts as long as the code that learns is the same.
 Such a run takes APPO about 75 seconds on one core, evaluation included: the 60 runs of a setting take about 40 minutes
 on 2 cores, those of the baseline as long. A second setting costs its own 40 minutes alone.
 
-A setting learns as well where it has at most 10 % less than the baseline, by a test of non-inferiority over the returns
-of all tasks, each divided by the baseline's mean there (`harness.stats.inference.non_inferiority`, which says what so
-many seeds can show). A repeat that failed leaves its setting without an entry. `--keep` writes the table into the
+A setting learns as well where it has at most 20 % less than the baseline, by a test of non-inferiority over the returns
+of all tasks, each divided by the baseline's mean there (`harness.stats.inference.non_inferiority`). The margin was
+settled by the baseline alone, whose seeds spread by 17 % of their mean on HalfCheetah and by 40 % on Hopper and
+Walker2d: a setting that changes nothing is then shown to learn as well with a probability of 0.95. At 15 % it would be
+0.71, at 10 % 0.37. A repeat that failed leaves its setting without an entry. `--keep` writes the table into the
 package, as harness/trainers/learns_as_well.json: there it holds until the code that learns changes.
 """
 
@@ -49,7 +51,7 @@ from harness.trainers import trainer as trainers
 from harness.trainers.evidence import Evidence
 
 TASKS = ("HalfCheetah", "Hopper", "Walker2d")
-MARGIN = 0.1
+MARGIN = 0.2
 Settings = dict[str, Any]
 Returns = dict[str, list[float]]
 """of the seeds, by environment"""
