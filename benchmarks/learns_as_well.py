@@ -3,17 +3,17 @@
     python benchmarks/learns_as_well.py learner_dtype=bfloat16 when_full=drop_oldest --minutes 60
 
 Each argument is one configuration beside the baseline, which is the trainer as it comes; several settings that are to
-be shown together are joined by commas. Without arguments these are all values that `search: {placement: auto}` may
-choose here, each by itself. Devices are left out, and so are threads and cores, which change rounding and policy lag
-alone.
+be shown together are joined by commas. Without arguments these are all values of placement settings that make sense
+here, each by itself: `search: {placement: auto}` chooses those that are shown to learn as well. Devices are left out,
+and so are threads and cores, which change rounding and policy lag alone.
 
 Every configuration in every task is a suite of its own that `python -m harness run` measures: 20 seeds, 500,000 env
 steps each, on one core, as many side by side as there are cores. Then the policy plays 64 whole episodes without noise.
 `--minutes` ends it in time, and the same command goes on where it ended. The baseline is measured once for all; that of
 the kept table counts as long as the code that learns is the same.
 
-Such a run takes APPO about 75 seconds on one core, evaluation included: the 60 runs of a setting take about 40 minutes
-on 2 cores, those of the baseline as long. A second setting costs its own 40 minutes alone.
+Such a run takes APPO 75 to 100 seconds on one core, evaluation included: the 60 runs of the baseline took 50 minutes on
+2 cores, those in bfloat16 36. A second setting costs its own alone.
 
 A setting learns as well where it has at most 20 % less than the baseline, by a test of non-inferiority over the returns
 of all tasks, each divided by the baseline's mean there (`harness.stats.inference.non_inferiority`). The margin was
@@ -107,7 +107,7 @@ def parsed(text: str) -> Settings:
 
 
 def choices(trainer: str) -> list[tuple[str, Any]]:
-    """What ``auto`` may choose here beside the trainer's defaults, without devices and what needs no evidence."""
+    """What makes sense here beside the trainer's defaults, without devices and what needs no evidence."""
     found = trainers.get(trainer)
     placements = evidence.needing(dict(found.placements({"env": TASKS[0]})))
     return [
