@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' '
 
 .PHONY: help run test test-all lint docs benchmarks clean
 help:
-	@echo "make run        find the best configuration for this machine (suites/appo_throughput.yaml, about 7 minutes);"
+	@echo "make run        find the best configuration for this machine (suites/appo_throughput.yaml, about 8 minutes);"
 	@echo "                make run ARGS='--minutes 2' passes options on"
 	@echo "make test       the tests; make test-all adds those that take minutes"
 	@echo "make lint       ruff, mypy, the layers of imports, and the documentation's links"
