@@ -13,7 +13,7 @@ from harness.predict.ceilings import Ceilings, Measured
 from harness.predict.next_trial import next_trial
 from harness.suite import schema
 from harness.suite.space import Space
-from harness.trainers import own
+from harness.trainers import evidence, own
 from harness.trainers.rounds import Cost
 from tests.harness.predict.test_throughput import throughput
 
@@ -225,7 +225,8 @@ def test_a_plan_shows_what_is_pinned(suite_file, capsys) -> None:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """A machine with so many cores, which may have products of bfloat16."""
+    """A machine with so many cores, which may have products of bfloat16; no table says what learns as well."""
+    monkeypatch.setattr(evidence, "shipped", tuple)
 
     def of(cores: int, bfloat16: bool = True) -> None:
         monkeypatch.setattr(own, "usable_cores", lambda: cores)
