@@ -111,7 +111,9 @@ class Sweep:
         if following is not None and not math.isnan(following.gain):
             gain = f"another trial is expected to bring {percent_text(following.gain, digits=1)} at most"
             left = f"{following.left:,} configurations are left"
-            self.ending = f"search done after {following.tried} trials: {gain}, {left}"
+            if not self._over and following.tried < self.plan.suite.limits.trials:
+                left += ", but no time for another"
+            self.ending = f"search done after {following.tried} trial{'s' * (following.tried != 1)}: {gain}, {left}"
             self.say(self.ending)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)

@@ -167,11 +167,20 @@ def test_the_search_ends_when_no_other_trial_is_worth_it_and_says_what_is_left(m
         tried = [record for record in study.records.records if record.phase == "search" and not record.second_look]
     assert 6 <= len(tried) < 32 and max(speeds(tried)) == 80
     assert f"search done after {len(tried)} trials: another trial is expected to bring 0." in said[0]
-    assert f"at most, {32 - len(tried)} configurations are left" in said[0]
+    assert said[0].endswith(f"at most, {32 - len(tried)} configurations are left")
     assert "expected" in shown[1] and "expected" not in shown[0]
     windows = [spec.seconds for spec in executed.specs]
     assert windows[: len(tried)] == len(tried) * [0.1] and set(windows[len(tried) :]) == {0.2}, "first looks are short"
     assert sweep(plan, tmp_path, Executed(crash_at=0)), "nothing is left to do"
+
+
+def test_a_search_that_ends_for_lack_of_time_says_so(make_plan, tmp_path) -> None:
+    plan, said = make_plan("limits.minutes=0.1", "confirm={top: 1}"), []
+    with Study(plan.folder(tmp_path)) as study, StopSignal() as stop:
+        engine = LocalEngine("here", stop, Executed(), in_turns=False)
+        Sweep(plan, study, stop, Quiet(), engine, say=said.append).run()
+    assert said[0].startswith("search done after 1 trial: another trial is expected to bring ")
+    assert said[0].endswith("3 configurations are left, but no time for another")
 
 
 def test_a_small_space_is_exhausted_and_no_more(make_plan, tmp_path) -> None:
