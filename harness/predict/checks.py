@@ -183,15 +183,14 @@ def searched_here(source: SuiteSource, trainer: Trainer) -> tuple[Suite, tuple[s
         if not found:
             what = f"the trainer '{suite.trainer}' does not say what auto is"
             raise source.error(("search", PLACEMENT), f"{what}; name the settings that are to be searched")
+        devices = trainer.device_settings  # without evidence, and never left out for that
         added = {name: values for name, values in found.items() if name not in search and name not in suite.fixed}
         for name, values in added.items():
             own = suite.baseline.get(name, values[0])
             others = [one for one in values if one != own]
-            if name not in trainer.device_settings:
-                reasons = [(one, evidence.left_out(suite.trainer, {name: one})) for one in others]
-                others = [one for one, why in reasons if why is None]
-                dropped += [f"{name}: {one} ({why})" for one, why in reasons if why is not None]
-            search[name] = distribution([own, *others])
+            shown = [one for one in others if name in devices or evidence.offered(suite.trainer, {name: one})]
+            dropped += [f"{name}: {one} (nothing shows that it learns as well)" for one in others if one not in shown]
+            search[name] = distribution([own, *shown])
         stated = ", ".join(added) or "nothing that the suite does not state"
         notes.append(f"search.{PLACEMENT} is auto, which is here: {stated}")
 
@@ -293,7 +292,8 @@ def try_suite(suite: Suite, document: Document, trainer: Trainer) -> tuple[str, 
         for name, dimension in suite.search.items():
             for value in ends(dimension):
                 groups = {("fixed",): suite.fixed, ("search",): {name: value}}
-                _check_trainable(document, trainer, env, groups)
+                tried = try_environment if name == "env_cfg" else _check_trainable
+                notes += tried(document, trainer, env, groups) or []
     return tuple(dict.fromkeys(notes))
 
 

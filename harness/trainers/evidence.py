@@ -80,17 +80,15 @@ def covering(trainer: str, changed: Mapping[str, Any]) -> list[Evidence]:
     return next(([one] for one in known if one.settings == dict(changed)), known)
 
 
-def left_out(trainer: str, setting: Mapping[str, Any]) -> str | None:
-    """Why ``auto`` does not choose this value of a setting; None: it may.
+def offered(trainer: str, setting: Mapping[str, Any]) -> bool:
+    """Whether ``auto`` may choose this value of a setting.
 
     Of a trainer that the table knows it chooses what is shown to learn as well. That counts after it has expired, too,
     and the claim says so.
     """
     asked = needing(setting)
     known = [one for one in shipped() if one.trainer == trainer]
-    if not asked or not known or any(one.settings == asked and one.verdict == "as well" for one in known):
-        return None
-    return "nothing shows that it learns as well"
+    return not asked or not known or any(one.settings == asked and one.verdict == "as well" for one in known)
 
 
 def worse(trainer: str, changed: Mapping[str, Any]) -> Evidence | None:

@@ -306,6 +306,38 @@ def test_legs_step_in_a_trot_before_anything_is_learned() -> None:
         assert (env.apply_action(stand(env)) == env.init_qpos[7:]).all(), "who is to stand does not step"
 
 
+def test_terms_that_sum_over_joints_and_feet_are_what_they_say() -> None:
+    weights = {"joint_limits": -1.0, "stand_still": -0.5, "torque": -2e-4, "air_time": 1.5}
+    with go1(rows=8, reward=weights, standing_fraction=0.5) as env:
+        env.reset()
+        rng, seen = np.random.default_rng(0), dict.fromkeys(weights, 0.0)
+        low, high = env.model.jnt_range[1:].T
+        spare = 0.025 * (high - low)  # 5 % of the range, half of it at either end
+        for _ in range(60):
+            env.step(rng.uniform(-3, 3, (8, 12)).astype(np.float32))
+            before, state = env.before, env.state
+            terms, _ = env.evaluate(before, stand(env), state)
+            for row in range(8):
+                moving = float(np.linalg.norm(before.command[row]) > 0.05)
+                joints, torques = state.qpos[row, 7:], state.torque[row]
+                beyond = [
+                    max(0, least + s - q) + max(0, q - most + s)
+                    for q, least, most, s in zip(joints, low, high, spare, strict=True)
+                ]
+                flights = zip(before.air_time[row], state.contact[row], strict=True)
+                expected = {
+                    "joint_limits": sum(beyond),
+                    "stand_still": (1 - moving)
+                    * sum(abs(q - p) for q, p in zip(joints, env.init_qpos[7:], strict=True)),
+                    "torque": math.sqrt(sum(t * t for t in torques)) + sum(map(abs, torques)),
+                    "air_time": moving * sum(air + env.dt - 0.1 for air, touches in flights if touches and air > 0),
+                }
+                for name, value in expected.items():
+                    assert terms[name][row] == pytest.approx(weights[name] * env.dt * value, rel=1e-9, abs=1e-12), name
+                    seen[name] += abs(value)
+        assert all(seen.values()), "each of them was there"
+
+
 def test_unknown_terms_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"reward\.gate: unknown setting; did you mean"):
         go1(reward={"gate": 1.0})

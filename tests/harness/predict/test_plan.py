@@ -25,6 +25,7 @@ HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
     [
         (HEAD + "fixed: {num_env: 3}\n", 4, "did you mean 'num_envs'?"),
         (HEAD + "fixed:\n  env_cfg: {frame_skp: 3}\n", 5, "fixed.env_cfg.frame_skp: unknown setting; did you mean"),
+        (HEAD + "search:\n  env_cfg: [{}, {frame_skp: 3}]\n", 5, "frame_skp: unknown setting; did you mean"),
         (HEAD + "fixed:\n  num_envs: 0\n", 5, "fixed.num_envs: Input should be greater than or equal to 1, got 0"),
         (HEAD + "search:\n  learner_dtype: [float32, float16]\n", 5, "'float16'"),
         (HEAD + "search:\n  num_envs: {low: 0, high: 9}\n", 5, "greater than or equal to 1"),
