@@ -403,7 +403,7 @@ class TestWhoDecidesInOffPolicyRunner:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"batch_size": 64}, "batch_size: the argument batch_size says 64, the learner's configuration says 256"),
+            ({"batch_size": 64}, "batch_size: the argument batch_size says 64, the learner's configuration says 128"),
             ({"rl_cfg": {"algorithm.gamma": 0.9}}, "algorithm.gamma: rl_cfg says 0.9, the learner's .* says 0.99"),
             ({"seed": 3}, "seed: the argument seed says 3, the learner's configuration says 1"),
         ],

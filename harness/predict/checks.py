@@ -22,7 +22,7 @@ from harness.trainers.trainer import Trainer, TrainerError
 from unilab.envs.registry import can_judge, is_robot, names
 from unilab.machine.cores import core_sets
 from unilab.machine.devices import DeviceError, check_device
-from unilab.settings import SettingsError, nearest
+from unilab.settings import SettingsError, nearest, nest
 
 Settings = dict[str, Any]
 FEW_SEEDS = 2
@@ -309,7 +309,7 @@ def try_environment(
         InputError: its code does not do what is asked of it, or this trainer cannot train in it.
     """
     notes: list[str] = []
-    settings = {name: value for group in groups.values() for name, value in group.items()}
+    settings = nest({name: value for group in groups.values() for name, value in group.items()})
     if trainer.unilab_environments and (env not in names() or is_robot(env) or settings.get("env_cfg")):
         from unilab.envs.check import check
 
@@ -337,7 +337,7 @@ def _stated(groups: Mapping[Key, Mapping[str, Any]], setting: str) -> Key:
     for key, group in groups.items():
         if setting in group:
             found = (*key, setting)
-        elif setting.partition(".")[0] in group.get("env_cfg", {}):
+        elif setting.partition(".")[0] in (nest(group).get("env_cfg") or {}):
             found = (*key, "env_cfg", setting.partition(".")[0])
     return found
 

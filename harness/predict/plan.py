@@ -34,7 +34,9 @@ from unilab.settings import SettingsError
 PROCESS_SECONDS = 6.0
 """for processes to start and end around warm-up and window"""
 EPISODE_SECONDS = 0.2
-"""for an episode that is played after the training"""
+"""at most, for an episode that is played after the training"""
+EPISODE_STEPS = 1000
+"""of most tasks; an evaluation makes as many a second as a training that is bound by its collector"""
 JUDGED_SECONDS = 0.1
 """for an episode of which the environment judges a policy, hundreds side by side"""
 FIRST_LOOK = 0.5
@@ -191,7 +193,8 @@ class Plan:
         """Estimated length of a repeat that learns, at so many env steps a second."""
         assert self.suite.confirm is not None and self.suite.confirm.learning is not None
         learning = self.suite.confirm.learning
-        return PROCESS_SECONDS + EPISODE_SECONDS * learning.evaluate + learning.env_steps / rate
+        episode = min(EPISODE_SECONDS, EPISODE_STEPS / rate)
+        return PROCESS_SECONDS + episode * learning.evaluate + learning.env_steps / rate
 
     def seconds_of(self, trials: int, concurrency: int, repeat: float) -> float:
         """Estimated length of so many trials of the search and of what confirms the best, so many side by side.

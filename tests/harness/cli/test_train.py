@@ -109,6 +109,14 @@ def test_what_is_neither_file_nor_environment_is_told_with_near_names(train, tmp
     assert "missing.yaml: cannot be read: No such file" in train("missing.yaml")[2]
 
 
+@pytest.mark.parametrize("setting", ["settings.env_cfg.frame_skp=3", "settings.env_cfg={frame_skp: 3}"])
+def test_a_wrong_setting_of_an_environment_is_told_before_anything_is_written(setting, train, tmp_path):
+    code, out, err = train("HalfCheetah", "--set", setting)
+    told = "error: --set: settings.env_cfg.frame_skp: unknown setting; did you mean 'frame_skip'?\n"
+    assert (code, out, err) == (1, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
 @pytest.mark.parametrize("trainer", ["appo", "harness.trainers.adapters.sb3:PPO"])
 def test_a_robot_without_its_model_is_told_before_anything_is_written(trainer, train, tmp_path, monkeypatch):
     monkeypatch.delenv("MENAGERIE_ROOT", raising=False)

@@ -291,7 +291,8 @@ def test_two_seeds_a_side_are_trained_where_their_spread_is_known(ship, tmp_path
     ship(entry())
     plan = make(tmp_path, text=text)
     assert plan.suite.confirm.learning == Learning(2, 500_000, 0.1, 64, 0.1)
-    assert plan.again().learning == 4 and plan.learning_seconds(10_000.0) == pytest.approx(6 + 12.8 + 50)
+    assert plan.again().learning == 4 and plan.learning_seconds(20_000.0) == pytest.approx(6 + 64 * 0.05 + 25)
+    assert plan.learning_seconds(1_000.0) == pytest.approx(6 + 64 * 0.2 + 500), "a slow learner does not slow it"
     assert make(tmp_path, "env=Hopper", text=text).suite.confirm.learning is None
     assert make(tmp_path, "fixed.num_envs=128", text=text).suite.confirm.learning is None, "it learns otherwise"
     assert make(tmp_path, "fixed.learner_threads=1", text=text).suite.confirm.learning is not None

@@ -21,6 +21,7 @@ from unilab.run.config import (
 )
 from unilab.settings import Output, Placement, SettingsError
 
+TargetRate = Annotated[float, Field(gt=0, le=1)]
 LEARNING_COST_PER_SAMPLE = 33.0
 """core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
 ROWS_PER_THREAD = 64
@@ -53,7 +54,7 @@ class OffPolicyAlgorithmConfig:
     """discount for each env step"""
     n_step: PositiveInt = 1
     """env steps that a return sums up before the critic takes over; fewer at the end of an episode"""
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    tau: TargetRate = 0.005
     """how far each target critic moves towards its critic after an update"""
     actor_learning_rate: PositiveFloat = 1e-3
     """learning rate of the actor (Adam)"""
@@ -90,6 +91,8 @@ class OffPolicyAlgorithmConfig:
 class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     """Soft actor-critic (arXiv:1812.05905)."""
 
+    tau: TargetRate = 0.01
+    policy_frequency: PositiveInt = 2
     alpha_learning_rate: PositiveFloat = 1e-3
     """learning rate of the temperature"""
     init_alpha: PositiveFloat = 0.2
@@ -218,6 +221,7 @@ class SACConfig(OffPolicyConfig):
 
     __presets__ = presets.values(presets.SAC)
 
+    batch_size: PositiveInt = 128
     algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
 
 
