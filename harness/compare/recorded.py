@@ -19,6 +19,7 @@ from harness.files.yaml_file import InputError
 from harness.measure.record import Phase, Record, attempts_that_count
 from harness.study.results import RecordedStudy, with_records
 from harness.suite.schema import Suite
+from harness.suite.text import count_text
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
 """both sides are compared by the first that both have: the search measured its winner when it was lucky"""
@@ -91,7 +92,7 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
     else:
         before, after = ({key.configuration for key in side} for side in measured)
         notes.append(
-            f"BASE has {len(before)} measured configuration{'s' * (len(before) != 1)}, NEW {len(after)}, both have "
+            f"BASE has {count_text(len(before), 'measured configuration')}, NEW {len(after)}, both have "
             f"{len(before & after)}: pairs need equal trainer, env, settings and `measure`, and repeats that were "
             "complete on both sides"
         )

@@ -36,7 +36,7 @@ from harness.stats.inference import (
     verdict,
 )
 from harness.suite.metrics import METRICS, TIMES
-from harness.suite.text import value_text
+from harness.suite.text import count_text, value_text
 
 DETECT = 0.5
 """change that must at least have been visible, unless ``--detect`` says otherwise"""
@@ -150,9 +150,9 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         decided, reason = verdict(seen.value, seen.p, seen.least_p, METRICS[metric]), ""
         missing = needed_pairs() - seen.pairs
         if decided == "undecided":
-            reason = f"{seen.pairs} pair{'s' if seen.pairs > 1 else ''}, {missing} more needed for p < {LEVEL:g}"
+            reason = f"{count_text(seen.pairs, 'pair')}, {missing} more needed for p < {LEVEL:g}"
             if pairs.sessions:
-                have = f"{seen.pairs} session{'s' if seen.pairs > 1 else ''} a side"
+                have = f"{count_text(seen.pairs, 'session')} a side"
                 reason = f"{have}, and one session differs from the next by itself: {missing} more needed, or --measure"
         elif decided == "same" and seen.smallest_effect > detect:
             what = "sessions" if pairs.sessions else "pairs"
@@ -183,7 +183,7 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
             found = dataclasses.replace(found, pairs=len(sides), verdict="undecided", reason=reason)
 
     if pairs.lost > 0 and found.verdict in ("same", "better"):
-        reason = f"NEW did not complete {pairs.lost} repeat{'s' * (pairs.lost > 1)} that BASE did"
+        reason = f"NEW did not complete {count_text(pairs.lost, 'repeat')} that BASE did"
         found = dataclasses.replace(found, verdict="undecided", reason=reason)
     return found
 

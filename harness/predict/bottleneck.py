@@ -10,6 +10,7 @@ from harness.measure.record import Record, attempts_that_count, median
 from harness.predict.ranking import Prediction
 from harness.predict.throughput import Round, ideal_seconds
 from harness.suite.metrics import RATES
+from harness.suite.text import count_text
 from harness.trainers.rounds import Course, Describes, Limit, Remedy, Workload
 from unilab.settings import PLACEMENT, SettingsError
 
@@ -96,7 +97,7 @@ def limit_of(facts: TimeUse) -> Limit:
 
 def sentence(facts: TimeUse, limit: Limit, suggestions: Sequence[str] = ()) -> str:
     """The verdict: what limits, who is busy and who waits for what, what to try."""
-    cores = f"{facts.cores} core{'s' if facts.cores > 1 else ''}"
+    cores = count_text(facts.cores, "core")
     heads: Mapping[Limit, str] = {
         "learner": "learner-bound",
         "launch": f"launch-bound: the learner is busy, and its GPU runs a kernel {facts.device_busy:.0%} of the time",

@@ -27,7 +27,7 @@ from harness.study.best_trials import of_one_kind, ranking
 from harness.study.learning import Learned, learned, refused, shipped_against
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
-from harness.suite.text import metric_text, number_text, percent_text, settings_text, value_text
+from harness.suite.text import count_text, metric_text, number_text, percent_text, settings_text, value_text
 from harness.trainers import evidence
 from harness.trainers.evidence import Evidence
 
@@ -437,10 +437,9 @@ def side_text(metric: str, value: float, interval: Interval | None, points: Sequ
     low, high = (value_text(metric, end) for end in interval or (min(points, default=0), max(points, default=0)))
     text = f"{value_text(metric, value)} {metric_text(metric)}"
     text += "" if interval is None else f" (95 % interval {low} to {high})"
-    text += f", {'interquartile mean' if metric in RETURNS else 'median'} of {len(points)} repeat"
-    if len(points) < 2:
-        return text
-    return f"{text}s" if interval else f"{text}s from {low} to {high}"
+    typical = "interquartile mean" if metric in RETURNS else "median"
+    text += f", {typical} of {count_text(len(points), 'repeat')}"
+    return text if interval or len(points) < 2 else f"{text} from {low} to {high}"
 
 
 def change_of(found: Finding) -> str:
@@ -452,7 +451,7 @@ def change_of(found: Finding) -> str:
     text = change_text(found.change, fraction=found.ratio)
     if found.interval is not None:
         return f"{text}, {evidence_text(found.interval, found.pairs, fraction=found.ratio, level=found.level)}"
-    pairs = f"only {found.pairs} pair{'s' if found.pairs != 1 else ''}" if found.confirmed else "not confirmed"
+    pairs = f"only {count_text(found.pairs, 'pair')}" if found.confirmed else "not confirmed"
     return f"{text}, no interval: {pairs}"
 
 
@@ -464,8 +463,8 @@ def doubts(found: Finding) -> str:
     counts = {"failed": found.failed, "disturbed": found.disturbed, "unsteady": found.unsteady,
               without: found.missing}  # fmt: skip
     parts = [f"{count} {what}" for what, count in counts.items() if count]
-    asked = found.repeats + found.failed
-    return f"of {asked} repeat{'' if asked == 1 else 's'} {', '.join(parts)}" if parts else ""
+    asked = count_text(found.repeats + found.failed, "repeat")
+    return f"of {asked} {', '.join(parts)}" if parts else ""
 
 
 def against(metric: str, trial: ReportedTrial, baseline: ReportedTrial) -> tuple[float, str]:

@@ -16,7 +16,15 @@ from rich.text import Text
 
 from harness.measure.record import Key, Record, attempts_that_count, key_of
 from harness.predict.plan import Plan
-from harness.suite.text import bytes_text, metric_text, minutes_text, number_text, settings_text, value_text
+from harness.suite.text import (
+    bytes_text,
+    count_text,
+    metric_text,
+    minutes_text,
+    number_text,
+    settings_text,
+    value_text,
+)
 
 PLAIN_SECONDS = 5.0
 """between lines of a pipe"""
@@ -165,7 +173,7 @@ class StudyDisplay(ProgressLine):
         if self._watched is not None:
             from harness.report.page.write import write_report  # loads Altair, which takes long
 
-            done = f"{self._finished} repeat{'s' if self._finished != 1 else ''} of this run finished"
+            done = f"{count_text(self._finished, 'repeat')} of this run finished"
             now = datetime.now(UTC).strftime("%H:%M:%S UTC")
             watched = f"This study is running: {done} at {now}. The page keeps itself current."
             write_report(self._watched, watched=watched)

@@ -14,7 +14,7 @@ from harness.predict.next_trial import TRIED
 from harness.predict.plan import Plan
 from harness.predict.ranking import Prediction, objectives
 from harness.suite.space import ENUMERABLE
-from harness.suite.text import bytes_text, dimension_text, minutes_text, number_text, settings_text
+from harness.suite.text import bytes_text, count_text, dimension_text, minutes_text, number_text, settings_text
 
 PREDICTED = 5
 """configurations of the ranking that ``plan`` shows"""
@@ -38,14 +38,14 @@ def show_plan(plan: Plan, folder: Path, console: Console, prediction: Prediction
     size = f" of {different:,.0f} configurations" if math.isfinite(different) else " of a continuous space"
     size = size if plan.space.dimensions else ""
     most = "at most " if suite.guided and plan.trials > TRIED else ""
-    trials = f"{most}{plan.trials} trial{'s' if plan.trials > 1 else ''}{repeats}{size}"
+    trials = f"{most}{count_text(plan.trials, 'trial')}{repeats}{size}"
     again = plan.again()
     looks = f", {again.second_look} repeats for a second look at the best" if again.second_look else ""
     confirmation = f", then {again.confirm} repeats to confirm" if again.confirm else ""
     if again.learning:
         confirmation += f" and {again.learning} that show whether the best learns as well"
     cores = suite.measure.cores
-    beside = f"; {plan.concurrency} side by side, {cores} core{'s' * (cores > 1)} each" if cores else ""
+    beside = f"; {plan.concurrency} side by side, {count_text(cores, 'core')} each" if cores else ""
     lines = [("trials:", f"{trials}{looks}{confirmation}{beside}"), ("time:", f"about {minutes_text(plan.seconds)}")]
     lines += [("baseline:", settings_text(plan.baseline))]
     lines += [("pinned:", f"{name}: {settings_text(params)}") for name, params in plan.pinned.items()]

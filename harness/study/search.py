@@ -36,7 +36,7 @@ from harness.study.folder import Study, TakenOver
 from harness.study.learning import refused
 from harness.study.optuna_trial import CurvePruner, Told, checks_of
 from harness.suite.space import ATTEMPTS, propose, sample
-from harness.suite.text import percent_text
+from harness.suite.text import count_text, percent_text
 from harness.trainers.trainer import threads_text
 
 PATIENCE = 3.0
@@ -113,7 +113,7 @@ class Sweep:
             left = f"{following.left:,} configurations are left"
             if not self._over and following.tried < self.plan.suite.limits.trials:
                 left += ", but no time for another"
-            self.ending = f"search done after {following.tried} trial{'s' * (following.tried != 1)}: {gain}, {left}"
+            self.ending = f"search done after {count_text(following.tried, 'trial')}: {gain}, {left}"
             self.say(self.ending)
         for _ in self.study.confirmations(self.stop):
             carry_out(self._second_look(), self.engine, self.stop)

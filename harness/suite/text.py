@@ -30,6 +30,11 @@ def percent_text(fraction: float, sign: str = "", digits: int = 0) -> str:
     return f"{fraction:{sign}.{digits}%}" if math.isfinite(fraction) else "-"
 
 
+def count_text(count: int, what: str) -> str:
+    """A number of things: ``1 trial``, ``2 trials``."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def metric_text(metric: str) -> str:
     """What a metric of a record is called."""
     return NAMES.get(metric, metric.replace("_", " "))

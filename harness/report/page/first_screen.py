@@ -11,7 +11,7 @@ from harness.report.studies import ReportedStudy
 from harness.stats.inference import BOOTSTRAPPED, POWER, change_text
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
-from harness.suite.text import metric_text, number_text, setting_text, settings_text, value_text
+from harness.suite.text import count_text, metric_text, number_text, setting_text, settings_text, value_text
 from harness.trainers import trainer as trainers
 from unilab.settings import SettingsError
 
@@ -67,7 +67,8 @@ def headline(study: ReportedStudy) -> FirstScreen:
         command = train_command(study.folder / "best.yaml") if study.best else None
     unmeasured = sum(not trial.complete for trial in study.trials)
     without = f"; {unmeasured} without a result" if unmeasured else ""
-    facts.append(("Looked at", f"{len(study.trials)} trials, {len(study.records)} repeats{without}"))
+    looked_at = f"{count_text(len(study.trials), 'trial')}, {count_text(len(study.records), 'repeat')}"
+    facts.append(("Looked at", f"{looked_at}{without}"))
     return FirstScreen(text, unit, found.claim, facts, command, settings)
 
 
@@ -102,8 +103,8 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
         for env, own in found.items()
     ]  # fmt: skip
     without = sum(not one.points for own in found.values() for one in own)
-    text = f"{len(study.trials)} configurations, {len(study.records)} repeats"
-    facts.append(("Looked at", text + f"; {without} configurations without a result" * bool(without)))
+    text = f"{count_text(len(study.trials), 'configuration')}, {count_text(len(study.records), 'repeat')}"
+    facts.append(("Looked at", text + f"; {count_text(without, 'configuration')} without a result" * bool(without)))
     unit = f"of {len(study.suite.tasks)} environments: there {baseline_name(found)} is ahead of all others"
     return FirstScreen(str(count), unit, claim, facts)
 

@@ -8,7 +8,7 @@ from harness.measure import host
 from harness.report.page.model import MISSING, Cell, Code, Row, Section, Table
 from harness.report.studies import ReportedStudy, ReportedTrial
 from harness.study.best_trials import value as trial_value
-from harness.suite.text import metric_text
+from harness.suite.text import count_text, metric_text
 
 STATES = {
     "infeasible": "did not fit",
@@ -46,7 +46,7 @@ def unsuccessful(study: ReportedStudy) -> Section:
     counts = {text.partition(":")[0]: sum(r.state == state for r in failed) for state, text in STATES.items()}
     parts = [f"{count} {what}" for what, count in counts.items() if count]
     if count := len({row["trial"] for row in broken}):
-        parts.append(f"{count} trial{'s' if count > 1 else ''} outside a constraint")
+        parts.append(f"{count_text(count, 'trial')} outside a constraint")
     whole = [record for record in failed if record.error and "\n" in record.error][:LOGS]
     code = [Code(f"Reason of trial {r.trial}, repeat {r.repeat}, in full", r.error or "", True) for r in whole]
     tables = [
