@@ -138,7 +138,7 @@ def sac_updates(sizes: Sizes, seconds: float, *, dtype: str) -> list[Figure]:
         batch |= {name: torch.zeros(size, device=sizes.device) for name in ("rewards", "dones", "truncated")}
         for graphs in (True, False):
             settings = {"batch_size": size, "learner_device": sizes.device, "learner_dtype": dtype,
-                        "algorithm.cuda_graphs": graphs}  # fmt: skip
+                        "algorithm.cuda_graphs": graphs, "algorithm.policy_frequency": 1}  # fmt: skip
             with closing(SAC(parse(SACConfig, settings), 17, 6)) as learner:
                 updates = rate(partial(learner.update, batch), sizes.seconds, sizes.device)
                 learner.metrics()  # raises where they are not finite

@@ -48,7 +48,7 @@ class Setting:
         """The run that this is a part of, on one thread."""
         threads = {"env_threads": 1, "inference_threads": 1, "learner_threads": 1}
         given: dict[str, Any] = {"env": self.env, "num_envs": self.rows, "batch_size": self.batch_size, **threads}
-        return parse(CONFIGS[self.algorithm], given | {"learning_starts": 0})
+        return parse(CONFIGS[self.algorithm], given | {"learning_starts": 0, "algorithm.policy_frequency": 1})
 
     @property
     def dims(self) -> EnvDims:

@@ -23,7 +23,8 @@ from unilab.settings import Output, Placement, SettingsError
 
 TargetRate = Annotated[float, Field(gt=0, le=1)]
 LEARNING_COST_PER_SAMPLE = 33.0
-"""core time of one transition in one SAC update with networks [256, 256], in microseconds, measured on AVX-512 cores"""
+"""core time of one transition in one SAC update of critics and actor with networks [256, 256], in microseconds,
+measured on AVX-512 cores"""
 ROWS_PER_THREAD = 64
 """a thread's share of a batch below which more threads do not pay"""
 
