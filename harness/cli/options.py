@@ -44,7 +44,7 @@ def add_limits(verb: argparse.ArgumentParser) -> None:
     """The folder of the studies, and short names for keys of the suite file; ``overrides`` reads them."""
     add_results(verb)
     verb.add_argument("--trials", type=int, metavar="N", help="number of trials of the study in total")
-    verb.add_argument("--minutes", type=float, metavar="M", help="longest wall time of this run")
+    verb.add_argument("--minutes", type=positive, metavar="M", help="longest wall time of this run")
     verb.add_argument("--no-turns", action="store_true", help="run the repeats of the confirmation one after the other")
     verb.add_argument("--seed", type=not_negative_int, metavar="S", help="seed of the sampler and of the first repeat")
 

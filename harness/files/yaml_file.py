@@ -200,7 +200,9 @@ def _line(raw: Any, key: Key) -> int | None:
             first, _, rest = part.partition(".")  # a dotted name that the file has nested
             return _line(raw, (first, rest, *key[number + 1 :])) or line
         if isinstance(raw, Mapping) and part in raw and hasattr(raw, "lc"):
-            line, raw = raw.lc.key(part)[0] + 1, raw[part]
+            if part in (raw.lc.data or {}):  # what came by a merge (<<) has no line of its own
+                line = raw.lc.key(part)[0] + 1
+            raw = raw[part]
         elif isinstance(raw, list) and isinstance(part, int) and part < len(raw) and hasattr(raw, "lc"):
             line, raw = raw.lc.item(part)[0] + 1, raw[part]
     return line

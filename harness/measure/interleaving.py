@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from harness.measure.record import writing
+
 TURN_SECONDS = 0.25
 """long beside what a cold cache costs after a pause, short beside the seconds in which hosts change"""
 FILE = "turns.log"
@@ -93,7 +95,8 @@ class Seat:
         self._paused_seconds = 0.0
         self._closed = False
         if file is not None:
-            file.write_bytes(b"")
+            with writing(file):
+                file.write_bytes(b"")
 
     def clock(self) -> float:
         """Monotonic seconds that stand still while the repeat does, for deadlines."""
@@ -103,7 +106,7 @@ class Seat:
     def tell(self, what: str, value: float) -> None:
         """Write a line that the repeat reads."""
         if self._file is not None:
-            with self._file.open("a") as file:
+            with writing(self._file), self._file.open("a") as file:
                 file.write(f"{what} {value!r}\n")
 
     def find(self) -> bool:

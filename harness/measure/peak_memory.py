@@ -165,7 +165,7 @@ def process_memory(pid: int, how: Accounting) -> ProcessMemory:
     try:
         if how == "rss":
             return ProcessMemory(psutil.Process(pid).memory_info().rss)
-        text = "".join((PROC / str(pid) / name).read_text() for name in ("smaps_rollup", "status"))
+        text = "".join((PROC / str(pid) / name).read_text(errors="replace") for name in ("smaps_rollup", "status"))
         words = (line.split() for line in text.splitlines())
         sizes = {line[0]: int(line[1]) * 1024 for line in words if len(line) == 3 and line[2] == "kB"}
         return ProcessMemory(*(sizes[name] for name in ("Pss_Anon:", "Pss_Shmem:", "Pss_File:", "RssFile:")))
@@ -180,7 +180,7 @@ def trial_processes(*pids: int) -> set[int]:
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             try:
-                stat = (entry / "stat").read_text()
+                stat = (entry / "stat").read_text(errors="replace")  # a name is cut where it is too long
             except OSError:  # ended since it was listed
                 continue
             state, parent, group, session = stat[stat.rindex(")") + 2 :].split(maxsplit=4)[:4]

@@ -24,7 +24,7 @@ import psutil
 
 from harness.measure.interleaving import Seat
 from harness.measure.peak_memory import PeakMemory, trial_processes
-from harness.measure.record import Record, State
+from harness.measure.record import Record, State, writing
 from harness.measure.repeat import TrialSpec, write_spec
 from harness.measure.stop import StopSignal
 from harness.trainers.trainer import calm_thread_pools
@@ -99,7 +99,8 @@ class Repeat:
 
     def __init__(self, job: Job, stop: StopSignal, others: Sequence["Repeat"]) -> None:
         self.folder = Path(job.spec.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.outcome: Outcome | None = None
         self.steady = False
         """it is warm, and its window has begun"""
@@ -115,7 +116,9 @@ class Repeat:
         self._started = time.monotonic()
         self._terminated = False
         self.reports, report_fd = os.pipe()
-        write_spec(dataclasses.replace(job.spec, report_fd=report_fd), self.folder / "spec.json")
+        with writing(self.folder):
+            write_spec(dataclasses.replace(job.spec, report_fd=report_fd), self.folder / "spec.json")
+            logs = [path.open("wb") for path in (self.folder / "stdout.log", self._log)]
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             process_group=0,
@@ -138,7 +141,7 @@ class Repeat:
             # the caller's folder comes last: environments of its own are still found there
             path = [str(job.code), environment.get("PYTHONPATH"), str(Path.cwd())]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        with (self.folder / "stdout.log").open("wb") as stdout, self._log.open("wb") as stderr:
+        with logs[0] as stdout, logs[1] as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", entry, str(self.folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=stdout,
                 stderr=stderr, pass_fds=[report_fd], process_group=self.id, env=environment, cwd=job.code,
@@ -191,7 +194,8 @@ class Repeat:
                 self.steady = self.measured = True
             elif message["event"] == "error":
                 traceback = self.folder / "traceback.txt"
-                traceback.write_text(message["traceback"], encoding="utf-8")
+                with writing(traceback):
+                    traceback.write_text(message["traceback"], encoding="utf-8")
                 self._said = Outcome("failed", error=f"{message['error']}; traceback: {traceback}")
 
     def _closed(self) -> None:

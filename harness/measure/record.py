@@ -6,7 +6,8 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -308,18 +309,20 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         RecordError: the disk is full or refuses; the old version stays.
     """
+    with writing(path), replacing(path) as beside:
+        beside.write_bytes(text.encode())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes a study's file or folder; raises RecordError where the disk is full or refuses."""
     try:
-        with replacing(path) as beside:
-            beside.write_bytes(text.encode())
+        yield
     except OSError as error:
-        raise _refused(path, error) from error
-
-
-def _refused(path: Path, error: OSError) -> RecordError:
-    return RecordError(
-        f"{path}: cannot be written ({error.strerror or error}); records up to here are safe. "
-        "Free some space or fix the permissions, then run the same command again: it goes on from here"
-    )
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror or error}); records up to here are safe. "
+            "Free some space or fix the permissions, then run the same command again: it goes on from here"
+        ) from error
 
 
 def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:
@@ -340,12 +343,10 @@ def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:
     number = 1
     while (aside := path.with_name(f"{path.name}.bad-{number}")).exists():
         number += 1
-    try:
+    with writing(path):
         aside.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if not good))
         with replacing(path) as repaired:
             repaired.write_bytes(b"".join(line for line, good in zip(lines, readable, strict=True) if good))
-    except OSError as error:
-        raise _refused(path, error) from error
     return aside
 
 
@@ -386,15 +387,16 @@ class RecordFile:
     def _write(self, record: Record) -> None:
         line = json.dumps(record.flat(), allow_nan=False) + "\n"
         end = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with self.path.open("ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            if self.path.exists():
-                os.truncate(self.path, end)
-            raise _refused(self.path, error) from error
+        with writing(self.path):
+            try:
+                with self.path.open("ab") as file:
+                    file.write(line.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                if self.path.exists():
+                    os.truncate(self.path, end)
+                raise
 
 
 def read_records(path: Path) -> list[Record]:

@@ -4,17 +4,18 @@ Nothing is created. Nothing is started but a few steps of an environment that is
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from harness.files.yaml_file import Document, InputError, Key, Mistakes
 from harness.suite.metrics import RETURNS
 from harness.suite.schema import AUTO, PLACEMENT, UNKNOWN, Learning, Suite, SuiteSource, distribution
-from harness.suite.space import Space, ends
+from harness.suite.space import Space, ends, values
 from harness.trainers import evidence
 from harness.trainers import trainer as trainers
 from harness.trainers.alternatives import SHARED, Alternatives
@@ -149,6 +150,10 @@ def contradictions(source: SuiteSource, trainer: Trainer) -> Iterator[tuple[Key,
         if suite.sampler.name != "grid":
             problem = "with several environments every configuration is measured in each: expected grid"
             yield ("sampler", "name"), problem
+    if suite.sampler.name == "grid":
+        for name, dimension in suite.search.items():
+            if isinstance(dimension, BaseDistribution) and math.isinf(values(dimension)[0]):
+                yield ("search", name), "a grid measures every value, so this range needs a step, or use a list"
 
 
 def check_value(document: Document, trainer: Trainer, key: Key, value: Any, *, here: bool = True) -> None:
@@ -253,6 +258,7 @@ def baseline_of(source: SuiteSource, suite: Suite, trainer: Trainer, space: Spac
         elif not space.contains(name, baseline[name]):
             problem = f"{baseline[name]!r} is not in the search space; add it to search.{name}"
             raise source.error(("baseline", name), problem)
+        baseline[name] = space.stated(name, baseline[name])
     settings = {"env": suite.tasks[0]} | suite.fixed | baseline
     try:
         trainer.check(settings)
@@ -275,7 +281,7 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
                 raise source.error(key, f"only what is searched can be pinned; {nearest(setting, space.dimensions)}")
             if not space.contains(setting, value):
                 raise source.error(key, f"{value!r} is not in the search space; add it to search.{setting}")
-            pinned[name][setting] = value
+            pinned[name][setting] = space.stated(setting, value)
     return pinned
 
 

@@ -3,8 +3,8 @@
 PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it, compares the distribution of a setting's values
 among the best trials with that among all trials. Importances are not negative and add up to 1.
 
-Only the order of the trials counts, so pruned ones take part, as worse than all that were completed: without them "all
-trials" would be the survivors.
+Only the order of the trials counts, so pruned ones take part, as worse than all that were completed, and so do those
+that did not reach a target: without them "all trials" would be the survivors.
 """
 
 import math
@@ -14,6 +14,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from harness.measure.record import Record, attempts_that_count, typical
+from harness.suite.metrics import TIMES
 from harness.suite.schema import Suite
 from harness.suite.space import Params, Space, in_memory
 
@@ -68,11 +69,13 @@ def _space(suite: Suite) -> Space:
 
 
 def _finished(records: Sequence[Record], suite: Suite) -> tuple[list[tuple[Params, float]], list[Params]]:
-    """Settings and the first objective of each trial that has one; settings of the pruned trials."""
+    """Settings and the first objective of each trial that has one; settings of those that were pruned or too slow."""
     trials: dict[int, list[Record]] = {}
     for record in attempts_that_count(records):
         if record.phase == "search":
             trials.setdefault(record.trial, []).append(record)
-    pruned = [own[0].params for own in trials.values() if any(r.state == "pruned" for r in own)]
-    values = [(own[0].params, typical(own, suite.objectives[0].metric)) for own in trials.values()]
-    return [(params, value) for params, value in values if not math.isnan(value)], pruned
+    metric = suite.objectives[0].metric
+    ended = {"pruned", "complete"} if metric in TIMES else {"pruned"}  # a target that was not reached has no time
+    values = [(own, typical(own, metric)) for own in trials.values()]
+    pruned = [own[0].params for own, value in values if math.isnan(value) and any(r.state in ended for r in own)]
+    return [(own[0].params, value) for own, value in values if not math.isnan(value)], pruned

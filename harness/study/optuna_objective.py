@@ -69,7 +69,7 @@ class SuiteObjective:
                 "create it with directions=objective.directions"
             )
         suggested = {name: trial._suggest(name, one) for name, one in self.plan.space.dimensions.items()}
-        params = self.plan.effective(self.plan.space.decode(suggested))
+        params = self.plan.effective(self.plan.space.decode(self.plan.space.drawn(suggested)))
         try:
             with StopSignal() as stop:
                 records = self._measure(trial, params, stop)

@@ -23,6 +23,8 @@ LISTED = 1000
 """configurations of a space that are ranked at most; of larger spaces a sample with a fixed seed"""
 DIGITS = 3
 """significant ones of a value drawn from a continuous range: more would say nothing"""
+STEP_DIGITS = 12
+"""of a value in a range with steps, whose sums are not exact"""
 IDLE = object()
 """in place of the value of a setting that changes nothing"""
 ATTEMPTS = 50
@@ -71,14 +73,16 @@ class Space:
         return {name: encode(value) for name, value in params.items()}
 
     def decode(self, params: Mapping[str, Any]) -> Params:
-        """A configuration that Optuna holds, with numbers of a continuous range rounded to ``DIGITS`` digits."""
-        decoded = {}
-        for name, value in params.items():
-            dimension = self.dimensions[name]
-            if isinstance(dimension, FloatDistribution) and dimension.step is None:
-                value = min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
-            decoded[name] = decode(value)
-        return decoded
+        """A configuration that Optuna holds."""
+        return {name: decode(value) for name, value in params.items()}
+
+    def drawn(self, params: Mapping[str, Any]) -> Params:
+        """A configuration as a sampler draws it, encoded, with fractions rounded as we state them."""
+        return {name: rounded(self.dimensions[name], value) for name, value in params.items()}
+
+    def stated(self, name: str, value: Any) -> Any:
+        """A value that a suite states, of the type that Optuna gives back: of a range of fractions 1 is 1.0."""
+        return float(value) if isinstance(self.dimensions[name], FloatDistribution) else value
 
     @staticmethod
     def identity(params: Params) -> str:
@@ -108,6 +112,14 @@ class Space:
         for value in values(self.dimensions[name])[1]:
             for params in rest.grid():
                 yield {name: value, **params}
+
+
+def rounded(dimension: BaseDistribution, value: Any) -> Any:
+    """A drawn value, within the dimension."""
+    if not isinstance(dimension, FloatDistribution):
+        return value
+    digits = DIGITS if dimension.step is None else STEP_DIGITS
+    return min(max(float(f"{value:.{digits}g}"), dimension.low), dimension.high)
 
 
 def ends(dimension: BaseDistribution) -> tuple[Any, ...]:
@@ -146,7 +158,7 @@ def values(dimension: BaseDistribution) -> tuple[float, Iterable[Any]]:
     if step is None:
         return math.inf, ()
     steps = range(round((dimension.high - low) / step) + 1)
-    return len(steps), (low + number * step for number in steps)
+    return len(steps), (rounded(dimension, low + number * step) for number in steps)
 
 
 def propose(
@@ -186,8 +198,9 @@ def propose(
         probe.add_trials(there)
         for _ in range(ATTEMPTS):
             trial = probe.ask(dict(space.dimensions))
-            if identity(trial.params) not in seen:
-                return trial.params
+            drawn = space.drawn(trial.params)
+            if identity(drawn) not in seen:
+                return drawn
             probe.tell(trial, state=optuna.trial.TrialState.FAIL)
         if space.size > ENUMERABLE:
             return None
@@ -197,7 +210,7 @@ def propose(
 def sample(space: Space, count: int, seed: int) -> list[Params]:
     """``count`` configurations drawn at random, encoded, the same ones for the same seed."""
     study = in_memory(["maximize"], RandomSampler(seed=seed))
-    return [study.ask(dict(space.dimensions)).params for _ in range(count)]
+    return [space.drawn(study.ask(dict(space.dimensions)).params) for _ in range(count)]
 
 
 def in_memory(directions: Sequence[Any], sampler: BaseSampler | None = None) -> optuna.Study:

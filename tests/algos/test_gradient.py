@@ -45,3 +45,23 @@ def test_other_parameters_are_constants():
     constant = nn.Parameter(torch.ones(()))
     gradient(2, torch.ones(4, 5), constant)
     assert constant.grad is None
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_gradient_lies_as_its_parameter_does(parts):
+    """A fused optimizer takes both as they lie: of a transposed gradient it would move the wrong weights."""
+    torch.manual_seed(0)
+    weight, rows = nn.Parameter(torch.randn(4, 4)), torch.randn(8, 4)
+    after = []
+    for fused in (True, False):
+        moved = nn.Parameter(weight.detach().clone())
+
+        def loss(batch, moved=moved):
+            return torch.einsum("bi,oi->bo", batch["rows"], moved).square().sum(-1), {}
+
+        shared = SharedGradients(1, torch.device("cpu"), "float32")
+        shared.differentiate(loss, [moved], lambda _: [{"rows": part} for part in rows.tensor_split(parts)], len(rows))
+        assert moved.grad.stride() == moved.stride()
+        torch.optim.AdamW([moved], fused=fused).step()
+        after.append(moved.detach())
+    torch.testing.assert_close(*after)

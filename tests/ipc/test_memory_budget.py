@@ -27,6 +27,7 @@ from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
 from unilab.ipc.shared_memory import segments
 from unilab.machine import user_cache
+from unilab.machine.nvidia_smi import torch_device
 
 MIB = 2**20
 SIZES = EnvSizes(EnvDims(17, 6, 5), model_bytes=MIB, thread_bytes=20_000, row_bytes=2_000)
@@ -245,3 +246,19 @@ def test_a_measurement_that_fails_falls_back_and_says_so(cache, monkeypatch, cap
         assert measure_process_cost() == FALLBACK
     assert "no torch" in caplog.text
     assert user_cache.read(processes.cache_name()) is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("2,0", ["cuda:1", None, "cuda:0"]),
+        ("", [None, None, None]),
+        ("GPU-5ac1,1", [None, None, None]),
+    ],
+)
+def test_devices_are_called_as_torch_calls_them(visible, names, monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [torch_device(index) for index in "012"] == names

@@ -13,7 +13,7 @@ import psutil
 
 from unilab.errors import UserError
 from unilab.machine.cgroups import memory_limit
-from unilab.machine.nvidia_smi import query
+from unilab.machine.nvidia_smi import query, torch_device
 
 MIB = 2**20
 SHM = "shm"
@@ -52,11 +52,17 @@ class MemoryAvailable:
             host_free=min(memory.available, limit.free) if limit else memory.available,
             shm_free=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
             devices={
-                f"cuda:{index}": int(free) * MIB
+                device: int(free) * MIB
                 for index, free in query("gpu", "index", "memory.free")
-                if free.isdigit()
+                if free.isdigit() and (device := torch_device(index)) is not None
             },
         )
+
+    def part(self, count: int) -> "MemoryAvailable":
+        """What each of ``count`` runs side by side may use."""
+        shm = None if self.shm_free is None else self.shm_free // count
+        devices = {name: free // count for name, free in self.devices.items()}
+        return MemoryAvailable(self.host_total // count, self.host_free // count, shm, devices)
 
 
 class MemoryBudgetError(UserError, MemoryError):

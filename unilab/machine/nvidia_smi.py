@@ -1,10 +1,23 @@
 """Questions to the NVIDIA driver through its own tool: unlike torch, asking starts no CUDA in this process."""
 
+import os
 import shutil
 import subprocess
 
 TIMEOUT = 10.0
 """seconds; a driver in trouble can hang"""
+
+
+def torch_device(index: str) -> str | None:
+    """What torch calls the device with this number of the driver; None: torch does not see it, or it is not known.
+
+    ``CUDA_VISIBLE_DEVICES`` chooses and orders devices for torch, and means nothing to the driver's tool.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return f"cuda:{index}"
+    names = [name.strip() for name in visible.split(",")]
+    return f"cuda:{names.index(index)}" if index in names and all(map(str.isdigit, names)) else None
 
 
 def query(kind: str, *fields: str) -> list[list[str]]:

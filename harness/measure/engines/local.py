@@ -12,6 +12,7 @@ from harness.measure.engines.blocks import Engine
 from harness.measure.process import Job, OnProgress, Outcome, Repeat, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
+from unilab.ipc.memory_budget import MemoryAvailable
 from unilab.machine.cores import core_sets
 
 
@@ -43,6 +44,7 @@ class LocalEngine(Engine):
         self.in_turns = interleaving.possible() if in_turns is None else in_turns
         self._stop, self._execute = stop, execute
         self._sets = [None] if cores is None else core_sets(cores)
+        self._share = MemoryAvailable.here().part(len(self._sets)) if len(self._sets) > 1 else None
         self._works: dict[int, Generator[float, None, list[Outcome]]] = {}
         self._set_of: dict[int, int] = {}
         """index in ``_sets`` of the cores of the works whose jobs run"""
@@ -64,6 +66,10 @@ class LocalEngine(Engine):
     @property
     def concurrency(self) -> int:
         return len(self._sets)
+
+    def available(self) -> MemoryAvailable | None:
+        """Where repeats run side by side, each has its part of what was free when none did."""
+        return self._share
 
     def has_room(self) -> bool:
         return len(self._set_of) < self.concurrency

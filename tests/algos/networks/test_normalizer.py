@@ -71,3 +71,10 @@ def test_targets_that_are_not_finite_change_nothing():
         scale.update(torch.tensor([1.0, float("nan")]), body)
     for old, now in zip(before, (scale.state_dict(), body.state_dict()), strict=True):
         assert all(torch.equal(old[name], now[name]) for name in old)
+
+
+def test_a_last_layer_without_a_bias_has_to_learn_the_change():
+    scale, body = ValueScale(), nn.Sequential(nn.Linear(1, 1, bias=False))
+    before = copy.deepcopy(body.state_dict())
+    scale.update(torch.arange(4.0), body)
+    assert scale.mean.item() == 1.5 and torch.equal(body[0].weight, before["0.weight"])

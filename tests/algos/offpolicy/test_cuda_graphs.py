@@ -97,9 +97,9 @@ def test_warming_up_recording_and_replaying_are_on_the_device_that_is_named(cuda
     def update(batch, with_actor) -> None:
         cuda.log.append(("update", cuda.now))
 
-    run = CudaGraphs(update, SimpleNamespace(device=torch.device("cuda", NAMED)))
+    run = CudaGraphs(SimpleNamespace(device=torch.device("cuda", NAMED)))
     for _ in range(WARMUP_UPDATES + 2):
-        run({"rewards": torch.zeros(2)}, True)
+        run(update, {"rewards": torch.zeros(2)}, True)
     assert {what for what, _ in cuda.log} == {"waits", "stream", "update", "record", "replay"}
     assert {device for _, device in cuda.log} == {NAMED}
     assert cuda.now == FIRST
@@ -121,7 +121,7 @@ def test_replayed_updates_leave_the_same_metrics_and_parameters(algorithm, chang
     changes = {"algorithm.policy_frequency": 2} | changes
     plain, recorded = make(algorithm, **changes), make(algorithm, **changes)
     request.getfixturevalue("cuda")  # from here on: what builds the learners is PyTorch's own
-    recorded._recorded = CudaGraphs(recorded._update, SimpleNamespace(device=torch.device("cuda", NAMED)))
+    recorded._recorded = CudaGraphs(SimpleNamespace(device=torch.device("cuda", NAMED)))
     for seed in range(2 * WARMUP_UPDATES + 6):
         for learner in (plain, recorded):
             learner.update(make_batch(seed))

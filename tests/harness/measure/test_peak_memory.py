@@ -19,6 +19,7 @@ import pytest
 from harness.measure import peak_memory as memory
 from harness.measure.peak_memory import PeakMemory, owned_shm, process_memory, trial_processes
 from harness.trainers import trainer as trainers
+from unilab.ipc import start_time
 
 MIB = 2**20
 linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux reports PSS")
@@ -252,3 +253,13 @@ def test_what_stands_still_is_not_sampled() -> None:
         stands = False
         wait_until(lambda: peak.samples > 0)
     assert peak.peak.host > 0
+
+
+def test_a_process_whose_name_is_no_text_hides_none() -> None:
+    """The kernel cuts names after 15 bytes, in the middle of a letter."""
+    rename = "open('/proc/self/comm', 'wb').write(b'ab\\xd0'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named:
+        assert named.stdin is not None and named.stdout is not None
+        named.stdout.readline()
+        assert trial_processes(named.pid) == {named.pid} and start_time(named.pid) is not None
+        named.stdin.write(b"\n")

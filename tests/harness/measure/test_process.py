@@ -14,6 +14,7 @@ import pytest
 from harness.measure import peak_memory
 from harness.measure.engines.local import execute
 from harness.measure.process import RepeatLimits
+from harness.measure.record import RecordError
 from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from tests.harness.fake_trainer import FakeTrainer
@@ -198,3 +199,9 @@ def test_a_signal_ends_the_repeat_and_leaves_nothing(tmp_path) -> None:
     assert caught.value.exit_code == 143
     assert not psutil.pid_exists(pid_of(tmp_path))
     assert stop.groups == set()
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_not_a_failure_of_the_trial(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"log: cannot be written \(Not a directory\); .* run the same command again"):
+        run(spec(tmp_path / "file"))

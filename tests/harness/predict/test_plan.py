@@ -33,6 +33,8 @@ HEAD = "name: a\ntrainer: appo\nenv: HalfCheetah\n"
         (HEAD + "baseline: {algorithm.gamma: 2}\n", 4, "less than or equal to 1"),
         (HEAD + "search: {num_envs: [8, 16]}\nbaseline: {num_envs: 12}\n", 5, "12 is not in the search space"),
         (HEAD + "fixed: {num_envs: 8}\nsearch: {num_envs: [8, 16]}\n", 5, "fixed as well"),
+        (HEAD + "search:\n  algorithm.gamma: {low: 0.9, high: 0.99}\nsampler: {name: grid}\n", 5, "needs a step"),
+        (HEAD + "fixed: &all {num_env: 8}\nbaseline:\n  <<: *all\n", 5, "baseline.num_env: the trainer"),
         (HEAD + "fixed: {policy.hidden_dims: [8]}\n", 4, "policy.hidden_dims: is called 'network.actor' now"),
         (HEAD + "fixed:\n  policy:\n    hidden_dims: [8]\n", 6, "policy.hidden_dims: is called 'network.actor' now"),
         (HEAD + "baseline: {policy: {activation: elu}}\n", 4, "policy.activation: is called 'network.activation' now"),

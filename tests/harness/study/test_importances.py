@@ -94,3 +94,15 @@ def test_nothing_is_said_of_settings_that_cannot_be_compared() -> None:
     assert "fewer than two" in (missing(records(20), single) or "") and importances(records(20), single) == {}
     same = [Record("s", r.trial, 0, "complete", params=r.params, episode_return=5.0) for r in records(20)]
     assert "the same episode_return" in (missing(same, SUITE) or "") and importances(same, SUITE) == {}
+
+
+def test_a_target_that_was_not_reached_is_worse_than_all_that_were() -> None:
+    """Without those the survivors alone would be compared."""
+    suite = Suite("s", "t", "e", search=SUITE.search, objectives=(Objective("seconds_to_return", "minimize"),))
+    whole = sorted(records(40), key=lambda r: -r.episode_return)
+    times = [
+        Record("s", r.trial, 0, "complete", params=r.params, seconds_to_return=number if number < 20 else math.nan)
+        for number, r in enumerate(whole)
+    ]
+    assert missing(times[:10] + times[20:25], suite) is None
+    assert importances(times, suite)["rate"] > 0.5

@@ -134,7 +134,30 @@ def test_values_of_continuous_ranges_have_three_digits(make_plan, tmp_path) -> N
     rates = [record.params["inner.rate"] for record in sweep(plan, tmp_path)]
     assert len(set(rates)) == 4 and all(rate == float(f"{rate:.3g}") for rate in rates)
     edges = Space({"a": FloatDistribution(0.12345, 0.98765)})
-    assert edges.decode({"a": 0.12346}) == {"a": 0.12345} and edges.decode({"a": 0.9876}) == {"a": 0.98765}
+    assert edges.drawn({"a": 0.12346}) == {"a": 0.12345} and edges.drawn({"a": 0.9876}) == {"a": 0.98765}
+
+
+def test_what_is_pinned_in_a_range_is_measured_once_as_it_is_stated(make_plan, tmp_path) -> None:
+    plan = make_plan(
+        "search={inner.rate: {low: 0.1, high: 2}}", "baseline={inner.rate: 1}", "limits.trials=4", "sampler.name=tpe",
+        "pinned={paper: {inner.rate: 0.98765}}",
+    )  # fmt: skip
+    records = sweep(plan, tmp_path)
+    rates = [record.params["inner.rate"] for record in records]
+    assert rates[:2] == [1.0, 0.98765] and len(set(rates)) == 4
+    assert [record.pinned for record in records] == ["", "paper", "", ""]
+
+
+def test_a_range_with_steps_has_its_ends_and_the_values_that_people_write(make_plan, tmp_path) -> None:
+    steps = Space({"a": FloatDistribution(0, 0.6, step=0.2), "b": FloatDistribution(0, 1, step=0.1)})
+    assert [*dict.fromkeys(one["a"] for one in steps.grid())] == [0, 0.2, 0.4, 0.6]
+    assert 0.3 in [one["b"] for one in steps.grid()]
+    assert steps.drawn({"b": 0.1 * 3}) == {"b": 0.3}
+    plan = make_plan(
+        "search={inner.rate: {low: 0.1, high: 0.4, step: 0.1}}", "baseline={inner.rate: 0.3}", "limits.trials=9",
+        "sampler.name=grid",
+    )  # fmt: skip
+    assert [record.params["inner.rate"] for record in sweep(plan, tmp_path)] == [0.3, 0.1, 0.2, 0.4]
 
 
 def test_a_trial_is_called_by_its_number(make_plan, tmp_path) -> None:

@@ -79,4 +79,7 @@ def test_tune_runs_what_its_suite_says(tmp_path: Path, monkeypatch: pytest.Monke
     assert ran[1].suite.fixed == {"num_envs": 8}
     assert cli.main(["tune", "Hoper"]) == 1
     assert "env: unknown environment 'Hoper'; did you mean 'Hopper'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["tune", "Hopper", "--goal", "time-to-return=3000", "--minutes", "nan"])
+    assert "--minutes: expected a number above 0, got nan" in capsys.readouterr().err
     assert recipes.MINUTES["throughput"] == 10

@@ -20,6 +20,17 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 """of rows of a batch: their losses [R], and statistics [R] by name"""
 
 
+def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter: fused optimizers go through both as they lie.
+
+    ``backward`` sees to that, ``torch.autograd.grad`` does not: a product with a transposed parameter, say, has a
+    transposed gradient.
+    """
+    if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 class SharedGradients(ThreadTeam):
     """Threads that share the rows of each batch; the thread that asks is one of them.
 
@@ -68,7 +79,7 @@ class SharedGradients(ThreadTeam):
                 if gradients:
                     torch._foreach_add_(gradients, found)
                 else:
-                    gradients = list(found)
+                    gradients = list(map(laid_out, found, parameters))
             return gradients, sums
 
         (gradients, sums), *others = self.map(of_thread)

@@ -89,7 +89,7 @@ def start_time(pid: int) -> int | None:
     In clock ticks since boot, which a change of the wall clock does not touch.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # a name is cut where it is too long
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()

@@ -14,6 +14,7 @@ from harness.measure.process import Job, Outcome, RepeatLimits
 from harness.measure.repeat import TrialSpec
 from harness.measure.stop import StopSignal
 from tests.harness.fake_trainer import FakeTrainer
+from unilab.ipc.memory_budget import MemoryAvailable
 from unilab.machine import devices
 
 LIMITS = RepeatLimits(60, 60)
@@ -67,3 +68,12 @@ def test_two_run_at_once_on_a_core_each_and_what_runs_ends_with_the_engine(tmp_p
         assert len(os.sched_getaffinity(pid)) == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
+def test_each_has_its_part_of_the_memory() -> None:
+    with StopSignal() as stop, LocalEngine("here", stop, cores=1) as engine:
+        share, whole = engine.available(), MemoryAvailable.here()
+        assert share is not None and share.host_total == whole.host_total // engine.concurrency
+    with StopSignal() as stop, LocalEngine("here", stop) as engine:
+        assert engine.available() is None

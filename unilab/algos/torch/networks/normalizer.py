@@ -87,6 +87,6 @@ class ValueScale(nn.Module):
         var = old_std.square().lerp(batch_var, newest) + newest * (1 - newest) * delta.square()
         self.std.copy_(var.clamp(min=1e-8).sqrt())
         last = body[-1] if isinstance(body, nn.Sequential) else body
-        if isinstance(last, nn.Linear):
+        if type(last) is nn.Linear and last.bias is not None:  # a parametrized one is of a class of its own
             last.weight.mul_(old_std / self.std)
             last.bias.copy_((last.bias * old_std + old_mean - self.mean) / self.std)

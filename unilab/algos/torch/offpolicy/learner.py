@@ -128,7 +128,7 @@ class OffPolicyLearner(ABC):
         if self._recorded is None:
             self._update(batch, with_actor)
         else:
-            self._recorded(batch, with_actor)
+            self._recorded(self._update, batch, with_actor)
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch as an update takes it: with scaled rewards, and with standard normal ``noise`` and ``next_noise``
@@ -251,7 +251,7 @@ class OffPolicyLearner(ABC):
     def _recording(self) -> CudaGraphs | None:
         """What records ``_update`` on CUDA and replays it; None where the settings or the device exclude that."""
         if self.config.algorithm.cuda_graphs and self.device.type == "cuda":
-            return CudaGraphs(self._update, self._generator)
+            return CudaGraphs(self._generator)
         return None
 
     def close(self) -> None:
@@ -309,6 +309,8 @@ def learner_items(
     numbers = sum(kept for kept, _ in passes) + 2 * max(widest for _, widest in passes)
     rows = sum(max(part.stop - part.start for part in parts) for parts in divided)
     workspace = rows * numbers * (2 if config.learner_dtype == "bfloat16" else 4)
+    if config.algorithm.cuda_graphs and place != HOST and config.algorithm.policy_frequency > 1:
+        workspace *= 2  # updates with and without the actor are recorded, each with memory of its own
     outputs = config.algorithm.num_critics * config.algorithm.num_atoms
     temporaries = 4 * config.batch_size * (2 * (dims.obs + seen) + 16 * dims.action + 8 * outputs)
     items = [

@@ -108,7 +108,9 @@ class OffPolicyRun(TrainingRun):
                 if len(self._source.replay):
                     if run.get("rewards") != "unscaled" and config.algorithm.reward_scale != 1:
                         raise ValueError("the rewards in its replay buffer are scaled")
-                    if self._changed.isdisjoint(("pipeline", "batch_size", "learner_device")):  # or batches differ
+                    # otherwise it goes on with other batches; what auto stands for depends on the device's free memory
+                    alike = saved["pipeline"].get("kind") == self._pipeline.KIND
+                    if alike and self._changed.isdisjoint(("batch_size", "learner_device")):
                         self._pipeline.load_state_dict(saved["pipeline"])
                     self._normalized = run["normalized"]
                 self._env_steps, self._acted_ago = run["env_steps"], run["acted_ago"]
