@@ -22,23 +22,35 @@ Walker2d. Of 200 settings that change nothing, 20 seeds a side drawn from those 
 learn as well; at a margin of 15 % it would be 71 %, at 10 % 37 %. A repeat that failed leaves its setting without an
 entry. `--keep` writes the table into the package, as harness/trainers/learns_as_well.json: there it holds until the
 code that learns changes.
+
+Not each change of that code changes what it computes. `--carry` trains with the code of an entry's commit and with that
+of now, some iterations in lock step, with and without the setting. Where all numbers of the learner are the same bits,
+the entry holds for the code of now as well. What shows in asynchronous runs alone, such as a longer lag, it cannot see:
+look at the change before. It takes a minute.
 """
 
 import argparse
+import hashlib
+import itertools
 import json
+import os
 import shlex
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from harness.cli import main as harness
+from harness.compare.sides import checkouts
 from harness.files.yaml_file import to_yaml
 from harness.measure import host
 from harness.measure.provenance import commit
@@ -53,6 +65,12 @@ from harness.trainers.evidence import Evidence
 
 TASKS = ("HalfCheetah", "Hopper", "Walker2d")
 MARGIN = 0.2
+HERE = Path(__file__).resolve().parents[1]
+ITERATIONS = 12
+"""of a training that is compared bit for bit"""
+ONE_THREAD = {"env_threads": 1, "learner_threads": 1}
+LOCK_STEP: dict[str, dict[str, Any]] = {"appo": ONE_THREAD | {"mode": "sync"}, "sac": ONE_THREAD, "td3": ONE_THREAD}
+"""settings with which a trainer repeats itself bit for bit"""
 Settings = dict[str, Any]
 Returns = dict[str, list[float]]
 """of the seeds, by environment"""
@@ -60,6 +78,8 @@ Returns = dict[str, list[float]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    if arguments.carry:
+        return carry(arguments)
     end = time.monotonic() + 60 * arguments.minutes
     asked = arguments.settings or [{name: value} for name, value in choices(arguments.trainer)]
     baseline = kept_baseline(arguments) or returns_of(arguments, measured(arguments, {}, end))
@@ -96,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="ENV", help=f"default: {' '.join(TASKS)}")
     top.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     top.add_argument("--keep", action="store_true", help="write the table into the package")
+    top.add_argument("--carry", action="store_true", help="let entries hold that train to the same bits as before")
     top.add_argument("--file", type=Path, default=evidence.FILE, help=argparse.SUPPRESS)
     return top
 
@@ -199,6 +220,61 @@ def machine() -> str:
 
 def versions() -> str:
     return host.versions_text(host.describe())
+
+
+def carry(arguments: argparse.Namespace) -> int:
+    """Let entries of the table that have expired hold again, where both codes train to the same bits."""
+    expired = [one for one in evidence.shipped() if one.trainer == arguments.trainer and not one.current]
+    held = []
+    for one in expired:
+        with checkouts([one.commit]) as folders:
+            before, now = (bits(arguments, code, one.settings) for code in (folders[one.commit], HERE))
+        print(f"{settings_text(one.settings)}: {'the same bits' if before == now else 'other bits'}, {before}, {now}")
+        if before == now:
+            code = learning_digest(*trainers.get(one.trainer).learning_code)
+            held.append(replace(one, same_bits=(*one.same_bits, code)))
+    if held:
+        keep(held, arguments.file)
+    return 0 if len(held) == len(expired) else 1
+
+
+def bits(arguments: argparse.Namespace, code: Path, settings: Settings) -> str:
+    """Digest of all numbers of the learners that short trainings with the code in a folder leave."""
+    found = hashlib.sha256()
+    environment = os.environ | {"PYTHONPATH": str(code)}
+    for env in arguments.tasks:
+        for given in (LOCK_STEP[arguments.trainer], settings | LOCK_STEP[arguments.trainer]):
+            with tempfile.TemporaryDirectory() as folder:
+                command = [
+                    sys.executable,
+                    "-m",
+                    "harness",
+                    "train",
+                    env,
+                    "--trainer",
+                    arguments.trainer,
+                    "--out",
+                    "run",
+                ]
+                stated = [f"--set=settings.{name}={json.dumps(value)}" for name, value in given.items()]
+                command += [f"--iterations={ITERATIONS}", *stated]
+                subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+                state = torch.load(Path(folder) / "run" / "checkpoint.pt", weights_only=True)["learner"]
+            for value in numbers(state):
+                found.update(value)
+    return found.hexdigest()[:16]
+
+
+def numbers(state: Any) -> Iterator[bytes]:
+    """Everything in a nested state, in its order."""
+    if isinstance(state, torch.Tensor):
+        yield state.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(state, Mapping):
+        yield from itertools.chain.from_iterable(map(numbers, state.values()))
+    elif isinstance(state, list | tuple):
+        yield from itertools.chain.from_iterable(map(numbers, state))
+    else:
+        yield repr(state).encode()
 
 
 def keep(entries: Sequence[Evidence], file: Path) -> None:

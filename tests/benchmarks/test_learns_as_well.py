@@ -1,11 +1,14 @@
 """The table of what learns as well, from records; that they are measured is a matter of the page of benchmarks."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import learns_as_well
 import pytest
+import torch
 
+from harness.measure import provenance
 from harness.measure.record import Record
 from harness.trainers import evidence
 from unilab.machine.devices import computes_bfloat16
@@ -62,6 +65,37 @@ def test_there_are_no_returns_as_long_as_a_seed_is_missing_or_failed() -> None:
     assert learns_as_well.returns_of(arguments, SETTING | {"Ant": missing}) is None
     failed = [*missing, Record("s", 0, 3, "failed", seed=3)]
     assert learns_as_well.returns_of(arguments, SETTING | {"Ant": failed}) is None
+
+
+def test_an_entry_is_carried_to_code_that_trains_to_the_same_bits(tmp_path: Path, monkeypatch, capsys) -> None:
+    baseline, own = (learns_as_well.returns_of(asked("x=1"), records) for records in (BASELINE, SETTING))
+    assert baseline is not None and own is not None
+    made = learns_as_well.entry_of(asked("x=1"), {"value_normalization": True}, baseline, own)
+    settings = {"algorithm.value_normalization": False}
+    file = tmp_path / "table.json"
+    old = dataclasses.replace(made, settings=settings, code="0" * 8, commit=provenance.commit().commit)
+    file.write_text("[]")
+    learns_as_well.keep([old], file)
+    monkeypatch.setattr(evidence, "FILE", file)
+    monkeypatch.setattr(learns_as_well, "ITERATIONS", 2)
+    options = ["--carry", "--tasks", "InvertedPendulum", "--file", str(file)]
+    try:
+        evidence.shipped.cache_clear()
+        assert not evidence.shipped()[0].current
+        with monkeypatch.context() as patched:
+            patched.setattr(learns_as_well, "bits", lambda arguments, code, settings: str(code))
+            assert learns_as_well.main(options) == 1
+        assert learns_as_well.main(options) == 0
+        assert "value_normalization=false: the same bits" in capsys.readouterr().out
+        evidence.shipped.cache_clear()
+        assert evidence.shipped()[0].current and evidence.shipped()[0].code == "0" * 8
+    finally:
+        evidence.shipped.cache_clear()
+
+
+def test_other_numbers_are_other_bits() -> None:
+    states = [{"a": [torch.zeros(2), 1]}, {"a": [torch.tensor([0.0, -0.0]), 1]}, {"a": [torch.zeros(2), 2]}]
+    assert len({b"".join(learns_as_well.numbers(state)) for state in states}) == 3
 
 
 def test_without_arguments_it_is_what_auto_may_choose() -> None:
