@@ -26,7 +26,7 @@ code that learns changes.
 Not each change of that code changes what it computes. `--carry` trains with the code of an entry's commit and with that
 of now, some iterations in lock step, with and without the setting. Where all numbers of the learner are the same bits,
 the entry holds for the code of now as well. What shows in asynchronous runs alone, such as a longer lag, it cannot see:
-look at the change before. It takes a minute.
+look at the change before. It takes two minutes.
 """
 
 import argparse
