@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from harness.measure.record import writing
+from harness.files.writing import writing
 
 TURN_SECONDS = 0.25
 """long beside what a cold cache costs after a pause, short beside the seconds in which hosts change"""

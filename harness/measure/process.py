@@ -22,9 +22,10 @@ from typing import Any
 
 import psutil
 
+from harness.files.writing import writing
 from harness.measure.interleaving import Seat
 from harness.measure.peak_memory import PeakMemory, trial_processes
-from harness.measure.record import Record, State, writing
+from harness.measure.record import Record, State
 from harness.measure.repeat import TrialSpec, write_spec
 from harness.measure.stop import StopSignal
 from harness.trainers.trainer import calm_thread_pools

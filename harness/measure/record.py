@@ -6,15 +6,14 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from harness.files.writing import writing
 from harness.suite.metrics import RETURNS, TIMES
-from unilab.errors import UserError
 from unilab.machine.replacing import replacing
 
 State = Literal["complete", "pruned", "infeasible", "failed", "timeout"]
@@ -33,10 +32,6 @@ FIRST_SEED = 2000
 """number of the first seed that shows whether a trial learns as well as the baseline"""
 GROUPS = ("params", "budget_items", "judged")
 """fields that are dictionaries, flattened to dotted names"""
-
-
-class RecordError(UserError, OSError):
-    """A record could not be written; what was acknowledged before stays valid."""
 
 
 @dataclass(frozen=True)
@@ -311,18 +306,6 @@ def write_atomic(path: Path, text: str) -> None:
     """
     with writing(path), replacing(path) as beside:
         beside.write_bytes(text.encode())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around what writes a study's file or folder; raises RecordError where the disk is full or refuses."""
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(
-            f"{path}: cannot be written ({error.strerror or error}); records up to here are safe. "
-            "Free some space or fix the permissions, then run the same command again: it goes on from here"
-        ) from error
 
 
 def set_bad_lines_aside(path: Path, *, cut: bool = False) -> Path | None:

@@ -16,13 +16,13 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from harness.files.writing import RecordError
 from harness.files.yaml_file import to_yaml
 from harness.measure import host as machine
 from harness.measure.provenance import commit
 from harness.measure.record import (
     Phase,
     Record,
-    RecordError,
     RecordFile,
     attempts_that_count,
     now,

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.measure.record import Record, RecordError
+from harness.files.writing import RecordError
+from harness.measure.record import Record
 from harness.trainers.trainer import Trainer
 from unilab.errors import UserError
 from unilab.tracing.timeline_file import TRACE_FILE, discard_parts, merge, parts

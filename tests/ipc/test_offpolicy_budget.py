@@ -167,9 +167,9 @@ def test_auto_keeps_the_replay_buffer_on_the_device_only_where_it_fits():
     assert item(with_free(2 * mirror), "replay on the device").bytes == mirror
     prefetched = with_free(2 * mirror - 2)
     assert [one.name for one in prefetched.items].count("replay on the device") == 0
-    batch = 256 * 53 * 4
+    batch = 128 * 53 * 4
     assert item(prefetched, "batches", "cuda:0").bytes == 2 * batch
-    assert item(prefetched, "batches", "host").bytes == 2 * batch + 256 * 16
+    assert item(prefetched, "batches", "host").bytes == 2 * batch + 128 * 16
 
 
 def test_a_replay_buffer_on_the_device_of_a_cpu_is_refused():
@@ -188,9 +188,9 @@ def test_the_workspace_grows_with_the_batch_and_the_critics():
     )
     # inputs and outputs of two hidden layers of the actor and of each critic, and the gradients of two layers of all
     actor, critic = 17 + 512, 5 + 6 + 512
-    assert small == 256 * 4 * (actor + 2 * critic + 2 * 2 * 256)
+    assert small == 128 * 4 * (actor + 2 * critic + 2 * 2 * 256)
     assert large == 2 * 512 * 4 * (actor + 2 * critic + 2 * 2 * 256)  # parts of 512 rows, two threads
-    assert many == 256 * 4 * (actor + 10 * critic + 2 * 10 * 256)
+    assert many == 128 * 4 * (actor + 10 * critic + 2 * 10 * 256)
 
 
 def test_refusal_names_need_room_items_and_the_smallest_change():

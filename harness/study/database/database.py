@@ -27,7 +27,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from harness.measure.record import RecordError
+from harness.files.writing import RecordError
 from harness.measure.stop import StopSignal
 
 CONNECT_SECONDS = 5

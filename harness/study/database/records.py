@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Executable, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from harness.measure.record import Record, RecordError, RecordFile, key_of, write_atomic
+from harness.files.writing import RecordError
+from harness.measure.record import Record, RecordFile, key_of, write_atomic
 from harness.study.database.database import RECORDS
 from harness.study.database.leases import Leases
 from harness.study.folder import TakenOver

@@ -312,7 +312,7 @@ def test_metrics_are_means_over_the_batch():
 
 def test_the_temperature_never_exceeds_its_bound():
     """The policy is less random than wanted, so that it would rise."""
-    rising = {"target_entropy_scale": -5.0, "init_alpha": 0.5, "alpha_learning_rate": 1e-2}
+    rising = {"target_entropy_scale": -5.0, "init_alpha": 0.5, "alpha_learning_rate": 1e-2, "policy_frequency": 1}
     rising = {f"algorithm.{name}": value for name, value in rising.items()}
     free, bounded = make("sac", **rising), make("sac", **rising, **{"algorithm.max_alpha": 0.505})
     for seed in range(3):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from harness import cli
-from harness.measure.record import Record, RecordError, read_records
+from harness.files.writing import RecordError
+from harness.measure.record import Record, read_records
 from harness.predict.plan import Plan
 from unilab.errors import UserError
 

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.files.writing import RecordError
 from harness.measure import peak_memory
 from harness.measure.engines.local import execute
 from harness.measure.process import RepeatLimits
-from harness.measure.record import RecordError
 from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from tests.harness.fake_trainer import FakeTrainer

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.files.writing import RecordError
 from harness.measure.record import (
     Record,
-    RecordError,
     RecordFile,
     attempts_that_count,
     median,
