@@ -55,7 +55,7 @@ class OffPolicyAlgorithmConfig:
     """discount for each env step"""
     n_step: PositiveInt = 1
     """env steps that a return sums up before the critic takes over; fewer at the end of an episode"""
-    tau: TargetRate = 0.005
+    tau: TargetRate = 0.01
     """how far each target critic moves towards its critic after an update"""
     actor_learning_rate: PositiveFloat = 1e-3
     """learning rate of the actor (Adam)"""
@@ -64,7 +64,7 @@ class OffPolicyAlgorithmConfig:
     critic_weight_decay: NonNegativeFloat = 0.0
     """weight decay of the critics (AdamW, arXiv:1711.05101): each update takes this part, times the learning rate, off
     the weights"""
-    policy_frequency: PositiveInt = 1
+    policy_frequency: PositiveInt = 2
     """updates of the critics for each update of the actor. SAC's temperature and TD3's targets are updated with the
     actor"""
     num_critics: PositiveInt = 2
@@ -92,8 +92,6 @@ class OffPolicyAlgorithmConfig:
 class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
     """Soft actor-critic (arXiv:1812.05905)."""
 
-    tau: TargetRate = 0.01
-    policy_frequency: PositiveInt = 2
     alpha_learning_rate: PositiveFloat = 1e-3
     """learning rate of the temperature"""
     init_alpha: PositiveFloat = 0.2
@@ -110,6 +108,7 @@ class SACAlgorithmConfig(OffPolicyAlgorithmConfig):
 class TD3AlgorithmConfig(OffPolicyAlgorithmConfig):
     """Twin delayed deep deterministic policy gradient (arXiv:1802.09477)."""
 
+    actor_learning_rate: PositiveFloat = 3e-4
     target_reduction: Literal["min", "mean"] = "mean"
     target_noise: NonNegativeFloat = 0.2
     """standard deviation of the noise on the target policy's actions"""
@@ -158,7 +157,7 @@ class OffPolicyConfig(RunConfig):
     """environments that are stepped together; workers divide them among each other"""
     replay_capacity: PositiveInt = 1_000_000
     """transitions that the replay buffer holds; all of its memory is taken at the start"""
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt = 128
     """transitions in each update"""
     learning_starts: NonNegativeInt = 100
     """steps of all environments that are made with random actions before the first update"""
@@ -222,7 +221,6 @@ class SACConfig(OffPolicyConfig):
 
     __presets__ = presets.values(presets.SAC)
 
-    batch_size: PositiveInt = 128
     algorithm: SACAlgorithmConfig = SACAlgorithmConfig()
 
 
