@@ -53,6 +53,8 @@ def train(arguments: argparse.Namespace) -> int:
     from harness.trainers import trainer as trainers
 
     job = training.named(arguments.config, arguments.results, arguments.trainer, arguments.set)
+    if arguments.resume is not None and not job.trainer.resumes:
+        raise UserError(f"--resume: {job.trainer_name} starts anew each time; leave --resume out")
     trainers.enter(job.trainer.interpreter(job.settings), "harness")
     out = console(stderr=arguments.json)
     for note in job.notes:
@@ -62,7 +64,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.seeds is not None:
         return _train_seeds(arguments, job, folder, out)
     resume = folder if arguments.resume is HERE else arguments.resume
-    run_folder.check(folder, resume, arguments.overwrite)
+    run_folder.check(folder, resume, arguments.overwrite, resumes=job.trainer.resumes)
     summary = _train(arguments, job, folder, resume, out)
     if arguments.json:
         print_json(dataclasses.asdict(summary) | {"folder": folder})
@@ -104,13 +106,16 @@ def _train_seeds(arguments: argparse.Namespace, job: "RunConfiguration", folder:
     jobs = seeds.jobs(job, folder, arguments.seeds)
     resumed = {own for _, own in jobs.values() if arguments.resume is HERE and run_folder.models_of(own)}
     for _, own in jobs.values():
-        run_folder.check(own, own if own in resumed else None, arguments.overwrite)
+        run_folder.check(own, own if own in resumed else None, arguments.overwrite, resumes=job.trainer.resumes)
     found, exit_code = [], 0
     for number, (seed, (one, own)) in enumerate(jobs.items(), 1):
         out.print(f"seed {seed}, {number} of {len(jobs)}:", soft_wrap=True)
         summary = _train(arguments, one, own, own if own in resumed else None, out)
         if exit_code := training.exit_code(summary):
-            out.print(f"stopped by {summary.stopped_by}; add --resume to the same command to go on", soft_wrap=True)
+            how = "add --resume to the same command to go on"
+            if not job.trainer.resumes:
+                how = f"what the seeds before it learned is in {folder}"
+            out.print(f"stopped by {summary.stopped_by}; {how}", soft_wrap=True, markup=False)
             break
         found.append(seeds.evaluate(one, own))
     if found:

@@ -242,7 +242,7 @@ class Measuring:
 
         order = blocks(self.pairs, folder.name, one_by_one=bool(self.one_by_one))
         works = (until_calm([None] * len(block), partial(attempt_at, block), again) for block in order)
-        with LocalEngine(name, stop, execute) as engine:
+        with LocalEngine(name, stop, execute, cores=self.measure.cores, side_by_side=1) as engine:
             carry_out(works, engine, stop)
         counted = {(record.repeat, record.trial): record for record in attempts_that_count(records.records)}
         return Pairs([[(counted[pair, BASE], counted[pair, NEW])] for pair in range(self.pairs)])

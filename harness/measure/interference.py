@@ -75,11 +75,13 @@ class Interference:
     """part of the time in which the trial's threads could have run that they waited for a core"""
 
 
-def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
+def read(root: Path = ROOT, groups: Iterable[int] = (), *, alone: bool = True) -> Reading | None:
     """A reading for the calling trial; None where the system does not tell.
 
     What the process groups ``groups`` take counts as the trial's own. Where trials take turns these are the groups of
-    the others, which stand still during its turns. What a stranger takes at any time disturbs all of them.
+    the others, which stand still during its turns. What a stranger takes at any time disturbs all of them. A trial that
+    is not ``alone`` has others beside it, on cores of their own: when one of them ends, its whole time becomes that of
+    the harness, which is no use of this trial's cores.
     """
     trial, cores = trial_processes(os.getpgid(0), *groups), set[int]()
     guards = {os.getpgid(0), *groups}  # which lead the groups and wait: they may use cores that are not the trial's
@@ -92,7 +94,8 @@ def read(root: Path = ROOT, groups: Iterable[int] = ()) -> Reading | None:
     own, ran, queued = 0.0, 0, 0
     for pid in trial | {os.getppid()}:
         with suppress(psutil.Error):  # ended since it was listed: its parent has its time
-            own += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of children that ended
+            of_children = alone or pid in trial
+            own += sum(psutil.Process(pid).cpu_times()[: 4 if of_children else 2])  # user, system, both of ended ones
     for pid in trial:
         for thread in (root / "proc" / str(pid) / "task").glob("*/schedstat"):
             with suppress(OSError):  # ended since it was listed

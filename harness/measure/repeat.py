@@ -82,7 +82,7 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
     next_report = 0.0
 
     def read() -> interference.Reading | None:
-        return interference.read(groups=pauses.groups if pauses else ())
+        return interference.read(groups=pauses.groups if pauses else (), alone=spec.cores is None)
 
     def window_ended() -> interference.Interference:
         report({"event": "window_ended"})

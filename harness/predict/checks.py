@@ -26,6 +26,7 @@ from unilab.machine.devices import DeviceError, check_device
 from unilab.settings import SettingsError, nearest, nest
 
 Settings = dict[str, Any]
+TWICE = "is there twice, with dots and nested; leave one of the two out"
 FEW_SEEDS = 2
 """of a side, trained where it is known how far seeds spread"""
 
@@ -49,25 +50,12 @@ def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
     groups: dict[str, Settings] = {}
     for group in ("fixed", "baseline"):
         groups[group] = {}
-        for name, value in dotted(getattr(source.suite, group), trainer):
+        for name, value in trainer.dotted(getattr(source.suite, group)):
             if name in groups[group]:
-                raise source.error((group, name), "is there twice, with dots and nested; leave one of the two out")
+                raise source.error((group, name), TWICE)
             groups[group][name] = value
     suite = dataclasses.replace(source.suite, fixed=groups["fixed"], baseline=groups["baseline"])
     return dataclasses.replace(source, suite=suite)
-
-
-def dotted(settings: Mapping[str, Any], trainer: Trainer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Groups taken apart, those of earlier versions too; a setting whose value is a dictionary stays as it is."""
-    known = trainer.defaults()
-    for name, value in settings.items():
-        full = f"{prefix}{name}"
-        now = trainer.new_name(full) or full
-        is_group = now not in known and any(other.startswith(f"{now}.") for other in known)
-        if is_group and isinstance(value, Mapping):
-            yield from dotted(value, trainer, f"{full}.")
-        else:
-            yield full, value
 
 
 def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> None:
@@ -104,9 +92,13 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                 problem = f"unknown environment; {nearest(env, environments)}"
                 mistakes.found.append(source.error(("trainers", name, "by_env", env), problem))
         for where, settings in groups.items():
-            for setting, value in settings.items():
+            seen: set[str] = set()
+            for setting, value in trainer.trainers[name].dotted(settings):
                 full: Key = ("trainers", name, *where, setting)
                 with mistakes.collected():
+                    if setting in seen:
+                        raise source.error(full, TWICE)
+                    seen.add(setting)
                     if setting in SHARED:
                         raise source.error(full, "is the same for all trainers: 'env' at the top, 'fixed.seed'")
                     check_value(document, trainer.trainers[name], full, value)
@@ -275,7 +267,7 @@ def pinned_of(source: SuiteSource, trainer: Trainer, space: Space, baseline: Set
     pinned: dict[str, Settings] = {}
     for name, settings in source.suite.pinned.items():
         pinned[name] = {searched: baseline[searched] for searched in space.dimensions}
-        for setting, value in dotted(settings, trainer):
+        for setting, value in trainer.dotted(settings):
             key = ("pinned", name, setting)
             if setting not in space.dimensions:
                 raise source.error(key, f"only what is searched can be pinned; {nearest(setting, space.dimensions)}")

@@ -30,11 +30,16 @@ def models_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in MODELS and path.name != FAILED)
 
 
-def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
+def goes_on(folder: Path, resume: Path) -> bool:
+    """Whether a run in ``folder`` that resumes the checkpoint ``resume``, or the folder with one, goes on there."""
+    return folder.resolve() in (resume.resolve(), resume.resolve().parent)
+
+
+def check(folder: Path, resume: Path | None, overwrite: bool, *, resumes: bool = True) -> None:
     """Refuse a folder that cannot be written, or that holds what another run learned.
 
     What the run goes on from, the checkpoint ``resume`` or the folder with one, may be replaced; with ``overwrite``
-    anything may.
+    anything may. ``resumes``: whether the trainer can go on with what it saved.
 
     Raises:
         InputError: saying what else to do.
@@ -44,10 +49,10 @@ def check(folder: Path, resume: Path | None, overwrite: bool) -> None:
         reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
         raise unwritable(folder, f"{there}: {reason}")
     models = [] if overwrite else models_of(folder)
-    if not models or (resume is not None and folder.resolve() in (resume.resolve(), resume.resolve().parent)):
+    if not models or (resume is not None and goes_on(folder, resume)):
         return
     problem = f"holds {models[0].name} of another run; "
-    problem += "--resume goes on with it, " if resume is None else ""
+    problem += "--resume goes on with it, " if resume is None and resumes else ""
     problem += "--overwrite replaces it, --out names another folder"
     raise InputError(str(folder), None, "", problem)
 

@@ -83,7 +83,8 @@ def named(name: str, results: Path, trainer: str | None = None, overrides: Seque
     trainer = trainer or TRAINER
     document = Document.parse(to_yaml({"trainer": trainer, "env": name}), f"train {name}", overrides, GROUPS)
     document = dataclasses.replace(document, raw={})  # nobody wrote these lines, so that no error names one
-    return _checked(document, re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{trainer}-{name}"))
+    chosen = "{trainer}-{env}".format(**document.content)  # --set may have replaced both
+    return _checked(document, re.sub(r"[^A-Za-z0-9_.-]+", "-", chosen))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfiguration:
@@ -122,11 +123,13 @@ def _checked(document: Document, run_name: str) -> RunConfiguration:
     if trainer is None or not can_go_on:
         raise InputError.together(found)
 
-    settings = dict(checks.dotted(content.get("settings", {}), trainer))
+    settings = dict(trainer.dotted(content.get("settings", {})))
     with mistakes.collected():
         checks.check_environment_name(document, trainer, content["env"])
     for name, value in settings.items():  # each by itself, so that an error names its line
         with mistakes.collected():
+            if name == "env":
+                raise document.error(("settings", name), "the environment is set by 'env' at the top")
             checks.check_value(document, trainer, ("settings", name), value)
     mistakes.check()
     notes = checks.try_environment(document, trainer, content["env"], {("settings",): settings})
@@ -153,7 +156,7 @@ def run(
     """Train until a limit or a signal; checkpoints and metrics go to ``out``, and the timeline if ``trace``.
 
     ``run_folder.check`` says whether ``out`` may be written. ``resume`` is a checkpoint, or a folder with one. With
-    ``overwrite`` TensorBoard's files of an earlier run go.
+    ``overwrite`` the metrics of an earlier run go, unless this one goes on with it.
 
     Raises:
         UserError: whatever may happen to a training: it does not fit, a process dies, a file is no checkpoint.
@@ -172,7 +175,9 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise run_folder.unwritable(out, error.strerror or str(error)) from None
-    stale = [*out.glob("events.out.tfevents.*")] if overwrite else []
+    stale = [*out.glob("events.out.tfevents.*"), out / CURVE_FILE] if overwrite else []
+    if resume is not None and run_folder.goes_on(out, resume):
+        stale = []
     curve, next_row = CsvLogger(out / CURVE_FILE), 0.0
     unwritten: Progress | None = None
 

@@ -111,7 +111,8 @@ class SuiteObjective:
                     started_at=now(), log=f"{planned.log}{repeat}" + (f"-again-{attempt}" if attempt else ""),
                 )  # fmt: skip
                 spec = self.plan.spec(params, record.seed, Path(record.log))
-                records.append(execute(spec, self.plan.repeat_limits(fit), stop, watch).added_to(record))
+                outcome = execute(spec, self.plan.repeat_limits(fit), stop, watch, cores=suite.measure.cores)
+                records.append(outcome.added_to(record))
                 if records[-1].state == "pruned" or not records[-1].disturbed:
                     break
             (counted,) = attempts_that_count(record for record in records if record.repeat == repeat)

@@ -1,5 +1,6 @@
 """Several trainers in one study, which are compared as values of one setting."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ class Alternatives(Trainer):
     """
 
     def __init__(self, variants: Mapping[str, Variant]) -> None:
-        self.variants = dict(variants)
         self.trainers = {name: trainers.get(variant.trainer) for name, variant in variants.items()}
+        self.variants = {name: self._with_dotted_names(name, variant) for name, variant in variants.items()}
 
     def defaults(self) -> dict[str, Any]:
         return {"env": "HalfCheetah", "seed": 0, "trainer": next(iter(self.variants))}
@@ -61,6 +62,12 @@ class Alternatives(Trainer):
         variant, known = self.variants[settings["trainer"]], self.trainers[settings["trainer"]].defaults()
         shared = {key: settings[key] for key in SHARED if key in known}
         return variant.trainer, {**variant.settings, **variant.by_env.get(settings["env"], {}), **shared}
+
+    def _with_dotted_names(self, name: str, variant: Variant) -> Variant:
+        """One setting of a group can then be replaced for an environment, without the group's others."""
+        dotted = self.trainers[name].dotted
+        by_env = {env: dict(dotted(settings)) for env, settings in variant.by_env.items()}
+        return dataclasses.replace(variant, settings=dict(dotted(variant.settings)), by_env=by_env)
 
     def _choose(self, settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:
         return self.trainers[self.complete(settings)["trainer"]], self.resolve(settings)[1]

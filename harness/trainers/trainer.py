@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ KeptPolicy = Callable[[int], tuple[float, dict[str, float]]]
 """called with a number of episodes; returns the seconds that it was trained for, and what its environment says of it"""
 ENTERED = "HARNESS_PYTHON"
 """variable of the environment: the interpreter that ``enter`` made a process one of"""
-OLD_ADAPTERS = "harness.adapters."
-"""where the classes of other packages were before; suites of that time name them"""
 
 
 class TrainerError(UserError, ValueError):
@@ -39,6 +37,8 @@ class Trainer(ABC):
     """names of the settings whose values are devices"""
     learning_code: tuple[str, ...] = ()
     """modules that decide what a run learns, with all that they load; empty: not stated"""
+    resumes: bool = True
+    """whether a run can go on from what an earlier one saved"""
     unilab_environments: bool = False
     """whether its environments are those that ``unilab.envs`` knows, so that a plan finds a wrong name"""
 
@@ -68,6 +68,18 @@ class Trainer(ABC):
     def new_name(self, name: str) -> str | None:
         """What a setting of an earlier version is called now; None: there was none of this name."""
         return None
+
+    def dotted(self, settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Groups taken apart, those of earlier versions too; a setting whose value is a dictionary stays as it is."""
+        known = self.defaults()
+        for name, value in settings.items():
+            full = f"{prefix}{name}"
+            now = self.new_name(full) or full
+            is_group = now not in known and any(other.startswith(f"{now}.") for other in known)
+            if is_group and isinstance(value, Mapping):
+                yield from self.dotted(value, f"{full}.")
+            else:
+                yield full, value
 
     def check_together(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 most have nothing to add
         """Raises ``SettingsError`` where settings, each possible by itself, contradict each other or a default."""
@@ -220,8 +232,6 @@ def get(name: str) -> Trainer:
     if ":" not in name and name not in REGISTRY:
         raise TrainerError(f"unknown trainer '{name}'; {nearest(name, REGISTRY)} (or package.module:Class)")
     module, _, attribute = REGISTRY.get(name, name).partition(":")
-    if module.startswith(OLD_ADAPTERS):
-        raise TrainerError(f"trainer '{name}' has moved: 'harness.trainers.adapters.{name.removeprefix(OLD_ADAPTERS)}'")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

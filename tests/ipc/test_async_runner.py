@@ -113,6 +113,14 @@ def test_a_native_crash_names_the_signal_and_the_end_of_the_log(tmp_path: Path) 
     assert "in print_then_crash" in message, "the stack of the crash"
 
 
+def test_an_earlier_run_that_wrote_to_the_same_log_is_not_quoted(tmp_path: Path) -> None:
+    log = tmp_path / "collector.log"
+    failure_of(collectors.step_then_raise, SharedFlag(), collectors.noted_error, log=log)
+    message = str(failure_of(collectors.print_then_crash, log=log))
+    assert "Traceback" in log.read_text() and "Traceback" not in message
+    assert "loading the terrain" in message
+
+
 def test_a_killed_collector_names_process_signal_and_step() -> None:
     with pytest.raises(CollectorError, match="was killed by SIGKILL after env step 42") as caught, runner() as running:
         receive, send = running.ctx.Pipe(duplex=False)

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from unilab.run.acting import WINDOW, EpisodeCounter
+from unilab.run.acting import EpisodeCounter
+from unilab.run.progress import WINDOW
 
 
 def test_the_means_are_of_the_last_episodes() -> None:

@@ -96,3 +96,19 @@ def test_a_write_that_fails_half_way_leaves_the_old_checkpoint(tmp_path):
         signal.signal(signal.SIGXFSZ, previous)
     assert load_checkpoint(path)["version"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_numbers_of_numpy_are_read_back(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"a": [np.float32(0.5), {"b": np.int64(3)}, np.bool_(True)]})
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["a"] == [0.5, {"b": 3}, True]
+
+
+def test_one_flipped_bit_is_detected(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    numbers = torch.arange(1000)
+    save_checkpoint(path, {"a": numbers})
+    data = bytearray(path.read_bytes())
+    data[data.index(numbers.numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"truncated or corrupted \(.*data/0\); use an earlier checkpoint"):
+        load_checkpoint(path)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -162,6 +163,38 @@ def test_metrics_of_an_iteration_whose_evaluation_a_signal_ended_are_written(tmp
     assert (summary.stopped_by, summary.progress.iteration) == ("SIGINT", 2)
     with (tmp_path / "curve.csv").open() as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_a_signal_after_the_last_iteration_is_told(tmp_path):
+    def interrupt(progress):
+        if progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    summary = learn(2, tmp_path, on_iteration=interrupt)
+    assert (summary.stopped_by, iteration(summary.checkpoint)) == ("SIGINT", 2)
+
+
+class Measured(CountingEnv):
+    """Its own numbers are of NumPy's and Python's other types."""
+
+    def metrics(self):
+        return {"share": np.float32(0.5), "count": np.int64(3), "whole": 4, "flag": True}
+
+
+def test_an_environment_may_report_any_kind_of_number(tmp_path):
+    summary = learn(1, tmp_path, logger_type="csv", env="tests.run.test_checkpoints_of_runs:Measured")
+    expected = {"share": 0.5, "count": 3.0, "whole": 4.0, "flag": 1.0}
+    assert expected.items() <= load_checkpoint(summary.checkpoint)["progress"]["metrics"].items()
+    with (tmp_path / "curve.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {name: float(row[name]) for name in expected} == expected
+
+
+def test_states_of_faults_are_of_this_run(tmp_path):
+    (tmp_path / "faults.jsonl").write_text("of an earlier run\n")
+    learn(1, tmp_path)
+    assert not (tmp_path / "faults.jsonl").exists()
 
 
 def test_evaluating_does_not_change_what_is_learned(tmp_path):

@@ -7,6 +7,8 @@ from typing import Any
 from unilab.errors import UserError
 
 HEADER = "Traceback (most recent call last):"
+BEGIN = "--- process {} ---"
+"""in a log: what follows is of the process with this number"""
 _LOG_LINES = 40
 
 
@@ -110,7 +112,8 @@ class CollectorError(ProcessFailure):
             lines += [f"Its log is {self.log}"] if self.log is not None else []
         elif self.log is not None:
             try:
-                end = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+                own = self.log.read_text(errors="replace").rpartition(BEGIN.format(self.pid))[2].strip("\n")
+                end = "\n".join(own.splitlines()[-_LOG_LINES:])
             except OSError as error:
                 end = f"(unreadable: {error})"
             lines.append(f"Its log is {self.log}, which ends:\n{end}")

@@ -18,11 +18,10 @@ from unilab.envs.vec_env import FloatArray
 from unilab.ipc.process.child import report_step
 from unilab.run.checkpoint import continue_generator
 from unilab.run.fault_log import KEPT_FAULTS
+from unilab.run.progress import WINDOW
 from unilab.run.seeding import derive_seed
 from unilab.tracing.spans import span
 
-WINDOW = 100
-"""number of the newest finished episodes, of which the mean return and length are reported"""
 REPORTED_FAULTS = 8
 """number of the latest simulation faults that a message has; all are counted"""
 MOST_TEXT = 500
@@ -209,7 +208,7 @@ class ActingLoop:
             "episode_length": self.episodes.mean_length,
             "faults": list(self._latest_faults),
             "fault_count": self.fault_count,
-            "environment": self.env.metrics(),
+            "environment": {name: float(value) for name, value in self.env.metrics().items()},
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import pickle
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,11 +58,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def _loadable(value: Any) -> Any:
-    """Arrays as tensors, because a load without execution of code does not know NumPy's types."""
+    """Arrays as tensors, numbers as Python's: a load without execution of code does not know NumPy's types."""
     if isinstance(value, dict):
         return {key: _loadable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_loadable(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return value.item()
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
@@ -85,13 +88,16 @@ def load_checkpoint(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     if not ZIP.startswith(begin):  # a truncated one begins with less of it
         raise CheckpointError(f"{path}: {FOREIGN}")
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not look at the checksums
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
+        broken = str(error)
+    if broken is not None:
+        raise CheckpointError(f"{path}: truncated or corrupted ({broken}); use an earlier checkpoint")
+    try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            if archive.testzip() is None:  # nothing is missing: it holds what another program put there
-                raise CheckpointError(f"{path}: {FOREIGN}") from error
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: truncated or corrupted ({reason}); use an earlier checkpoint") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {FOREIGN}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: {FOREIGN}")
     for part in parts:

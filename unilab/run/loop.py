@@ -12,7 +12,6 @@ from typing import Any
 
 from unilab.envs import EnvDims, env_dims
 from unilab.ipc import AsyncRunner
-from unilab.run.acting import WINDOW
 from unilab.run.checkpoint import (
     PARTS,
     CheckpointError,
@@ -24,7 +23,7 @@ from unilab.run.checkpoint import (
 )
 from unilab.run.fault_log import FaultLog
 from unilab.run.metric_writer import MetricWriter
-from unilab.run.progress import CollectorCounters, Progress, Summary
+from unilab.run.progress import WINDOW, CollectorCounters, Progress, Summary
 from unilab.run.signals import StopRequested, stop_on_signals
 from unilab.settings import SettingsError, flatten, parse
 from unilab.tracing.spans import span
@@ -77,6 +76,8 @@ class TrainingRun(ABC):
         self._log = None if folder is None else folder / "collector.log"
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            if resume is None:
+                (folder / "faults.jsonl").unlink(missing_ok=True)  # of another run, whose would come first
         self.faults = FaultLog(config.num_envs, self.faults_path)
         with ExitStack() as self._owned:  # if a later step fails, what was made before it is closed
             self._writer = self.own(MetricWriter(folder, logger_type, plain(config)))
@@ -235,6 +236,8 @@ def train(
         iteration = run.progress.iteration
         if iteration > run.resumed_at or (iteration and not checkpoints.exist):
             checkpoints.save(run.checkpoint(), iteration, run.score)
+        if signals.signal is not None:  # it may have come after the last check
+            stopped_by = signals.signal.name
     return Summary(run.progress, stopped_by, checkpoints.newest, checkpoints.best)
 
 

@@ -11,6 +11,9 @@ from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
+WINDOW = 100
+"""number of the newest finished episodes, of which the mean return and length are reported"""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -80,12 +83,20 @@ class CollectorCounters:
 
     def after(self, before: "CollectorCounters") -> "CollectorCounters":
         """These counters on top of those of the run that was resumed."""
-        recent = self if self.episodes else before
+        new = min(self.episodes, WINDOW)
+        old = min(before.episodes, WINDOW - new)
+
+        def recent(now: float, then: float) -> float:
+            """The mean over the newest episodes of both."""
+            if not (new and old):
+                return now if new else then
+            return (new * now + old * then) / (new + old)
+
         return CollectorCounters(
             env_steps=before.env_steps + self.env_steps,
             episodes=before.episodes + self.episodes,
-            episode_return=recent.episode_return,
-            episode_length=recent.episode_length,
+            episode_return=recent(self.episode_return, before.episode_return),
+            episode_length=recent(self.episode_length, before.episode_length),
             busy_seconds=before.busy_seconds + self.busy_seconds,
             wait_seconds=before.wait_seconds + self.wait_seconds,
             dropped_rollouts=before.dropped_rollouts + self.dropped_rollouts,

@@ -29,6 +29,7 @@ class LocalEngine(Engine):
         in_turns: whether several may take turns; None: where this system can stop processes.
         cores: that a repeat has to itself; as many works run side by side as there are such sets. None: one at a time,
             on all cores.
+        side_by_side: works at most; None: as many as there are cores for.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class LocalEngine(Engine):
         *,
         in_turns: bool | None = None,
         cores: int | None = None,
+        side_by_side: int | None = None,
     ) -> None:
         self.machine = machine
         self.in_turns = interleaving.possible() if in_turns is None else in_turns
         self._stop, self._execute = stop, execute
-        self._sets = [None] if cores is None else core_sets(cores)
+        self._sets = [None] if cores is None else core_sets(cores)[:side_by_side]
         self._share = MemoryAvailable.here().part(len(self._sets)) if len(self._sets) > 1 else None
         self._works: dict[int, Generator[float, None, list[Outcome]]] = {}
         self._set_of: dict[int, int] = {}
@@ -145,14 +147,19 @@ class LocalEngine(Engine):
 
 
 def execute(
-    spec: TrialSpec, limits: RepeatLimits, stop: StopSignal, on_progress: OnProgress = lambda progress: None
+    spec: TrialSpec,
+    limits: RepeatLimits,
+    stop: StopSignal,
+    on_progress: OnProgress = lambda progress: None,
+    *,
+    cores: int | None = None,
 ) -> Outcome:
-    """Run one repeat and wait for its end.
+    """Run one repeat, on so many cores, and wait for its end.
 
     Raises:
         Stopped: a signal came; the repeat is gone, nothing is known of it.
         whatever ``on_progress`` raises, likewise.
     """
-    with LocalEngine("", stop) as engine:
+    with LocalEngine("", stop, cores=cores, side_by_side=1) as engine:
         engine.start(0, [Job(spec, limits, on_progress)])
         return engine.wait()[1][0]

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from harness.files.writing import writing
 from harness.measure.engines.blocks import Engine
 from harness.measure.engines.cluster import NODE_LABEL, Cluster, Node, last_line
 from harness.measure.engines.node import Ended, RepeatActor
@@ -133,7 +134,6 @@ class RayEngine(Engine):
             whatever ``on_progress`` of the job raises.
         """
         self._nodes = self._cluster.alive() or self._nodes
-        nodes = [node for node in self._nodes if node is self._homes.get(work)] or self._nodes
         limits, largest = job.limits, max(self._nodes, key=lambda node: node.memory)
         needs = largest.cpus, largest.gpus, job.host_bytes  # all nodes have equally many CPUs and GPUs
         if not self.exclusive:
@@ -144,6 +144,8 @@ class RayEngine(Engine):
             needs = min(threads, largest.cpus), max(map(_gpus_up_to, devices), default=0), min(most, largest.memory)
             if most:
                 limits = replace(limits, host_bytes=min(most, limits.host_bytes or most))
+        home = self._homes.get(work)
+        nodes = [node for node in self._nodes if node is home and node.memory >= needs[2]] or self._nodes
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         outcome: Outcome | None = None
         chances = CHANCES
@@ -212,5 +214,6 @@ def _write(ended: Ended, folder: Path) -> None:
         path = folder / name
         if not inside(name) or not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"a node sent a file that would lie outside of its repeat's folder: {name!r}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)

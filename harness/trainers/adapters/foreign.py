@@ -67,12 +67,9 @@ class Report:
     kept: list[tuple[float, Act]] = field(default_factory=list)
     """policies as they were, each with the wall time of training"""
     began: float = field(default_factory=time.monotonic)
+    """before the environments and networks are made, as with our own trainers"""
     progress: Progress = field(default_factory=Progress)
     stopped_by: str | None = None
-
-    def start(self) -> None:
-        """The wall time of training begins here."""
-        self.began = time.monotonic()
 
     def __call__(self, policy: Callable[[], Act], **counters: Any) -> bool:
         """Report fields of ``unilab.run.progress.Progress``, all cumulative; the wall time is added here.
@@ -149,6 +146,7 @@ class ForeignTrainer(ConfiguredTrainer):
     """Trains with another package. Its settings are a ``ForeignConfig``."""
 
     device_settings: tuple[str, ...] = ("device",)
+    resumes = False
     driver: str
     """``module:function``, called with all settings (groups as dictionaries), a ``Report`` and the log folder"""
     package: str

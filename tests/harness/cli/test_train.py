@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from harness import cli
 from harness.report import training_run
 from harness.report.page.curves import POINTS
+from harness.runs import training
 from tests.algos.appo.counting_env import CountingEnv
 from unilab.run.checkpoint import load_checkpoint
 
@@ -72,6 +73,40 @@ def test_the_checkpoint_of_another_run_is_not_replaced_by_one_that_goes_on_from_
     assert code == 1 and "--overwrite" in err and "--resume" not in err
     assert train("c.yaml", "--iterations", 2, "--out", "three", "--resume", "one")[0] == 0
     assert iteration(tmp_path / "three" / "checkpoint.pt") == 2
+
+
+def test_the_metrics_of_a_run_go_when_another_replaces_it_and_stay_when_it_goes_on(train, folder):
+    def iterations():
+        return pd.read_csv(folder / "curve.csv")["iteration"].tolist()
+
+    assert train("c.yaml", "--iterations", 1, "--out", "other")[0] == 0
+    assert train("c.yaml", "--iterations", 1)[0] == 0
+    assert train("c.yaml", "--iterations", 3, "--resume", "--overwrite")[0] == 0
+    assert iterations()[0] == 1 and len(list(folder.glob("events.out.tfevents.*"))) == 2
+    assert train("c.yaml", "--iterations", 2, "--resume", "other/checkpoint.pt", "--overwrite")[0] == 0
+    assert iterations() == [2] and len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_the_folder_is_named_after_what_is_trained(train, tmp_path):
+    code, _, err = train("Walker2d", "--set", "settings.env=Hopper", "--iterations", 1)
+    assert code == 1 and err == "error: --set: settings.env: the environment is set by 'env' at the top\n"
+    assert train("Walker2d", "--set", f"env={ENV}", "--set", f"settings={SETTINGS}", "--iterations", 1)[0] == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["appo-tests.algos.appo.counting_env-CountingEnv"]
+
+
+FOREIGN = "tests.harness.trainers.adapters.fake_driver:FakeForeign"
+
+
+@pytest.mark.parametrize("seeds", [(), ("--seeds", 2)])
+def test_a_package_that_starts_anew_each_time_is_not_resumed_and_nobody_says_so(seeds, train, tmp_path, monkeypatch):
+    arguments = (ENV, "--trainer", FOREIGN, "--iterations", 1, *seeds)
+    said = f"error: --resume: {FOREIGN} starts anew each time; leave --resume out\n"
+    assert train(*arguments, "--resume") == (1, "", said)
+    monkeypatch.setattr(training, "exit_code", lambda summary: 130)
+    _, out, _ = train(*arguments)
+    assert "--resume" not in out
+    code, _, err = train(*arguments)
+    assert code == 1 and "of another run; --overwrite replaces it, --out names another folder" in err
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,14 @@ def test_what_the_trial_and_its_ended_children_used_is_its_own() -> None:
     after = contention.read()
     assert before is not None and after is not None
     assert after.own - before.own >= 0.35
+
+
+@pytest.mark.parametrize(("alone", "counted"), [(True, True), (False, False)])
+def test_another_trial_that_ends_beside_it_is_not_the_trials_own(alone: bool, counted: bool, monkeypatch) -> None:
+    monkeypatch.setattr(contention, "trial_processes", lambda *_: set())
+    monkeypatch.setattr(os, "getppid", os.getpid)  # this process is the harness
+    before = contention.read(alone=alone)
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    after = contention.read(alone=alone)
+    assert before is not None and after is not None
+    assert (after.own - before.own >= 0.25) == counted

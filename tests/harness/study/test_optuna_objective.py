@@ -107,7 +107,8 @@ def test_a_disturbed_attempt_leaves_its_trial_no_curve(monkeypatch: pytest.Monke
     """The attempt that counts has returns of its own, and the pruner is asked for them, not for the first attempt's."""
     speeds = iter((80, 10))
 
-    def disturbed_at_first(spec, limits, stop, watch):
+    def disturbed_at_first(spec, limits, stop, watch, *, cores):
+        assert cores is None
         speed = next(speeds)
         outcome = execute(dataclasses.replace(spec, settings={**spec.settings, "speed": speed}), limits, stop, watch)
         if speed == 80:

@@ -18,6 +18,8 @@ from harness.runs import training
 from harness.study.folder import Study
 from harness.study.search import Sweep
 from harness.suite import schema as suites
+from harness.suite.schema import Variant
+from harness.trainers.alternatives import Alternatives
 from tests.harness.study.test_search import Quiet
 
 SUITE = """\
@@ -84,10 +86,18 @@ def test_one_run_measures_all_in_turns_and_the_best_can_be_trained(tmp_path) -> 
     assert job.settings["speed"] == 80 and job.settings["env"] == "Fake"
 
 
+def test_one_setting_of_a_group_is_replaced_for_an_environment_without_the_others() -> None:
+    general = {"algorithm": {"num_critics": 5, "gamma": 0.98}}
+    trainer = Alternatives({"ours": Variant("sac", general, {"Hopper": {"algorithm": {"gamma": 0.995}}})})
+    expected = {"algorithm.num_critics": 5, "algorithm.gamma": 0.995, "env": "Hopper", "seed": 7}
+    assert trainer.resolve({"trainer": "ours", "env": "Hopper", "seed": 7}) == ("sac", expected)
+
+
 @pytest.mark.parametrize(
     ("replacement", "line", "words"),
     [
         (("speed: 80", "sped: 80"), 11, "trainers.fast.settings.sped: unknown setting; did you mean 'speed'?"),
+        (("speed: 80", "inner: {rate: 1.0}\n      inner.rate: 1.5"), 12, "inner.rate: is there twice, with dots and"),
         (("speed: 80", "speed: 0"), 11, "trainers.fast.settings.speed: Input should be greater than"),
         (("speed: 80", "seed: 80"), 11, "trainers.fast.settings.seed: is the same for all trainers"),
         (("speed: 80", "device: cuda:9"), 11, "trainers.fast.settings.device: "),

@@ -17,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+from unilab.ipc.collector_error import BEGIN
 from unilab.ipc.shared_memory import segments
 from unilab.machine.loading import loading
 
@@ -102,6 +103,7 @@ def run_collector(call: bytes, report: Connection, steps_name: str, parent: tupl
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         os.close(fd)
+        print(BEGIN.format(os.getpid()), flush=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:

@@ -53,7 +53,7 @@ class UnilabEnv(VecEnv):
         result = self._env.step(actions.clamp(self._low, self._high).numpy())
         self.episodes.step(result.reward, result.final_ids)
         done = torch.from_numpy(result.terminated | result.truncated)
-        extras = {"time_outs": torch.from_numpy(result.truncated).clone()}
+        extras = {"time_outs": torch.from_numpy(result.truncated & ~result.terminated)}
         return self.get_observations(), torch.from_numpy(result.reward).clone(), done, extras
 
     def close(self) -> None:
@@ -100,7 +100,6 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
                 raise StopTraining
 
         runner.logger.log = log
-        report.start()
         try:
             runner.learn(sys.maxsize)
         except StopTraining:

@@ -40,7 +40,6 @@ def train(algorithm: type[BaseAlgorithm], settings: dict[str, Any], report: Repo
     env = make_env(settings)
     try:
         model = build(algorithm, settings, env)
-        report.start()
         model.learn(sys.maxsize, callback=Counting(report, settings["batch_size"], env))
         model.save(log_dir / "model.zip")
         if isinstance(env, VecNormalize):
@@ -102,7 +101,7 @@ class BatchedEnv(VecEnv):
         for row, final, (total, length) in zip(result.final_ids, result.final_obs, ended, strict=True):
             infos[row] = {
                 "terminal_observation": final.copy(),
-                "TimeLimit.truncated": bool(result.truncated[row]),
+                "TimeLimit.truncated": bool(result.truncated[row] and not result.terminated[row]),
                 "episode": {"r": float(total), "l": int(length)},
             }
         return result.obs.copy(), result.reward.copy(), result.terminated | result.truncated, infos

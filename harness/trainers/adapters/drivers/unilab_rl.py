@@ -66,8 +66,10 @@ class TensorEnv:
         if len(result.final_ids):
             final = {"obs": obs.clone()}
             final["obs"][torch.from_numpy(result.final_ids)] = torch.from_numpy(result.final_obs)
-        flags = {name: torch.from_numpy(getattr(result, name)) for name in ("reward", "terminated", "truncated")}
-        self.state = SimpleNamespace(obs={"obs": obs}, info={}, final_observation=final, **flags)
+        timed_out = result.truncated & ~result.terminated
+        flags = {"reward": result.reward, "terminated": result.terminated, "truncated": timed_out}
+        tensors = {name: torch.from_numpy(array) for name, array in flags.items()}
+        self.state = SimpleNamespace(obs={"obs": obs}, info={}, final_observation=final, **tensors)
         return self.state
 
     def set_nan_guard(self, guard: object) -> None:
@@ -105,6 +107,8 @@ class CountingRunner(appo.APPORunner):
 
     report: Report
     episode_return = math.nan
+    episodes = 0
+    """at least so many: readings of the return that differ"""
 
     def _build_learner(self) -> Any:
         self._learner = learner = super()._build_learner()
@@ -133,6 +137,7 @@ class CountingRunner(appo.APPORunner):
             collected_env_steps=self._env_steps,
             learner_busy_seconds=self._busy,
             learner_wait_seconds=now - self._began - self._busy,
+            episodes=self.episodes,
             episode_return=self.episode_return,
         )
         if not more:
@@ -141,8 +146,9 @@ class CountingRunner(appo.APPORunner):
 
     def _drain_metrics(self, queue: Any, reward_history: Any, *others: Any) -> None:
         super()._drain_metrics(queue, reward_history, *others)
-        if reward_history:
+        if reward_history and reward_history[-1] != self.episode_return:
             self.episode_return = float(reward_history[-1])
+            self.episodes += 1
 
     def save(self, path: Path) -> None:
         torch.save(self._learner.get_state_dict(), path)
@@ -169,7 +175,6 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
         log_interval=1000,
     )
     runner.report = report
-    report.start()
     try:
         runner.learn(max_iterations=sys.maxsize, save_interval=0, log_dir=str(log_dir))
     except StopTraining:

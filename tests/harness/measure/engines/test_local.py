@@ -54,6 +54,14 @@ def test_a_work_has_a_place_until_it_ends(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
+def test_one_alone_has_as_many_cores_as_it_is_to_have(tmp_path: Path) -> None:
+    one = job(tmp_path, "one")
+    with StopSignal() as stop:
+        outcome = local.execute(one.spec, one.limits, stop, cores=1)
+    assert (outcome.state, outcome.result["threads"]) == ("complete", "env 1")
+
+
+@pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
 def test_two_run_at_once_on_a_core_each_and_what_runs_ends_with_the_engine(tmp_path: Path) -> None:
     with StopSignal() as stop, LocalEngine("here", stop, cores=1) as engine:
         engine.start(0, [job(tmp_path, "long", seconds=600)])

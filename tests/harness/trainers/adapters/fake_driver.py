@@ -30,7 +30,6 @@ class FakeForeign(ForeignTrainer):
 
 def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
     (log_dir / "started").write_text(sys.executable)
-    report.start()
     iteration = 0
 
     def policy() -> Act:
@@ -43,5 +42,5 @@ def train(settings: dict[str, Any], report: Report, log_dir: Path) -> Act:
             raise FloatingPointError("the loss is nan")
         if settings["behaviour"] == "finish" and iteration == 3:
             break
-    (log_dir / "saved").touch()
+    (log_dir / "model.zip").touch()
     return policy()

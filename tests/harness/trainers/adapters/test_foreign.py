@@ -38,7 +38,7 @@ def test_progress_comes_until_no_more_is_wanted_and_the_driver_saves(tmp_path) -
     assert seen[1].wall_seconds > seen[0].wall_seconds > 0
     assert seen[0].metrics == {"loss": 0.5}
     assert str(seen[0].learner_busy_seconds) == str(seen[0].policy_lag_mean) == "nan", "unknown, not 0"
-    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "model.zip").exists()
 
 
 class Judging(CountingEnv):
@@ -73,7 +73,7 @@ def test_after_a_signal_the_driver_saves(tmp_path) -> None:
         return True
 
     summary = FakeForeign().run({}, interrupt, log_dir=tmp_path, max_iterations=10**6)
-    assert summary.stopped_by == "SIGINT" and (tmp_path / "saved").exists()
+    assert summary.stopped_by == "SIGINT" and (tmp_path / "model.zip").exists()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_another_interpreter(tmp_path) -> None:
     with StopSignal() as stop:
         outcome = execute(spec, RepeatLimits(60, 60), stop)
     assert outcome.state == "complete", outcome.error
-    assert (tmp_path / "started").read_text() == python and (tmp_path / "saved").exists()
+    assert (tmp_path / "started").read_text() == python and (tmp_path / "model.zip").exists()
     with pytest.raises(SettingsError, match="python: the process has to be that interpreter's"):
         train(tmp_path, python=python)
 

@@ -191,8 +191,11 @@ def appo_collector_fn(
         while not stop_event.is_set():
             waiting_since = time.monotonic()
             with span("wait"):
-                if config.when_full == "wait" and not ring.wait_for_space(unless=stop_event):
-                    continue
+                has_space = config.when_full != "wait"
+                while not has_space and not stop_event.is_set():
+                    has_space = ring.wait_for_space(unless=stop_event)
+            if not has_space:
+                break
             busy_since = time.monotonic()
             wait_seconds += busy_since - waiting_since
             with span("collect"):
