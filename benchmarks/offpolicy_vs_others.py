@@ -34,11 +34,13 @@ ALGORITHMS = ("sac", "td3")
 HIDDEN_DIMS = [256, 256]
 AS_MANY_UPDATES_AS_ENV_STEPS = {"num_envs": 16, "updates_per_step": 16}
 """the replay ratio of Stable-Baselines3 in its settings here; so the collectors beside the learners do the same work"""
-_PUBLISHED = {"algorithm.actor_learning_rate": 3e-4, "algorithm.critic_learning_rate": 3e-4}
+_PUBLISHED = {
+    "algorithm.actor_learning_rate": 3e-4, "algorithm.critic_learning_rate": 3e-4, "algorithm.tau": 0.005,
+}  # fmt: skip
 AS_PUBLISHED: dict[str, dict[str, Any]] = {
     "sac": _PUBLISHED
     | {"algorithm.alpha_learning_rate": 3e-4, "algorithm.init_alpha": 1.0}
-    | {"algorithm.policy_frequency": 1, "algorithm.tau": 0.005},
+    | {"algorithm.policy_frequency": 1},
     "td3": _PUBLISHED
     | {"network.layer_norm": False, "algorithm.policy_frequency": 2, "algorithm.target_reduction": "min"},
 }

@@ -149,7 +149,7 @@ def test_trials_side_by_side_are_refused() -> None:
 
 
 def test_a_signal_ends_the_study_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(spec, limits, stop, watch):
+    def interrupted(spec, limits, stop, watch, **_):
         def at_once(progress: dict) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
