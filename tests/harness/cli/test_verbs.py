@@ -129,7 +129,7 @@ UNUSED = ("torch", "mujoco", "gymnasium", "pandas", "scipy.stats")
     ("command", "libraries"),
     [
         ("validate suites/smoke.yaml", UNUSED),
-        ("validate suites/sac_reward.yaml", UNUSED),
+        ("validate suites/offpolicy_reward.yaml", UNUSED),
         ("list", UNUSED),
         ("plan suites/smoke.yaml", ("torch._dynamo", "sympy", "tensorboard", "pandas", "scipy.stats")),
     ],
