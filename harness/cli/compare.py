@@ -90,7 +90,8 @@ def compare(arguments: argparse.Namespace) -> int:
             return stopped.exit_code
     else:
         pairs, deciding = recorded.pairs(base, new, arguments.results)
-    comparison = verdict.compare(pairs, arguments.metric or deciding, arguments.detect or verdict.DETECT)
+    metrics, detect = arguments.metric or list(deciding), arguments.detect or verdict.DETECT
+    comparison = verdict.compare(pairs, metrics, detect, deciding)
     content = verdict.as_dict(comparison, base, new)
     if folder is not None:
         content["folder"] = str(folder)

@@ -45,8 +45,10 @@ NAMES = ("base", "new")
 RECORDS = "repeats.jsonl"
 
 
-def measure(base: Side, new: Side, results: Path, console: Console, **options: Any) -> tuple[Pairs, list[str], Path]:
-    """Measure both sides; their pairs, the metrics that decide, and the folder that has the records.
+def measure(
+    base: Side, new: Side, results: Path, console: Console, **options: Any
+) -> tuple[Pairs, dict[str, str], Path]:
+    """Measure both sides; their pairs, what decides (see ``prepared``), and the folder that has the records.
 
     Args:
         base: one side.
@@ -100,10 +102,10 @@ def prepared(
     seconds: float | None = None,
     warmup: float | None = None,
     no_turns: bool = False,
-) -> Iterator[tuple["Measuring", list[str]]]:
-    """Both sides ready to be measured, and the metrics that decide; the files of commits last as long as the context.
+) -> Iterator[tuple["Measuring", dict[str, str]]]:
+    """Both sides ready to be measured, and what decides: the objectives, with their directions.
 
-    The options are those of the command line.
+    The files of commits last as long as the context. The options are those of the command line.
 
     Raises:
         CompareError: a configuration is missing, or does not fit into this machine.
@@ -129,7 +131,8 @@ def prepared(
             one_by_one = "the suite says measure.turns: false"
         else:
             one_by_one = why_not_together([one, other])
-        yield Measuring((one, other), how, pairs, one_by_one), [objective.metric for objective in rules.objectives]
+        directions: dict[str, str] = {one.metric: one.direction for one in rules.objectives}
+        yield Measuring((one, other), how, pairs, one_by_one), directions
 
 
 def blocks(pairs: int, seed: str, *, one_by_one: bool = False) -> Iterator[list[tuple[int, int]]]:

@@ -23,6 +23,8 @@ from harness.suite.text import count_text
 
 PHASES: tuple[Phase, ...] = ("confirm", "search")
 """both sides are compared by the first that both have: the search measured its winner when it was lucky"""
+SAME_LENGTH = 1.25
+"""windows of one suite end with an iteration, so that they differ a little"""
 EXTENDABLE = ("repeats", "disturbed_retries", "turns")
 """parts of a suite's ``measure`` that do not change what is measured; each record says whether turns were taken"""
 
@@ -40,8 +42,8 @@ class RepeatKey(NamedTuple):
     """which of the session's trials that have this configuration"""
 
 
-def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
-    """Pairs of two sides that were measured before, and the metrics that decide: the objectives of BASE's suites.
+def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, dict[str, str]]:
+    """Pairs of two sides that were measured before, and what decides: the objectives of BASE's suites, with directions.
 
     Raises:
         CompareError: a side has no records.
@@ -60,8 +62,8 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
             "errors"
         )
     sessions: dict[int, Pair] = defaultdict(list)
-    for (_, number), keys in groupby(sorted({*measured[0], *measured[1]}), lambda key: key[:2]):
-        own = list(keys)
+    for (configuration, number), keys in groupby(sorted({*measured[0], *measured[1]}), lambda key: key[:2]):
+        own, budget = list(keys), json.loads(configuration)["measure"]["return_at"]
         for phase in PHASES:
             sides = [{key: side[key] for key in own if key in side and key.phase == phase} for side in measured]
             kinds = sorted({record.kind for side in sides for record in side.values()})
@@ -71,7 +73,13 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
                 notes.append(f"repeats that were measured in different ways ({' and '.join(kinds)}) were left out")
                 continue
             for one, other in [(sides[0][key], sides[1][key]) for key in own if key in sides[0] and key in sides[1]]:
-                if one.machine == other.machine:
+                lengths = one.steady_seconds, other.steady_seconds
+                if budget is None and max(lengths) > SAME_LENGTH * min(lengths):
+                    notes.append(
+                        "repeats of windows of different lengths were left out: a search that looks at its best again "
+                        "measures all others in less time"
+                    )
+                elif one.machine == other.machine:
                     sessions[number].append((one, other))
                 else:
                     machines = f"{one.machine or 'unnamed'} and {other.machine or 'unnamed'}"
@@ -97,8 +105,7 @@ def pairs(base: Side, new: Side, results: Path) -> tuple[Pairs, list[str]]:
             "complete on both sides"
         )
     made.notes[:] = dict.fromkeys([*notes, *unreadable])
-    objectives = [objective.metric for suite, _ in studies[0] for objective in suite.objectives]
-    return made, list(dict.fromkeys(objectives))
+    return made, {one.metric: one.direction for suite, _ in studies[0] for one in suite.objectives}
 
 
 def _studies(side: Side, results: Path, unreadable: list[str]) -> list[tuple[Suite, list[Record]]]:

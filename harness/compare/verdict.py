@@ -11,7 +11,7 @@ import dataclasses
 import math
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -125,19 +125,29 @@ class Comparison:
         return EXIT_CODES[self.outcome]
 
 
-def compare(pairs: Pairs, deciding: Sequence[str], detect: float = DETECT) -> Comparison:
+def compare(
+    pairs: Pairs, deciding: Sequence[str], detect: float = DETECT, directions: Mapping[str, str] = METRICS
+) -> Comparison:
     """Compare all metrics that both sides have, those that decide first; others that were 0 all the time are left out.
 
-    ``detect``: a change of this size, as a fraction, must be one that could have been seen.
+    Args:
+        pairs: what was measured.
+        deciding: metrics that the exit code follows from.
+        detect: a change of this size, as a fraction, must be one that could have been seen.
+        directions: of metrics, as a suite's objectives state them; others have their own.
     """
+    better = {**METRICS, **directions}
     names = [*deciding, *(name for name in METRICS if name not in deciding)]
-    found = [compare_metric(name, pairs, name in deciding, detect) for name in names]
+    found = [compare_metric(name, pairs, name in deciding, detect, better[name]) for name in names]
     return Comparison([one for one in found if one.pairs and (one.decides or one.base or one.new)], pairs)
 
 
-def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT) -> MetricChange:
+def compare_metric(
+    metric: str, pairs: Pairs, decides: bool = True, detect: float = DETECT, direction: str | None = None
+) -> MetricChange:
     """One metric: what the values of the pairs show, unless one side missed a target more often or lost repeats."""
-    found = MetricChange(metric, "up" if METRICS[metric] == "maximize" else "down", decides)
+    direction = direction or METRICS[metric]
+    found = MetricChange(metric, "up" if direction == "maximize" else "down", decides)
     sides = [
         np.array([[one.metric(metric) for one in both] for both in pair], dtype=np.float64).reshape(-1, 2)
         for pair in pairs.across
@@ -147,7 +157,7 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         both = np.concatenate(values)
         ratio = bool((both > 0).all())  # as for returns, which may be below it, else differences
         seen = paired_change(values, ratio=ratio, unit=1.0 if ratio else float(np.abs(both).mean()) or 1.0)
-        decided, reason = verdict(seen.value, seen.p, seen.least_p, METRICS[metric]), ""
+        decided, reason = verdict(seen.value, seen.p, seen.least_p, direction), ""
         missing = needed_pairs() - seen.pairs
         if decided == "undecided":
             reason = f"{count_text(seen.pairs, 'pair')}, {missing} more needed for p < {LEVEL:g}"
@@ -176,10 +186,10 @@ def compare_metric(metric: str, pairs: Pairs, decides: bool = True, detect: floa
         p = float(binomtest(sum(count > 0 for count in more), len(more)).pvalue)
         told = (("BASE", base), ("NEW", new))
         reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in told if n)
-        direction: Verdict = "worse" if new > base else "better"
+        late: Verdict = "worse" if (np.sign(more).sum(), new - base) > (0, 0) else "better"
         if p < LEVEL:
-            found = dataclasses.replace(found, pairs=len(sides), p=p, verdict=direction, reason=reason)
-        elif found.verdict != direction:  # otherwise what the others show is the same
+            found = dataclasses.replace(found, pairs=len(sides), p=p, verdict=late, reason=reason)
+        elif found.verdict != late:  # otherwise what the others show is the same
             found = dataclasses.replace(found, pairs=len(sides), verdict="undecided", reason=reason)
 
     if pairs.lost > 0 and found.verdict in ("same", "better"):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.files.writing import writing
 from harness.suite.metrics import RETURNS, TIMES
@@ -203,9 +203,10 @@ class Record:
         known = {f.name: f for f in dataclasses.fields(cls) if f.name not in GROUPS}
         values = {key: value for key, value in flat.items() if key in known}
         for name, value in values.items():
-            if type(value) not in KINDS[known[name].type]:
+            kind: Any = known[name].type
+            if type(value) not in KINDS[kind] or (kind in (State, Phase) and value not in get_args(kind)):
                 raise ValueError(f"{name} is {value!r}")
-            if value is None and known[name].type is float:
+            if value is None and kind is float:
                 values[name] = math.nan
         if not re.fullmatch(r"[0-9a-f]*", values.get("commit", "")):
             raise ValueError(f"a commit has hexadecimal digits, not {values['commit']!r}")

@@ -60,6 +60,8 @@ class Finding:
     """seconds that stand for those of a repeat that did not reach the target: those of the longest training"""
     came_to: float = math.nan
     """return of the best at the end of its training"""
+    reached: bool = False
+    """some repeat of some trial has a value"""
     confirmed: bool = False
     """the best was measured again after the search, in turns with the baseline"""
     pairs: int = 0
@@ -124,6 +126,8 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     measured = {r.trial for r in records if r.phase == "search" and r.state == "complete"}
     baseline = next((r.trial for r in records if r.baseline and r.trial in measured), None)
     found = Finding(metric, objective.direction, best, baseline, len(measured))
+    if len(suite.tasks) > 1:  # results of two environments are not compared
+        return replace(found, best=None, baseline=None, claim=standing_claim(suite, standings(suite, records))[1])
     if best is None:
         return replace(found, claim="No trial was measured to its end within the constraints.")
 
@@ -136,6 +140,7 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
         confirmed=own.confirmed, repeats=len(behind), failed=len(failed), best_failed=failed.count(best),
         missing=sum(not math.isfinite(record.metric(metric)) for record in behind),
         latest=own.latest if metric in TIMES else None, came_to=own.value("episode_return"),
+        reached=any(trial.reached(metric) for trial in trials.values()),
         unsteady=sum(record.unsteady for record in behind), disturbed=sum(bool(r.disturbed) for r in behind),
         limited_by=own.verdict, looks=looks,
     )  # fmt: skip
@@ -175,6 +180,9 @@ def _compared(found: Finding, baseline: ReportedTrial, others: Sequence[Reported
         effect = max((one.smallest_effect for one in seen), default=math.inf)
         return {"ratio": ratio, "smallest_effect": effect if math.isfinite(effect) else None}
     if not seen:
+        (own,) = others
+        if own.measured != baseline.measured:
+            return {"ratio": ratio}
         change = found.value / found.baseline_value - 1 if ratio else found.value - found.baseline_value
         return {"ratio": ratio, "change": change if math.isfinite(change) else None}
     (one,) = seen
@@ -395,10 +403,11 @@ def _claim(found: Finding) -> str:
         text = f"No claim with fewer than six seeds: trial {found.best} had {name} {own}"
         return text if is_baseline or found.baseline is None else f"{text}, the baseline {base}"
     if metric in TIMES and math.isnan(found.value):
-        return (
-            f"No trial reached {TIMES[metric]}: trial {found.best} came to "
-            f"{'a return of ' * (metric != 'seconds_to_return')}{number_text(found.came_to)}, the furthest"
-        )
+        came_to = f"{'a return of ' * (metric != 'seconds_to_return')}{number_text(found.came_to)}"
+        if found.reached:
+            missed = f"did not reach {TIMES[metric]} in half of its repeats or more"
+            return f"Trial {found.best} {missed}: it came to {came_to}"
+        return f"No trial reached {TIMES[metric]}: trial {found.best} came to {came_to}, the furthest"
     value, seen = side_text(metric, found.value, found.value_interval, found.points), ""
     if found.smallest_effect is not None:
         seen = f"{change_text(found.smallest_effect, fraction=found.ratio, sign='')} would have been seen"
@@ -433,7 +442,7 @@ def _claim(found: Finding) -> str:
 def side_text(metric: str, value: float, interval: Interval | None, points: Sequence[float]) -> str:
     """A value with what is known of its spread: ``130 env steps a second, median of 1 repeat``."""
     if metric in TIMES and math.isnan(value):
-        return f"{TIMES[metric].removeprefix('the ')} not reached in most of {len(points)} repeats"
+        return f"{TIMES[metric].removeprefix('the ')} not reached in half of {len(points)} repeats or more"
     low, high = (value_text(metric, end) for end in interval or (min(points, default=0), max(points, default=0)))
     text = f"{value_text(metric, value)} {metric_text(metric)}"
     text += "" if interval is None else f" (95 % interval {low} to {high})"
@@ -447,7 +456,7 @@ def change_of(found: Finding) -> str:
     if found.best == found.baseline:
         return "none: the best is the baseline"
     if found.change is None:
-        return "not known: the two were not both measured"
+        return "not known: the two were not both measured in the same way"
     text = change_text(found.change, fraction=found.ratio)
     if found.interval is not None:
         return f"{text}, {evidence_text(found.interval, found.pairs, fraction=found.ratio, level=found.level)}"

@@ -35,8 +35,8 @@ class ReportedTrial:
     Args:
         number: of the trial.
         records: of its repeats, one at least.
-        latest: seconds that stand for those of a repeat that did not reach the target: none beside it was trained for
-            longer.
+        latest: seconds that stand for those of a repeat that did not reach the target: none in its environment was
+            trained for longer.
     """
 
     def __init__(self, number: int, records: Sequence[Record], latest: float = math.nan) -> None:
@@ -68,10 +68,14 @@ class ReportedTrial:
         self.verdict = next((record.verdict for record in reversed(self.timed) if record.verdict), "")
         """what limited it, as its newest record says; empty where none does"""
 
-    def limited_by(self, fixed: dict[str, Any]) -> str:
-        """What limited it, in words; ``fixed``: the settings of all trials.
+    def limited_by(self, fixed: dict[str, Any], cores: int) -> str:
+        """What limited it, in words.
 
         Of a trainer that does not describe its rounds: by how busy each side was in the steady window.
+
+        Args:
+            fixed: the settings of all trials.
+            cores: that it was measured on.
         """
         if self.verdict:
             return self.verdict
@@ -83,8 +87,8 @@ class ReportedTrial:
         waits = [median(self.timed, f"{side}_wait_fraction") for side in ("collector", "learner")]
         waits = [1 - own if math.isnan(wait) else wait for own, wait in zip(busy, waits, strict=True)]
         # all that the trainer was given, by a text such as "env 2, learner 2"
-        shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", self.timed[-1].threads))) > usable_cores()
-        facts = TimeUse("turns" if in_turns else "free", usable_cores(), shared, busy[0], waits[0], busy[1], waits[1])
+        shared = sum(map(int, re.findall(r" (\d+)(?:,|$)", self.timed[-1].threads))) > cores
+        facts = TimeUse("turns" if in_turns else "free", cores, shared, busy[0], waits[0], busy[1], waits[1])
         return sentence(facts, limit_of(facts))
 
     def value(self, metric: str) -> float:
@@ -116,9 +120,14 @@ def trials_of(records: Sequence[Record], phase: Phase | None = None) -> list[Rep
     for record in records:
         if phase in (None, record.phase):
             groups.setdefault(record.trial, []).append(record)
-    ends = [(r.steady_seconds, *(r.metric(metric) for metric in TIMES)) for r in records if r.state == "complete"]
-    latest = max((end for own in ends for end in own if math.isfinite(end)), default=math.nan)
-    return [ReportedTrial(number, tuple(groups[number]), latest) for number in sorted(groups)]
+    ends: dict[Any, list[float]] = {}  # in each environment
+    for record in [record for record in records if record.state == "complete"]:
+        times = record.steady_seconds, *(record.metric(metric) for metric in TIMES)
+        ends.setdefault(record.params.get("env"), []).extend(filter(math.isfinite, times))
+    return [
+        ReportedTrial(number, own, max(ends.get(own[0].params.get("env"), ()), default=math.nan))
+        for number, own in sorted(groups.items())
+    ]
 
 
 def finite(value: float) -> float | None:
@@ -180,6 +189,13 @@ class ReportedStudy(RecordedStudy):
             for trial in trials
         ]  # fmt: skip
         return sorted(rows, key=lambda row: -ROLES.index(row["role"]))
+
+    def limited_by(self, trial: ReportedTrial) -> str:
+        """What limited a trial on the machine that measured it."""
+        machine = self.manifest.get("machine")
+        cores = machine.get("cores_usable") if isinstance(machine, dict) else None
+        cores = self.suite.measure.cores or (cores if isinstance(cores, int) else usable_cores())
+        return trial.limited_by(self.suite.fixed, cores)
 
     @property
     def name(self) -> str:

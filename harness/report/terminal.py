@@ -51,7 +51,7 @@ def summary(study: ReportedStudy) -> dict[str, Any]:
             "confirmed": trial.confirmed, "params": trial.params, **measured(trial.counted),
             "search": measured(judged_by(trial.records, "search")),
             "budget_host_bytes": trial.records[-1].budget_host_bytes,
-            "limited_by": trial.limited_by(suite.fixed),
+            "limited_by": study.limited_by(trial),
             "error": trial.error,
         }
         for trial in study.trials

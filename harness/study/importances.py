@@ -51,6 +51,8 @@ def missing(records: Sequence[Record], suite: Suite) -> str | None:
     """The reason why there are no importances; None where there are."""
     completed, pruned = _finished(records, suite)
     finished = len(completed) + len(pruned)
+    if len(suite.tasks) > 1:
+        return "importances compare trials, and results of two environments are not compared"
     if len(_space(suite).dimensions) < 2:
         return "importances compare settings, and fewer than two are searched"
     if finished < FEWEST_TRIALS:

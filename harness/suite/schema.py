@@ -305,10 +305,10 @@ class Confirm(Group):
     """After the search, the best configurations and the baseline are measured again, in turns if they can."""
 
     top: Count = 2
-    """configurations beside the baseline"""
+    """configurations beside the baseline, and beside what is pinned"""
     repeats: Count = 8
     """repeats of each of them. The baseline has as many, and one more if the number is odd. The test needs six to
-    confirm one configuration, seven for two or three, eight for up to six"""
+    confirm one configuration, pinned ones included, seven for two or three, eight for up to six"""
     learning: Learning | None = None
     """trains seeds of the best and of the baseline, which show whether the best learns as well. null: two seeds a side
     if this project knows how far seeds of the baseline spread in this environment, otherwise none"""

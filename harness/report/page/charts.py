@@ -112,7 +112,7 @@ def dots(
         spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=4, opacity=0.3, strokeCap="round")
         layers.insert(0, spread.encode(x="low:Q", x2="high:Q", y=y, **more))
     if named_above:
-        names = base.transform_filter(f"datum.{of} == '{known[0]}'").mark_text(align="left", dy=-24, fontSize=12)
+        names = base.transform_aggregate(groupby=[row]).mark_text(align="left", dy=-24, fontSize=12)
         layers.append(names.encode(x=alt.value(2), y=y, text=f"{row}:N"))
     height = (68 if named_above else ROW) * len({one[row] for one in rows}) + 8
     return made(name, title, layers, {name: rows}, height)

@@ -37,7 +37,7 @@ def comparison(studies: Sequence[ReportedStudy]) -> Page:
             "low": Cell.metric(metric, low), "high": Cell.metric(metric, high),
             "baseline": Cell.metric(metric, one.baseline_value), "gain": trial and change_of(one),
             "measured": trial.measured if trial else MISSING, "trials": len(study.trials),
-            "limited by": trial.limited_by(study.suite.fixed) if trial else "nothing was measured to its end",
+            "limited by": study.limited_by(trial) if trial else "nothing was measured to its end",
             "machine": str(study.manifest.get("machine_name", UNKNOWN)),
             "commit": str(study.manifest.get("commit") or UNKNOWN)[:12] + " with changes" * bool(dirty),
             "run": study.last_run or MISSING,

@@ -5,6 +5,7 @@ import shlex
 import statistics
 from pathlib import Path
 
+from harness.measure.record import attempts_that_count
 from harness.report.finding import baseline_name, change_of, conclude, doubts, side_text, standing_claim, standings
 from harness.report.page.model import MISSING, Cell, FirstScreen, Row, Section, Table
 from harness.report.studies import ReportedStudy
@@ -48,7 +49,7 @@ def headline(study: ReportedStudy) -> FirstScreen:
         facts.append(("Gain", change_of(found)))
         if found.learning:
             facts.append(("Learns as well", found.learning))
-        facts.append(("Limited now by", best.limited_by(study.suite.fixed)))
+        facts.append(("Limited now by", study.limited_by(best)))
         if today := defaults_today(study.suite):
             facts.append(("Defaults today", today))
         if found.smallest_effect is not None and not found.shown:
@@ -67,9 +68,13 @@ def headline(study: ReportedStudy) -> FirstScreen:
         command = train_command(study.folder / "best.yaml") if study.best else None
     unmeasured = sum(not trial.complete for trial in study.trials)
     without = f"; {unmeasured} without a result" if unmeasured else ""
-    looked_at = f"{count_text(len(study.trials), 'trial')}, {count_text(len(study.records), 'repeat')}"
-    facts.append(("Looked at", f"{looked_at}{without}"))
+    facts.append(("Looked at", f"{looked_at(study, 'trial')}{without}"))
     return FirstScreen(text, unit, found.claim, facts, command, settings)
+
+
+def looked_at(study: ReportedStudy, what: str) -> str:
+    """The number of its trials, and of their repeats: one that was measured again is one."""
+    return f"{count_text(len(study.trials), what)}, {count_text(len(attempts_that_count(study.records)), 'repeat')}"
 
 
 def defaults_today(suite: Suite) -> str:
@@ -103,7 +108,7 @@ def beside_the_baseline(study: ReportedStudy) -> FirstScreen:
         for env, own in found.items()
     ]  # fmt: skip
     without = sum(not one.points for own in found.values() for one in own)
-    text = f"{count_text(len(study.trials), 'configuration')}, {count_text(len(study.records), 'repeat')}"
+    text = looked_at(study, "configuration")
     facts.append(("Looked at", text + f"; {count_text(without, 'configuration')} without a result" * bool(without)))
     unit = f"of {len(study.suite.tasks)} environments: there {baseline_name(found)} is ahead of all others"
     return FirstScreen(str(count), unit, claim, facts)

@@ -68,7 +68,7 @@ def unsteady(study: ReportedStudy) -> Section:
         return Section("unsteady", title, [none if looked else unknown])
     text = (
         f"{sum(r.unsteady for r in marked)} unsteady, {sum(bool(r.disturbed) for r in marked)} disturbed of "
-        f"{len(complete)} measured repeats. Unsteady: the throughputs of the two halves of the window differ by more "
+        f"{len(complete)} complete attempts. Unsteady: the throughputs of the two halves of the window differ by more "
         "than 5%, or it was too short to tell. A disturbed repeat is kept here and tried again."
     )
     rows = [

@@ -53,7 +53,7 @@ def busy(study: ReportedStudy) -> Section:
     cells = [
         {"trial": trial.name}
         | {f"{side} {name}": Cell.share(part(trial, side, what)) for side in SIDES for name, what in parts.items()}
-        | {"limited by, in its last repeat": trial.limited_by(study.suite.fixed)}
+        | {"limited by": study.limited_by(trial)}
         for trial in trials
     ]  # fmt: skip
     table = Table.of("busy-table", "Where the time of the steady window went", cells)

@@ -80,6 +80,8 @@ def _groups(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFram
             yield setting_text(value), own
         return
     numbers = pd.to_numeric(frame[column], errors="coerce")
+    for value, own in frame[numbers.isna()].groupby(column):
+        yield setting_text(value), own
     for _, quarter in numbers.groupby(pd.qcut(numbers.rank(method="first"), 4, labels=False)):
         yield f"{number_text(quarter.min())} to {number_text(quarter.max())}", frame.loc[quarter.index]
 
@@ -93,7 +95,7 @@ def _setting_chart(study: ReportedStudy, frame: pd.DataFrame, column: str, name:
         if getattr(dimension, "log", False) and min(values) > 0:
             x = x.scale(type="log", nice=False, padding=12)
     else:
-        choices = list(dict.fromkeys([*_choices(dimension), *sorted(values, key=str)]))
+        choices = list(dict.fromkeys([*_choices(dimension), *sorted(values, key=_numbers_first)]))
         longest = max(len(str(choice)) for choice in choices)
         axis = alt.Axis(labelAngle=-30 if longest > LONG else 0)  # on a phone they would overlap
         x = alt.X(f"{column}:N", title=name, sort=choices, axis=axis)
@@ -103,6 +105,11 @@ def _setting_chart(study: ReportedStudy, frame: pd.DataFrame, column: str, name:
     layers.append(scatter(study.rows, x, y, metric))
     name = f"setting_{column[1:]}-{metric}"
     return charts.made(name, title, layers, {"trials": study.rows}, 190, wide=False)
+
+
+def _numbers_first(value: Any) -> tuple[bool, Any]:
+    """The order of values on an axis; a setting that has no effect in a trial is "not set" there."""
+    return isinstance(value, str), value
 
 
 def _choices(dimension: Any) -> list[Any]:
@@ -156,7 +163,7 @@ def parallel(study: ReportedStudy) -> Section:
         "x": alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, 1], nice=False, padding=8)),
         "y": alt.Y("axis:N", sort=names, axis=alt.Axis(title=None, labels=False, ticks=False, domain=False, grid=True)),
     }
-    legend, scale = alt.Legend(orient="top"), alt.Scale(reverse=METRICS[metric] == "minimize")
+    legend, scale = alt.Legend(orient="top"), alt.Scale(reverse=objective.direction == "minimize")
     line = across | {"detail": "trial:N", "order": "row:Q"}
     line["color"] = alt.Color("objective:Q", title=name_of_metric, legend=legend, scale=scale)
     top, base = alt.datum.rank <= TOP, charts.data("lines")
@@ -199,7 +206,7 @@ def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tupl
         labels = [(0.0, number_text(min(values)), "left"), (1.0, number_text(max(values)), "right")]
         return [finite((value - low) / span) or 0.0 for value in scaled], labels
     there = [choice for choice in choices if choice in values]
-    all_ = list(dict.fromkeys([*there, *sorted(values, key=str)]))
+    all_ = list(dict.fromkeys([*there, *sorted(values, key=_numbers_first)]))
     places = {str(choice): index / max(len(all_) - 1, 1) for index, choice in enumerate(all_)}
     shown = list(places.items())[:: math.ceil(len(all_) / 6)]
     align = {0.0: "left", 1.0: "right"}
@@ -227,12 +234,13 @@ def pareto(study: ReportedStudy) -> Section:
     every = confirmed or study.searched
     data, rows = ("confirmed", study.rows_of(confirmed)) if confirmed else ("trials", study.rows)
     title, frame = "Pareto front", pd.DataFrame(rows)
-    others = [*objectives[1:], *((name, METRICS[name]) for name in DRAWN)]
-    if objectives[0][0] in RETURNS:  # one return against another says nothing
-        others = [other for other in others if other in objectives or other[0] not in RETURNS]
+    others = objectives[1:] or [(name, METRICS[name]) for name in DRAWN]
+    if objectives[0][0] in RETURNS and not several:  # one return against another says nothing
+        others = [other for other in others if other[0] not in RETURNS]
     candidates = [o for o in others if o[0] != objectives[0][0] and len(frame) and frame[o[0]].nunique() > 1]
     if not candidates or not frame[objectives[0][0]].count():
-        return Section("pareto", title, ["There is no second metric with values to set against the objective."])
+        what = "second objective in which trials differ" if several else "second metric with values"
+        return Section("pareto", title, [f"There is no {what} to set against the first objective."])
     pair = [objectives[0], candidates[0]]
     (first, _), (second, _) = pair
     ranked = {trial.number for trial in study.order}
@@ -245,13 +253,17 @@ def pareto(study: ReportedStudy) -> Section:
         if study.order and study.order[0].number not in [trial.number for trial in best]:
             best, beaten = [], True
     single = "The suite has one objective, which is shown here beside another metric."
-    text = "These are the objectives." if several else single
+    more = len(objectives) > len(pair)
+    text = f"These are two of {len(objectives)} objectives." if more else "These are the objectives."
+    text = text if several else single
     text += f" All values are those of the {confirmed[0].measured if confirmed else 'search'}. "
     text += "; ".join(f"{metric_text(m)}: {'more' if d == 'maximize' else 'less'} is better" for m, d in pair) + ". "
     if beaten:
         text += (
             "No front is drawn: others beat the best in both by these values, and the confirmation decided otherwise."
         )
+    elif more:
+        text += f"The table has the {len(best)} of {len(trials)} trials that no other trial beats in all objectives."
     else:
         text += f"The line joins the {len(best)} of {len(trials)} trials that no other trial beats in both."
     names = [metric_text(metric) for metric, _ in pair]
@@ -264,7 +276,7 @@ def pareto(study: ReportedStudy) -> Section:
     numbers = [trial.number for trial in best]
     on_front = charts.data(data).transform_filter(alt.FieldOneOfPredicate(field="trial", oneOf=numbers))
     line = on_front.mark_line(strokeWidth=1.5, strokeDash=[5, 4]).encode(x=x, y=y, order=f"{first}:Q")
-    layers = [line, scatter(rows, x, y, first, second, name=data)]
+    layers = [*([] if more else [line]), scatter(rows, x, y, first, second, name=data)]
     if len(numbers) <= LABELLED:
         layers.append(on_front.mark_text(dy=-12, fontSize=11).encode(x=x, y=y, text="trial:N"))
     chart = charts.made("pareto_chart", f"{names[0]} and {names[1]}", layers, {data: rows}, 320)

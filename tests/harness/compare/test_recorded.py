@@ -58,6 +58,19 @@ def test_several_sessions_a_side_are_pooled(tmp_path: Path, capsys) -> None:
     assert code == 2 and "name the one whose best configuration is to be measured" in content["error"]
 
 
+def test_an_objective_that_a_suite_turns_around_decides_in_its_direction(tmp_path: Path, capsys) -> None:
+    less = SUITE + "objectives: [{metric: env_steps_per_second, direction: minimize}]\n"
+    for number in range(6):
+        began = {"started_at": f"2026-01-0{number + 1}T00:00:00+00:00", "confirms": 2, "suite": less}
+        study(tmp_path / "fake" / f"base{number}", **began)
+        study(tmp_path / "fake" / f"more{number}", 1.5, **began)
+    base, more = (",".join(f"fake/{kind}{n}" for n in range(6)) for kind in ("base", "more"))
+    for options in ((), ("--metric", "env_steps_per_second")):
+        _, content, err = verb(capsys, base, more, "--results", tmp_path, *options)
+        first = content["metrics"][0]
+        assert (first["better"], first["verdict"]) == ("down", "worse") and "down is good" in err
+
+
 def test_a_study_with_itself_is_not_different(tmp_path: Path, capsys) -> None:
     study(tmp_path / "fake" / "one")
     code, content, _ = verb(capsys, "fake/one", "fake/one", "--results", tmp_path)
@@ -73,12 +86,14 @@ def test_a_study_with_itself_is_not_different(tmp_path: Path, capsys) -> None:
         ({"traced": True}, "both have 0"),
         ({"state": "failed"}, "NEW 0, both have 0"),
         ({"machine": "other"}, "repeats of different machines (m and other) were left out"),
+        ({"steady_seconds": 0.1}, "repeats of windows of different lengths were left out"),
         ({"in_turns": True}, "repeats that were measured in different ways (alone and in turns) were left out"),
         ({"shared": True}, "repeats that were measured in different ways (alone and on a shared node) were left out"),
     ],
 )  # fmt: skip
 def test_what_is_not_alike_is_not_compared(tmp_path: Path, capsys, difference: dict, words: str) -> None:
-    study(tmp_path / "fake" / "one"), study(tmp_path / "fake" / "two", **difference)
+    study(tmp_path / "fake" / "one", steady_seconds=0.2)
+    study(tmp_path / "fake" / "two", **{"steady_seconds": 0.21} | difference)
     code, content, err = verb(capsys, "fake/one", "fake/two", "--results", tmp_path)
     assert code == 3 and content["metrics"] == []
     assert words in " ".join(err.split())

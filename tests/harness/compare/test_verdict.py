@@ -129,6 +129,14 @@ def test_a_target_that_one_side_misses_is_no_value_to_be_left_out() -> None:
     assert targets([math.nan] + [100.0] * 7, [100.0] * 7 + [math.nan]).verdict == "same"
 
 
+def test_sessions_that_miss_a_target_more_often_are_counted_not_their_repeats() -> None:
+    """NEW misses one more in nine sessions, and BASE twenty more in one."""
+    hit, miss = (record(value, "seconds_to_return") for value in (100.0, math.nan))
+    often = [[(hit, hit), (hit, miss)] for _ in range(9)]
+    judged = compare_metric("seconds_to_return", Pairs([*often, [(miss, hit)] * 20], sessions=True))
+    assert judged.verdict == "worse" and judged.p == 2 * 11 / 2**10
+
+
 def test_a_side_that_lost_repeats_is_neither_better_nor_the_same() -> None:
     for new in (100.0, 120.0):
         judged = compare_metric("env_steps_per_second", pairs_of([100.0] * 6, [new] * 6, lost=2))

@@ -30,7 +30,7 @@ def study(folder: Path, suite: bytes, *lines: str) -> Path:
     [
         {"commit": "--output=escaped"}, {"commit": "HEAD"}, {"commit": 7}, {"log": "../../../escaped"},
         {"log": "/escaped"}, {"log": "logs/../../escaped"}, {"log": None}, {"env_steps_per_second": "fast"},
-        {"trial": True}, {"state": ["complete"]}, {"disturbed": 1},
+        {"trial": True}, {"state": ["complete"]}, {"state": "cancelled"}, {"disturbed": 1},
     ],
 )  # fmt: skip
 def test_a_line_with_anything_else_than_a_record_s_values_is_none(tmp_path: Path, change: dict[str, Any]) -> None:

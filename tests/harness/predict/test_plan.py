@@ -1,6 +1,7 @@
 import itertools
 import math
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -11,6 +12,7 @@ from harness.predict import plan as plans
 from harness.predict import ranking
 from harness.predict.ceilings import Ceilings, Measured
 from harness.predict.next_trial import next_trial
+from harness.stats.inference import LEVEL, needed_pairs
 from harness.suite import schema
 from harness.suite.space import Space
 from harness.trainers import evidence, own
@@ -162,14 +164,23 @@ def test_memory_of_baseline_and_corners(make_plan) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "offpolicy_reward", "learning_appo", "learning_sac",
-        "learning_td3", "go1_velocity", "time_to_walk",
+        "smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "offpolicy_reward", "learning_appo",
+        "learning_sac", "learning_td3", "go1_velocity", "time_to_walk",
     ],
 )  # fmt: skip
 def test_shipped_suites_are_valid_and_fit(name: str) -> None:
     plan = plans.make(f"suites/{name}.yaml")
     assert plan.suite.name == name
     assert plan.fit(plan.baseline).fits
+
+
+@pytest.mark.parametrize("file", sorted(Path("suites").glob("*.yaml")), ids=lambda file: file.stem)
+def test_confirmations_of_shipped_suites_can_show_a_difference(file: Path) -> None:
+    suite = schema.read(file).suite
+    if suite.confirm is None or file.stem == "smoke" or file.stem.endswith("_grid"):  # grids judge searches
+        return
+    candidates = suite.confirm.top + len(suite.pinned)
+    assert suite.confirm.repeats >= needed_pairs(LEVEL / candidates)
 
 
 @pytest.mark.parametrize("name", ["appo_reward", "offpolicy_reward"])

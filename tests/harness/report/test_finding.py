@@ -278,6 +278,50 @@ def test_times_to_a_target_stand_side_by_side_with_intervals() -> None:
     assert value_text(name, other.value) == "not reached"
 
 
+def test_a_target_that_was_missed_in_one_environment_counts_as_the_longest_training_there() -> None:
+    name = "seconds_to_return"
+    text = "name: a\nenvs: [Hopper, Humanoid]\ntrainers: {ours: {trainer: appo}, theirs: {trainer: sac}}\n"
+    text += "sampler: {name: grid}\n"
+    asked = suites.parse(text, overrides=[f"objectives=[{name}]", "measure.target_return=5"]).suite
+
+    def measured(trial: int, env: str, values: list[float], seconds: float) -> list[Record]:
+        params = {"env": env, "trainer": "theirs" if trial % 2 else "ours"}
+        return [
+            Record("s", trial, i, "complete", baseline=trial % 2 == 0, params=params, seconds_to_return=value,
+                   steady_seconds=seconds)
+            for i, value in enumerate(values)
+        ]  # fmt: skip
+
+    own = [90.0, 91.0, 92.0, 93.0, 94.0]
+    near = [*measured(0, "Hopper", own, 100.0), *measured(1, "Hopper", [50.0, 51.0, 52.0, 53.0, math.nan], 100.0)]
+    far = [*measured(2, "Humanoid", own, 1000.0), *measured(3, "Humanoid", own, 1000.0)]
+    alone, both = standings(asked, near)["Hopper"], standings(asked, [*near, *far])["Hopper"]
+    assert [one.points for one in alone] == [one.points for one in both] and both[1].points[-1] == 100
+    assert alone[1].ahead == both[1].ahead == pytest.approx(-30.8)
+
+
+def test_a_target_that_other_trials_reached_is_not_called_out_of_reach() -> None:
+    name = "seconds_to_return"
+    asked = suite(f"objectives=[{name}]", "measure.target_return=5")
+    half = [40.0, 41.0, 42.0, *[math.nan] * 3]
+    found = conclude(asked, [
+        *records(0, [math.nan], name, episode_return=1.0), *records(1, [40.0], name, episode_return=6.0),
+        *records(2, [60.0], name, episode_return=7.0),
+        *confirmed(0, [math.nan] * 6, name, episode_return=1.0), *confirmed(1, half, name, episode_return=4.0),
+    ])  # fmt: skip
+    assert found.best == 1 and math.isnan(found.value)
+    assert found.claim.startswith(
+        "Trial 1 did not reach the target return in half of its repeats or more: it came to 4"
+    )
+
+
+def test_numbers_of_two_kinds_have_no_change() -> None:
+    lost = [Record("s", 0, 1 + i, "failed", "confirm", baseline=True, error="boom") for i in range(6)]
+    found = conclude(suite(), [*SEARCH, *lost, *confirmed(1, [100.0] * 6, in_turns=True)])
+    assert found.best == 1 and found.change is None and not found.shown
+    assert "+0.0%" not in found.claim
+
+
 def test_doubtful_repeats_behind_the_answer_are_counted_and_only_the_last_attempt_counts() -> None:
     again = [
         Record("s", 1, 1, "complete", "confirm", env_steps_per_second=50.0, disturbed="a lot", attempt=0),

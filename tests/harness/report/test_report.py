@@ -25,7 +25,7 @@ from harness.report.page.comparison import comparison, labels
 from harness.report.page.curves import POINTS, aggregate, summary_kind, thin
 from harness.report.page.model import MISSING, Cell, Page, Section, Table
 from harness.report.page.resources import peak_bytes, predicted_bytes
-from harness.report.page.search import front
+from harness.report.page.search import _numbers_first, front
 from harness.report.page.write import film, write_report
 from harness.report.studies import ReportedStudy, ReportedTrial, trials_of
 from harness.trainers.trainer import get
@@ -104,7 +104,7 @@ def test_problems_have_their_reasons(long_page: Page) -> None:
     reasons = texts(table(long_page, "problems-table"), "reason")
     assert set(reasons) == {"does not fit:", "ValueError: NaN in the reward of environment 3"}
     assert "use fewer num_envs" in problems.code[0].text
-    assert "7 unsteady, 4 disturbed of 195 measured repeats" in section(long_page, "unsteady").text[0]
+    assert "7 unsteady, 4 disturbed of 195 complete attempts" in section(long_page, "unsteady").text[0]
     assert "another process took 35 % of the cores" in texts(table(long_page, "unsteady-table"), "disturbed by")
 
 
@@ -334,6 +334,44 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     records = [make_record(n, env_steps_per_second=a, episode_return=b) for n, (a, b) in speeds.items()]
     page = page_of(tmp_path, records, objectives="[env_steps_per_second, episode_return]")
     assert texts(table(page, "pareto-table"), "trial") == ["3", "1", "0 (baseline)"]
+
+
+def test_a_front_is_said_to_be_of_what_it_is_of(tmp_path: Path) -> None:
+    objectives = "[env_steps_per_second, dropped_rollouts]"
+    same = [make_record(n, env_steps_per_second=10.0 + n, dropped_rollouts=0) for n in range(3)]
+    none = section(page_of(tmp_path / "same", same, objectives=objectives), "pareto")
+    assert none.text == ["There is no second objective in which trials differ to set against the first objective."]
+    assert not none.charts
+    values = {0: (1.0, 200.0, 9.0), 1: (2.0, 100.0, 5.0)}  # the first is beaten in the two that are drawn
+    three = [make_record(n, env_steps_per_second=a, peak_host_bytes=int(b), episode_return=c)
+             for n, (a, b, c) in values.items()]  # fmt: skip
+    objectives = "[env_steps_per_second, peak_host_bytes, episode_return]"
+    page = page_of(tmp_path / "three", three, objectives=objectives)
+    text = section(page, "pareto").text[0]
+    assert text.startswith("These are two of 3 objectives.") and "no other trial beats in all objectives" in text
+    assert texts(table(page, "pareto-table"), "trial") == ["1", "0 (baseline)"]
+    assert not any("line" in str(layer["mark"]) for layer in section(page, "pareto").charts[0].spec["layer"])
+
+
+def test_a_setting_that_some_trials_do_not_have_keeps_its_numbers_in_order(tmp_path: Path) -> None:
+    """Of synchronous trials slots have no effect."""
+    records = [
+        make_record(n, params={"mode": "async", "num_envs": 64 + n} if n % 2 else {"mode": "sync"}) for n in range(40)
+    ]
+    by = table(page_of(tmp_path, records), "by-setting-table")
+    rows = [row for row in by.rows if row[0].text == "num_envs"]
+    assert rows[0][1].text == "not set" and sum(int(row[2].text) for row in rows) == 40
+    assert sorted([10, "not set", 2, 16], key=_numbers_first) == [2, 10, 16, "not set"]
+
+
+def test_what_limits_a_trial_does_not_depend_on_where_the_page_is_made(tmp_path: Path, monkeypatch) -> None:
+    busy = {"collector_busy_fraction": 0.98, "learner_busy_fraction": 0.99, "verdict": ""}
+    busy |= {"collector_wait_fraction": 0.02, "learner_wait_fraction": 0.01}
+    folder = write_study(tmp_path / "study", [make_record(0, threads="env 2, learner 2", **busy)])
+    monkeypatch.setattr("harness.report.studies.usable_cores", lambda: 2)
+    study = ReportedStudy(folder)
+    assert study.manifest["machine"]["cores_usable"] == 16
+    assert study.limited_by(study.trials[0]).startswith("learner-bound")
 
 
 def test_the_best_is_on_its_own_front(tmp_path: Path) -> None:

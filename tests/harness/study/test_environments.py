@@ -144,7 +144,10 @@ def test_the_terminal_and_programs_are_told_of_each(measured, capsys: pytest.Cap
     with Study(folder) as study:
         assert write_best(plan, study) is None, "each environment has another best"
     show(ReportedStudy(folder), console())
-    environments = summary(ReportedStudy(folder))["environments"]
+    content = summary(ReportedStudy(folder))
+    environments, answer = content["environments"], content["answer"]
+    assert (answer["best"], answer["baseline"], answer["change"]) == (None, None, None) and "Far" in answer["claim"]
+    assert content["importances"] == {}
     assert [one["verdict"] for one in environments["Far"]] == [None, "worse"]
     said = capsys.readouterr().out
     assert "Near" in said and "ahead, +600" in said and "behind one of them in Far" in said

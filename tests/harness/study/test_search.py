@@ -480,7 +480,7 @@ def test_best_configuration_states_every_setting(make_plan, tmp_path) -> None:
 def test_what_limits_a_configuration() -> None:
     def busy(collector: float, learner: float, **settings) -> str:
         record = Record("s", 0, 0, "complete", collector_busy_fraction=collector, learner_busy_fraction=learner)
-        return ReportedTrial(0, (record,)).limited_by(settings).partition(":")[0]
+        return ReportedTrial(0, (record,)).limited_by(settings, 2).partition(":")[0]
 
     assert busy(0.99, 0.5) == "collector-bound"
     assert busy(0.4, 0.95) == busy(0.95, 0.96) == "learner-bound"
@@ -497,7 +497,7 @@ def test_what_limits_a_configuration() -> None:
 )
 def test_two_busy_sides_with_more_threads_than_cores_are_bound_by_these(threads: str, limit: str) -> None:
     record = Record("s", 0, 0, "complete", collector_busy_fraction=0.98, learner_busy_fraction=0.99, threads=threads)
-    assert ReportedTrial(0, (record,)).limited_by({}).partition(":")[0] == limit
+    assert ReportedTrial(0, (record,)).limited_by({}, 64).partition(":")[0] == limit
 
 
 class Disturbed(Executed):
