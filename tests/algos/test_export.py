@@ -134,7 +134,7 @@ def test_a_robots_file_says_what_the_robot_needs(checkpoint, tmp_path, name):
         joints, names = json.loads(said["joint_names"]), json.loads(said["observation_names"])
         assert joints == [env.model.joint(i).name for i in range(1, env.model.njnt)]
         assert len(names) == len(set(names)) == env.obs_dim
-        for key in ("default_pose", "action_scale", "kp", "kd"):
+        for key in ("default_pose", "joint_low", "joint_high", "action_scale", "kp", "kd"):
             assert len(json.loads(said[key])) == len(joints), key
         assert json.loads(said["step_seconds"]) == pytest.approx(env.dt)
         np.testing.assert_allclose(json.loads(said["default_pose"]), env.init_qpos[7:])
@@ -142,7 +142,7 @@ def test_a_robots_file_says_what_the_robot_needs(checkpoint, tmp_path, name):
         # the formula of docs/python.md
         env.reset()
         env.state.command[:] = 0.5, 0.0, 0.0
-        lift = np.clip(np.sin(2 * np.pi * (env.state.phase[0] + np.array(json.loads(said["gait"])))), 0, None)
+        lift = np.clip(np.sin(2 * np.pi * (env.state.phase[0] - np.array(json.loads(said["gait"])))), 0, None)
         actions = np.linspace(-1, 1, len(joints), dtype=np.float32)[None]
         targets = np.array(json.loads(said["default_pose"])) + np.array(json.loads(said["action_scale"])) * actions[0]
         targets += lift @ np.array(json.loads(said["swing"]))

@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 from mujoco.batch import Batch
 
+from tests.envs.cart import Cart
 from unilab.envs import StepResult, make
-from unilab.envs.mujoco_env import MujocoVecEnv
+from unilab.envs.mujoco_env import Array, MujocoVecEnv, State
 
 ROWS, BAD = 4, 2
 OTHERS = [0, 1, 3]
@@ -165,3 +169,65 @@ def test_a_state_that_goes_bad_unseen_by_observation_and_reward() -> None:
 
         env.after_physics = spoil  # type: ignore[method-assign]
         assert_row_failed(env.step(actions(env, 1)), "qpos", 1, before)
+
+
+class Sourest(Cart):
+    """Names its reward, a part of which fails in some rows."""
+
+    def evaluate(self, before: State, actions: Array, state: State) -> tuple[Any, Array]:
+        reward, ended = super().evaluate(before, actions, state)
+        return {"alive": np.ones(self.num_envs), "sour": np.where(np.isnan(reward), np.nan, 2.0)}, ended
+
+
+def test_a_row_that_fails_says_nothing_of_the_rewards_of_others() -> None:
+    with Sourest(4, num_threads=1, seed=0, sour_above=0.0) as env:
+        env.reset()
+        for _ in range(5):
+            env.step(np.zeros((4, 1), np.float32))
+        means = env.metrics()
+        assert means["reward/alive"] == pytest.approx(1.0) and means["reward/sour"] == pytest.approx(2.0)
+    with Sourest(4, num_threads=1, seed=0, sour_above=-9.0) as env:
+        env.reset()
+        env.step(np.zeros((4, 1), np.float32))
+        assert env.metrics() == {}, "nothing was measured"
+
+
+SENSED = """
+<mujoco><worldbody><body><joint name="x" type="slide" axis="1 0 0"/><geom size=".1" mass="1"/><site name="s"/></body>
+</worldbody><actuator><motor joint="x" gear="10"/></actuator><sensor><framepos objtype="site" objname="s"/></sensor>
+</mujoco>
+"""
+
+
+@dataclass(frozen=True)
+class SensedState(State):
+    place: Array
+
+
+class Speedy(Cart):
+    """Is rewarded for what a sensor has moved by since the step before."""
+
+    def load_model(self) -> mujoco.MjModel:
+        return mujoco.MjModel.from_xml_string(SENSED)
+
+    def bind_state(self) -> State:
+        return SensedState(self.qpos, self.qvel, self.batch.bind("sensordata"))
+
+    def evaluate(self, before: Any, actions: Array, state: Any) -> tuple[Array, Array]:
+        return (state.place - before.place)[:, 0], abs(state.qpos[:, 0]) > 5
+
+
+def test_what_the_physics_computed_before_is_part_of_the_state() -> None:
+    push = np.ones((3, 1), np.float32)
+    with Speedy(3, num_threads=1, seed=0) as env, Speedy(3, num_threads=1, seed=1) as fresh:
+        env.reset()
+        fresh.reset()
+        for _ in range(3):
+            env.step(push)
+        saved = env.state_dict()
+        true = env.step(push).reward.copy()
+        for other in (env, fresh):
+            other.load_state_dict(saved)
+            np.testing.assert_array_equal(other.step(push).reward, true)
+        del saved["own"]["state.place"]
+        env.load_state_dict(saved)  # as an earlier version saved it

@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from unilab.envs import make
 from unilab.envs.gymnasium_adapter import adapter_of_class
+from unilab.settings import SettingsError
 
 
 def test_rows_are_gymnasium_environments_step_for_step() -> None:
@@ -132,6 +133,12 @@ def test_a_discrete_action_is_given_by_its_index() -> None:
         assert env.dims.num_actions == 3
         env.reset()
         assert env.step(np.array([[0], [1], [2]], np.float32)).reward.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("limit", [-1, 0, True, 2.5, "abc"])
+def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
+    with pytest.raises(SettingsError, match="max_episode_steps: expected a whole number of at least 1, or null"):
+        make("Pendulum-v1", 1, env_cfg_override={"max_episode_steps": limit})
 
 
 def test_a_space_without_a_fixed_size_is_refused() -> None:

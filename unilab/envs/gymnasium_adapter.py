@@ -196,6 +196,9 @@ def _adapter(name: str, make_one: Callable[..., Any], own_limit: int | None) -> 
     def factory(num_envs: int, *, num_threads: int | None, seed: int | None, **cfg: Any) -> GymnasiumVecEnv:
         del num_threads  # the rows are stepped in a loop, on the caller's thread
         limit = cfg.pop("max_episode_steps", own_limit)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            problem = f"expected a whole number of at least 1, or null for no limit, got {limit!r}"
+            raise SettingsError("max_episode_steps", problem)
 
         def made() -> Any:
             try:

@@ -5,7 +5,6 @@ once, and for numpy's arrays and torch's alike; see ``tasks/planar.py``.
 """
 
 import importlib.util
-import math
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -156,6 +155,8 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.init_qpos, self.init_qvel = self.qpos[0].copy(), self.qvel[0].copy()
         self.carried: dict[str, np.ndarray] = {}
         """arrays of the task that outlive a step; saved and loaded with the state"""
+        self._loaded: dict[str, np.ndarray] = {}
+        """what the physics had computed for a state that was loaded, until the next step"""
         self._terms: dict[str, float] = {}
         self._steps_of_terms = 0
         self._ctrl = self.batch.bind("ctrl")
@@ -310,6 +311,9 @@ class MujocoVecEnv(AutoresetVecEnv):
 
     def _advance(self, actions: FloatArray) -> Failures:
         self.before.copy_from(self.state)
+        for name, array in self._loaded.items():
+            getattr(self.before, name.removeprefix("state."))[...] = array
+        self._loaded = {}
         self._ctrl[...] = self.apply_action(actions)
         np.copyto(self._before, self.batch.state)
         failures: Failures = {}
@@ -328,10 +332,14 @@ class MujocoVecEnv(AutoresetVecEnv):
                 if np.shape(term) not in ((), row.shape):
                     raise self._mistake("evaluate", term, f"an array of shape {row.shape}", f"as reward/{name} ")
                 row[:] = term
-            for name, mean in zip(reward, terms.mean(axis=1).tolist(), strict=True):
-                self._terms[name] = self._terms.get(name, 0.0) + (mean if math.isfinite(mean) else 0.0)
-            self._steps_of_terms += 1
-            reward = terms.sum(axis=0)
+            means, summed = terms.mean(axis=1), terms.sum(axis=0)
+            usable = np.isfinite(summed)
+            if not usable.all():  # a row that failed says nothing of the others
+                means = terms[:, usable].mean(axis=1) if usable.any() else means[:0]
+            for name, mean in zip(reward, means.tolist(), strict=False):
+                self._terms[name] = self._terms.get(name, 0.0) + mean
+            self._steps_of_terms += bool(means.size)
+            reward = summed
         for part, value, buffer in (
             ("reward", reward, self._reward),
             ("terminated", evaluated[1], self._terminated),
@@ -371,6 +379,7 @@ class MujocoVecEnv(AutoresetVecEnv):
         self._place(ids, *returned)
 
     def _place(self, ids: NDArray[np.int64], qpos: np.ndarray, qvel: np.ndarray) -> None:
+        self._loaded = {}
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.qpos[ids], self.qvel[ids] = qpos, qvel
         self.randomize(ids)
@@ -387,13 +396,22 @@ class MujocoVecEnv(AutoresetVecEnv):
         return self._before[row].copy()
 
     def _state(self) -> dict[str, Any]:
-        return {"physics": self.batch.state.copy()} | {name: array.copy() for name, array in self.carried.items()}
+        own = {name: array.copy() for name, array in (self.carried | self._computed() | self._loaded).items()}
+        return {"physics": self.batch.state.copy()} | own
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.batch.state[:] = np.asarray(state["physics"])
         for name, array in self.carried.items():
             array[...] = np.asarray(state[name])
+        # Only the physics may write there. States of earlier versions do not have it.
+        self._loaded = {name: np.asarray(state[name]) for name in self._computed() if name in state}
+
+    def _computed(self) -> dict[str, np.ndarray]:
+        """What the physics computed for ``state`` in the last step, live: the next one needs it as ``before``."""
+        views = {field.name: getattr(self.state, field.name) for field in fields(self.state)}
+        known = {"qpos", "qvel"} | {name for name, view in views.items() if view is self.carried.get(name)}
+        return {f"state.{name}": view for name, view in views.items() if name not in known}
 
     def close(self) -> None:
         super().close()
@@ -401,3 +419,4 @@ class MujocoVecEnv(AutoresetVecEnv):
         for name in vars(self).keys() - self._without_physics:
             if isinstance(getattr(self, name), Batch | np.ndarray | State):
                 delattr(self, name)
+        self.carried.clear()

@@ -1,5 +1,7 @@
 """The robots' models as they are edited for training."""
 
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
@@ -23,7 +25,6 @@ def test_robots_stand_as_the_menagerie_has_made_them(name: str, contacts: str) -
     assert set(model.actuator_biastype) == {mujoco.mjtBias.mjBIAS_AFFINE.value}
     np.testing.assert_array_equal(model.actuator_gainprm[:, 0], -model.actuator_biasprm[:, 1])
     assert not model.actuator_biasprm[:, 2].any(), "all damping is the joints'"
-    assert model.actuator_forcelimited.all() or model.jnt_actfrclimited[1:].all(), "no torque is without bounds"
     data = mujoco.MjData(model)
     data.qpos[:] = standing(model, one)
     assert data.qpos[2] > 1.5 * one.fallen_height
@@ -80,3 +81,51 @@ def test_what_touches_the_robot_itself_is_not_the_ground() -> None:
         seen += data.ncon > 0
         assert not data.sensordata.any()
     assert seen
+
+
+LEG = """
+<mujoco><compiler angle="{angle}"/><worldbody><body name="trunk" pos="0 0 1">{inertial}<freejoint/>
+  <geom size=".1" mass="2"/><geom name="shell" size=".1" mass="3" contype="0" conaffinity="0"/>
+  <body name="leg" pos="0 0 -.2">{inertial}<geom name="shin" size=".05" mass="1"/>
+    <joint name="hip" axis="0 1 0" range="{range}"/>
+    <geom name="tip" pos="0 0 -.2" size=".05" mass=".5"/></body></body></worldbody>
+  <actuator><motor joint="hip" gear="{gear}" ctrlrange="{controls}"/></actuator></mujoco>
+"""
+PLAIN = {"angle": "radian", "range": "-0.7853981633974483 0.7853981633974483", "gear": "1", "controls": "-20 20",
+         "inertial": ""}  # fmt: skip
+
+
+def leg(folder: Path, **changes: str) -> Robot:
+    file = folder / "leg.xml"
+    file.write_text(LEG.format(**PLAIN | changes))
+    return Robot(file, ("tip",), (0.0,), {"hip": 0.2}, {".*": 30.0}, {".*": 1.0}, 0.1)
+
+
+@pytest.mark.parametrize("inertial", ["", '<inertial pos="0 0 .1" mass="4" diaginertia=".1 .2 .3"/>'])
+@pytest.mark.parametrize("contacts", ["feet", "all"])
+def test_what_touches_nothing_keeps_its_mass(tmp_path: Path, contacts: str, inertial: str) -> None:
+    one = leg(tmp_path, inertial=inertial)
+    raw, model = mujoco.MjModel.from_xml_path(str(one.file())), build(one, contacts, 0.6)  # type: ignore[arg-type]
+    assert model.ngeom < raw.ngeom + 1, "some were deleted"
+    for field in ("body_mass", "body_inertia", "body_ipos"):
+        np.testing.assert_allclose(getattr(model, field), getattr(raw, field), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gear": "20", "controls": "-1 1"}, {"angle": "degree", "range": "-45 45"}, {"gear": "-1"}]
+)
+def test_a_robot_in_other_units_is_the_same_robot(tmp_path: Path, changes: dict[str, str]) -> None:
+    plain, other = build(leg(tmp_path), "all", 0.6), build(leg(tmp_path, **changes), "all", 0.6)
+    for field in ("jnt_range", "actuator_ctrlrange", "actuator_forcerange", "actuator_gear"):
+        np.testing.assert_allclose(getattr(other, field), getattr(plain, field), atol=1e-12)
+    assert plain.actuator_forcerange.tolist() == [[-20, 20]]
+
+
+@pytest.mark.parametrize("name", tried(VELOCITY))
+def test_no_motor_gives_more_than_it_can(name: str) -> None:
+    one = robot(name)
+    model, original = build(one, "feet", 0.6), mujoco.MjSpec.from_file(str(one.file())).compile()
+    ranges = original.jnt_actfrcrange[1:]
+    limited = original.jnt_actfrclimited[1:].astype(bool)
+    assert model.actuator_forcelimited.all() and not model.jnt_actfrclimited.any()
+    np.testing.assert_array_equal(model.actuator_forcerange[limited], ranges[limited])

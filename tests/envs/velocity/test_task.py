@@ -49,6 +49,41 @@ def test_it_keeps_the_contract_with_everything_randomized() -> None:
     check_vec_env(partial(go1, command_seconds=0.08, randomize=EVERYTHING, history=2, terrain="rough"))
 
 
+def test_feet_begin_to_swing_in_the_order_of_the_gait() -> None:
+    gait = (0.0, 0.25, 0.5, 0.75)
+    with go1() as env, with_robot(replace(env.robot, gait=gait))(4, num_threads=1, seed=0) as other:
+        other.reset()
+        other.state.phase[:] = np.array(gait) + 0.01
+        lifted = other._wanted_heights(other.state, 1.0)
+        assert (np.diag(lifted) > 0).all() and (np.diag(lifted) < 0.1).all(), "each has just begun at its own time"
+        assert (lifted > 0.9).sum() == 4, "the one before is up"
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("trunk_mass", (-10.0, 1.0)), ("masses", (-0.1, 0.1)), ("gains", (0.0, 1.0)), ("friction", (-0.1, 1.0)),
+        ("motor_strength", (-1.0, 1.0)), ("damping", (-1.0, 1.0)), ("armature", (-1.0, 1.0)),
+    ],
+)  # fmt: skip
+def test_robots_that_cannot_be_are_refused(name: str, bounds: tuple[float, float]) -> None:
+    with pytest.raises(UserError, match=name):
+        go1(randomize={name: bounds})
+
+
+def test_a_closed_robot_has_no_threads_left() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    env = go1(num_threads=3, randomize=EVERYTHING)
+    env.reset()
+    env.step(stand(env))
+    assert threads() >= before + 2
+    env.close()
+    assert threads() == before and not env.carried
+
+
 def test_the_state_of_another_robot_is_refused() -> None:
     with go1() as env, make("Velocity-Spot", 4, num_threads=1, seed=0) as other:
         env.reset()

@@ -11,9 +11,26 @@ from typing import Annotated
 import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative
+from unilab.settings import SettingsError
+
+
+def _not_negative(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] < 0:
+        raise ValueError(f"the lower bound must be at least 0, got {bounds[0]}")
+    return bounds
+
+
+def _positive(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] <= 0:
+        raise ValueError(f"factors are above 0, and 1 changes nothing; got {bounds[0]}")
+    return bounds
+
+
+NotNegative = Annotated[Bounds, AfterValidator(_not_negative)]
+Factors = Annotated[Bounds, AfterValidator(_positive)]
 
 
 @dataclass(frozen=True)
@@ -22,21 +39,21 @@ class Randomization:
 
     __pydantic_config__ = STRICT
 
-    friction: Bounds | None = None
+    friction: NotNegative | None = None
     """of the ground"""
     trunk_mass: Bounds | None = None
     """kilograms that are added to the trunk"""
-    masses: Bounds | None = None
+    masses: Factors | None = None
     """factors of the masses and inertias of all other bodies"""
     centre_of_mass: NonNegative = 0.0
     """metres by which the trunk's is shifted along each axis, at most"""
-    gains: Bounds | None = None
+    gains: Factors | None = None
     """factors of the position gains"""
-    damping: Bounds | None = None
+    damping: NotNegative | None = None
     """factors of the joints' damping"""
-    armature: Bounds | None = None
+    armature: NotNegative | None = None
     """factors of the rotor inertias"""
-    motor_strength: Bounds | None = None
+    motor_strength: NotNegative | None = None
     """factors of the largest torques"""
     push: NonNegative = 0.0
     """m/s by which the trunk is pushed along each horizontal axis, at most"""
@@ -52,10 +69,9 @@ FACTORS = {
     "gains": ("actuator_gainprm", "actuator_biasprm"),
     "damping": ("dof_damping",),
     "armature": ("dof_armature",),
-    "motor_strength": ("actuator_forcerange", "jnt_actfrcrange"),
+    "motor_strength": ("actuator_forcerange",),
 }
-"""fields of the model that a setting multiplies, a factor for each row; those of one setting that have as many rows get
-the same factors"""
+"""fields of the model that a setting multiplies, a factor for each row; those of one setting get the same factors"""
 DERIVED = {"body_mass", "body_inertia", "body_ipos", "dof_armature"}
 """fields from which MuJoCo computes constants"""
 NOISE = (0.2, 0.05, 0.03, 1.5)
@@ -78,6 +94,10 @@ class Draws:
 
     def __init__(self, batch: Batch, settings: Randomization, ground: int, trunk: int) -> None:
         self._batch, self._settings, self._ground, self._trunk = batch, settings, ground, trunk
+        mass = float(batch.model.body_mass[trunk])
+        if settings.trunk_mass and settings.trunk_mass[0] <= -mass:
+            problem = f"takes {-settings.trunk_mass[0]:g} kg from a trunk of {mass:.3g} kg"
+            raise SettingsError("randomize.trunk_mass", problem)
         wanted = ["geom_friction"] if settings.friction else []
         wanted += ["body_mass", "body_inertia"] if settings.masses or settings.trunk_mass else []
         wanted += ["body_ipos"] if settings.centre_of_mass else []
@@ -119,12 +139,12 @@ class Draws:
             seen.append(shift)
         for setting, names in FACTORS.items():
             if bounds := getattr(settings, setting):
-                drawn: dict[int, np.ndarray] = {}
+                rows = len(original[names[0]])
+                factor = rng.uniform(bounds[0], bounds[1], (count, rows))
                 for name in names:
-                    rows, others = len(original[name]), [1] * (original[name].ndim - 1)
-                    factor = drawn.setdefault(rows, rng.uniform(bounds[0], bounds[1], (count, rows)))
+                    others = [1] * (original[name].ndim - 1)
                     fields[name][ids] = original[name] * factor.reshape(count, rows, *others)
-                seen += [factor - 1 for factor in drawn.values()]
+                seen.append(factor - 1)
         if settings.latency:
             seen.append(rng.integers(0, settings.latency, (count, 1), endpoint=True))
         return np.concatenate(seen, axis=1)

@@ -49,6 +49,6 @@ class RewardWeights:
     action_rate: Finite = -0.01
     """squared change of the actions"""
     slip: Finite = -0.1
-    """squared planar velocity of feet on the ground"""
+    """squared planar velocity of feet on the ground, if the robot is to move"""
     fall: Finite = -1.0
     """1 in the step in which the robot falls"""

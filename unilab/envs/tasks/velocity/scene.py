@@ -1,5 +1,6 @@
 """A robot's model made ready for training: ground, contacts, gains, sensors and solver, edited with MjSpec."""
 
+import math
 from typing import Any, Literal
 
 import mujoco
@@ -34,6 +35,7 @@ def build(
         ValueError: the model is not of the kind that ``Robot`` describes, or lacks something that is named there.
     """
     spec = mujoco.MjSpec.from_file(str(robot.file()))
+    _keep_masses(spec)
     _set_joints(spec, robot)
     for element in [*spec.sensors, *spec.keys]:
         spec.delete(element)
@@ -144,6 +146,21 @@ def _foot(spec: Any, robot: Robot, name: str) -> list[Any]:
     return geoms
 
 
+def _keep_masses(spec: Any) -> None:
+    """Give bodies the masses that their geoms have, so that they keep them when geoms are deleted."""
+    inferred = spec.compiler.inertiafromgeom
+    if inferred == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_FALSE:
+        return
+    bodies = spec.bodies[1:]
+    if inferred == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO and all(one.explicitinertial for one in bodies):
+        return
+    model = spec.compile()
+    for one in bodies:
+        one.mass, one.ipos, one.iquat = model.body_mass[one.id], model.body_ipos[one.id], model.body_iquat[one.id]
+        one.inertia, one.fullinertia, one.explicitinertial = model.body_inertia[one.id], [np.nan] * 6, True
+    spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_FALSE
+
+
 def _set_joints(spec: Any, robot: Robot) -> None:
     """Give the joints position actuators and the robot's constants."""
     free, *joints = spec.joints
@@ -160,8 +177,14 @@ def _set_joints(spec: Any, robot: Robot) -> None:
         strength = actuator.forcerange.copy()
         if not strength.any() and actuator.biastype == mujoco.mjtBias.mjBIAS_NONE:
             strength = actuator.ctrlrange.copy()  # a motor is controlled by its torque
+        strength = np.sort(strength * actuator.gear[0])
+        if joint.actfrcrange.any():  # the torque that acts, and not one that the joint cuts off
+            strength = np.clip(strength, *joint.actfrcrange) if strength.any() else joint.actfrcrange.copy()
+        joint.actfrcrange, joint.actfrclimited = (0, 0), mujoco.mjtLimited.mjLIMITED_FALSE
         actuator.set_to_position(kp=kp[i])
-        actuator.ctrlrange, actuator.ctrllimited = joint.range, mujoco.mjtLimited.mjLIMITED_TRUE
+        actuator.gear = [1, 0, 0, 0, 0, 0]  # targets are angles of the joint
+        unit = math.pi / 180 if spec.compiler.degree else 1.0  # the compiler converts joints, not controls
+        actuator.ctrlrange, actuator.ctrllimited = joint.range * unit, mujoco.mjtLimited.mjLIMITED_TRUE
         if strength.any():
             actuator.forcerange, actuator.forcelimited = strength, mujoco.mjtLimited.mjLIMITED_TRUE
         joint.damping = [kd[i], 0, 0]

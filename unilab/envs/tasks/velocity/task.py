@@ -190,7 +190,7 @@ class Velocity(MujocoVecEnv):
 
     def _wanted_heights(self, state: VelocityState, height: float) -> Array:
         """[N, F] heights of the feet: up to ``height`` in the first half of each one's cycle, 0 in the second."""
-        phases = state.phase[:, None] + self._like(state, self._gait)[None]
+        phases = state.phase[:, None] - self._like(state, self._gait)[None]
         return height * state.xp.clip(state.xp.sin(2 * math.pi * phases), 0, None)
 
     # Observation.
@@ -315,6 +315,8 @@ class Velocity(MujocoVecEnv):
         return super().deployment() | {
             "observation_names": names + before,
             "default_pose": self._pose.tolist(),
+            "joint_low": self.model.jnt_range[1:, 0].tolist(),
+            "joint_high": self.model.jnt_range[1:, 1].tolist(),
             "action_scale": [settings.action_scale] * len(joints),
             "kp": by_joint(self.robot.kp, joints).tolist(),
             "kd": by_joint(self.robot.kd, joints).tolist(),
@@ -377,6 +379,10 @@ class Velocity(MujocoVecEnv):
 
     def randomize(self, ids: NDArray[np.int64]) -> None:
         self._draws.draw(ids, self.rng)
+
+    def close(self) -> None:
+        vars(self).pop("_draws", None)
+        super().close()
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         super()._load_state(state)
