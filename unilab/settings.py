@@ -71,10 +71,20 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             value = nest(value)
         if isinstance(value, dict) and isinstance(inner.get(last), dict):
-            inner[last] = inner[last] | value
+            inner[last] = _merged(inner[last], value)
         else:
             inner[last] = value
     return result
+
+
+def _merged(group: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """A group with the settings of another one, which count where both have one."""
+    groups = {
+        name: _merged(group[name], value)
+        for name, value in more.items()
+        if isinstance(value, dict) and isinstance(group.get(name), dict)
+    }
+    return group | more | groups
 
 
 def flatten(settings: Any) -> dict[str, Any]:
@@ -126,14 +136,6 @@ def meanings(cls: type) -> dict[str, str]:
     return found
 
 
-def new_name(cls: type, name: str) -> str | None:
-    """The present name of a setting or group of an earlier version, by its dotted name; None: there was none."""
-    for old, new in getattr(cls, "__renamed__", {}).items():
-        if name == old or name.startswith(f"{old}."):
-            return f"{new}{name.removeprefix(old)}"
-    return None
-
-
 _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}
 """of the types parsed so far: building one takes milliseconds, and a plan parses thousands of configurations"""
 
@@ -141,29 +143,27 @@ _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}
 def parse(cls: type[T], given: Mapping[str, Any]) -> T:
     """Build ``cls`` from a nested or dotted dictionary.
 
-    ``cls`` may have ``__renamed__``: names that settings, or groups of them, had in earlier versions, and their names
-    of now; a group comes after its settings. It may have ``__presets__``: dotted settings by the name of a preset. The
-    setting ``preset`` chooses one, which is used instead of the defaults.
+    ``cls`` may have ``__presets__``: dotted settings by the name of a preset. The setting ``preset`` chooses one, which
+    is used instead of the defaults.
 
     Raises:
-        SettingsError: an unknown key, one of an earlier version, a wrong type or a value out of range, by its dotted
-            name.
+        SettingsError: an unknown key, a wrong type or a value out of range, by its dotted name.
     """
     nested = nest(given)
-    for old, new in getattr(cls, "__renamed__", {}).items():
-        if _states(nested, old):
-            raise SettingsError(old, f"is called '{new}' now")
     nested = nest({**_preset(cls, nested.get("preset")), **nested})
     try:
         if cls not in _ADAPTERS:
             _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
         parsed = _ADAPTERS[cls].validate_python(nested)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.isidentifier())
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise SettingsError(key, f"unknown setting; {nearest(key, names(cls))}") from None
-        raise SettingsError(key, f"{first['msg']}, got {first['input']!r}") from None
+        found, known = error.errors(), names(cls)
+        keys = [".".join(part for part in one["loc"] if isinstance(part, str)) for one in found]
+        if found[0]["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise SettingsError(keys[0], f"unknown setting; {nearest(keys[0], known)}") from None
+        # of a setting that may be of several types there is an error for each, whose key ends with the type
+        key = next((name for name in known if f"{keys[0]}.".startswith(f"{name}.")), keys[0])
+        problems = [one["msg"] for one, full in zip(found, keys, strict=True) if f"{full}.".startswith(f"{key}.")]
+        raise SettingsError(key, f"{' or '.join(dict.fromkeys(problems))}, got {found[0]['input']!r}") from None
     _refuse_text(nested, parsed, "")
     return parsed
 

@@ -1,7 +1,5 @@
 """What BASE and NEW name, and what is to be measured on either side: its code, its configuration, and for how long."""
 
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,8 +23,6 @@ from unilab.errors import UserError
 SUFFIXES = (".yaml", ".yml")
 PREFIX = "harness-compare-"
 """of temporary folders"""
-GIT_SECONDS = 120
-"""for one command"""
 TURNS = "harness/measure/interleaving.py"
 """a checkout whose trials take turns has this file, and in it the name of the file through which they are told"""
 
@@ -103,7 +99,8 @@ def revision(name: str) -> str | None:
     if name.startswith("-"):
         return None
     try:
-        found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        found = provenance.git(provenance.REPOSITORY, *asked)
     except OSError:  # no git here, so no commits
         return None
     return found.stdout.strip() if found.returncode == 0 else None
@@ -125,24 +122,11 @@ def checkouts(commits: Sequence[str]) -> Iterator[dict[str, Path]]:
         folders = {commit: temporary / commit[:12] for commit in commits}
         for commit, folder in folders.items():
             for step in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={folder}/"]):
-                done = _git(*step, GIT_INDEX_FILE=f"{folder}.index")
+                done = provenance.git(provenance.REPOSITORY, *step, GIT_INDEX_FILE=f"{folder}.index")
                 if done.returncode != 0:
                     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                     raise CompareError(f"{commit[:12]}: git cannot check it out into {folder}: {reason}")
         yield folders
-
-
-def _git(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run git in the repository of this code, whatever the working directory and the caller's git variables are.
-
-    Ctrl-C, which the terminal sends to all processes, does not reach git.
-    """
-    own = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    environment = {name: value for name, value in os.environ.items() if name not in own} | variables
-    return subprocess.run(
-        ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments], capture_output=True, text=True,
-        timeout=GIT_SECONDS, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
 
 
 # -- configurations

@@ -224,7 +224,7 @@ class Repeat:
         limits = self._job.limits
         reason = f"no progress for progress_timeout_seconds = {limits.progress_timeout_seconds:g}"
         if self.seat.clock() >= self._deadline:
-            reason = f"took longer than trial_timeout_seconds = {limits.timeout_seconds:g}"
+            reason = f"took longer than the {limits.timeout_seconds:g} s that it had; see limits.trial_timeout_seconds"
         before = last = self._log.stat().st_size
         for pid in self._running():
             with suppress(OSError):  # ended meanwhile

@@ -1,5 +1,6 @@
 """Which commit a measurement was made at, for people; ``harness.suite.sources`` says which numbers belong together."""
 
+import os
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from pathlib import Path
 
 from unilab.errors import UserError
 
-SECONDS = 60
+SECONDS = 120
 """that git may take on a busy machine"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""the folder that this code lies in"""
 PACKAGES = ("harness", "unilab")
 """whose files run in a trial, whether git tracks them or not"""
 
@@ -34,33 +37,46 @@ def commit() -> Revision:
     Raises:
         UserError: git does not answer.
     """
-    return revision_of(Path(__file__).resolve().parents[2])
+    return revision_of(REPOSITORY)
 
 
 def revision_of(root: Path) -> Revision:
     """As ``commit``, of the packages below ``root``."""
     try:
-        head = _git(root, "rev-parse", "HEAD")
+        head = git(root, "rev-parse", "HEAD")
         if head.returncode != 0:
             return Revision()
-        difference = _git(
+        difference = git(
             root, "diff", "HEAD", "--name-only", "--no-ext-diff", "--no-textconv", "--", ":/", ":(top,exclude)results"
         )
-        added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *PACKAGES)
+        added = git(root, "ls-files", "--others", "--exclude-standard", "--", *PACKAGES)
     except OSError:  # there is no git
         return Revision()
     for done in (difference, added):
         if done.returncode != 0:
-            raise UserError(f"'{shlex.join(done.args)}' failed: {done.stderr.decode(errors='replace').strip()}")
-    return Revision(head.stdout.decode().strip(), bool(difference.stdout or added.stdout))
+            raise UserError(f"'{shlex.join(done.args)}' failed: {done.stderr.strip()}")
+    return Revision(head.stdout.strip(), bool(difference.stdout or added.stdout))
 
 
-def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+def git(root: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run git in the repository at ``root``, whatever the working directory and the caller's git variables are.
+
+    Ctrl-C, which the terminal sends to all processes, does not reach git.
+
+    Raises:
+        OSError: there is no git.
+        UserError: git does not answer.
+    """
+    own = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in own} | variables
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, timeout=SECONDS)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, env=environment,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"git did not answer within {SECONDS} s, so the commit of this code is not known: try "
+            f"git did not answer within {SECONDS} s, and what it says of this code is not known: try "
             f"'{shlex.join(error.cmd)}'; is the disk slow, or the machine overloaded?"
         ) from None

@@ -45,14 +45,14 @@ def trainer_of(source: SuiteSource) -> Trainer:
     return trainer if suite.trainer else Alternatives(suite.trainers)
 
 
-def with_dotted_names(source: SuiteSource, trainer: Trainer) -> SuiteSource:
+def with_dotted_names(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) -> SuiteSource:
     """Settings may be nested, as in a configuration for ``train``: from here on they have dotted names."""
     groups: dict[str, Settings] = {}
     for group in ("fixed", "baseline"):
         groups[group] = {}
         for name, value in trainer.dotted(getattr(source.suite, group)):
             if name in groups[group]:
-                raise source.error((group, name), TWICE)
+                mistakes.found.append(source.error((group, name), TWICE))
             groups[group][name] = value
     suite = dataclasses.replace(source.suite, fixed=groups["fixed"], baseline=groups["baseline"])
     return dataclasses.replace(source, suite=suite)
@@ -72,9 +72,8 @@ def check_settings(source: SuiteSource, trainer: Trainer, mistakes: Mistakes) ->
                 continue
             with mistakes.collected():
                 if name not in known:
-                    now = trainer.new_name(name)
                     unknown = f"the trainer '{suite.trainer}' has no such setting; {nearest(name, known)}"
-                    raise source.error(key, f"is called '{now}' now" if now else unknown)
+                    raise source.error(key, unknown)
                 if name == "env" and not (suite.envs and "env" not in (document.content.get(group) or {})):
                     raise source.error(key, "the environment is set by 'env' at the top, or several by 'envs'")
                 if group == "search" and name in suite.fixed:

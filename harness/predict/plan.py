@@ -299,8 +299,7 @@ def complete(source: SuiteSource, results: Path | None = None) -> Plan:
             trainer = checks.trainer_of(source)
     if trainer is None:
         raise InputError.together(mistakes.found)
-    with mistakes.collected():
-        source = checks.with_dotted_names(source, trainer)
+    source = checks.with_dotted_names(source, trainer, mistakes)
     checks.check_settings(source, trainer, mistakes)
     mistakes.found += [source.error(*one) for one in checks.contradictions(source, trainer)]
     mistakes.check()

@@ -126,13 +126,16 @@ class Prediction:
         return rates(workload, costs, self.ceilings.cores, overhead)
 
     def resolved(self, params: Params) -> Mapping[str, Any]:
-        """All settings of a trial, with the thread counts that it runs with."""
+        """All settings of a trial; thread counts that are left to the trainer as they come out."""
         identity = self.plan.space.identity(params)
         if identity not in self._resolved:
             settings = self.plan.settings(params)
             parts = self.workload(settings).parts
             threads = {name: value for part in parts for name, value in part.settings.items() if "_threads" in name}
-            self._resolved[identity] = self.plan.trainer.complete(settings) | threads
+            complete = self.plan.trainer.complete(settings)
+            # what is set counts each worker's, and the parts count all of them
+            automatic = {name: count for name, count in threads.items() if complete.get(name) is None}
+            self._resolved[identity] = complete | automatic
         return self._resolved[identity]
 
     def learn(self, record: Record) -> None:

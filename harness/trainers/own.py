@@ -15,6 +15,7 @@ from harness.trainers.trainer import ConfiguredTrainer, KeptPolicy, OnProgress
 from unilab.algos.torch.appo.config import APPOConfig
 from unilab.algos.torch.offpolicy.config import CONFIGS as OFF_POLICY
 from unilab.algos.torch.offpolicy.config import check as check_off_policy
+from unilab.algos.torch.offpolicy.config import divide_threads
 from unilab.envs import names
 from unilab.envs.unit_actions import require_continuous
 from unilab.ipc.memory_budget import MemoryBudget
@@ -187,6 +188,13 @@ class OffPolicyTrainer(OwnTrainer):
             from unilab.algos.torch.offpolicy.learner import build_networks
 
             build_networks(config, _env_sizes(config).dims)
+
+    def threads(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        """Those of all worker processes together. Workers of a Ray cluster have cores of their own, one each."""
+        config = self.config(settings)
+        threads = divide_threads(config, usable_cores())
+        count = config.workers.count if config.workers.kind == "processes" else 1
+        return {"env": count * threads.env, "inference": count * threads.inference, "learner": threads.learner}
 
     def placements(self, settings: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         return {"pipeline": ("auto", "prefetch"), **super().placements(settings)}

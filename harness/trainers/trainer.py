@@ -12,7 +12,7 @@ from typing import Any
 from unilab.errors import UserError
 from unilab.ipc.memory_budget import MemoryBudget
 from unilab.run.progress import Progress, Summary
-from unilab.settings import SettingsError, changes, flatten, nearest, new_name, parse
+from unilab.settings import SettingsError, changes, flatten, nearest, parse
 
 OnProgress = Callable[[Progress], bool]
 KeptPolicy = Callable[[int], tuple[float, dict[str, float]]]
@@ -65,17 +65,12 @@ class Trainer(ABC):
             if not isinstance(value, alike.get(kind, kind)) or (isinstance(value, bool) and kind in (int, float)):
                 raise SettingsError(name, f"expected {kind.__name__} as in {defaults[name]!r}, got {value!r}")
 
-    def new_name(self, name: str) -> str | None:
-        """What a setting of an earlier version is called now; None: there was none of this name."""
-        return None
-
     def dotted(self, settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Groups taken apart, those of earlier versions too; a setting whose value is a dictionary stays as it is."""
+        """Groups taken apart; a setting whose value is a dictionary stays as it is."""
         known = self.defaults()
         for name, value in settings.items():
             full = f"{prefix}{name}"
-            now = self.new_name(full) or full
-            is_group = now not in known and any(other.startswith(f"{now}.") for other in known)
+            is_group = full not in known and any(other.startswith(f"{full}.") for other in known)
             if is_group and isinstance(value, Mapping):
                 yield from self.dotted(value, f"{full}.")
             else:
@@ -198,9 +193,6 @@ class ConfiguredTrainer(Trainer):
 
     def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return flatten(self.config(settings))
-
-    def new_name(self, name: str) -> str | None:
-        return new_name(self.config_type, name)
 
     def changes(self) -> Mapping[str, str]:
         return changes(self.config_type)

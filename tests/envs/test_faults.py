@@ -15,6 +15,7 @@ from mujoco.batch import Batch
 from tests.envs.cart import Cart
 from unilab.envs import StepResult, make
 from unilab.envs.mujoco_env import Array, MujocoVecEnv, State
+from unilab.settings import SettingsError
 
 ROWS, BAD = 4, 2
 OTHERS = [0, 1, 3]
@@ -230,4 +231,5 @@ def test_what_the_physics_computed_before_is_part_of_the_state() -> None:
             other.load_state_dict(saved)
             np.testing.assert_array_equal(other.step(push).reward, true)
         del saved["own"]["state.place"]
-        env.load_state_dict(saved)  # as an earlier version saved it
+        with pytest.raises(SettingsError, match=r"by another version: state\.place differ"):
+            env.load_state_dict(saved)

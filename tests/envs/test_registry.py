@@ -4,16 +4,10 @@ import gymnasium
 import pytest
 
 from tests.envs import cart
-from unilab.envs import VecEnv, make, names, register, registry
+from unilab.envs import VecEnv, make, names, registry
 from unilab.envs.gymnasium_adapter import GymnasiumVecEnv
 from unilab.envs.mujoco_env import usable_cores
 from unilab.settings import SettingsError
-
-
-@pytest.fixture
-def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations of a test end with it."""
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
 
 
 def kind(name: str, **cfg: Any) -> type[VecEnv]:
@@ -26,18 +20,6 @@ def test_names_of_the_tasks() -> None:
     without_forces = {"AntNoForces", "HumanoidNoForces", "HumanoidStandupNoForces"}
     robots = {f"Velocity-{robot}" for robot in ("Barkour", "G1", "Go1", "Go2", "H1", "Spot", "T1")}
     assert names() == sorted(gymnasium_has | without_forces | robots)
-
-
-def test_register(restored: None) -> None:
-    register("Cart", cart.Cart)
-    register("Cart", cart.Cart)  # the same again: a module imported twice
-    register("CartByPath", "tests.envs.cart:Cart")
-    assert {"Cart", "CartByPath"} <= set(names())
-    assert kind("Cart") is kind("CartByPath") is cart.Cart
-    with pytest.raises(ValueError, match="'Cart' is taken"):
-        register("Cart", "tests.envs.cart:Countdown")
-    with pytest.raises(ValueError, match="contains a colon"):
-        register("a:b", cart.Cart)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def test_the_error_can_be_sent_on() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error)
     assert (copy.pid, copy.signal_name, copy.last_step) == (12, "SIGKILL", 5)
+
+
+def test_the_cause_in_a_group_of_exceptions_is_named() -> None:
+    def failing() -> None:
+        raise ExceptionGroup("several", [KeyError("first"), ValueError("second")])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        failing()
+    text = "".join(traceback.format_exception(caught.value))
+    assert (
+        CollectorError("collector-0", 12, 1, traceback_text=text).cause == "ExceptionGroup: several (2 sub-exceptions)"
+    )
 
 
 def test_a_collector_that_returns_unasked_is_an_error() -> None:

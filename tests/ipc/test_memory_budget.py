@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.envs.robots.here import needs_go1
 from unilab.algos.torch.appo.config import APPOConfig, NetworkConfig
 from unilab.algos.torch.appo.runner import build_learner
 from unilab.algos.torch.memory import processes
@@ -21,7 +22,9 @@ from unilab.algos.torch.memory.estimate import estimate
 from unilab.algos.torch.memory.processes import FALLBACK, ProcessCost, ProcessCosts, measure_process_cost
 from unilab.algos.torch.networks.build import mlp
 from unilab.algos.torch.networks.sizes import pass_numbers
+from unilab.algos.torch.offpolicy.config import SACConfig, WorkersConfig
 from unilab.envs import EnvDims
+from unilab.envs.registry import make
 from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc import LatestValue, RolloutRingBuffer, SharedWeightSync
 from unilab.ipc.memory_budget import BudgetItem, MemoryAvailable, MemoryBudget, MemoryBudgetError
@@ -114,6 +117,19 @@ def test_physics_sizes_are_those_of_mujoco():
 def test_an_environment_that_keeps_its_simulations_has_larger_rows():
     sizes = env_sizes("Ant")
     assert sizes.thread_bytes < sizes.row_bytes < sizes.thread_bytes + 10_000
+
+
+@needs_go1
+def test_simulations_that_differ_have_fields_of_the_model_in_their_rows():
+    masses = {"randomize": {"masses": [0.9, 1.1], "gains": [0.9, 1.1]}}
+    with make("Velocity-Go1", 1, "mujoco", masses) as env:
+        env.reset()
+        model = env.model
+        drawn = [model.body_mass, model.body_inertia, model.actuator_gainprm, model.actuator_biasprm]
+        derived = [model.body_subtreemass, model.body_invweight0, model.dof_invweight0, model.dof_M0]
+        least = sum(field.nbytes for field in drawn + derived)
+    more = env_sizes("Velocity-Go1", masses).row_bytes - env_sizes("Velocity-Go1").row_bytes
+    assert least < more < 3 * least
 
 
 def test_a_gymnasium_environment_has_measured_rows():
@@ -211,6 +227,22 @@ def test_every_proposed_change_fits_and_is_smaller(num_envs, steps, slots, mode,
             assert budget_of(**changed).shortages(available, 0.8) == []
     else:
         assert budget.host_bytes <= 0.8 * host and budget.shm_bytes <= shm
+
+
+@pytest.mark.parametrize(
+    ("setting", "fits", "proposed"),
+    [("num_envs", 103, 100), ("replay_capacity", 20_000, None), ("replay_capacity", 300_000, 300_000)],
+)
+def test_a_change_that_other_settings_refuse_is_not_proposed(setting, fits, proposed) -> None:
+    config = SACConfig(num_envs=256, workers=WorkersConfig("processes", 4))  # learning starts at 25,600 transitions
+    budget = estimate(config, SIZES, cores=2, costs=FALLBACK)
+    assert budget.estimate is not None
+    room = budget.estimate(setting, fits).host_bytes
+    with pytest.raises(MemoryBudgetError) as refusal:
+        budget.check(MemoryAvailable(room, room, None))
+    found = refusal.value.changes.get(setting)
+    assert found == (proposed if proposed is None else pytest.approx(proposed, rel=0.01))
+    assert setting != "num_envs" or found % 4 == 0
 
 
 COSTS = ProcessCosts(ProcessCost(3, 2), ProcessCost(2, 2), ProcessCost(1, 1), 4, 1.5)

@@ -1,6 +1,6 @@
 """Batched environments: ``make(name, num_envs)`` gives a ``VecEnv``."""
 
-from unilab.envs.registry import env_dims, make, names, register
+from unilab.envs.registry import env_dims, make, names
 from unilab.envs.vec_env import EnvDims, EnvironmentMistake, SimulationFault, StepResult, VecEnv
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "env_dims",
     "make",
     "names",
-    "register",
 ]

@@ -171,10 +171,13 @@ class AutoresetVecEnv(VecEnv):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._check_open()
-        # older states of robots have the name of the class
-        if state["kind"] not in (self._kind, f"{type(self).__name__}({self._sizes})"):
+        if state["kind"] != self._kind:
             problem = f"the state is of {state['kind']}, this environment is {self._kind}; make the same one"
             raise SettingsError("env", problem)
+        here, saved = ({name: np.shape(value) for name, value in one.items()} for one in (self._state(), state["own"]))
+        if others := sorted(name for name in here | saved if here.get(name) != saved.get(name)):
+            problem = f"the state was saved with other settings, or by another version: {', '.join(others)} differ"
+            raise SettingsError("env_cfg", f"{problem}; make the environment with those it was saved with")
         self.steps_made = int(state["env_steps"])
         self.elapsed_steps[:] = np.asarray(state["elapsed_steps"])
         self._obs[:] = np.asarray(state["obs"])
@@ -194,12 +197,8 @@ class AutoresetVecEnv(VecEnv):
 
     @property
     def _kind(self) -> str:
-        return f"{self._name}({self._sizes})"
-
-    @property
-    def _sizes(self) -> str:
         sizes = f"{self.num_envs} environments, observation {self.obs_dim}, critic {self.critic_dim}"
-        return f"{sizes}, action {self.action_dim}"
+        return f"{self._name}({sizes}, action {self.action_dim})"
 
     def _mistake(self, method: str, returned: Any, expected: str, what: str = "") -> EnvironmentMistake:
         return EnvironmentMistake(f"{self._name}: {method}() returned {what}{describe(returned)}; expected {expected}")

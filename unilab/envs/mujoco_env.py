@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch, SimulationError
+from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -40,14 +40,16 @@ _SOLVER_STATISTICS = 40
 """bytes of one mjSolverStat, three doubles and four integers; a simulation has thousands of them"""
 
 
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The bounds; a ValueError where the lower one is not below the upper one."""
     if not bounds[0] < bounds[1]:
         raise ValueError(f"the lower bound must be below the upper one, got {bounds[0]} and {bounds[1]}")
     return bounds
 
 
-Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Bounds = Annotated[tuple[float, float], AfterValidator(ordered)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+FiniteBounds = Annotated[tuple[Finite, Finite], AfterValidator(ordered)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -298,14 +300,19 @@ class MujocoVecEnv(AutoresetVecEnv):
         return self._obs
 
     def bytes_taken(self) -> tuple[int, int, int]:
-        """Bytes of the model, of each physics thread, and of each row without the buffers of ``AutoresetVecEnv``."""
+        """Bytes of the model, of each physics thread, and of each row without the buffers of ``AutoresetVecEnv``.
+
+        A row has fields of the model to itself once ``randomize`` has drawn them: with the first ``reset``.
+        """
         data = mujoco.MjData(self.model)
         mujoco.mj_step(self.model, data)
         # the rest of the arena is address space, never touched
         simulation = data.nbuffer + data.maxuse_arena + _SOLVER_STATISTICS * len(data.solver)
         views = [getattr(self.before, field.name)[0] for field in fields(self.before)]
-        states = 2 * self._before[0].nbytes + 2 * sum(view.nbytes for view in views)
-        return 2 * self.model.nbuffer, simulation, states + (simulation if self.persistent else 0)
+        row = 2 * self._before[0].nbytes + 2 * sum(view.nbytes for view in views)
+        drawn = map(self.batch.expanded, MODEL_FIELDS)
+        row += sum(values[0].nbytes for values in drawn if values is not None)
+        return 2 * self.model.nbuffer, simulation, row + (simulation if self.persistent else 0)
 
     # The steps of ``AutoresetVecEnv``.
 
@@ -404,8 +411,8 @@ class MujocoVecEnv(AutoresetVecEnv):
         self.batch.state[:] = np.asarray(state["physics"])
         for name, array in self.carried.items():
             array[...] = np.asarray(state[name])
-        # Only the physics may write there. States of earlier versions do not have it.
-        self._loaded = {name: np.asarray(state[name]) for name in self._computed() if name in state}
+        # only the physics may write there
+        self._loaded = {name: np.asarray(state[name]) for name in self._computed()}
 
     def _computed(self) -> dict[str, np.ndarray]:
         """What the physics computed for ``state`` in the last step, live: the next one needs it as ``before``."""

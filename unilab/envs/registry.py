@@ -1,8 +1,7 @@
 """Names of environments.
 
-A name is a registered one (``HalfCheetah``), ``module:attribute``, or a gymnasium id (``Pendulum-v1``). Processes
-are spawned: what ``register`` adds is known only where it ran, ``module:attribute`` works everywhere. A ``Robot``
-stands for the task in which it follows velocities.
+A name is one of ours (``HalfCheetah``), ``module:attribute``, which every process can import, or a gymnasium id
+(``Pendulum-v1``). A ``Robot`` stands for the task in which it follows velocities.
 """
 
 import difflib
@@ -15,7 +14,7 @@ from unilab.envs.robots.robot import Robot
 from unilab.envs.vec_env import EnvDims, EnvironmentMistake, Factory, VecEnv
 from unilab.settings import SettingsError, nearest
 
-_FACTORIES: dict[str, Factory | str] = {
+_OWN = {
     "Ant": "unilab.envs.tasks.ant:Ant",
     "AntNoForces": "unilab.envs.tasks.ant:AntNoForces",
     "HalfCheetah": "unilab.envs.tasks.planar:HalfCheetah",
@@ -35,29 +34,16 @@ _ROBOTS = {
     f"Velocity-{name}": f"unilab.envs.robots.{name.lower()}:{name.upper()}"
     for name in ("Barkour", "G1", "Go1", "Go2", "H1", "Spot", "T1")
 }
-_FACTORIES |= _ROBOTS
-
-
-def register(name: str, factory: Factory | str) -> None:
-    """Give a factory, or ``module:attribute`` of one, a name.
-
-    Raises:
-        ValueError: the name is taken by another factory, or contains a colon.
-    """
-    if ":" in name:
-        raise ValueError(f"environment name '{name}' contains a colon; names with one are module:attribute")
-    if _FACTORIES.get(name, factory) != factory:
-        raise ValueError(f"environment name '{name}' is taken by {_FACTORIES[name]}; choose another")
-    _FACTORIES[name] = factory
+_OWN |= _ROBOTS
 
 
 def names() -> list[str]:
-    """Registered names, sorted."""
-    return sorted(_FACTORIES)
+    """Names of this project's environments, sorted."""
+    return sorted(_OWN)
 
 
 def is_robot(name: str, *, load: bool = False) -> bool:
-    """Whether it is a registered robot, whose model may not be on this machine.
+    """Whether it is one of this project's robots, whose model may not be on this machine.
 
     ``load``: or ``module:ROBOT`` that is here. That imports the module, so it is for names that the user has just used.
     """
@@ -81,7 +67,7 @@ def make(
     """Make a batched environment.
 
     Args:
-        name: a registered name, ``module:attribute`` or a gymnasium id.
+        name: one of ``names()``, ``module:attribute`` or a gymnasium id.
         num_envs: number of environments, N.
         sim_backend: the physics engine, ``mujoco``.
         env_cfg_override: overrides of the environment's own settings.
@@ -114,7 +100,7 @@ def simulates_here(name: str) -> bool:
         ValueError: an unknown name.
     """
     factory = _find(name)
-    if name in _FACTORIES or ":" in name:
+    if name in _OWN or ":" in name:
         return bool(getattr(factory, "simulates_here", False))
     import gymnasium
 
@@ -132,10 +118,8 @@ def can_judge(name: str) -> bool:
 
 
 def _find(name: str) -> Factory:
-    entry = _FACTORIES.get(name)
-    if entry is None:
-        return _import(name) if ":" in name else _gymnasium(name)
-    return _import(entry) if isinstance(entry, str) else entry
+    path = _OWN.get(name, name)
+    return _import(path) if ":" in path else _gymnasium(path)
 
 
 def _import(path: str) -> Factory:
@@ -198,5 +182,5 @@ def _gymnasium(env_id: str, problem: str | None = None, others: Iterable[str] = 
     remedy = f"did you mean '{close[0]}'?" if close else nearest(env_id, names())
     raise ValueError(
         f"unknown environment {problem or repr(env_id)}; {remedy} "
-        "(registered names, module:attribute and gymnasium ids are known)"
+        "(names of this project, module:attribute and gymnasium ids are known)"
     )

@@ -50,6 +50,7 @@ def env_sizes(env: str, env_cfg: Mapping[str, Any] | None = None, sim_backend: s
         # observations now, before and final, and one in double precision on its way; rewards, flags and counters
         buffers = 4 * (5 * (one.obs_dim + one.critic_dim) + 3 * one.action_dim) + 64
         if isinstance(one, MujocoVecEnv):
+            one.reset()
             model, thread, row = one.bytes_taken()
         else:
             model, thread, row = 0, 0, _measured_row_bytes(env, env_cfg, sim_backend)

@@ -25,7 +25,8 @@ class ProcessFailure(UserError, RuntimeError):
     def cause(self) -> str | None:
         """The exception that ended it, in one line; None if it raised nothing."""
         lines = (self.traceback_text or "").rpartition(HEADER)[2].splitlines()
-        return next((line for line in lines if line and not line[0].isspace()), None)  # notes follow it
+        grouped = [line.strip().removeprefix("| ") for line in lines]  # where it is one of a group of exceptions
+        return next((line for line in [*lines, *grouped] if line and not line[0].isspace()), None)  # notes follow it
 
     @property
     def where(self) -> str:

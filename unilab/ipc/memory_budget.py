@@ -16,6 +16,8 @@ from unilab.machine.cgroups import memory_limit
 from unilab.machine.nvidia_smi import query, torch_device
 
 MIB = 2**20
+NEXT_SMALLER = 64
+"""values that are tried where the largest one that fits is not possible beside other settings"""
 SHM = "shm"
 HOST = "host"
 
@@ -82,12 +84,14 @@ class MemoryBudget:
     """The memory of one run.
 
     ``settings`` are whole numbers that the run's size depends on, and ``estimate(name, value)`` is the budget with
-    one of them changed; ``check`` searches them for a change that fits.
+    one of them changed; ``check`` searches them for a change that fits. ``possible(name, value)`` says whether the
+    run's other settings allow it.
     """
 
     items: tuple[BudgetItem, ...]
     settings: Mapping[str, int] = field(default_factory=dict)
     estimate: Callable[[str, int], "MemoryBudget"] | None = field(default=None, compare=False, repr=False)
+    possible: Callable[[str, int], bool] = field(default=lambda name, value: True, compare=False, repr=False)
 
     @property
     def host_bytes(self) -> int:
@@ -157,8 +161,10 @@ class MemoryBudget:
                 return self.estimate is None or bool(self.estimate(name, value).shortages(available, host_fraction))
 
             fitting = bisect_left(range(1, current), True, key=too_large)  # the largest value that fits, alone
-            if fitting:
-                changes[name] = fitting
+            # environments are divided among workers: one of the next smaller numbers may be possible
+            lower = range(fitting, max(0, fitting - NEXT_SMALLER), -1)
+            if value := next((value for value in lower if self.possible(name, value)), None):
+                changes[name] = value
         changes = dict(sorted(changes.items(), key=lambda change: -change[1] / self.settings[change[0]]))
         remedies = [f"{name} {self.settings[name]} -> {value} fits" for name, value in changes.items()]
         remedy = ", or ".join(remedies) or "and no change of one setting alone fits"

@@ -22,12 +22,6 @@ Description = Widths | str | dict[str, Any]
 
 SIDES = ("collector_cores", "learner_cores")
 """settings that say where each of two processes runs"""
-RENAMED = {
-    "policy.hidden_dims": "network.actor",
-    "policy.critic_hidden_dims": "network.critic",
-    "policy": "network",
-}
-"""settings of earlier versions: files and checkpoints may still have them"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,6 @@ class RunConfig:
     """Environment, devices, threads and timeline of a run; each algorithm adds its own."""
 
     __pydantic_config__ = STRICT
-    __renamed__ = RENAMED
 
     env: str = "HalfCheetah"
     """environment to train in: a task of this project, a gymnasium id, or module:Class"""

@@ -145,7 +145,7 @@ class NStepReturns:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict`` of the same n, N and sizes; arrays may come back as CPU tensors."""
-        self._slot = state.get("slot", 0)
+        self._slot = state["slot"]
         for name, array in self._arrays.items():
             array[...] = np.asarray(state[name])
 

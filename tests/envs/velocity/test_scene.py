@@ -50,9 +50,10 @@ def test_pictures_have_what_the_simulation_leaves_out() -> None:
 
 ARM = """
 <mujoco><worldbody><body name="trunk"><geom size=".1"/>{free}
-  <body name="leg"><geom name="tip" size=".1"/><joint name="hip"/></body></body></worldbody>
+  <body name="leg"><geom name="tip" size=".1"/>{more}<joint name="hip"{range}/></body></body></worldbody>
   <actuator>{actuator}</actuator></mujoco>
 """
+KNOWN = {"free": "<freejoint/>", "actuator": "<motor joint='hip'/>", "more": "", "range": " range='-1 1'"}
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,16 @@ ARM = """
     [
         ({"free": "", "actuator": ""}, ("tip",), "expected a free joint first"),
         ({"free": "<freejoint/>", "actuator": ""}, ("tip",), r"expected an actuator for each of \['hip'\]"),
-        ({"free": "<freejoint/>", "actuator": "<motor joint='hip'/>"}, ("toe",), "foot 'toe' is neither"),
+        ({}, ("toe",), "foot 'toe' is neither"),
+        ({"more": "<geom size='.1'/>"}, ("tip", "leg"), "feet with as many geoms each; .* {'tip': 1, 'leg': 2}"),
+        ({}, (), "there are no feet"),
+        ({}, ("tip", "tip"), r"a gait with a number for each of 2 feet; got \(0.0,\)"),
+        ({"range": ""}, ("tip",), r"a range of angles; \['hip'\] have none"),
     ],
 )
 def test_models_of_another_kind(tmp_path, parts, feet_names, problem) -> None:
     file = tmp_path / "arm.xml"
-    file.write_text(ARM.format(**parts))
+    file.write_text(ARM.format(**KNOWN | parts))
     with pytest.raises(ValueError, match=problem):
         build(Robot(file, feet_names, (0.0,), {}, {".*": 1.0}, {".*": 1.0}, 0.1), "feet", 0.6)
 

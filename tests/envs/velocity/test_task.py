@@ -62,7 +62,8 @@ def test_feet_begin_to_swing_in_the_order_of_the_gait() -> None:
 @pytest.mark.parametrize(
     ("name", "bounds"),
     [
-        ("trunk_mass", (-10.0, 1.0)), ("masses", (-0.1, 0.1)), ("gains", (0.0, 1.0)), ("friction", (-0.1, 1.0)),
+        ("trunk_mass", (-10.0, 1.0)), ("trunk_mass", (0.0, math.inf)),
+        ("masses", (-0.1, 0.1)), ("gains", (0.0, 1.0)), ("friction", (-0.1, 1.0)),
         ("motor_strength", (-1.0, 1.0)), ("damping", (-1.0, 1.0)), ("armature", (-1.0, 1.0)),
     ],
 )  # fmt: skip
@@ -90,9 +91,17 @@ def test_the_state_of_another_robot_is_refused() -> None:
         state = env.state_dict()
         with pytest.raises(UserError, match=r"of Velocity of unitree_go1.*is Velocity of boston_dynamics_spot"):
             other.load_state_dict(state)
-        kind = state["kind"].replace(" of unitree_go1/go1.xml", "")
-        env.load_state_dict(state | {"kind": kind})  # as older runs saved it
-        assert kind.startswith("Velocity(")
+
+
+def test_the_state_of_a_robot_with_other_settings_is_refused() -> None:
+    gains, strength = {"gains": (0.9, 1.1)}, {"motor_strength": (0.9, 1.1)}
+    with go1(randomize=gains) as env, go1(randomize=strength) as other:
+        env.reset()
+        state, before = env.state_dict(), other.reset()[0].copy()
+        assert env.critic_dim == other.critic_dim
+        with pytest.raises(UserError, match=r"other settings.*gainprm.*make the environment with"):
+            other.load_state_dict(state)
+        np.testing.assert_array_equal(other.obs, before)
 
 
 def test_a_model_of_ones_own_is_the_same_robot_in_each_folder(tmp_path: Path) -> None:

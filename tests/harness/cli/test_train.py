@@ -109,17 +109,6 @@ def test_a_package_that_starts_anew_each_time_is_not_resumed_and_nobody_says_so(
     assert code == 1 and "of another run; --overwrite replaces it, --out names another folder" in err
 
 
-@pytest.mark.parametrize(
-    ("settings", "line"),
-    [("policy.hidden_dims: [8]", 4), ("policy:\n    hidden_dims: [8]", 5)],
-    ids=["dotted", "nested"],
-)
-def test_a_setting_that_was_renamed_is_refused_by_its_line(train, tmp_path, settings, line):
-    (tmp_path / "best.yaml").write_text(f"trainer: sac\nenv: Hopper\nsettings:\n  {settings}\n")
-    code, _, err = train("best.yaml")
-    assert code == 1 and f"best.yaml:{line}: settings.policy.hidden_dims: is called 'network.actor' now" in err
-
-
 def test_an_environment_is_trained_in_without_a_file(train, tmp_path):
     assert train(*OF_ENV, "--iterations", 2)[0] == 0
     folder = tmp_path / "runs" / "appo-tests.algos.appo.counting_env-CountingEnv"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness.compare import sides
 from harness.compare.sides import (
     PREFIX,
     TURNS,
@@ -19,6 +18,7 @@ from harness.compare.sides import (
     version_of,
     why_not_together,
 )
+from harness.measure import provenance
 from harness.measure.process import RepeatLimits
 from harness.predict import calibration
 from harness.predict.calibration import AS_PREDICTED, Ratio
@@ -101,7 +101,7 @@ def test_files_of_a_commit_that_are_in_use_stay_and_what_a_killed_comparison_lef
     (left / "files").mkdir(parents=True)
     with checkouts([]):
         assert left.exists()
-    monkeypatch.setattr(sides, "_git", lambda *arguments, **_: subprocess.CompletedProcess(arguments, 0))
+    monkeypatch.setattr(provenance, "git", lambda *arguments, **_: subprocess.CompletedProcess(arguments, 0))
     with checkouts(["1" * 40]) as first:
         assert not left.exists()
         (folder := first["1" * 40]).mkdir()

@@ -60,6 +60,14 @@ def test_what_the_commit_does_not_have_makes_it_dirty(repository: Path, name: st
     assert revision_of(repository) == Revision(git(repository, "rev-parse", "HEAD"), dirty=True)
 
 
+def test_it_is_this_repository_where_a_caller_has_named_another(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = revision_of(repository)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert expected.commit and revision_of(repository) == expected
+
+
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert revision_of(tmp_path) == Revision()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))

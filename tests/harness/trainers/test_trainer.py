@@ -194,6 +194,13 @@ def test_threads_are_those_that_a_runner_will_use(name) -> None:
     assert all(count >= 1 for count in trainers.get(name).threads({}).values())
 
 
+def test_threads_are_those_of_all_workers() -> None:
+    stated = {"env_threads": 3, "inference_threads": 2, "learner_threads": 5}
+    for kind, env, inference in (("processes", 12, 4), ("sequential", 3, 1), ("ray", 3, 1)):
+        threads = trainers.get("sac").threads({**stated, "workers.kind": kind, "workers.count": 4})
+        assert threads == {"env": env, "inference": inference, "learner": 5}, kind
+
+
 def test_a_pipeline_that_no_device_allows_drops_out_of_the_search(tmp_path) -> None:
     plan = plans.make(suite(tmp_path, "search:\n  learner_device: [cpu, 'cuda:7']\n  pipeline: [device, prefetch]\n"))
     choices = {name: dimension.choices for name, dimension in plan.space.dimensions.items()}

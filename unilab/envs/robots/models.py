@@ -40,12 +40,12 @@ def model_file(folder: str, file: str) -> Path:
             return place / folder / file
     try:
         import mujoco_menagerie
-
+    except ImportError as error:
+        gone = isinstance(error, ModuleNotFoundError) and error.name == "mujoco_menagerie"
+        problem = "the package mujoco-menagerie is not installed" if gone else f"mujoco-menagerie is broken: {error}"
+        raise _missing(folder, problem) from error
+    try:
         path = mujoco_menagerie.get(folder).path() / file
-    except ModuleNotFoundError as error:
-        if error.name != "mujoco_menagerie":
-            raise
-        raise _missing(folder, "the package mujoco-menagerie is not installed") from None
     except (mujoco_menagerie.MenagerieError, OSError) as error:
         raise _missing(folder, str(error)) from error
     if not path.is_file():

@@ -17,13 +17,14 @@ from unilab.algos.torch.appo.worker import inference_items
 from unilab.algos.torch.memory.processes import ProcessCosts, measure_process_cost, process_items
 from unilab.algos.torch.networks.sizes import shapes
 from unilab.algos.torch.offpolicy import learner as offpolicy
-from unilab.algos.torch.offpolicy.config import OffPolicyConfig, divide_threads
+from unilab.algos.torch.offpolicy.config import OffPolicyConfig, check, divide_threads
 from unilab.algos.torch.offpolicy.transition_source import collector_items, replay_items, row_layout
 from unilab.algos.torch.offpolicy.worker_source import worker_items
 from unilab.envs.sizes import EnvSizes, env_sizes
 from unilab.ipc.memory_budget import HOST, MemoryAvailable, MemoryBudget, place_of
 from unilab.ipc.replay_pipelines.choose import FREE_MEMORY_FRACTION, choose_kind, pipeline_items
 from unilab.machine.devices import split_threads, usable_cores
+from unilab.settings import SettingsError
 
 
 def estimate(
@@ -83,8 +84,20 @@ def estimate(
             *process_items(config, costs, learner_threads + (kind == "prefetch")),
         ]
 
-    def changed(name: str, value: int) -> MemoryBudget:
+    def with_(name: str, value: int) -> APPOConfig | OffPolicyConfig:
         change: dict[str, Any] = {name: value}
-        return estimate(dataclasses.replace(config, **change), sizes, cores=cores, costs=costs, free=free)
+        return dataclasses.replace(config, **change)
 
-    return MemoryBudget(tuple(items), {name: getattr(config, name) for name in names}, changed)
+    def changed(name: str, value: int) -> MemoryBudget:
+        return estimate(with_(name, value), sizes, cores=cores, costs=costs, free=free)
+
+    def possible(name: str, value: int) -> bool:
+        other = with_(name, value)
+        try:
+            if isinstance(other, OffPolicyConfig):
+                check(other)
+        except SettingsError:
+            return False
+        return True
+
+    return MemoryBudget(tuple(items), {name: getattr(config, name) for name in names}, changed, possible)

@@ -60,11 +60,12 @@ class OffPolicyLearner(ABC):
         check(config)
         self.config = config
         self.action_dim = action_dim
+        self.dims = EnvDims(obs_dim, action_dim, critic_dim)
         self.device = torch.device(config.learner_device)
         self.updates = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "networks"))
-            actor, critics = build_networks(config, EnvDims(obs_dim, action_dim, critic_dim))
+            actor, critics = build_networks(config, self.dims)
         self.actor: BoundedActor = actor.to(self.device)
         self.critics = critics.to(self.device)
         if not critic_dim:

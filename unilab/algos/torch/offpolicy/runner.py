@@ -13,7 +13,6 @@ from unilab.algos.torch.offpolicy.config import (
     divide_threads,
 )
 from unilab.algos.torch.offpolicy.learner import OffPolicyLearner
-from unilab.algos.torch.offpolicy.networks.policies import build_actor
 from unilab.algos.torch.offpolicy.sac import SAC
 from unilab.algos.torch.offpolicy.td3 import TD3
 from unilab.algos.torch.offpolicy.transition_source import CollectorSource, TransitionSource
@@ -106,8 +105,6 @@ class OffPolicyRun(TrainingRun):
             with restoring():
                 run = saved["run"]
                 if len(self._source.replay):
-                    if run.get("rewards") != "unscaled" and config.algorithm.reward_scale != 1:
-                        raise ValueError("the rewards in its replay buffer are scaled")
                     # otherwise it goes on with other batches; what auto stands for depends on the device's free memory
                     alike = saved["pipeline"].get("kind") == self._pipeline.KIND
                     if alike and self._changed.isdisjoint(("batch_size", "learner_device")):
@@ -129,7 +126,6 @@ class OffPolicyRun(TrainingRun):
         with span("wait"):
             while not ready:
                 fresh = source.take(check_and_report, self._ready)
-                check()
                 self._pipeline.refresh()
                 if config.sync_collection:
                     self._env_steps += fresh * config.num_envs * config.env_steps_per_sync
@@ -141,6 +137,7 @@ class OffPolicyRun(TrainingRun):
                     self._publish()
                 if fresh:
                     self._acted_ago = self._version - source.acted_version
+                check()  # not before the steps that were taken are counted
                 source.proceed()
                 if not ready:
                     check_and_report()
@@ -201,7 +198,6 @@ class OffPolicyRun(TrainingRun):
                 "normalized": self._normalized,
                 "env_steps": self._env_steps,
                 "acted_ago": self._acted_ago,
-                "rewards": "unscaled",  # in the replay buffer, unlike those of earlier versions
             },
         }
 
@@ -306,13 +302,10 @@ class OffPolicyRunner(Runner):
         if self.learner is None:
             return
         dims = env_dims(config.env, config.sim_backend, config.env_cfg)
-        found = self.learner.actor.state_dict()
-        for name, value in build_actor(config, dims.obs, dims.action).state_dict().items():
-            if name not in found or found[name].shape != value.shape:
-                shape = list(found[name].shape) if name in found else "missing"
-                raise ValueError(
-                    f"OffPolicyRunner: the learner's actor has {name} {shape}, '{config.env}' needs {list(value.shape)}"
-                )
+        if self.learner.dims != dims:
+            both = self.learner.dims, dims
+            made, needed = (f"observation {one.obs}, action {one.action}, critic {one.critic}" for one in both)
+            raise ValueError(f"OffPolicyRunner: the learner was made for {made}; '{config.env}' has {needed}")
 
 
 def build_learner(config: OffPolicyConfig, dims: EnvDims) -> OffPolicyLearner:

@@ -13,24 +13,12 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from unilab.envs.mujoco_env import STRICT, Bounds, NonNegative
+from unilab.envs.mujoco_env import STRICT, FiniteBounds, NonNegative, ordered
 from unilab.settings import SettingsError
 
-
-def _not_negative(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] < 0:
-        raise ValueError(f"the lower bound must be at least 0, got {bounds[0]}")
-    return bounds
-
-
-def _positive(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] <= 0:
-        raise ValueError(f"factors are above 0, and 1 changes nothing; got {bounds[0]}")
-    return bounds
-
-
-NotNegative = Annotated[Bounds, AfterValidator(_not_negative)]
-Factors = Annotated[Bounds, AfterValidator(_positive)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[tuple[NonNegative, NonNegative], AfterValidator(ordered)]
+Factors = Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,7 @@ class Randomization:
 
     friction: NotNegative | None = None
     """of the ground"""
-    trunk_mass: Bounds | None = None
+    trunk_mass: FiniteBounds | None = None
     """kilograms that are added to the trunk"""
     masses: Factors | None = None
     """factors of the masses and inertias of all other bodies"""

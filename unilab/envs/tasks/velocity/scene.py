@@ -39,8 +39,8 @@ def build(
     _set_joints(spec, robot)
     for element in [*spec.sensors, *spec.keys]:
         spec.delete(element)
-    for i, foot in enumerate(robot.feet):
-        for j, geom in enumerate(_foot(spec, robot, foot)):
+    for i, geoms in enumerate(_feet(spec, robot)):
+        for j, geom in enumerate(geoms):
             geom.name = f"foot_{i}_{j}"
             _sense_ground(spec, geom.name, mujoco.mjtObj.mjOBJ_GEOM)
     if contacts == "all":
@@ -146,6 +146,17 @@ def _foot(spec: Any, robot: Robot, name: str) -> list[Any]:
     return geoms
 
 
+def _feet(spec: Any, robot: Robot) -> list[list[Any]]:
+    """The geoms of each foot."""
+    feet = [_foot(spec, robot, name) for name in robot.feet]
+    counts = {name: len(geoms) for name, geoms in zip(robot.feet, feet, strict=True)}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"{robot.model}: expected feet with as many geoms each; there are {counts or 'no feet'}")
+    if len(robot.gait) != len(feet):
+        raise ValueError(f"{robot.model}: expected a gait with a number for each of {len(feet)} feet; got {robot.gait}")
+    return feet
+
+
 def _keep_masses(spec: Any) -> None:
     """Give bodies the masses that their geoms have, so that they keep them when geoms are deleted."""
     inferred = spec.compiler.inertiafromgeom
@@ -171,6 +182,8 @@ def _set_joints(spec: Any, robot: Robot) -> None:
     names = [joint.name for joint in joints]
     if names != driven:
         raise ValueError(f"{robot.model}: expected an actuator for each of {names}, in this order; there are {driven}")
+    if boundless := [joint.name for joint in joints if not joint.range[0] < joint.range[1]]:
+        raise ValueError(f"{robot.model}: expected joints with a range of angles; {boundless} have none")
     kp, kd = by_joint(robot.kp, names), by_joint(robot.kd, names)
     armature, frictionloss = by_joint(robot.armature, names, np.nan), by_joint(robot.frictionloss, names, np.nan)
     for i, (joint, actuator) in enumerate(zip(joints, spec.actuators, strict=True)):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from unilab.envs.mujoco_env import Array, Bounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
+from unilab.envs.mujoco_env import Array, FiniteBounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
 from unilab.envs.rendering.marks import arrow, label
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
@@ -50,11 +50,11 @@ class VelocitySettings(MujocoSettings):
     """Commands, actions, reward and contacts."""
 
     max_episode_steps: PositiveInt | None = 1000
-    forward: Bounds = (-1.0, 1.0)
+    forward: FiniteBounds = (-1.0, 1.0)
     """commanded velocities forward, in m/s"""
-    sideways: Bounds = (-0.5, 0.5)
+    sideways: FiniteBounds = (-0.5, 0.5)
     """to the left, in m/s"""
-    turn: Bounds = (-1.0, 1.0)
+    turn: FiniteBounds = (-1.0, 1.0)
     """to the left, in rad/s"""
     standing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """of the commands, that are to stand still"""
