@@ -95,9 +95,13 @@ class ReportedTrial:
         """``typical`` of a numeric field over the repeats that count; NaN without any."""
         return typical(self.timed if metric in FRACTIONS else self.counted, metric)
 
+    def having(self, metric: str) -> list[Record]:
+        """The repeats that count and have the metric, or ``latest`` for it."""
+        return [record for record in self.complete if math.isfinite(self.of(record, metric))]
+
     def values(self, metric: str) -> list[float]:
         """The metric of each repeat that counts and has it."""
-        return [value for record in self.complete if math.isfinite(value := self.of(record, metric))]
+        return [self.of(record, metric) for record in self.having(metric)]
 
     def of(self, record: Record, metric: str) -> float:
         """The metric of one of its repeats; ``latest`` where a target was not reached."""

@@ -69,7 +69,7 @@ def standing_charts(study: ReportedStudy) -> list[Chart]:
         rows: Rows = []
         for one in [one for one in own if one.points]:
             common = {"trainer": one.name, "role": "baseline" if one.trial.baseline else "others"}
-            rows += charts.spread(common, metric, one.points, one.value, one.interval)
+            rows += charts.spread(common, metric, one.trial, one.interval)
         if rows:
             middle = "interquartile mean" if metric in RETURNS else "median"
             title = f"{env}: {metric_text(metric)} of each repeat, {middle} and its interval"
@@ -88,7 +88,7 @@ def evidence(study: ReportedStudy) -> list[Chart]:
     rows: Rows = []
     for trial in trials:
         common = {"trial": trial.name, "role": study.role(trial)}
-        rows += charts.spread(common, metric, trial.values(metric), trial.value(metric), trial.interval(metric))
+        rows += charts.spread(common, metric, trial, trial.interval(metric))
     middle = "interquartile mean" if metric in RETURNS else "median"
     what = f"each repeat and the {middle}"
     if any("low" in row for row in rows):

@@ -1,16 +1,20 @@
 """The kinds of charts of a page, as Vega-Lite made with Altair; colours come from the page's theme."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from harness.report.page.model import Chart, Rows
-from harness.report.studies import ROLES, finite, scale
+from harness.report.page.model import Chart, Row, Rows
+from harness.report.studies import ROLES, ReportedTrial, finite, scale
+from harness.stats.inference import Interval
 from harness.suite.text import metric_text
 
-SHAPES = ("diamond", "square", "circle")
-"""of the roles, so that they are told apart without colour"""
+MARKS = (*ROLES, "not reached")
+"""what a mark of a chart by role may be: a target that was not reached stands where the training ended"""
+SHAPES = ("diamond", "square", "circle", "triangle-right")
+"""of the marks, so that they are told apart without colour"""
 ROW = 26
 """pixels of a row of bars or marks"""
 PARTS = ("busy", "waits")
@@ -57,7 +61,7 @@ def tooltip(fields: Mapping[str, str]) -> list[alt.Tooltip]:
 
 
 def points(
-    base: alt.Chart, rows: Rows, tips: Mapping[str, str], of: str = "role", known: Sequence[str] = ROLES, **more: Any
+    base: alt.Chart, rows: Rows, tips: Mapping[str, str], of: str = "role", known: Sequence[str] = MARKS, **more: Any
 ) -> alt.Chart:
     """A mark for each row, whose colour and shape say what it is ``of``; the legend has those of ``known`` that occur.
 
@@ -87,7 +91,7 @@ def dots(
     *,
     row: str = "trial",
     of: str = "role",
-    known: Sequence[str] = ROLES,
+    known: Sequence[str] = MARKS,
     named_above: bool = False,
 ) -> Chart:
     """Values side by side, a row for each ``row``, with what ``low`` to ``high`` and ``middle`` are where given.
@@ -118,11 +122,14 @@ def dots(
     return made(name, title, layers, {name: rows}, height)
 
 
-def spread(common: dict[str, Any], metric: str, values: Sequence[float], middle: float, interval: Any = None) -> Rows:
-    """The rows of ``dots`` for values that share a row, with their middle and, where there is one, its interval."""
-    unit = scale(metric)
-    rows = [common | {metric: finite(value * unit)} for value in values]
-    ends = {"middle": middle} | ({} if interval is None else dict(zip(("low", "high"), interval, strict=True)))
+def spread(common: dict[str, Any], metric: str, trial: ReportedTrial, interval: Interval | None) -> Rows:
+    """The rows of ``dots`` for the repeats of a trial, with their middle and, where there is one, its interval."""
+    unit, rows = scale(metric), list[Row]()
+    for record in trial.having(metric):
+        missed = {} if math.isfinite(record.metric(metric)) else {"role": MARKS[-1]}
+        rows.append(common | {metric: finite(trial.of(record, metric) * unit)} | missed)
+    ends = {"middle": trial.value(metric)}
+    ends |= {} if interval is None else dict(zip(("low", "high"), interval, strict=True))
     rows[0] |= {name: finite(end * unit) for name, end in ends.items()}
     return rows
 

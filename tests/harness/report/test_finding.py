@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.measure.record import Record
 from harness.report.finding import Finding, conclude, standings
+from harness.report.page import charts
 from harness.stats.inference import paired_comparison
 from harness.study.best_trials import ranking
 from harness.suite import schema as suites
@@ -276,6 +277,11 @@ def test_times_to_a_target_stand_side_by_side_with_intervals() -> None:
     assert math.isnan(other.value) and other.points == (40, 50, 60, 60, 60, 60) and other.reached == 2
     assert other.interval == (40, 60) and other.verdict == "better" and other.ahead == pytest.approx(55 - 22.5)
     assert value_text(name, other.value) == "not reached"
+    rows = charts.spread({"role": "others"}, name, other.trial, other.interval)
+    assert [(row["role"], row[name]) for row in rows] == [
+        ("others", 40), ("others", 50), *[("not reached", 60)] * 4
+    ]  # fmt: skip
+    assert (rows[0]["low"], rows[0]["high"], rows[0]["middle"]) == (40, 60, None)
 
 
 def test_a_target_that_was_missed_in_one_environment_counts_as_the_longest_training_there() -> None:
