@@ -122,8 +122,10 @@ def final_policies(study: ReportedStudy) -> Section:
     for env, own in found.items():
         for one in own:
             low, high = one.interval or (math.nan, math.nan)
+            missed = one.points and math.isnan(one.value)  # by half of the repeats or more
             rows.append({
-                "environment": env, "of": one.name, name: Cell.metric(metric, one.value),
+                "environment": env, "of": one.name,
+                name: Cell(value_text(metric, one.value)) if missed else Cell.metric(metric, one.value),
                 "low": Cell.metric(metric, low), "high": Cell.metric(metric, high), f"{baseline} is": one.word,
                 "by": one.ahead, "repeats": f"{one.reached} of {len(one.trial.counted)}",
                 "env steps": one.trial.value("env_steps"),

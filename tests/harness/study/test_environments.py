@@ -130,6 +130,20 @@ def test_the_numbers_of_an_environment_have_columns_of_their_own(measured, tmp_p
     assert (first["repeats"], first["repeats (judged)"], first["success"]) == ("5 of 5", "7", "1")
 
 
+def test_who_never_reached_the_target_is_said_to_not_have_reached_it(measured, tmp_path: Path) -> None:
+    folder = shutil.copytree(measured[1], tmp_path / measured[1].name)
+    suite = (folder / "suite.yaml").read_text().replace("  target_return:", "  target_return: 700")
+    suite = suite.replace("evaluated_return, direction: maximize", "seconds_to_return, direction: minimize")
+    (folder / "suite.yaml").write_text(suite)
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["seconds_to_return"] = 0.05 if line["params.trainer"] == "ours" else None
+    (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (table,) = final_policies(ReportedStudy(folder)).tables
+    near = [[cell.text for cell in row] for row in table.rows[:2]]
+    assert [row[1:3] for row in near] == [["ours", "0.05"], ["theirs", "not reached"]] and near[1][7] == "0 of 5"
+
+
 def test_studies_of_one_name_have_views_of_different_names(measured, tmp_path: Path) -> None:
     folder = measured[1]
     copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
