@@ -52,6 +52,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 FiniteBounds = Annotated[tuple[Finite, Finite], AfterValidator(ordered)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

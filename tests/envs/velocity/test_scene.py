@@ -116,6 +116,13 @@ def test_what_touches_nothing_keeps_its_mass(tmp_path: Path, contacts: str, iner
         np.testing.assert_allclose(getattr(model, field), getattr(raw, field), rtol=1e-12)
 
 
+def test_a_geom_that_is_called_like_a_foot_is_none(tmp_path: Path) -> None:
+    one = leg(tmp_path)
+    one.file().write_text(one.file().read_text().replace('"shin"', '"foot_pad"'))
+    model = build(one, "feet", 0.6)
+    assert [model.geom(i).name for i in range(model.ngeom) if model.geom_conaffinity[i]] == ["foot_0_0"]
+
+
 @pytest.mark.parametrize(
     "changes", [{"gear": "20", "controls": "-1 1"}, {"angle": "degree", "range": "-45 45"}, {"gear": "-1"}]
 )

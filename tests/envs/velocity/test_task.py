@@ -72,6 +72,13 @@ def test_robots_that_cannot_be_are_refused(name: str, bounds: tuple[float, float
         go1(randomize={name: bounds})
 
 
+def test_durations_without_an_end_are_refused() -> None:
+    with pytest.raises(UserError, match="command_seconds"):
+        go1(command_seconds=math.inf)
+    with pytest.raises(UserError, match="push_seconds"):
+        go1(randomize={"push": 0.5, "push_seconds": math.inf})
+
+
 def test_a_closed_robot_has_no_threads_left() -> None:
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))

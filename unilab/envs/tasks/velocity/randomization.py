@@ -13,10 +13,9 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from unilab.envs.mujoco_env import STRICT, FiniteBounds, NonNegative, ordered
+from unilab.envs.mujoco_env import STRICT, FiniteBounds, NonNegative, Positive, ordered
 from unilab.settings import SettingsError
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[tuple[NonNegative, NonNegative], AfterValidator(ordered)]
 Factors = Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
 
@@ -45,7 +44,7 @@ class Randomization:
     """factors of the largest torques"""
     push: NonNegative = 0.0
     """m/s by which the trunk is pushed along each horizontal axis, at most"""
-    push_seconds: Annotated[float, Field(gt=0)] = 2.0
+    push_seconds: Positive = 2.0
     """between two pushes"""
     latency: Annotated[int, Field(ge=0)] = 0
     """env steps after which an action takes effect, at most; a whole number for each episode"""

@@ -39,15 +39,17 @@ def build(
     _set_joints(spec, robot)
     for element in [*spec.sensors, *spec.keys]:
         spec.delete(element)
+    own = set[str]()
     for i, geoms in enumerate(_feet(spec, robot)):
         for j, geom in enumerate(geoms):
             geom.name = f"foot_{i}_{j}"
+            own.add(geom.name)
             _sense_ground(spec, geom.name, mujoco.mjtObj.mjOBJ_GEOM)
     if contacts == "all":
         _sense_ground(spec, spec.joints[0].parent.name, mujoco.mjtObj.mjOBJ_BODY)
     for geom in list(spec.geoms):
         if contacts == "feet":
-            geom.contype, geom.conaffinity = 0, int(geom.name.startswith("foot_"))
+            geom.contype, geom.conaffinity = 0, int(geom.name in own)
         if not (visible or geom.contype or geom.conaffinity):
             spec.delete(geom)
     used = {geom.meshname for geom in spec.geoms}

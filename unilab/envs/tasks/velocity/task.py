@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from unilab.envs.mujoco_env import Array, FiniteBounds, MujocoSettings, MujocoVecEnv, NonNegative, PositiveInt, State
+from unilab.envs.mujoco_env import (
+    Array,
+    FiniteBounds,
+    MujocoSettings,
+    MujocoVecEnv,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    State,
+)
 from unilab.envs.rendering.marks import arrow, label
 from unilab.envs.robots.robot import Robot, by_joint
 from unilab.envs.tasks.velocity.evaluation import follow
@@ -58,15 +67,15 @@ class VelocitySettings(MujocoSettings):
     """to the left, in rad/s"""
     standing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """of the commands, that are to stand still"""
-    command_seconds: Annotated[float, Field(gt=0)] = 5.0
+    command_seconds: Positive = 5.0
     """after which there is a new command"""
     curriculum_steps: Annotated[int, Field(ge=0)] = 0
     """env steps of each environment over which commands grow to their full size; 0: they have it from the start"""
     curriculum_start: Annotated[float, Field(gt=0, le=1)] = 0.3
     """size of the first commands, as a part of the full one"""
-    action_scale: Annotated[float, Field(gt=0)] = 0.25
+    action_scale: Positive = 0.25
     """radians of a joint's target for an action of 1"""
-    action_bound: Annotated[float, Field(gt=0)] = 3.0
+    action_bound: Positive = 3.0
     """actions are within plus and minus this"""
     swing_height: NonNegative = 0.08
     """metres to which the gait lifts a foot"""
@@ -77,7 +86,7 @@ class VelocitySettings(MujocoSettings):
     """what touches the ground: feet alone, or everything that does in the robot's model"""
     terrain: Terrain = "flat"
     """the ground: flat, with bumps, or stairs up and down"""
-    terrain_height: Annotated[float, Field(gt=0)] = 0.05
+    terrain_height: Positive = 0.05
     """metres of the highest bump, or of each step"""
     history: PositiveInt = 1
     """observations that the policy sees at once: the present one and those of the steps before"""
