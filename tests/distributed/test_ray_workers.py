@@ -95,6 +95,26 @@ def test_what_a_dead_worker_has_answered_is_stored(cluster: RayCluster) -> None:
     assert stamps(buffer.rollouts) == [(0, 0, 0, 0), (0, 0, 1, 0)]
 
 
+def test_a_worker_that_the_memory_monitor_of_its_machine_has_killed_is_replaced(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+
+    get, deaths = ray.get, [ray.exceptions.OutOfMemoryError("95 % of the memory are taken")]
+
+    def answer(call: Any) -> Any:
+        if deaths:
+            raise deaths.pop()
+        return get(call)
+
+    with build(RayWorkers, RecordingBuffer(), per_iteration=2, in_step=False, max_restarts=1) as workers:
+        workers.collect_rollouts()
+        monkeypatch.setattr(ray, "get", answer)
+        workers.collect_rollouts()
+        assert workers.restarts == 1
+    assert "95 % of the memory are taken" in caplog.text
+
+
 def a_call_to_the_dead(actor: Any) -> Any:
     """A call that failed because the actor is dead: for a moment after the kill, an actor may still answer."""
     import ray

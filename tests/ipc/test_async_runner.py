@@ -75,6 +75,28 @@ def test_an_argument_that_cannot_be_loaded_arrives_with_traceback() -> None:
     assert "the argument is broken" in str(error)
 
 
+UNGUARDED = """
+from tests.ipc import collectors
+from tests.ipc.collectors import Runner
+
+with Runner("HalfCheetah", None, {}) as runner:  # in the collector, too, which imports this file
+    runner.start_collector(collectors.step_until_stopped, (bytes(2**20), 1, None), name="collector-7")
+    assert runner.interrupt.wait(60)
+    runner.check_collectors()
+"""
+
+
+def test_a_collector_that_dies_before_it_has_read_its_arguments_is_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=env, timeout=SPAWN_SECONDS, check=False
+    )
+    assert ended.returncode == 1 and "CollectorError" in ended.stderr and "collector-7" in ended.stderr
+    assert "if __name__ == '__main__':" in ended.stderr, "Python's own advice"
+
+
 def test_an_exception_arrives_although_a_thread_keeps_the_collector_from_exiting() -> None:
     error = failure_of(collectors.raise_beside_a_thread)
     assert isinstance(error.__cause__, ValueError)

@@ -174,8 +174,8 @@ class RayWorkers(SupervisedWorkers[_Member]):
             if not member.unreachable.left():
                 what = f"It could not be reached for {_UNREACHABLE_SECONDS:g} s: {error}"
                 member.fault = Fault(what, None, error)
-        except (errors.RayActorError, errors.ObjectLostError) as error:
-            if member.has_started or isinstance(error, errors.ObjectLostError) or error.actor_init_failed:
+        except errors.RayError as error:  # of an actor that Ray's memory monitor has killed it is no RayActorError
+            if member.has_started or not isinstance(error, errors.RayActorError) or error.actor_init_failed:
                 member.fault = Fault(str(error), None, error)
             else:
                 logger.warning("worker %d lost its place before it started, and gets another: %s", member.index, error)

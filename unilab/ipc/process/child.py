@@ -62,16 +62,21 @@ class Failure:
 
 
 class Call:
-    """A function and its arguments, which arrive in the collector as bytes: it unpickles them when it is being watched.
+    """A function and its arguments, which the collector unpickles when it is being watched.
 
-    So an argument or a module that cannot be loaded there is reported like every other error.
+    So an argument or a module that cannot be loaded there is reported like every other error. They are pickled while
+    the process is started, since files are handed over then, but do not go the way of its arguments: multiprocessing
+    would wait for ever for a process that died before it has read as much as a policy.
     """
 
     def __init__(self, target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._content = (target, args, dict(kwargs))
+        self.pickled = b""
+        """once the process has been started"""
 
-    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
-        return bytes, (bytes(ForkingPickler.dumps(self._content)),)
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        self.pickled = bytes(ForkingPickler.dumps(self._content))
+        return type(None), ()
 
 
 def report_step(step: int) -> None:
@@ -81,12 +86,12 @@ def report_step(step: int) -> None:
         _steps[0] = step
 
 
-def run_collector(call: bytes, report: Connection, steps_name: str, parent: tuple[int, int], log: Path | None) -> None:
+def run_collector(call: None, line: Connection, steps_name: str, parent: tuple[int, int], log: Path | None) -> None:
     """Entry of a collector process: run the function, send the traceback of what it raises, exit non-zero then.
 
     Args:
-        call: a pickled ``Call``.
-        report: gets the Failure.
+        call: what is left of a ``Call``.
+        line: brings what the call has ``pickled``, and gets the Failure.
         steps_name: shared memory for ``report_step``.
         parent: its process id and start time.
         log: where everything goes that Python or native code prints; None: to the parent's output.
@@ -109,10 +114,10 @@ def run_collector(call: bytes, report: Connection, steps_name: str, parent: tupl
     try:
         _steps = segments.attach(steps_name).words(0, 1)
         with loading():
-            target, args, kwargs = pickle.loads(call)
+            target, args, kwargs = pickle.loads(line.recv_bytes())
         target(*args, **kwargs)
     except BaseException as error:
-        report.send(Failure.of(error))
+        line.send(Failure.of(error))
         raise
 
 

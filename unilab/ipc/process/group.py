@@ -89,10 +89,10 @@ class CollectorGroup:
         name = name or f"collector-{len(self._collectors)}"
         steps = segments.create(8, "steps")
         steps.words(0, 1)[0] = _NO_STEP
-        receive, send = self.ctx.Pipe(duplex=False)
+        line, theirs = self.ctx.Pipe()
         parent = (os.getpid(), segments.start_time(os.getpid()) or 0)
         call = Call(target, args, kwargs or {})
-        process = self.ctx.Process(target=run_collector, args=(call, send, steps.name, parent, log), name=name)
+        process = self.ctx.Process(target=run_collector, args=(call, theirs, steps.name, parent, log), name=name)
         # SIGINT and SIGTERM are blocked, so that one meant for the group cannot hit it half started. The resource
         # tracker must be up before: starting it would unblock them.
         resource_tracker.ensure_running()
@@ -100,15 +100,15 @@ class CollectorGroup:
         try:
             process.start()
         except BaseException:
-            receive.close()
+            line.close()
             steps.unlink()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            send.close()
+            theirs.close()  # so that the end of the process ends the line
         collector = _Collector(process, steps, log)
         collector.monitor = threading.Thread(
-            target=self._watch, args=(collector, receive), name=f"monitor of {name}", daemon=True
+            target=self._watch, args=(collector, call, line), name=f"monitor of {name}", daemon=True
         )
         self._collectors.append(collector)
         atexit.register(self.stop_collectors)
@@ -170,14 +170,17 @@ class CollectorGroup:
         if not self._failures:
             self._begin()
 
-    def _watch(self, collector: _Collector, receive: Connection) -> None:
-        """Monitor thread: wait for a report or the end; remember a failure and wake whoever waits."""
+    def _watch(self, collector: _Collector, call: Call, line: Connection) -> None:
+        """Monitor thread: send the call, wait for a report or the end, remember a failure and wake whoever waits."""
         process = collector.process
         report: Failure | None = None
-        with receive:
-            wait_for_end(process.pid or 0, process.sentinel, receive)
+        with line:
+            with contextlib.suppress(ConnectionError):  # it has ended
+                line.send_bytes(call.pickled)
+            call.pickled = b""  # it may be large
+            wait_for_end(process.pid or 0, process.sentinel, line)
             with contextlib.suppress(EOFError, OSError):  # it ended without a report, or in the middle of one
-                report = receive.recv() if receive.poll() else None
+                report = line.recv() if line.poll() else None
         if report is not None:
             process.join(_EXIT_SECONDS)
             process.kill()
