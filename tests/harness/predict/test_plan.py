@@ -161,7 +161,7 @@ def test_memory_of_baseline_and_corners(make_plan) -> None:
     "name",
     [
         "smoke", "appo_throughput", "appo_reward", "offpolicy_throughput", "offpolicy_reward", "learning_appo",
-        "learning_sac", "learning_td3", "learning_rest", "go1_velocity", "time_to_walk",
+        "learning_sac", "learning_td3", "learning_rest", "go1_velocity", "g1_forward", "time_to_walk",
     ],
 )  # fmt: skip
 def test_shipped_suites_are_valid_and_fit(name: str) -> None:
