@@ -1,5 +1,7 @@
 """An environment whose every number is known beforehand."""
 
+import time
+
 import numpy as np
 
 from unilab.envs import SimulationFault, StepResult, VecEnv
@@ -97,3 +99,12 @@ class Remembering(CountingEnv):
 
     def metrics(self):
         return {"steps_before": self.steps_before}
+
+
+class Tiring(CountingEnv):
+    """From the ninth step on each takes two seconds."""
+
+    def step(self, actions):
+        if self.steps >= 8:
+            time.sleep(2)
+        return super().step(actions)

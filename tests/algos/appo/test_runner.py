@@ -162,6 +162,11 @@ def test_on_iteration_and_time_can_stop():
     assert learn(10**6, mode="sync", max_seconds=0.2, **COUNTING).stopped_by == "seconds"
 
 
+def test_a_run_that_ends_within_a_rollout_does_not_wait_for_all_of_it(caplog):
+    assert learn(1, mode="async", env="tests.algos.appo.counting_env:Tiring").stopped_by == "iterations"
+    assert "did not stop in time" not in caplog.text
+
+
 def test_privileged_observations_reach_the_critic(tmp_path):
     learn(2, tmp_path, mode="async", env_cfg={"critic_dim": 3}, **COUNTING)
     saved = load_checkpoint(tmp_path / "checkpoint.pt")["learner"]

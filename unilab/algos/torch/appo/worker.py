@@ -21,7 +21,7 @@ from unilab.ipc import RolloutRingBuffer, SharedFlag, SharedWeightSync
 from unilab.ipc.memory_budget import BudgetItem, place_of
 from unilab.machine.cores import keep_collector_to
 from unilab.machine.devices import current_device, yield_to_learner
-from unilab.run.acting import ActingLoop, RolloutSink
+from unilab.run.acting import ActingLoop, ActingStopped, RolloutSink
 from unilab.run.progress import put_latest_metrics
 from unilab.run.seeding import derive_seed
 from unilab.settings import parse
@@ -200,7 +200,10 @@ def appo_collector_fn(
             wait_seconds += busy_since - waiting_since
             with span("collect"):
                 sink.arrays = ring.write_buffer
-                loop.run(steps_per_env)
+                try:
+                    loop.run(steps_per_env, stop_event.is_set)
+                except ActingStopped:
+                    break
             ring.policy_version = weights.mean_version()
             busy_seconds += time.monotonic() - busy_since
             message = loop.metrics() | {"busy_seconds": busy_seconds, "wait_seconds": wait_seconds}
