@@ -1,5 +1,6 @@
 """Writing what a study leaves, on a disk that may be full."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,12 @@ from unilab.errors import UserError
 
 class RecordError(UserError, OSError):
     """A record could not be written; what was acknowledged before stays valid."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk has no room for more; shared memory that is too small for the settings says so itself."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return full and not isinstance(error, UserError)
 
 
 @contextmanager

@@ -194,6 +194,9 @@ class Repeat:
                 self._said = Outcome("complete", result=result)
                 self.steady = self.measured = True
             elif message["event"] == "error":
+                if message.get("disk_full"):  # code of an older commit does not say it
+                    with writing(self.folder):  # no failure of these settings
+                        raise OSError(message["error"])
                 traceback = self.folder / "traceback.txt"
                 with writing(traceback):
                     traceback.write_text(message["traceback"], encoding="utf-8")

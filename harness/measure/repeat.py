@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.files.writing import is_full
 from harness.measure import interference
 from harness.measure.interleaving import Pauses
 from harness.measure.window import FRACTIONS, SteadyWindow
@@ -131,7 +132,8 @@ def run_repeat(spec: TrialSpec, report: Callable[[Mapping[str, Any]], None]) -> 
         if spec.judge is not None:
             result |= judge_kept(trainer.kept(spec.settings, folder), int(spec.judge["episodes"]), folder, report)
     except Exception as error:  # noqa: BLE001 whatever a trainer raises is its trial's result
-        report({"event": "error", "error": describe(error), "traceback": traceback.format_exc()})
+        said = {"error": describe(error), "traceback": traceback.format_exc(), "disk_full": is_full(error)}
+        report({"event": "error", **said})
         return False
     report({"event": "result", "result": _finite(result)})
     return True

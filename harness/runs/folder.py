@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.files.writing import is_full
 from harness.files.yaml_file import InputError
 
 CONFIG_FILE = "config.yaml"
@@ -73,7 +74,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         inside = error.filename is not None and Path(error.filename).resolve().is_relative_to(folder.resolve())
-        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not inside and not is_full(error):
             raise
         name = error.filename if error.filename is not None else folder
         problem = f"{error.strerror}; training has stopped. "

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.files.writing import RecordError
+from harness.files.writing import RecordError, is_full
 from harness.measure import peak_memory
 from harness.measure.engines.local import execute
 from harness.measure.process import RepeatLimits
@@ -19,7 +20,7 @@ from harness.measure.repeat import TrialSpec, describe, run_repeat
 from harness.measure.stop import Stopped, StopSignal
 from tests.harness.fake_trainer import FakeTrainer
 from unilab.distributed import WorkerError
-from unilab.ipc import CollectorError
+from unilab.ipc import CollectorError, SharedMemoryFullError
 
 PATIENT = RepeatLimits(30, 30)
 
@@ -199,6 +200,29 @@ def test_a_signal_ends_the_repeat_and_leaves_nothing(tmp_path) -> None:
     assert caught.value.exit_code == 143
     assert not psutil.pid_exists(pid_of(tmp_path))
     assert stop.groups == set()
+
+
+class Filling(FakeTrainer):
+    """Its checkpoint is larger than what is free."""
+
+    def run(self, settings, on_progress, *, log_dir, **options):
+        (log_dir / "checkpoint.pt").write_bytes(bytes(60_000))
+
+
+def test_a_full_disk_ends_the_study_and_is_no_failure_of_the_trial(tmp_path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # as good as a full disk
+    try:
+        message = r"log: cannot be written \(OSError: .*File too large\); .* run the same"
+        with StopSignal() as stop, pytest.raises(RecordError, match=message):
+            execute(dataclasses.replace(spec(tmp_path), trainer=f"{__name__}:Filling"), PATIENT, stop)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stop.groups == set()
+
+
+def test_shared_memory_that_is_too_small_is_a_failure_of_the_trial() -> None:
+    assert not is_full(SharedMemoryFullError("ring", 10, 5))
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_not_a_failure_of_the_trial(tmp_path) -> None:
