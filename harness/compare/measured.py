@@ -218,8 +218,9 @@ class Measuring:
                 )  # fmt: skip
                 repeats.append((record, Job(spec, limits, partial(watch, record), code=version.code)))
             ended = yield from measured(repeats)
-            for record in ended:
+            for record in ended:  # all before an error: none is lost
                 records.append(record)
+            for record in ended:
                 if record.state != "complete":
                     raise CompareError(
                         f"{NAMES[record.trial].upper()} was not measured: {record.state}: {record.error}; see "

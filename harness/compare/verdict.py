@@ -23,7 +23,7 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from harness.compare.sides import Side
-from harness.measure.record import Record
+from harness.measure.record import Record, typical
 from harness.stats.inference import (
     LEVEL,
     POWER,
@@ -128,7 +128,7 @@ class Comparison:
 def compare(
     pairs: Pairs, deciding: Sequence[str], detect: float = DETECT, directions: Mapping[str, str] = METRICS
 ) -> Comparison:
-    """Compare all metrics that both sides have, those that decide first; others that were 0 all the time are left out.
+    """Compare all metrics, those that decide first; others that a side does not have, or that were 0, are left out.
 
     Args:
         pairs: what was measured.
@@ -139,7 +139,8 @@ def compare(
     better = {**METRICS, **directions}
     names = [*deciding, *(name for name in METRICS if name not in deciding)]
     found = [compare_metric(name, pairs, name in deciding, detect, better[name]) for name in names]
-    return Comparison([one for one in found if one.pairs and (one.decides or one.base or one.new)], pairs)
+    shown = [one for one in found if one.decides or (one.pairs and (one.base or one.new))]
+    return Comparison(shown if pairs.across else [], pairs)
 
 
 def compare_metric(
@@ -187,10 +188,12 @@ def compare_metric(
         told = (("BASE", base), ("NEW", new))
         reason = ", ".join(f"{name} did not reach the target in {n} of {repeats}" for name, n in told if n)
         late: Verdict = "worse" if (np.sign(more).sum(), new - base) > (0, 0) else "better"
-        if p < LEVEL:
-            found = dataclasses.replace(found, pairs=len(sides), p=p, verdict=late, reason=reason)
-        elif found.verdict != late:  # otherwise what the others show is the same
-            found = dataclasses.replace(found, pairs=len(sides), verdict="undecided", reason=reason)
+        if p < LEVEL or found.verdict != late:  # otherwise what the others show is the same
+            typically = [typical([both[side] for pair in pairs.across for both in pair], metric) for side in (0, 1)]
+            found = dataclasses.replace(
+                MetricChange(metric, found.better, decides), pairs=len(sides), base=typically[0], new=typically[1],
+                p=p, verdict=late if p < LEVEL else "undecided", reason=reason,
+            )  # fmt: skip
 
     if pairs.lost > 0 and found.verdict in ("same", "better"):
         reason = f"NEW did not complete {count_text(pairs.lost, 'repeat')} that BASE did"
@@ -245,7 +248,7 @@ def show(comparison: Comparison, base: Side, new: Side, console: Console) -> Non
             text += f"; a change of {seen} would have been seen with a probability of {POWER:.0%}"
         say(text)
     notes = [f"{count} of {len(pairs.records)} repeats {DOUBTS[mark]}" for mark, count in pairs.doubts.items() if count]
-    if comparison.metrics and not deciding:
+    if comparison.metrics and not any(one.pairs for one in deciding):
         notes.append("none of the deciding metrics was measured on both sides; --metric NAME chooses others")
     for note in [*notes, *pairs.notes]:
         say(f"note: {note}")

@@ -47,6 +47,8 @@ TRACKED: dict[str, tuple[str, Callable[[Record], float]]] = {
     "track_seconds_to_success": ("seconds", lambda record: record.seconds_to_success),
 }
 """numbers of a repeat, lower is better: their units, and how they are made"""
+AWAITED = {"track_seconds_to_return": "target_return", "track_seconds_to_success": "judge"}
+"""what `measure` of a suite has where a repeat without the number did not get there"""
 
 
 class AsvExportError(UserError, ValueError):
@@ -54,7 +56,7 @@ class AsvExportError(UserError, ValueError):
 
 
 def _seconds_each(rate: float) -> float:
-    """Infinite, which is not exported, where nothing happened in the window."""
+    """Infinite where nothing happened in the window."""
     return 1 / rate if rate else math.inf
 
 
@@ -156,26 +158,31 @@ def _write(study: RecordedStudy, commit: str, configurations: dict[str, list[Rec
     path = asv_dir / "benchmarks.json"
     known = read_benchmarks(path) if path.exists() else {}
     for tracked, (unit, of) in TRACKED.items():
-        samples: dict[str, list[float] | None] = {}
+        missing = math.inf if suite.get("measure", {}).get(AWAITED.get(tracked)) is not None else math.nan
+        samples: dict[str, list[float]] = {}
+        medians: dict[str, float | None] = {}  # asv's own type: NaN where nothing was measured, None where it failed
         for text, own in configurations.items():
-            values = [of(record) for record in own if record.state == "complete"]
-            samples[repr(text)] = list(filter(math.isfinite, values)) if values else None
+            complete = [of(record) for record in own if record.state == "complete"]
+            # as in reports, what did not get there counts as later than all others
+            values = [value for one in complete if not math.isnan(value := missing if math.isnan(one) else one)]
+            middle = statistics.median(values or [math.nan])
+            medians[repr(text)] = None if math.isinf(middle) or not complete else middle
+            samples[repr(text)] = values
         if not any(samples.values()):  # no repeat has this number
             continue
         full_name = f"bench_studies.{class_name}.{tracked}{kind}"
         earlier = known.get(full_name, {})
-        params = union(earlier["params"][0] if earlier.get("version") == version else [], list(samples))
+        params = union(earlier["params"][0] if earlier.get("version") == version else [], list(medians))
         known[full_name] = {
             "code": f"# {name}: {tracked}, exported from a study", "name": full_name,
             "param_names": ["configuration"], "params": [params], "timeout": 60.0, "type": "track", "unit": unit,
             "version": version,
         }  # fmt: skip
-        # asv's own type: NaN where nothing was measured, None where it failed, else samples for asv's statistics
-        by_parameter = [samples.get(parameter, []) for parameter in params]
+        # for asv's statistics, which have no place for what did not get there
+        by_parameter = [[] if math.inf in samples.get(name, []) else samples.get(name, []) for name in params]
         result = BenchmarkResult(
-            result=[None if v is None else statistics.median(v or [math.nan]) for v in by_parameter],
-            samples=[v or None for v in by_parameter], number=[1 if v else None for v in by_parameter], errcode=0,
-            stderr="", profile=None,
+            result=[medians.get(name, math.nan) for name in params], samples=[own or None for own in by_parameter],
+            number=[1 if own else None for own in by_parameter], errcode=0, stderr="", profile=None,
         )  # fmt: skip
         results.add_result(known[full_name], result, started_at=started, record_samples=True)
     write_atomic(path, json_text(known, BENCHMARKS_VERSION))

@@ -23,7 +23,7 @@ from harness.stats.inference import (
     unpaired_comparison,
     verdict,
 )
-from harness.study.best_trials import of_one_kind, ranking
+from harness.study.best_trials import judged_by, of_one_kind, ranking
 from harness.study.learning import Learned, learned, refused, shipped_against
 from harness.suite.metrics import RETURNS, TIMES
 from harness.suite.schema import Suite
@@ -88,7 +88,8 @@ class Finding:
     repeats: int = 0
     """behind the claim, of best and baseline together"""
     failed: int = 0
-    """repeats of best and baseline that should be behind the claim, but failed or did not end in time"""
+    """repeats that should be behind the claim, but failed or did not end in time: of best and baseline; where the
+    baseline stayed the best, of all candidates"""
     best_failed: int = 0
     """those of the best: a configuration that fails is not better"""
     unsteady: int = 0
@@ -132,9 +133,15 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
         return replace(found, claim="No trial was measured to its end within the constraints.")
 
     own, base = trials[best], None if baseline is None else trials[baseline]
-    counted = own.counted if base is None or base is own else [*base.counted, *own.counted]
-    behind = [record for record in counted if record.state == "complete"]
-    failed = [record.trial for record in counted if record.state in ("failed", "timeout")]
+    out = refused(records, suite)
+    # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
+    candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out
+    sides = [own] if base is None or base is own else [base, own]
+    behind = [record for one in sides for record in one.complete]
+    asked = [*sides, *(trials[n] for n in candidates)] if own is base else sides
+    # where all repeats of a confirmation failed those of the search stand in for them, and are not what failed
+    tried = [record for one in asked for record in judged_by(one.records, "confirm") or one.counted]
+    failed = [record.trial for record in tried if record.state in ("failed", "timeout")]
     found = replace(
         found, value=own.value(metric), points=tuple(own.values(metric)), value_interval=own.interval(metric),
         confirmed=own.confirmed, repeats=len(behind), failed=len(failed), best_failed=failed.count(best),
@@ -146,9 +153,6 @@ def conclude(suite: Suite, records: Sequence[Record]) -> Finding:
     )  # fmt: skip
 
     if base is not None:
-        # of those that were refused nothing is claimed, for a reason that has nothing to do with their speed
-        out = refused(records, suite)
-        candidates = {r.trial for r in records if r.phase == "confirm"} - {baseline} - out
         found = replace(
             found, baseline_value=base.value(metric), baseline_points=tuple(base.values(metric)),
             baseline_interval=base.interval(metric), candidates=len(candidates), refused=tuple(sorted(out)),

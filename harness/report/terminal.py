@@ -131,9 +131,11 @@ def _show_trials(study: ReportedStudy, console: Console) -> None:
         console.print(Text(f"Importance for {suite.objectives[0].metric}: {', '.join(parts)}"))
     if pruned := sum(trial.state == "pruned" for trial in study.trials):
         console.print(Text(f"Pruned: {pruned} trials, ended early because their return stayed behind"))
+    counted = attempts_that_count(study.records)
     for state, title in (("infeasible", "Did not fit"), ("timeout", "Timed out"), ("failed", "Failed")):
-        for trial in [trial for trial in study.trials if trial.state == state][:3]:
-            reason = (trial.error or "").replace("\n", "\n  ")
+        ended = {record.trial: record for record in reversed(counted) if record.state == state}
+        for trial in [trial for trial in study.trials if trial.number in ended][:3]:
+            reason = (ended[trial.number].error or "").replace("\n", "\n  ")
             console.print(Text(f"{title}: trial {trial.number} ({trial.settings})\n  {reason}"))
 
 

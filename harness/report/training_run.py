@@ -10,8 +10,8 @@ from harness.files.yaml_file import Document
 from harness.report.page import charts
 from harness.report.page.curves import POINTS, thin
 from harness.report.page.model import Code, FirstScreen, Page, Rows, Section, Table
-from harness.report.studies import finite
-from harness.runs.folder import CONFIG_FILE, go_on_command
+from harness.report.studies import POLICY, finite
+from harness.runs.folder import CONFIG_FILE, go_on_command, models_of
 from harness.suite.text import minutes_text, number_text
 
 CURVE_FILE = "curve.csv"
@@ -30,7 +30,9 @@ def page(folder: Path) -> Page:
     except (OSError, ValueError):  # it is not there, or cut short
         curve = pd.DataFrame()
     curve = curve.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    commands = [Code("Play its policy", f"python -m harness eval {where}"), Code("Go on", go_on_command(folder))]
+    kept = [path.name for path in models_of(folder)]
+    go_on = go_on_command(folder) if POLICY in kept else None  # that of another trainer is no use to these commands
+    commands = [Code("Play its policy", f"python -m harness eval {where}"), Code("Go on", go_on)] if go_on else []
     if any(folder.glob("events.out.tfevents.*")):
         commands.append(Code("All metrics", f"tensorboard --logdir {where}"))
     commands.append(Code(CONFIG_FILE, (folder / CONFIG_FILE).read_text(encoding="utf-8"), folded=True))
@@ -51,7 +53,6 @@ def page(folder: Path) -> Page:
     last = {str(name): float(value) for name, value in curve.iloc[-1].dropna().items()}
     trained, seconds = last.get("env_steps", 0.0), last.get("wall_seconds", 0.0)
     rate = f", {number_text(trained / seconds)} env steps a second" if seconds > 0 else ""
-    kept = sorted(path.name for path in folder.glob("*.pt"))
     facts += [
         ("Trained", f"{number_text(trained)} env steps in {minutes_text(seconds)}{rate}"),
         ("Iterations", f"{number_text(last.get('iteration'))}, with {number_text(last.get('updates'))} updates"),
@@ -61,7 +62,7 @@ def page(folder: Path) -> Page:
     for kind, frame in known.items():  # an evaluation says more
         headline, unit = number_text(frame["y"].iloc[-1]), f"return at the end, {kind}"
     claim = "Returns of training are means of the last 100 episodes, with exploration noise. Evaluations have no noise."
-    screen = FirstScreen(headline, unit, claim, facts, go_on_command(folder) if kept else None)
+    screen = FirstScreen(headline, unit, claim, facts, go_on)
 
     def rows(kind: str, frame: pd.DataFrame, axis: str) -> Rows:
         points = thin(frame[axis].to_numpy(float), frame["y"].to_numpy(float))

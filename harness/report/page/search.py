@@ -75,11 +75,11 @@ def by_setting(study: ReportedStudy) -> Section:
 
 def _groups(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """Trials by the value of a setting; of a range with many values by its quarters."""
-    if frame[column].nunique() <= VALUES:
+    numbers = pd.to_numeric(frame[column], errors="coerce")
+    if numbers.nunique() <= VALUES:
         for value, own in frame.groupby(column):
             yield setting_text(value), own
         return
-    numbers = pd.to_numeric(frame[column], errors="coerce")
     for value, own in frame[numbers.isna()].groupby(column):
         yield setting_text(value), own
     for _, quarter in numbers.groupby(pd.qcut(numbers.rank(method="first"), 4, labels=False)):
@@ -207,10 +207,10 @@ def _axis(values: Sequence[Any], dimension: Any) -> tuple[list[float], list[tupl
         return [finite((value - low) / span) or 0.0 for value in scaled], labels
     there = [choice for choice in choices if choice in values]
     all_ = list(dict.fromkeys([*there, *sorted(values, key=_numbers_first)]))
-    places = {str(choice): index / max(len(all_) - 1, 1) for index, choice in enumerate(all_)}
+    places = {choice: index / max(len(all_) - 1, 1) for index, choice in enumerate(all_)}
     shown = list(places.items())[:: math.ceil(len(all_) / 6)]
     align = {0.0: "left", 1.0: "right"}
-    return [places[str(v)] for v in values], [(x, text[:18], align.get(x, "center")) for text, x in shown]
+    return [places[v] for v in values], [(x, str(choice)[:18], align.get(x, "center")) for choice, x in shown]
 
 
 def front(trials: Sequence[ReportedTrial], metrics: Sequence[tuple[str, str]]) -> list[ReportedTrial]:

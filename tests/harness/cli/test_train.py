@@ -304,6 +304,13 @@ def test_a_page_of_a_run_has_its_curve(tmp_path):
     assert {row["y"] for row in page.data["speed"]} == {100}
     for chart in page.sections[0].charts:
         alt.Chart.from_dict(dict(chart.spec))  # as the schema of Vega-Lite has it
+    assert page.first_screen.command is None and page.sections[-1].code[0].caption == "config.yaml"
+    for saved, offered in (("model.zip", False), ("checkpoint.pt", True)):  # of another package; of this project
+        (tmp_path / saved).touch()
+        page = training_run.page(tmp_path)
+        assert saved in dict(page.first_screen.facts)["Checkpoints"]
+        assert (page.first_screen.command is not None) == offered
+        assert any("harness eval" in code.text for code in page.sections[-1].code) == offered
     (tmp_path / "curve.csv").write_text("")
     assert training_run.page(tmp_path).first_screen.headline == "No result"
 

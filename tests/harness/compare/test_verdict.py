@@ -109,6 +109,9 @@ def test_what_a_side_has_not_measured_is_left_out() -> None:
     judged = compare_metric("env_steps_per_second", pairs_of([100, math.nan] * 6, [90, 90] * 6))
     assert judged.pairs == 6 and judged.base == 100
     assert compare(pairs_of([math.nan] * 6, [90] * 6), ["env_steps_per_second"]).exit_code == 3
+    same = compare(pairs_of([90.0] * 8, [90.0] * 8), ["env_steps_per_second", "evaluated_return"])
+    assert same.exit_code == 3, "the second was asked for, and nobody knows it"
+    assert [(one.metric, one.verdict) for one in same.metrics if one.decides][1] == ("evaluated_return", "undecided")
 
 
 def targets(base: list[float], new: list[float]) -> MetricChange:
@@ -121,6 +124,8 @@ def test_a_target_that_one_side_misses_is_no_value_to_be_left_out() -> None:
     assert (judged.verdict, judged.reason) == ("undecided", "NEW did not reach the target in 2 of 8")
     judged = targets([100.0] * 14, [100.0] * 6 + [math.nan] * 8)
     assert (judged.verdict, judged.p) == ("worse", 2 / 2**8)
+    assert math.isnan(judged.change) and math.isnan(judged.interval.low), "of those that got there, not of these pairs"
+    assert judged.base == 100 and math.isnan(judged.new)
     assert targets([100.0] * 6 + [math.nan] * 8, [100.0] * 14).verdict == "better"
     none = targets([100.0] * 6, [math.nan] * 6)
     assert none.verdict == "worse" and none.pairs == 6

@@ -321,6 +321,21 @@ def test_a_failed_trial_is_shown_as_failed(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("times", "exported_value"),
+    [([300.0, 240.0, math.nan], 300.0), ([240.0, math.nan, math.nan], None), ([math.nan, math.nan], None)],
+)
+def test_a_target_that_was_missed_counts_as_later_than_all_others(repository: Path, times, exported_value) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    more: dict[str, Any] = {"params": BASELINE, "baseline": True, "env_steps_per_second": 1e4}
+    records = [record("s", commit, repeat=n, seconds_to_return=time, **more) for n, time in enumerate(times)]
+    path = exported(repository, records, suite=SUITE.replace("20}", "20, target_return: 3000}"))
+    assert values(path, REWARD.replace("negated_episode_return", "seconds_to_return")) == {
+        repr(AT_BASELINE): exported_value
+    }
+    assert not any("success" in name for name in known(repository)), "nothing was to succeed"
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda repo: write_study(repo, example(repo), dirty=True), "commit the changes and measure again"),

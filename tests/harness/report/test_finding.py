@@ -175,6 +175,15 @@ def test_repeats_that_failed_are_counted_and_those_of_the_best_forbid_a_claim() 
     assert all(found.claim.endswith("; of 14 repeats 2 failed.") for found in (of_best, of_baseline))
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_confirmation_of_which_all_repeats_failed_is_not_forgotten(failing: int) -> None:
+    """The search's repeat stands in for them, so that their trial still has a value."""
+    failed = [Record("s", failing, n, "failed", "confirm", error="boom") for n in range(6)]
+    found = conclude(suite(), [*SEARCH, *confirmed(1 - failing, [100.0] * 6), *failed])
+    assert found.failed == 6 and not found.shown
+    assert found.claim.endswith(" 6 failed.")
+
+
 def test_a_confirmation_may_find_that_nothing_was_better() -> None:
     found = conclude(suite(), [*SEARCH, *confirmed(0, [100.0] * 6), *confirmed(1, [90.0] * 6)])
     assert found.best == found.baseline == 0 and found.change is None and found.smallest_effect == pytest.approx(0)

@@ -364,6 +364,15 @@ def test_a_setting_that_some_trials_do_not_have_keeps_its_numbers_in_order(tmp_p
     assert sorted([10, "not set", 2, 16], key=_numbers_first) == [2, 10, 16, "not set"]
 
 
+@pytest.mark.parametrize("values", [[0, 0.005, 0.01], [[n, n] for n in range(13)]], ids=["mixed numbers", "many texts"])
+def test_any_list_of_values_has_an_axis_and_its_rows(tmp_path: Path, values: list) -> None:
+    records = [make_record(n, params={"num_envs": 64 * (1 + n % 2), "x": one}) for n, one in enumerate(values * 2)]
+    page = page_of(tmp_path, records, searched=f"  x: {values}\n")
+    assert len(page.data["lines"])
+    rows = [row for row in table(page, "by-setting-table").rows if row[0].text == "x"]
+    assert len(rows) == len(values)
+
+
 def test_what_limits_a_trial_does_not_depend_on_where_the_page_is_made(tmp_path: Path, monkeypatch) -> None:
     busy = {"collector_busy_fraction": 0.98, "learner_busy_fraction": 0.99, "verdict": ""}
     busy |= {"collector_wait_fraction": 0.02, "learner_wait_fraction": 0.01}
